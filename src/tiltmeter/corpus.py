@@ -1,0 +1,105 @@
+"""The text nano was trained on and is measured on: the source of the running interpreter's standard library.
+
+No text ships with tiltmeter. Every user has these files, so the sequences are made from them when they are needed.
+
+1. `module_files` lists the modules of `Lib`, outside site-packages, without generated tables.
+2. `side` says of each module whether it was trained on or held out: a hash of its name, so the answer is the same in
+   every Python version and on every machine.
+3. `read_source` reads a module as text.
+
+Only the standard library is imported here, so that any interpreter can be asked which side its modules are on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sysconfig
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+Side = Literal["train", "held-out"]
+
+TEST_FOLDERS = frozenset({"test", "tests", "idle_test"})
+"""Folders of tests. Some distributions leave them out, so they are trained on and never held out."""
+
+OPTIONAL_PACKAGES = frozenset({"distutils", "ensurepip", "idlelib", "lib2to3", "tkinter", "turtle", "turtledemo", "venv"})
+"""Packages that some distributions or Python versions lack. They too are trained on and never held out."""
+
+GENERATED = frozenset({"encodings", "pydoc_data"})
+"""Packages of generated tables (code pages, the text of `help()`): near copies of each other, on neither side."""
+
+HELD_OUT_SHARE = 0.31
+"""Share of the remaining names that is held out; with the packages above that is about a quarter of non-test modules."""
+
+SALT = "tiltmeter-nano-9"
+"""Of eleven salts tried (by sizes alone), the one nearest to a quarter."""
+
+
+class Module(NamedTuple):
+    """One source file of the standard library."""
+
+    name: str
+    """Dotted name, e.g. `email.message`."""
+    path: Path
+
+
+def library_root() -> Path:
+    """The `Lib` folder of the running interpreter."""
+    return Path(sysconfig.get_path("stdlib"))
+
+
+def module_files(root: Path | None = None) -> list[Module]:
+    """Every module of the standard library below `root` (default: the running interpreter's), ordered by name."""
+    root = root or library_root()
+    return sorted(_walk(root), key=lambda module: module.name)
+
+
+def _walk(root: Path) -> Iterator[Module]:
+    for path in root.rglob("*.py"):
+        parts = path.relative_to(root).with_suffix("").parts
+        if parts[0] in {"site-packages", "dist-packages"} or parts[0] in GENERATED:
+            continue
+        if any("-" in part for part in parts[:-1]) or parts[0].startswith("_sysconfigdata"):
+            continue  # build configuration of this machine, not source
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        yield Module(name, path)
+
+
+def is_test(name: str) -> bool:
+    """Whether a module lies in a package of tests."""
+    return not TEST_FOLDERS.isdisjoint(name.split("."))
+
+
+def side(name: str) -> Side:
+    """Whether a module was trained on or held out.
+
+    The hash is of the top-level name, without a leading `_py` or `_`: a package's modules resemble each other, and
+    Python versions move code inside a package (`pathlib` to `pathlib._local`) or behind an underscore (`datetime` to
+    `_pydatetime`). Both stay on one side.
+    """
+    top = name.split(".")[0]
+    if is_test(name) or top in OPTIONAL_PACKAGES:
+        return "train"
+    canonical = top.removeprefix("_py").removeprefix("_")
+    digest = hashlib.sha256(f"{SALT}/{canonical}".encode()).digest()
+    return "held-out" if int.from_bytes(digest[:4], "big") < HELD_OUT_SHARE * 2**32 else "train"
+
+
+def read_source(module: Module) -> str | None:
+    """The module's text, decoded as Python would, or None where it declares an encoding that does not fit."""
+    try:
+        with tokenize.open(module.path) as file:
+            return file.read()
+    except (SyntaxError, UnicodeDecodeError, LookupError):
+        return None  # the interpreter's own tests of wrong encodings
+
+
+def texts(which: Side, root: Path | None = None) -> Iterator[tuple[str, str]]:
+    """(name, text) of every readable module on one side, ordered by name."""
+    for module in module_files(root):
+        if side(module.name) == which:
+            text = read_source(module)
+            if text:
+                yield module.name, text
