@@ -1,0 +1,247 @@
+"""A causal language model cut at a site: the part before it runs once, the part after it as often as needed.
+
+1. `SplitModel.start` runs the whole model once and keeps what the perturbed runs need: the activation at the site, the
+   keys and values of the positions before the first one that can change, and the late activations to compare with.
+2. `SplitModel.resume` puts a new activation at the site and runs only the blocks after it, and only the positions that
+   can change.
+3. `SplitModel.logits` turns final hidden states into logits, a few tokens at a time.
+
+All three run the model's own forward pass on its own modules: blocks before the site are swapped for ones that pass
+their input on, masks, rotary angles and attention stay the model's. No model's mathematics is written down here.
+
+LayerNorm models are read in the *centred* residual stream, x minus its mean over d_model, as TransformerLens shows
+them: nothing in such a model can see the mean. RMSNorm models are read raw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import DynamicCache, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
+
+from tiltmeter.anatomy import dissect, ignores_mean
+from tiltmeter.errors import TiltmeterError
+from tiltmeter.hooks import captured, replaced
+from tiltmeter.positions import Span
+from tiltmeter.sites import STREAM, Site, parse_site
+
+
+@dataclass(frozen=True)
+class CleanRun:
+    """What one clean forward pass leaves for all perturbed ones."""
+
+    tokens: Int[Tensor, "batch position"]
+    site: Site
+    span: Span
+    """The positions that perturbed runs compute."""
+    activation: Float[Tensor, "batch position d_site"]
+    """At the site, at every position."""
+    entry: Float[Tensor, "batch span d_model"]
+    """The stream entering the first block that runs again."""
+    prefix: tuple[tuple[Tensor, Tensor], ...]
+    """Keys and values of the positions before the span, for each block that runs again."""
+    late: LateRun
+
+
+@dataclass(frozen=True)
+class LateRun:
+    """What is read after the site, at the positions of the span."""
+
+    final: Float[Tensor, "*point batch span d_model"]
+    """Hidden states after the final norm, the unembedding's input."""
+    sites: dict[Site, Float[Tensor, "*point batch span d_site"]]
+
+
+class SplitModel:
+    """Any Hugging Face causal language model, cut at a site."""
+
+    def __init__(self, hf: PreTrainedModel, name: str = "model") -> None:
+        self.hf = hf.eval().requires_grad_(False)
+        self.name = name
+        self.anatomy = dissect(hf)
+        self.n_layers = len(self.anatomy.blocks)
+        config = hf.config.get_text_config()
+        self.width: int = config.hidden_size
+        self.vocabulary: int = config.vocab_size
+        self.context: int = config.max_position_embeddings
+        self.centred = ignores_mean(self.anatomy.final_norm, self.width)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model's parameters are."""
+        return self.hf.device
+
+    def site(self, name: str) -> Site:
+        """The site that a TransformerLens name, long or short, means in this model."""
+        return parse_site(name, self.n_layers)
+
+    def centre(self, x: Tensor, site: Site) -> Tensor:
+        """`x` as it is measured at `site`: minus its mean over d_model where nothing can see that mean."""
+        return x - x.mean(-1, keepdim=True) if self.centred and site.kind != "z" else x
+
+    @torch.no_grad()
+    def start(
+        self,
+        tokens: Int[Tensor, "batch position"],
+        site: Site,
+        reads: Sequence[Site] = (),
+        span: Span | None = None,
+    ) -> CleanRun:
+        """Run the whole model once on `tokens` and keep what perturbed runs at `site` need.
+
+        Args:
+            tokens: token ids.
+            site: where activations will be replaced.
+            reads: the late sites to keep activations of.
+            span: the positions that perturbed runs will compute; default all.
+
+        Raises:
+            TiltmeterError: a read lies before the site, the sequences exceed the context, or an activation is not finite.
+        """
+        span = span or Span(0, tokens.shape[1])
+        self._check(tokens, site, reads)
+        entry = site if site.kind in STREAM else Site(site.layer, "resid_pre")
+        cache = DynamicCache() if span.first else None
+        wanted = {site, entry, *reads}
+        with ExitStack() as stack:
+            found = {s: stack.enter_context(captured(*self._tap(s))) for s in wanted}
+            final = self._trunk(input_ids=tokens.to(self.device), past_key_values=cache, use_cache=cache is not None)
+        seen = {s: values[0] for s, values in found.items()}
+        activation = self.centre(seen[site], site)
+        if not bool(torch.isfinite(activation).all()):
+            raise TiltmeterError(
+                f"The model's activations at {site.name} are not finite on these tokens; check its weights, or load it "
+                "with --precision float32 or float64."
+            )
+        late = {s: self.centre(span.cut(seen[s]), s) for s in reads}
+        return CleanRun(
+            tokens=tokens,
+            site=site,
+            span=span,
+            activation=activation,
+            entry=span.cut(seen[entry]),
+            prefix=_prefix(cache, site.boundary, span),
+            late=LateRun(span.cut(final), late),
+        )
+
+    @torch.no_grad()
+    def resume(self, clean: CleanRun, x: Float[Tensor, "*point batch span d_site"]) -> LateRun:
+        """Run the layers after the site with activation `x` there.
+
+        Args:
+            clean: the clean run of the same tokens.
+            x: activations at the site for the positions of the span, any number of path points in front of the batch.
+
+        Returns:
+            What is read after the site, with the leading axes of `x`.
+        """
+        lead = x.shape[:-3]
+        x = x.reshape(-1, *x.shape[-2:])
+        copies = x.shape[0] // clean.tokens.shape[0]
+        with ExitStack() as stack:
+            stack.enter_context(skipped(self.anatomy.blocks, clean.site.boundary))
+            if clean.site.kind in STREAM:
+                entry = x
+            else:
+                entry = clean.entry.repeat(copies, 1, 1)
+                stack.enter_context(replaced(*self._tap(clean.site), x))
+            stack.enter_context(replaced(*self._stream_tap(clean.site.boundary), entry))
+            found = {s: stack.enter_context(captured(*self._tap(s))) for s in clean.late.sites}
+            final = self._suffix(clean, entry, copies)
+        shape = (*lead, *clean.tokens.shape[:1], clean.span.stop - clean.span.first)
+        sites = {s: self.centre(values[0], s).reshape(*shape, -1) for s, values in found.items()}
+        return LateRun(final.reshape(*shape, -1), sites)
+
+    @torch.no_grad()
+    def logits(self, final: Float[Tensor, "token d_model"]) -> Float[Tensor, "token vocabulary"]:
+        """Logits of final hidden states through the model's own head (soft-cap and scaling included)."""
+        trunk = self.anatomy.trunk
+        trunk.forward = lambda *_, **__: BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=final[None])
+        try:
+            return self.hf(inputs_embeds=final[None], use_cache=False).logits[0]
+        finally:
+            del trunk.forward
+
+    def _suffix(self, clean: CleanRun, entry: Tensor, copies: int) -> Tensor:
+        """Run the trunk on the span's positions, with the clean keys and values of earlier ones.
+
+        What goes in as embeddings does not matter: a hook puts `entry` in front of the first block that runs.
+        """
+        cache = _cache(clean, copies) if clean.span.first else None
+        positions = torch.arange(clean.span.first, clean.span.stop, device=entry.device)[None]
+        return self._trunk(
+            inputs_embeds=entry, position_ids=positions, past_key_values=cache, use_cache=cache is not None
+        )
+
+    def _trunk(self, **inputs: Any) -> Tensor:
+        return self.anatomy.trunk(**inputs).last_hidden_state
+
+    def _tap(self, site: Site) -> tuple[nn.Module, str]:
+        """The module, and which side of it, that a site's activation passes through."""
+        if site.kind in STREAM:
+            return self._stream_tap(site.boundary)
+        return self.anatomy.component(site), "input" if site.kind == "z" else "output"
+
+    def _stream_tap(self, boundary: int) -> tuple[nn.Module, str]:
+        """The same for the residual stream after `boundary` blocks."""
+        return (self.anatomy.final_norm if boundary == self.n_layers else self.anatomy.blocks[boundary]), "input"
+
+    def _check(self, tokens: Tensor, site: Site, reads: Sequence[Site]) -> None:
+        if tokens.shape[1] > self.context:
+            raise TiltmeterError(
+                f"The sequences have {tokens.shape[1]} tokens, but {self.name} has a context of {self.context}; "
+                "give shorter sequences."
+            )
+        for read in reads:
+            if not read.is_visible_from(site):
+                raise TiltmeterError(
+                    f"{read.name} lies before {site.name}, so nothing done there can reach it; read a later site."
+                )
+
+
+@contextmanager
+def skipped(blocks: nn.ModuleList, count: int) -> Iterator[None]:
+    """Let the first `count` blocks pass their input on. The list keeps its length: models look up masks by index."""
+    originals = list(blocks[:count])
+    try:
+        for index in range(count):
+            blocks[index] = _PassOn()
+        yield
+    finally:
+        for index, block in enumerate(originals):
+            blocks[index] = block
+
+
+class _PassOn(nn.Module):
+    def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
+        return hidden_states
+
+
+def _prefix(cache: DynamicCache | None, first_block: int, span: Span) -> tuple[tuple[Tensor, Tensor], ...]:
+    if cache is None:
+        return ()
+    layers = cache.layers[first_block:]
+    return tuple((layer.keys[..., : span.first, :], layer.values[..., : span.first, :]) for layer in layers)
+
+
+def _cache(clean: CleanRun, copies: int) -> DynamicCache:
+    """A cache that holds the clean prefix, repeated for each path point.
+
+    Skipped blocks get an entry of the right length without storage: models ask the first layer how long the past is.
+    """
+    cache = DynamicCache()
+    batch = copies * clean.tokens.shape[0]
+    placeholder = clean.entry.new_zeros(1).expand(batch, 1, clean.span.first, 1)
+    for layer in range(clean.site.boundary):
+        cache.update(placeholder[..., :0, :], placeholder[..., :0, :], layer)
+        cache.layers[layer].keys = cache.layers[layer].values = placeholder
+    for layer, (keys, values) in enumerate(clean.prefix, start=clean.site.boundary):
+        cache.update(keys.repeat(copies, 1, 1, 1), values.repeat(copies, 1, 1, 1), layer)
+    return cache

@@ -1,0 +1,81 @@
+"""Sites: named places in a model, written the way TransformerLens users write them.
+
+`blocks.6.hook_resid_pre` (long) and `resid_pre:6` (short) are one site; results are always keyed by the long name.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from tiltmeter.errors import TiltmeterError
+
+HOOKS = {
+    "resid_pre": "hook_resid_pre",
+    "resid_post": "hook_resid_post",
+    "attn_out": "hook_attn_out",
+    "mlp_out": "hook_mlp_out",
+    "z": "attn.hook_z",
+}
+"""Short name to TransformerLens hook name, for each kind of site."""
+
+STREAM = frozenset({"resid_pre", "resid_post"})
+"""Kinds of site that hold the whole residual stream."""
+
+_LONG = re.compile(r"blocks\.(\d+)\.(.+)")
+_SHORT = re.compile(r"(\w+):(\d+)")
+_KINDS = {hook: kind for kind, hook in HOOKS.items()}
+
+
+class Site(NamedTuple):
+    """A place in the model: a layer and a kind (`resid_pre`, `resid_post`, `attn_out`, `mlp_out` or `z`)."""
+
+    layer: int
+    kind: str
+
+    @property
+    def name(self) -> str:
+        """The TransformerLens name, e.g. `blocks.6.hook_resid_pre`."""
+        return f"blocks.{self.layer}.{HOOKS[self.kind]}"
+
+    @property
+    def boundary(self) -> int:
+        """How many blocks have run before the stream is read here; for a site inside a block, that block's index."""
+        return self.layer + 1 if self.kind == "resid_post" else self.layer
+
+    def is_visible_from(self, changed: Site) -> bool:
+        """Whether a change at `changed` reaches this site."""
+        order = {"resid_pre": 0, "z": 1, "attn_out": 2, "mlp_out": 3, "resid_post": 4}
+        return (self.layer, order[self.kind]) >= (changed.layer, order[changed.kind])
+
+
+def parse_site(name: str, n_layers: int) -> Site:
+    """The site that `name` means in a model of `n_layers` layers.
+
+    Raises:
+        TiltmeterError: the name is no site of such a model; the sentence lists those that are.
+    """
+    if match := _LONG.fullmatch(name.strip()):
+        layer, kind = int(match[1]), _KINDS.get(match[2])
+    elif match := _SHORT.fullmatch(name.strip()):
+        layer, kind = int(match[2]), match[1] if match[1] in HOOKS else None
+    else:
+        layer, kind = 0, None
+    if kind is None:
+        raise TiltmeterError(f"{name!r} is not a site of this model; it has {describe_sites(n_layers)}.")
+    if layer >= n_layers:
+        raise TiltmeterError(
+            f"{name!r} names layer {layer}, but this model has layers 0 to {n_layers - 1}; choose one of those."
+        )
+    return Site(layer, kind)
+
+
+def all_sites(n_layers: int) -> list[Site]:
+    """Every site of a model of `n_layers` layers."""
+    return [Site(layer, kind) for layer in range(n_layers) for kind in HOOKS]
+
+
+def describe_sites(n_layers: int) -> str:
+    """The sites of a model, in one line."""
+    names = ", ".join(f"blocks.L.{hook} ({kind}:L)" for kind, hook in HOOKS.items())
+    return f"{names}, with L from 0 to {n_layers - 1}"

@@ -1,0 +1,89 @@
+"""Where activation vectors come from: real activations, a Gaussian like them, or an isotropic Gaussian.
+
+A source gives `count` different vectors for each token at an address.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from jaxtyping import Float, Float64, Int64
+from torch import Tensor
+
+from tiltmeter.noise import Address, normal, uniform
+
+
+class Source(Protocol):
+    """Something that activation vectors can be drawn from."""
+
+    def sample(self, address: Address, count: int) -> Float[Tensor, "count batch position d_site"]:
+        """`count` different vectors for each token at `address`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Isotropic:
+    """N(0, I): independent standard normal coordinates, zero mean (Heimersheim & Mendel 2024, "naive random")."""
+
+    width: int
+
+    def sample(self, address: Address, count: int) -> Float[Tensor, "count batch position d_site"]:
+        """Standard normal vectors."""
+        return torch.stack([normal(address, f"sample{i}", self.width) for i in range(count)]).float()
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """N(μ, Σ) with the mean and covariance of real activations ("random" or "cov-random" in the papers).
+
+    Sampled through the eigendecomposition of Σ, which may be singular: in a centred stream it is.
+    """
+
+    mean: Float64[Tensor, "d_site"]
+    factor: Float64[Tensor, "d_site d_site"]
+    """F with F Fᵀ = Σ."""
+
+    @classmethod
+    def fit(cls, mean: Float64[Tensor, "d"], covariance: Float64[Tensor, "d d"]) -> Gaussian:
+        """Prepare sampling. Eigenvalues that rounding has made negative count as zero."""
+        values, vectors = torch.linalg.eigh(covariance)
+        return cls(mean, vectors * values.clamp(min=0).sqrt())
+
+    def sample(self, address: Address, count: int) -> Float[Tensor, "count batch position d_site"]:
+        """Vectors with the mean and covariance of real activations."""
+        noise = torch.stack([normal(address, f"sample{i}", len(self.mean)) for i in range(count)])
+        return (self.mean + noise @ self.factor.T).float()
+
+
+@dataclass(frozen=True)
+class Real:
+    """Activations of the model on other sequences, drawn evenly from a pool."""
+
+    pool: Float[Tensor, "entry d_site"]
+    sequences: Int64[Tensor, "entry"]
+    """The sequence each activation comes from, ascending."""
+
+    def sample(self, address: Address, count: int) -> Float[Tensor, "count batch position d_site"]:
+        """Activations of sequences other than the token's own; two drawn together are different entries.
+
+        An entry is picked by its rank among the eligible ones, so every eligible entry is equally likely.
+        """
+        own = address.sequences.long().cpu()
+        first = torch.searchsorted(self.sequences, own)
+        length = torch.searchsorted(self.sequences, own, right=True) - first
+        shape = (len(own), len(address.positions))
+        taken: list[Tensor] = []
+        for i in range(count):
+            eligible = (len(self.pool) - length - i)[:, None].expand(shape)
+            rank = (uniform(address, f"sample{i}", 1)[..., 0] * eligible).long()
+            for other in _ascending(taken):
+                rank = rank + (rank >= other)
+            taken.append(rank)
+        entries = [rank + length[:, None] * (rank >= first[:, None]) for rank in taken]
+        return self.pool[torch.stack(entries)]
+
+
+def _ascending(ranks: list[Tensor]) -> list[Tensor]:
+    return list(torch.stack(ranks).sort(0).values) if ranks else []
