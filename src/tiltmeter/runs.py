@@ -1,0 +1,297 @@
+"""The run directory: what a long measurement leaves on the disk, and how it goes on after being killed.
+
+    manifest.json                            what is measured, with what; written once, when the run is created
+    shards/<name>.<sha256>.safetensors       finished arrays; the name carries the hash of the content
+    anything else                            tables and figures, written by `write_text` and `write_bytes`
+    .lock                                    held by the one process that works here
+
+Every file is written beside its place, synced, and renamed into it: a process killed at any moment leaves whole files
+and perhaps one unfinished `.<name>.partial`, which the next process removes. As the hash stands in a shard's file name,
+one rename publishes both. This module knows nothing of models or directions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import platform
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError
+
+from tiltmeter.errors import TiltmeterError
+
+FORMAT = 1
+"""Version of the directory's layout, kept in the manifest."""
+
+MANIFEST, LOCK, SHARDS, PARTIAL = "manifest.json", ".lock", "shards", ".partial"
+
+CHANGES_NUMBERS = ("tiltmeter", "torch", "transformers", "numpy", "scipy")
+"""Packages whose version may change a result's last digits."""
+
+_ABSENT = object()
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory that this process holds. Comes from `open_run`, and is used inside its `with` block only."""
+
+    path: Path
+
+    def has(self, name: str) -> bool:
+        """Whether `load` would give the arrays saved under `name`; reads and checks them, as `load` does."""
+        return self.load(name) is not None
+
+    def load(self, name: str) -> dict[str, np.ndarray] | None:
+        """Return the arrays saved under `name`, bit for bit, or None where there are none.
+
+        A damaged file is removed, with a warning in the log, and counts as none: its arrays are computed again.
+
+        Raises:
+            TiltmeterError: the name is not allowed, or the file cannot be read or removed.
+        """
+        files = self._files(name)
+        if len(files) == 1:
+            with _disk(files[0]):
+                data = files[0].read_bytes()
+            if files[0].name == _shard_name(name, data):
+                return safetensors.numpy.load(data)
+        _remove(files, "is damaged, or one of two")
+        return None
+
+    def save(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
+        """Store arrays of any shape under `name` (letters, digits, `-`, `_`), in place of those stored before.
+
+        Once it returns they outlive this process. A full disk leaves everything stored earlier as it was.
+
+        Raises:
+            TiltmeterError: the name or an array's type is not allowed, or the disk refuses.
+        """
+        earlier = self._files(name)
+        try:
+            # safetensors writes the memory as it lies, so a transposed or strided view must be laid out in order first.
+            data = safetensors.numpy.save({key: np.asarray(array, order="C") for key, array in arrays.items()})
+        except SafetensorError as error:
+            raise TiltmeterError(f"{name} cannot be stored: {error}; give arrays of numbers or booleans.") from error
+        file = self.path / SHARDS / _shard_name(name, data)
+        _write(file, data)
+        _remove([other for other in earlier if other != file], "is replaced")
+
+    def write_text(self, name: str, text: str) -> Path:
+        """Write a text file (UTF-8) as `write_bytes` does."""
+        return self.write_bytes(name, text.encode())
+
+    def write_bytes(self, name: str, data: bytes) -> Path:
+        """Write a file, at once or not at all, at `name` below the run (`tables/summary.csv`); returns its path.
+
+        Raises:
+            TiltmeterError: the name leads out of the run or to one of its own files, or the disk refuses.
+        """
+        parts = PurePosixPath(name).parts
+        if not parts or ".." in parts or parts[0] in {"/", MANIFEST, LOCK, SHARDS}:
+            raise TiltmeterError(f"{name!r} is no name for a file of a run; give a relative path, outside {SHARDS}/.")
+        file = self.path.joinpath(*parts)
+        _write(file, data)
+        return file
+
+    def _files(self, name: str) -> list[Path]:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
+            raise TiltmeterError(f"{name!r} cannot name a shard; use letters, digits, '-' and '_' only.")
+        return sorted((self.path / SHARDS).glob(f"{name}.*.safetensors"))
+
+
+@contextmanager
+def open_run(path: str | Path, identity: Mapping[str, Any], record: Mapping[str, Any]) -> Iterator[Run]:
+    """Create the run directory `path`, or go on with it, and hold it until the `with` block ends.
+
+    Args:
+        path: where; `~` is the home directory. Missing folders are made.
+        identity: all that decides the numbers (configuration, hashes of model, tokens and code, versions), as JSON can
+            write it. A run goes on only where this is equal; the order of keys, and tuple or list, do not matter.
+        record: facts kept for the reader alone, as they were when the run was created.
+
+    Raises:
+        TiltmeterError: another process holds the directory; it is a run of another configuration, or holds files
+            and is no run, or is no directory; the disk refuses; identity or record is not JSON.
+    """
+    identity, record = _plain("identity", identity), _plain("record", record)
+    with _disk(path):
+        path = Path(path).expanduser().absolute()
+        _refuse_foreign(path)
+        path.mkdir(parents=True, exist_ok=True)
+    lock = _locked(path)
+    try:
+        _remove(sorted(path.rglob(f".*{PARTIAL}")), "was not finished")
+        if (path / MANIFEST).exists():
+            _refuse_changed(path, identity)
+        else:
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            manifest = {"format": FORMAT, "identity": identity, "record": record, "created": now}
+            _write(path / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
+        yield Run(path)
+    finally:
+        lock.release()
+
+
+def read_manifest(path: str | Path) -> dict[str, Any]:
+    """Return the manifest of the run at `path`: `format`, `identity`, `record`, and `created` (ISO 8601, UTC).
+
+    Raises:
+        TiltmeterError: there is no run at `path`, or its manifest is damaged or of another format.
+    """
+    with _disk(path):
+        file = Path(path).expanduser() / MANIFEST
+    try:
+        manifest = json.loads(file.read_bytes())
+    except OSError as error:
+        reason = f"it has no {MANIFEST} that can be read ({error.strerror})"
+        raise TiltmeterError(f"{path} is not a run: {reason}; give a run's directory.") from error
+    except ValueError as error:
+        raise TiltmeterError(f"{file} is damaged ({error}); choose another directory.") from error
+    known = isinstance(manifest, dict) and manifest.get("format") == FORMAT
+    if not known or not all(isinstance(manifest.get(part), dict) for part in ("identity", "record")):
+        raise TiltmeterError(f"{file} is not the manifest of a run of format {FORMAT}; choose another directory.")
+    return manifest
+
+
+def code_sha256(root: Path | None = None) -> str:
+    """Hex SHA-256 of the names and bytes of all `*.py` files below `root` (default: this package)."""
+    root = root or Path(__file__).parent
+    total = hashlib.sha256()
+    for name, file in sorted((file.relative_to(root).as_posix(), file) for file in root.rglob("*.py")):
+        # Hashes of fixed length, so that no byte can move between a name and a content unseen.
+        total.update(hashlib.sha256(name.encode()).digest() + hashlib.sha256(file.read_bytes()).digest())
+    return total.hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that may change a number, for a run's identity. Imports none of them."""
+    found = {"python": platform.python_version()}
+    for package in CHANGES_NUMBERS:
+        with suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
+
+
+def machine() -> dict[str, str]:
+    """Name the operating system, processor and number of cores, for a run's record."""
+    cpu = platform.processor() or platform.machine()
+    with suppress(OSError):
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        cpu = found[1] if found else cpu
+    return {"platform": platform.platform(), "cpu": cpu, "cores": str(os.cpu_count())}
+
+
+def _plain(what: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return json.loads(json.dumps(dict(facts), allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise TiltmeterError(f"The run's {what} cannot be written as JSON: {error}; use plain values.") from error
+
+
+def _refuse_foreign(path: Path) -> None:
+    # Before the lock, because the lock itself would leave a file in someone else's directory.
+    entries = {entry.name for entry in path.iterdir()} if path.exists() else set()
+    if MANIFEST in entries:
+        read_manifest(path)
+    elif entries - {LOCK, _partial(Path(MANIFEST)).name}:
+        raise TiltmeterError(f"{path} is not empty and not a run (no {MANIFEST}); choose a new or empty directory.")
+
+
+def _locked(path: Path) -> FileLock:
+    # The kernel's lock: it ends with the process, however that ends.
+    lock = FileLock(path / LOCK, timeout=0)
+    with _disk(path):
+        try:
+            lock.acquire()
+        except Timeout:
+            reason = "is in use by another process"
+            raise TiltmeterError(f"{path} {reason}; let it end, or choose another directory.") from None
+    return lock
+
+
+def _refuse_changed(path: Path, identity: dict[str, Any]) -> None:
+    found = list(_differences(read_manifest(path)["identity"], identity))
+    if found:
+        more = [f"and {len(found) - 3} more"] if len(found) > 3 else []
+        raise TiltmeterError(
+            f"{path} is a run of another configuration ({'; '.join(found[:3] + more)}); "
+            "choose another directory or repeat the old configuration."
+        )
+
+
+def _differences(old: Any, new: Any, at: str = "") -> Iterator[str]:  # noqa: ANN401
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        old, new = dict(enumerate(old)), dict(enumerate(new))
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in {**new, **old}:
+            yield from _differences(old.get(key, _ABSENT), new.get(key, _ABSENT), f"{at}.{key}" if at else key)
+    elif _shown(old) != _shown(new):
+        yield f"{at} is {_shorten(_shown(old))} there, {_shorten(_shown(new))} here"
+
+
+def _shown(value: Any) -> str:  # noqa: ANN401
+    # Compared as text: in Python True == 1 and 0.0 == -0.0, and they do not configure the same run.
+    return "absent" if value is _ABSENT else json.dumps(value, sort_keys=True)
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= 40 else f"{text[:18]}…{text[-18:]}"
+
+
+def _shard_name(name: str, data: bytes) -> str:
+    return f"{name}.{hashlib.sha256(data).hexdigest()[:16]}.safetensors"
+
+
+def _partial(file: Path) -> Path:
+    return file.with_name(f".{file.name}{PARTIAL}")
+
+
+def _remove(files: list[Path], why: str) -> None:
+    for file in files:
+        _log.warning("%s %s; it is removed", file, why)
+        with _disk(file):
+            file.unlink(missing_ok=True)
+
+
+def _write(file: Path, data: bytes) -> None:
+    partial = _partial(file)
+    with _disk(file):
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with partial.open("wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            partial.replace(file)
+        finally:
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
+    # Where the system cannot sync a folder, the file is in place all the same: only a power cut could undo the rename.
+    with suppress(OSError), ExitStack() as stack:
+        folder = os.open(file.parent, os.O_RDONLY)
+        stack.callback(os.close, folder)
+        os.fsync(folder)
+
+
+@contextmanager
+def _disk(path: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # RuntimeError: no such home, or no locks on this file system
+        reason = getattr(error, "strerror", None) or error
+        advice = "make room or permit it, or choose another directory"
+        raise TiltmeterError(f"{path} cannot be used: {reason}; {advice}.") from error
