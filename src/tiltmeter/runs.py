@@ -179,7 +179,7 @@ def code_sha256(root: Path | None = None) -> str:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that may change a number, for a run's identity. Imports none of them."""
-    found = {"python": platform.python_version()}
+    found = {"python": platform.python_version(), **dict.fromkeys(CHANGES_NUMBERS, "not installed")}
     for package in CHANGES_NUMBERS:
         with suppress(metadata.PackageNotFoundError):
             found[package] = metadata.version(package)
