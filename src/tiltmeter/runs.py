@@ -233,7 +233,7 @@ def _refuse_changed(path: Path, identity: dict[str, Any]) -> None:
         )
 
 
-def _differences(old: Any, new: Any, at: str = "") -> Iterator[str]:  # noqa: ANN401
+def _differences(old: Any, new: Any, at: str = "") -> Iterator[str]:
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         old, new = dict(enumerate(old)), dict(enumerate(new))
     if isinstance(old, dict) and isinstance(new, dict):
@@ -243,7 +243,7 @@ def _differences(old: Any, new: Any, at: str = "") -> Iterator[str]:  # noqa: AN
         yield f"{at} is {_shorten(_shown(old))} there, {_shorten(_shown(new))} here"
 
 
-def _shown(value: Any) -> str:  # noqa: ANN401
+def _shown(value: Any) -> str:
     # Compared as text: in Python True == 1 and 0.0 == -0.0, and they do not configure the same run.
     return "absent" if value is _ABSENT else json.dumps(value, sort_keys=True)
 
