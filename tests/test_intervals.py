@@ -108,7 +108,7 @@ def test_blocks_do_not_change_the_numbers(monkeypatch):
     np.testing.assert_allclose(bootstrap_mean(values, resamples=100).low, whole.low, rtol=1e-12)
 
 
-@pytest.mark.parametrize("settings", [{"confidence": 0.0}, {"confidence": 95}, {"resamples": 0}])
+@pytest.mark.parametrize("settings", [{"confidence": 0.0}, {"confidence": 95.0}, {"resamples": 0}])
 def test_refused(settings):
     with pytest.raises(TiltmeterError):
         bootstrap_mean(skewed(5), **settings)
