@@ -1,0 +1,244 @@
+"""From documents, or from stored token ids, to sequences of one length.
+
+1. A `Source` is what a name stands for: documents still to be tokenised, or rows of stored token ids.
+2. `pack_documents` tokenises documents: the boundary token, then the document, cut into whole sequences. What is left
+   at the document's end is dropped, so that no sequence holds two documents.
+3. `cut_rows` takes the first tokens of every stored row and drops the rows that are too short.
+
+Both stop reading as soon as they have as many sequences as were asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from jaxtyping import Int64, Integer
+from transformers import PreTrainedTokenizerBase
+
+from tiltmeter.errors import TiltmeterError
+
+TOKEN_COLUMNS = ("tokens", "input_ids")
+"""Columns of token ids, in the order they are looked for: TransformerLens's name, then that of `datasets`."""
+
+TEXT_COLUMNS = ("text", "content")
+"""Columns of text, looked for after those of token ids."""
+
+BATCH = 64
+"""Documents tokenised at once."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Documents:
+    """Texts to be tokenised one by one, not yet checked to be text."""
+
+    name: str
+    """As the user asked for them."""
+    texts: Iterable[object]
+    facts: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Stored token ids, one list or array a sequence, not yet checked."""
+
+    name: str
+    """As the user asked for them."""
+    rows: Iterable[object]
+    facts: dict[str, str]
+
+
+Source = Documents | Rows
+
+
+class Sequences(NamedTuple):
+    """Sequences of one length, each `Int64[ndarray, "position"]`, and what was left out on the way."""
+
+    pieces: list[np.ndarray]
+    facts: dict[str, str]
+
+
+def boundary_of(tokenizer: PreTrainedTokenizerBase | None) -> int | None:
+    """Return the id of the token that begins a document: the tokenizer's bos, else its eos, else None."""
+    if tokenizer is None:
+        return None
+    return tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+
+
+def encode(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> Iterator[Int64[np.ndarray, " position"]]:
+    """Yield the token ids of each text, after the boundary token where the tokenizer has one."""
+    boundary = boundary_of(tokenizer)
+    begin = [] if boundary is None else [boundary]
+    texts = iter(texts)
+    while batch := list(islice(texts, BATCH)):
+        # `verbose` would warn that a document is longer than the model's context; it is cut afterwards
+        encoded = tokenizer(batch, add_special_tokens=False, return_attention_mask=False, verbose=False)
+        for ids in encoded["input_ids"]:
+            yield np.array(begin + ids, dtype=np.int64)
+
+
+def whole_pieces(ids: Int64[np.ndarray, " position"], length: int) -> list[np.ndarray]:
+    """Cut into the consecutive pieces of exactly `length` tokens; the incomplete last one is dropped."""
+    return [ids[start : start + length] for start in range(0, len(ids) - length + 1, length)]
+
+
+def pack_documents(
+    source: Documents, tokenizer: PreTrainedTokenizerBase | None, length: int, limit: int | None
+) -> Sequences:
+    """Tokenise documents into the first `limit` sequences (None: all), in the documents' order.
+
+    Raises `TiltmeterError` where there is no tokenizer, or where something among the documents is not text.
+    """
+    if tokenizer is None:
+        raise TiltmeterError(
+            f"{source.name!r} is text and there is no tokenizer to read it with: "
+            "give a model that has one, or tokens that are stored as ids."
+        )
+    pieces: list[np.ndarray] = []
+    read = short = 0
+    for ids in encode(_only_text(source), tokenizer):
+        found = whole_pieces(ids, length)
+        pieces += found
+        read += 1
+        short += not found
+        if limit is not None and len(pieces) >= limit:
+            break
+    return Sequences(pieces[:limit], {"documents_read": str(read), "documents_too_short": str(short)})
+
+
+def _only_text(source: Documents) -> Iterator[str]:
+    for index, text in enumerate(source.texts):
+        if not isinstance(text, str):
+            raise TiltmeterError(
+                f"Document {index} of {source.name!r} is of type {type(text).__name__}, expected text: "
+                "remove that row or name another column."
+            )
+        yield text
+
+
+def cut_rows(source: Rows, length: int, limit: int | None) -> Sequences:
+    """Take the first `length` tokens of the first `limit` rows (None: all) that are long enough.
+
+    Raises `TiltmeterError` where a row is not a list of integers.
+    """
+    pieces: list[np.ndarray] = []
+    read = shorter = longer = 0
+    for ids in checked_rows(source):
+        read += 1
+        shorter += len(ids) < length
+        longer += len(ids) > length
+        if len(ids) >= length:
+            pieces.append(ids[:length])
+        if len(pieces) == limit:
+            break
+    counts = {"rows_read": read, "rows_dropped_as_shorter": shorter, "rows_cut_as_longer": longer}
+    return Sequences(pieces, {what: str(count) for what, count in counts.items()})
+
+
+def rows_of_stored_length(source: Rows, context: int) -> tuple[Rows, int]:
+    """Return the same rows and their length in tokens, which must be the same for all and fit the context.
+
+    Only the first row is read now; another length further on raises `TiltmeterError` when it is reached.
+    """
+    first, rows = peek(checked_rows(source), source.name)
+    length = len(first)
+    if length > context:
+        raise TiltmeterError(
+            f"The sequences of {source.name!r} have {length} tokens but the model's context is {context}: "
+            f"give a length of at most {context} to use the first tokens of each."
+        )
+    return Rows(source.name, _of_length(rows, length, source.name), source.facts), length
+
+
+def _of_length(rows: Iterable[np.ndarray], length: int, name: str) -> Iterator[np.ndarray]:
+    for index, ids in enumerate(rows):
+        if len(ids) != length or length == 0:
+            raise TiltmeterError(
+                f"The sequences of {name!r} differ in length (sequence 0 has {length} tokens, sequence {index} has "
+                f"{len(ids)}) or are empty: give a length, and longer ones are cut and shorter ones dropped."
+            )
+        yield ids
+
+
+def checked_rows(source: Rows) -> Iterator[Integer[np.ndarray, " position"]]:
+    """Yield every row as a one-dimensional array of integers, or raise a `TiltmeterError` that names the row."""
+    for index, row in enumerate(source.rows):
+        where = f"Sequence {index} of {source.name!r}"
+        try:
+            ids = np.asarray(row)
+        except ValueError as error:
+            raise TiltmeterError(f"{where} is a ragged list of lists, expected one list of token ids.") from error
+        if ids.shape == (0,):
+            ids = ids.astype(np.int64)  # NumPy makes an empty list a float array
+        check_integers(ids, where)
+        if ids.ndim != 1:
+            raise TiltmeterError(
+                f"{where} has {ids.ndim} dimensions, expected one list of token ids: store one sequence a row."
+            )
+        yield ids
+
+
+def check_integers(ids: np.ndarray, where: str) -> None:
+    """Raise `TiltmeterError` unless the array holds integers; `where` begins the sentence."""
+    if ids.dtype.kind in "iu":
+        return
+    what = "floating-point numbers" if ids.dtype.kind == "f" else f"{ids.dtype} values"
+    nan = ", NaN among them" if ids.dtype.kind == "f" and np.isnan(ids).any() else ""
+    raise TiltmeterError(f"{where} holds {what}{nan}; expected integer token ids: store it as integers.")
+
+
+def check_vocabulary(ids: Integer[np.ndarray, "sequence position"], vocabulary: int, name: str) -> None:
+    """Raise `TiltmeterError` unless every id is at least 0 and below the size of the vocabulary."""
+    least, largest = int(ids.min()), int(ids.max())
+    if least < 0:
+        raise TiltmeterError(
+            f"The token ids of {name!r} go down to {least}, expected 0 to {vocabulary - 1}: "
+            "cut padding such as -100 away first."
+        )
+    if largest >= vocabulary:
+        raise TiltmeterError(
+            f"The token ids of {name!r} go up to {largest} but the model's vocabulary has {vocabulary} tokens: "
+            "use tokens made by this model's tokenizer."
+        )
+
+
+def table_source(
+    name: str,
+    columns: Sequence[str],
+    column: str | None,
+    read: Callable[[str], Iterable[object]],
+    facts: dict[str, str],
+) -> Source:
+    """Open a table's column as documents or rows, by what its first value is; `read` gives a column's values.
+
+    Raises `TiltmeterError` where the column does not exist, none of the usual ones does, or it holds no value.
+    """
+    chosen = choose_column(name, columns, column)
+    first, values = peek(read(chosen), name)
+    facts = {**facts, "column": chosen}
+    return Documents(name, values, facts) if isinstance(first, str) else Rows(name, values, facts)
+
+
+def choose_column(name: str, columns: Sequence[str], column: str | None) -> str:
+    """Return the column asked for, else the first of `TOKEN_COLUMNS` and `TEXT_COLUMNS` that the table has."""
+    wanted = (*TOKEN_COLUMNS, *TEXT_COLUMNS) if column is None else (column,)
+    for candidate in wanted:
+        if candidate in columns:
+            return candidate
+    raise TiltmeterError(
+        f"{name!r} has no column {' or '.join(map(repr, wanted))}: "
+        f"name one of those it has ({', '.join(map(repr, columns)) or 'none'})."
+    )
+
+
+def peek(items: Iterable[T], name: str) -> tuple[T, Iterator[T]]:
+    """Return the first item, and an iterator over all of them, the first included."""
+    items = iter(items)
+    for first in items:
+        return first, chain([first], items)
+    raise TiltmeterError(f"{name!r} holds no sequences: it is empty; give one with at least one row.")
