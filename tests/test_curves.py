@@ -33,6 +33,7 @@ def test_axes_and_labels():
     ds = make(positions=[1, 2])
     assert ds.kl.dims == ("direction", "step", "sequence", "position")
     assert ds.tokens.dims == ("direction", "sequence")
+    assert ds.sequence.dtype == ds.position.dtype == ds.tokens.dtype == np.int64
     assert ds.step.attrs == {"long_name": "perturbation length", "units": "‖x‖"}
     assert ds.kl.attrs == {"long_name": "KL(clean ‖ perturbed)", "units": "nats"}
     assert ds["l2@blocks.5.hook_resid_post"].attrs["long_name"] == "distance at blocks.5.hook_resid_post"
