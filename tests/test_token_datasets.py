@@ -30,7 +30,7 @@ def hub(monkeypatch):
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_data_set_is_streamed_at_a_recorded_commit(hub, stream):
     hub.dataset = hub.dataset.to_iterable_dataset() if stream else hub.dataset
-    tokens = load("owner/data", n_sequences=3)
+    tokens = load("owner/data", at_most=3)
     assert tokens.ids.tolist() == IDS[:3].tolist()
     assert hub.calls == [("owner/data", {"split": "train", "revision": "c0ffee", "streaming": True})]
     facts = {"dataset": "owner/data", "split": "train", "revision": "c0ffee", "column": "input_ids", "rows_read": "3"}
@@ -52,7 +52,7 @@ def test_a_stream_is_read_no_further_than_needed(hub, column):
             yield {"tokens": [index, 1, 2], "text": "abcdefgh"}
 
     hub.dataset = datasets.IterableDataset.from_generator(rows)
-    tokens = load("owner/data", make_tokenizer(), n_sequences=5, length=3, column=column)
+    tokens = load("owner/data", make_tokenizer(), at_most=5, length=3, column=column)
     assert len(tokens.ids) == 5
 
 

@@ -50,7 +50,7 @@ def test_wrong_arrays(tmp_path, array, match):
 
 def test_ids_that_are_cut_away_are_not_judged(tmp_path):
     path = save_npy(tmp_path / "a.npy", np.array([[1, 2, 3, 999], [999] * 4]))
-    assert load(path, length=3, n_sequences=1).ids.tolist() == [[1, 2, 3]]
+    assert load(path, length=3, at_most=1).ids.tolist() == [[1, 2, 3]]
 
 
 @pytest.mark.parametrize(
@@ -167,11 +167,8 @@ def test_a_file_of_unknown_kind(tmp_path):
 def test_numbers_of_sequences(tmp_path, tokenizer, modules):
     path = stored(tmp_path, "npy")
     for name in (path, "nano"):
-        assert_sentence("number of sequences is 0", name, tokenizer, n_sequences=0)
-    assert_sentence("holds 5 of 6 tokens: ask for at most 5", path, n_sequences=6)
-    available = len(load("nano", tokenizer, length=8).ids)
-    assert_sentence(f"at most {available}", "nano", tokenizer, length=8, n_sequences=available + 1)
-    assert load(path, n_sequences=5).ids.shape == (5, 6)
+        assert_sentence("number of sequences is 0", name, tokenizer, at_most=0)
+    assert load(path, at_most=5).ids.shape == load(path, at_most=6).ids.shape == (5, 6)
 
 
 def test_lengths(tmp_path, tokenizer, modules):

@@ -95,7 +95,7 @@ def test_every_kind_of_file_gives_the_same_ids(tmp_path, kind):
     assert tokens.ids.dtype == torch.int64
     assert tokens.boundary is None
     assert tokens.sha256() == TokenSet(torch.from_numpy(IDS), "other name", 3, {}).sha256()
-    assert load(path, n_sequences=2, length=4).ids.tolist() == IDS[:2, :4].tolist()
+    assert load(path, at_most=2, length=4).ids.tolist() == IDS[:2, :4].tolist()
 
 
 def test_a_tokenizer_names_the_boundary_of_stored_ids(tmp_path, tokenizer):
@@ -163,11 +163,11 @@ def test_nano_is_every_whole_sequence_of_every_module(modules, tokenizer):
 def test_the_first_sequences_of_nano_are_of_many_modules(modules, tokenizer):
     for i in range(8):
         modules[f"module{i}.part"] = chr(97 + i) * 400
-    letters = load("nano", tokenizer, length=8, n_sequences=16).ids[:, -1]
+    letters = load("nano", tokenizer, length=8, at_most=16).ids[:, -1]
     assert len(letters.unique()) >= 6
 
 
-def test_a_missing_module_takes_only_its_own_sequences_away(modules, tokenizer):
+def test_a_missing_module_takes_only_its_owat_most_away(modules, tokenizer):
     whole = load("nano", tokenizer, length=8).ids
     del modules["module3.part"]
     without = load("nano", tokenizer, length=8).ids
@@ -177,7 +177,7 @@ def test_a_missing_module_takes_only_its_own_sequences_away(modules, tokenizer):
 
 def test_fewer_sequences_of_nano_are_the_first_of_all(modules, tokenizer):
     whole = load("nano", tokenizer, length=8).ids
-    assert load("nano", tokenizer, length=8, n_sequences=5).ids.tolist() == whole[:5].tolist()
+    assert load("nano", tokenizer, length=8, at_most=5).ids.tolist() == whole[:5].tolist()
 
 
 def test_the_hash_of_the_text_sees_names_and_texts(modules, tokenizer):

@@ -1,0 +1,62 @@
+"""Push on a language model's activations and measure how far its output moves.
+
+The public names are imported when they are first used, so that `import tiltmeter` is quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tiltmeter.curves import load as load_curves
+    from tiltmeter.curves import summary
+    from tiltmeter.errors import TiltmeterError
+    from tiltmeter.loading import LoadedModel, load_model
+    from tiltmeter.model import SplitModel
+    from tiltmeter.paths import Sphere, Straight
+    from tiltmeter.plan import Sweep
+    from tiltmeter.positions import BosPolicy
+    from tiltmeter.sweep import run_sweep
+    from tiltmeter.tokens import TokenSet, load_tokens
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "BosPolicy": "positions",
+    "LoadedModel": "loading",
+    "Sphere": "paths",
+    "SplitModel": "model",
+    "Straight": "paths",
+    "Sweep": "plan",
+    "TiltmeterError": "errors",
+    "TokenSet": "tokens",
+    "load_curves": "curves:load",
+    "load_model": "loading",
+    "load_tokens": "tokens",
+    "run_sweep": "sweep",
+    "summary": "curves",
+}
+
+__all__ = [
+    "BosPolicy",
+    "LoadedModel",
+    "Sphere",
+    "SplitModel",
+    "Straight",
+    "Sweep",
+    "TiltmeterError",
+    "TokenSet",
+    "load_curves",
+    "load_model",
+    "load_tokens",
+    "run_sweep",
+    "summary",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'tiltmeter' has no attribute {name!r}")
+    module, _, attribute = _HOMES[name].partition(":")
+    return getattr(importlib.import_module(f"tiltmeter.{module}"), attribute or name)

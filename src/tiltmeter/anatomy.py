@@ -38,9 +38,9 @@ class Anatomy:
         block = self.blocks[site.layer]
         normalises_writes = hasattr(block, "post_feedforward_layernorm")
         if site.kind == "mlp_out":
-            return block.post_feedforward_layernorm if normalises_writes else _first(block, MLPS, "MLP")
+            return _first(block, ("post_feedforward_layernorm",) if normalises_writes else MLPS, "MLP")
         if site.kind == "attn_out" and normalises_writes:
-            return block.post_attention_layernorm
+            return _first(block, ("post_attention_layernorm",), "norm after attention")
         attention = _first(block, ATTENTIONS, "attention")
         return attention if site.kind == "attn_out" else _first(attention, OUTPUT_PROJECTIONS, "output projection")
 

@@ -24,14 +24,16 @@ Side = Literal["train", "held-out"]
 TEST_FOLDERS = frozenset({"test", "tests", "idle_test"})
 """Folders of tests. Some distributions leave them out, so they are trained on and never held out."""
 
-OPTIONAL_PACKAGES = frozenset({"distutils", "ensurepip", "idlelib", "lib2to3", "tkinter", "turtle", "turtledemo", "venv"})
+OPTIONAL_PACKAGES = frozenset(
+    {"distutils", "ensurepip", "idlelib", "lib2to3", "tkinter", "turtle", "turtledemo", "venv"}
+)
 """Packages that some distributions or Python versions lack. They too are trained on and never held out."""
 
 GENERATED = frozenset({"encodings", "pydoc_data"})
 """Packages of generated tables (code pages, the text of `help()`): near copies of each other, on neither side."""
 
 HELD_OUT_SHARE = 0.31
-"""Share of the remaining names that is held out; with the packages above that is about a quarter of non-test modules."""
+"""Share of the remaining names that is held out: with the packages above, about a quarter of non-test modules."""
 
 SALT = "tiltmeter-nano-9"
 """Of eleven salts tried (by sizes alone), the one nearest to a quarter."""

@@ -103,7 +103,8 @@ class SplitModel:
             span: the positions that perturbed runs will compute; default all.
 
         Raises:
-            TiltmeterError: a read lies before the site, the sequences exceed the context, or an activation is not finite.
+            TiltmeterError: a read lies before the site, the sequences exceed the context, or an activation is not
+                finite.
         """
         span = span or Span(0, tokens.shape[1])
         self._check(tokens, site, reads)
@@ -111,7 +112,7 @@ class SplitModel:
         cache = DynamicCache() if span.first else None
         wanted = {site, entry, *reads}
         with ExitStack() as stack:
-            found = {s: stack.enter_context(captured(*self._tap(s))) for s in wanted}
+            found = {s: stack.enter_context(captured(*self.tap(s))) for s in wanted}
             final = self._trunk(input_ids=tokens.to(self.device), past_key_values=cache, use_cache=cache is not None)
         seen = {s: values[0] for s, values in found.items()}
         activation = self.centre(seen[site], site)
@@ -151,9 +152,9 @@ class SplitModel:
                 entry = x
             else:
                 entry = clean.entry.repeat(copies, 1, 1)
-                stack.enter_context(replaced(*self._tap(clean.site), x))
+                stack.enter_context(replaced(*self.tap(clean.site), x))
             stack.enter_context(replaced(*self._stream_tap(clean.site.boundary), entry))
-            found = {s: stack.enter_context(captured(*self._tap(s))) for s in clean.late.sites}
+            found = {s: stack.enter_context(captured(*self.tap(s))) for s in clean.late.sites}
             final = self._suffix(clean, entry, copies)
         shape = (*lead, *clean.tokens.shape[:1], clean.span.stop - clean.span.first)
         sites = {s: self.centre(values[0], s).reshape(*shape, -1) for s, values in found.items()}
@@ -183,7 +184,7 @@ class SplitModel:
     def _trunk(self, **inputs: Any) -> Tensor:
         return self.anatomy.trunk(**inputs).last_hidden_state
 
-    def _tap(self, site: Site) -> tuple[nn.Module, str]:
+    def tap(self, site: Site) -> tuple[nn.Module, str]:
         """The module, and which side of it, that a site's activation passes through."""
         if site.kind in STREAM:
             return self._stream_tap(site.boundary)

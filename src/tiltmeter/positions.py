@@ -77,8 +77,8 @@ def parse_positions(text: str, length: int) -> Positions:
         perturbed = read = tuple(sorted({int(part) for part in text.split(",")}))
     else:
         raise TiltmeterError(
-            f"Positions {text!r} were not understood; give all, last, one position (32), one and the n after it (32+16) "
-            "or a list (3,7,9)."
+            f"Positions {text!r} were not understood; give all, last, one position (32), one and the n after it "
+            "(32+16) or a list (3,7,9)."
         )
     if max(read) >= length:
         raise TiltmeterError(

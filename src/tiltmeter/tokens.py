@@ -70,16 +70,16 @@ def load_tokens(
     tokenizer: PreTrainedTokenizerBase | None,
     vocabulary: int,
     context: int,
-    n_sequences: int | None = None,
+    at_most: int | None = None,
     length: int | None = None,
     column: str | None = None,
     revision: str | None = None,
 ) -> TokenSet:
-    """Load the first `n_sequences` (None: all) token sequences that `name` stands for.
+    """Load the token sequences, at most the first `at_most` of them (None: all), that `name` stands for.
 
     `name` is `nano` (the held-out side of the running interpreter's standard library), a local file (`.npy`,
     `.safetensors`, `.parquet`, `.jsonl`, `.txt` and other text), a folder saved by `datasets`, or `owner/dataset` or
-    `owner/dataset:split` on the Hugging Face hub, which is streamed: without `n_sequences`, to its end.
+    `owner/dataset:split` on the Hugging Face hub, which is streamed: without `at_most`, to its end.
 
     `length` is in tokens. Stored sequences keep theirs unless it is given: then longer ones are cut to their first
     `length` tokens and shorter ones are dropped, and the facts say how many. Text is tokenised one document at a time,
@@ -89,32 +89,27 @@ def load_tokens(
     `column` names a table's column or a file's tensor (default: the first of `tokens`, `input_ids`, `text`,
     `content`); `revision` a branch, tag or commit on the hub. Only the ids that are returned are checked.
 
-    Raises `TiltmeterError` where the name is unknown, nothing whole is left, there are fewer sequences than asked for,
-    or the ids do not fit the model's vocabulary (a size) or context (in tokens).
+    Raises `TiltmeterError` where the name is unknown, nothing whole is left, or the ids do not fit the model's
+    vocabulary (a size) or context (in tokens).
     """
-    _check_numbers(n_sequences, length, context)
+    _check_numbers(at_most, length, context)
     if name == NANO:
         pieces, facts = _nano(tokenizer, length or min(context, TEXT_LENGTH), column, revision)
     else:
         source = _resolve(name, column, revision)
-        pieces, facts = _sequences(source, tokenizer, length, context, n_sequences)
+        pieces, facts = _sequences(source, tokenizer, length, context, at_most)
         facts = {**source.facts, **facts}
     if not pieces:
         asked = f" of {length} tokens" if length else ""
         raise TiltmeterError(f"{name!r} holds no whole sequence{asked}: ask for a smaller length, or give more text.")
-    if n_sequences is not None and len(pieces) < n_sequences:
-        raise TiltmeterError(
-            f"{n_sequences} sequences were asked for but {name!r} holds {len(pieces)} of {len(pieces[0])} tokens: "
-            f"ask for at most {len(pieces)}."
-        )
-    ids = np.stack(pieces[:n_sequences])
+    ids = np.stack(pieces[:at_most])
     check_vocabulary(ids, vocabulary, name)
     return TokenSet(torch.from_numpy(ids.astype(np.int64)), name, boundary_of(tokenizer), facts)
 
 
-def _check_numbers(n_sequences: int | None, length: int | None, context: int) -> None:
-    if n_sequences is not None and n_sequences < 1:
-        raise TiltmeterError(f"The number of sequences is {n_sequences}, expected at least 1.")
+def _check_numbers(at_most: int | None, length: int | None, context: int) -> None:
+    if at_most is not None and at_most < 1:
+        raise TiltmeterError(f"The number of sequences is {at_most}, expected at least 1.")
     if length is not None and not 1 <= length <= context:
         raise TiltmeterError(
             f"The length of a sequence is {length} tokens, expected 1 to {context}, which is the model's context."

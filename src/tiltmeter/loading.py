@@ -1,0 +1,140 @@
+"""Loading models: one that comes with tiltmeter, a directory, or a Hugging Face id. All through the same code."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from tiltmeter.errors import TiltmeterError
+from tiltmeter.model import SplitModel
+
+EMBEDDED: Mapping[str, Path] = {"nano": Path(__file__).parent / "nano"}
+"""Models that ship with tiltmeter, by name."""
+
+PRECISIONS: Mapping[str, torch.dtype] = {"float32": torch.float32, "float64": torch.float64}
+"""Precisions of the model's arithmetic. KL is always taken in float64, of logits of this precision."""
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A split model, its tokenizer, and what the manifest says of them."""
+
+    model: SplitModel
+    tokenizer: PreTrainedTokenizerBase | None
+    """None where the directory has none; token ids can still be measured."""
+    facts: dict[str, str]
+
+
+def load_model(name: str, revision: str | None = None, device: str = "cpu", precision: str = "float32") -> LoadedModel:
+    """Load a causal language model by embedded name, directory or Hugging Face id.
+
+    Weights are read from safetensors only, and no code of the repository's own is run.
+
+    Raises:
+        TiltmeterError: no such model, precision or device; no weights; weights that are pickles.
+    """
+    if precision not in PRECISIONS:
+        raise TiltmeterError(f"{precision!r} is not a precision; choose from {', '.join(PRECISIONS)}.")
+    _check_device(device)
+    where = _locate(name)
+    try:
+        config = AutoConfig.from_pretrained(where, revision=revision, trust_remote_code=False)
+        hf, loading = AutoModelForCausalLM.from_pretrained(
+            where,
+            config=config,
+            revision=revision,
+            dtype=PRECISIONS[precision],
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except Exception as error:
+        raise TiltmeterError(_explain(name, where, error)) from None
+    _check_complete(name, loading)
+    facts = {
+        "name": name,
+        "class": type(hf).__name__,
+        "revision": str(getattr(config, "_commit_hash", None) or revision or "local"),
+        "precision": precision,
+        "device": device,
+        "sha256": weights_sha256(hf),
+    }
+    return LoadedModel(SplitModel(hf.to(device), name), _tokenizer(where, revision), facts)
+
+
+def weights_sha256(model: torch.nn.Module) -> str:
+    """Hash of every weight: its name, type, shape and bytes."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _locate(name: str) -> str:
+    """The directory or hub id that `name` stands for."""
+    if name in EMBEDDED:
+        return str(EMBEDDED[name])
+    path = Path(name).expanduser()
+    if path.is_file():
+        raise TiltmeterError(f"{name} is a file; give the directory of a Hugging Face model, with its config.json.")
+    if not path.is_dir():
+        return name
+    if not (path / "config.json").is_file():
+        raise TiltmeterError(f"{name} has no config.json; give the directory of a Hugging Face model.")
+    if not any(path.glob("*.safetensors")):
+        pickles = [file.name for kind in ("*.bin", "*.pt", "*.pth", "*.ckpt") for file in path.glob(kind)]
+        if pickles:
+            raise TiltmeterError(
+                f"{name} has its weights in {pickles[0]}, a pickle, which can run any code when read; convert it to "
+                "safetensors first."
+            )
+        raise TiltmeterError(f"{name} has no weights: no .safetensors file lies beside its config.json.")
+    return str(path)
+
+
+def _explain(name: str, where: str, error: Exception) -> str:
+    if where == name and not Path(name).is_dir():
+        return (
+            f"The model {name!r} could not be loaded: it is no embedded model ({', '.join(EMBEDDED)}), no directory, "
+            f"and the Hugging Face hub gave {_first_line(error)}"
+        )
+    return f"The model in {name} could not be loaded: {_first_line(error)}"
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no reason'}"
+
+
+def _check_complete(name: str, loading: Mapping[str, Any]) -> None:
+    """Refuse weights that do not fill the model: what is missing would be random."""
+    for problem in ("missing_keys", "mismatched_keys"):
+        if keys := sorted(map(str, loading.get(problem) or ())):
+            raise TiltmeterError(
+                f"The weights of {name} do not fit its configuration: {len(keys)} {problem.replace('_', ' ')}, first "
+                f"{keys[0]}; check that config.json belongs to these weights."
+            )
+
+
+def _tokenizer(where: str, revision: str | None) -> PreTrainedTokenizerBase | None:
+    try:
+        return AutoTokenizer.from_pretrained(where, revision=revision, trust_remote_code=False)
+    except Exception:
+        return None
+
+
+def _check_device(device: str) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise TiltmeterError(f"The device {device!r} cannot be used here: {_first_line(error)}") from None
+
+
+transformers_logging.disable_progress_bar()

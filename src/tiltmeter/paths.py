@@ -1,0 +1,120 @@
+"""Paths: the points that a perturbed activation visits on its way along a direction."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from torch import Tensor
+
+from tiltmeter.directions import Push
+
+Unit = Literal["absolute", "norm", "target", "pair-distance"]
+
+UNITS: Mapping[Unit, str] = {
+    "absolute": "L2",
+    "norm": "‖x‖",
+    "target": "of the way to the target",
+    "pair-distance": "mean pair distances",
+}
+
+
+class Straight(BaseModel):
+    """x + length · unit direction."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["straight"] = "straight"
+    lengths: Annotated[tuple[float, ...], Field(min_length=1)]
+    unit: Unit = "absolute"
+    """`absolute`: L2 length (Lee & Heimersheim 2024). `norm`: in units of ‖x‖ (Heimersheim & Mendel 2024, straight
+    mode). `target`: 1 is where the direction's vector ends (Giglemiani et al. 2024, relative). `pair-distance`: in
+    units of the mean distance of two real activations at the site."""
+
+    @field_validator("lengths")
+    @classmethod
+    def _are_lengths(cls, lengths: tuple[float, ...]) -> tuple[float, ...]:
+        if bad := [value for value in lengths if not math.isfinite(value) or value < 0]:
+            raise ValueError(f"a length is {bad[0]}; lengths are finite and not negative")
+        return lengths
+
+    @property
+    def steps(self) -> tuple[float, ...]:
+        """The coordinate of each point."""
+        return self.lengths
+
+    @property
+    def units(self) -> str:
+        """Unit of the steps."""
+        return UNITS[self.unit]
+
+    def resolved(self, pair_distance: float) -> Straight:
+        """The same path with absolute lengths, where its unit is the mean pair distance."""
+        if self.unit != "pair-distance":
+            return self
+        return Straight(lengths=tuple(length * pair_distance for length in self.lengths))
+
+    def points(
+        self, x: Float[Tensor, "batch position d_site"], push: Push, steps: slice
+    ) -> Float[Tensor, "step batch position d_site"]:
+        """The points of these steps, one new tensor."""
+        scale = {"absolute": torch.ones_like(push.distance), "norm": x.norm(dim=-1), "target": push.distance}[self.unit]
+        lengths = torch.tensor(self.lengths[steps], dtype=x.dtype, device=x.device)[:, None, None, None]
+        return x + lengths * (scale[..., None] * push.unit)
+
+
+class Sphere(BaseModel):
+    """Along the great circle through x toward the direction, to the antipode: norm constant, angle growing.
+
+    x(θ) = ‖x‖(cos θ · x̂ + sin θ · û), û the part of the direction orthogonal to x, normalised (Heimersheim & Mendel
+    2024, sphere mode). A target t and the difference t - x give the same path.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["sphere"] = "sphere"
+    degrees: Annotated[tuple[float, ...], Field(min_length=1)]
+
+    @field_validator("degrees")
+    @classmethod
+    def _are_angles(cls, degrees: tuple[float, ...]) -> tuple[float, ...]:
+        if bad := [value for value in degrees if not 0 <= value <= 180]:
+            raise ValueError(f"an angle is {bad[0]}; angles are degrees from 0 to 180")
+        return degrees
+
+    @property
+    def steps(self) -> tuple[float, ...]:
+        """The coordinate of each point."""
+        return self.degrees
+
+    @property
+    def units(self) -> str:
+        """Unit of the steps."""
+        return "degrees"
+
+    def resolved(self, pair_distance: float) -> Sphere:
+        """Angles need no unit of length."""
+        return self
+
+    def points(
+        self, x: Float[Tensor, "batch position d_site"], push: Push, steps: slice
+    ) -> Float[Tensor, "step batch position d_site"]:
+        """The points of these steps, one new tensor. Where the direction has no part orthogonal to x, x itself."""
+        norm = x.norm(dim=-1, keepdim=True)
+        radial = x / norm.clamp(min=1e-30)
+        sideways = push.unit - (push.unit * radial).sum(-1, keepdim=True) * radial
+        sideways = sideways - (sideways * radial).sum(-1, keepdim=True) * radial  # once more, for what rounding left
+        size = sideways.norm(dim=-1, keepdim=True)
+        exists = size > 1e-5
+        tangent = torch.where(exists, norm * sideways / size.clamp(min=1e-30), 0.0)
+        angles = torch.tensor(self.degrees[steps], dtype=x.dtype, device=x.device).deg2rad()[:, None, None, None]
+        # cos θ - 1 without cancellation, so that small angles keep their digits
+        change = -2 * (angles / 2).sin() ** 2 * x + angles.sin() * tangent
+        return x + torch.where(exists, change, 0.0)
+
+
+Path = Annotated[Straight | Sphere, Field(discriminator="kind")]

@@ -1,0 +1,100 @@
+"""What a sweep is, and a sweep whose names have been looked up in a model and a token set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from tiltmeter.directions import DIRECTIONS, check_direction_name
+from tiltmeter.errors import TiltmeterError
+from tiltmeter.model import SplitModel
+from tiltmeter.paths import Path as PushPath
+from tiltmeter.positions import BosPolicy, Positions, parse_positions
+from tiltmeter.readouts import Readout, parse_readout
+from tiltmeter.sites import Site
+from tiltmeter.tokens import TokenSet
+from tiltmeter.vectors import PREFIX, load_vectors
+
+Count = Annotated[int, Field(ge=1)]
+
+
+class Sweep(BaseModel):
+    """What is measured. Everything here, and nothing else but model, tokens and code, decides the numbers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    site: str
+    """Where activations are moved, e.g. `blocks.6.hook_resid_pre` or `resid_pre:6`."""
+    directions: Annotated[tuple[str, ...], Field(min_length=1)] = tuple(DIRECTIONS)
+    """Names of directions; `along:FILE` for vectors of one's own."""
+    path: PushPath
+    readouts: Annotated[tuple[str, ...], Field(min_length=1)] = ("kl",)
+    sequences: Count = 256
+    """How many sequences are measured: the first of the token set."""
+    positions: str = "all"
+    """Positions that are perturbed and read: `all`, `last`, `32`, `32+16`, `3,7,9`."""
+    bos: BosPolicy = BosPolicy()
+    keep_positions: bool = False
+    """Keep every read position apart instead of a sequence's mean."""
+    seed: int = 0
+    statistics_sequences: Count = 2048
+    """How many sequences, at most, the mean, the covariance and the pool of real activations are taken from."""
+    pool: Count = 32768
+    """How many real activations the pool holds, at most."""
+    shard: Count = 16
+    """Sequences a shard."""
+    batch_tokens: Count = 8192
+    """Perturbed tokens that are in memory at once."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep whose names have been looked up in a model."""
+
+    sweep: Sweep
+    model: SplitModel
+    tokens: TokenSet
+    site: Site
+    readouts: tuple[Readout, ...]
+    positions: Positions
+    directions: tuple[str, ...]
+    """With each row of a vectors file under its own name."""
+    vectors: dict[str, Tensor]
+
+
+def make_plan(sweep: Sweep, model: SplitModel, tokens: TokenSet) -> Plan:
+    """Look up every name of a sweep.
+
+    Raises:
+        TiltmeterError: a site, direction, readout or position that does not exist; fewer sequences than asked for.
+    """
+    if len(tokens.ids) < sweep.sequences:
+        raise TiltmeterError(
+            f"{sweep.sequences} sequences were asked for, but {tokens.name} gave {len(tokens.ids)}; ask for at most "
+            "that many."
+        )
+    site = model.site(sweep.site)
+    readouts = tuple(parse_readout(name, model) for name in dict.fromkeys(sweep.readouts))
+    positions = parse_positions(sweep.positions, tokens.ids.shape[1])
+    directions, vectors = _look_up(sweep.directions)
+    return Plan(sweep, model, tokens, site, readouts, positions, directions, vectors)
+
+
+def _look_up(names: tuple[str, ...]) -> tuple[tuple[str, ...], dict[str, Tensor]]:
+    """Every direction, with each row of a vectors file under its own name, and the vectors."""
+    vectors: dict[str, Tensor] = {}
+    directions: list[str] = []
+    for name in names:
+        if name.startswith(PREFIX):
+            found = load_vectors(name)
+            vectors |= found
+            directions += found
+        else:
+            check_direction_name(name)
+            directions.append(name)
+    if repeated := sorted({name for name in directions if directions.count(name) > 1}):
+        raise TiltmeterError(f"The direction {repeated[0]} is asked for twice; name each once.")
+    return tuple(directions), vectors

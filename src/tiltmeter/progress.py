@@ -1,0 +1,15 @@
+"""Progress and time left, for work that takes longer than a breath."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
+from tqdm.auto import tqdm
+
+T = TypeVar("T")
+
+
+def progress(items: Sequence[T], what: str) -> Iterable[T]:
+    """Go through `items`, showing how far it is and how long it will take; silent when done within half a second."""
+    return tqdm(items, desc=what, unit="batch", leave=False, delay=0.5)

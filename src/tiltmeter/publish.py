@@ -1,0 +1,78 @@
+"""Figures and report of a run, drawn from its curves and manifest: nothing is measured here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import xarray as xr
+from matplotlib.figure import Figure
+
+from tiltmeter import curves, figures
+from tiltmeter.errors import TiltmeterError
+from tiltmeter.report import Picture, write_report
+from tiltmeter.runs import read_manifest
+from tiltmeter.studies import find_figure
+
+SWEEP = "sweep"
+"""Purpose of a run that belongs to no study."""
+
+
+def publish(run: str | Path) -> Path:
+    """Draw a finished run's figures and write its report.
+
+    Returns:
+        The path of `report.html`; the figures lie in `figures/` beside it, as PNG and SVG.
+
+    Raises:
+        TiltmeterError: `run` is no run, or not a finished one.
+    """
+    folder = Path(run).expanduser()
+    manifest = read_manifest(folder)
+    if not (folder / "curves.nc").is_file():
+        raise TiltmeterError(f"{folder} is a run that has not finished; repeat its command to go on with it.")
+    data = curves.load(folder / "curves.nc")
+    table = curves.summary(data)
+    purpose = str(manifest["record"].get("purpose", SWEEP))
+    picture, drawn = _sweep_picture(data, table) if purpose == SWEEP else _study_picture(purpose, data, table)
+    figures.save(drawn, folder, picture.name)
+    title = f"{picture.title}, on {data.attrs['model']}"
+    return write_report(folder, title, data, table, manifest, [picture])
+
+
+def _study_picture(purpose: str, data: xr.Dataset, table: pd.DataFrame) -> tuple[Picture, Figure]:
+    study, number = purpose.split("/")
+    _, figure = find_figure(study, number)
+    picture = Picture(f"figures/figure-{number}", figure.title, figure.caption, figure.finding(data))
+    return picture, figure.draw(data, table)
+
+
+def _sweep_picture(data: xr.Dataset, table: pd.DataFrame) -> tuple[Picture, Figure]:
+    names = [name for name in curves.readout_names(data) if name != "length"]
+    directions = [str(name) for name in data.direction.values]
+    caption = "Mean of each readout along the path. Bands: 95 % intervals, bootstrap over sequences."
+    picture = Picture("figures/sweep", f"Sweep at {data.attrs['site']}", caption, _strongest(table, names[0]))
+    return picture, figures.facets(data, table, names, {data.attrs["site"]: directions})
+
+
+def _strongest(table: pd.DataFrame, readout: str) -> str:
+    last = table[(table.readout == readout) & (table.step == table.step.max())]
+    top = last.loc[last["mean"].idxmax()]
+    return f"At the last step, {top.step:g}, {readout} is largest along {top.direction}: {top['mean']:.3g}."
+
+
+def short_table(run: str | Path) -> str:
+    """A few lengths of the first readout as text, for the terminal."""
+    from tiltmeter.report import headline
+
+    data = curves.load(Path(run).expanduser() / "curves.nc")
+    name = next(name for name in curves.readout_names(data) if name != "length")
+    cells = headline(curves.summary(data), name)
+    title = f"{figures.axis_label(data[name])}, mean [95 % interval] by {figures.axis_label(data.step)}"
+    return f"{title}\n{cells.to_string()}"
+
+
+def provenance(run: str | Path) -> str:
+    """The manifest of a run, as indented JSON."""
+    return json.dumps(read_manifest(run), indent=2, ensure_ascii=False)

@@ -1,0 +1,171 @@
+"""Readouts: one number per perturbed token that says how far the model's output, or a late activation, has moved.
+
+`kl` is KL(clean ‖ perturbed) of the next-token distribution, in nats. It is computed from the difference of logits,
+
+    x = dz - Σ p dz,    KL = log1p(Σ p (eˣ - 1 - x)),
+
+whose terms are never negative, so that nothing cancels and small values keep their digits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Float64, Int
+from torch import Tensor
+
+from tiltmeter.errors import TiltmeterError
+from tiltmeter.model import CleanRun, LateRun, SplitModel
+from tiltmeter.sites import Site
+
+CHUNK_ELEMENTS = 2**19
+"""Logits held at once, per path point: a chunk of tokens times the vocabulary."""
+
+
+class OutputChange:
+    """A clean and a perturbed next-token distribution, compared in float64."""
+
+    def __init__(
+        self,
+        log_p: Float64[Tensor, "token vocabulary"],
+        difference: Float[Tensor, "token vocabulary"],
+        targets: Int[Tensor, "token"],
+    ) -> None:
+        self.log_p = log_p
+        self.targets = targets
+        difference = difference.double()
+        self.p = log_p.exp()
+        self.shift = torch.linalg.vecdot(self.p, difference)
+        self.x = difference - self.shift[:, None]
+
+    @cached_property
+    def kl(self) -> Float64[Tensor, "token"]:
+        """KL(clean ‖ perturbed), nats."""
+        return torch.log1p(torch.linalg.vecdot(self.p, torch.expm1(self.x) - self.x))
+
+    def js(self) -> Float64[Tensor, "token"]:
+        """Jensen-Shannon divergence, nats, from 0 to log 2; symmetric.
+
+        With u = log q - log p and m = (p + q) / 2, a term of ½KL(p ‖ m) + ½KL(q ‖ m) is
+        ½p[(eᵘ - 1)u/2 - (1 + eᵘ) log cosh(u/2)].
+        """
+        u = self.x - self.kl[:, None]
+        half = (u / 2).abs()
+        large = half + (-2 * half).exp().log1p() - math.log(2)
+        log_cosh = torch.where(half < 1, torch.log1p(2 * (half / 2).sinh() ** 2), large)
+        return torch.linalg.vecdot(self.p, torch.expm1(u) * u / 2 - (1 + u.exp()) * log_cosh) / 2
+
+    def loss(self) -> Float64[Tensor, "token"]:
+        """Cross-entropy of the token that follows under the perturbed distribution, nats."""
+        index = self.targets[:, None]
+        return self.kl - (self.log_p + self.x).gather(1, index)[:, 0]
+
+
+def l2(clean: Float[Tensor, "*point d_site"], perturbed: Float[Tensor, "*point d_site"]) -> Float[Tensor, "*point"]:
+    """L2 distance of the perturbed from the clean late activation."""
+    return (perturbed - clean).norm(dim=-1)
+
+
+def cosine(clean: Float[Tensor, "*point d_site"], perturbed: Float[Tensor, "*point d_site"]) -> Float[Tensor, "*point"]:
+    """Cosine similarity of the perturbed to the clean late activation."""
+    return torch.nn.functional.cosine_similarity(clean, perturbed, dim=-1)
+
+
+class Definition(NamedTuple):
+    """A readout that has a name."""
+
+    measure: Callable[..., Tensor]
+    meaning: str
+
+
+OUTPUT_READOUTS: Mapping[str, Definition] = {
+    "kl": Definition(lambda change: change.kl, "KL(clean ‖ perturbed) of the next-token distribution, nats"),
+    "js": Definition(OutputChange.js, "Jensen-Shannon divergence of the two distributions, nats, at most log 2"),
+    "loss": Definition(OutputChange.loss, "cross-entropy of the token that follows, perturbed, nats"),
+}
+SITE_READOUTS: Mapping[str, Definition] = {
+    "l2": Definition(l2, "L2 distance of the perturbed from the clean activation at SITE"),
+    "cos": Definition(cosine, "cosine similarity of the perturbed to the clean activation at SITE"),
+}
+
+
+@dataclass(frozen=True)
+class Readout:
+    """A readout of one model: a kind, and for late activations the site."""
+
+    kind: str
+    site: Site | None = None
+
+    @property
+    def name(self) -> str:
+        """`kl`, or `l2@blocks.11.hook_resid_post`."""
+        return self.kind if self.site is None else f"{self.kind}@{self.site.name}"
+
+
+def parse_readout(name: str, model: SplitModel) -> Readout:
+    """The readout that `name` means in this model.
+
+    Raises:
+        TiltmeterError: no such readout, or no such site in this model.
+    """
+    kind, at, site = name.partition("@")
+    if not at and kind in OUTPUT_READOUTS:
+        return Readout(kind)
+    if at and kind in SITE_READOUTS:
+        return Readout(kind, model.site(site))
+    choices = [*OUTPUT_READOUTS, *(f"{kind}@SITE" for kind in SITE_READOUTS)]
+    raise TiltmeterError(f"{name!r} is not a readout; choose from {', '.join(choices)}.")
+
+
+@torch.no_grad()
+def measure(
+    model: SplitModel, clean: CleanRun, late: LateRun, readouts: Sequence[Readout], read: Sequence[int]
+) -> dict[str, Float64[Tensor, "point batch read"]]:
+    """Every readout at the positions `read` of each point of a perturbed run.
+
+    The loss at the last position of a sequence is NaN: no token follows.
+    """
+    index = torch.tensor(read, device=late.final.device) - clean.span.first
+    values = {
+        r.name: SITE_READOUTS[r.kind]
+        .measure(clean.late.sites[r.site][:, index], late.sites[r.site][:, :, index])
+        .double()
+        for r in readouts
+        if r.site is not None
+    }
+    kinds = [r.kind for r in readouts if r.site is None]
+    if kinds:
+        targets = _targets(clean.tokens, read).to(index.device)
+        outputs = _measure_outputs(model, clean.late.final[:, index], late.final[:, :, index], targets, kinds)
+        if "loss" in outputs:
+            outputs["loss"][..., targets < 0] = torch.nan
+        values |= outputs
+    return {name: value.cpu() for name, value in values.items()}
+
+
+def _targets(tokens: Tensor, read: Sequence[int]) -> Int[Tensor, "batch read"]:
+    """The token after each position; -1 after the last."""
+    following = torch.cat([tokens[:, 1:], torch.full_like(tokens[:, :1], -1)], dim=1)
+    return following[:, list(read)]
+
+
+def _measure_outputs(
+    model: SplitModel, clean: Tensor, late: Tensor, targets: Tensor, kinds: Sequence[str]
+) -> dict[str, Float64[Tensor, "point batch read"]]:
+    """Unembed and compare, a chunk of tokens at a time; the clean logits of a chunk serve all points."""
+    points, shape = late.shape[0], late.shape[:-1]
+    clean, late, targets = clean.flatten(0, 1), late.flatten(1, 2), targets.flatten().clamp(min=0)
+    values = {kind: torch.empty(points, len(clean), dtype=torch.float64, device=late.device) for kind in kinds}
+    for rows in torch.arange(len(clean), device=late.device).split(max(16, CHUNK_ELEMENTS // model.vocabulary)):
+        logits = model.logits(clean[rows])
+        log_p = logits.double().log_softmax(-1)
+        for point in range(points):
+            change = OutputChange(log_p, model.logits(late[point, rows]) - logits, targets[rows])
+            for kind in kinds:
+                values[kind][point, rows] = OUTPUT_READOUTS[kind].measure(change)
+    return {kind: value.reshape(shape) for kind, value in values.items()}

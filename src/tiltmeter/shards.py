@@ -1,0 +1,134 @@
+"""Measuring: start once, then push, resume and read for each direction and point of the path."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float64
+from torch import Tensor
+
+from tiltmeter.directions import Direction, Push, push
+from tiltmeter.errors import TiltmeterError
+from tiltmeter.model import CleanRun
+from tiltmeter.noise import Address
+from tiltmeter.paths import Path
+from tiltmeter.plan import Plan
+from tiltmeter.positions import allowed, boundary_mask
+from tiltmeter.readouts import measure
+
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A few sequences, run clean once."""
+
+    plan: Plan
+    sequences: range
+    clean: CleanRun
+    perturbed: Bool[Tensor, "batch span"]
+    """Tokens that are moved."""
+    averaged: Bool[Tensor, "batch read"]
+    """Tokens that a sequence's mean is taken over."""
+
+
+def measure_shard(plan: Plan, directions: Mapping[str, Direction], path: Path, sequences: range) -> Arrays:
+    """Measure all directions on some sequences.
+
+    Returns:
+        By readout, and as `length` the realised L2 of the perturbation, float64 [direction, step, sequence] or, where
+        positions are kept, [direction, step, sequence, position]; and `tokens`, int64 [direction, sequence].
+
+    Raises:
+        TiltmeterError: activations or a readout are not finite.
+    """
+    per_sequence = (plan.positions.span.stop - plan.positions.span.first) * len(path.steps)
+    size = max(1, plan.sweep.batch_tokens // per_sequence)
+    parts = []
+    for begin in range(sequences.start, sequences.stop, size):
+        batch = _start(plan, range(begin, min(begin + size, sequences.stop)))
+        found = [_measure_direction(batch, name, direction, path) for name, direction in directions.items()]
+        parts.append({name: np.stack([one[name] for one in found]) for name in found[0]})
+    return {name: np.concatenate([part[name] for part in parts], 1 if name == "tokens" else 2) for name in parts[0]}
+
+
+def _start(plan: Plan, sequences: range) -> Batch:
+    ids = plan.tokens.ids[sequences.start : sequences.stop]
+    reads = tuple(dict.fromkeys(readout.site for readout in plan.readouts if readout.site is not None))
+    span, bos = plan.positions.span, plan.sweep.bos
+    boundary = boundary_mask(ids, plan.tokens.boundary)
+    chosen = torch.zeros_like(boundary)
+    chosen[:, list(plan.positions.perturbed)] = True
+    return Batch(
+        plan,
+        sequences,
+        plan.model.start(ids, plan.site, reads, span),
+        span.cut(chosen & allowed(boundary, bos.perturbation)),
+        allowed(boundary, bos.average)[:, list(plan.positions.read)],
+    )
+
+
+def _measure_direction(batch: Batch, name: str, direction: Direction, path: Path) -> Arrays:
+    """One direction's curves on one batch, [step, sequence] or [step, sequence, position]."""
+    plan, clean = batch.plan, batch.clean
+    x = plan.positions.span.cut(clean.activation)
+    pushed, lost = _push(batch, name, direction, x)
+    blocks: list[dict[str, Tensor]] = []
+    for steps in _step_slices(plan, path, len(batch.sequences)):
+        points = path.points(x, pushed, steps)
+        values = measure(plan.model, clean, plan.model.resume(clean, points), plan.readouts, plan.positions.read)
+        _check_finite(values, name, path.steps[steps])
+        blocks.append({**values, "length": (points - x).double().norm(dim=-1).cpu()})
+    values = {key: torch.cat([block[key] for block in blocks]) for key in blocks[0]}
+    read = torch.tensor(plan.positions.read) - plan.positions.span.first
+    averaged = batch.averaged & ~lost[:, read]
+    tokens = averaged.sum(-1).numpy()
+    if plan.sweep.keep_positions:
+        kept = {key: value[..., read] if key == "length" else value for key, value in values.items()}
+        return {key: value.where(averaged, torch.nan).numpy() for key, value in kept.items()} | {"tokens": tokens}
+    moved = batch.perturbed & ~lost
+    means = {key: _mean(value, moved if key == "length" else averaged).numpy() for key, value in values.items()}
+    return means | {"tokens": tokens}
+
+
+def _push(batch: Batch, name: str, direction: Direction, x: Tensor) -> tuple[Push, Bool[Tensor, "batch span"]]:
+    """The batch's pushes, and the tokens that should move but have no direction to move in.
+
+    Such a token (the drawn activation is its own, as after the same first words) is left out of the averages.
+    """
+    plan, span = batch.plan, batch.plan.positions.span
+    address = Address(plan.sweep.seed, name, torch.tensor(batch.sequences), torch.arange(span.first, span.stop))
+    pushed = push(direction, x, address, lambda vector: plan.model.centre(vector, plan.site))
+    moved = batch.perturbed.to(x.device)
+    lost = batch.perturbed & (pushed.distance == 0).cpu()
+    return Push(pushed.unit * moved[..., None], pushed.distance * moved), lost
+
+
+def _step_slices(plan: Plan, path: Path, sequences: int) -> Iterator[slice]:
+    """The path in pieces that fit in memory."""
+    span = plan.positions.span
+    size = max(1, plan.sweep.batch_tokens // ((span.stop - span.first) * sequences))
+    for begin in range(0, len(path.steps), size):
+        yield slice(begin, begin + size)
+
+
+def _mean(
+    values: Float64[Tensor, "step batch position"], mask: Bool[Tensor, "batch position"]
+) -> Float64[Tensor, "step batch"]:
+    """Mean over the masked positions that have a value (a loss has none at the last); NaN where none is left."""
+    counted = mask & ~values.isnan()
+    return values.where(counted, 0.0).sum(-1) / counted.sum(-1)
+
+
+def _check_finite(values: Mapping[str, Tensor], direction: str, steps: tuple[float, ...]) -> None:
+    for readout, value in values.items():
+        last = slice(None, -1) if readout == "loss" else slice(None)  # no token follows the last position
+        bad = ~torch.isfinite(value[..., last]).flatten(1).all(1)
+        if bool(bad.any()):
+            raise TiltmeterError(
+                f"{readout} along {direction} is not finite at step {steps[int(bad.nonzero()[0, 0])]:g}; take shorter "
+                "steps, or --precision float64."
+            )

@@ -1,0 +1,35 @@
+"""Lee & Heimersheim 2024.
+
+"Investigating Sensitive Directions in GPT-2: An Improved Baseline and Comparative Analysis of SAEs", arXiv 2410.12555.
+
+Figure 1 of its LessWrong version (1a and 1b of the arXiv version): mean KL, and L2 late in the model, as a function of
+the length of a perturbation, for directions that point from the activation toward another one (*difference*) and for
+directions between two others (*mixture*).
+"""
+
+from __future__ import annotations
+
+from tiltmeter.studies.lee2024.figures import describe_figure_1, draw_figure_1
+from tiltmeter.studies.lee2024.sweeps import figure_1
+from tiltmeter.studies.study import Study, StudyFigure
+
+STUDY = Study(
+    name="lee2024",
+    citation="Lee & Heimersheim 2024, arXiv 2410.12555",
+    figures={
+        "1": StudyFigure(
+            title="Lee & Heimersheim 2024, Figure 1",
+            caption=(
+                "Mean KL(clean ‖ perturbed) of the next-token prediction, and mean L2 distance after the last block, "
+                "as a function of the length of the perturbation, all positions perturbed. Left: directions made of "
+                "samples with the mean and covariance of real activations; right: of real activations of other "
+                "sequences; isotropic directions in both. Bands: 95 % intervals, bootstrap over sequences. The lengths "
+                "are the paper's, 0 to 101, scaled by the mean distance of two real activations here to the paper's "
+                "81.59."
+            ),
+            sweep=figure_1,
+            draw=draw_figure_1,
+            finding=describe_figure_1,
+        )
+    },
+)

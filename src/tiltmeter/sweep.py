@@ -1,0 +1,130 @@
+"""A sweep, run: directions × path × readouts over token sequences, shard by shard into a run directory.
+
+1. Look up every name (`make_plan`) and open the run directory.
+2. Take the statistics of real activations at the site, once, and let the run check itself.
+3. Measure shard after shard (`measure_shard`). A finished shard is never computed again.
+4. Merge the shards into labelled curves and write the tables.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import xarray as xr
+
+from tiltmeter import curves, runs
+from tiltmeter.directions import build_directions
+from tiltmeter.loading import LoadedModel
+from tiltmeter.plan import Plan, Sweep, make_plan
+from tiltmeter.progress import progress
+from tiltmeter.selfcheck import check_split
+from tiltmeter.shards import measure_shard
+from tiltmeter.statistics import SiteStatistics, fit_statistics
+from tiltmeter.tokens import TokenSet
+
+
+def run_sweep(
+    sweep: Sweep, loaded: LoadedModel, tokens: TokenSet, out: str | Path, purpose: str = "sweep"
+) -> xr.Dataset:
+    """Measure a sweep into the run directory `out`, going on where an earlier process of the same run stopped.
+
+    Args:
+        sweep: what is measured.
+        loaded: the model.
+        tokens: token sequences; the first are measured, and the statistics may use more.
+        out: the run directory, made if it is not there.
+        purpose: `sweep`, or the study's figure that it is for (`lee2024/1`), for the report.
+
+    Returns:
+        The curves. `out` holds them as `curves.nc`, and their means and intervals as `summary.csv` and
+        `summary.parquet`.
+
+    Raises:
+        TiltmeterError: wrong input; `out` is in use or belongs to another run; the model cannot be split.
+    """
+    plan = make_plan(sweep, loaded.model, tokens)
+    with runs.open_run(out, _identity(plan, loaded), {"purpose": purpose, **_record(plan)}) as run:
+        statistics = _statistics(plan, run)
+        result = curves.merge(_measure(plan, statistics, run), range(sweep.sequences))
+        result = result.assign_attrs(_attrs(plan, statistics, runs.read_manifest(run.path)))
+        table = curves.summary(result)
+        run.write_bytes("curves.nc", curves.to_netcdf(result))
+        run.write_bytes("summary.csv", curves.to_csv(table))
+        run.write_bytes("summary.parquet", curves.to_parquet(table))
+    return result
+
+
+def _statistics(plan: Plan, run: runs.Run) -> SiteStatistics:
+    if (arrays := run.load("statistics")) is None:
+        some = replace(plan.tokens, ids=plan.tokens.ids[: plan.sweep.statistics_sequences])
+        fitted = fit_statistics(plan.model, some, plan.site, plan.sweep.bos, plan.sweep.pool, plan.sweep.seed)
+        run.save("statistics", arrays := fitted.to_arrays())
+    return SiteStatistics.from_arrays(arrays)
+
+
+def _measure(plan: Plan, statistics: SiteStatistics, run: runs.Run) -> list[xr.Dataset]:
+    """Measure every shard that is not there yet; all of them as labelled curves."""
+    sweep = plan.sweep
+    directions = build_directions(plan.directions, statistics, plan.vectors)
+    path = sweep.path.resolved(statistics.pair_distance)
+    positions = plan.positions.read if sweep.keep_positions else None
+    check_split(plan.model, plan.model.start(plan.tokens.ids[:2], plan.site, (), plan.positions.span))
+    result = []
+    for begin in progress(range(0, sweep.sequences, sweep.shard), "shards"):
+        sequences = range(begin, min(begin + sweep.shard, sweep.sequences))
+        name = f"shard-{begin // sweep.shard:05d}"
+        if (arrays := run.load(name)) is None:
+            arrays = measure_shard(plan, directions, path, sequences)
+            run.save(name, arrays)
+        axes = curves.Axes(plan.directions, path.steps, path.units, sequences, positions)
+        readouts = {key: values for key, values in arrays.items() if key != "tokens"}
+        result.append(curves.build(readouts, arrays["tokens"], axes, {}))
+    return result
+
+
+def _identity(plan: Plan, loaded: LoadedModel) -> dict[str, Any]:
+    """Everything that decides the numbers of a run."""
+    versions = runs.versions()
+    return {
+        "sweep": plan.sweep.model_dump(mode="json"),
+        "model": loaded.facts,
+        "tokens": {"sha256": plan.tokens.sha256(), "boundary": plan.tokens.boundary},
+        "vectors": {name: hashlib.sha256(v.numpy().tobytes()).hexdigest() for name, v in plan.vectors.items()},
+        "code": runs.code_sha256(),
+        "versions": {name: versions[name] for name in runs.CHANGES_NUMBERS},
+    }
+
+
+def _record(plan: Plan) -> dict[str, Any]:
+    """What a reader of the manifest wants to know besides."""
+    centred = plan.model.centred and plan.site.kind != "z"
+    return {
+        "tokens": {"name": plan.tokens.name, "shape": list(plan.tokens.ids.shape), **plan.tokens.facts},
+        "policies": {
+            "stream": "centred: x minus its mean over d_model" if centred else "raw",
+            "kl": "KL(clean ‖ perturbed), nats, in float64 from logits of the model's precision",
+            "boundary positions": plan.sweep.bos.model_dump(),
+            "perturbed positions": list(plan.positions.perturbed),
+            "read positions": list(plan.positions.read),
+        },
+        "versions": runs.versions(),
+        "machine": {**runs.machine(), "threads": str(torch.get_num_threads())},
+    }
+
+
+def _attrs(plan: Plan, statistics: SiteStatistics, manifest: dict[str, Any]) -> dict[str, str]:
+    """Provenance that travels with the curves. When the run was made is not part of it: equal runs, equal files."""
+    return {
+        "model": plan.model.name,
+        "site": plan.site.name,
+        "tokens": plan.tokens.name,
+        "positions": plan.sweep.positions,
+        "pair_distance": repr(statistics.pair_distance),
+        "mean_norm": repr(statistics.norm),
+        "manifest": json.dumps({key: manifest[key] for key in ("identity", "record")}, sort_keys=True),
+    }

@@ -1,0 +1,68 @@
+"""Vectors of the user's own, for directions named `along:FILE`: steering vectors, probes, anything of that width."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from tiltmeter.errors import TiltmeterError
+
+PREFIX = "along:"
+
+
+def load_vectors(name: str) -> dict[str, Tensor]:
+    """The vectors of a file, by the direction names they get.
+
+    A `.npy` file holds one vector or a matrix of rows; a `.safetensors` file any number of either. `along:steer.npy`
+    is a file's only vector, `along:steer.npy#3` its fourth row, `along:probes.safetensors#sex` a tensor of that name.
+
+    Raises:
+        TiltmeterError: the file is absent, of another kind, or holds NaN, an infinity or a zero vector.
+    """
+    path = Path(name.removeprefix(PREFIX)).expanduser()
+    if not path.is_file():
+        raise TiltmeterError(f"{path} is not a file; along:FILE needs a .npy or .safetensors file of vectors.")
+    vectors: dict[str, Tensor] = {}
+    for key, tensor in _read(path).items():
+        vectors |= _rows(f"{PREFIX}{path.name}", key, tensor)
+    for direction, vector in vectors.items():
+        _check(direction, vector)
+    return vectors
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        if path.suffix == ".npy":
+            return {"": torch.from_numpy(np.load(path, allow_pickle=False))}
+        if path.suffix == ".safetensors":
+            return dict(load_file(path))
+    except (ValueError, OSError, EOFError, TypeError, SafetensorError) as error:
+        raise TiltmeterError(f"{path} could not be read as {path.suffix} without unpickling it: {error}.") from None
+    raise TiltmeterError(
+        f"{path} is a {path.suffix or 'nameless'} file; vectors are read from .npy and .safetensors files, never "
+        "from pickles."
+    )
+
+
+def _rows(stem: str, key: str, tensor: Tensor) -> dict[str, Tensor]:
+    if tensor.ndim not in (1, 2) or tensor.numel() == 0 or tensor.is_complex() or tensor.dtype == torch.bool:
+        raise TiltmeterError(
+            f"{stem} holds {key or 'an array'} of shape {tuple(tensor.shape)} and type {tensor.dtype}; vectors are "
+            "[width] or [rows, width] of real numbers."
+        )
+    tensor = tensor.double()
+    if tensor.ndim == 1:
+        return {f"{stem}#{key}" if key else stem: tensor}
+    return {f"{stem}#{key}.{i}" if key else f"{stem}#{i}": row for i, row in enumerate(tensor)}
+
+
+def _check(direction: str, vector: Tensor) -> None:
+    if not bool(torch.isfinite(vector).all()):
+        raise TiltmeterError(f"The vector {direction} holds NaN or an infinity; give finite numbers.")
+    if not bool(vector.any()):
+        raise TiltmeterError(f"The vector {direction} is zero, which is no direction; leave it out.")
