@@ -36,7 +36,7 @@ def publish(run: str | Path) -> Path:
     table = curves.summary(data)
     purpose = str(manifest["record"].get("purpose", SWEEP))
     picture, drawn = _sweep_picture(data, table) if purpose == SWEEP else _study_picture(purpose, data, table)
-    figures.save(drawn, folder, picture.name)
+    figures.save(drawn, (folder / picture.name).parent, Path(picture.name).name)
     title = f"{picture.title}, on {data.attrs['model']}"
     return write_report(folder, title, data, table, manifest, [picture])
 
@@ -49,7 +49,7 @@ def _study_picture(purpose: str, data: xr.Dataset, table: pd.DataFrame) -> tuple
 
 
 def _sweep_picture(data: xr.Dataset, table: pd.DataFrame) -> tuple[Picture, Figure]:
-    names = [name for name in curves.readout_names(data) if name != "length"]
+    names = curves.readout_names(data)[:-1]  # the last is the realised length
     directions = [str(name) for name in data.direction.values]
     caption = "Mean of each readout along the path. Bands: 95 % intervals, bootstrap over sequences."
     picture = Picture("figures/sweep", f"Sweep at {data.attrs['site']}", caption, _strongest(table, names[0]))
@@ -67,7 +67,7 @@ def short_table(run: str | Path) -> str:
     from tiltmeter.report import headline
 
     data = curves.load(Path(run).expanduser() / "curves.nc")
-    name = next(name for name in curves.readout_names(data) if name != "length")
+    name = curves.readout_names(data)[0]
     cells = headline(curves.summary(data), name)
     title = f"{figures.axis_label(data[name])}, mean [95 % interval] by {figures.axis_label(data.step)}"
     return f"{title}\n{cells.to_string()}"

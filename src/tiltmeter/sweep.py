@@ -82,7 +82,7 @@ def _measure(plan: Plan, statistics: SiteStatistics, run: runs.Run) -> list[xr.D
             arrays = measure_shard(plan, directions, path, sequences)
             run.save(name, arrays)
         axes = curves.Axes(plan.directions, path.steps, path.units, sequences, positions)
-        readouts = {key: values for key, values in arrays.items() if key != "tokens"}
+        readouts = {key: arrays[key] for key in (*(readout.name for readout in plan.readouts), "length")}
         result.append(curves.build(readouts, arrays["tokens"], axes, {}))
     return result
 

@@ -26,8 +26,8 @@ PAIRS = (
 
 
 def draw_figure_1(curves: xr.Dataset, table: pd.DataFrame) -> Figure:
-    """Columns: what the directions are made of. Rows: KL, and L2 after the last block."""
-    return facets(curves, table, [name for name in readout_names(curves) if name != "length"], COLUMNS)
+    """Columns: what the directions are made of. Rows: KL, and L2 after the last block (not the realised length)."""
+    return facets(curves, table, readout_names(curves)[:-1], COLUMNS)
 
 
 def describe_figure_1(curves: xr.Dataset) -> str:
