@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -29,6 +29,7 @@ class Push(NamedTuple):
     """L2 length the vector had before it was normalised: how far away the target is."""
 
 
+@runtime_checkable
 class Direction(Protocol):
     """A vector for each token, as a function of its activation and its address."""
 
@@ -58,7 +59,7 @@ class Difference:
 
     def vector(self, x: Tensor, address: Address) -> Tensor:
         """Sample minus x."""
-        return self.source.sample(address, 1)[0].to(x) - x
+        return _minus(self.source.sample(address, 1)[0].to(x), x)
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Mixture:
     def vector(self, x: Tensor, address: Address) -> Tensor:
         """First sample minus second."""
         first, second = self.source.sample(address, 2)
-        return (first - second).to(x)
+        return _minus(first, second).to(x)
 
 
 @dataclass(frozen=True)
@@ -144,9 +145,17 @@ def push(
 
     In a centred stream a vector's mean over d_model is invisible, so it must not count toward its length.
     """
-    vector = centre(direction.vector(x, address))
-    distance = vector.norm(dim=-1)
-    # Rounding of a difference of equal vectors is no direction.
-    exists = distance > 1e-5 * x.norm(dim=-1).clamp(min=1e-30)
-    unit = torch.where(exists[..., None], vector / distance.clamp(min=1e-30)[..., None], 0.0)
-    return Push(unit, torch.where(exists, distance, 0.0))
+    given = direction.vector(x, address)
+    vector = _without_rounding(centre(given), given)
+    distance = torch.linalg.vector_norm(vector, dim=-1, keepdim=True, dtype=torch.float64)
+    unit = torch.where(distance > 0, vector / distance, 0.0)
+    return Push(unit.to(x), distance[..., 0].to(x))
+
+
+def _minus(end: Tensor, start: Tensor) -> Tensor:
+    return _without_rounding(end - start, start)
+
+
+def _without_rounding(rest: Tensor, operand: Tensor) -> Tensor:
+    """What a subtraction from `operand` left; zero where that is no more than rounding, which is no direction."""
+    return torch.where(rest.norm(dim=-1, keepdim=True) > 1e-5 * operand.norm(dim=-1, keepdim=True), rest, 0.0)

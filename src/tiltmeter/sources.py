@@ -6,15 +6,17 @@ A source gives `count` different vectors for each token at an address.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
+from tiltmeter.errors import TiltmeterError
 from tiltmeter.noise import Address, normal, uniform
 
 
+@runtime_checkable
 class Source(Protocol):
     """Something that activation vectors can be drawn from."""
 
@@ -69,10 +71,18 @@ class Real:
         """Activations of sequences other than the token's own; two drawn together are different entries.
 
         An entry is picked by its rank among the eligible ones, so every eligible entry is equally likely.
+
+        Raises:
+            TiltmeterError: the pool holds fewer than `count` activations of other sequences.
         """
         own = address.sequences.long().cpu()
         first = torch.searchsorted(self.sequences, own)
         length = torch.searchsorted(self.sequences, own, right=True) - first
+        if (left := len(self.pool) - int(length.max())) < count:
+            raise TiltmeterError(
+                f"{count} activations of other sequences were to be drawn, but the pool holds only {left}; make the pool "
+                "larger or take it from more sequences."
+            )
         shape = (len(own), len(address.positions))
         taken: list[Tensor] = []
         for i in range(count):
