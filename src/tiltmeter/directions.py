@@ -147,7 +147,7 @@ def push(
     """
     given = direction.vector(x, address)
     vector = _without_rounding(centre(given), given)
-    distance = torch.linalg.vector_norm(vector, dim=-1, keepdim=True, dtype=torch.float64)
+    distance = _norm(vector)
     unit = torch.where(distance > 0, vector / distance, 0.0)
     return Push(unit.to(x), distance[..., 0].to(x))
 
@@ -158,4 +158,9 @@ def _minus(end: Tensor, start: Tensor) -> Tensor:
 
 def _without_rounding(rest: Tensor, operand: Tensor) -> Tensor:
     """What a subtraction from `operand` left; zero where that is no more than rounding, which is no direction."""
-    return torch.where(rest.norm(dim=-1, keepdim=True) > 1e-5 * operand.norm(dim=-1, keepdim=True), rest, 0.0)
+    return torch.where(_norm(rest) > 1e-5 * _norm(operand), rest, 0.0)
+
+
+def _norm(vector: Tensor) -> Tensor:
+    """In float64: the squares of a user's very long or short vector would overflow or vanish in float32."""
+    return torch.linalg.vector_norm(vector, dim=-1, keepdim=True, dtype=torch.float64)

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -169,6 +170,12 @@ class SplitModel:
             return self.hf(inputs_embeds=final[None], use_cache=False).logits[0]
         finally:
             del trunk.forward
+
+    @cached_property
+    def head_is_linear(self) -> bool:
+        """Whether the logits of a difference are the difference of the logits: the head has no bias and no soft-cap."""
+        probe = torch.linspace(-1, 1, self.width, dtype=self.hf.dtype, device=self.device)[None]
+        return torch.equal(self.logits(1024 * probe), 1024 * self.logits(probe))  # a power of two rounds nothing
 
     def _suffix(self, clean: CleanRun, entry: Tensor, copies: int) -> Tensor:
         """Run the trunk on the span's positions, with the clean keys and values of earlier ones.

@@ -27,26 +27,31 @@ CHUNK_ELEMENTS = 2**19
 """Logits held at once, per path point: a chunk of tokens times the vocabulary."""
 
 
+class CleanOutput:
+    """The clean next-token distribution of some tokens, in float64; it serves every path point."""
+
+    def __init__(self, logits: Float[Tensor, "token vocabulary"]) -> None:
+        self.logits = logits
+        self.log_p = logits.double().log_softmax(-1)
+        self.p = self.log_p.exp()
+
+
 class OutputChange:
     """A clean and a perturbed next-token distribution, compared in float64."""
 
     def __init__(
-        self,
-        log_p: Float64[Tensor, "token vocabulary"],
-        difference: Float[Tensor, "token vocabulary"],
-        targets: Int[Tensor, "token"],
+        self, clean: CleanOutput, logits: Float[Tensor, "token vocabulary"], targets: Int[Tensor, "token"]
     ) -> None:
-        self.log_p = log_p
+        self.log_p, self.p = clean.log_p, clean.p
         self.targets = targets
-        difference = difference.double()
-        self.p = log_p.exp()
-        self.shift = torch.linalg.vecdot(self.p, difference)
-        self.x = difference - self.shift[:, None]
+        difference = (logits - clean.logits).double()
+        self.x = difference.sub_(torch.linalg.vecdot(self.p, difference)[:, None])
 
     @cached_property
     def kl(self) -> Float64[Tensor, "token"]:
         """KL(clean ‖ perturbed), nats."""
-        return torch.log1p(torch.linalg.vecdot(self.p, torch.expm1(self.x) - self.x))
+        terms = torch.expm1(self.x).sub_(self.x).mul_(self.p)
+        return torch.log1p(terms.sum(-1))
 
     def js(self) -> Float64[Tensor, "token"]:
         """Jensen-Shannon divergence, nats, from 0 to log 2; symmetric.
@@ -162,10 +167,9 @@ def _measure_outputs(
     clean, late, targets = clean.flatten(0, 1), late.flatten(1, 2), targets.flatten().clamp(min=0)
     values = {kind: torch.empty(points, len(clean), dtype=torch.float64, device=late.device) for kind in kinds}
     for rows in torch.arange(len(clean), device=late.device).split(max(16, CHUNK_ELEMENTS // model.vocabulary)):
-        logits = model.logits(clean[rows])
-        log_p = logits.double().log_softmax(-1)
+        output = CleanOutput(model.logits(clean[rows]))
         for point in range(points):
-            change = OutputChange(log_p, model.logits(late[point, rows]) - logits, targets[rows])
+            change = OutputChange(output, model.logits(late[point, rows]), targets[rows])
             for kind in kinds:
                 values[kind][point, rows] = OUTPUT_READOUTS[kind].measure(change)
     return {kind: value.reshape(shape) for kind, value in values.items()}

@@ -31,7 +31,9 @@ class Moments:
         self.scatter = torch.zeros(width, width, dtype=torch.float64)
 
     def update(self, x: Float[Tensor, "entry d_site"]) -> None:
-        """Take in more vectors."""
+        """Take in more vectors, or none."""
+        if not len(x):
+            return
         x = x.double()
         total = self.count + len(x)
         mean = x.mean(0)
@@ -102,13 +104,14 @@ def fit_statistics(
     The pool is an even random choice of `pool_size` tokens (all of them where there are fewer).
 
     Raises:
-        TiltmeterError: fewer than two sequences, so that no activation of another sequence exists.
+        TiltmeterError: tokens, or a pool, of fewer than two sequences, so that no activation of another one exists.
     """
-    if len(tokens.ids) < 2:
-        raise TiltmeterError(
-            f"Statistics need at least two sequences, and {tokens.name} gave {len(tokens.ids)}; give more sequences."
-        )
     mask = allowed(boundary_mask(tokens.ids, tokens.boundary), bos.statistics)
+    if (found := int(mask.any(1).sum())) < 2:
+        raise TiltmeterError(
+            f"Statistics need tokens of at least two sequences, and {tokens.name} gave {found} (boundary tokens are "
+            f"{bos.statistics}); give more or longer sequences."
+        )
     chosen = _choose(mask, pool_size, seed)
     moments: Moments | None = None
     pool: list[Tensor] = []
@@ -133,20 +136,26 @@ def fit_statistics(
 
 
 def mean_pair_distance(real: Real, seed: int, pairs: int = 100_000) -> float:
-    """Mean L2 distance of two real activations of different sequences, over random pairs.
+    """Mean L2 distance of two real activations of different sequences, over at most `pairs` random pairs.
 
     Lee & Heimersheim 2024 give 81.59 for GPT-2 small at `blocks.6.hook_resid_pre`.
+
+    Raises:
+        TiltmeterError: all activations are of one sequence.
     """
-    total = 0.0
+    if real.sequences[0] == real.sequences[-1]:
+        raise TiltmeterError(
+            f"The pool of {len(real.pool)} real activations holds only one sequence's; make the pool larger."
+        )
+    total, count = 0.0, 0
     for entries in torch.arange(pairs).split(4096):
-        # A token here is a pair: its first member is any entry, its second one of another sequence.
+        # A pair takes the place of a position; those of one sequence are dropped, so that all others are equally likely.
         address = Address(seed, "mean pair distance", torch.zeros(1, dtype=torch.int64), entries)
-        one = (uniform(address, "first", 1)[0, :, 0] * len(real.pool)).long()
-        address = address._replace(sequences=real.sequences[one], positions=torch.zeros(1, dtype=torch.int64))
-        address = address._replace(draw=int(entries[0]))
-        other = real.sample(address, 1)[0, :, 0]
-        total += float((real.pool[one] - other).double().norm(dim=-1).sum())
-    return total / pairs
+        one, other = (uniform(address, "pair", 2)[0] * len(real.pool)).long().unbind(-1)
+        apart = real.sequences[one] != real.sequences[other]
+        total += float((real.pool[one] - real.pool[other])[apart].double().norm(dim=-1).sum())
+        count += int(apart.sum())
+    return total / count
 
 
 def _choose(mask: Tensor, size: int, seed: int) -> Tensor:
