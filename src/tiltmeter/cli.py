@@ -35,7 +35,7 @@ Column = Annotated[str | None, typer.Option(help="Column of token ids or text.  
 TokensRevision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a data set on the hub.")]
 Length = Annotated[int | None, typer.Option(help="Tokens per sequence.  [default: as stored; 128 for text]")]
 NSequences = Annotated[int | None, typer.Option(help="Sequences to measure.  [default: 256, or all there are]")]
-Device = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1, mps.")]
+Device = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1.")]
 Precision = Annotated[str, typer.Option(help="Arithmetic of the model: float32 or float64.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of every random vector.  [default: 0]")]
 Out = Annotated[Path | None, typer.Option(help="Run directory.  [default: runs/NAME-MODEL-...]")]

@@ -132,8 +132,8 @@ def _tokenizer(where: str, revision: str | None) -> PreTrainedTokenizerBase | No
 
 def _check_device(device: str) -> None:
     try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.empty(0, device=device, dtype=torch.float64)  # KL is taken in float64
+    except (RuntimeError, AssertionError, TypeError) as error:
         raise TiltmeterError(f"The device {device!r} cannot be used here: {_first_line(error)}") from None
 
 

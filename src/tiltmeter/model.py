@@ -71,7 +71,7 @@ class SplitModel:
         config = hf.config.get_text_config()
         self.width: int = config.hidden_size
         self.vocabulary: int = config.vocab_size
-        self.context: int = config.max_position_embeddings
+        self.context: int = getattr(config, "max_position_embeddings", 2**31)
         self.centred = ignores_mean(self.anatomy.final_norm, self.width)
 
     @property

@@ -124,7 +124,7 @@ def _attrs(plan: Plan, statistics: SiteStatistics, manifest: dict[str, Any]) -> 
         "site": plan.site.name,
         "tokens": plan.tokens.name,
         "positions": plan.sweep.positions,
-        "pair_distance": repr(statistics.pair_distance),
-        "mean_norm": repr(statistics.norm),
+        "pair_distance": f"{statistics.pair_distance:.6g}",
+        "mean_norm": f"{statistics.norm:.6g}",
         "manifest": json.dumps({key: manifest[key] for key in ("identity", "record")}, sort_keys=True),
     }
