@@ -93,10 +93,11 @@ By tokens of context, held out, in nats per token:
 
 ## Use and limits
 
-For testing tiltmeter and for showing what it measures. nano knows Python source and little else, and is far too small
-to write code with. It can repeat passages of the standard library, which are under that library's licence. What is
-measured on nano is about nano: try it on a larger model before believing it of language models. Tests of held-out
-modules were trained on, and library modules resemble each other: expect a higher loss on unrelated Python code.
+For testing tiltmeter and for showing what it measures. The weights are under tiltmeter's MIT licence. nano knows Python
+source and little else, and is far too small to write code with. It can repeat passages of the standard library, which
+are under that library's licence. What is measured on nano is about nano: try it on a larger model before believing it
+of language models. Tests of held-out modules were trained on, and library modules resemble each other: expect a higher
+loss on unrelated Python code.
 """
 
 
