@@ -4,7 +4,8 @@
 
     x = dz - Σ p dz,    KL = log1p(Σ p (eˣ - 1 - x)),
 
-whose terms are never negative, so that nothing cancels and small values keep their digits.
+whose terms are never negative, so that nothing cancels and small values keep their digits. For the same reason a linear
+head is applied to the difference of the final hidden states: all logits of a token can share a large offset.
 """
 
 from __future__ import annotations
@@ -40,30 +41,34 @@ class OutputChange:
     """A clean and a perturbed next-token distribution, compared in float64."""
 
     def __init__(
-        self, clean: CleanOutput, logits: Float[Tensor, "token vocabulary"], targets: Int[Tensor, "token"]
+        self, clean: CleanOutput, difference: Float[Tensor, "token vocabulary"], targets: Int[Tensor, "token"]
     ) -> None:
         self.log_p, self.p = clean.log_p, clean.p
         self.targets = targets
-        difference = (logits - clean.logits).double()
+        difference = difference.to(torch.float64, copy=True)
         self.x = difference.sub_(torch.linalg.vecdot(self.p, difference)[:, None])
 
     @cached_property
     def kl(self) -> Float64[Tensor, "token"]:
         """KL(clean ‖ perturbed), nats."""
         terms = torch.expm1(self.x).sub_(self.x).mul_(self.p)
-        return torch.log1p(terms.sum(-1))
+        kl = torch.log1p(terms.sum(-1))
+        if bool((overflown := ~torch.isfinite(kl)).any()):
+            kl[overflown] = (self.log_p + self.x)[overflown].logsumexp(-1)
+        return kl
 
     def js(self) -> Float64[Tensor, "token"]:
         """Jensen-Shannon divergence, nats, from 0 to log 2; symmetric.
 
-        With u = log q - log p and m = (p + q) / 2, a term of ½KL(p ‖ m) + ½KL(q ‖ m) is
-        ½p[(eᵘ - 1)u/2 - (1 + eᵘ) log cosh(u/2)].
+        With u = log q - log p and m = (p + q) / 2, a term of KL(p ‖ m) + KL(q ‖ m) is
+        p[(eᵘ - 1)u/2 - (1 + eᵘ) log cosh(u/2)] = (p + q)(log 2 - log(1 + exp(-|u|))) - min(p, q)|u|,
+        of which the first is precise for small u, and the second for large.
         """
         u = self.x - self.kl[:, None]
-        half = (u / 2).abs()
-        large = half + (-2 * half).exp().log1p() - math.log(2)
-        log_cosh = torch.where(half < 1, torch.log1p(2 * (half / 2).sinh() ** 2), large)
-        return torch.linalg.vecdot(self.p, torch.expm1(u) * u / 2 - (1 + u.exp()) * log_cosh) / 2
+        q, size = (self.log_p + u).exp(), u.abs()
+        small = self.p * (torch.expm1(u) * u / 2 - (1 + u.exp()) * torch.log1p(2 * (u / 4).sinh() ** 2))
+        large = (self.p + q) * (math.log(2) - size.neg().exp().log1p()) - torch.minimum(self.p, q) * size
+        return torch.where(size < 1, small, large).sum(-1) / 2
 
     def loss(self) -> Float64[Tensor, "token"]:
         """Cross-entropy of the token that follows under the perturbed distribution, nats."""
@@ -71,12 +76,14 @@ class OutputChange:
         return self.kl - (self.log_p + self.x).gather(1, index)[:, 0]
 
 
-def l2(clean: Float[Tensor, "*point d_site"], perturbed: Float[Tensor, "*point d_site"]) -> Float[Tensor, "*point"]:
+def l2(clean: Float[Tensor, "*#point d_site"], perturbed: Float[Tensor, "*point d_site"]) -> Float[Tensor, "*point"]:
     """L2 distance of the perturbed from the clean late activation."""
     return (perturbed - clean).norm(dim=-1)
 
 
-def cosine(clean: Float[Tensor, "*point d_site"], perturbed: Float[Tensor, "*point d_site"]) -> Float[Tensor, "*point"]:
+def cosine(
+    clean: Float[Tensor, "*#point d_site"], perturbed: Float[Tensor, "*point d_site"]
+) -> Float[Tensor, "*point"]:
     """Cosine similarity of the perturbed to the clean late activation."""
     return torch.nn.functional.cosine_similarity(clean, perturbed, dim=-1)
 
@@ -169,7 +176,11 @@ def _measure_outputs(
     for rows in torch.arange(len(clean), device=late.device).split(max(16, CHUNK_ELEMENTS // model.vocabulary)):
         output = CleanOutput(model.logits(clean[rows]))
         for point in range(points):
-            change = OutputChange(output, model.logits(late[point, rows]), targets[rows])
+            final = late[point, rows]
+            difference = (
+                model.logits(final - clean[rows]) if model.head_is_linear else model.logits(final) - output.logits
+            )
+            change = OutputChange(output, difference, targets[rows])
             for kind in kinds:
                 values[kind][point, rows] = OUTPUT_READOUTS[kind].measure(change)
     return {kind: value.reshape(shape) for kind, value in values.items()}

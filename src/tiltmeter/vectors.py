@@ -18,21 +18,46 @@ PREFIX = "along:"
 def load_vectors(name: str) -> dict[str, Tensor]:
     """The vectors of a file, by the direction names they get.
 
-    A `.npy` file holds one vector or a matrix of rows; a `.safetensors` file any number of either. `along:steer.npy`
-    is a file's only vector, `along:steer.npy#3` its fourth row, `along:probes.safetensors#sex` a tensor of that name.
+    A `.npy` file holds one vector or a matrix of rows; a `.safetensors` file any number of either. `along:FILE` means
+    all of them, `along:steer.npy#3` the fourth row of a matrix, `along:probes.safetensors#sex` the vector of that name
+    and `along:probes.safetensors#sex.3` the fourth row of the matrix of that name. One vector alone in a `.npy` file
+    is called `along:steer.npy`.
 
     Raises:
-        TiltmeterError: the file is absent, of another kind, or holds NaN, an infinity or a zero vector.
+        TiltmeterError: the file is absent, of another kind, has no vector of that name, or holds NaN, an infinity or a
+            zero vector.
     """
-    path = Path(name.removeprefix(PREFIX)).expanduser()
+    path, chosen = _split(name.removeprefix(PREFIX))
     if not path.is_file():
         raise TiltmeterError(f"{path} is not a file; along:FILE needs a .npy or .safetensors file of vectors.")
     vectors: dict[str, Tensor] = {}
     for key, tensor in _read(path).items():
-        vectors |= _rows(f"{PREFIX}{path.name}", key, tensor)
+        rows = _rows(f"{PREFIX}{path.name}", key, tensor)
+        if twice := sorted(rows.keys() & vectors.keys()):
+            raise TiltmeterError(f"{path} holds two vectors that would be called {twice[0]}; rename one of them.")
+        vectors |= rows
+    vectors = _choose(vectors, path, chosen)
     for direction, vector in vectors.items():
         _check(direction, vector)
     return vectors
+
+
+def _split(name: str) -> tuple[Path, str]:
+    """A file, and which of its vectors (empty: all). A file whose own name has a # in it is that file."""
+    if Path(name).expanduser().is_file():
+        return Path(name).expanduser(), ""
+    file, _, chosen = name.partition("#")
+    return Path(file).expanduser(), chosen
+
+
+def _choose(vectors: dict[str, Tensor], path: Path, chosen: str) -> dict[str, Tensor]:
+    name = f"{PREFIX}{path.name}#{chosen}"
+    if vectors and not chosen:
+        return vectors
+    if name in vectors:
+        return {name: vectors[name]}
+    some = ", ".join([*vectors][:5]) + (", ..." if len(vectors) > 5 else "")
+    raise TiltmeterError(f"{path} has no vector {chosen!r}; it has {some or 'none at all'}.")
 
 
 def _read(path: Path) -> dict[str, Tensor]:
@@ -41,7 +66,7 @@ def _read(path: Path) -> dict[str, Tensor]:
             return {"": torch.from_numpy(np.load(path, allow_pickle=False))}
         if path.suffix == ".safetensors":
             return dict(load_file(path))
-    except (ValueError, OSError, EOFError, TypeError, SafetensorError) as error:
+    except (ValueError, OSError, EOFError, TypeError, MemoryError, SafetensorError) as error:
         raise TiltmeterError(f"{path} could not be read as {path.suffix} without unpickling it: {error}.") from None
     raise TiltmeterError(
         f"{path} is a {path.suffix or 'nameless'} file; vectors are read from .npy and .safetensors files, never "
