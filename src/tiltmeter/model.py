@@ -145,7 +145,7 @@ class SplitModel:
             What is read after the site, with the leading axes of `x`.
         """
         lead = x.shape[:-3]
-        x = x.reshape(-1, *x.shape[-2:])
+        x = x.reshape(-1, *x.shape[-2:]).contiguous()  # GPT-2's projections take views of what they are given
         copies = x.shape[0] // clean.tokens.shape[0]
         with ExitStack() as stack:
             stack.enter_context(skipped(self.anatomy.blocks, clean.site.boundary))
