@@ -14,6 +14,7 @@ from transformers.utils import logging as transformers_logging
 
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.model import SplitModel
+from tiltmeter.user_paths import user_path
 
 EMBEDDED: Mapping[str, Path] = {"nano": Path(__file__).parent / "nano"}
 """Models that ship with tiltmeter, by name."""
@@ -44,6 +45,7 @@ def load_model(name: str, revision: str | None = None, device: str = "cpu", prec
         raise TiltmeterError(f"{precision!r} is not a precision; choose from {', '.join(PRECISIONS)}.")
     _check_device(device)
     where = _locate(name)
+    _refuse_revision(name, where, revision)
     try:
         config = AutoConfig.from_pretrained(where, revision=revision, trust_remote_code=False)
         hf, loading = AutoModelForCausalLM.from_pretrained(
@@ -82,7 +84,7 @@ def _locate(name: str) -> str:
     """The directory or hub id that `name` stands for."""
     if name in EMBEDDED:
         return str(EMBEDDED[name])
-    path = Path(name).expanduser()
+    path = user_path(name)
     if path.is_file():
         raise TiltmeterError(f"{name} is a file; give the directory of a Hugging Face model, with its config.json.")
     if not path.is_dir():
@@ -100,6 +102,13 @@ def _locate(name: str) -> str:
     return str(path)
 
 
+def _refuse_revision(name: str, where: str, revision: str | None) -> None:
+    if revision is not None and Path(where).is_dir():
+        raise TiltmeterError(
+            f"The revision {revision!r} was asked for but {name!r} is not a model on the hub: leave it out."
+        )
+
+
 def _explain(name: str, where: str, error: Exception) -> str:
     if where == name and not Path(name).is_dir():
         return (
@@ -110,7 +119,8 @@ def _explain(name: str, where: str, error: Exception) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no reason'}"
+    reason = str(error).strip().partition("\n")[0].rstrip(".") or "no reason"
+    return f"{type(error).__name__}: {reason}."
 
 
 def _check_complete(name: str, loading: Mapping[str, Any]) -> None:
@@ -125,14 +135,16 @@ def _check_complete(name: str, loading: Mapping[str, Any]) -> None:
 
 def _tokenizer(where: str, revision: str | None) -> PreTrainedTokenizerBase | None:
     try:
-        return AutoTokenizer.from_pretrained(where, revision=revision, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(where, revision=revision, trust_remote_code=False)
+        found = tokenizer.encode("a", add_special_tokens=False)
     except Exception:
         return None
+    return tokenizer if found else None  # where there is no tokenizer, transformers makes up one without a vocabulary
 
 
 def _check_device(device: str) -> None:
     try:
-        torch.empty(0, device=device, dtype=torch.float64)  # KL is taken in float64
+        torch.zeros(1, device=device, dtype=torch.float64).item()  # KL is taken in float64; "meta" holds no numbers
     except (RuntimeError, AssertionError, TypeError) as error:
         raise TiltmeterError(f"The device {device!r} cannot be used here: {_first_line(error)}") from None
 

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tiltmeter.errors import TiltmeterError
+from tiltmeter.user_paths import user_path
 
 PREFIX = "along:"
 
@@ -31,7 +32,7 @@ def load_vectors(name: str) -> dict[str, Tensor]:
     if not path.is_file():
         raise TiltmeterError(f"{path} is not a file; along:FILE needs a .npy or .safetensors file of vectors.")
     vectors: dict[str, Tensor] = {}
-    for key, tensor in _read(path).items():
+    for key, tensor in sorted(_read(path).items()):
         rows = _rows(f"{PREFIX}{path.name}", key, tensor)
         if twice := sorted(rows.keys() & vectors.keys()):
             raise TiltmeterError(f"{path} holds two vectors that would be called {twice[0]}; rename one of them.")
@@ -44,20 +45,22 @@ def load_vectors(name: str) -> dict[str, Tensor]:
 
 def _split(name: str) -> tuple[Path, str]:
     """A file, and which of its vectors (empty: all). A file whose own name has a # in it is that file."""
-    if Path(name).expanduser().is_file():
-        return Path(name).expanduser(), ""
+    if (path := user_path(name)).is_file():
+        return path, ""
     file, _, chosen = name.partition("#")
-    return Path(file).expanduser(), chosen
+    return user_path(file), chosen
 
 
 def _choose(vectors: dict[str, Tensor], path: Path, chosen: str) -> dict[str, Tensor]:
     name = f"{PREFIX}{path.name}#{chosen}"
-    if vectors and not chosen:
+    if not vectors:
+        raise TiltmeterError(f"{path} holds no vectors; give a file of one or more.")
+    if not chosen:
         return vectors
     if name in vectors:
         return {name: vectors[name]}
     some = ", ".join([*vectors][:5]) + (", ..." if len(vectors) > 5 else "")
-    raise TiltmeterError(f"{path} has no vector {chosen!r}; it has {some or 'none at all'}.")
+    raise TiltmeterError(f"{path} has no vector {chosen!r}; it has {some}.")
 
 
 def _read(path: Path) -> dict[str, Tensor]:
