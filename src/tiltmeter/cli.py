@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from tiltmeter.errors import TiltmeterError
 
@@ -15,12 +16,29 @@ if TYPE_CHECKING:
     from tiltmeter.plan import Sweep
     from tiltmeter.tokens import TokenSet
 
+
+class _Commands(TyperGroup):
+    """Commands that say what an interruption means; Typer would end them without a word."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            typer.echo("tiltmeter: interrupted; the same command goes on from the last finished shard.", err=True)
+            raise typer.Exit(130) from None
+
+
 app = typer.Typer(
+    cls=_Commands,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Push on a language model's activations and measure how far its output moves.",
 )
+
+MOST_NUMBERS = 100_000
+"""No START:STOP:STEP means more."""
 
 Model = Annotated[str, typer.Option(help="nano, a Hugging Face id, or the directory of a Hugging Face model.")]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hugging Face model.")]
@@ -176,9 +194,6 @@ def main() -> None:
     except TiltmeterError as error:
         typer.echo(f"tiltmeter: {error}", err=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo("tiltmeter: interrupted; the same command goes on from the last finished shard.", err=True)
-        sys.exit(130)
 
 
 def _load(model: str, revision: str | None, device: str, precision: str) -> LoadedModel:
@@ -262,6 +277,8 @@ def _numbers(text: str) -> list[float]:
     try:
         if ":" in text:
             start, stop, step = (float(part) for part in text.split(":"))
+            if not 0 <= (stop - start) / step < MOST_NUMBERS:
+                raise ValueError
             return [float(value) for value in np.arange(start, stop + step / 2, step)]
         return [float(part) for part in text.split(",")]
     except (ValueError, ZeroDivisionError):

@@ -40,6 +40,7 @@ class Straight(BaseModel):
     def _are_lengths(cls, lengths: tuple[float, ...]) -> tuple[float, ...]:
         if bad := [value for value in lengths if not math.isfinite(value) or value < 0]:
             raise ValueError(f"a length is {bad[0]}; lengths are finite and not negative")
+        _refuse_repeated(lengths)
         return lengths
 
     @property
@@ -84,6 +85,7 @@ class Sphere(BaseModel):
     def _are_angles(cls, degrees: tuple[float, ...]) -> tuple[float, ...]:
         if bad := [value for value in degrees if not 0 <= value <= 180]:
             raise ValueError(f"an angle is {bad[0]}; angles are degrees from 0 to 180")
+        _refuse_repeated(degrees)
         return degrees
 
     @property
@@ -115,6 +117,11 @@ class Sphere(BaseModel):
         # cos θ - 1 without cancellation, so that small angles keep their digits
         change = -2 * (angles / 2).sin() ** 2 * x + angles.sin() * tangent
         return x + torch.where(exists, change, 0.0)
+
+
+def _refuse_repeated(steps: tuple[float, ...]) -> None:
+    if len(set(steps)) < len(steps):
+        raise ValueError("a step is named twice; name each once")
 
 
 Path = Annotated[Straight | Sphere, Field(discriminator="kind")]
