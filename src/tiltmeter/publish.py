@@ -14,6 +14,7 @@ from tiltmeter.errors import TiltmeterError
 from tiltmeter.report import Picture, write_report
 from tiltmeter.runs import read_manifest
 from tiltmeter.studies import find_figure
+from tiltmeter.user_paths import user_path
 
 SWEEP = "sweep"
 """Purpose of a run that belongs to no study."""
@@ -28,7 +29,7 @@ def publish(run: str | Path) -> Path:
     Raises:
         TiltmeterError: `run` is no run, or not a finished one.
     """
-    folder = Path(run).expanduser()
+    folder = user_path(run)
     manifest = read_manifest(folder)
     if not (folder / "curves.nc").is_file():
         raise TiltmeterError(f"{folder} is a run that has not finished; repeat its command to go on with it.")
@@ -57,7 +58,9 @@ def _sweep_picture(data: xr.Dataset, table: pd.DataFrame) -> tuple[Picture, Figu
 
 
 def _strongest(table: pd.DataFrame, readout: str) -> str:
-    last = table[(table.readout == readout) & (table.step == table.step.max())]
+    last = table[(table.readout == readout) & (table.step == table.step.max()) & table["mean"].notna()]
+    if last.empty:
+        return f"{readout} was not measured: at these positions no token has it, or none is averaged."
     top = last.loc[last["mean"].idxmax()]
     return f"At the last step, {top.step:g}, {readout} is largest along {top.direction}: {top['mean']:.3g}."
 
@@ -66,7 +69,7 @@ def short_table(run: str | Path) -> str:
     """A few lengths of the first readout as text, for the terminal."""
     from tiltmeter.report import headline
 
-    data = curves.load(Path(run).expanduser() / "curves.nc")
+    data = curves.load(user_path(run) / "curves.nc")
     name = curves.readout_names(data)[0]
     cells = headline(curves.summary(data), name)
     title = f"{figures.axis_label(data[name])}, mean [95 % interval] by {figures.axis_label(data.step)}"

@@ -80,7 +80,7 @@ def _measure_direction(batch: Batch, name: str, direction: Direction, path: Path
     for steps in _step_slices(plan, path, len(batch.sequences)):
         points = path.points(x, pushed, steps)
         values = measure(plan.model, clean, plan.model.resume(clean, points), plan.readouts, plan.positions.read)
-        _check_finite(values, name, path.steps[steps])
+        _check_finite(plan, values, name, path.steps[steps])
         blocks.append({**values, "length": (points - x).double().norm(dim=-1).cpu()})
     values = {key: torch.cat([block[key] for block in blocks]) for key in blocks[0]}
     read = torch.tensor(plan.positions.read) - plan.positions.span.first
@@ -123,10 +123,11 @@ def _mean(
     return values.where(counted, 0.0).sum(-1) / counted.sum(-1)
 
 
-def _check_finite(values: Mapping[str, Tensor], direction: str, steps: tuple[float, ...]) -> None:
+def _check_finite(plan: Plan, values: Mapping[str, Tensor], direction: str, steps: tuple[float, ...]) -> None:
+    followed = torch.tensor(plan.positions.read) + 1 < plan.tokens.ids.shape[1]
     for readout, value in values.items():
-        last = slice(None, -1) if readout == "loss" else slice(None)  # no token follows the last position
-        bad = ~torch.isfinite(value[..., last]).flatten(1).all(1)
+        expected = value[..., followed] if readout == "loss" else value  # no token follows the last position
+        bad = ~torch.isfinite(expected).flatten(1).all(1)
         if bool(bad.any()):
             raise TiltmeterError(
                 f"{readout} along {direction} is not finite at step {steps[int(bad.nonzero()[0, 0])]:g}; take shorter "
