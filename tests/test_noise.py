@@ -89,7 +89,7 @@ def test_both_numbers_of_a_pair_are_independent():
 
 def test_uniform_numbers_are_uniform():
     numbers = uniform(MANY, "sample0", 100).flatten().numpy()
-    assert 0 <= numbers.min() and numbers.max() < 1
+    assert numbers.min() >= 0 and numbers.max() < 1
     assert stats.kstest(numbers, "uniform").pvalue > 1e-3
     low_bits = (numbers * 2**53).astype(np.int64) % 64
     assert stats.chisquare(np.bincount(low_bits, minlength=64)).pvalue > 1e-3

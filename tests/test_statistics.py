@@ -33,6 +33,7 @@ class Canned(SplitModel):
         self.table = table
 
     def start(self, tokens, site, reads=(), span=None):
+        """All of a clean run that statistics need."""
         return SimpleNamespace(activation=self.table[tokens])
 
 

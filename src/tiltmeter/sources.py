@@ -80,8 +80,8 @@ class Real:
         length = torch.searchsorted(self.sequences, own, right=True) - first
         if (left := len(self.pool) - int(length.max())) < count:
             raise TiltmeterError(
-                f"{count} activations of other sequences were to be drawn, but the pool holds only {left}; make the pool "
-                "larger or take it from more sequences."
+                f"{count} activations of other sequences were to be drawn, but the pool holds only {left}; make the "
+                "pool larger or take it from more sequences."
             )
         shape = (len(own), len(address.positions))
         taken: list[Tensor] = []

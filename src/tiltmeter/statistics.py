@@ -149,7 +149,7 @@ def mean_pair_distance(real: Real, seed: int, pairs: int = 100_000) -> float:
         )
     total, count = 0.0, 0
     for entries in torch.arange(pairs).split(4096):
-        # A pair takes the place of a position; those of one sequence are dropped, so that all others are equally likely.
+        # A pair has the address of a position. Those of one sequence are dropped: all others stay equally likely.
         address = Address(seed, "mean pair distance", torch.zeros(1, dtype=torch.int64), entries)
         one, other = (uniform(address, "pair", 2)[0] * len(real.pool)).long().unbind(-1)
         apart = real.sequences[one] != real.sequences[other]
