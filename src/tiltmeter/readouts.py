@@ -85,7 +85,7 @@ def cosine(
     clean: Float[Tensor, "*#point d_site"], perturbed: Float[Tensor, "*point d_site"]
 ) -> Float[Tensor, "*point"]:
     """Cosine similarity of the perturbed to the clean late activation."""
-    return torch.nn.functional.cosine_similarity(clean, perturbed, dim=-1)
+    return torch.nn.functional.cosine_similarity(clean.double(), perturbed.double(), dim=-1)
 
 
 class Definition(NamedTuple):
