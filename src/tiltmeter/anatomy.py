@@ -14,8 +14,8 @@ from torch import nn
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.sites import Site
 
-TRUNK_BLOCKS = ("h", "layers", "blocks", "decoder.layers")
-FINAL_NORMS = ("ln_f", "final_layer_norm", "norm", "final_layernorm", "decoder.final_layer_norm")
+TRUNK_BLOCKS = ("h", "layers", "blocks")
+FINAL_NORMS = ("ln_f", "final_layer_norm", "norm", "final_layernorm")
 ATTENTIONS = ("attn", "attention", "self_attn", "self_attention")
 OUTPUT_PROJECTIONS = ("c_proj", "o_proj", "dense", "out_proj")
 MLPS = ("mlp", "feed_forward")
@@ -54,6 +54,7 @@ def dissect(model: nn.Module) -> Anatomy:
     trunk = getattr(model, "base_model", None)
     if trunk is None or trunk is model:
         raise TiltmeterError(f"{type(model).__name__} has no trunk below a language-model head; load a causal LM.")
+    trunk = getattr(trunk, "decoder", trunk)  # OPT's head calls its decoder, not the shell around it
     blocks = _first(trunk, TRUNK_BLOCKS, "list of blocks")
     if not isinstance(blocks, nn.ModuleList):
         raise TiltmeterError(f"The blocks of {type(model).__name__} are not a list of modules; it cannot be split.")

@@ -10,25 +10,42 @@ from tiltmeter.hooks import replaced
 from tiltmeter.model import CleanRun, SplitModel
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-3, torch.bfloat16: 0.2, torch.float16: 5e-2}
-"""Largest allowed difference of two ways to the same final hidden states, relative to their largest entry."""
+"""Largest allowed difference of two ways to the same numbers, relative to the largest of them."""
 
 
 def check_split(model: SplitModel, clean: CleanRun) -> None:
-    """Compare a resumed pass with a full pass whose activation a hook replaces: unperturbed, and strongly perturbed.
+    """Compare a model in parts with the whole model: its head, and resumed passes, unperturbed and strongly perturbed.
 
     Raises:
-        TiltmeterError: they differ; this model cannot be split the way others can.
+        TiltmeterError: they differ, and this model cannot be split the way others can; or the whole model's outputs are
+            not finite.
     """
     x = clean.span.cut(clean.activation)
     pushed = x + x.flip(-1) * 0.5
-    for what, point in {"unperturbed": x, "perturbed": pushed}.items():
-        expected = clean.late.final if what == "unperturbed" else _full_pass(model, clean, point)
-        difference = (model.resume(clean, point).final - expected).abs().max() / expected.abs().max()
-        if not difference <= TOLERANCE[expected.dtype]:
-            raise TiltmeterError(
-                f"{model.name} cannot be split at {clean.site.name}: an {what} resumed pass differs from the full one "
-                f"by {float(difference):.1e} of the largest value; please report this model."
-            )
+    logits = _last_logits(model, clean)
+    if not bool(torch.isfinite(clean.late.final).all() and torch.isfinite(logits).all()):
+        raise TiltmeterError(f"The outputs of {model.name} are not finite on these tokens; check its weights.")
+    _check_equal(model, clean, "its head", model.logits(clean.late.final[:, -1]), logits)
+    _check_equal(model, clean, "an unperturbed resumed pass", model.resume(clean, x).final, clean.late.final)
+    _check_equal(
+        model, clean, "a perturbed resumed pass", model.resume(clean, pushed).final, _full_pass(model, clean, pushed)
+    )
+
+
+def _check_equal(model: SplitModel, clean: CleanRun, what: str, found: Tensor, expected: Tensor) -> None:
+    difference = (found - expected).abs().max() / expected.abs().max()
+    if not difference <= TOLERANCE[expected.dtype]:
+        raise TiltmeterError(
+            f"{model.name} cannot be split at {clean.site.name}: {what} differs from the whole model by "
+            f"{float(difference):.1e} of the largest value; please report this model."
+        )
+
+
+@torch.no_grad()
+def _last_logits(model: SplitModel, clean: CleanRun) -> Tensor:
+    """The whole model's own logits at the last position of the span, [batch, vocabulary]; all would be too many."""
+    ids = clean.tokens[:, : clean.span.stop].to(model.device)
+    return model.hf(input_ids=ids, use_cache=False, logits_to_keep=1).logits[:, -1]
 
 
 @torch.no_grad()
