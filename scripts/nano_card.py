@@ -27,7 +27,7 @@ from train_nano import BOUNDARY, CONTEXT, VOCABULARY, encode, learning_rate_fact
 
 Pieces = Int64[np.ndarray, "piece position"]
 Nats = Float64[np.ndarray, "piece position-1"]
-Modules = Int64[np.ndarray, " piece"]
+Packages = Int64[np.ndarray, " piece"]
 
 CONTEXT_GROUPS = ((1, 8), (9, 32), (33, CONTEXT - 1))
 """Tokens of context, first and last of each group."""
@@ -75,7 +75,8 @@ Measured on the weights as they ship, run in float32 (torch {torch}). Every held
 then its own tokens, cut into pieces of {config.n_positions}; the incomplete last piece is dropped, and with it the
 {too_short} modules shorter than one piece. In each piece every token but the first is predicted from the tokens before
 it in that piece: {predicted:,} tokens in {pieces:,} pieces. Nats per token is the mean over these tokens; nats per byte
-is their sum over the {bytes:,} bytes of UTF-8 that these tokens stand for. Intervals: BCa bootstrap over modules, 95 %.
+is their sum over the {bytes:,} bytes of UTF-8 that these tokens stand for. Intervals: 95 %, BCa
+bootstrap over top-level packages.
 
 {overall}
 
@@ -116,7 +117,7 @@ class Measured(NamedTuple):
 
     nats: dict[str, Nats]
     """By the model's name; column i has i + 1 tokens of context."""
-    module: Modules
+    package: Packages
     bytes: int
     """Bytes that the predicted tokens stand for."""
 
@@ -132,11 +133,12 @@ def comparable_sample(train: list[Source], count: int, seed: int) -> list[Source
     return [like[i] for i in np.random.default_rng(seed).permutation(len(like))[:count]]
 
 
-def cut(modules: list[Source]) -> tuple[Pieces, Modules]:
-    """Each module in pieces of CONTEXT tokens, its tail dropped; and the index of each piece's module."""
+def cut(modules: list[Source]) -> tuple[Pieces, Packages]:
+    """Each module in pieces of CONTEXT tokens, its tail dropped; and the index of each piece's top-level package."""
+    _, package = np.unique([module.name.split(".")[0] for module in modules], return_inverse=True)
     counts = [len(module.stream) // CONTEXT for module in modules]
     kept = [module.stream[: n * CONTEXT] for module, n in zip(modules, counts, strict=True)]
-    return np.concatenate(kept).reshape(-1, CONTEXT).astype(np.int64), np.repeat(np.arange(len(counts)), counts)
+    return np.concatenate(kept).reshape(-1, CONTEXT).astype(np.int64), np.repeat(package, counts)
 
 
 @torch.no_grad()
@@ -158,15 +160,15 @@ def measure(
     modules: list[Source], model: GPT2LMHeadModel, ngrams: dict[str, NgramModel], sizes: Int64[np.ndarray, " token"]
 ) -> Measured:
     """Let nano and the n-gram models predict every piece of the modules; `sizes` are `token_bytes`."""
-    pieces, module = cut(modules)
+    pieces, package = cut(modules)
     nats = {"nano": model_nats(model, pieces)}
     nats |= {name: -ngram.log_probabilities(pieces) for name, ngram in ngrams.items()}
-    return Measured(nats, module, int(sizes[pieces[:, 1:]].sum()))
+    return Measured(nats, package, int(sizes[pieces[:, 1:]].sum()))
 
 
-def interval(nats: Nats, module: Modules, seed: int) -> str:
-    """95 % interval of the mean: a bootstrap over modules, because the tokens of one are not independent."""
-    _, index, pieces = np.unique(module, return_inverse=True, return_counts=True)
+def interval(nats: Nats, package: Packages, seed: int) -> str:
+    """95 % interval of the mean: a bootstrap over top-level packages, whose modules resemble each other."""
+    _, index, pieces = np.unique(package, return_inverse=True, return_counts=True)
     low, high = bootstrap(
         (np.bincount(index, nats.sum(axis=1)), nats.shape[1] * pieces),
         lambda nats, tokens, axis: nats.sum(axis) / tokens.sum(axis),
@@ -236,7 +238,7 @@ def describe_training(records: list[dict[str, float]], model: GPT2LMHeadModel, s
 def describe_losses(held_out: Measured, trained: Measured, seed: int) -> dict[str, object]:
     """Tables of the losses: by model, by tokens of context, and on both sides."""
     overall = [
-        [name, label, f"{nats.mean():.3f}", interval(nats, side.module, seed), f"{nats.sum() / side.bytes:.4f}"]
+        [name, label, f"{nats.mean():.3f}", interval(nats, side.package, seed), f"{nats.sum() / side.bytes:.4f}"]
         for label, side in (("held out", held_out), ("trained on", trained))
         for name, nats in side.nats.items()
     ]
@@ -251,7 +253,7 @@ def describe_losses(held_out: Measured, trained: Measured, seed: int) -> dict[st
         "bytes": held_out.bytes,
         "overall": table(["model", "modules", "nats per token", "95 % interval", "nats per byte"], *overall),
         "difference": difference.mean(),
-        "difference_interval": interval(difference, held_out.module, seed),
+        "difference_interval": interval(difference, held_out.package, seed),
         "groups": table(["tokens of context", *held_out.nats], *context),
     }
 

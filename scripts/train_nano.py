@@ -127,7 +127,7 @@ def train(model: GPT2LMHeadModel, streams: dict[str, torch.Tensor], args: argpar
         for optim, saved in zip(optims, state["optimizers"], strict=True):
             optim.load_state_dict(saved)
         first = state["step"]
-    began = time.time()
+    began = time.time() - (json.loads(log.read_text().splitlines()[-1])["seconds"] if first else 0.0)
     for step in range(first, args.steps):
         factor = learning_rate_factor(step, args.steps)
         for optim, rates in zip(optims, base_rates, strict=True):

@@ -140,8 +140,9 @@ def source(name, length):
 
 
 def test_cut_begins_each_module_with_its_boundary_and_drops_its_tail():
-    pieces, module = nano_card.cut([source("a", 300), source("b", 127), source("c", 128)])
-    assert module.tolist() == [0, 0, 2]
+    pieces, package = nano_card.cut([source("a.x", 300), source("b", 127), source("a.y", 128)])
+    assert package.tolist() == [0, 0, 0]
+    assert nano_card.cut([source("a", 300), source("b", 127), source("c", 128)])[1].tolist() == [0, 0, 2]
     assert pieces[:, 0].tolist() == [0, 128, 0] and pieces[:, -1].tolist() == [127, 255, 127]
 
 

@@ -53,16 +53,16 @@ def _sweep_picture(data: xr.Dataset, table: pd.DataFrame) -> tuple[Picture, Figu
     names = curves.readout_names(data)[:-1]  # the last is the realised length
     directions = [str(name) for name in data.direction.values]
     caption = "Mean of each readout along the path. Bands: 95 % intervals, bootstrap over sequences."
-    picture = Picture("figures/sweep", f"Sweep at {data.attrs['site']}", caption, _strongest(table, names[0]))
+    picture = Picture("figures/sweep", f"Sweep at {data.attrs['site']}", caption, _last_step(table, names[0]))
     return picture, figures.facets(data, table, names, {data.attrs["site"]: directions})
 
 
-def _strongest(table: pd.DataFrame, readout: str) -> str:
+def _last_step(table: pd.DataFrame, readout: str) -> str:
     last = table[(table.readout == readout) & (table.step == table.step.max()) & table["mean"].notna()]
     if last.empty:
         return f"{readout} was not measured: at these positions no token has it, or none is averaged."
-    top = last.loc[last["mean"].idxmax()]
-    return f"At the last step, {top.step:g}, {readout} is largest along {top.direction}: {top['mean']:.3g}."
+    found = [f"{row.direction} {row.mean:.3g} [{row.low:.3g}, {row.high:.3g}]" for row in last.itertuples(index=False)]
+    return f"{readout} at the last step, {table.step.max():g}: {', '.join(found)}."
 
 
 def short_table(run: str | Path) -> str:

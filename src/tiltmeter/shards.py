@@ -84,12 +84,14 @@ def _measure_direction(batch: Batch, name: str, direction: Direction, path: Path
         blocks.append({**values, "length": (points - x).double().norm(dim=-1).cpu()})
     values = {key: torch.cat([block[key] for block in blocks]) for key in blocks[0]}
     read = torch.tensor(plan.positions.read) - plan.positions.span.first
-    averaged = batch.averaged & ~lost[:, read]
+    moved = batch.perturbed & ~lost
+    nothing_moved = batch.perturbed.any(1) & ~moved.any(1)  # such a sequence was not perturbed at all
+    averaged = batch.averaged & ~lost[:, read] & ~nothing_moved[:, None]
     tokens = averaged.sum(-1).numpy()
     if plan.sweep.keep_positions:
-        kept = {key: value[..., read] if key == "length" else value for key, value in values.items()}
-        return {key: value.where(averaged, torch.nan).numpy() for key, value in kept.items()} | {"tokens": tokens}
-    moved = batch.perturbed & ~lost
+        masks = {key: averaged for key in values} | {"length": (moved[:, read] & averaged)}
+        values["length"] = values["length"][..., read]
+        return {key: value.where(masks[key], torch.nan).numpy() for key, value in values.items()} | {"tokens": tokens}
     means = {key: _mean(value, moved if key == "length" else averaged).numpy() for key, value in values.items()}
     return means | {"tokens": tokens}
 

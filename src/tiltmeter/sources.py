@@ -49,9 +49,12 @@ class Gaussian:
 
     @classmethod
     def fit(cls, mean: Float64[Tensor, "d"], covariance: Float64[Tensor, "d d"]) -> Gaussian:
-        """Prepare sampling. Eigenvalues that rounding has made negative count as zero."""
+        """Prepare sampling. Eigenvalues that rounding has made negative count as zero.
+
+        F is the symmetric root: unlike the eigenvectors, it does not depend on the signs and bases a machine picks.
+        """
         values, vectors = torch.linalg.eigh(covariance)
-        return cls(mean, vectors * values.clamp(min=0).sqrt())
+        return cls(mean, vectors * values.clamp(min=0).sqrt() @ vectors.T)
 
     def sample(self, address: Address, count: int) -> Float[Tensor, "count batch position d_site"]:
         """Vectors with the mean and covariance of real activations."""

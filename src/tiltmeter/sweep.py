@@ -126,5 +126,6 @@ def _attrs(plan: Plan, statistics: SiteStatistics, manifest: dict[str, Any]) -> 
         "positions": plan.sweep.positions,
         "pair_distance": f"{statistics.pair_distance:.6g}",
         "mean_norm": f"{statistics.norm:.6g}",
+        "statistics": f"{statistics.count} activations of width {len(statistics.mean)}; pool of {len(statistics.pool)}",
         "manifest": json.dumps({key: manifest[key] for key in ("identity", "record")}, sort_keys=True),
     }

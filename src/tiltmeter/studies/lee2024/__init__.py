@@ -2,9 +2,9 @@
 
 "Investigating Sensitive Directions in GPT-2: An Improved Baseline and Comparative Analysis of SAEs", arXiv 2410.12555.
 
-Figure 1 of its LessWrong version (1a and 1b of the arXiv version): mean KL, and L2 late in the model, as a function of
-the length of a perturbation, for directions that point from the activation toward another one (*difference*) and for
-directions between two others (*mixture*).
+Figure 1 (1a and 1b of the arXiv version, 1 and 2 of the LessWrong version, with that version's L2 figures): mean KL,
+and L2 late in the model, as a function of the length of a perturbation, for directions that point from the activation
+toward another one (*difference*) and for directions between two others (*mixture*).
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ STUDY = Study(
             title="Lee & Heimersheim 2024, Figure 1",
             caption=(
                 "Mean KL(clean ‖ perturbed) of the next-token prediction, and mean L2 distance after the last block, "
-                "as a function of the length of the perturbation, all positions perturbed. Left: directions made of "
-                "samples with the mean and covariance of real activations; right: of real activations of other "
-                "sequences; isotropic directions in both. Bands: 95 % intervals, bootstrap over sequences. The lengths "
-                "are the paper's, 0 to 101, scaled by the mean distance of two real activations here to the paper's "
-                "81.59."
+                "as a function of the length of the perturbation, all positions perturbed. The first two columns (1a) compare "
+                "difference with mixture directions, made of samples with the mean and covariance of real activations "
+                "(cov-random) or of real activations of other sequences (real); the last two (1b) show the same curves "
+                "by kind. Isotropic directions are added to each. Bands: 95 % intervals, bootstrap over sequences. The "
+                "lengths are the paper's, 0 to 101, scaled by the mean distance of two real activations here to the "
+                "paper's 81.59."
             ),
             sweep=figure_1,
             draw=draw_figure_1,

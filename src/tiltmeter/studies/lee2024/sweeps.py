@@ -20,7 +20,9 @@ def figure_1(model: SplitModel, layer: int) -> Sweep:
     """Difference and mixture directions, of cov-random and real samples, and two isotropic ones.
 
     The paper perturbs every position. It does not say whether the boundary position entered its means and covariance;
-    its 81.59 suggests that it did not, so here it is out of the statistics, and in everything else.
+    its 81.59 suggests that it did not, so here it is out of the statistics, and in everything else. Two departures from
+    the published code, which follow the text: every token has a direction of its own, the same at all lengths (the code
+    draws one for a batch, anew at each length); and the last position counts (the code drops it).
     """
     last = Site(model.n_layers - 1, "resid_post")
     return Sweep(
