@@ -91,5 +91,6 @@ def test_uniform_numbers_are_uniform():
     numbers = uniform(MANY, "sample0", 100).flatten().numpy()
     assert numbers.min() >= 0 and numbers.max() < 1
     assert stats.kstest(numbers, "uniform").pvalue > 1e-3
-    low_bits = (numbers * 2**53).astype(np.int64) % 64
-    assert stats.chisquare(np.bincount(low_bits, minlength=64)).pvalue > 1e-3
+    bits = (numbers * 2**53).astype(np.int64)[:, None] >> np.arange(53) & 1
+    assert np.abs(bits.mean(0) - 0.5).max() < 5 * 0.5 / 100_000**0.5
+    assert np.abs(np.corrcoef(bits.T) - np.eye(53)).max() < 5 / 100_000**0.5

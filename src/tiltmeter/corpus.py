@@ -90,12 +90,12 @@ def side(name: str) -> Side:
 
 
 def read_source(module: Module) -> str | None:
-    """The module's text, decoded as Python would, or None where it declares an encoding that does not fit."""
+    """The module's text, decoded as Python would, or None where it cannot be read or its encoding does not fit."""
     try:
         with tokenize.open(module.path) as file:
             return file.read()
-    except (SyntaxError, UnicodeDecodeError, LookupError):
-        return None  # the interpreter's own tests of wrong encodings
+    except (OSError, SyntaxError, UnicodeDecodeError, LookupError):
+        return None  # a link to nowhere; the interpreter's own tests of wrong encodings
 
 
 def texts(which: Side, root: Path | None = None) -> Iterator[tuple[str, str]]:

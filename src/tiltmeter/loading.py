@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
-from transformers.utils import logging as transformers_logging
 
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.model import SplitModel
@@ -147,6 +146,3 @@ def _check_device(device: str) -> None:
         torch.zeros(1, device=device, dtype=torch.float64).item()  # KL is taken in float64; "meta" holds no numbers
     except (RuntimeError, AssertionError, TypeError) as error:
         raise TiltmeterError(f"The device {device!r} cannot be used here: {_first_line(error)}") from None
-
-
-transformers_logging.disable_progress_bar()
