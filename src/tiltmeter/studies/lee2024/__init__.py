@@ -21,10 +21,10 @@ STUDY = Study(
             title="Lee & Heimersheim 2024, Figure 1",
             caption=(
                 "Mean KL(clean ‖ perturbed) of the next-token prediction, and mean L2 distance after the last block, "
-                "as a function of the length of the perturbation, all positions perturbed. The first two columns (1a) compare "
-                "difference with mixture directions, made of samples with the mean and covariance of real activations "
-                "(cov-random) or of real activations of other sequences (real); the last two (1b) show the same curves "
-                "by kind. Isotropic directions are added to each. Bands: 95 % intervals, bootstrap over sequences. The "
+                "as a function of the length of the perturbation, all positions perturbed. The first two columns (1a) "
+                "compare difference with mixture directions, made of samples with the mean and covariance of real "
+                "activations (cov-random) or of real activations of other sequences (real); the last two (1b) show the "
+                "same curves by kind. Isotropic directions are added to each. Bands: 95 % intervals, bootstrap over sequences. The "
                 "lengths are the paper's, 0 to 101, scaled by the mean distance of two real activations here to the "
                 "paper's 81.59."
             ),
