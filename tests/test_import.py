@@ -1,0 +1,92 @@
+"""Importing tiltmeter is quick, and asking the command line for help too."""
+
+import ast
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import tiltmeter
+
+LIMIT = 0.5
+"""Seconds."""
+
+IMPORT = """
+import json, sys, time
+began = time.process_time()
+import tiltmeter
+print(json.dumps([time.process_time() - began, sorted(sys.modules)]))
+"""
+
+COMMAND = """
+import json, sys
+from tiltmeter.cli import main
+try:
+    main()
+except SystemExit as end:
+    status = end.code
+print()
+print(json.dumps([status or 0, sorted(sys.modules)]))
+"""
+
+HEAVY = {"torch", "transformers", "numpy", "scipy", "pandas", "xarray", "matplotlib", "pyarrow", "jinja2"}
+
+
+def fresh(code, *arguments):
+    """What a fresh interpreter printed last, and which heavy packages it imported."""
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+    value, modules = json.loads(done.stdout.splitlines()[-1])
+    return value, HEAVY & set(modules), done.stdout
+
+
+def test_import_is_quick_and_light():
+    seconds, heavy, _ = fresh(IMPORT)
+    assert seconds < LIMIT
+    assert not heavy
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["reproduce", "--help"], ["sweep", "--help"], ["report", "--help"]])
+def test_help_is_light_and_worth_reading(arguments):
+    status, heavy, text = fresh(COMMAND, *arguments)
+    assert status == 0
+    assert not heavy
+    words = {
+        "--help": ["reproduce", "sweep", "list", "report"],
+        "reproduce": ["--figure", "--model", "--layer", "--tokens", "--n-sequences", "--device", "--out", "goes on"],
+        "sweep": ["--site", "--direction", "--lengths", "--angles", "--readout", "--positions", "along:FILE"],
+        "report": ["RUN", "again"],
+    }[arguments[0]]
+    assert [word for word in words if word not in text] == []
+
+
+def test_what_help_checks_can_fail():
+    _, heavy, _ = fresh("import json, sys, tiltmeter; tiltmeter.load_tokens; print(json.dumps([0, list(sys.modules)]))")
+    assert "torch" in heavy
+
+
+@pytest.mark.parametrize("name", tiltmeter.__all__)
+def test_every_public_name_is_there(name):
+    value = getattr(tiltmeter, name)
+    home, _, attribute = tiltmeter._HOMES[name].partition(":")
+    assert value is getattr(importlib.import_module(f"tiltmeter.{home}"), attribute or name)
+
+
+def test_a_name_that_is_not_there_is_no_attribute():
+    with pytest.raises(AttributeError, match="has no attribute 'load_modle'"):
+        tiltmeter.load_modle  # noqa: B018
+
+
+def test_the_names_are_the_same_for_type_checkers_at_run_time_and_for_stars():
+    tree = ast.parse(Path(tiltmeter.__file__).read_text(encoding="utf-8"))
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    checked = {
+        alias.asname or alias.name: node.module.removeprefix("tiltmeter.") + (f":{alias.name}" if alias.asname else "")
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert checked == tiltmeter._HOMES
+    assert tiltmeter.__all__ == sorted(tiltmeter._HOMES)
