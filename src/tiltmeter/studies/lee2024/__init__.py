@@ -24,9 +24,9 @@ STUDY = Study(
                 "as a function of the length of the perturbation, all positions perturbed. The first two columns (1a) "
                 "compare difference with mixture directions, made of samples with the mean and covariance of real "
                 "activations (cov-random) or of real activations of other sequences (real); the last two (1b) show the "
-                "same curves by kind. Isotropic directions are added to each. Bands: 95 % intervals, bootstrap over sequences. The "
-                "lengths are the paper's, 0 to 101, scaled by the mean distance of two real activations here to the "
-                "paper's 81.59."
+                "same curves by kind. Isotropic directions are added to each. Bands: 95 % intervals, bootstrap over "
+                "sequences. The lengths are the paper's, 0 to 101, scaled by the mean distance of two real activations "
+                "here to the paper's 81.59."
             ),
             sweep=figure_1,
             draw=draw_figure_1,
