@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +54,7 @@ def load_model(name: str, revision: str | None = None, device: str = "cpu", prec
             revision=revision,
             dtype=PRECISIONS[precision],
             use_safetensors=True,
+            ignore_mismatched_sizes=True,  # they are refused below, in a sentence that names them
             trust_remote_code=False,
             output_loading_info=True,
         )
@@ -98,7 +100,21 @@ def _locate(name: str) -> str:
                 "safetensors first."
             )
         raise TiltmeterError(f"{name} has no weights: no .safetensors file lies beside its config.json.")
+    for index in path.glob("*.safetensors.index.json"):
+        _refuse_pickled_shards(index)
     return str(path)
+
+
+def _refuse_pickled_shards(index: Path) -> None:
+    """An index of safetensors weights may name any file, and transformers would unpickle it."""
+    try:
+        files = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise TiltmeterError(f"{index} is no index of weights: {_first_line(error)}") from None
+    if strangers := [file for file in files if not str(file).endswith(".safetensors")]:
+        raise TiltmeterError(
+            f"{index} names weights in {strangers[0]}, which may be a pickle; convert them to safetensors first."
+        )
 
 
 def _refuse_revision(name: str, where: str, revision: str | None) -> None:
