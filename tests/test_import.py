@@ -3,6 +3,7 @@
 import ast
 import importlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -37,7 +38,9 @@ HEAVY = {"torch", "transformers", "numpy", "scipy", "pandas", "xarray", "matplot
 
 def fresh(code, *arguments):
     """What a fresh interpreter printed last, and which heavy packages it imported."""
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+    environment = os.environ | {"COLUMNS": "200"}  # so that no word is broken
+    command = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     value, modules = json.loads(done.stdout.splitlines()[-1])
     return value, HEAVY & set(modules), done.stdout
 
@@ -57,7 +60,7 @@ def test_help_is_light_and_worth_reading(arguments):
         "--help": ["reproduce", "sweep", "list", "report"],
         "reproduce": ["--figure", "--model", "--layer", "--tokens", "--n-sequences", "--device", "--out", "goes on"],
         "sweep": ["--site", "--direction", "--lengths", "--angles", "--readout", "--positions", "along:FILE"],
-        "report": ["RUN", "again"],
+        "report": ["run directory", "again"],
     }[arguments[0]]
     assert [word for word in words if word not in text] == []
 
