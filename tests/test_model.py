@@ -109,6 +109,8 @@ def test_a_clean_run_holds_what_hooks_see(family):
         expected = centred(family, site, full.seen[site])
         torch.testing.assert_close(clean.activation, expected, rtol=0, atol=1e-12)
         torch.testing.assert_close(clean.late.sites[site], expected[:, 3:10], rtol=0, atol=1e-12)
+        entry = full.seen[Site(site.layer, "resid_post" if site.kind == "resid_post" else "resid_pre")]
+        torch.testing.assert_close(clean.entry, entry[:, 3:10], rtol=0, atol=1e-12)
         torch.testing.assert_close(logits(model, clean.late.final), full.logits[:, 3:10], rtol=0, atol=1e-12)
 
 
