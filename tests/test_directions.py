@@ -128,7 +128,7 @@ def test_a_target_that_is_the_activation_itself_has_no_direction(rounding):
     """Also where the model has rounded it differently, as in batches of another size; the other tokens keep theirs."""
     pool = X[:, 2] * (1 + rounding * draw(4, WIDTH))
     x = X.clone()
-    x[0] = pool[1]
+    x[0] = X[1, 2]
     source = Real(pool[:2], torch.tensor([0, 1]))  # each of these two sequences can draw only the other's activation
     unit, distance = push(Difference(source), x[:2], ADDRESS._replace(sequences=torch.arange(2)), centre)
     assert not unit[0].any()

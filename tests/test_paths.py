@@ -116,6 +116,15 @@ def test_a_target_and_the_difference_to_it_give_one_sphere_path(dtype):
 
 
 @pytest.mark.parametrize("dtype", TYPES)
+def test_a_direction_nearly_along_x_is_no_less_exact(dtype):
+    """What of x is left in the direction after rounding must not tilt the path."""
+    x = draw(0, dtype)
+    points = Sphere(degrees=DEGREES).points(x, toward(x + 1e-3 * draw(1, dtype)), ALL)
+    asked = torch.tensor(DEGREES, dtype=torch.float64)[:, None, None]
+    assert ((angles(points, x) - asked).abs() <= np.rad2deg(digits(dtype))).all()
+
+
+@pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("multiple", [1.0, -1.0])
 def test_a_direction_along_x_leaves_x_where_it_is(dtype, multiple):
     x = draw(0, dtype)

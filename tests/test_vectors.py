@@ -58,6 +58,13 @@ def test_tensors_have_names(probes):
     }
 
 
+def test_the_order_is_that_of_the_names(tmp_path):
+    keys = ["q", "b", "z", "m", "a", "y"]
+    save_file({key: torch.ones(2 + i) for i, key in enumerate(keys)}, tmp_path / "v.safetensors")
+    found = list(load_vectors(f"along:{tmp_path / 'v.safetensors'}"))
+    assert found == [f"along:v.safetensors#{key}" for key in sorted(keys)]
+
+
 @pytest.mark.parametrize(("chosen", "value"), [("sex", [3, 4, 0]), ("tense.1", [4, 5, 6])])
 def test_one_tensor_can_be_chosen(probes, chosen, value):
     vectors = load_vectors(f"along:{probes}#{chosen}")
