@@ -63,7 +63,7 @@ def refusal(*arguments):
     outcome = command(*arguments)
     assert outcome.status == 2, outcome
     *before, last = outcome.err.splitlines()
-    assert all(line.startswith(("model: ", "run: ")) for line in before), outcome.err
+    assert not [line for line in before if line.startswith(("tiltmeter: ", "Traceback"))], outcome.err
     assert last.startswith("tiltmeter: "), outcome.err
     sentence = last.removeprefix("tiltmeter: ")
     assert sentence.endswith("."), sentence
