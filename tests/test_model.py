@@ -211,3 +211,11 @@ def test_wrong_input_is_refused_in_a_sentence():
     with pytest.raises(TiltmeterError, match=r"17 tokens, but tiny has a context of 16"):
         model.start(random_tokens(1, CONTEXT + 1), Site(1, "resid_pre"))
     assert model.start(tokens, Site(1, "resid_pre")).activation.shape == (1, CONTEXT, WIDTH)
+
+
+@pytest.mark.parametrize("shape", [(3, 5, WIDTH), (BATCH, 4, WIDTH), (BATCH, 5, WIDTH + 1), (2, 3, 5, WIDTH)])
+def test_activations_of_another_shape_are_refused(shape):
+    model = SplitModel(tiny("gpt2"))
+    clean = model.start(random_tokens(BATCH, LENGTH), Site(1, "resid_pre"), (), Span(4, 9))
+    with pytest.raises(TiltmeterError, match="Activations of shape"):
+        model.resume(clean, torch.zeros(shape, dtype=torch.float64))

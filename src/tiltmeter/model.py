@@ -143,7 +143,16 @@ class SplitModel:
 
         Returns:
             What is read after the site, with the leading axes of `x`.
+
+        Raises:
+            TiltmeterError: `x` is not shaped like the clean activation.
         """
+        expected = clean.span.cut(clean.activation).shape
+        if x.shape[-3:] != expected:
+            raise TiltmeterError(
+                f"Activations of shape {tuple(x.shape)} were given for {clean.site.name}; give any number of path "
+                f"points, each of shape {tuple(expected)} (batch, span, width)."
+            )
         lead = x.shape[:-3]
         x = x.reshape(-1, *x.shape[-2:]).contiguous()  # GPT-2's projections take views of what they are given
         copies = x.shape[0] // clean.tokens.shape[0]
