@@ -34,7 +34,7 @@ def test_what_is_not_said_is_what_the_definitions_say():
     assert sweep.readouts == ("kl",)
     assert sweep.positions == "all"
     assert sweep.bos == BosPolicy(statistics="out", perturbation="in", average="in")
-    assert (sweep.sequences, sweep.statistics_sequences, sweep.pool, sweep.seed) == (256, 2048, 32768, 0)
+    assert (sweep.statistics_sequences, sweep.pool, sweep.seed) == (2048, 32768, 0)
     assert not sweep.keep_positions
 
 

@@ -272,6 +272,12 @@ def test_changed_code_never_continues_an_old_run(loaded, tmp_path, monkeypatch):
     assert "code is" in sentence
 
 
+def test_a_run_checks_itself_before_it_measures(loaded, tmp_path, monkeypatch):
+    monkeypatch.setattr(loaded.model, "resume", lambda clean, x: clean.late)
+    assert "tiny cannot be split at blocks.1.hook_resid_pre" in refused(SMALL, loaded, token_set(), tmp_path / "run")
+    assert shards(tmp_path / "run") == {}
+
+
 def test_vectors_of_another_width_are_refused(loaded, tmp_path):
     np.save(tmp_path / "v.npy", np.ones(WIDTH + 1))
     wide = changed(directions=(f"along:{tmp_path}/v.npy",))

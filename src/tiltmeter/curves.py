@@ -70,7 +70,9 @@ def build(
     """
     not_text = [name for name, value in attrs.items() if not isinstance(value, str)]
     if not_text:
-        raise TiltmeterError(f"the curves' attributes {', '.join(not_text)} are no text; write them as text or as JSON")
+        raise TiltmeterError(
+            f"the curves' attributes {', '.join(not_text)} are no text; write them as text or as JSON."
+        )
     coords = _coords(axes)
     variables = {}
     for name, values in {**readouts, "tokens": tokens}.items():
@@ -78,7 +80,7 @@ def build(
         wanted = tuple(coords[dim].size for dim in dims)
         if np.shape(values) != wanted:
             raise TiltmeterError(
-                f"{name} has the shape {np.shape(values)}; its axes {', '.join(dims)} ask for {wanted}"
+                f"{name} has the shape {np.shape(values)}; its axes {', '.join(dims)} ask for {wanted}."
             )
         variables[name] = xr.Variable(dims, values, _attrs(name))
     return _canonical(xr.Dataset(variables, coords, dict(attrs)))
@@ -94,7 +96,7 @@ def _coords(axes: Axes) -> dict[str, xr.Variable]:
         coords["position"] = xr.Variable("position", np.asarray(axes.positions, np.int64))
     for name, values in coords.items():
         if len(np.unique(values)) != values.size:
-            raise TiltmeterError(f"the axis {name} of the curves names something twice; name each {name} once")
+            raise TiltmeterError(f"the axis {name} of the curves names something twice; name each {name} once.")
     return coords
 
 
@@ -125,20 +127,20 @@ def merge(shards: Iterable[xr.Dataset], sequences: Sequence[int] | None = None) 
     """
     parts = list(shards)
     if not parts:
-        raise TiltmeterError("there are no shards to merge; run the sweep first")
+        raise TiltmeterError("there are no shards to merge; run the sweep first.")
     ids = np.sort(np.concatenate([part.sequence.values for part in parts]))
     wanted = np.arange(ids[0], ids[-1] + 1) if sequences is None else np.sort(np.asarray(sequences))
     repeated = ids[1:][ids[1:] == ids[:-1]]
     if len(repeated):
-        raise TiltmeterError(f"sequence {repeated[0]} is in two shards; each sequence must be measured once")
+        raise TiltmeterError(f"sequence {repeated[0]} is in two shards; each sequence must be measured once.")
     different = np.setxor1d(ids, wanted)
     if len(different):
         problem = "is in no shard" if different[0] in wanted else "was not asked for"
-        raise TiltmeterError(f"sequence {different[0]} {problem}; run the sweep again to complete its shards")
+        raise TiltmeterError(f"sequence {different[0]} {problem}; run the sweep again to complete its shards.")
     first = parts[0]
     for part in parts[1:]:
         if not part.isel(sequence=[]).identical(first.isel(sequence=[])):
-            raise TiltmeterError("the shards differ in their axes, readouts or attributes; they are not of one sweep")
+            raise TiltmeterError("the shards differ in their axes, readouts or attributes; they are not of one sweep.")
     together = xr.concat(parts, "sequence", data_vars="minimal", coords="minimal", compat="override", join="exact")
     return _canonical(together)
 
@@ -157,7 +159,7 @@ def save(curves: xr.Dataset, path: Path) -> None:
     try:
         path.write_bytes(to_netcdf(curves))
     except OSError as error:
-        raise TiltmeterError(f"cannot write {path} ({error.strerror}); choose another place") from error
+        raise TiltmeterError(f"cannot write {path} ({error.strerror}); choose another place.") from error
 
 
 def load(path: Path) -> xr.Dataset:
@@ -169,9 +171,9 @@ def load(path: Path) -> xr.Dataset:
     try:
         return _canonical(xr.load_dataset(io.BytesIO(path.read_bytes()), engine="scipy"))
     except OSError as error:
-        raise TiltmeterError(f"cannot read {path} ({error.strerror}); name the curves.nc of a run") from error
+        raise TiltmeterError(f"cannot read {path} ({error.strerror}); name the curves.nc of a run.") from error
     except Exception as error:  # the parser of a damaged file may fail in any way
-        raise TiltmeterError(f"{path} is no whole NetCDF file of curves; merge the run's shards again") from error
+        raise TiltmeterError(f"{path} is no whole NetCDF file of curves; repeat the run's command.") from error
 
 
 def _canonical(curves: xr.Dataset) -> xr.Dataset:

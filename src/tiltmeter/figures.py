@@ -97,11 +97,11 @@ def mean_curves(axes: Axes, table: pd.DataFrame, readout: str, directions: Seque
     """
     rows = table[table.readout == readout]
     if rows.empty:
-        raise TiltmeterError(f"no readout {readout} was measured; there are {', '.join(table.readout.unique())}")
+        raise TiltmeterError(f"no readout {readout} was measured; there are {', '.join(table.readout.unique())}.")
     style_of = styles(list(table.direction.unique()))
     unknown = [name for name in directions if name not in style_of]
     if unknown:
-        raise TiltmeterError(f"no direction {unknown[0]} was measured; there are {', '.join(style_of)}")
+        raise TiltmeterError(f"no direction {unknown[0]} was measured; there are {', '.join(style_of)}.")
     lines = []
     for name in directions:
         curve = rows[(rows.direction == name) & rows["mean"].notna()].sort_values("step")
@@ -135,7 +135,7 @@ def facets(
         TiltmeterError: no readouts or groups, or a readout or direction that was not measured.
     """
     if not readouts or not groups:
-        raise TiltmeterError("a figure needs at least one readout and one group of directions; name them")
+        raise TiltmeterError("a figure needs at least one readout and one group of directions; name them.")
     with mpl.rc_context(_LOOK):
         figure = Figure(figsize=(0.9 + 3.0 * len(groups), 0.7 + 2.3 * len(readouts)), layout="constrained")
         grid = figure.subplots(len(readouts), len(groups), sharex=True, sharey="row", squeeze=False)
@@ -197,7 +197,7 @@ def save(figure: Figure, folder: Path, name: str) -> None:
         (folder / f"{name}.png").write_bytes(to_png(figure))
         (folder / f"{name}.svg").write_bytes(to_svg(figure))
     except OSError as error:
-        raise TiltmeterError(f"cannot write figures into {folder} ({error.strerror}); choose another place") from error
+        raise TiltmeterError(f"cannot write figures into {folder} ({error.strerror}); choose another place.") from error
 
 
 def _draw(figure: Figure, **settings: Any) -> bytes:

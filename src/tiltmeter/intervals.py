@@ -53,9 +53,9 @@ def bootstrap_mean(
         TiltmeterError: `confidence` is not between 0 and 1, or `resamples` is below 1.
     """
     if not 0 < confidence < 1:
-        raise TiltmeterError(f"the confidence is {confidence}; give a number between 0 and 1, such as 0.95")
+        raise TiltmeterError(f"the confidence is {confidence}; give a number between 0 and 1, such as 0.95.")
     if resamples < 1:
-        raise TiltmeterError(f"the number of bootstrap resamples is {resamples}; give at least 1, better 2000")
+        raise TiltmeterError(f"the number of bootstrap resamples is {resamples}; give at least 1, better 2000.")
     shape = values.shape[:-1]
     curves = np.ascontiguousarray(values, dtype=np.float64).reshape(math.prod(shape), values.shape[-1])
     measured = ~np.isnan(curves)

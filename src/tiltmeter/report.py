@@ -68,7 +68,7 @@ def write_report(
         path.write_text(_page(title, curves, table, manifest, list(zip(pictures, images, strict=True))), "utf-8")
     except OSError as error:
         reason = f"{error.filename}: {error.strerror}"
-        raise TiltmeterError(f"cannot write the report ({reason}); save its figures into {folder} first") from error
+        raise TiltmeterError(f"cannot write the report ({reason}); save its figures into {folder} first.") from error
     return path
 
 
