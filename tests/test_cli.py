@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sweep_cases import command, refusal, save_model, save_tokens, start
-from tiltmeter import cli, curves
+from tiltmeter import curves
 from tiltmeter.directions import DIRECTIONS
 from tiltmeter.runs import read_manifest
 from tiny_models import VOCABULARY, WIDTH
@@ -114,7 +114,7 @@ def test_every_option_reaches_the_sweep(sweep, tmp_path):
     ],
 )
 def test_numbers(text, numbers):
-    assert cli._numbers(text) == pytest.approx(numbers)
+    assert arguments.numbers(text) == pytest.approx(numbers)
 
 
 def test_angles(sweep, tmp_path):

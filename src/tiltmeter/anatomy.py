@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.sites import Site
@@ -61,10 +61,12 @@ def dissect(model: nn.Module) -> Anatomy:
     return Anatomy(trunk, blocks, _first(trunk, FINAL_NORMS, "final norm"))
 
 
-def ignores_mean(norm: nn.Module, width: int) -> bool:
-    """Whether a norm's output is blind to a constant added to its input: true of LayerNorm, false of RMSNorm."""
-    parameter = next(norm.parameters())
-    probe = torch.linspace(-1, 1, width, dtype=parameter.dtype, device=parameter.device).repeat(1, 1, 1)
+def ignores_mean(norm: nn.Module, like: Tensor) -> bool:
+    """Whether a norm's output is blind to a constant added to its input: true of LayerNorm, false of RMSNorm.
+
+    `like` has the width, type and device of the stream.
+    """
+    probe = torch.linspace(-1, 1, like.shape[-1]).to(like).repeat(1, 1, 1)
     with torch.no_grad():
         return bool(torch.allclose(norm(probe), norm(probe + 0.5), atol=1e-3, rtol=1e-2))
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from tiltmeter import __version__
+from tiltmeter.arguments import layer_of, numbers, run_folder, validated
 from tiltmeter.errors import TiltmeterError
 
 if TYPE_CHECKING:
@@ -34,11 +36,25 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help: long option names leave rich's columns no room
     help="Push on a language model's activations and measure how far its output moves.",
 )
 
-MOST_NUMBERS = 100_000
-"""No START:STOP:STEP means more."""
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"tiltmeter {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def about(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and stop.")
+    ] = False,
+) -> None:
+    """Options of tiltmeter itself."""
+
 
 Model = Annotated[str, typer.Option(help="nano, a Hugging Face id, or the directory of a Hugging Face model.")]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hugging Face model.")]
@@ -46,17 +62,18 @@ Tokens = Annotated[
     str | None,
     typer.Option(
         help="nano (held-out modules of Python's standard library); a .npy, .safetensors, .parquet, .jsonl or text "
-        "file; or a data set of the Hugging Face hub, owner/dataset[:split].  [default: nano for the model nano]"
+        "file; or a data set of the Hugging Face hub, owner/dataset or owner/dataset:split "
+        "(default: nano for the model nano)."
     ),
 ]
-Column = Annotated[str | None, typer.Option(help="Column of token ids or text.  [default: tokens, input_ids, text]")]
+Column = Annotated[str | None, typer.Option(help="Column of token ids or text. (default: tokens, input_ids, text)")]
 TokensRevision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a data set on the hub.")]
-Length = Annotated[int | None, typer.Option(help="Tokens per sequence.  [default: as stored; 128 for text]")]
-NSequences = Annotated[int | None, typer.Option(help="Sequences to measure.  [default: 256, or all there are]")]
+Length = Annotated[int | None, typer.Option(help="Tokens per sequence. (default: as stored; 128 for text)")]
+NSequences = Annotated[int | None, typer.Option(help="Sequences to measure. (default: 192, or all there are)")]
 Device = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1.")]
 Precision = Annotated[str, typer.Option(help="Arithmetic of the model: float32 or float64.")]
-Seed = Annotated[int | None, typer.Option(help="Seed of every random vector.  [default: 0]")]
-Out = Annotated[Path | None, typer.Option(help="Run directory.  [default: runs/NAME-MODEL-...]")]
+Seed = Annotated[int | None, typer.Option(help="Seed of every random vector. (default: 0)")]
+Out = Annotated[Path | None, typer.Option(help="Run directory. (default: runs/NAME-MODEL-...)")]
 
 
 @app.command()
@@ -65,7 +82,7 @@ def reproduce(
     figure: Annotated[str, typer.Option(help="Which of its figures.")] = "1",
     model: Model = "nano",
     revision: Revision = None,
-    layer: Annotated[int | None, typer.Option(help="Layer to perturb.  [default: the middle one]")] = None,
+    layer: Annotated[int | None, typer.Option(help="Layer to perturb. (default: the middle one)")] = None,
     tokens: Tokens = None,
     column: Column = None,
     tokens_revision: TokensRevision = None,
@@ -84,14 +101,20 @@ def reproduce(
 
     _, wanted = find_figure(study, figure)
     loaded = _load(model, revision, device, precision)
-    layer = _layer(layer, loaded.model.n_layers, model)
+    layer = layer_of(layer, loaded.model.n_layers, model)
     sweep = wanted.sweep(loaded.model, layer)
     given = {"sequences": n_sequences, "seed": seed}
-    sweep = _validated(sweep.model_dump() | {key: value for key, value in given.items() if value is not None})
+    sweep = validated(sweep.model_dump() | {key: value for key, value in given.items() if value is not None})
     token_set = _tokens(loaded, sweep, model, tokens, column, tokens_revision, length)
     sweep = _as_many_as_there_are(sweep, token_set, n_sequences)
     name = Path(model).name
-    _run(sweep, loaded, token_set, out or Path("runs") / f"{study}-figure-{figure}-{name}-{layer}", f"{study}/{figure}")
+    _run(
+        sweep,
+        loaded,
+        token_set,
+        out or run_folder(f"{study}-{figure}-{name}-{layer}", sweep, model, token_set),
+        f"{study}/{figure}",
+    )
 
 
 @app.command()
@@ -129,7 +152,9 @@ def sweep(
     """
     if bool(lengths) == bool(angles):
         raise TiltmeterError("Give either --lengths or --angles, and one of them.")
-    path = {"lengths": _numbers(lengths), "unit": unit} if lengths else {"kind": "sphere", "degrees": _numbers(angles)}
+    if angles and unit != "absolute":
+        raise TiltmeterError(f"--unit {unit} is for --lengths; --angles are in degrees.")
+    path = {"lengths": numbers(lengths), "unit": unit} if lengths else {"kind": "sphere", "degrees": numbers(angles)}
     config = {
         "site": site,
         "directions": direction,
@@ -140,12 +165,18 @@ def sweep(
         "keep_positions": keep_positions,
     }
     given = {"sequences": n_sequences, "seed": seed}
-    wanted = _validated(config | {key: value for key, value in given.items() if value is not None})
+    wanted = validated(config | {key: value for key, value in given.items() if value is not None})
     loaded = _load(model, revision, device, precision)
     token_set = _tokens(loaded, wanted, model, tokens, column, tokens_revision, length)
     wanted = _as_many_as_there_are(wanted, token_set, n_sequences)
     place = loaded.model.site(site).name
-    _run(wanted, loaded, token_set, out or Path("runs") / f"sweep-{Path(model).name}-{place}", "sweep")
+    _run(
+        wanted,
+        loaded,
+        token_set,
+        out or run_folder(f"sweep-{Path(model).name}-{place}", wanted, model, token_set),
+        "sweep",
+    )
 
 
 @app.command("list")
@@ -157,7 +188,7 @@ def list_() -> None:
     from tiltmeter.sites import HOOKS
     from tiltmeter.studies import STUDIES
 
-    own = {"along:FILE": "vectors of your own, from a .npy or .safetensors file; along:FILE for each row"}
+    own = {"along:FILE": "vectors of your own (.npy, .safetensors); along:FILE#3 a row, along:FILE#NAME a tensor"}
     sections = {
         "models": {name: "comes with tiltmeter" for name in EMBEDDED}
         | {"owner/model": "any causal language model of the Hugging Face hub", "DIR": "a directory of one"},
@@ -213,17 +244,12 @@ def _tokens(
     length: int | None,
 ) -> TokenSet:
     """The sequences to measure, and as many more as the statistics may want."""
-    from tiltmeter.tokens import load_tokens
-
     if tokens is None and model != "nano":
         raise TiltmeterError(
             f"No tokens were named for {model}; give --tokens a file or a data set of token sequences."
         )
-    return load_tokens(
-        tokens or "nano",
-        tokenizer=loaded.tokenizer,
-        vocabulary=loaded.model.vocabulary,
-        context=loaded.model.context,
+    return loaded.load_tokens(
+        "nano" if tokens is None else tokens,
         at_most=max(sweep.sequences, sweep.statistics_sequences),
         length=length,
         column=column,
@@ -246,45 +272,6 @@ def _run(sweep: Sweep, loaded: LoadedModel, tokens: TokenSet, out: Path, purpose
     typer.echo(f"mean distance of two real activations: {float(curves.attrs['pair_distance']):.2f}")
     typer.echo(short_table(out))
     typer.echo(f"figures: {out / 'figures'}\nreport:  {page}")
-
-
-def _validated(config: dict[str, Any]) -> Sweep:
-    """A sweep, with pydantic's complaint turned into a sentence."""
-    from pydantic import ValidationError
-
-    from tiltmeter.plan import Sweep
-
-    try:
-        return Sweep.model_validate(config)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise TiltmeterError(f"{place} was {first['input']!r}: {first['msg'].removeprefix('Value error, ')}.") from None
-
-
-def _layer(layer: int | None, n_layers: int, model: str) -> int:
-    if layer is None:
-        return n_layers // 2
-    if not 0 <= layer < n_layers:
-        raise TiltmeterError(f"Layer {layer} was asked for, but {model} has layers 0 to {n_layers - 1}.")
-    return layer
-
-
-def _numbers(text: str) -> list[float]:
-    """`0,1,5` or `0:50:5` (stop included)."""
-    import numpy as np
-
-    try:
-        if ":" in text:
-            start, stop, step = (float(part) for part in text.split(":"))
-            if not 0 <= (stop - start) / step < MOST_NUMBERS:
-                raise ValueError
-            return [float(value) for value in np.arange(start, stop + step / 2, step)]
-        return [float(part) for part in text.split(",")]
-    except (ValueError, ZeroDivisionError):
-        raise TiltmeterError(
-            f"{text!r} was not understood; give numbers with commas (0,1,5) or START:STOP:STEP (0:50:5)."
-        ) from None
 
 
 if __name__ == "__main__":

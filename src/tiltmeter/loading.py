@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.model import SplitModel
+from tiltmeter.tokens import TokenSet, load_tokens
 from tiltmeter.user_paths import user_path
 
 EMBEDDED: Mapping[str, Path] = {"nano": Path(__file__).parent / "nano"}
@@ -31,6 +32,26 @@ class LoadedModel:
     tokenizer: PreTrainedTokenizerBase | None
     """None where the directory has none; token ids can still be measured."""
     facts: dict[str, str]
+
+    def load_tokens(
+        self,
+        name: str,
+        at_most: int | None = None,
+        length: int | None = None,
+        column: str | None = None,
+        revision: str | None = None,
+    ) -> TokenSet:
+        """Load token sequences that fit this model: `tiltmeter.tokens.load_tokens` with its tokenizer and limits."""
+        return load_tokens(
+            name,
+            tokenizer=self.tokenizer,
+            vocabulary=self.model.vocabulary,
+            context=self.model.context,
+            at_most=at_most,
+            length=length,
+            column=column,
+            revision=revision,
+        )
 
 
 def load_model(name: str, revision: str | None = None, device: str = "cpu", precision: str = "float32") -> LoadedModel:

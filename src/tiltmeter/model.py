@@ -72,7 +72,7 @@ class SplitModel:
         self.width: int = config.hidden_size
         self.vocabulary: int = config.vocab_size
         self.context: int = getattr(config, "max_position_embeddings", 2**31)
-        self.centred = ignores_mean(self.anatomy.final_norm, self.width)
+        self.centred = ignores_mean(self.anatomy.final_norm, torch.empty(self.width, dtype=hf.dtype, device=hf.device))
 
     @property
     def device(self) -> torch.device:
@@ -174,7 +174,7 @@ class SplitModel:
     def logits(self, final: Float[Tensor, "token d_model"]) -> Float[Tensor, "token vocabulary"]:
         """Logits of final hidden states through the model's own head (soft-cap and scaling included)."""
         trunk = self.anatomy.trunk
-        trunk.forward = lambda *_, **__: BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=final[None])
+        trunk.forward = lambda *_, **__: _TrunkOutput(last_hidden_state=final[None])
         try:
             return self.hf(inputs_embeds=final[None], use_cache=False).logits[0]
         finally:
@@ -234,6 +234,13 @@ def skipped(blocks: nn.ModuleList, count: int) -> Iterator[None]:
     finally:
         for index, block in enumerate(originals):
             blocks[index] = block
+
+
+@dataclass
+class _TrunkOutput(BaseModelOutputWithPastAndCrossAttentions):  # type: ignore[misc]
+    """What a head may ask of its trunk: the hidden states, and nothing else that is there."""
+
+    router_logits: None = None
 
 
 class _PassOn(nn.Module):

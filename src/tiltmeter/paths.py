@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor
 
 from tiltmeter.directions import Push
+from tiltmeter.errors import TiltmeterError
 
 Unit = Literal["absolute", "norm", "target", "pair-distance"]
 
@@ -57,6 +58,11 @@ class Straight(BaseModel):
         """The same path with absolute lengths, where its unit is the mean pair distance."""
         if self.unit != "pair-distance":
             return self
+        if not pair_distance > 0:
+            raise TiltmeterError(
+                "All real activations at this site are equal, so their mean pair distance is no unit; use another, "
+                "or other tokens."
+            )
         return Straight(lengths=tuple(length * pair_distance for length in self.lengths))
 
     def points(

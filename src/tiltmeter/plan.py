@@ -32,7 +32,7 @@ class Sweep(BaseModel):
     """Names of directions; `along:FILE` for vectors of one's own."""
     path: PushPath
     readouts: Annotated[tuple[str, ...], Field(min_length=1)] = ("kl",)
-    sequences: Count = 256
+    sequences: Count = 192
     """How many sequences are measured: the first of the token set."""
     positions: str = "all"
     """Positions that are perturbed and read: `all`, `last`, `32`, `32+16`, `3,7,9`."""
@@ -79,12 +79,16 @@ def make_plan(sweep: Sweep, model: SplitModel, tokens: TokenSet) -> Plan:
     site = model.site(sweep.site)
     readouts = tuple(parse_readout(name, model) for name in dict.fromkeys(sweep.readouts))
     positions = parse_positions(sweep.positions, tokens.ids.shape[1])
-    directions, vectors = _look_up(sweep.directions)
+    directions, vectors = look_up(sweep.directions)
     return Plan(sweep, model, tokens, site, readouts, positions, directions, vectors)
 
 
-def _look_up(names: tuple[str, ...]) -> tuple[tuple[str, ...], dict[str, Tensor]]:
-    """Every direction, with each row of a vectors file under its own name, and the vectors."""
+def look_up(names: tuple[str, ...]) -> tuple[tuple[str, ...], dict[str, Tensor]]:
+    """Every direction, with each row of a vectors file under its own name, and the vectors.
+
+    Raises:
+        TiltmeterError: a direction that does not exist or is named twice; a file that holds no vectors.
+    """
     vectors: dict[str, Tensor] = {}
     directions: list[str] = []
     for name in names:
@@ -96,5 +100,8 @@ def _look_up(names: tuple[str, ...]) -> tuple[tuple[str, ...], dict[str, Tensor]
             check_direction_name(name)
             directions.append(name)
     if repeated := sorted({name for name in directions if directions.count(name) > 1}):
-        raise TiltmeterError(f"The direction {repeated[0]} is asked for twice; name each once.")
+        raise TiltmeterError(
+            f"The direction {repeated[0]} is asked for twice; name each once, and "
+            "give files of vectors different names."
+        )
     return tuple(directions), vectors

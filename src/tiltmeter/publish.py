@@ -19,6 +19,9 @@ from tiltmeter.user_paths import user_path
 SWEEP = "sweep"
 """Purpose of a run that belongs to no study."""
 
+MOST_NAMED = 6
+"""Directions that a sentence about a sweep names."""
+
 
 def publish(run: str | Path) -> Path:
     """Draw a finished run's figures and write its report.
@@ -62,7 +65,8 @@ def _last_step(table: pd.DataFrame, readout: str) -> str:
     if last.empty:
         return f"{readout} was not measured: at these positions no token has it, or none is averaged."
     found = [f"{row.direction} {row.mean:.3g} [{row.low:.3g}, {row.high:.3g}]" for row in last.itertuples(index=False)]
-    return f"{readout} at the last step, {table.step.max():g}: {', '.join(found)}."
+    rest = f", and {len(found) - MOST_NAMED} more in the table" if len(found) > MOST_NAMED else ""
+    return f"{readout} at the last step, {table.step.max():g}: {', '.join(found[:MOST_NAMED])}{rest}."
 
 
 def short_table(run: str | Path) -> str:

@@ -136,8 +136,13 @@ def open_run(path: str | Path, identity: Mapping[str, Any], record: Mapping[str,
     try:
         _remove(sorted(path.rglob(f".*{PARTIAL}")), "was not finished")
         if (path / MANIFEST).exists():
-            _refuse_changed(path, identity)
-        else:
+            found = _changes(path, identity)
+            if found and any((path / SHARDS).glob("*.safetensors")):
+                raise TiltmeterError(
+                    f"{path} is a run of another configuration ({found}); choose another directory (--out) or repeat "
+                    "the old configuration."
+                )
+        if not (path / MANIFEST).exists() or found:  # a run that has measured nothing may begin again as another
             now = datetime.now(UTC).isoformat(timespec="seconds")
             manifest = {"format": FORMAT, "identity": identity, "record": record, "created": now}
             _write(path / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
@@ -223,14 +228,11 @@ def _locked(path: Path) -> FileLock:
     return lock
 
 
-def _refuse_changed(path: Path, identity: dict[str, Any]) -> None:
+def _changes(path: Path, identity: dict[str, Any]) -> str:
+    """What differs from the identity in the manifest, in words; empty where nothing does."""
     found = list(_differences(read_manifest(path)["identity"], identity))
-    if found:
-        more = [f"and {len(found) - 3} more"] if len(found) > 3 else []
-        raise TiltmeterError(
-            f"{path} is a run of another configuration ({'; '.join(found[:3] + more)}); "
-            "choose another directory or repeat the old configuration."
-        )
+    more = [f"and {len(found) - 3} more"] if len(found) > 3 else []
+    return "; ".join(found[:3] + more)
 
 
 def _differences(old: Any, new: Any, at: str = "") -> Iterator[str]:

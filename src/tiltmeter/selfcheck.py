@@ -8,6 +8,7 @@ from torch import Tensor
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.hooks import replaced
 from tiltmeter.model import CleanRun, SplitModel
+from tiltmeter.sites import Site
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-3, torch.bfloat16: 0.2, torch.float16: 5e-2}
 """Largest allowed difference of two ways to the same numbers, relative to the largest of them."""
@@ -32,8 +33,29 @@ def check_split(model: SplitModel, clean: CleanRun) -> None:
     )
 
 
+def check_additive(model: SplitModel, tokens: Tensor, site: Site) -> None:
+    """Check that what attention and MLP of a block write adds up to what the block does to the stream.
+
+    Some families add the stream inside these modules, or scale their outputs: there they are not the sites they seem.
+
+    Raises:
+        TiltmeterError: it does not add up.
+    """
+    if site.kind not in ("attn_out", "mlp_out"):
+        return
+    parts = [Site(site.layer, kind) for kind in ("attn_out", "mlp_out", "resid_post")]
+    run = model.start(tokens, Site(site.layer, "resid_pre"), parts)
+    attention, mlp, after = (run.late.sites[part] for part in parts)
+    missing = (after - run.activation - attention - mlp).abs().max() / after.abs().max().clamp(min=1e-30)
+    if not missing <= TOLERANCE[after.dtype]:
+        raise TiltmeterError(
+            f"In {model.name} the outputs of attention and MLP are not what is added to the stream, so {site.name} "
+            "cannot be measured; use hook_resid_pre or hook_resid_post."
+        )
+
+
 def _check_equal(model: SplitModel, clean: CleanRun, what: str, found: Tensor, expected: Tensor) -> None:
-    difference = (found - expected).abs().max() / expected.abs().max()
+    difference = (found - expected).abs().max() / expected.abs().max().clamp(min=1e-30)
     if not difference <= TOLERANCE[expected.dtype]:
         raise TiltmeterError(
             f"{model.name} cannot be split at {clean.site.name}: {what} differs from the whole model by "

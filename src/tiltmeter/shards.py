@@ -85,7 +85,7 @@ def _measure_direction(batch: Batch, name: str, direction: Direction, path: Path
     values = {key: torch.cat([block[key] for block in blocks]) for key in blocks[0]}
     read = torch.tensor(plan.positions.read) - plan.positions.span.first
     moved = batch.perturbed & ~lost
-    nothing_moved = batch.perturbed.any(1) & ~moved.any(1)  # such a sequence was not perturbed at all
+    nothing_moved = ~moved.any(1)  # such a sequence was not perturbed at all
     averaged = batch.averaged & ~lost[:, read] & ~nothing_moved[:, None]
     tokens = averaged.sum(-1).numpy()
     if plan.sweep.keep_positions:

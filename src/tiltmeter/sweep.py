@@ -19,10 +19,11 @@ import xarray as xr
 
 from tiltmeter import curves, runs
 from tiltmeter.directions import build_directions
+from tiltmeter.errors import TiltmeterError
 from tiltmeter.loading import LoadedModel
 from tiltmeter.plan import Plan, Sweep, make_plan
 from tiltmeter.progress import progress
-from tiltmeter.selfcheck import check_split
+from tiltmeter.selfcheck import check_additive, check_split
 from tiltmeter.shards import measure_shard
 from tiltmeter.statistics import SiteStatistics, fit_statistics
 from tiltmeter.tokens import TokenSet
@@ -48,10 +49,15 @@ def run_sweep(
         TiltmeterError: wrong input; `out` is in use or belongs to another run; the model cannot be split.
     """
     plan = make_plan(sweep, loaded.model, tokens)
-    with runs.open_run(out, _identity(plan, loaded), {"purpose": purpose, **_record(plan)}) as run:
+    with runs.open_run(out, _identity(plan, loaded), {"purpose": purpose, **_record(plan, loaded)}) as run:
         statistics = _statistics(plan, run)
         result = curves.merge(_measure(plan, statistics, run), range(sweep.sequences))
         result = result.assign_attrs(_attrs(plan, statistics, runs.read_manifest(run.path)))
+        if not bool(result.tokens.any()):
+            raise TiltmeterError(
+                "Nothing was measured: at these positions, with these rules for boundary positions, no token was both "
+                "moved and averaged, or no direction leads away from x; change --positions, --bos-… or --direction."
+            )
         table = curves.summary(result)
         run.write_bytes("curves.nc", curves.to_netcdf(result))
         run.write_bytes("summary.csv", curves.to_csv(table))
@@ -74,6 +80,8 @@ def _measure(plan: Plan, statistics: SiteStatistics, run: runs.Run) -> list[xr.D
     path = sweep.path.resolved(statistics.pair_distance)
     positions = plan.positions.read if sweep.keep_positions else None
     check_split(plan.model, plan.model.start(plan.tokens.ids[:2], plan.site, (), plan.positions.span))
+    for site in {plan.site, *(readout.site for readout in plan.readouts if readout.site)}:
+        check_additive(plan.model, plan.tokens.ids[:2], site)
     result = []
     for begin in progress(range(0, sweep.sequences, sweep.shard), "shards"):
         sequences = range(begin, min(begin + sweep.shard, sweep.sequences))
@@ -91,8 +99,9 @@ def _identity(plan: Plan, loaded: LoadedModel) -> dict[str, Any]:
     """Everything that decides the numbers of a run."""
     versions = runs.versions()
     return {
-        "sweep": plan.sweep.model_dump(mode="json"),
-        "model": loaded.facts,
+        "sweep": plan.sweep.model_dump(mode="json")
+        | {"site": plan.site.name, "readouts": [readout.name for readout in plan.readouts]},
+        "model": {key: value for key, value in loaded.facts.items() if key not in ("name", "revision")},
         "tokens": {"sha256": plan.tokens.sha256(), "boundary": plan.tokens.boundary},
         "vectors": {name: hashlib.sha256(v.numpy().tobytes()).hexdigest() for name, v in plan.vectors.items()},
         "code": runs.code_sha256(),
@@ -100,10 +109,11 @@ def _identity(plan: Plan, loaded: LoadedModel) -> dict[str, Any]:
     }
 
 
-def _record(plan: Plan) -> dict[str, Any]:
+def _record(plan: Plan, loaded: LoadedModel) -> dict[str, Any]:
     """What a reader of the manifest wants to know besides."""
     centred = plan.model.centred and plan.site.kind != "z"
     return {
+        "model": {key: loaded.facts[key] for key in ("name", "revision") if key in loaded.facts},
         "tokens": {"name": plan.tokens.name, "shape": list(plan.tokens.ids.shape), **plan.tokens.facts},
         "policies": {
             "stream": "centred: x minus its mean over d_model" if centred else "raw",
