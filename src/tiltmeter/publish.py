@@ -46,7 +46,7 @@ def publish(run: str | Path) -> Path:
 
 
 def _study_picture(purpose: str, data: xr.Dataset, table: pd.DataFrame) -> tuple[Picture, Figure]:
-    study, number = purpose.split("/")
+    study, _, number = purpose.partition("/")
     _, figure = find_figure(study, number)
     picture = Picture(f"figures/figure-{number}", figure.title, figure.caption, figure.finding(data))
     return picture, figure.draw(data, table)

@@ -1,0 +1,160 @@
+"""Figures and report of a finished run, drawn from what it stored: nothing is measured again."""
+
+import base64
+import json
+import re
+import shutil
+
+import pytest
+
+from sweep_cases import command, token_set
+from tiltmeter import curves, loading, shards, statistics, sweep
+from tiltmeter.errors import TiltmeterError
+from tiltmeter.loading import LoadedModel
+from tiltmeter.model import SplitModel
+from tiltmeter.paths import Straight
+from tiltmeter.plan import Sweep
+from tiltmeter.publish import provenance, publish, short_table
+from tiltmeter.studies import find_figure
+from tiltmeter.sweep import run_sweep
+from tiny_models import tiny
+
+PLAIN = Sweep(
+    site="resid_pre:1",
+    directions=("isotropic", "real-mixture"),
+    path=Straight(lengths=(0.0, 1.0, 5.0)),
+    readouts=("kl", "l2@resid_post:2"),
+    sequences=12,
+)
+
+
+def measured(folder, asked, purpose):
+    loaded = LoadedModel(SplitModel(tiny("gpt2"), "tiny"), None, {"name": "tiny"})
+    run_sweep(asked, loaded, token_set(), folder, purpose)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A finished run of each purpose, without figures."""
+    folder = tmp_path_factory.mktemp("runs")
+    figure = find_figure("lee2024", "1")[1].sweep(SplitModel(tiny("gpt2")), 1).model_copy(update={"sequences": 12})
+    return {
+        "sweep": measured(folder / "sweep", PLAIN, "sweep"),
+        "lee2024/1": measured(folder / "figure-1", figure, "lee2024/1"),
+    }
+
+
+@pytest.fixture(params=["sweep", "lee2024/1"])
+def run(request, runs, tmp_path):
+    return shutil.copytree(runs[request.param], tmp_path / "run")
+
+
+@pytest.fixture
+def nothing_measures(monkeypatch):
+    def measure(*arguments, **options):
+        raise AssertionError("something was measured")
+
+    for module, name in [
+        (loading, "load_model"),
+        (SplitModel, "start"),
+        (shards, "measure_shard"),
+        (sweep, "measure_shard"),
+        (sweep, "run_sweep"),
+        (statistics, "fit_statistics"),
+    ]:
+        monkeypatch.setattr(module, name, measure)
+
+
+def drawn(run):
+    return {path.relative_to(run).as_posix(): path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+
+def test_a_finished_run_is_drawn_from_what_it_stored(run, nothing_measures):
+    stored = drawn(run)
+    page = publish(run)
+    assert page == run / "report.html"
+    made = {name: data for name, data in drawn(run).items() if name not in stored}
+    stem = "figures/figure-1" if "lee2024" in provenance(run) else "figures/sweep"
+    assert made.keys() == {"report.html", f"{stem}.png", f"{stem}.svg"}
+    assert {name: drawn(run)[name] for name in stored} == stored
+    assert made[f"{stem}.png"].startswith(b"\x89PNG")
+    picture = "data:image/svg+xml;base64," + base64.b64encode(made[f"{stem}.svg"]).decode()
+    assert picture in page.read_text("utf-8")
+
+
+def test_the_command_draws_again_what_was_lost_byte_by_byte(run, nothing_measures):
+    publish(run)
+    before = drawn(run)
+    shutil.rmtree(run / "figures")
+    (run / "report.html").unlink()
+    done = command("report", run)
+    assert done.status == 0, done
+    assert drawn(run) == before
+    assert done.out.endswith(f"report: {run}/report.html\n")
+    assert short_table(run) in done.out
+    assert done.err == ""
+
+
+def test_the_report_says_what_was_run(runs, tmp_path):
+    run = shutil.copytree(runs["lee2024/1"], tmp_path / "run")
+    page = publish(run).read_text("utf-8")
+    text = " ".join(re.sub(r"<[^>]*>", " ", page).split())
+    assert "Lee &amp; Heimersheim 2024, Figure 1, on tiny" in text
+    assert "real-difference" in text
+    assert "about half the mean distance of two activations" in text
+    assert "The lengths are the paper&#39;s, 0 to 101" in text
+    assert "blocks.1.hook_resid_pre" in text
+    assert re.findall(r'(?:src|href)="(?!data:|#)', page) == []
+    assert "<script" not in page
+
+
+def test_the_short_table_shows_the_first_readout(runs):
+    data = curves.load(runs["sweep"] / "curves.nc")
+    title, steps, *_, last = short_table(runs["sweep"]).splitlines()
+    assert title == "KL(clean ‖ perturbed), nats, mean [95 % interval] by perturbation length (L2)"
+    assert steps.split() == ["step", "1", "5"]
+    name, *cells = last.split()
+    assert name == "real-mixture"
+    means = [float(cell) for cell in cells[::3]]
+    assert means == pytest.approx(data.kl.sel(direction=name).mean("sequence").values[1:], rel=6e-3)
+
+
+def test_provenance_is_the_manifest(runs):
+    assert json.loads(provenance(runs["sweep"])) == json.loads((runs["sweep"] / "manifest.json").read_text("utf-8"))
+
+
+def test_a_sweeps_finding_gives_the_last_step(runs, tmp_path):
+    run = shutil.copytree(runs["sweep"], tmp_path / "run")
+    table = curves.summary(curves.load(run / "curves.nc"))
+    row = table[(table.direction == "real-mixture") & (table.step == 5.0) & (table.readout == "kl")].iloc[0]
+    page = publish(run).read_text("utf-8")
+    assert "kl at the last step, 5: isotropic " in page
+    assert f"real-mixture {row['mean']:.3g} [{row.low:.3g}, {row.high:.3g}]" in page
+
+
+def refused(run, message):
+    with pytest.raises(TiltmeterError, match=message) as found:
+        publish(run)
+    assert "\n" not in str(found.value)
+
+
+def test_what_cannot_be_drawn(runs, tmp_path):
+    refused(tmp_path, "is not a run")
+    run = shutil.copytree(runs["sweep"], tmp_path / "run")
+    (run / "figures").write_text("in the way")
+    refused(run, "cannot write figures")
+    (run / "figures").unlink()
+    (run / "report.html").mkdir()
+    refused(run, "cannot write the report")
+    (run / "curves.nc").unlink()
+    refused(run, "is a run that has not finished; repeat its command")
+
+
+@pytest.mark.parametrize("purpose", ["lee2025/1", "lee2024/9", "lee2024", "my thesis"])
+def test_a_run_for_a_figure_that_is_not_there(runs, tmp_path, purpose):
+    run = shutil.copytree(runs["sweep"], tmp_path / "run")
+    manifest = json.loads((run / "manifest.json").read_text("utf-8"))
+    manifest["record"]["purpose"] = purpose
+    (run / "manifest.json").write_text(json.dumps(manifest), "utf-8")
+    refused(run, "choose from|has no figure|is not a study")
