@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sweep_cases import command, refusal, save_model, save_tokens, start
-from tiltmeter import curves
+from tiltmeter import arguments, curves
 from tiltmeter.directions import DIRECTIONS
 from tiltmeter.runs import read_manifest
 from tiny_models import VOCABULARY, WIDTH
@@ -95,7 +95,8 @@ def test_every_option_reaches_the_sweep(sweep, tmp_path):
     asked = manifest["identity"]["sweep"]
     assert asked["path"] == {"kind": "straight", "lengths": [0.0, 0.25, 0.5, 0.75, 1.0], "unit": "norm"}
     assert asked["bos"] == {"statistics": "in", "perturbation": "out", "average": "out"}
-    wanted = {"positions": "2+3", "sequences": 5, "seed": 3, "keep_positions": True, "site": "resid_pre:1"}
+    wanted = {"positions": "2+3", "sequences": 5, "seed": 3, "keep_positions": True}
+    wanted["site"] = "blocks.1.hook_resid_pre"
     assert {name: asked[name] for name in wanted} == wanted
     assert manifest["identity"]["model"]["precision"] == "float64"
     assert curves.load(tmp_path / "run" / "curves.nc").sizes["position"] == 4
@@ -139,7 +140,8 @@ def test_the_middle_layer_and_a_named_folder_are_the_default(model, tokens, tmp_
     monkeypatch.chdir(tmp_path)
     (tmp_path / "small").symlink_to(model)
     assert command("reproduce", "lee2024", "--model", "small", "--tokens", tokens, "--n-sequences", 4).status == 0
-    manifest = read_manifest(tmp_path / "runs" / "lee2024-figure-1-small-1")
+    (run,) = (tmp_path / "runs").glob("lee2024-1-small-1-*")
+    manifest = read_manifest(run)
     assert manifest["identity"]["sweep"]["site"] == "blocks.1.hook_resid_pre"
     assert manifest["identity"]["sweep"]["sequences"] == 4
 
@@ -344,14 +346,33 @@ def test_wrong_usage(arguments):
     "options",
     [
         {"--positions": "last", "--readout": "loss"},
-        {"--positions": "0", "--bos-average": "out"},
-        {"--positions": "0", "--bos-perturbation": "out"},
         {"--lengths": "0"},
     ],
 )
-def test_a_sweep_that_measures_nothing_still_has_a_report(sweep, tmp_path, options):
+def test_a_sweep_with_an_empty_readout_still_has_a_report(sweep, tmp_path, options):
     assert command(*sweep(options)).status == 0
     assert (tmp_path / "run" / "report.html").is_file()
+
+
+@pytest.mark.parametrize("options", [{"--bos-average": "out"}, {"--bos-perturbation": "out"}])
+def test_a_sweep_that_measures_nothing_says_so(sweep, options):
+    done = command(*sweep({"--positions": "0"} | options))
+    assert done.status == 2
+    assert "Nothing was measured" in done.err
+
+
+def test_a_run_that_failed_before_it_measured_may_begin_again(sweep, tmp_path):
+    one = save_tokens(tmp_path / "one.npy", sequences=1, length=12)
+    assert "at least two sequences" in command(*sweep({"--tokens": one})).err
+    assert command(*sweep({"--lengths": "0,1"})).status == 0
+
+
+def test_default_folders_differ_with_the_configuration(model, tokens, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sweep = ("sweep", "--model", model, "--tokens", tokens, "--site", "resid_pre:1", "--direction", "isotropic")
+    for lengths in ("0,1", "0,2", "0,1"):
+        assert command(*sweep, "--lengths", lengths).status == 0
+    assert len(list((tmp_path / "runs").iterdir())) == 2
 
 
 def test_interrupted_it_says_how_to_go_on(sweep, tmp_path, model):

@@ -130,9 +130,9 @@ def moves(direction, sequence, perturbed, bos):
 
 
 def counts(direction, sequence, perturbed, read, bos):
-    """The positions of a sequence that count: read, allowed, not lost, and not of a sequence that is all lost."""
+    """The positions of a sequence that count: read, allowed, not lost, and not of a sequence in which nothing moves."""
     should, do = asked(sequence, perturbed, bos), moves(direction, sequence, perturbed, bos)
-    if should and not do:
+    if not do:
         return []
     lost = set(should) - set(do)
     return [p for p in read if p not in lost and (bos.average == "in" or (sequence, p) not in BOUNDARIES)]

@@ -67,7 +67,8 @@ def test_the_run_holds_labelled_curves_and_their_tables(reference):
     table = curves.summary(found)
     assert (path / "summary.csv").read_bytes() == curves.to_csv(table)
     manifest = runs.read_manifest(path)
-    assert Sweep.model_validate(manifest["identity"]["sweep"]) == SMALL
+    names = {"site": found.attrs["site"], "readouts": tuple(curves.readout_names(found)[:-1])}  # whichever way written
+    assert Sweep.model_validate(manifest["identity"]["sweep"]) == SMALL.model_copy(update=names)
     assert manifest["identity"]["tokens"]["sha256"] == token_set().sha256()
     assert manifest["identity"]["model"]["sha256"] == "of this test"
     assert json.loads(found.attrs["manifest"])["identity"] == manifest["identity"]
@@ -302,7 +303,7 @@ def wait_for(condition, process):
 def test_killed_by_the_system_the_same_command_goes_on_to_the_same_bytes(tmp_path):
     model, tokens = save_model(tmp_path / "model"), save_tokens(tmp_path / "tokens.npy", sequences=240, length=12)
     arguments = ("sweep", "--model", model, "--tokens", tokens, "--site", "resid_pre:0", "--lengths", "0:20:0.5")
-    arguments += ("--direction", "isotropic", "--direction", "real-mixture", "--readout", "kl", "--out")
+    arguments += ("--direction", "isotropic", "--direction", "real-mixture", "--n-sequences", 240, "--out")
     killed = tmp_path / "killed"
 
     with start(*arguments, killed) as process:

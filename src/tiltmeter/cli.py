@@ -41,7 +41,7 @@ app = typer.Typer(
 )
 
 
-def _show_version(asked: bool) -> None:
+def _show_version(asked: bool | None) -> None:
     if asked:
         typer.echo(f"tiltmeter {__version__}")
         raise typer.Exit
@@ -50,8 +50,8 @@ def _show_version(asked: bool) -> None:
 @app.callback()
 def about(
     version: Annotated[
-        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and stop.")
-    ] = False,
+        bool | None, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and stop.")
+    ] = None,
 ) -> None:
     """Options of tiltmeter itself."""
 

@@ -10,8 +10,11 @@ from tiltmeter.hooks import replaced
 from tiltmeter.model import CleanRun, SplitModel
 from tiltmeter.sites import Site
 
-TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-3, torch.bfloat16: 0.2, torch.float16: 5e-2}
-"""Largest allowed difference of two ways to the same numbers, relative to the largest of them."""
+TOLERANCE = {torch.float64: 1e-6, torch.float32: 2e-3, torch.bfloat16: 0.2, torch.float16: 5e-2}
+"""Largest allowed difference of two ways to the same numbers, relative to the largest of them.
+
+Some families compute their norms in float32 whatever the precision.
+"""
 
 
 def check_split(model: SplitModel, clean: CleanRun) -> None:
