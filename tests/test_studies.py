@@ -134,9 +134,9 @@ def test_directions_that_do_not_differ_are_seldom_told_apart():
 
 
 def test_the_finding_gives_values_and_intervals():
-    finding = describe_figure_1(synthetic({"real-difference": 19 + standard(400), "real-mixture": 9.0}, 400))
+    finding = describe_figure_1(synthetic({"real-difference": 14 + standard(400), "real-mixture": 9.0}, 400))
     (found,) = re.findall(r"real-difference above real-mixture \((.+?) and (.+?); (.+?) to (.+?)\)", finding)
-    assert [float(number) for number in found] == pytest.approx([19, 9, 10 - 2.58, 10 + 2.58], abs=0.3)
+    assert [float(number) for number in found] == pytest.approx([14, 9, 5 - 2.58, 5 + 2.58], abs=0.3)
     assert finding.startswith("At length 10.1, about half the mean distance of two activations (20.0), mean KL in nats")
     assert len(finding.split("; ")) >= len(PAIRS)
 
