@@ -55,4 +55,4 @@ def _compare(kl: xr.DataArray, one: str, other: str) -> str:
     low, high = float(gap.low[0]), float(gap.high[0])
     verb = "above" if low > 0 else "below" if high < 0 else "not told apart from"
     values = f"{float(first.mean()):.3g} and {float(second.mean()):.3g}"
-    return f"{one} {verb} {other} ({values}; {low:+.2g} to {high:+.2g})"
+    return f"{one} {verb} {other} ({values}; {low:+.3g} to {high:+.3g})"
