@@ -194,7 +194,6 @@ def test_the_hash_of_the_text_sees_names_and_texts(modules, tokenizer):
     assert text_hash() in hashes
 
 
-@pytest.mark.skipif(not (NANO_FOLDER / "tokenizer.json").exists(), reason="nano is not trained yet")
 def test_nano_has_4096_sequences_of_held_out_modules():
     tokenizer = AutoTokenizer.from_pretrained(NANO_FOLDER)
     tokens = load("nano", tokenizer, vocabulary=len(tokenizer), context=128)
