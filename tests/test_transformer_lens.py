@@ -6,10 +6,10 @@ prints them):
 
 | | activations and log p, of the largest | KL, relative | loss, nats | L2, relative |
 |---|---|---|---|---|
-| nano, float32 | 1.4e-6 | 4e-4 where KL > 1e-4 | 1.2e-5 | 1.6e-4 |
-| nano, float64 | 1e-7 | 6e-7 where KL > 1e-8 | 9e-7 | 1.4e-7 |
-| gpt2, float32 | 1.7e-6 | 1.6e-4 where KL > 1e-4 | 1.6e-5 | 3.7e-5 |
-| gpt2, float64 | 1.5e-7 | 6e-7 where KL > 1e-8 | 1.1e-6 | 7.7e-8 |
+| nano, float32 | under 2e-6 | 2.9e-4 where KL > 1e-4 | 1.1e-5 | 1.0e-4 |
+| nano, float64 | under 2e-7 | 5e-7 where KL > 1e-8 | 7.5e-7 | 9.6e-8 |
+| gpt2, float32 | under 2e-6 | 1.4e-4 where KL > 1e-4 | 1.4e-5 | 4.5e-5 |
+| gpt2, float64 | under 2e-7 | 6e-7 where KL > 1e-8 | 1.1e-6 | 2.1e-8 |
 
 TransformerLens folds its weights in float32 whatever their precision: that is what remains in float64. In float32, its
 KL of unprocessed differences is noise below 1e-4.
