@@ -33,14 +33,14 @@ def numbers(text: str) -> list[float]:
         ) from None
 
 
-def validated(config: dict[str, Any]) -> Sweep:
-    """A sweep, with pydantic's complaint turned into a sentence."""
+def validated(config: dict[str, Any], **given: int | None) -> Sweep:
+    """A sweep of this configuration and the options that were given, pydantic's complaint turned into a sentence."""
     from pydantic import ValidationError
 
     from tiltmeter.plan import Sweep, look_up
 
     try:
-        sweep = Sweep.model_validate(config)
+        sweep = Sweep.model_validate(config | {key: value for key, value in given.items() if value is not None})
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])

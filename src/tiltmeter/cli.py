@@ -103,8 +103,7 @@ def reproduce(
     loaded = _load(model, revision, device, precision)
     layer = layer_of(layer, loaded.model.n_layers, model)
     sweep = wanted.sweep(loaded.model, layer)
-    given = {"sequences": n_sequences, "seed": seed}
-    sweep = validated(sweep.model_dump() | {key: value for key, value in given.items() if value is not None})
+    sweep = validated(sweep.model_dump(), sequences=n_sequences, seed=seed)
     token_set = _tokens(loaded, sweep, model, tokens, column, tokens_revision, length)
     sweep = _as_many_as_there_are(sweep, token_set, n_sequences)
     name = Path(model).name
@@ -164,8 +163,7 @@ def sweep(
         "bos": {"statistics": bos_statistics, "perturbation": bos_perturbation, "average": bos_average},
         "keep_positions": keep_positions,
     }
-    given = {"sequences": n_sequences, "seed": seed}
-    wanted = validated(config | {key: value for key, value in given.items() if value is not None})
+    wanted = validated(config, sequences=n_sequences, seed=seed)
     loaded = _load(model, revision, device, precision)
     token_set = _tokens(loaded, wanted, model, tokens, column, tokens_revision, length)
     wanted = _as_many_as_there_are(wanted, token_set, n_sequences)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from tiltmeter import curves, figures
 from tiltmeter.errors import TiltmeterError
-from tiltmeter.report import Picture, write_report
+from tiltmeter.report import Picture, headline, write_report
 from tiltmeter.runs import read_manifest
 from tiltmeter.studies import find_figure
 from tiltmeter.user_paths import user_path
@@ -71,8 +71,6 @@ def _last_step(table: pd.DataFrame, readout: str) -> str:
 
 def short_table(run: str | Path) -> str:
     """A few lengths of the first readout as text, for the terminal."""
-    from tiltmeter.report import headline
-
     data = curves.load(user_path(run) / "curves.nc")
     name = curves.readout_names(data)[0]
     cells = headline(curves.summary(data), name)
