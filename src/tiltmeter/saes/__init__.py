@@ -1,0 +1,1 @@
+"""Sparse autoencoders: one small interface, everyone's files behind it, and a trainer."""
