@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from contexts import context_at
 from tiltmeter.directions import DIRECTIONS, Along, Difference, Mixture, Plain, build_directions, push
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.noise import Address
@@ -35,6 +36,7 @@ def make_statistics():
 
 STATISTICS = make_statistics()
 X = centre(80 * draw(4, 6, WIDTH, seed=1))
+CONTEXT = context_at(ADDRESS, X)
 GIVEN = draw(WIDTH, seed=2)
 ALL = build_directions((*DIRECTIONS, "along:v"), STATISTICS, {"along:v": GIVEN})
 
@@ -43,35 +45,37 @@ ALL = build_directions((*DIRECTIONS, "along:v"), STATISTICS, {"along:v": GIVEN})
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_push_is_a_unit_vector_for_each_token(name, dtype):
     x = X.to(dtype)
-    unit, distance = push(ALL[name], x, ADDRESS, centre)
+    unit, distance = push(ALL[name], context_at(ADDRESS, x), centre)
     assert unit.dtype == distance.dtype == dtype
     assert unit.shape == x.shape
     torch.testing.assert_close(unit.norm(dim=-1), torch.ones_like(distance), rtol=3e-7, atol=0)
     assert unit.mean(-1).abs().max() < 1e-7
-    vector = centre(ALL[name].vector(x, ADDRESS))
+    vector = centre(ALL[name].vector(context_at(ADDRESS, x)))
     torch.testing.assert_close(distance[..., None] * unit, vector, rtol=1e-5, atol=1e-4)
-    assert (push(ALL[name], x, ADDRESS, as_it_is).unit.mean(-1).abs().max() > 1e-3) == ("iso" in name or name[0] == "a")
+    assert (push(ALL[name], context_at(ADDRESS, x), as_it_is).unit.mean(-1).abs().max() > 1e-3) == (
+        "iso" in name or name[0] == "a"
+    )
 
 
 @pytest.mark.parametrize("name", DIRECTIONS)
 def test_tokens_have_directions_of_their_own_whatever_the_batch(name):
-    unit = push(ALL[name], X, ADDRESS, centre).unit
+    unit = push(ALL[name], CONTEXT, centre).unit
     cosines = unit.flatten(0, 1) @ unit.flatten(0, 1).T
     assert (cosines - torch.eye(24)).max() < 0.999
     rows, columns = torch.tensor([3, 1]), torch.tensor([5, 0, 2])
     address = ADDRESS._replace(sequences=rows, positions=columns)
-    some = push(ALL[name], X[rows][:, columns], address, centre)
+    some = push(ALL[name], context_at(address, X[rows][:, columns]), centre)
     torch.testing.assert_close(some.unit, unit[rows][:, columns], rtol=1e-5, atol=1e-6)
 
 
 def test_every_name_is_what_it_says():
     def vectors(name):
-        return ALL[name].vector(X, ADDRESS)
+        return ALL[name].vector(CONTEXT)
 
-    torch.testing.assert_close(vectors("isotropic"), STATISTICS.isotropic.sample(ADDRESS, 1)[0])
+    torch.testing.assert_close(vectors("isotropic"), STATISTICS.isotropic.sample(CONTEXT, 1)[0])
     torch.testing.assert_close(vectors("isotropic-difference"), vectors("isotropic") - X)
     for kind, source in [("cov-random", STATISTICS.gaussian), ("real", STATISTICS.real)]:
-        first, second = source.sample(ADDRESS, 2)
+        first, second = source.sample(CONTEXT, 2)
         torch.testing.assert_close(vectors(f"{kind}-difference"), first - X)
         torch.testing.assert_close(vectors(f"{kind}-mixture"), first - second)
     assert torch.equal(vectors("along:v"), GIVEN.expand_as(X))
@@ -83,14 +87,14 @@ def gaussian(mean):
 
 @pytest.mark.parametrize("name", ["cov-random-mixture", "real-mixture"])
 def test_a_mixture_has_no_trace_of_x(name):
-    assert torch.equal(ALL[name].vector(X, ADDRESS), ALL[name].vector(3 * X + 5, ADDRESS))
+    assert torch.equal(ALL[name].vector(CONTEXT), ALL[name].vector(context_at(ADDRESS, 3 * X + 5)))
 
 
 def test_a_mixture_has_no_trace_of_the_mean():
-    one = Mixture(gaussian(STATISTICS.mean)).vector(X, ADDRESS)
-    other = Mixture(gaussian(torch.zeros(WIDTH).double())).vector(X, ADDRESS)
+    one = Mixture(gaussian(STATISTICS.mean)).vector(CONTEXT)
+    other = Mixture(gaussian(torch.zeros(WIDTH).double())).vector(CONTEXT)
     torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-4)
-    one, other = (Difference(gaussian(mean)).vector(X, ADDRESS) for mean in (STATISTICS.mean, 0 * STATISTICS.mean))
+    one, other = (Difference(gaussian(mean)).vector(CONTEXT) for mean in (STATISTICS.mean, 0 * STATISTICS.mean))
     torch.testing.assert_close(one - other, STATISTICS.mean.float().expand_as(X), rtol=1e-4, atol=1e-4)
 
 
@@ -101,7 +105,7 @@ def test_expected_vectors():
     expected = STATISTICS.mean.float() - X[0, 0]
 
     def deviation(direction, mean):
-        return float(((direction.vector(x, MANY).double().mean((0, 1)) - mean) / error).abs().max())
+        return float(((direction.vector(context_at(MANY, x)).double().mean((0, 1)) - mean) / error).abs().max())
 
     assert deviation(Mixture(STATISTICS.gaussian), 0) < 5 * 2**0.5
     assert deviation(Difference(STATISTICS.gaussian), expected) < 5
@@ -112,13 +116,13 @@ def test_expected_vectors():
 class Repeating:
     """A source that draws the same sample twice."""
 
-    def sample(self, address, count):
+    def sample(self, context, count):
         """The first sample, `count` times."""
-        return STATISTICS.gaussian.sample(address, 1).expand(count, -1, -1, -1)
+        return STATISTICS.gaussian.sample(context, 1).expand(count, -1, -1, -1)
 
 
 def test_a_mixture_of_one_sample_with_itself_has_no_direction():
-    unit, distance = push(Mixture(Repeating()), X, ADDRESS, centre)
+    unit, distance = push(Mixture(Repeating()), CONTEXT, centre)
     assert not unit.any()
     assert not distance.any()
 
@@ -130,25 +134,26 @@ def test_a_target_that_is_the_activation_itself_has_no_direction(rounding):
     x = X.clone()
     x[0] = X[1, 2]
     source = Real(pool[:2], torch.tensor([0, 1]))  # each of these two sequences can draw only the other's activation
-    unit, distance = push(Difference(source), x[:2], ADDRESS._replace(sequences=torch.arange(2)), centre)
+    address = ADDRESS._replace(sequences=torch.arange(2))
+    unit, distance = push(Difference(source), context_at(address, x[:2]), centre)
     assert not unit[0].any()
     assert not distance[0].any()
     torch.testing.assert_close(unit[1].norm(dim=-1), torch.ones(6))
     assert (distance[1] > 1).all()
-    far = push(Difference(source), x[:2] * 1.001, ADDRESS._replace(sequences=torch.arange(2)), centre)
+    far = push(Difference(source), context_at(address, x[:2] * 1.001), centre)
     torch.testing.assert_close(far.distance[0], 1e-3 * x[0].norm(dim=-1), rtol=1e-2, atol=0)
 
 
 def test_what_the_model_cannot_see_is_no_direction():
     direction = Along(torch.full((WIDTH,), 0.1))
-    assert not push(direction, X, ADDRESS, centre).unit.any()
-    assert push(direction, X, ADDRESS, as_it_is).unit.all()
+    assert not push(direction, CONTEXT, centre).unit.any()
+    assert push(direction, CONTEXT, as_it_is).unit.all()
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-9, 1e-3, 1e6, 1e30])
 def test_a_given_vector_of_any_length_is_the_same_direction(scale):
-    expected = push(Along(GIVEN), X, ADDRESS, centre)
-    unit, distance = push(Along(scale * GIVEN), X, ADDRESS, centre)
+    expected = push(Along(GIVEN), CONTEXT, centre)
+    unit, distance = push(Along(scale * GIVEN), CONTEXT, centre)
     torch.testing.assert_close(unit, expected.unit)
     torch.testing.assert_close(distance / scale, expected.distance)
     assert torch.equal(unit[0, 0], unit[3, 5])
@@ -157,7 +162,7 @@ def test_a_given_vector_of_any_length_is_the_same_direction(scale):
 def test_nothing_is_edited_in_place():
     x, given = X.clone(), GIVEN.clone()
     for direction in ALL.values():
-        push(direction, x, ADDRESS, centre)
+        push(direction, context_at(ADDRESS, x), centre)
     assert torch.equal(x, X)
     assert torch.equal(given, GIVEN)
 

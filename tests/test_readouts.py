@@ -8,6 +8,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import Gemma2Config, Gemma2ForCausalLM, GPT2Config, GPT2LMHeadModel
 
+from contexts import context_at
 from tiltmeter import load_model
 from tiltmeter.directions import Plain, push
 from tiltmeter.errors import TiltmeterError
@@ -177,7 +178,9 @@ def along_a_path(model, tokens, lengths, site="resid_pre:1"):
     clean = model.start(tokens, model.site(site))
     x = clean.activation
     address = Address(0, "isotropic", torch.arange(len(tokens)), torch.arange(tokens.shape[1]))
-    pushed = push(Plain(Isotropic(x.shape[-1])), x, address, lambda vector: model.centre(vector, clean.site))
+    pushed = push(
+        Plain(Isotropic(x.shape[-1])), context_at(address, x), lambda vector: model.centre(vector, clean.site)
+    )
     points = Straight(lengths=tuple(lengths), unit="norm").points(x, pushed, slice(None))
     return clean, model.resume(clean, points)
 

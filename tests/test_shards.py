@@ -41,9 +41,10 @@ class Written:
         for place in zeros:
             self.vectors[place] = 0
 
-    def vector(self, x, address):
-        """The vectors of the tokens at the address."""
-        return self.vectors[address.sequences][:, address.positions].to(x)
+    def vector(self, context):
+        """The vectors of the context's tokens."""
+        address = context.address
+        return self.vectors[address.sequences][:, address.positions].to(context.x)
 
 
 DIRECTIONS = {name: Written(seed, LOST[name]) for seed, name in enumerate(LOST)}

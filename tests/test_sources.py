@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
+from contexts import context_at
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.noise import Address
 from tiltmeter.sources import Gaussian, Isotropic, Real
@@ -34,7 +35,7 @@ def moment_errors(sample, mean, covariance):
 
 
 def test_isotropic_is_standard_normal():
-    sample = Isotropic(6).sample(MANY, 1)
+    sample = Isotropic(6).sample(context_at(MANY), 1)
     assert sample.shape == (1, 100, 1000, 6)
     assert max(moment_errors(sample, torch.zeros(6).double(), torch.eye(6).double())) < 5
 
@@ -42,13 +43,13 @@ def test_isotropic_is_standard_normal():
 def test_gaussian_has_the_mean_and_covariance_it_was_given():
     mean, covariance = torch.linspace(-3, 3, 8, dtype=torch.float64), some_covariance()
     gaussian = Gaussian.fit(mean, covariance)
-    assert max(moment_errors(gaussian.sample(MANY, 1), mean, covariance)) < 5
+    assert max(moment_errors(gaussian.sample(context_at(MANY), 1), mean, covariance)) < 5
     torch.testing.assert_close(gaussian.factor, gaussian.factor.T)
     # the same measurement sees missing correlations, and a mean that is 3 % of a deviation off
     independent = Gaussian.fit(mean, covariance.diag().diag())
-    assert moment_errors(independent.sample(MANY, 1), mean, covariance)[1] > 50
+    assert moment_errors(independent.sample(context_at(MANY), 1), mean, covariance)[1] > 50
     shifted = Gaussian.fit(mean + 0.03 * covariance.diag().sqrt(), covariance)
-    assert moment_errors(shifted.sample(MANY, 1), mean, covariance)[0] > 5
+    assert moment_errors(shifted.sample(context_at(MANY), 1), mean, covariance)[0] > 5
 
 
 def test_gaussian_of_a_centred_stream_stays_centred():
@@ -58,7 +59,7 @@ def test_gaussian_of_a_centred_stream_stays_centred():
     covariance = torch.cov(x.T)
     with pytest.raises(torch.linalg.LinAlgError):
         torch.linalg.cholesky(covariance)
-    sample = Gaussian.fit(x.mean(0), covariance).sample(MANY._replace(positions=torch.arange(20)), 1)
+    sample = Gaussian.fit(x.mean(0), covariance).sample(context_at(MANY._replace(positions=torch.arange(20))), 1)
     assert torch.isfinite(sample).all()
     assert sample.mean(-1).abs().max() < 1e-4
     assert sample.norm(dim=-1).mean() > 50
@@ -66,7 +67,7 @@ def test_gaussian_of_a_centred_stream_stays_centred():
 
 @pytest.mark.parametrize("source", [Isotropic(4), Gaussian.fit(torch.zeros(4).double(), some_covariance(4))])
 def test_samples_drawn_together_are_independent(source):
-    first, second = source.sample(MANY, 2).flatten(1, 2)
+    first, second = source.sample(context_at(MANY), 2).flatten(1, 2)
     across = np.corrcoef(first.T, second.T)[:4, 4:]
     assert np.abs(across).max() < 5 / 100_000**0.5
 
@@ -75,13 +76,13 @@ def test_samples_drawn_together_are_independent(source):
 def test_a_token_gets_the_same_sample_in_any_batch(source):
     address = MANY._replace(sequences=torch.arange(9), positions=torch.arange(6))
     rows, columns = torch.tensor([7, 2]), torch.tensor([5, 0, 3])
-    some = source.sample(address._replace(sequences=rows, positions=columns), 2)
-    assert torch.allclose(some, source.sample(address, 2)[:, rows][:, :, columns], rtol=1e-6)
+    some = source.sample(context_at(address._replace(sequences=rows, positions=columns)), 2)
+    assert torch.allclose(some, source.sample(context_at(address), 2)[:, rows][:, :, columns], rtol=1e-6)
 
 
 def test_real_never_gives_a_token_its_own_sequence():
     address = Address(3, "real-mixture", torch.arange(9), torch.arange(3000))
-    first, second = entries(POOL.sample(address, 2))
+    first, second = entries(POOL.sample(context_at(address), 2))
     for entry in (first, second):
         assert not (OWNERS[entry] == address.sequences[:, None]).any()
     assert not (first == second).any()
@@ -91,7 +92,7 @@ def test_real_never_gives_a_token_its_own_sequence():
 @pytest.mark.parametrize("own", [0, 2, 3, 4, 7])
 def test_every_eligible_real_activation_is_equally_likely(own):
     address = Address(5, "real-mixture", torch.tensor([own]), torch.arange(20_000))
-    first, second = entries(POOL.sample(address, 2))[:, 0]
+    first, second = entries(POOL.sample(context_at(address), 2))[:, 0]
     eligible = [entry for entry in range(12) if OWNERS[entry] != own]
     pairs = np.zeros((12, 12))
     np.add.at(pairs, (first.numpy(), second.numpy()), 1)
@@ -102,7 +103,7 @@ def test_every_eligible_real_activation_is_equally_likely(own):
 
 def test_the_draws_of_a_difference_and_of_a_mixture_agree_on_the_first():
     address = Address(5, "x", torch.arange(5), torch.arange(50))
-    assert torch.equal(POOL.sample(address, 1)[0], POOL.sample(address, 2)[0])
+    assert torch.equal(POOL.sample(context_at(address), 1)[0], POOL.sample(context_at(address), 2)[0])
 
 
 @pytest.mark.parametrize(
@@ -112,10 +113,13 @@ def test_a_pool_with_too_few_other_sequences_is_refused(owners, count, left):
     pool = Real(torch.randn(len(owners), 3), torch.tensor(owners))
     address = Address(0, "real-mixture", torch.tensor([9, 4]), torch.arange(2))
     with pytest.raises(TiltmeterError, match=f"{count} activations .* holds only {left}; make the pool larger"):
-        pool.sample(address, count)
+        pool.sample(context_at(address), count)
 
 
 def test_the_last_eligible_activation_is_found():
     pool = Real(torch.tensor([[10.0], [11.0], [12.0], [13.0]]), torch.tensor([4, 4, 5, 6]))
     address = Address(0, "real-mixture", torch.tensor([4]), torch.arange(64))
-    assert {tuple(pair) for pair in pool.sample(address, 2)[:, 0, :, 0].T.tolist()} == {(12.0, 13.0), (13.0, 12.0)}
+    assert {tuple(pair) for pair in pool.sample(context_at(address), 2)[:, 0, :, 0].T.tolist()} == {
+        (12.0, 13.0),
+        (13.0, 12.0),
+    }

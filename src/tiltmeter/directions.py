@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tiltmeter.context import Context
 from tiltmeter.errors import TiltmeterError
-from tiltmeter.noise import Address
 from tiltmeter.sources import Source
 from tiltmeter.statistics import SiteStatistics
 
@@ -31,11 +31,9 @@ class Push(NamedTuple):
 
 @runtime_checkable
 class Direction(Protocol):
-    """A vector for each token, as a function of its activation and its address."""
+    """A vector for each token, as a function of its activation, its sequence and its address."""
 
-    def vector(
-        self, x: Float[Tensor, "batch position d_site"], address: Address
-    ) -> Float[Tensor, "batch position d_site"]:
+    def vector(self, context: Context) -> Float[Tensor, "batch span d_site"]:
         """The vector, of any length."""
         ...
 
@@ -46,9 +44,9 @@ class Plain:
 
     source: Source
 
-    def vector(self, x: Tensor, address: Address) -> Tensor:
+    def vector(self, context: Context) -> Tensor:
         """Sample."""
-        return self.source.sample(address, 1)[0].to(x)
+        return self.source.sample(context, 1)[0].to(context.x)
 
 
 @dataclass(frozen=True)
@@ -57,9 +55,9 @@ class Difference:
 
     source: Source
 
-    def vector(self, x: Tensor, address: Address) -> Tensor:
+    def vector(self, context: Context) -> Tensor:
         """Sample minus x."""
-        return _minus(self.source.sample(address, 1)[0].to(x), x)
+        return _minus(self.source.sample(context, 1)[0].to(context.x), context.x)
 
 
 @dataclass(frozen=True)
@@ -68,10 +66,10 @@ class Mixture:
 
     source: Source
 
-    def vector(self, x: Tensor, address: Address) -> Tensor:
+    def vector(self, context: Context) -> Tensor:
         """First sample minus second."""
-        first, second = self.source.sample(address, 2)
-        return _minus(first, second).to(x)
+        first, second = self.source.sample(context, 2)
+        return _minus(first, second).to(context.x)
 
 
 @dataclass(frozen=True)
@@ -80,9 +78,9 @@ class Along:
 
     given: Float[Tensor, "d_site"]
 
-    def vector(self, x: Tensor, address: Address) -> Tensor:
+    def vector(self, context: Context) -> Tensor:
         """The vector, everywhere."""
-        return self.given.to(x).expand_as(x)
+        return self.given.to(context.x).expand_as(context.x)
 
 
 class Definition(NamedTuple):
@@ -135,21 +133,16 @@ def check_direction_name(name: str) -> None:
         )
 
 
-def push(
-    direction: Direction,
-    x: Float[Tensor, "batch position d_site"],
-    address: Address,
-    centre: Callable[[Tensor], Tensor],
-) -> Push:
+def push(direction: Direction, context: Context, centre: Callable[[Tensor], Tensor]) -> Push:
     """Normalise a direction's vectors, after `centre` has taken out what the model cannot see.
 
     In a centred stream a vector's mean over d_model is invisible, so it must not count toward its length.
     """
-    given = direction.vector(x, address)
+    given = direction.vector(context)
     vector = _without_rounding(centre(given), given)
     distance = _norm(vector)
     unit = torch.where(distance > 0, vector / distance, 0.0)
-    return Push(unit.to(x), distance[..., 0].to(x))
+    return Push(unit.to(context.x), distance[..., 0].to(context.x))
 
 
 def _minus(end: Tensor, start: Tensor) -> Tensor:

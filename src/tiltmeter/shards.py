@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float64
 from torch import Tensor
 
+from tiltmeter.context import Context
 from tiltmeter.directions import Direction, Push, push
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.model import CleanRun
@@ -33,6 +34,8 @@ class Batch:
     """Tokens that are moved."""
     averaged: Bool[Tensor, "batch read"]
     """Tokens that a sequence's mean is taken over."""
+    counted: Bool[Tensor, "batch position"]
+    """Tokens that statistics count."""
 
 
 def measure_shard(plan: Plan, directions: Mapping[str, Direction], path: Path, sequences: range) -> Arrays:
@@ -68,6 +71,7 @@ def _start(plan: Plan, sequences: range) -> Batch:
         plan.model.start(ids, plan.site, reads, span),
         span.cut(chosen & allowed(boundary, bos.perturbation)),
         allowed(boundary, bos.average)[:, list(plan.positions.read)],
+        allowed(boundary, bos.statistics),
     )
 
 
@@ -75,7 +79,7 @@ def _measure_direction(batch: Batch, name: str, direction: Direction, path: Path
     """One direction's curves on one batch, [step, sequence] or [step, sequence, position]."""
     plan, clean = batch.plan, batch.clean
     x = plan.positions.span.cut(clean.activation)
-    pushed, lost = _push(batch, name, direction, x)
+    pushed, lost = _push(batch, name, direction)
     blocks: list[dict[str, Tensor]] = []
     for steps in _step_slices(plan, path, len(batch.sequences)):
         points = path.points(x, pushed, steps)
@@ -96,15 +100,17 @@ def _measure_direction(batch: Batch, name: str, direction: Direction, path: Path
     return means | {"tokens": tokens}
 
 
-def _push(batch: Batch, name: str, direction: Direction, x: Tensor) -> tuple[Push, Bool[Tensor, "batch span"]]:
+def _push(batch: Batch, name: str, direction: Direction) -> tuple[Push, Bool[Tensor, "batch span"]]:
     """The batch's pushes, and the tokens that should move but have no direction to move in.
 
     Such a token (the drawn activation is its own, as after the same first words) is left out of the averages.
     """
     plan, span = batch.plan, batch.plan.positions.span
     address = Address(plan.sweep.seed, name, torch.tensor(batch.sequences), torch.arange(span.first, span.stop))
-    pushed = push(direction, x, address, lambda vector: plan.model.centre(vector, plan.site))
-    moved = batch.perturbed.to(x.device)
+    whole = batch.clean.activation
+    context = Context(span.cut(whole), address, whole, batch.counted.to(whole.device))
+    pushed = push(direction, context, lambda vector: plan.model.centre(vector, plan.site))
+    moved = batch.perturbed.to(whole.device)
     lost = batch.perturbed & (pushed.distance == 0).cpu()
     return Push(pushed.unit * moved[..., None], pushed.distance * moved), lost
 

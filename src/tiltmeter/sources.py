@@ -1,6 +1,6 @@
 """Where activation vectors come from: real activations, a Gaussian like them, or an isotropic Gaussian.
 
-A source gives `count` different vectors for each token at an address.
+A source gives `count` different vectors for each token of a context.
 """
 
 from __future__ import annotations
@@ -12,16 +12,17 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
+from tiltmeter.context import Context
 from tiltmeter.errors import TiltmeterError
-from tiltmeter.noise import Address, normal, uniform
+from tiltmeter.noise import normal, uniform
 
 
 @runtime_checkable
 class Source(Protocol):
     """Something that activation vectors can be drawn from."""
 
-    def sample(self, address: Address, count: int) -> Float[Tensor, "count batch position d_site"]:
-        """`count` different vectors for each token at `address`."""
+    def sample(self, context: Context, count: int) -> Float[Tensor, "count batch position d_site"]:
+        """`count` different vectors for each token."""
         ...
 
 
@@ -31,9 +32,9 @@ class Isotropic:
 
     width: int
 
-    def sample(self, address: Address, count: int) -> Float[Tensor, "count batch position d_site"]:
+    def sample(self, context: Context, count: int) -> Float[Tensor, "count batch position d_site"]:
         """Standard normal vectors."""
-        return torch.stack([normal(address, f"sample{i}", self.width) for i in range(count)]).float()
+        return torch.stack([normal(context.address, f"sample{i}", self.width) for i in range(count)]).float()
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,9 @@ class Gaussian:
         values, vectors = torch.linalg.eigh(covariance)
         return cls(mean, vectors * values.clamp(min=0).sqrt() @ vectors.T)
 
-    def sample(self, address: Address, count: int) -> Float[Tensor, "count batch position d_site"]:
+    def sample(self, context: Context, count: int) -> Float[Tensor, "count batch position d_site"]:
         """Vectors with the mean and covariance of real activations."""
-        noise = torch.stack([normal(address, f"sample{i}", len(self.mean)) for i in range(count)])
+        noise = torch.stack([normal(context.address, f"sample{i}", len(self.mean)) for i in range(count)])
         return (self.mean + noise @ self.factor.T).float()
 
 
@@ -70,7 +71,7 @@ class Real:
     sequences: Int64[Tensor, "entry"]
     """The sequence each activation comes from, ascending."""
 
-    def sample(self, address: Address, count: int) -> Float[Tensor, "count batch position d_site"]:
+    def sample(self, context: Context, count: int) -> Float[Tensor, "count batch position d_site"]:
         """Activations of sequences other than the token's own; two drawn together are different entries.
 
         An entry is picked by its rank among the eligible ones, so every eligible entry is equally likely.
@@ -78,6 +79,7 @@ class Real:
         Raises:
             TiltmeterError: the pool holds fewer than `count` activations of other sequences.
         """
+        address = context.address
         own = address.sequences.long().cpu()
         first = torch.searchsorted(self.sequences, own)
         length = torch.searchsorted(self.sequences, own, right=True) - first
