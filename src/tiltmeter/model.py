@@ -134,8 +134,22 @@ class SplitModel:
         )
 
     @torch.no_grad()
+    def activation(self, tokens: Int[Tensor, "batch position"], site: Site) -> Float[Tensor, "batch position d_site"]:
+        """The activation at `site`, without running the layers after it.
+
+        Raises:
+            TiltmeterError: the sequences exceed the context.
+        """
+        self._check(tokens, site, ())
+        needed = site.boundary if site.kind in STREAM else site.layer + 1
+        with ExitStack() as stack:
+            stack.enter_context(skipped(self.anatomy.blocks, range(needed, self.n_layers)))
+            found = stack.enter_context(captured(*self.tap(site)))
+            self._trunk(input_ids=tokens.to(self.device), use_cache=False)
+        return self.centre(found[0], site)
+
     def resume(self, clean: CleanRun, x: Float[Tensor, "*point batch span d_site"]) -> LateRun:
-        """Run the layers after the site with activation `x` there.
+        """Run the layers after the site with activation `x` there. Gradients reach `x` where it asks for them.
 
         Args:
             clean: the clean run of the same tokens.
@@ -157,7 +171,8 @@ class SplitModel:
         x = x.reshape(-1, *x.shape[-2:]).contiguous()  # GPT-2's projections take views of what they are given
         copies = x.shape[0] // clean.tokens.shape[0]
         with ExitStack() as stack:
-            stack.enter_context(skipped(self.anatomy.blocks, clean.site.boundary))
+            stack.enter_context(torch.set_grad_enabled(torch.is_grad_enabled() and x.requires_grad))
+            stack.enter_context(skipped(self.anatomy.blocks, range(clean.site.boundary)))
             if clean.site.kind in STREAM:
                 entry = x
             else:
@@ -170,13 +185,13 @@ class SplitModel:
         sites = {s: self.centre(values[0], s).reshape(*shape, -1) for s, values in found.items()}
         return LateRun(final.reshape(*shape, -1), sites)
 
-    @torch.no_grad()
     def logits(self, final: Float[Tensor, "token d_model"]) -> Float[Tensor, "token vocabulary"]:
         """Logits of final hidden states through the model's own head (soft-cap and scaling included)."""
         trunk = self.anatomy.trunk
         trunk.forward = lambda *_, **__: _TrunkOutput(last_hidden_state=final[None])
         try:
-            return self.hf(inputs_embeds=final[None], use_cache=False).logits[0]
+            with torch.set_grad_enabled(torch.is_grad_enabled() and final.requires_grad):
+                return self.hf(inputs_embeds=final[None], use_cache=False).logits[0]
         finally:
             del trunk.forward
 
@@ -224,15 +239,15 @@ class SplitModel:
 
 
 @contextmanager
-def skipped(blocks: nn.ModuleList, count: int) -> Iterator[None]:
-    """Let the first `count` blocks pass their input on. The list keeps its length: models look up masks by index."""
-    originals = list(blocks[:count])
+def skipped(blocks: nn.ModuleList, which: range) -> Iterator[None]:
+    """Let some blocks pass their input on. The list keeps its length: models look up masks by index."""
+    originals = {index: blocks[index] for index in which}
     try:
-        for index in range(count):
+        for index in which:
             blocks[index] = _PassOn()
         yield
     finally:
-        for index, block in enumerate(originals):
+        for index, block in originals.items():
             blocks[index] = block
 
 

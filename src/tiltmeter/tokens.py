@@ -37,8 +37,8 @@ from tiltmeter.token_sequences import (
     whole_pieces,
 )
 
-NANO = "nano"
-"""Name of the held-out side of the standard library."""
+NANO = {"nano": "held-out", "nano-train": "train"}
+"""Names of the sides of the standard library: the modules that nano was not trained on, and those it was."""
 
 TEXT_LENGTH = 128
 """Tokens per sequence of text where no length is asked for and the context allows it."""
@@ -77,7 +77,8 @@ def load_tokens(
 ) -> TokenSet:
     """Load the token sequences, at most the first `at_most` of them (None: all), that `name` stands for.
 
-    `name` is `nano` (the held-out side of the running interpreter's standard library), a local file (`.npy`,
+    `name` is `nano` (the held-out side of the running interpreter's standard library; `nano-train` is the side that
+    nano was trained on, for training SAEs), a local file (`.npy`,
     `.safetensors`, `.parquet`, `.jsonl`, `.txt` and other text), a folder saved by `datasets`, or `owner/dataset` or
     `owner/dataset:split` on the Hugging Face hub, which is streamed: without `at_most`, to its end.
 
@@ -93,8 +94,8 @@ def load_tokens(
     vocabulary (a size) or context (in tokens).
     """
     _check_numbers(at_most, length, context)
-    if name == NANO:
-        pieces, facts = _nano(tokenizer, length or min(context, TEXT_LENGTH), column, revision)
+    if name in NANO:
+        pieces, facts = _nano(name, tokenizer, length or min(context, TEXT_LENGTH), column, revision)
     else:
         source = _resolve(name, column, revision)
         pieces, facts = _sequences(source, tokenizer, length, context, at_most)
@@ -130,7 +131,7 @@ def _resolve(name: str, column: str | None, revision: str | None) -> Source:
     if exists or is_token_file(path):
         return file_source(name, path, column)
     raise TiltmeterError(
-        f"There are no tokens {name!r}: give {NANO!r}, the path of a file, or a data set as 'owner/dataset:split'."
+        f"There are no tokens {name!r}: give 'nano', the path of a file, or a data set as 'owner/dataset:split'."
     )
 
 
@@ -152,21 +153,21 @@ def _sequences(
 
 
 def _nano(
-    tokenizer: PreTrainedTokenizerBase | None, length: int, column: str | None, revision: str | None
+    name: str, tokenizer: PreTrainedTokenizerBase | None, length: int, column: str | None, revision: str | None
 ) -> Sequences:
-    """Make all sequences of the held-out modules, ordered by a hash of (module, index of the sequence in it).
+    """Make all sequences of one side's modules, ordered by a hash of (module, index of the sequence in it).
 
     So the first few are of many modules, and a module that an interpreter lacks takes only its own sequences away.
     """
-    _refuse_revision(NANO, revision)
+    _refuse_revision(name, revision)
     if column is not None:
-        raise TiltmeterError(f"{NANO!r} has no columns, but the column {column!r} was asked for: leave it out.")
+        raise TiltmeterError(f"{name!r} has no columns, but the column {column!r} was asked for: leave it out.")
     if tokenizer is None:
-        raise TiltmeterError(f"{NANO!r} is text and there is no tokenizer to read it with: give a model that has one.")
-    modules = list(corpus.texts("held-out"))
+        raise TiltmeterError(f"{name!r} is text and there is no tokenizer to read it with: give a model that has one.")
+    modules = list(corpus.texts(NANO[name]))
     if not modules:
         raise TiltmeterError(
-            f"{NANO!r} is the source of Python's standard library, and this interpreter has none in "
+            f"{name!r} is the source of Python's standard library, and this interpreter has none in "
             f"{str(corpus.library_root())!r}: use another interpreter or other tokens."
         )
     keyed: list[tuple[bytes, np.ndarray]] = []

@@ -1,0 +1,40 @@
+"""Writing an SAE in SAELens's format: a folder with `cfg.json` and `sae_weights.safetensors`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import safetensors.torch
+import torch
+
+from tiltmeter.saes.sae import LinearSAE, TopK
+
+CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
+
+
+def saelens_files(sae: LinearSAE, metadata: Mapping[str, Any], dtype: torch.dtype = torch.float32) -> dict[str, bytes]:
+    """The files of SAELens's format (version 6), by name. `metadata` is written beside what the SAE says of itself."""
+    about = sae.about
+    config: dict[str, Any] = {
+        "architecture": about.architecture,
+        "d_in": sae.W_dec.shape[1],
+        "d_sae": sae.W_dec.shape[0],
+        "dtype": "float32",
+        "device": "cpu",
+        "apply_b_dec_to_input": bool(sae.input_bias.any()),
+        "normalize_activations": "none",
+        "reshape_activations": "hook_z" if str(about.hook_name).endswith("hook_z") else "none",
+        "metadata": {
+            "model_name": about.model,
+            "hook_name": about.hook_name,
+            "prepend_bos": about.prepend_bos,
+            "model_from_pretrained_kwargs": {"center_writing_weights": about.processing == "centred"},
+            **metadata,
+        },
+    }
+    if isinstance(sae.activation, TopK):
+        config |= {"k": sae.activation.k, "rescale_acts_by_decoder_norm": False}
+    weights = {name: getattr(sae, name).to(dtype).contiguous() for name in ("W_enc", "b_enc", "W_dec", "b_dec")}
+    return {CONFIG: (json.dumps(config, indent=2) + "\n").encode(), WEIGHTS: safetensors.torch.save(weights)}

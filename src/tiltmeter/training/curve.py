@@ -1,0 +1,28 @@
+"""The picture of a training: L0, explained variance, loss increase and alive latents against tokens."""
+
+from __future__ import annotations
+
+from typing import IO
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+
+def draw(log: pd.DataFrame, file: IO[bytes]) -> None:
+    """Draw a training's log (`log.csv`) as PNG into `file`."""
+    table = log.assign(increase=log["loss"] - log["clean_loss"])
+    panels = {
+        "l0": "L0: active latents per token",
+        "explained_variance": "explained variance",
+        "increase": "loss increase, nats",
+        "alive": "latents that fired",
+    }
+    figure = Figure(figsize=(9, 5), layout="constrained")
+    for axes, (column, title) in zip(figure.subplots(2, 2, sharex=True).flat, panels.items(), strict=True):
+        axes.plot(table["tokens"] / 1e6, table[column], marker=".")
+        axes.set_title(title, loc="left", fontsize="medium")
+        axes.grid(alpha=0.3)
+        if (table[column] > 0).all():
+            axes.set_yscale("log")
+    figure.supxlabel("million training tokens")
+    figure.savefig(file, format="png", dpi=110)

@@ -1,0 +1,215 @@
+"""Training an SAE into a run directory: what is looked up, what is logged, what is left on the disk.
+
+manifest.json             what is trained, on what
+sae/                      the SAE in SAELens's format, written when the training is done
+log.csv, training.png     what was measured on the way, and a picture of it
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from tqdm.auto import tqdm
+
+from tiltmeter import runs
+from tiltmeter.errors import TiltmeterError
+from tiltmeter.loading import LoadedModel
+from tiltmeter.saes.files import saelens_files
+from tiltmeter.saes.quality import Quality, assess
+from tiltmeter.saes.sae import About, LinearSAE, weights_sha256
+from tiltmeter.sites import Site
+from tiltmeter.tokens import TokenSet
+from tiltmeter.training import trainer
+from tiltmeter.training.config import Training
+from tiltmeter.training.curve import draw
+
+CHECKPOINT = "checkpoint"
+
+
+def train_sae(config: Training, loaded: LoadedModel, tokens: TokenSet, out: str | Path) -> LinearSAE:
+    """Train an SAE into the directory `out`, going on where an earlier process of the same training stopped.
+
+    Args:
+        config: what is trained.
+        loaded: the model; its weights stay as they are.
+        tokens: token sequences. The first `config.evaluation` are measured on and never trained on.
+        out: the run directory, made if it is not there.
+
+    Returns:
+        The SAE, as `tiltmeter.load_sae(out/sae)` gives it.
+
+    Raises:
+        TiltmeterError: wrong input; `out` is in use or belongs to another training; the loss is not finite.
+    """
+    task = make_task(config, loaded, tokens)
+    width = loaded.model.activation(task.ids[:1], task.site).shape[-1]
+    with runs.open_run(out, _identity(task, loaded, tokens), _record(task, loaded, tokens)) as run:
+        state = trainer.begin(task, width)
+        log = _go_on(run, state)
+        sae = _train(task, tokens, run, state, log)
+        metadata = _metadata(task, tokens, log[-1])
+        for name, data in saelens_files(sae, metadata).items():
+            run.write_bytes(f"sae/{name}", data)
+    return sae
+
+
+def make_task(config: Training, loaded: LoadedModel, tokens: TokenSet) -> trainer.Task:
+    """Look up every name of a training.
+
+    Raises:
+        TiltmeterError: a site that does not exist or that a later one cannot follow; too few sequences.
+    """
+    model = loaded.model
+    site = model.site(config.site)
+    needed = config.evaluation + config.batch
+    if len(tokens.ids) < needed:
+        raise TiltmeterError(
+            f"{tokens.name} gave {len(tokens.ids)} sequences, but training needs {needed}: {config.evaluation} to "
+            f"measure on and {config.batch} a step; give more, or smaller --evaluation and --batch."
+        )
+    return trainer.Task(config, model, site, _downstream(config, loaded, site), tokens.ids[config.evaluation :], tokens.boundary)
+
+
+def _downstream(config: Training, loaded: LoadedModel, site: Site) -> tuple[Site, ...]:
+    if config.kind != "e2e+ds":
+        return ()
+    model = loaded.model
+    later = [Site(layer, "resid_pre") for layer in range(site.boundary + 1, model.n_layers)]
+    found = [model.site(name) for name in config.downstream] or later
+    if not found:
+        raise TiltmeterError(
+            f"e2e+ds needs a later site to match, and {site.name} is in the last layer of {model.name}; choose an "
+            "earlier layer or the kind e2e."
+        )
+    for read in found:
+        if not read.is_visible_from(site) or read == site:
+            raise TiltmeterError(f"{read.name} does not lie after {site.name}; choose later downstream sites.")
+    return tuple(found)
+
+
+def _go_on(run: runs.Run, state: trainer.State) -> list[dict[str, float]]:
+    """Restore a checkpoint, where there is one; the log so far."""
+    arrays = run.load(CHECKPOINT)
+    if arrays is None:
+        return []
+    log = pd.DataFrame({name.removeprefix("log."): v for name, v in arrays.items() if name.startswith("log.")})
+    trainer.restore(state, {name: value for name, value in arrays.items() if not name.startswith("log.")})
+    return [{str(key): float(value) for key, value in row.items()} for row in log.to_dict("records")]
+
+
+def _train(
+    task: trainer.Task, tokens: TokenSet, run: runs.Run, state: trainer.State, log: list[dict[str, float]]
+) -> LinearSAE:
+    config = task.config
+    began = time.monotonic() - (log[-1]["seconds"] if log else 0.0)
+    every = 0.2 if sys.stderr.isatty() else 10.0
+    with tqdm(total=task.steps, initial=state.step, desc=config.kind, leave=False, mininterval=every) as bar:
+        while state.step < task.steps:
+            trainer.advance(task, state)
+            bar.update()
+            if state.step % config.every and state.step < task.steps:
+                continue
+            _check_finite(state)
+            quality = _measure(task, tokens, state)
+            log.append(_entry(task, state, quality, time.monotonic() - began))
+            bar.set_postfix_str(_said(quality))
+            _keep(run, state, log)
+    return _freeze(task, state)
+
+
+def _keep(run: runs.Run, state: trainer.State, log: list[dict[str, float]]) -> None:
+    table = pd.DataFrame(log)
+    columns = {f"log.{name}": table[name].to_numpy() for name in table}
+    run.save(CHECKPOINT, trainer.to_arrays(state) | columns)
+    run.write_text("log.csv", table.to_csv(index=False))
+    picture = io.BytesIO()
+    draw(table, picture)
+    run.write_bytes("training.png", picture.getvalue())
+
+
+def _measure(task: trainer.Task, tokens: TokenSet, state: trainer.State) -> Quality:
+    sae = _freeze(task, state)
+
+    def reconstruct(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        latents = sae.encode(x)
+        return latents, sae.decode(latents)
+
+    ids = tokens.ids[: task.config.evaluation]
+    return assess(task.model, reconstruct, ids, tokens.boundary, task.site, task.config.bos)
+
+
+def _freeze(task: trainer.Task, state: trainer.State) -> LinearSAE:
+    config = task.config
+    centred = task.model.centred and task.site.kind != "z"
+    about = About(
+        name=f"{config.kind}-{config.sparsity:g}",
+        architecture="topk" if config.kind == "topk" else "standard",
+        sha256=weights_sha256((name, value) for name, value in state.dictionary.named_parameters()),
+        hook_name=task.site.name,
+        model=task.model.name,
+        processing="centred" if centred else "raw",
+    )
+    return state.dictionary.frozen(about)
+
+
+def _check_finite(state: trainer.State) -> None:
+    if not all(value == value and abs(value) != float("inf") for value in state.recent.values()):
+        raise TiltmeterError(
+            f"The loss is not finite at step {state.step}; take a smaller --learning-rate, or --arithmetic float32."
+        )
+
+
+def _entry(task: trainer.Task, state: trainer.State, quality: Quality, seconds: float) -> dict[str, float]:
+    done = state.step * task.config.batch * task.ids.shape[1]
+    terms = {f"term_{name}": value for name, value in state.recent.items()}
+    measured = {name: float(value) for name, value in asdict(quality).items() if name != "tokens"}
+    return {"step": state.step, "tokens": done, "seconds": seconds, **measured, **terms}
+
+
+def _said(quality: Quality) -> str:
+    return (
+        f"L0 {quality.l0:.1f}, explained {quality.explained_variance:.3f}, "
+        f"CE +{quality.loss_increase:.3f}, alive {quality.alive}"
+    )
+
+
+def _identity(task: trainer.Task, loaded: LoadedModel, tokens: TokenSet) -> dict[str, Any]:
+    return {
+        "training": task.config.model_dump(mode="json") | {"site": task.site.name},
+        "model": {key: value for key, value in loaded.facts.items() if key not in ("name", "revision")},
+        "tokens": {"sha256": tokens.sha256(), "boundary": tokens.boundary},
+    }
+
+
+def _record(task: trainer.Task, loaded: LoadedModel, tokens: TokenSet) -> dict[str, Any]:
+    return {
+        "purpose": "train-sae",
+        "model": {key: loaded.facts[key] for key in ("name", "revision") if key in loaded.facts},
+        "tokens": {"name": tokens.name, "shape": list(tokens.ids.shape), **tokens.facts},
+        "downstream": [site.name for site in task.downstream],
+        "code": runs.code_sha256(),
+        "versions": runs.versions(),
+        "machine": {**runs.machine(), "threads": str(torch.get_num_threads())},
+    }
+
+
+def _metadata(task: trainer.Task, tokens: TokenSet, last: dict[str, float]) -> dict[str, Any]:
+    """What `cfg.json` says besides what SAELens needs; `l0` and the like are of the last measurement."""
+    return {
+        "context_size": tokens.ids.shape[1],
+        "training_tokens": task.steps * task.config.batch * tokens.ids.shape[1],
+        "dataset_path": tokens.name,
+        "kind": task.config.kind,
+        "sparsity": task.config.sparsity,
+        "l0": last["l0"],
+        "explained_variance": last["explained_variance"],
+        "ce_increase": last["loss"] - last["clean_loss"],
+        "alive": int(last["alive"]),
+    }

@@ -1,0 +1,179 @@
+"""The training loop: batches of sequences, a loss, Adam, and a checkpoint that an interrupted training goes on from."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from tiltmeter.model import SplitModel
+from tiltmeter.noise import Address, uniform
+from tiltmeter.positions import allowed, boundary_mask
+from tiltmeter.saes.sae import TopK
+from tiltmeter.sites import Site
+from tiltmeter.training import objectives
+from tiltmeter.training.config import Training
+from tiltmeter.training.dictionary import Dictionary
+
+
+@dataclass(frozen=True)
+class Task:
+    """A training whose names have been looked up in a model."""
+
+    config: Training
+    model: SplitModel
+    site: Site
+    downstream: tuple[Site, ...]
+    """The sites H of `e2e+ds`."""
+    ids: Int[Tensor, "sequence position"]
+    boundary: int | None
+    """Id of the token that begins a document."""
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole training."""
+        return max(1, self.config.tokens // (self.config.batch * self.ids.shape[1]))
+
+
+@dataclass
+class State:
+    """Everything that changes while an SAE is trained."""
+
+    dictionary: Dictionary
+    optimizer: torch.optim.Adam
+    idle: Float[Tensor, "latent"]
+    """Tokens since each latent fired."""
+    step: int = 0
+    recent: dict[str, float] = field(default_factory=dict)
+    """The terms of the last step's loss."""
+
+
+def begin(task: Task, width: int) -> State:
+    """A training that has not begun."""
+    config = task.config
+    activation = TopK(int(config.sparsity)) if config.kind == "topk" else torch.relu
+    dictionary = Dictionary(width, config.latents, activation, config.seed).to(task.model.device)
+    optimizer = torch.optim.Adam(dictionary.parameters(), lr=config.learning_rate)
+    return State(dictionary, optimizer, torch.zeros(config.latents, device=task.model.device))
+
+
+def learning_rate(config: Training, progress: float) -> float:
+    """At this part of the training: a linear rise over `warm_up`, then a cosine down to a tenth."""
+    if progress < config.warm_up:
+        return config.learning_rate * progress / config.warm_up
+    falling = (progress - config.warm_up) / (1 - config.warm_up)
+    return config.learning_rate * (0.1 + 0.45 * (1 + math.cos(math.pi * falling)))
+
+
+def rows_of(task: Task, step: int) -> Int[Tensor, "batch"]:
+    """The sequences of a step: all of them in a random order, then again in another."""
+    count, size = len(task.ids), task.config.batch
+    wanted = torch.arange(step * size, (step + 1) * size)
+    order = {epoch: _order(task, epoch) for epoch in set((wanted // count).tolist())}
+    return torch.stack([order[int(i) // count][int(i) % count] for i in wanted])
+
+
+def _order(task: Task, epoch: int) -> Int[Tensor, "sequence"]:
+    address = Address(task.config.seed, "training order", torch.arange(len(task.ids)), torch.zeros(1).long(), epoch)
+    return uniform(address, "order", 1)[:, 0, 0].argsort()
+
+
+def advance(task: Task, state: State) -> None:
+    """One step."""
+    config = task.config
+    rate = learning_rate(config, (state.step + 0.5) / task.steps)
+    for group in state.optimizer.param_groups:
+        group["lr"] = rate
+    active = torch.zeros_like(state.idle, dtype=torch.bool)
+    sums: dict[str, float] = {}
+    for rows in rows_of(task, state.step).split(config.at_once):
+        with _arithmetic(config, task.model.device):
+            terms, fired = loss_terms(task, state, task.ids[rows])
+        total = weighted(config, terms)
+        part = len(rows) / config.batch
+        (total * part).backward()
+        active |= fired
+        for name, value in {**terms, "total": total}.items():
+            sums[name] = sums.get(name, 0.0) + float(value) * part
+    torch.nn.utils.clip_grad_norm_(state.dictionary.parameters(), config.clip)
+    state.optimizer.step()
+    state.optimizer.zero_grad(set_to_none=True)
+    tokens = config.batch * task.ids.shape[1]
+    state.idle = torch.where(active, 0.0, state.idle + tokens)
+    state.step += 1
+    state.recent = sums
+
+
+def weighted(config: Training, terms: dict[str, Float[Tensor, ""]]) -> Float[Tensor, ""]:
+    """The loss, from its terms."""
+    coefficients = config.terms._asdict() | {"sparsity": config.sparsity, "revive": 1 / 32}
+    return torch.stack([coefficients[name] * term for name, term in terms.items()]).sum()
+
+
+def loss_terms(
+    task: Task, state: State, tokens: Int[Tensor, "batch position"]
+) -> tuple[dict[str, Float[Tensor, ""]], Bool[Tensor, "latent"]]:
+    """The terms of this kind's loss on some sequences, and the latents that fired."""
+    config, dictionary = task.config, state.dictionary
+    if config.terms.kl:
+        clean = task.model.start(tokens, task.site, task.downstream)
+        x = clean.activation
+    else:
+        x = task.model.activation(tokens, task.site)
+    whole, taken = x, allowed(boundary_mask(tokens, task.boundary), config.bos).to(x.device)
+    x = whole[taken]
+    pre = dictionary.pre(x)
+    latents, rows = dictionary.activation(pre), dictionary.rows
+    given = latents @ rows + dictionary.b_dec
+    terms: dict[str, Tensor] = {}
+    if config.terms.reconstruction:
+        terms["reconstruction"] = objectives.mse(given, x)
+    if config.terms.kl:
+        late = task.model.resume(clean, whole.masked_scatter(taken[..., None], given.to(x)))
+        terms["kl"] = objectives.kl(task.model, clean.late.final.flatten(0, 1), late.final.flatten(0, 1))
+    if config.terms.downstream:
+        apart = [objectives.mse(late.sites[h], clean.late.sites[h]) for h in task.downstream]
+        terms["downstream"] = torch.stack(apart).mean()
+    if config.kind == "topk":
+        terms["revive"] = objectives.revive(pre, rows, x - given, state.idle > config.dead_after)
+    else:
+        terms["sparsity"] = objectives.sparsity(latents, x.shape[-1])
+    return terms, (latents.detach() > 0).any(0)
+
+
+def _arithmetic(config: Training, device: torch.device) -> contextlib.AbstractContextManager:
+    if config.arithmetic == "float32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, torch.bfloat16)
+
+
+def to_arrays(state: State) -> dict[str, np.ndarray]:
+    """The state, for a checkpoint."""
+    arrays = {f"weight.{name}": value.detach() for name, value in state.dictionary.named_parameters()}
+    moments = state.optimizer.state_dict()["state"]
+    arrays |= {f"adam.{index}.{name}": value for index, one in moments.items() for name, value in one.items()}
+    arrays |= {"idle": state.idle, "step": torch.tensor(state.step)}
+    return {name: value.cpu().numpy() for name, value in arrays.items()}
+
+
+def restore(state: State, arrays: dict[str, np.ndarray]) -> None:
+    """Put a checkpoint's state into a training that has just begun."""
+    tensors = {name: torch.from_numpy(np.array(value)).to(state.idle.device) for name, value in arrays.items()}
+    state.dictionary.load_state_dict(dict(_below("weight", tensors)))
+    adam = state.optimizer.state_dict()
+    indices = {int(name.split(".")[0]) for name, _ in _below("adam", tensors)}
+    adam["state"] = {index: dict(_below(f"adam.{index}", tensors)) for index in indices}
+    state.optimizer.load_state_dict(adam)
+    state.idle, state.step = tensors["idle"], int(tensors["step"])
+
+
+def _below(prefix: str, tensors: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    for name, value in tensors.items():
+        if name.startswith(f"{prefix}."):
+            yield name.removeprefix(f"{prefix}."), value
