@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tiltmeter.errors import TiltmeterError
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from tiltmeter.plan import Sweep
     from tiltmeter.tokens import TokenSet
+
+Config = TypeVar("Config", bound="BaseModel")
 
 MOST_NUMBERS = 100_000
 """No START:STOP:STEP means more."""
@@ -33,18 +37,24 @@ def numbers(text: str) -> list[float]:
         ) from None
 
 
-def validated(config: dict[str, Any], **given: int | None) -> Sweep:
-    """A sweep of this configuration and the options that were given, pydantic's complaint turned into a sentence."""
+def checked(config_class: type[Config], config: dict[str, Any], **given: Any) -> Config:
+    """A configuration, and the options that were given, pydantic's complaint turned into a sentence."""
     from pydantic import ValidationError
 
-    from tiltmeter.plan import Sweep, look_up
-
     try:
-        sweep = Sweep.model_validate(config | {key: value for key, value in given.items() if value is not None})
+        return config_class.model_validate(config | {key: value for key, value in given.items() if value is not None})
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        raise TiltmeterError(f"{place} was {first['input']!r}: {first['msg'].removeprefix('Value error, ')}.") from None
+        message = first["msg"].removeprefix("Value error, ")
+        raise TiltmeterError(f"{place} was {first['input']!r}: {message}." if place else f"{message}.") from None
+
+
+def validated(config: dict[str, Any], **given: int | None) -> Sweep:
+    """A sweep of this configuration and the options that were given."""
+    from tiltmeter.plan import Sweep, look_up
+
+    sweep = checked(Sweep, config, **given)
     look_up(sweep.directions)  # before a model is loaded for nothing
     return sweep
 

@@ -9,14 +9,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from tiltmeter import __version__
-from tiltmeter.arguments import layer_of, numbers, run_folder, validated
+from tiltmeter import __version__, commands
+from tiltmeter.arguments import checked, layer_of, numbers, run_folder, validated
 from tiltmeter.errors import TiltmeterError
+from tiltmeter.options import (
+    Column,
+    Device,
+    Length,
+    Model,
+    NSequences,
+    Out,
+    Precision,
+    Revision,
+    Seed,
+    Tokens,
+    TokensRevision,
+)
 
 if TYPE_CHECKING:
-    from tiltmeter.loading import LoadedModel
     from tiltmeter.plan import Sweep
-    from tiltmeter.tokens import TokenSet
 
 
 class _Commands(TyperGroup):
@@ -56,26 +67,6 @@ def about(
     """Options of tiltmeter itself."""
 
 
-Model = Annotated[str, typer.Option(help="nano, a Hugging Face id, or the directory of a Hugging Face model.")]
-Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hugging Face model.")]
-Tokens = Annotated[
-    str | None,
-    typer.Option(
-        help="nano (held-out modules of Python's standard library); a .npy, .safetensors, .parquet, .jsonl or text "
-        "file; or a data set of the Hugging Face hub, owner/dataset or owner/dataset:split "
-        "(default: nano for the model nano)."
-    ),
-]
-Column = Annotated[str | None, typer.Option(help="Column of token ids or text. (default: tokens, input_ids, text)")]
-TokensRevision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a data set on the hub.")]
-Length = Annotated[int | None, typer.Option(help="Tokens per sequence. (default: as stored; 128 for text)")]
-NSequences = Annotated[int | None, typer.Option(help="Sequences to measure. (default: 192, or all there are)")]
-Device = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1.")]
-Precision = Annotated[str, typer.Option(help="Arithmetic of the model: float32 or float64.")]
-Seed = Annotated[int | None, typer.Option(help="Seed of every random vector. (default: 0)")]
-Out = Annotated[Path | None, typer.Option(help="Run directory. (default: runs/NAME-MODEL-...)")]
-
-
 @app.command()
 def reproduce(
     study: Annotated[str, typer.Argument(help="The paper: lee2024.")],
@@ -100,14 +91,14 @@ def reproduce(
     from tiltmeter.studies import find_figure
 
     _, wanted = find_figure(study, figure)
-    loaded = _load(model, revision, device, precision)
+    loaded = commands.load(model, revision, device, precision)
     layer = layer_of(layer, loaded.model.n_layers, model)
     sweep = wanted.sweep(loaded.model, layer)
     sweep = validated(sweep.model_dump(), sequences=n_sequences, seed=seed)
-    token_set = _tokens(loaded, sweep, model, tokens, column, tokens_revision, length)
-    sweep = _as_many_as_there_are(sweep, token_set, n_sequences)
+    token_set = commands.load_tokens(loaded, _needed(sweep), tokens, column, tokens_revision, length)
+    sweep = commands.as_many_as_there_are(sweep, token_set, n_sequences)
     name = Path(model).name
-    _run(
+    commands.run(
         sweep,
         loaded,
         token_set,
@@ -164,17 +155,82 @@ def sweep(
         "keep_positions": keep_positions,
     }
     wanted = validated(config, sequences=n_sequences, seed=seed)
-    loaded = _load(model, revision, device, precision)
-    token_set = _tokens(loaded, wanted, model, tokens, column, tokens_revision, length)
-    wanted = _as_many_as_there_are(wanted, token_set, n_sequences)
+    loaded = commands.load(model, revision, device, precision)
+    token_set = commands.load_tokens(loaded, _needed(wanted), tokens, column, tokens_revision, length)
+    wanted = commands.as_many_as_there_are(wanted, token_set, n_sequences)
     place = loaded.model.site(site).name
-    _run(
+    commands.run(
         wanted,
         loaded,
         token_set,
         out or run_folder(f"sweep-{Path(model).name}-{place}", wanted, model, token_set),
         "sweep",
     )
+
+
+@app.command("train-sae")
+def train_sae(
+    kind: Annotated[str, typer.Option(help="local, topk, e2e or e2e+ds.")],
+    site: Annotated[str, typer.Option(help="Where the SAE reads: blocks.3.hook_resid_pre, or short resid_pre:3.")],
+    sparsity: Annotated[float, typer.Option(help="Coefficient of the L1 norm; for topk, k.")],
+    latents: Annotated[int | None, typer.Option(help="Latents. (default: 2048)")] = None,
+    n_tokens: Annotated[int | None, typer.Option(help="Tokens to train on. (default: 5,000,000)")] = None,
+    batch: Annotated[int | None, typer.Option(help="Sequences per step. (default: 32)")] = None,
+    at_once: Annotated[int | None, typer.Option(help="Sequences in memory at once. (default: 8)")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Largest learning rate. (default: 0.0005)")] = None,
+    downstream: Annotated[
+        list[str] | None, typer.Option(help="e2e+ds: a later site to match. Repeat. (default: resid_pre of all later)")
+    ] = None,
+    bos: Annotated[str | None, typer.Option(help="Boundary positions in or out of the training. (default: in)")] = None,
+    evaluation: Annotated[int | None, typer.Option(help="Sequences kept apart to measure on. (default: 64)")] = None,
+    every: Annotated[
+        int | None, typer.Option(help="Steps between measurements and checkpoints. (default: 100)")
+    ] = None,
+    arithmetic: Annotated[
+        str | None, typer.Option(help="Of matrix products: float32, or the quicker bfloat16. (default: float32)")
+    ] = None,
+    model: Model = "nano",
+    revision: Revision = None,
+    tokens: Tokens = None,
+    column: Column = None,
+    tokens_revision: TokensRevision = None,
+    length: Length = None,
+    device: Device = "cpu",
+    seed: Seed = None,
+    out: Out = None,
+) -> None:
+    """Train a sparse autoencoder and save it in SAELens's format.
+
+    Killed at any moment, the same command goes on from the last checkpoint. The default tokens for nano are nano-train,
+    the text it was itself trained on.
+
+    Example: tiltmeter train-sae --kind e2e+ds --site resid_pre:3 --sparsity 1 --n-tokens 1000000
+    """
+    from tiltmeter.training.config import Training
+    from tiltmeter.training.run import train_sae as train
+
+    given = {
+        "latents": latents,
+        "tokens": n_tokens,
+        "batch": batch,
+        "at_once": at_once,
+        "learning_rate": learning_rate,
+        "downstream": tuple(downstream) if downstream else None,
+        "bos": bos,
+        "evaluation": evaluation,
+        "every": every,
+        "arithmetic": arithmetic,
+        "seed": seed,
+    }
+    config = checked(Training, {"kind": kind, "site": site, "sparsity": sparsity}, **given)
+    loaded = commands.load(model, revision, device, "float32")
+    token_set = commands.load_tokens(
+        loaded, commands.sequences_for(config, length), tokens, column, tokens_revision, length, nano="nano-train"
+    )
+    out = out or Path("runs") / f"sae-{Path(model).name}-{loaded.model.site(site).name}-{kind}-{sparsity:g}"
+    train(config, loaded, token_set, out)
+    typer.echo(commands.training_table(out))
+    typer.echo(f"SAE:     {out / 'sae'}\npicture: {out / 'training.png'}")
 
 
 @app.command("list")
@@ -216,6 +272,11 @@ def report(run: Annotated[Path, typer.Argument(help="A run directory.")]) -> Non
     typer.echo(f"report: {page}")
 
 
+def _needed(sweep: Sweep) -> int:
+    """Sequences to measure, and as many more as the statistics may want."""
+    return max(sweep.sequences, sweep.statistics_sequences)
+
+
 def main() -> None:
     """Run the command line. Wrong input ends with one sentence on stderr and status 2."""
     try:
@@ -223,53 +284,6 @@ def main() -> None:
     except TiltmeterError as error:
         typer.echo(f"tiltmeter: {error}", err=True)
         sys.exit(2)
-
-
-def _load(model: str, revision: str | None, device: str, precision: str) -> LoadedModel:
-    from tiltmeter.loading import load_model
-
-    typer.echo(f"model: {model}", err=True)
-    return load_model(model, revision, device, precision)
-
-
-def _tokens(
-    loaded: LoadedModel,
-    sweep: Sweep,
-    model: str,
-    tokens: str | None,
-    column: str | None,
-    revision: str | None,
-    length: int | None,
-) -> TokenSet:
-    """The sequences to measure, and as many more as the statistics may want."""
-    if tokens is None and model != "nano":
-        raise TiltmeterError(
-            f"No tokens were named for {model}; give --tokens a file or a data set of token sequences."
-        )
-    return loaded.load_tokens(
-        "nano" if tokens is None else tokens,
-        at_most=max(sweep.sequences, sweep.statistics_sequences),
-        length=length,
-        column=column,
-        revision=revision,
-    )
-
-
-def _as_many_as_there_are(sweep: Sweep, tokens: TokenSet, asked: int | None) -> Sweep:
-    """Where no number of sequences was asked for, measure no more than there are."""
-    return sweep if asked else sweep.model_copy(update={"sequences": min(sweep.sequences, len(tokens.ids))})
-
-
-def _run(sweep: Sweep, loaded: LoadedModel, tokens: TokenSet, out: Path, purpose: str) -> None:
-    from tiltmeter.publish import publish, short_table
-    from tiltmeter.sweep import run_sweep
-
-    typer.echo(f"run:   {out}  ({sweep.sequences} sequences of {tokens.ids.shape[1]} tokens at {sweep.site})", err=True)
-    curves = run_sweep(sweep, loaded, tokens, out, purpose)
-    page = publish(out)
-    typer.echo(f"mean distance of two real activations: {float(curves.attrs['pair_distance']):.2f}")
-    typer.echo(short_table(out))
-    typer.echo(f"figures: {out / 'figures'}\nreport:  {page}")
 
 
 if __name__ == "__main__":

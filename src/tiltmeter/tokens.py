@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -37,7 +39,7 @@ from tiltmeter.token_sequences import (
     whole_pieces,
 )
 
-NANO = {"nano": "held-out", "nano-train": "train"}
+NANO: Mapping[str, Literal["train", "held-out"]] = {"nano": "held-out", "nano-train": "train"}
 """Names of the sides of the standard library: the modules that nano was not trained on, and those it was."""
 
 TEXT_LENGTH = 128

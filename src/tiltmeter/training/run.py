@@ -74,7 +74,9 @@ def make_task(config: Training, loaded: LoadedModel, tokens: TokenSet) -> traine
             f"{tokens.name} gave {len(tokens.ids)} sequences, but training needs {needed}: {config.evaluation} to "
             f"measure on and {config.batch} a step; give more, or smaller --evaluation and --batch."
         )
-    return trainer.Task(config, model, site, _downstream(config, loaded, site), tokens.ids[config.evaluation :], tokens.boundary)
+    return trainer.Task(
+        config, model, site, _downstream(config, loaded, site), tokens.ids[config.evaluation :], tokens.boundary
+    )
 
 
 def _downstream(config: Training, loaded: LoadedModel, site: Site) -> tuple[Site, ...]:

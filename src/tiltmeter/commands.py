@@ -1,0 +1,82 @@
+"""What commands of the command line have in common: load, run, print."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from tiltmeter.errors import TiltmeterError
+
+if TYPE_CHECKING:
+    from tiltmeter.loading import LoadedModel
+    from tiltmeter.plan import Sweep
+    from tiltmeter.tokens import TokenSet
+    from tiltmeter.training.config import Training
+
+
+def load(model: str, revision: str | None, device: str, precision: str) -> LoadedModel:
+    """Load a model, saying which."""
+    from tiltmeter.loading import load_model
+
+    typer.echo(f"model: {model}", err=True)
+    return load_model(model, revision, device, precision)
+
+
+def load_tokens(
+    loaded: LoadedModel,
+    at_most: int,
+    name: str | None,
+    column: str | None,
+    revision: str | None,
+    length: int | None,
+    nano: str = "nano",
+) -> TokenSet:
+    """The sequences that were named; for the model nano, where none were, those called `nano`."""
+    model = loaded.model.name
+    if name is None and model != "nano":
+        raise TiltmeterError(
+            f"No tokens were named for {model}; give --tokens a file or a data set of token sequences."
+        )
+    return loaded.load_tokens(
+        nano if name is None else name, at_most=at_most, length=length, column=column, revision=revision
+    )
+
+
+def as_many_as_there_are(sweep: Sweep, tokens: TokenSet, asked: int | None) -> Sweep:
+    """Where no number of sequences was asked for, measure no more than there are."""
+    return sweep if asked else sweep.model_copy(update={"sequences": min(sweep.sequences, len(tokens.ids))})
+
+
+def run(sweep: Sweep, loaded: LoadedModel, tokens: TokenSet, out: Path, purpose: str) -> None:
+    """Measure, draw, and say what came out and where it is."""
+    from tiltmeter.publish import publish, short_table
+    from tiltmeter.sweep import run_sweep
+
+    typer.echo(f"run:   {out}  ({sweep.sequences} sequences of {tokens.ids.shape[1]} tokens at {sweep.site})", err=True)
+    curves = run_sweep(sweep, loaded, tokens, out, purpose)
+    page = publish(out)
+    typer.echo(f"mean distance of two real activations: {float(curves.attrs['pair_distance']):.2f}")
+    typer.echo(short_table(out))
+    typer.echo(f"figures: {out / 'figures'}\nreport:  {page}")
+
+
+def sequences_for(config: Training, length: int | None) -> int:
+    """Sequences that a training can use: no more than its budget asks for."""
+    return config.evaluation + config.batch + config.tokens // (length or 1)
+
+
+def training_table(out: Path) -> str:
+    """The last lines of a training's log."""
+    import pandas as pd
+
+    log = pd.read_csv(out / "log.csv")
+    columns = {
+        "tokens": log["tokens"],
+        "L0": log["l0"].round(1),
+        "explained variance": log["explained_variance"].round(3),
+        "loss increase": (log["loss"] - log["clean_loss"]).round(3),
+        "alive": log["alive"].astype(int),
+    }
+    return pd.DataFrame(columns).tail(5).to_string(index=False)

@@ -1,0 +1,27 @@
+"""Options that several commands of the command line share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Model = Annotated[str, typer.Option(help="nano, a Hugging Face id, or the directory of a Hugging Face model.")]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hugging Face model.")]
+Tokens = Annotated[
+    str | None,
+    typer.Option(
+        help="nano (held-out modules of Python's standard library); a .npy, .safetensors, .parquet, .jsonl or text "
+        "file; or a data set of the Hugging Face hub, owner/dataset or owner/dataset:split "
+        "(default: nano for the model nano)."
+    ),
+]
+Column = Annotated[str | None, typer.Option(help="Column of token ids or text. (default: tokens, input_ids, text)")]
+TokensRevision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a data set on the hub.")]
+Length = Annotated[int | None, typer.Option(help="Tokens per sequence. (default: as stored; 128 for text)")]
+NSequences = Annotated[int | None, typer.Option(help="Sequences to measure. (default: 192, or all there are)")]
+Device = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1.")]
+Precision = Annotated[str, typer.Option(help="Arithmetic of the model: float32 or float64.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of every random vector. (default: 0)")]
+Out = Annotated[Path | None, typer.Option(help="Run directory. (default: runs/NAME-MODEL-...)")]
