@@ -1,0 +1,115 @@
+"""Loading SAEs: one that comes with tiltmeter, a folder, a file, or a release of SAELens."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tiltmeter.errors import TiltmeterError
+from tiltmeter.saes import folders
+from tiltmeter.saes.braun import final_file, load_braun
+from tiltmeter.saes.config import metadata_of
+from tiltmeter.saes.sae import SAE
+from tiltmeter.saes.weights import load_weights_file
+from tiltmeter.user_paths import user_path
+
+EMBEDDED_SAES: Mapping[str, Path] = {"nano": Path(__file__).parent.parent / "nano" / "saes"}
+"""Where the SAEs of models that ship with tiltmeter are, by model; each folder there is one."""
+
+KINDS = (
+    "a folder of SAELens, a folder or .pt file of Braun et al., a .safetensors file with W_enc, b_enc, W_dec, b_dec, "
+    "RELEASE:SAE_ID or OWNER/REPO:FOLDER"
+)
+
+_RELEASE = re.compile(r"(?P<release>\w[\w.-]*(/\w[\w.-]*)?):(?P<sae>.+)")
+
+
+def load_sae(name: str) -> SAE:
+    """Load a sparse autoencoder, in float32.
+
+    | name | what it is |
+    |---|---|
+    | `nano:NAME` | one that comes with tiltmeter: `list_embedded` |
+    | a folder | `cfg.json` and `sae_weights.safetensors`, as SAELens saves them |
+    | a folder or `.pt` file | `final_config.yaml` and `samples_N.pt` (largest N) of Braun et al. |
+    | a `.safetensors` file | W_enc, b_enc, W_dec, b_dec: `tiltmeter.saes.weights.load_weights_file` |
+    | `gpt2-small-res-jb:blocks.6.hook_resid_pre` | a release that SAELens lists, and an SAE in it |
+    | `OWNER/REPO:FOLDER` | a folder of a Hugging Face repository |
+
+    A `.pt` file that holds SAEs at several hook points is named with one: `FILE#blocks.6.hook_resid_pre`. Releases, and
+    folders of gated SAEs or of ones that normalise activations, need the `sae_lens` package.
+
+    Raises:
+        TiltmeterError: there is no such SAE, it cannot be read, or it is of a kind that tiltmeter does not use.
+    """
+    model, colon, short = name.partition(":")
+    if colon and model in EMBEDDED_SAES:
+        return folders.load_folder(_embedded(model, short), name)
+    path, chosen = _split(name)
+    if path.is_dir():
+        return _load_folder(path, name, chosen)
+    if path.is_file():
+        return _load_file(path, name, chosen)
+    if match := _RELEASE.fullmatch(name):
+        from tiltmeter.saes.saelens import load_release
+
+        return load_release(match["release"], match["sae"], name)
+    raise TiltmeterError(f"There is no SAE {name!r}: expected {KINDS}, or one of {_names() or 'none that ship'}.")
+
+
+def list_embedded() -> dict[str, dict[str, Any]]:
+    """The SAEs that come with tiltmeter, by the name that loads them, and the metadata in each one's `cfg.json`."""
+    return {
+        f"{model}:{folder.name}": dict(metadata_of(folders.read_config(folder)))
+        for model, root in EMBEDDED_SAES.items()
+        for folder in (sorted(root.iterdir()) if root.is_dir() else [])
+        if (folder / folders.CONFIG).is_file()
+    }
+
+
+def _embedded(model: str, short: str) -> Path:
+    if f"{model}:{short}" not in list_embedded():
+        raise TiltmeterError(f"There is no embedded SAE {model}:{short}; choose from {_names() or 'none that ship'}.")
+    return EMBEDDED_SAES[model] / short
+
+
+def _names() -> str:
+    return ", ".join(list_embedded())
+
+
+def _split(name: str) -> tuple[Path, str]:
+    """A path, and the hook point named after a `#`. A file whose own name has a # in it is that file."""
+    if (path := user_path(name)).exists():
+        return path, ""
+    file, _, chosen = name.partition("#")
+    return user_path(file), chosen
+
+
+def _load_folder(path: Path, name: str, chosen: str) -> SAE:
+    if (path / folders.CONFIG).is_file():
+        _refuse_choice(name, chosen)
+        return folders.load_folder(path, name)
+    if final_file(path) is not None:
+        return load_braun(path, name, chosen)
+    model = " and is a language model's" if (path / "config.json").is_file() else ""
+    raise TiltmeterError(
+        f"The folder {name} is no SAE: it has neither {folders.CONFIG} nor samples_N.pt{model}; expected {KINDS}."
+    )
+
+
+def _load_file(path: Path, name: str, chosen: str) -> SAE:
+    if path.suffix == ".pt":
+        return load_braun(path, name, chosen)
+    _refuse_choice(name, chosen)
+    if path.name in (folders.FILE, folders.CONFIG) and (path.parent / folders.CONFIG).is_file():
+        return folders.load_folder(path.parent, name)  # how its weights are used stands in the file beside them
+    if path.suffix == ".safetensors":
+        return load_weights_file(path, name)
+    raise TiltmeterError(f"The file {name} is no SAE: expected {KINDS}.")
+
+
+def _refuse_choice(name: str, chosen: str) -> None:
+    if chosen:
+        raise TiltmeterError(f"{name} has one SAE, but {chosen!r} was asked for; leave out the # and what follows.")
