@@ -65,8 +65,12 @@ def assert_is(sae, x, factor=1.0):
 JB = ("gpt2-small-res-jb", "blocks.6.hook_resid_pre")
 
 
-def test_a_release(hub):
-    publish(hub, *JB, hook_point=JB[1])
+V6 = {"architecture": "standard", "metadata": {"sae_lens_version": "6.20.0", "hook_name": JB[1], "prepend_bos": True}}
+
+
+@pytest.mark.parametrize("config", [{"hook_point": JB[1]}, V6])
+def test_a_release(config, hub):
+    publish(hub, *JB, **config)
     sae = load_sae(":".join(JB))
     assert_is(sae, torch.randn(5, D_IN))
     about, entry = sae.about, directory[JB[0]]

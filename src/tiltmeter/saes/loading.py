@@ -56,7 +56,7 @@ def load_sae(name: str) -> SAE:
         from tiltmeter.saes.saelens import load_release
 
         return load_release(match["release"], match["sae"], name)
-    raise TiltmeterError(f"There is no SAE {name!r}: expected {KINDS}, or one of {_names() or 'none that ship'}.")
+    raise TiltmeterError(f"There is no SAE {name!r}: expected {KINDS}; embedded are {_names()}.")
 
 
 def list_embedded() -> dict[str, dict[str, Any]]:
@@ -71,12 +71,12 @@ def list_embedded() -> dict[str, dict[str, Any]]:
 
 def _embedded(model: str, short: str) -> Path:
     if f"{model}:{short}" not in list_embedded():
-        raise TiltmeterError(f"There is no embedded SAE {model}:{short}; choose from {_names() or 'none that ship'}.")
+        raise TiltmeterError(f"There is no embedded SAE {model}:{short}; embedded are {_names()}.")
     return EMBEDDED_SAES[model] / short
 
 
 def _names() -> str:
-    return ", ".join(list_embedded())
+    return ", ".join(list_embedded()) or "none"
 
 
 def _split(name: str) -> tuple[Path, str]:

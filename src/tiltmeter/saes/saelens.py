@@ -216,7 +216,7 @@ def _check_listed(directory: Mapping[str, Any], release: str, sae_id: str, name:
 
 def _some(wanted: str, names: Mapping[str, Any]) -> str:
     near = difflib.get_close_matches(wanted, names, n=4, cutoff=0.3) or [*names][:4]
-    return ", ".join(near) + (", ..." if len(names) > len(near) else "")
+    return ", ".join(near) + (f" and {more} more" if (more := len(names) - len(near)) else "")
 
 
 def _published(entry: Any, sae_id: str, facts: Facts) -> Facts:
