@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from contexts import context_at
-from tiltmeter.directions import DIRECTIONS, Along, Difference, Mixture, Plain, build_directions, push
+from tiltmeter.directions import ABLATIONS, DIRECTIONS, build_directions
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.noise import Address
+from tiltmeter.pushes import Along, Difference, Mixture, Plain, push
 from tiltmeter.sources import Gaussian, Real
 from tiltmeter.statistics import SiteStatistics
 
@@ -38,14 +39,14 @@ STATISTICS = make_statistics()
 X = centre(80 * draw(4, 6, WIDTH, seed=1))
 CONTEXT = context_at(ADDRESS, X)
 GIVEN = draw(WIDTH, seed=2)
-ALL = build_directions((*DIRECTIONS, "along:v"), STATISTICS, {"along:v": GIVEN})
+ALL = build_directions((*DIRECTIONS, *ABLATIONS, "along:v"), STATISTICS, {"along:v": GIVEN})
 
 
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_push_is_a_unit_vector_for_each_token(name, dtype):
     x = X.to(dtype)
-    unit, distance = push(ALL[name], context_at(ADDRESS, x), centre)
+    unit, distance, _ = push(ALL[name], context_at(ADDRESS, x), centre)
     assert unit.dtype == distance.dtype == dtype
     assert unit.shape == x.shape
     torch.testing.assert_close(unit.norm(dim=-1), torch.ones_like(distance), rtol=3e-7, atol=0)
@@ -122,7 +123,7 @@ class Repeating:
 
 
 def test_a_mixture_of_one_sample_with_itself_has_no_direction():
-    unit, distance = push(Mixture(Repeating()), CONTEXT, centre)
+    unit, distance, _ = push(Mixture(Repeating()), CONTEXT, centre)
     assert not unit.any()
     assert not distance.any()
 
@@ -135,7 +136,7 @@ def test_a_target_that_is_the_activation_itself_has_no_direction(rounding):
     x[0] = X[1, 2]
     source = Real(pool[:2], torch.tensor([0, 1]))  # each of these two sequences can draw only the other's activation
     address = ADDRESS._replace(sequences=torch.arange(2))
-    unit, distance = push(Difference(source), context_at(address, x[:2]), centre)
+    unit, distance, _ = push(Difference(source), context_at(address, x[:2]), centre)
     assert not unit[0].any()
     assert not distance[0].any()
     torch.testing.assert_close(unit[1].norm(dim=-1), torch.ones(6))
@@ -153,7 +154,7 @@ def test_what_the_model_cannot_see_is_no_direction():
 @pytest.mark.parametrize("scale", [1e-30, 1e-9, 1e-3, 1e6, 1e30])
 def test_a_given_vector_of_any_length_is_the_same_direction(scale):
     expected = push(Along(GIVEN), CONTEXT, centre)
-    unit, distance = push(Along(scale * GIVEN), CONTEXT, centre)
+    unit, distance, _ = push(Along(scale * GIVEN), CONTEXT, centre)
     torch.testing.assert_close(unit, expected.unit)
     torch.testing.assert_close(distance / scale, expected.distance)
     assert torch.equal(unit[0, 0], unit[3, 5])

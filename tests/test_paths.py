@@ -5,8 +5,8 @@ import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from tiltmeter.directions import Push
-from tiltmeter.paths import Path, Sphere, Straight
+from tiltmeter.paths import Path, Sphere, Straight, Substitute
+from tiltmeter.pushes import Push
 
 TYPES = [torch.float32, torch.float64]
 LENGTHS = (0.0, 1e-3, 0.5, 1.0, 40.0, 300.0)
@@ -21,7 +21,7 @@ def draw(seed, dtype=torch.float64, scale=80.0):
 def toward(vector):
     """The push that this vector is."""
     distance = vector.norm(dim=-1)
-    return Push(vector / distance[..., None], distance)
+    return Push(vector / distance[..., None], distance, vector)
 
 
 def digits(dtype):
@@ -58,6 +58,17 @@ def test_a_target_is_reached_at_one():
     torch.testing.assert_close(points, torch.stack([x, (x + target) / 2, target]))
 
 
+@pytest.mark.parametrize("dtype", TYPES)
+def test_a_substitute_is_where_the_vector_ends_and_zero_is_zero(dtype):
+    x, target = draw(0, dtype), draw(1, dtype)
+    path = Substitute()
+    assert (path.steps, path.units) == ((1.0,), "substitution")
+    points = path.points(x, toward(target - x), ALL)
+    assert points.shape == (1, 3, 5, 24)
+    torch.testing.assert_close(points[0], target)
+    assert not path.points(x, toward(-x), ALL).any()  # to the last digit: an RMSNorm would blow up any rest
+
+
 def test_pair_distances_become_absolute_lengths():
     path = Straight(lengths=(0.0, 0.5, 2.0), unit="pair-distance")
     resolved = path.resolved(81.59)
@@ -67,7 +78,7 @@ def test_pair_distances_become_absolute_lengths():
     x = draw(0)
     moved = (resolved.points(x, toward(draw(1)), ALL) - x).norm(dim=-1)
     torch.testing.assert_close(moved[2], torch.full((3, 5), 163.18, dtype=torch.float64))
-    for other in (Straight(lengths=(1.0,), unit="norm"), Sphere(degrees=(1.0,))):
+    for other in (Straight(lengths=(1.0,), unit="norm"), Sphere(degrees=(1.0,)), Substitute()):
         assert other.resolved(81.59) == other
 
 
@@ -132,21 +143,22 @@ def test_a_direction_along_x_leaves_x_where_it_is(dtype, multiple):
     assert torch.equal(points, x.expand_as(points))
 
 
-@pytest.mark.parametrize("path", [Straight(lengths=LENGTHS), Sphere(degrees=DEGREES)])
+@pytest.mark.parametrize("path", [Straight(lengths=LENGTHS), Sphere(degrees=DEGREES), Substitute()])
 def test_no_direction_and_no_activation_stay_where_they_are(path):
     x = draw(0)
-    points = path.points(x, Push(torch.zeros_like(x), torch.zeros(3, 5).double()), ALL)
+    points = path.points(x, Push(torch.zeros_like(x), torch.zeros(3, 5).double(), torch.zeros_like(x)), ALL)
     assert torch.equal(points, x.expand_as(points))
     assert torch.isfinite(path.points(0 * x, toward(draw(1)), ALL)).all()
 
 
 @pytest.mark.parametrize("dtype", TYPES)
-@pytest.mark.parametrize("path", [Straight(lengths=LENGTHS, unit="norm"), Sphere(degrees=LENGTHS[:5])])
+@pytest.mark.parametrize("path", [Straight(lengths=LENGTHS, unit="norm"), Sphere(degrees=LENGTHS[:5]), Substitute()])
 def test_slices_of_steps_are_the_whole_and_nothing_is_edited(path, dtype):
     x, push = draw(0, dtype), toward(draw(1, dtype))
-    before = (x.clone(), push.unit.clone(), push.distance.clone())
+    before = (x.clone(), *(part.clone() for part in push))
     whole = path.points(x, push, ALL)
     parts = torch.cat([path.points(x, push, steps) for steps in (slice(0, 2), slice(2, 3), slice(3, 9))])
+    assert len(whole) == len(path.steps)
     assert torch.equal(whole, parts)
     whole += 1
     assert all(torch.equal(now, then) for now, then in zip((x, *push), before, strict=True))
@@ -169,6 +181,7 @@ def test_lengths_and_angles_that_are_none_are_refused(value):
         {"kind": "straight", "lengths": [1.0], "unit": "metres"},
         {"kind": "straight", "degrees": [1.0]},
         {"kind": "helix", "lengths": [1.0]},
+        {"kind": "substitute", "lengths": [1.0]},
     ],
 )
 def test_other_wrong_paths_are_refused(wrong):
@@ -176,6 +189,6 @@ def test_other_wrong_paths_are_refused(wrong):
         TypeAdapter(Path).validate_python(wrong)
 
 
-@pytest.mark.parametrize("path", [Straight(lengths=LENGTHS, unit="target"), Sphere(degrees=DEGREES)])
+@pytest.mark.parametrize("path", [Straight(lengths=LENGTHS, unit="target"), Sphere(degrees=DEGREES), Substitute()])
 def test_a_path_survives_json(path):
     assert TypeAdapter(Path).validate_json(path.model_dump_json()) == path

@@ -10,12 +10,12 @@ from transformers import Gemma2Config, Gemma2ForCausalLM, GPT2Config, GPT2LMHead
 
 from contexts import context_at
 from tiltmeter import load_model
-from tiltmeter.directions import Plain, push
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.model import LateRun, SplitModel
 from tiltmeter.noise import Address
 from tiltmeter.paths import Straight
 from tiltmeter.positions import Span
+from tiltmeter.pushes import Plain, push
 from tiltmeter.readouts import CleanOutput, OutputChange, Readout, cosine, l2, measure, parse_readout
 from tiltmeter.sites import Site
 from tiltmeter.sources import Isotropic

@@ -1,86 +1,19 @@
-"""Directions: a vector for each perturbed token.
-
-Built from a source by a combinator, `difference` (a sample minus x), `mixture` (one sample minus another) or `plain`
-(a sample as it is), or brought by the user (`along`). The papers' names for the ones they use are in `DIRECTIONS`.
-"""
+"""The directions that have a name: the papers', those of an SAE (`KIND:NAME`), and the user's (`along:...`)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from tiltmeter.context import Context
 from tiltmeter.errors import TiltmeterError
-from tiltmeter.sources import Source
+from tiltmeter.latents import BoundSAE
+from tiltmeter.pushes import Along, Difference, Direction, Mixture, Plain, Toward
+from tiltmeter.sae_directions import SAE_DIRECTIONS
 from tiltmeter.statistics import SiteStatistics
-
-
-class Push(NamedTuple):
-    """Where a direction points from each token."""
-
-    unit: Float[Tensor, "batch position d_site"]
-    """Unit vectors; zero where there is no direction (the target is the activation itself)."""
-    distance: Float[Tensor, "batch position"]
-    """L2 length the vector had before it was normalised: how far away the target is."""
-
-
-@runtime_checkable
-class Direction(Protocol):
-    """A vector for each token, as a function of its activation, its sequence and its address."""
-
-    def vector(self, context: Context) -> Float[Tensor, "batch span d_site"]:
-        """The vector, of any length."""
-        ...
-
-
-@dataclass(frozen=True)
-class Plain:
-    """A sample of a source, with nothing subtracted."""
-
-    source: Source
-
-    def vector(self, context: Context) -> Tensor:
-        """Sample."""
-        return self.source.sample(context, 1)[0].to(context.x)
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A sample of a source minus the activation: from x toward the sample."""
-
-    source: Source
-
-    def vector(self, context: Context) -> Tensor:
-        """Sample minus x."""
-        return _minus(self.source.sample(context, 1)[0].to(context.x), context.x)
-
-
-@dataclass(frozen=True)
-class Mixture:
-    """One sample of a source minus another: no trace of x in it (Lee & Heimersheim 2024)."""
-
-    source: Source
-
-    def vector(self, context: Context) -> Tensor:
-        """First sample minus second."""
-        first, second = self.source.sample(context, 2)
-        return _minus(first, second).to(context.x)
-
-
-@dataclass(frozen=True)
-class Along:
-    """One vector of the user's for every token: a steering vector, a probe."""
-
-    given: Float[Tensor, "d_site"]
-
-    def vector(self, context: Context) -> Tensor:
-        """The vector, everywhere."""
-        return self.given.to(context.x).expand_as(context.x)
 
 
 class Definition(NamedTuple):
@@ -100,19 +33,41 @@ DIRECTIONS: Mapping[str, Definition] = {
 }
 """The directions of Lee & Heimersheim 2024 that need no SAE, and what they are before normalisation."""
 
+ABLATIONS: Mapping[str, Definition] = {
+    "zero": Definition(lambda s: Toward(torch.zeros_like(s.mean)), "0 - x"),
+    "mean": Definition(lambda s: Toward(s.mean), "mean of real activations - x"),
+}
+"""Directions that end where nothing of x is left (Gurnee 2024, who takes the mean over each batch instead)."""
+
+NO_SAES: Mapping[str, BoundSAE] = MappingProxyType({})
+
 
 def build_directions(
-    names: tuple[str, ...], statistics: SiteStatistics, vectors: Mapping[str, Tensor]
+    names: tuple[str, ...],
+    statistics: SiteStatistics,
+    vectors: Mapping[str, Tensor],
+    saes: Mapping[str, BoundSAE] = NO_SAES,
 ) -> dict[str, Direction]:
-    """The directions of these names. `vectors` holds the user's own, by the names given to them (`along:...`).
+    """The directions of these names.
+
+    Args:
+        names: names of directions.
+        statistics: of the site.
+        vectors: the user's own vectors, by the names given to them (`along:...`).
+        saes: SAEs of the run, by the names given to them.
 
     Raises:
-        TiltmeterError: an unknown name, or a vector of another width than the site's.
+        TiltmeterError: an unknown name; a vector or an SAE of another width than the site's; an SAE that has no latent
+            of the kind asked for.
     """
-    return {name: _build(name, statistics, vectors) for name in names}
+    for sae in saes.values():
+        sae.at.check_width(len(statistics.mean))
+    return {name: _build(name, statistics, vectors, saes) for name in names}
 
 
-def _build(name: str, statistics: SiteStatistics, vectors: Mapping[str, Tensor]) -> Direction:
+def _build(
+    name: str, statistics: SiteStatistics, vectors: Mapping[str, Tensor], saes: Mapping[str, BoundSAE]
+) -> Direction:
     if name in vectors:
         width = len(statistics.mean)
         if vectors[name].shape != (width,):
@@ -121,39 +76,23 @@ def _build(name: str, statistics: SiteStatistics, vectors: Mapping[str, Tensor])
                 "give vectors of that width."
             )
         return Along(vectors[name])
-    check_direction_name(name)
-    return DIRECTIONS[name].build(statistics)
+    check_direction_name(name, saes)
+    kind, _, sae = name.partition(":")
+    if kind in SAE_DIRECTIONS:
+        return SAE_DIRECTIONS[kind].build(statistics, saes[sae])
+    return (DIRECTIONS[name] if name in DIRECTIONS else ABLATIONS[name]).build(statistics)
 
 
-def check_direction_name(name: str) -> None:
-    """Refuse a name that is no direction's."""
-    if name not in DIRECTIONS:
-        raise TiltmeterError(
-            f"{name!r} is not a direction; choose from {', '.join(DIRECTIONS)}, or along:FILE for your own vectors."
-        )
-
-
-def push(direction: Direction, context: Context, centre: Callable[[Tensor], Tensor]) -> Push:
-    """Normalise a direction's vectors, after `centre` has taken out what the model cannot see.
-
-    In a centred stream a vector's mean over d_model is invisible, so it must not count toward its length.
-    """
-    given = direction.vector(context)
-    vector = _without_rounding(centre(given), given)
-    distance = _norm(vector)
-    unit = torch.where(distance > 0, vector / distance, 0.0)
-    return Push(unit.to(context.x), distance[..., 0].to(context.x))
-
-
-def _minus(end: Tensor, start: Tensor) -> Tensor:
-    return _without_rounding(end - start, start)
-
-
-def _without_rounding(rest: Tensor, operand: Tensor) -> Tensor:
-    """What a subtraction from `operand` left; zero where that is no more than rounding, which is no direction."""
-    return torch.where(_norm(rest) > 1e-5 * _norm(operand), rest, 0.0)
-
-
-def _norm(vector: Tensor) -> Tensor:
-    """In float64: the squares of a user's very long or short vector would overflow or vanish in float32."""
-    return torch.linalg.vector_norm(vector, dim=-1, keepdim=True, dtype=torch.float64)
+def check_direction_name(name: str, saes: Collection[str] = ()) -> None:
+    """Refuse a name that is no direction's, in a run that has SAEs of these names."""
+    kind, colon, sae = name.partition(":")
+    if name in DIRECTIONS or name in ABLATIONS or (kind in SAE_DIRECTIONS and sae in saes):
+        return
+    known = f"the SAEs of this run are {', '.join(saes)}" if saes else "this run has none: give one"
+    if kind in SAE_DIRECTIONS:
+        given = f"{sae!r} in {name!r} is not an SAE of this run" if colon else f"{name!r} needs an SAE, as {name}:NAME"
+        raise TiltmeterError(f"{given}; {known}.")
+    raise TiltmeterError(
+        f"{name!r} is not a direction; choose from {', '.join((*DIRECTIONS, *ABLATIONS))}, along:FILE for your own "
+        f"vectors, or with the name of an SAE in the place of NAME {', '.join(f'{k}:NAME' for k in SAE_DIRECTIONS)}."
+    )

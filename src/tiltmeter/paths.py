@@ -11,8 +11,8 @@ from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor
 
-from tiltmeter.directions import Push
 from tiltmeter.errors import TiltmeterError
+from tiltmeter.pushes import Push
 
 Unit = Literal["absolute", "norm", "target", "pair-distance"]
 
@@ -125,9 +125,40 @@ class Sphere(BaseModel):
         return x + torch.where(exists, change, 0.0)
 
 
+class Substitute(BaseModel):
+    """To where the direction's vector ends, and nowhere else: x + vector.
+
+    With a direction that ends at a substitute for x, the intervention of Gurnee 2024.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["substitute"] = "substitute"
+
+    @property
+    def steps(self) -> tuple[float, ...]:
+        """One."""
+        return (1.0,)
+
+    @property
+    def units(self) -> str:
+        """Unit of the step."""
+        return "substitution"
+
+    def resolved(self, pair_distance: float) -> Substitute:
+        """A substitution needs no unit of length."""
+        return self
+
+    def points(
+        self, x: Float[Tensor, "batch position d_site"], push: Push, steps: slice
+    ) -> Float[Tensor, "step batch position d_site"]:
+        """The one point, a new tensor."""
+        return (x + push.vector)[None][steps]
+
+
 def _refuse_repeated(steps: tuple[float, ...]) -> None:
     if len(set(steps)) < len(steps):
         raise ValueError("a step is named twice; name each once")
 
 
-Path = Annotated[Straight | Sphere, Field(discriminator="kind")]
+Path = Annotated[Straight | Sphere | Substitute, Field(discriminator="kind")]

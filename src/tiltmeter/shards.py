@@ -11,14 +11,15 @@ from jaxtyping import Bool, Float64
 from torch import Tensor
 
 from tiltmeter.context import Context
-from tiltmeter.directions import Direction, Push, push
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.model import CleanRun
 from tiltmeter.noise import Address
 from tiltmeter.paths import Path
 from tiltmeter.plan import Plan
 from tiltmeter.positions import allowed, boundary_mask
+from tiltmeter.pushes import Direction, Push, push
 from tiltmeter.readouts import measure
+from tiltmeter.sae_directions import draws_as
 
 Arrays = dict[str, np.ndarray]
 
@@ -106,13 +107,14 @@ def _push(batch: Batch, name: str, direction: Direction) -> tuple[Push, Bool[Ten
     Such a token (the drawn activation is its own, as after the same first words) is left out of the averages.
     """
     plan, span = batch.plan, batch.plan.positions.span
-    address = Address(plan.sweep.seed, name, torch.tensor(batch.sequences), torch.arange(span.first, span.stop))
+    rows, columns = torch.tensor(batch.sequences), torch.arange(span.first, span.stop)
+    address = Address(plan.sweep.seed, draws_as(name), rows, columns)
     whole = batch.clean.activation
     context = Context(span.cut(whole), address, whole, batch.counted.to(whole.device))
     pushed = push(direction, context, lambda vector: plan.model.centre(vector, plan.site))
     moved = batch.perturbed.to(whole.device)
     lost = batch.perturbed & (pushed.distance == 0).cpu()
-    return Push(pushed.unit * moved[..., None], pushed.distance * moved), lost
+    return Push(pushed.unit * moved[..., None], pushed.distance * moved, pushed.vector * moved[..., None]), lost
 
 
 def _step_slices(plan: Plan, path: Path, sequences: int) -> Iterator[slice]:
