@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from tiltmeter.errors import TiltmeterError
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
-
     from tiltmeter.plan import Sweep
     from tiltmeter.tokens import TokenSet
-
-Config = TypeVar("Config", bound="BaseModel")
 
 MOST_NUMBERS = 100_000
 """No START:STOP:STEP means more."""
@@ -37,8 +33,8 @@ def numbers(text: str) -> list[float]:
         ) from None
 
 
-def checked(config_class: type[Config], config: dict[str, Any], **given: Any) -> Config:
-    """A configuration, and the options that were given, pydantic's complaint turned into a sentence."""
+def checked(config_class: Any, config: dict[str, Any], **given: Any) -> Any:
+    """A configuration of a pydantic class, and the options that were given, pydantic's complaint turned into a sentence."""
     from pydantic import ValidationError
 
     try:

@@ -88,7 +88,7 @@ class Run:
             raise TiltmeterError(f"{name} cannot be stored: {error}; give arrays of numbers or booleans.") from error
         file = self.path / SHARDS / _shard_name(name, data)
         _write(file, data)
-        _remove([other for other in earlier if other != file], "is replaced")
+        _unlink([other for other in earlier if other != file])
 
     def write_text(self, name: str, text: str) -> Path:
         """Write a text file (UTF-8) as `write_bytes` does."""
@@ -265,6 +265,11 @@ def _partial(file: Path) -> Path:
 def _remove(files: list[Path], why: str) -> None:
     for file in files:
         _log.warning("%s %s; it is removed", file, why)
+    _unlink(files)
+
+
+def _unlink(files: list[Path]) -> None:
+    for file in files:
         with _disk(file):
             file.unlink(missing_ok=True)
 

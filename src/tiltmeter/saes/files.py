@@ -13,6 +13,9 @@ from tiltmeter.saes.sae import LinearSAE, TopK
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 
+FORMAT = "6.0.0"
+"""Version of SAELens whose format is written: without it, SAELens reads the metadata as an older, flat configuration."""
+
 
 def saelens_files(sae: LinearSAE, metadata: Mapping[str, Any], dtype: torch.dtype = torch.float32) -> dict[str, bytes]:
     """The files of SAELens's format (version 6), by name. `metadata` is written beside what the SAE says of itself."""
@@ -27,6 +30,7 @@ def saelens_files(sae: LinearSAE, metadata: Mapping[str, Any], dtype: torch.dtyp
         "normalize_activations": "none",
         "reshape_activations": "hook_z" if str(about.hook_name).endswith("hook_z") else "none",
         "metadata": {
+            "sae_lens_version": FORMAT,
             "model_name": about.model,
             "hook_name": about.hook_name,
             "prepend_bos": about.prepend_bos,

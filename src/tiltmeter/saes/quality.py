@@ -82,7 +82,7 @@ class _Totals:
         self.mean: Tensor = torch.zeros(())
         self.fired: Tensor = torch.zeros((), dtype=torch.bool)
 
-    def add(self, **values: Tensor | float) -> None:
+    def add(self, **values: Tensor | float | int) -> None:
         for name, value in values.items():
             self.sums[name] = self.sums.get(name, 0.0) + float(value)
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import IO
+import io
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 
-def draw(log: pd.DataFrame, file: IO[bytes]) -> None:
-    """Draw a training's log (`log.csv`) as PNG into `file`."""
+def draw(log: pd.DataFrame) -> bytes:
+    """A training's log (`log.csv`) as a PNG picture."""
     table = log.assign(increase=log["loss"] - log["clean_loss"])
     panels = {
         "l0": "L0: active latents per token",
@@ -25,4 +25,6 @@ def draw(log: pd.DataFrame, file: IO[bytes]) -> None:
         if (table[column] > 0).all():
             axes.set_yscale("log")
     figure.supxlabel("million training tokens")
+    file = io.BytesIO()
     figure.savefig(file, format="png", dpi=110)
+    return file.getvalue()

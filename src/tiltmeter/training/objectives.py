@@ -46,7 +46,7 @@ def kl(
 
 def _kl_sum(model: SplitModel, clean: Tensor, perturbed: Tensor) -> Tensor:
     """KL = log Z - log Z₀ - Σ p (z - z₀): no log-softmax is stored."""
-    z0, z = model.logits(clean).float(), model.logits(perturbed).float()
+    z0, z = (_not_half(model.logits(final)) for final in (clean, perturbed))
     log_z0 = z0.logsumexp(-1)
     p = (z0 - log_z0[:, None]).exp()
     return (z.logsumexp(-1) - log_z0 - torch.linalg.vecdot(p, z - z0)).sum()
@@ -70,3 +70,7 @@ def revive(
     latents = torch.zeros_like(pre).scatter(-1, kept.indices, kept.values.relu())
     target = error.detach()
     return mse(latents @ rows, target) / target.square().mean()
+
+
+def _not_half(logits: Tensor) -> Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))

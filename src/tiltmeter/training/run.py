@@ -7,7 +7,6 @@ log.csv, training.png     what was measured on the way, and a picture of it
 
 from __future__ import annotations
 
-import io
 import sys
 import time
 from dataclasses import asdict
@@ -131,9 +130,7 @@ def _keep(run: runs.Run, state: trainer.State, log: list[dict[str, float]]) -> N
     columns = {f"log.{name}": table[name].to_numpy() for name in table}
     run.save(CHECKPOINT, trainer.to_arrays(state) | columns)
     run.write_text("log.csv", table.to_csv(index=False))
-    picture = io.BytesIO()
-    draw(table, picture)
-    run.write_bytes("training.png", picture.getvalue())
+    run.write_bytes("training.png", draw(table))
 
 
 def _measure(task: trainer.Task, tokens: TokenSet, state: trainer.State) -> Quality:
@@ -157,6 +154,7 @@ def _freeze(task: trainer.Task, state: trainer.State) -> LinearSAE:
         hook_name=task.site.name,
         model=task.model.name,
         processing="centred" if centred else "raw",
+        prepend_bos=task.boundary is not None and bool((task.ids[:, 0] == task.boundary).all()),
     )
     return state.dictionary.frozen(about)
 
@@ -172,7 +170,7 @@ def _entry(task: trainer.Task, state: trainer.State, quality: Quality, seconds: 
     done = state.step * task.config.batch * task.ids.shape[1]
     terms = {f"term_{name}": value for name, value in state.recent.items()}
     measured = {name: float(value) for name, value in asdict(quality).items() if name != "tokens"}
-    return {"step": state.step, "tokens": done, "seconds": seconds, **measured, **terms}
+    return {"step": float(state.step), "tokens": float(done), "seconds": seconds, **measured, **terms}
 
 
 def _said(quality: Quality) -> str:

@@ -100,7 +100,7 @@ def advance(task: Task, state: State) -> None:
         (total * part).backward()
         active |= fired
         for name, value in {**terms, "total": total}.items():
-            sums[name] = sums.get(name, 0.0) + float(value) * part
+            sums[name] = sums.get(name, 0.0) + value.item() * part
     torch.nn.utils.clip_grad_norm_(state.dictionary.parameters(), config.clip)
     state.optimizer.step()
     state.optimizer.zero_grad(set_to_none=True)

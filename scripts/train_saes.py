@@ -1,0 +1,83 @@
+"""Train the SAEs that ship with nano.
+
+    python scripts/train_saes.py --out family
+    python scripts/sae_card.py --family family
+
+At the middle layer: local, e2e and e2e+ds, each at several sparsities, chosen from short trials so that L0 spans a
+factor of ten and more and some match. A local SAE at every other layer, and one at a `hook_z`. Each is a run of
+`tiltmeter train-sae`, with its own checkpoint: the same command goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import tiltmeter as tm
+from tiltmeter.training.config import Kind, Training
+from tiltmeter.training.run import train_sae
+
+MIDDLE = 3
+
+SPARSITIES: dict[Kind, tuple[float, ...]] = {
+    "e2e": (0.6, 2.5, 6.0, 13.0),
+    "e2e+ds": (5.0, 12.0, 20.0, 30.0),
+    "local": (1.0, 2.5, 5.0, 9.0),
+}
+"""Coefficients at the middle layer. Trials of 400,000 to 600,000 tokens had L0 112, 33, 1 at 0.3, 3, 30 (e2e), 96, 39, 3
+at 3, 12, 40 (e2e+ds) and 18, 2 at 4, 15 (local)."""
+
+OTHERS: dict[str, float] = {
+    "resid_pre:0": 0.2,
+    "resid_pre:1": 2.3,
+    "resid_pre:2": 2.5,
+    "resid_pre:4": 2.6,
+    "resid_pre:5": 3.1,
+    f"z:{MIDDLE}": 0.6,
+}
+"""Coefficients of the local SAEs elsewhere: as the mean norm of the activations to that at the middle layer."""
+
+
+def trainings(tokens: int) -> list[Training]:
+    """Every training, the middle layer's first."""
+    middle = [
+        Training(kind=kind, site=f"resid_pre:{MIDDLE}", sparsity=sparsities[rank], **settings(tokens))
+        for rank in range(4)
+        for kind, sparsities in SPARSITIES.items()
+    ]
+    others = [Training(kind="local", site=site, sparsity=value, **settings(tokens)) for site, value in OTHERS.items()]
+    return middle + others
+
+
+def settings(tokens: int) -> dict:
+    """What all have in common. The learning rate is higher than for GPT-2: nano's trainings are short."""
+    return {"tokens": tokens, "latents": 2048, "learning_rate": 3e-3, "arithmetic": "bfloat16", "every": 200}
+
+
+def folder(training: Training) -> str:
+    """A run's name."""
+    return f"{training.kind}-{training.site.replace(':', '-')}-{training.sparsity:g}"
+
+
+def main() -> None:
+    """Train what is not trained yet."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder for the runs")
+    parser.add_argument("--tokens", type=int, default=4_000_000, help="training tokens of each SAE")
+    parser.add_argument("--device", default="cpu")
+    args = parser.parse_args()
+
+    loaded = tm.load_model("nano", device=args.device)
+    sequences = loaded.load_tokens("nano-train")
+    for training in trainings(args.tokens):
+        out = args.out / folder(training)
+        if (out / "sae" / "cfg.json").exists():
+            continue
+        began = time.monotonic()
+        train_sae(training, loaded, sequences, out)
+        print(f"{out.name}: {time.monotonic() - began:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()
