@@ -17,9 +17,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -32,6 +33,9 @@ from tiltmeter.errors import TiltmeterError
 from tiltmeter.hooks import captured, replaced
 from tiltmeter.positions import Span
 from tiltmeter.sites import STREAM, Site, parse_site
+
+Stream = Literal["centred", "raw"]
+"""How a LayerNorm model's residual stream is measured: minus its mean over d_model, or as it is."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,12 @@ class SplitModel:
     def site(self, name: str) -> Site:
         """The site that a TransformerLens name, long or short, means in this model."""
         return parse_site(name, self.n_layers)
+
+    def measured_in(self, stream: Stream) -> SplitModel:
+        """The same model, measured in this stream; in an RMSNorm model both are the raw one."""
+        other = copy(self)
+        other.centred = self.centred and stream == "centred"
+        return other
 
     def centre(self, x: Tensor, site: Site) -> Tensor:
         """`x` as it is measured at `site`: minus its mean over d_model where nothing can see that mean."""
