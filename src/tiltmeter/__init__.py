@@ -14,44 +14,58 @@ if TYPE_CHECKING:
     from tiltmeter.errors import TiltmeterError
     from tiltmeter.loading import LoadedModel, load_model
     from tiltmeter.model import SplitModel
-    from tiltmeter.paths import Sphere, Straight
+    from tiltmeter.paths import Sphere, Straight, Substitute
     from tiltmeter.plan import Sweep
     from tiltmeter.positions import BosPolicy
+    from tiltmeter.saes.loading import load_sae
+    from tiltmeter.saes.sae import SAE
     from tiltmeter.sweep import run_sweep
     from tiltmeter.tokens import TokenSet, load_tokens
+    from tiltmeter.training.config import Training
+    from tiltmeter.training.run import train_sae
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "BosPolicy": "positions",
+    "SAE": "saes.sae",
     "LoadedModel": "loading",
     "Sphere": "paths",
     "SplitModel": "model",
     "Straight": "paths",
+    "Substitute": "paths",
     "Sweep": "plan",
     "TiltmeterError": "errors",
     "TokenSet": "tokens",
+    "Training": "training.config",
     "load_curves": "curves:load",
     "load_model": "loading",
+    "load_sae": "saes.loading",
     "load_tokens": "tokens",
     "run_sweep": "sweep",
     "summary": "curves",
+    "train_sae": "training.run",
 }
 
 __all__ = [
+    "SAE",
     "BosPolicy",
     "LoadedModel",
     "Sphere",
     "SplitModel",
     "Straight",
+    "Substitute",
     "Sweep",
     "TiltmeterError",
     "TokenSet",
+    "Training",
     "load_curves",
     "load_model",
+    "load_sae",
     "load_tokens",
     "run_sweep",
     "summary",
+    "train_sae",
 ]
 
 

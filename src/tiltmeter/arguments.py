@@ -34,7 +34,7 @@ def numbers(text: str) -> list[float]:
 
 
 def checked(config_class: Any, config: dict[str, Any], **given: Any) -> Any:
-    """A configuration of a pydantic class, and the options that were given, pydantic's complaint turned into a sentence."""
+    """A configuration of a pydantic class and the options that were given; pydantic complains in a sentence."""
     from pydantic import ValidationError
 
     try:

@@ -9,12 +9,19 @@ from typing import Any
 import safetensors.torch
 import torch
 
-from tiltmeter.saes.sae import LinearSAE, TopK
+from tiltmeter.saes.sae import JumpReLU, LinearSAE, Processing, TopK
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 
 FORMAT = "6.0.0"
-"""Version of SAELens whose format is written: without it, SAELens reads the metadata as an older, flat configuration."""
+"""Version of SAELens whose format is written: without it, SAELens takes the configuration for an older, flat one."""
+
+_PROCESSING: Mapping[Processing | None, Mapping[str, bool]] = {
+    "centred": {"center_writing_weights": True},
+    "raw": {"center_writing_weights": False},
+    "folded": {"fold_value_biases": True},
+}
+"""How SAELens is told to load the model."""
 
 
 def saelens_files(sae: LinearSAE, metadata: Mapping[str, Any], dtype: torch.dtype = torch.float32) -> dict[str, bytes]:
@@ -34,11 +41,14 @@ def saelens_files(sae: LinearSAE, metadata: Mapping[str, Any], dtype: torch.dtyp
             "model_name": about.model,
             "hook_name": about.hook_name,
             "prepend_bos": about.prepend_bos,
-            "model_from_pretrained_kwargs": {"center_writing_weights": about.processing == "centred"},
+            "model_from_pretrained_kwargs": _PROCESSING.get(about.processing, {}),
             **metadata,
         },
     }
     if isinstance(sae.activation, TopK):
         config |= {"k": sae.activation.k, "rescale_acts_by_decoder_norm": False}
-    weights = {name: getattr(sae, name).to(dtype).contiguous() for name in ("W_enc", "b_enc", "W_dec", "b_dec")}
+    weights = {name: getattr(sae, name) for name in ("W_enc", "b_enc", "W_dec", "b_dec")}
+    if isinstance(sae.activation, JumpReLU):
+        weights["threshold"] = sae.activation.threshold
+    weights = {name: value.to(dtype).contiguous() for name, value in weights.items()}
     return {CONFIG: (json.dumps(config, indent=2) + "\n").encode(), WEIGHTS: safetensors.torch.save(weights)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
@@ -74,6 +74,10 @@ class SAE(Protocol):
         """
         ...
 
+    def to(self, device: torch.device, dtype: torch.dtype) -> SAE:
+        """The same SAE, with its weights on this device and of this type."""
+        ...
+
 
 Activation = Callable[[Float[Tensor, "*token latent"]], Float[Tensor, "*token latent"]]
 
@@ -129,6 +133,11 @@ class LinearSAE:
     ) -> Float[Tensor, "*token d_site"]:
         """Reconstruction."""
         return latents @ self.W_dec + self.b_dec
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> LinearSAE:
+        """The same SAE, with its weights on this device and of this type."""
+        moved = {name: value.to(device, dtype) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **moved)
 
 
 def reconstruct(sae: SAE, x: Float[Tensor, "*token d_site"]) -> Float[Tensor, "*token d_site"]:

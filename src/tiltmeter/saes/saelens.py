@@ -13,7 +13,8 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -92,6 +93,10 @@ class SAELensSAE:
                 "reconstruction is; decode with like=, the activation whose mean and scale it is to have."
             )
         return self.normalisation.undo(y, like.to(y))
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> SAELensSAE:
+        """The same SAE, with its weights on this device and of this type."""
+        return replace(self, module=deepcopy(self.module).to(device=device, dtype=dtype))
 
 
 def load_release(release: str, sae_id: str, name: str) -> SAELensSAE:
