@@ -8,7 +8,7 @@ import torch
 
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.model import SplitModel
-from tiltmeter.paths import Sphere, Straight
+from tiltmeter.paths import Sphere, Straight, Substitute
 from tiltmeter.plan import Sweep, make_plan
 from tiltmeter.positions import BosPolicy
 from tiltmeter.shards import measure_shard
@@ -224,6 +224,15 @@ def test_the_length_on_a_sphere_is_that_of_the_chord():
     norm = (stream - stream.mean(-1, keepdim=True)).norm(dim=-1).numpy()
     for k, angle in enumerate(degrees):
         np.testing.assert_allclose(arrays["length"][0, k], 2 * norm * np.sin(np.deg2rad(angle) / 2), rtol=1e-9)
+
+
+@pytest.mark.parametrize(("text", "policy"), [("all", "out"), ("2+3", "in")])
+def test_a_substitution_moves_the_same_tokens_as_a_path_that_ends_there(text, policy):
+    wanted = plan(positions=text, bos=BosPolicy(perturbation=policy))
+    one, other = measured(wanted, Substitute()), measured(wanted, Straight(lengths=(1.0,), unit="target"))
+    assert one["kl"].shape == (len(DIRECTIONS), 1, SEQUENCES)
+    for readout, values in other.items():
+        np.testing.assert_allclose(one[readout], values, rtol=1e-9, atol=1e-12, err_msg=readout)
 
 
 def test_ids_outside_the_shard_do_not_matter():

@@ -172,15 +172,19 @@ def test_the_features_of_a_sweep_leave_out_the_boundary(case):
     flat, first = SAE.W_enc.clone(), case.x()[:, 0]
     flat[:] = 0
     enc = torch.full((40,), -1.0).double()
-    flat[:, 5], enc[5] = first.mean(0) / first.mean(0).norm() ** 2, -0.999  # fires at the boundary token, clearly
+    flat[:, 5], enc[5] = (
+        first.mean(0) / first.mean(0).norm() ** 2,
+        -0.72,
+    )  # at the boundary token, and elsewhere in some
     sae = dataclasses.replace(SAE, W_enc=flat, b_enc=enc, input_bias=torch.zeros(WIDTH).double())
     fires = (sae.encode(case.x()) > 0).any(-1)
     assert fires[:, 0].all()
-    assert not fires[:6, 1:].any(1).all()
+    assert fires[:6, 1:].any(1).sum() == 2
     firing = (torch.arange(40) == 5).long()
     bound = BoundSAE(at(sae, case.sae.at.centre), dataclasses.replace(case.sae.latents, firing=firing, fewest=0))
     for policy in ("in", "out"):
-        sweep = case.plan.sweep.model_copy(update={"bos": BosPolicy(statistics=policy), "keep_positions": False})
+        changes = {"bos": BosPolicy(statistics=policy), "keep_positions": False, "batch_tokens": 10_000}
+        sweep = case.plan.sweep.model_copy(update=changes)
         plan = make_plan(sweep, case.plan.model, TOKENS)
         directions = build_directions(("sae-feature:A", "sae-feature-active:A"), case.statistics, {}, {"A": bound})
         tokens = measure_shard(plan, directions, Straight(lengths=(1.0,)), range(6))["tokens"]
