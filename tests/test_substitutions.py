@@ -169,14 +169,10 @@ def test_shards_and_other_saes_change_nothing(case):
 
 def test_the_features_of_a_sweep_leave_out_the_boundary(case):
     """What fires at position 0 alone is inactive, unless the statistics count it; it is the only choice here."""
-    flat, first = SAE.W_enc.clone(), case.x()[:, 0]
-    flat[:] = 0
-    enc = torch.full((40,), -1.0).double()
-    flat[:, 5], enc[5] = (
-        first.mean(0) / first.mean(0).norm() ** 2,
-        -0.72,
-    )  # at the boundary token, and elsewhere in some
-    sae = dataclasses.replace(SAE, W_enc=flat, b_enc=enc, input_bias=torch.zeros(WIDTH).double())
+    first = case.x()[:, 0].mean(0)
+    W_enc, b_enc = torch.zeros(WIDTH, 40).double(), torch.full((40,), -1.0).double()
+    W_enc[:, 5], b_enc[5] = first / first.norm() ** 2, -0.72  # fires at the boundary token, and elsewhere in some
+    sae = dataclasses.replace(SAE, W_enc=W_enc, b_enc=b_enc, input_bias=torch.zeros(WIDTH).double())
     fires = (sae.encode(case.x()) > 0).any(-1)
     assert fires[:, 0].all()
     assert fires[:6, 1:].any(1).sum() == 2
