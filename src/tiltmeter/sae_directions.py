@@ -18,7 +18,8 @@ from tiltmeter.context import Context
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.latents import BoundSAE
 from tiltmeter.noise import uniform
-from tiltmeter.pushes import Direction, Minus, Mixture, Plain, difference
+from tiltmeter.pushes import Difference, Direction, Minus, Mixture, Plain, difference
+from tiltmeter.sae_sources import Reconstruction, SyntheticBaseline, SyntheticStructured
 from tiltmeter.saes.at_site import AtSite
 from tiltmeter.statistics import SiteStatistics
 from tiltmeter.substitutions import AtDistance, Substitution, ThetaRandom
@@ -211,6 +212,21 @@ _SUBSTITUTES: Mapping[str, SAEDefinition] = {
     ),
 }
 
+_TARGETS: Mapping[str, SAEDefinition] = {
+    "synthetic-baseline-difference": SAEDefinition(
+        lambda _, sae: Difference(SyntheticBaseline(sae)),
+        "decoded latents of x, each exchanged for one that fires as often, - x",
+    ),
+    "synthetic-structured-difference": SAEDefinition(
+        lambda _, sae: Difference(SyntheticStructured(sae)),
+        "decoded latents of x, exchanged for others that lie to the strongest as they did, - x",
+    ),
+    "sae-reconstruction-difference": SAEDefinition(
+        lambda s, sae: Difference(Reconstruction(sae.at, s.real)), "SAE(activation of another sequence) - x"
+    ),
+}
+"""Those of Giglemiani et al. 2024."""
+
 OPPOSITES: Mapping[str, str] = {
     "latent-ablation": "latent-doubling",
     **{f"minus-{kind}": kind for kind in _SIGNED if kind != "latent-doubling"},
@@ -227,6 +243,7 @@ SAE_DIRECTIONS: Mapping[str, SAEDefinition] = {
     **_SIGNED,
     **{opposite: _opposite(kind) for opposite, kind in OPPOSITES.items()},
     **_SUBSTITUTES,
+    **_TARGETS,
 }
 """Directions that need an SAE, and what they are before normalisation. A full name is `KIND:NAME`, NAME the SAE's."""
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float64
 from torch import Tensor
 
+from tiltmeter.bases import Base, transplanted
 from tiltmeter.context import Context
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.model import CleanRun
@@ -26,7 +27,7 @@ Arrays = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Batch:
-    """A few sequences, run clean once."""
+    """A few sequences, run once as they are when a path starts: clean, or with a base in place."""
 
     plan: Plan
     sequences: range
@@ -39,8 +40,18 @@ class Batch:
     """Tokens that statistics count."""
 
 
-def measure_shard(plan: Plan, directions: Mapping[str, Direction], path: Path, sequences: range) -> Arrays:
+def measure_shard(
+    plan: Plan, directions: Mapping[str, Direction], path: Path, sequences: range, base: Base | None = None
+) -> Arrays:
     """Measure all directions on some sequences.
+
+    Args:
+        plan: what is measured.
+        directions: by name.
+        path: where they lead.
+        sequences: which ones.
+        base: what the path starts at, at the perturbed tokens; None for the clean activation. Readouts then compare
+            with the run that has it in place.
 
     Returns:
         By readout, and as `length` the realised L2 of the perturbation, float64 [direction, step, sequence] or, where
@@ -54,6 +65,7 @@ def measure_shard(plan: Plan, directions: Mapping[str, Direction], path: Path, s
     parts = []
     for begin in range(sequences.start, sequences.stop, size):
         batch = _start(plan, range(begin, min(begin + size, sequences.stop)))
+        batch = batch if base is None else _based(batch, base)
         found = [_measure_direction(batch, name, direction, path) for name, direction in directions.items()]
         parts.append({name: np.stack([one[name] for one in found]) for name in found[0]})
     return {name: np.concatenate([part[name] for part in parts], 1 if name == "tokens" else 2) for name in parts[0]}
@@ -74,6 +86,22 @@ def _start(plan: Plan, sequences: range) -> Batch:
         allowed(boundary, bos.average)[:, list(plan.positions.read)],
         allowed(boundary, bos.statistics),
     )
+
+
+def _based(batch: Batch, base: Base) -> Batch:
+    """The batch with the base's activations in the place of the clean ones at the tokens that are to move."""
+    model, context = batch.plan.model, _context(batch, base.draws_as)
+    other = model.centre(base.source.sample(context, 1)[0].to(context.x), batch.plan.site)
+    start = torch.where(batch.perturbed.to(other.device)[..., None], other, context.x)
+    return replace(batch, clean=transplanted(model, batch.clean, start))
+
+
+def _context(batch: Batch, drawing: str) -> Context:
+    """What a direction or a base that draws under this name may look at."""
+    span, whole = batch.plan.positions.span, batch.clean.activation
+    rows, columns = torch.tensor(batch.sequences), torch.arange(span.first, span.stop)
+    address = Address(batch.plan.sweep.seed, drawing, rows, columns)
+    return Context(span.cut(whole), address, whole, batch.counted.to(whole.device))
 
 
 def _measure_direction(batch: Batch, name: str, direction: Direction, path: Path) -> Arrays:
@@ -106,13 +134,10 @@ def _push(batch: Batch, name: str, direction: Direction) -> tuple[Push, Bool[Ten
 
     Such a token (the drawn activation is its own, as after the same first words) is left out of the averages.
     """
-    plan, span = batch.plan, batch.plan.positions.span
-    rows, columns = torch.tensor(batch.sequences), torch.arange(span.first, span.stop)
-    address = Address(plan.sweep.seed, draws_as(name), rows, columns)
-    whole = batch.clean.activation
-    context = Context(span.cut(whole), address, whole, batch.counted.to(whole.device))
+    plan = batch.plan
+    context = _context(batch, draws_as(name))
     pushed = push(direction, context, lambda vector: plan.model.centre(vector, plan.site))
-    moved = batch.perturbed.to(whole.device)
+    moved = batch.perturbed.to(context.x.device)
     lost = batch.perturbed & (pushed.distance == 0).cpu()
     return Push(pushed.unit * moved[..., None], pushed.distance * moved, pushed.vector * moved[..., None]), lost
 
