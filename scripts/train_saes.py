@@ -25,8 +25,8 @@ SPARSITIES: dict[Kind, tuple[float, ...]] = {
     "e2e+ds": (5.0, 12.0, 20.0, 30.0),
     "local": (1.0, 2.5, 5.0, 9.0),
 }
-"""Coefficients at the middle layer. Trials of 400,000 to 600,000 tokens had L0 112, 33, 1 at 0.3, 3, 30 (e2e), 96, 39, 3
-at 3, 12, 40 (e2e+ds) and 18, 2 at 4, 15 (local)."""
+"""Coefficients at the middle layer. Trials of 400,000 to 600,000 tokens had L0 112, 33, 1 at 0.3, 3, 30 (e2e), 96, 39,
+3 at 3, 12, 40 (e2e+ds) and 18, 2 at 4, 15 (local)."""
 
 OTHERS: dict[str, float] = {
     "resid_pre:0": 0.2,

@@ -33,6 +33,19 @@ def numbers(text: str) -> list[float]:
         ) from None
 
 
+def path_of(lengths: str, unit: str, angles: str, substitute: bool) -> dict[str, Any]:
+    """The configuration of the one path that was asked for."""
+    if [bool(lengths), bool(angles), substitute].count(True) != 1:
+        raise TiltmeterError("Give --lengths, --angles or --substitute, and one of them.")
+    if unit != "absolute" and not lengths:
+        raise TiltmeterError(f"--unit {unit} is for --lengths; --angles are in degrees, and --substitute has none.")
+    if substitute:
+        return {"kind": "substitute"}
+    if angles:
+        return {"kind": "sphere", "degrees": numbers(angles)}
+    return {"kind": "straight", "lengths": numbers(lengths), "unit": unit}
+
+
 def checked(config_class: Any, config: dict[str, Any], **given: Any) -> Any:
     """A configuration of a pydantic class and the options that were given; pydantic complains in a sentence."""
     from pydantic import ValidationError
@@ -46,12 +59,15 @@ def checked(config_class: Any, config: dict[str, Any], **given: Any) -> Any:
         raise TiltmeterError(f"{place} was {first['input']!r}: {message}." if place else f"{message}.") from None
 
 
-def validated(config: dict[str, Any], **given: int | None) -> Sweep:
+def validated(config: dict[str, Any], **given: Any) -> Sweep:
     """A sweep of this configuration and the options that were given."""
     from tiltmeter.plan import Sweep, look_up
+    from tiltmeter.saes.names import short_names
 
     sweep = checked(Sweep, config, **given)
-    look_up(sweep.directions)  # before a model is loaded for nothing
+    names = short_names(sweep.saes)
+    if not any("*" in name for name in names):
+        look_up(sweep.directions, tuple(names))  # before a model is loaded for nothing
     return sweep
 
 

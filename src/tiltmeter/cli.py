@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from tiltmeter import __version__, commands
-from tiltmeter.arguments import checked, layer_of, numbers, run_folder, validated
+from tiltmeter.arguments import checked, layer_of, path_of, run_folder, validated
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.options import (
     Column,
@@ -21,6 +21,7 @@ from tiltmeter.options import (
     Out,
     Precision,
     Revision,
+    Saes,
     Seed,
     Tokens,
     TokensRevision,
@@ -79,6 +80,7 @@ def reproduce(
     tokens_revision: TokensRevision = None,
     length: Length = None,
     n_sequences: NSequences = None,
+    sae: Saes = None,
     device: Device = "cpu",
     precision: Precision = "float32",
     seed: Seed = None,
@@ -94,7 +96,8 @@ def reproduce(
     loaded = commands.load(model, revision, device, precision)
     layer = layer_of(layer, loaded.model.n_layers, model)
     sweep = wanted.sweep(loaded.model, layer)
-    sweep = validated(sweep.model_dump(), sequences=n_sequences, seed=seed)
+    saes = commands.saes_for(sweep, model, sae or [])
+    sweep = validated(sweep.model_dump(), sequences=n_sequences, seed=seed, saes=saes)
     token_set = commands.load_tokens(loaded, _needed(sweep), tokens, column, tokens_revision, length)
     sweep = commands.as_many_as_there_are(sweep, token_set, n_sequences)
     name = Path(model).name
@@ -118,6 +121,14 @@ def sweep(
         str, typer.Option(help="Unit of the lengths: absolute, norm (of x), target (1 reaches it) or pair-distance.")
     ] = "absolute",
     angles: Annotated[str, typer.Option(help="Instead of lengths: degrees on the sphere, in the same form.")] = "",
+    substitute: Annotated[
+        bool, typer.Option("--substitute", help="Instead of lengths: go to where each direction's vector ends.")
+    ] = False,
+    sae: Saes = None,
+    base: Annotated[
+        str, typer.Option(help="Where paths begin: clean, real, cov-random, ... (tiltmeter list).")
+    ] = "clean",
+    stream: Annotated[str, typer.Option(help="Residual stream of a LayerNorm model: centred or raw.")] = "centred",
     readout: Annotated[list[str], typer.Option(help="kl, js, loss, l2@SITE, cos@SITE. Repeat for several.")] = ["kl"],  # noqa: B006
     positions: Annotated[str, typer.Option(help="all, last, 32, 32+16 (perturb 32, read 32 to 48) or 3,7,9.")] = "all",
     bos_statistics: Annotated[str, typer.Option(help="Boundary positions in or out of the statistics.")] = "out",
@@ -139,16 +150,16 @@ def sweep(
     """Measure directions of your choice, your own vectors among them.
 
     Example: tiltmeter sweep --site resid_pre:3 --direction real-mixture --direction along:steer.npy --lengths 0:50:5
+
+    With SAEs: tiltmeter sweep --site resid_pre:3 --sae "nano:e2e-*" --direction sae-error --lengths 0:40:5
     """
-    if bool(lengths) == bool(angles):
-        raise TiltmeterError("Give either --lengths or --angles, and one of them.")
-    if angles and unit != "absolute":
-        raise TiltmeterError(f"--unit {unit} is for --lengths; --angles are in degrees.")
-    path = {"lengths": numbers(lengths), "unit": unit} if lengths else {"kind": "sphere", "degrees": numbers(angles)}
     config = {
         "site": site,
         "directions": direction,
-        "path": {"kind": "straight"} | path,
+        "saes": sae or [],
+        "base": base,
+        "stream": stream,
+        "path": path_of(lengths, unit, angles, substitute),
         "readouts": readout,
         "positions": positions,
         "bos": {"statistics": bos_statistics, "perturbation": bos_perturbation, "average": bos_average},
@@ -235,31 +246,13 @@ def train_sae(
 
 @app.command("list")
 def list_() -> None:
-    """Show the models, sites, directions, readouts and studies there are."""
-    from tiltmeter.directions import DIRECTIONS
-    from tiltmeter.loading import EMBEDDED
-    from tiltmeter.readouts import OUTPUT_READOUTS, SITE_READOUTS
-    from tiltmeter.sites import HOOKS
-    from tiltmeter.studies import STUDIES
+    """Show the models, SAEs, sites, directions, bases, readouts and studies there are."""
+    from tiltmeter.catalogue import sections
 
-    own = {"along:FILE": "vectors of your own (.npy, .safetensors); along:FILE#3 a row, along:FILE#NAME a tensor"}
-    sections = {
-        "models": {name: "comes with tiltmeter" for name in EMBEDDED}
-        | {"owner/model": "any causal language model of the Hugging Face hub", "DIR": "a directory of one"},
-        "sites": {f"blocks.L.{hook}": f"short: {kind}:L" for kind, hook in HOOKS.items()},
-        "directions": {name: definition.meaning for name, definition in DIRECTIONS.items()} | own,
-        "readouts": {name: definition.meaning for name, definition in OUTPUT_READOUTS.items()}
-        | {f"{name}@SITE": definition.meaning for name, definition in SITE_READOUTS.items()},
-        "studies": {
-            f"{name} --figure {number}": f"{figure.title} ({study.citation})"
-            for name, study in STUDIES.items()
-            for number, figure in study.figures.items()
-        },
-    }
-    for title, rows in sections.items():
+    for title, rows in sections().items():
         typer.echo(title)
         for name, meaning in rows.items():
-            typer.echo(f"  {name:28} {meaning}")
+            typer.echo(f"  {name:34} {meaning}")
 
 
 @app.command()

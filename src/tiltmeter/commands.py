@@ -62,6 +62,18 @@ def run(sweep: Sweep, loaded: LoadedModel, tokens: TokenSet, out: Path, purpose:
     typer.echo(f"figures: {out / 'figures'}\nreport:  {page}")
 
 
+def saes_for(sweep: Sweep, model: str, given: list[str]) -> list[str]:
+    """The SAEs that were named for a study's sweep; for the model nano, where none were, all of its own at the site."""
+    from tiltmeter.sae_directions import SAE_DIRECTIONS
+
+    wanted = [name for name in sweep.directions if name in SAE_DIRECTIONS]
+    if given and not wanted:
+        raise TiltmeterError(f"The SAE {given[0]} was given for a figure that needs none; leave --sae out.")
+    if wanted and not given and model != "nano":
+        raise TiltmeterError(f"This figure is of {wanted[0]}, and no SAE of {model} was named; give one or more --sae.")
+    return given or (["nano:*"] if wanted else [])
+
+
 def sequences_for(config: Training, length: int | None) -> int:
     """Sequences that a training can use: no more than its budget asks for."""
     return config.evaluation + config.batch + config.tokens // (length or 1)

@@ -2,7 +2,8 @@
 
 A direction keeps its colour, dash and marker everywhere. Families share a hue (black isotropic, blue cov-random,
 vermilion real) of Okabe and Ito's palette, which colour-blind readers can tell apart; differences are dashed with open
-markers, mixtures solid with full ones, so that a grey print tells them apart too.
+markers, mixtures solid with full ones, so that a grey print tells them apart too. SAEs that differ in sparsity alone
+(`...-l0-4`, `...-l0-12`) go from light to dark purple.
 """
 
 import io
@@ -16,6 +17,7 @@ import matplotlib as mpl
 import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
@@ -73,11 +75,31 @@ _LOOK: Any = {
 
 
 def styles(directions: Sequence[str]) -> dict[str, Style]:
-    """Give each direction its style: the known ones their own, others the next of a fixed cycle, in the order given."""
-    others = [name for name in directions if name not in _KNOWN]
+    """Give each direction its style, in the order given.
+
+    The known ones have their own, those of one kind of SAE at several sparsities a ramp, others the next of a cycle.
+    """
+    ramps = _ramps(directions)
+    others = [name for name in directions if name not in _KNOWN and name not in ramps]
     cycle = zip(others, itertools.cycle(_OTHER_COLORS), itertools.cycle(_OTHER_DASHES), itertools.cycle(_OTHER_MARKERS))
-    own = {name: Style(color, dash, marker, color) for name, color, dash, marker in cycle}
+    own = {name: Style(color, dash, marker, color) for name, color, dash, marker in cycle} | ramps
     return {name: _KNOWN.get(name) or own[name] for name in directions}
+
+
+def _ramps(directions: Sequence[str]) -> dict[str, Style]:
+    """Styles of the directions that differ only in the L0 of their SAE, by kind: from light to dark."""
+    kinds: dict[str, list[str]] = {}
+    for name in directions:
+        kind, l0, _ = name.rpartition("-l0-")
+        if l0 and ":" in name:
+            kinds.setdefault(kind, []).append(name)
+    colors = mpl.colormaps["RdPu"]
+    return {
+        name: Style(color := to_hex(colors(0.35 + 0.6 * rank / (len(names) - 1))), "solid", marker, color)
+        for names, marker in zip(kinds.values(), itertools.cycle(_OTHER_MARKERS))
+        if len(names) > 1
+        for rank, name in enumerate(names)
+    }
 
 
 def mean_curves(axes: Axes, table: pd.DataFrame, readout: str, directions: Sequence[str]) -> list[Line2D]:
@@ -149,6 +171,31 @@ def facets(
         for axes in grid[-1]:
             axes.set_xlabel(axis_label(curves.step))
         _legend(figure, lines)
+    return figure
+
+
+def bars(curves: xr.Dataset, table: pd.DataFrame, readouts: Sequence[str]) -> Figure:
+    """Draw curves of one step: a panel per readout, a bar per direction with its interval.
+
+    Args:
+        curves: for the labels and units of its axes.
+        table: its summary.
+        readouts: the panels.
+    """
+    style_of = styles(list(table.direction.unique()))
+    with mpl.rc_context(_LOOK):
+        width, height = 2.4 + 3.2 * len(readouts), 0.9 + 0.24 * len(style_of)
+        figure = Figure(figsize=(width, height), layout="constrained")
+        for axes, readout in zip(
+            figure.subplots(1, len(readouts), sharey=True, squeeze=False)[0], readouts, strict=True
+        ):
+            rows = table[table.readout == readout].set_index("direction").loc[list(style_of)]
+            reach = [(rows["mean"] - rows.low).clip(lower=0), (rows.high - rows["mean"]).clip(lower=0)]
+            colors = [style.color for style in style_of.values()]
+            axes.barh(list(style_of), rows["mean"], xerr=reach, color=colors, height=0.7, error_kw={"linewidth": 0.8})
+            axes.set_xlabel(textwrap.fill(axis_label(curves[readout]), 40, break_long_words=False))
+            axes.grid(axis="y", visible=False)
+        axes.invert_yaxis()
     return figure
 
 

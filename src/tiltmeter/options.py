@@ -25,3 +25,11 @@ Device = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda
 Precision = Annotated[str, typer.Option(help="Arithmetic of the model: float32 or float64.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of every random vector. (default: 0)")]
 Out = Annotated[Path | None, typer.Option(help="Run directory. (default: runs/NAME-MODEL-...)")]
+Saes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--sae",
+        help="nano:NAME, RELEASE:SAE_ID of SAELens, OWNER/REPO:FOLDER, or a folder or file. nano:e2e-* means all of "
+        "those at the site. Repeat for several.",
+    ),
+]

@@ -8,12 +8,16 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from tiltmeter.bases import check_base_name
 from tiltmeter.directions import DIRECTIONS, check_direction_name
 from tiltmeter.errors import TiltmeterError
-from tiltmeter.model import SplitModel
+from tiltmeter.model import SplitModel, Stream
 from tiltmeter.paths import Path as PushPath
 from tiltmeter.positions import BosPolicy, Positions, parse_positions
 from tiltmeter.readouts import Readout, parse_readout
+from tiltmeter.sae_directions import SAE_DIRECTIONS
+from tiltmeter.saes.at_site import AtSite
+from tiltmeter.saes.names import load_at_site, sae_names
 from tiltmeter.sites import Site
 from tiltmeter.tokens import TokenSet
 from tiltmeter.vectors import PREFIX, load_vectors
@@ -29,7 +33,14 @@ class Sweep(BaseModel):
     site: str
     """Where activations are moved, e.g. `blocks.6.hook_resid_pre` or `resid_pre:6`."""
     directions: Annotated[tuple[str, ...], Field(min_length=1)] = tuple(DIRECTIONS)
-    """Names of directions; `along:FILE` for vectors of one's own."""
+    """Names of directions; `along:FILE` for vectors of one's own. An SAE's direction without the name of an SAE
+    (`sae-error`) stands for that of every SAE of the sweep (`sae-error:NAME`)."""
+    saes: tuple[str, ...] = ()
+    """SAEs, as `load_sae` names them; `nano:e2e-*` stands for all of nano's at the site that it matches."""
+    base: str = "clean"
+    """Where paths begin: `clean` (the activation), or the name of another base."""
+    stream: Stream = "centred"
+    """How a LayerNorm model's residual stream is measured."""
     path: PushPath
     readouts: Annotated[tuple[str, ...], Field(min_length=1)] = ("kl",)
     sequences: Count = 192
@@ -61,16 +72,20 @@ class Plan:
     readouts: tuple[Readout, ...]
     positions: Positions
     directions: tuple[str, ...]
-    """With each row of a vectors file under its own name."""
+    """With each row of a vectors file, and each SAE, under its own name."""
     vectors: dict[str, Tensor]
+    saes: dict[str, AtSite]
+    """By the names that directions give them."""
 
 
 def make_plan(sweep: Sweep, model: SplitModel, tokens: TokenSet) -> Plan:
     """Look up every name of a sweep.
 
     Raises:
-        TiltmeterError: a site, direction, readout or position that does not exist; fewer sequences than asked for.
+        TiltmeterError: a site, direction, readout, position or SAE that does not exist; an SAE of another site or
+            model; fewer sequences than asked for.
     """
+    model = model.measured_in(sweep.stream)
     if len(tokens.ids) < sweep.sequences:
         raise TiltmeterError(
             f"{sweep.sequences} sequences were asked for, but {tokens.name} gave {len(tokens.ids)}; ask for at most "
@@ -79,12 +94,15 @@ def make_plan(sweep: Sweep, model: SplitModel, tokens: TokenSet) -> Plan:
     site = model.site(sweep.site)
     readouts = tuple(parse_readout(name, model) for name in dict.fromkeys(sweep.readouts))
     positions = parse_positions(sweep.positions, tokens.ids.shape[1])
-    directions, vectors = look_up(sweep.directions)
-    return Plan(sweep, model, tokens, site, readouts, positions, directions, vectors)
+    names = sae_names(sweep.saes, site)
+    directions, vectors = look_up(sweep.directions, tuple(names))
+    check_base_name(sweep.base, tuple(names))
+    saes = {label: load_at_site(name, model, site) for label, name in names.items()}
+    return Plan(sweep, model, tokens, site, readouts, positions, directions, vectors, saes)
 
 
-def look_up(names: tuple[str, ...]) -> tuple[tuple[str, ...], dict[str, Tensor]]:
-    """Every direction, with each row of a vectors file under its own name, and the vectors.
+def look_up(names: tuple[str, ...], saes: tuple[str, ...] = ()) -> tuple[tuple[str, ...], dict[str, Tensor]]:
+    """Every direction, with each row of a vectors file and each of these SAEs under its own name, and the vectors.
 
     Raises:
         TiltmeterError: a direction that does not exist or is named twice; a file that holds no vectors.
@@ -96,8 +114,10 @@ def look_up(names: tuple[str, ...]) -> tuple[tuple[str, ...], dict[str, Tensor]]
             found = load_vectors(name)
             vectors |= found
             directions += found
+        elif name in SAE_DIRECTIONS and saes:
+            directions += [f"{name}:{sae}" for sae in saes]
         else:
-            check_direction_name(name)
+            check_direction_name(name, saes)
             directions.append(name)
     if repeated := sorted({name for name in directions if directions.count(name) > 1}):
         raise TiltmeterError(

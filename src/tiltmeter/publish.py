@@ -55,9 +55,16 @@ def _study_picture(purpose: str, data: xr.Dataset, table: pd.DataFrame) -> tuple
 def _sweep_picture(data: xr.Dataset, table: pd.DataFrame) -> tuple[Picture, Figure]:
     names = curves.readout_names(data)[:-1]  # the last is the realised length
     directions = [str(name) for name in data.direction.values]
-    caption = "Mean of each readout along the path. Bands: 95 % intervals, bootstrap over sequences."
+    if data.sizes["step"] == 1:
+        caption, drawn = "Mean of each readout. Whiskers:", figures.bars(data, table, names)
+    else:
+        caption, drawn = (
+            "Mean of each readout along the path. Bands:",
+            figures.facets(data, table, names, {data.attrs["site"]: directions}),
+        )
+    caption += " 95 % intervals, bootstrap over sequences."
     picture = Picture("figures/sweep", f"Sweep at {data.attrs['site']}", caption, _last_step(table, names[0]))
-    return picture, figures.facets(data, table, names, {data.attrs["site"]: directions})
+    return picture, drawn
 
 
 def _last_step(table: pd.DataFrame, readout: str) -> str:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import replace
+import logging
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,21 @@ import torch
 import xarray as xr
 
 from tiltmeter import curves, runs
+from tiltmeter.bases import build_base
 from tiltmeter.directions import build_directions
 from tiltmeter.errors import TiltmeterError
+from tiltmeter.latents import BoundSAE, LatentStatistics, fit_latents
 from tiltmeter.loading import LoadedModel
 from tiltmeter.plan import Plan, Sweep, make_plan
 from tiltmeter.progress import progress
+from tiltmeter.saes.at_site import AtSite
+from tiltmeter.saes.guard import guard
 from tiltmeter.selfcheck import check_additive, check_split
 from tiltmeter.shards import measure_shard
 from tiltmeter.statistics import SiteStatistics, fit_statistics
 from tiltmeter.tokens import TokenSet
+
+_log = logging.getLogger(__name__)
 
 
 def run_sweep(
@@ -50,9 +57,9 @@ def run_sweep(
     """
     plan = make_plan(sweep, loaded.model, tokens)
     with runs.open_run(out, _identity(plan, loaded), {"purpose": purpose, **_record(plan, loaded)}) as run:
-        statistics = _statistics(plan, run)
-        result = curves.merge(_measure(plan, statistics, run), range(sweep.sequences))
-        result = result.assign_attrs(_attrs(plan, statistics, runs.read_manifest(run.path)))
+        statistics, saes = _statistics(plan, run), _latents(plan, run)
+        result = curves.merge(_measure(plan, statistics, saes, run), range(sweep.sequences))
+        result = result.assign_attrs(_attrs(plan, statistics, saes, runs.read_manifest(run.path)))
         if not bool(result.tokens.any()):
             raise TiltmeterError(
                 "Nothing was measured: at these positions, with these rules for boundary positions, no token was both "
@@ -67,16 +74,34 @@ def run_sweep(
 
 def _statistics(plan: Plan, run: runs.Run) -> SiteStatistics:
     if (arrays := run.load("statistics")) is None:
-        some = replace(plan.tokens, ids=plan.tokens.ids[: plan.sweep.statistics_sequences])
+        some = _for_statistics(plan)
         fitted = fit_statistics(plan.model, some, plan.site, plan.sweep.bos, plan.sweep.pool, plan.sweep.seed)
         run.save("statistics", arrays := fitted.to_arrays())
     return SiteStatistics.from_arrays(arrays)
 
 
-def _measure(plan: Plan, statistics: SiteStatistics, run: runs.Run) -> list[xr.Dataset]:
+def _latents(plan: Plan, run: runs.Run) -> dict[str, BoundSAE]:
+    """Statistics of every SAE's latents, in one pass over the tokens of the statistics."""
+    stored = {label: f"latents-{index:03d}" for index, label in enumerate(plan.saes)}
+    found = {label: run.load(name) for label, name in stored.items()}
+    missing = {label: plan.saes[label] for label, arrays in found.items() if arrays is None}
+    if missing:
+        fitted = fit_latents(plan.model, _for_statistics(plan), plan.site, plan.sweep.bos, missing)
+        for label, statistics in fitted.items():
+            run.save(stored[label], arrays := statistics.to_arrays())
+            found[label] = arrays
+    return {label: BoundSAE(plan.saes[label], LatentStatistics.from_arrays(a)) for label, a in found.items() if a}
+
+
+def _for_statistics(plan: Plan) -> TokenSet:
+    return replace(plan.tokens, ids=plan.tokens.ids[: plan.sweep.statistics_sequences])
+
+
+def _measure(plan: Plan, statistics: SiteStatistics, saes: dict[str, BoundSAE], run: runs.Run) -> list[xr.Dataset]:
     """Measure every shard that is not there yet; all of them as labelled curves."""
     sweep = plan.sweep
-    directions = build_directions(plan.directions, statistics, plan.vectors)
+    directions = build_directions(plan.directions, statistics, plan.vectors, saes)
+    base = build_base(sweep.base, statistics, saes)
     path = sweep.path.resolved(statistics.pair_distance)
     positions = plan.positions.read if sweep.keep_positions else None
     check_split(plan.model, plan.model.start(plan.tokens.ids[:2], plan.site, (), plan.positions.span))
@@ -87,7 +112,7 @@ def _measure(plan: Plan, statistics: SiteStatistics, run: runs.Run) -> list[xr.D
         sequences = range(begin, min(begin + sweep.shard, sweep.sequences))
         name = f"shard-{begin // sweep.shard:05d}"
         if (arrays := run.load(name)) is None:
-            arrays = measure_shard(plan, directions, path, sequences)
+            arrays = measure_shard(plan, directions, path, sequences, base)
             run.save(name, arrays)
         axes = curves.Axes(plan.directions, path.steps, path.units, sequences, positions)
         readouts = {key: arrays[key] for key in (*(readout.name for readout in plan.readouts), "length")}
@@ -99,8 +124,9 @@ def _identity(plan: Plan, loaded: LoadedModel) -> dict[str, Any]:
     """Everything that decides the numbers of a run."""
     versions = runs.versions()
     return {
-        "sweep": plan.sweep.model_dump(mode="json")
+        "sweep": plan.sweep.model_dump(mode="json", exclude={"saes"})
         | {"site": plan.site.name, "readouts": [readout.name for readout in plan.readouts]},
+        "saes": {label: at.sae.about.sha256 for label, at in plan.saes.items()},
         "model": {key: value for key, value in loaded.facts.items() if key not in ("name", "revision")},
         "tokens": {"sha256": plan.tokens.sha256(), "boundary": plan.tokens.boundary},
         "vectors": {name: hashlib.sha256(v.numpy().tobytes()).hexdigest() for name, v in plan.vectors.items()},
@@ -122,12 +148,24 @@ def _record(plan: Plan, loaded: LoadedModel) -> dict[str, Any]:
             "perturbed positions": list(plan.positions.perturbed),
             "read positions": list(plan.positions.read),
         },
+        "saes": {label: _sae_record(plan, at) for label, at in plan.saes.items()},
         "versions": runs.versions(),
         "machine": {**runs.machine(), "threads": str(torch.get_num_threads())},
     }
 
 
-def _attrs(plan: Plan, statistics: SiteStatistics, manifest: dict[str, Any]) -> dict[str, str]:
+def _sae_record(plan: Plan, at: AtSite) -> dict[str, Any]:
+    """What an SAE is, and what the load guard measured; it warns where that is far from what was published."""
+    found = guard(plan.model, at, plan.tokens)
+    for finding in found.findings:
+        _log.warning("%s", finding)
+    about = asdict(at.sae.about)
+    return {name: value for name, value in about.items() if value is not None} | {"guard": found.to_json()}
+
+
+def _attrs(
+    plan: Plan, statistics: SiteStatistics, saes: dict[str, BoundSAE], manifest: dict[str, Any]
+) -> dict[str, str]:
     """Provenance that travels with the curves. When the run was made is not part of it: equal runs, equal files."""
     return {
         "model": plan.model.name,
@@ -137,5 +175,20 @@ def _attrs(plan: Plan, statistics: SiteStatistics, manifest: dict[str, Any]) -> 
         "pair_distance": f"{statistics.pair_distance:.6g}",
         "mean_norm": f"{statistics.norm:.6g}",
         "statistics": f"{statistics.count} activations of width {len(statistics.mean)}; pool of {len(statistics.pool)}",
+        "base": plan.sweep.base,
+        "saes": json.dumps({label: _sae_attrs(sae) for label, sae in saes.items()}),
         "manifest": json.dumps({key: manifest[key] for key in ("identity", "record")}, sort_keys=True),
+    }
+
+
+def _sae_attrs(sae: BoundSAE) -> dict[str, Any]:
+    latents = sae.latents
+    return {
+        "kind": sae.at.sae.about.kind,
+        "l0": latents.l0,
+        "explained_variance": latents.explained_variance,
+        "distance": latents.distance,
+        "alive": int(latents.alive.sum()),
+        "latents": len(latents.alive),
+        "tokens": latents.count,
     }

@@ -70,10 +70,11 @@ def metadata_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
 def read_facts(metadata: Mapping[str, Any]) -> Facts:
     """What the metadata say; None for what they do not.
 
-    `l0` and `explained_variance` are no names of SAELens's: tiltmeter's own SAEs have them.
+    `kind`, `l0` and `explained_variance` are no names of SAELens's: tiltmeter's own SAEs have them.
     """
     bos = metadata.get("prepend_bos")
     return Facts(
+        kind=_text(metadata.get("kind")),
         hook_name=_text(metadata.get("hook_name")),
         model=_text(metadata.get("model_name")),
         processing=_processing(metadata),

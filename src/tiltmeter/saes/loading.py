@@ -33,6 +33,7 @@ def load_sae(name: str) -> SAE:
     |---|---|
     | `nano:NAME` | one that comes with tiltmeter: `list_embedded` |
     | a folder | `cfg.json` and `sae_weights.safetensors`, as SAELens saves them |
+    | a run directory | of `tiltmeter train-sae` |
     | a folder or `.pt` file | `final_config.yaml` and `samples_N.pt` (largest N) of Braun et al. |
     | a `.safetensors` file | W_enc, b_enc, W_dec, b_dec: `tiltmeter.saes.weights.load_weights_file` |
     | `gpt2-small-res-jb:blocks.6.hook_resid_pre` | a release that SAELens lists, and an SAE in it |
@@ -91,6 +92,8 @@ def _load_folder(path: Path, name: str, chosen: str) -> SAE:
     if (path / folders.CONFIG).is_file():
         _refuse_choice(name, chosen)
         return folders.load_folder(path, name)
+    if (path / "sae" / folders.CONFIG).is_file():
+        return _load_folder(path / "sae", name, chosen)
     if final_file(path) is not None:
         return load_braun(path, name, chosen)
     model = " and is a language model's" if (path / "config.json").is_file() else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -32,6 +32,8 @@ class About:
     """`standard`, `topk`, `jumprelu`, `gated`, ..."""
     sha256: str
     """Of its weights."""
+    kind: str | None = None
+    """What it was trained for: `local`, `topk`, `e2e`, `e2e+ds` (Braun et al. 2024)."""
     hook_name: str | None = None
     """TransformerLens name of the site it belongs to."""
     model: str | None = None
@@ -136,7 +138,7 @@ class LinearSAE:
 
     def to(self, device: torch.device, dtype: torch.dtype) -> LinearSAE:
         """The same SAE, with its weights on this device and of this type."""
-        moved = {name: value.to(device, dtype) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        moved: dict[str, Any] = {name: value.to(device, dtype) for name, value in vars(self).items() if isinstance(value, Tensor)}
         return replace(self, **moved)
 
 

@@ -28,7 +28,8 @@ from tiltmeter.saes.config import check_kind, number, read_facts
 from tiltmeter.saes.sae import About, check_finite
 from tiltmeter.saes.weights import Facts, check_same_space, fingerprint
 
-_BRAUN = re.compile(r"gpt2-small-res_\w+-ajt")
+_BRAUN = re.compile(r"gpt2-small-res_s[cl](?P<kind>\w+)-ajt")
+_BRAUN_KINDS = {"l": "local", "e": "e2e", "efr": "e2e+ds"}
 _FOLDED = "gpt2-small-hook-z-kk"
 
 Tokens = Float[Tensor, "*token d_site"]
@@ -236,8 +237,8 @@ def _published(entry: Any, sae_id: str, facts: Facts) -> Facts:
         explained_variance=explained if explained is not None and 0 <= explained < 1 else None,
         model=facts.get("model") or entry.model,
     )
-    if _BRAUN.fullmatch(entry.release):  # trained with TransformerLens's default processing, on data without BOS
-        return known | Facts(processing="centred", prepend_bos=False)
+    if match := _BRAUN.fullmatch(entry.release):  # TransformerLens's default processing, data without BOS
+        return known | Facts(kind=_BRAUN_KINDS.get(match["kind"]), processing="centred", prepend_bos=False)
     return known | Facts(processing="folded") if entry.release == _FOLDED else known
 
 

@@ -35,6 +35,7 @@ class Convention:
 class Facts(TypedDict, total=False):
     """What `About` says besides name, architecture and hash."""
 
+    kind: str | None
     hook_name: str | None
     model: str | None
     processing: Processing | None

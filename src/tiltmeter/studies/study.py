@@ -19,7 +19,7 @@ class StudyFigure(NamedTuple):
     title: str
     caption: str
     sweep: Callable[[SplitModel, int], Sweep]
-    """The sweep at a layer of a model, in the paper's words."""
+    """The sweep at a layer of a model, in the paper's words; SAEs are filled in."""
     draw: Callable[[xr.Dataset, pd.DataFrame], Figure]
     finding: Callable[[xr.Dataset], str]
     """What this run found, in a sentence or two."""

@@ -22,8 +22,6 @@ def draw(log: pd.DataFrame) -> bytes:
         axes.plot(table["tokens"] / 1e6, table[column], marker=".")
         axes.set_title(title, loc="left", fontsize="medium")
         axes.grid(alpha=0.3)
-        if (table[column] > 0).all():
-            axes.set_yscale("log")
     figure.supxlabel("million training tokens")
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=110)

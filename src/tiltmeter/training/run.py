@@ -151,6 +151,7 @@ def _freeze(task: trainer.Task, state: trainer.State) -> LinearSAE:
         name=f"{config.kind}-{config.sparsity:g}",
         architecture="topk" if config.kind == "topk" else "standard",
         sha256=weights_sha256((name, value) for name, value in state.dictionary.named_parameters()),
+        kind=config.kind,
         hook_name=task.site.name,
         model=task.model.name,
         processing="centred" if centred else "raw",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
@@ -9,6 +11,7 @@ from matplotlib.figure import Figure
 from tiltmeter.curves import readout_names
 from tiltmeter.figures import facets
 from tiltmeter.intervals import bootstrap_mean
+from tiltmeter.studies.lee2024.sweeps import BASELINES
 
 COLUMNS = {
     "1a: cov-random": ("cov-random-difference", "cov-random-mixture", "isotropic"),
@@ -33,6 +36,39 @@ def draw_figure_1(curves: xr.Dataset, table: pd.DataFrame) -> Figure:
     return facets(curves, table, readout_names(curves)[:-1], COLUMNS)
 
 
+def draw_figure_3(curves: xr.Dataset, table: pd.DataFrame) -> Figure:
+    """Columns: kinds of SAE, with the baselines. Rows: KL, and L2 after the last block."""
+    groups = {kind: (*(f"sae-error:{sae}" for sae in saes), *BASELINES) for kind, saes in _kinds(curves).items()}
+    return facets(curves, table, readout_names(curves)[:-1], groups)
+
+
+def describe_figure_3(curves: xr.Dataset) -> str:
+    """Compare each SAE's error with the cov-random mixture, sequence by sequence, at a fifth and half of the distance.
+
+    All intervals hold together with 95 % (Bonferroni).
+    """
+    if curves.sizes["sequence"] < FEWEST:
+        return f"{curves.sizes['sequence']} sequences are too few to compare directions; measure at least {FEWEST}."
+    saes = [sae for one in _kinds(curves).values() for sae in one]
+    lengths = [float(curves.attrs["pair_distance"]) * part for part in (0.2, 0.5)]
+    return " ".join(_at_length(curves.kl.sel(step=length, method="nearest"), saes, 2 * len(saes)) for length in lengths)
+
+
+def _at_length(kl: xr.DataArray, saes: list[str], comparisons: int) -> str:
+    found = "; ".join(_compare(kl, f"sae-error:{sae}", "cov-random-mixture", comparisons) for sae in saes)
+    base = ", ".join(f"{name} {float(kl.sel(direction=name).mean()):.3g}" for name in BASELINES)
+    return f"At length {float(kl.step):.1f}, mean KL in nats: {base}; {found}."
+
+
+def _kinds(curves: xr.Dataset) -> dict[str, list[str]]:
+    """The SAEs of each kind, the sparsest first."""
+    facts = json.loads(curves.attrs["saes"])
+    kinds: dict[str, list[str]] = {}
+    for sae in sorted(facts, key=lambda name: facts[name]["l0"]):
+        kinds.setdefault(facts[sae].get("kind") or "SAE error", []).append(sae)
+    return {kind: kinds[kind] for kind in sorted(kinds, key=lambda kind: (kind != "local", kind))}
+
+
 def describe_figure_1(curves: xr.Dataset) -> str:
     """Compare the directions of the paper's pairs, sequence by sequence, near half the mean pair distance.
 
@@ -42,16 +78,16 @@ def describe_figure_1(curves: xr.Dataset) -> str:
         return f"{curves.sizes['sequence']} sequences are too few to compare directions; measure at least {FEWEST}."
     half = float(curves.attrs["pair_distance"]) / 2
     kl = curves.kl.sel(step=half, method="nearest")
-    found = "; ".join(_compare(kl, *pair) for pair in PAIRS)
+    found = "; ".join(_compare(kl, *pair, len(PAIRS)) for pair in PAIRS)
     return (
         f"At length {float(kl.step):.1f}, about half the mean distance of two activations ({2 * half:.1f}), mean KL in "
         f"nats, with intervals of the paired differences that hold together with 95 %: {found}."
     )
 
 
-def _compare(kl: xr.DataArray, one: str, other: str) -> str:
+def _compare(kl: xr.DataArray, one: str, other: str, comparisons: int) -> str:
     first, second = kl.sel(direction=one), kl.sel(direction=other)
-    gap = bootstrap_mean((first - second).to_numpy()[None], confidence=1 - 0.05 / len(PAIRS))
+    gap = bootstrap_mean((first - second).to_numpy()[None], confidence=1 - 0.05 / comparisons)
     low, high = float(gap.low[0]), float(gap.high[0])
     verb = "above" if low > 0 else "below" if high < 0 else "not told apart from"
     values = f"{float(first.mean()):.3g} and {float(second.mean()):.3g}"

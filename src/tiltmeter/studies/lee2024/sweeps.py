@@ -15,6 +15,9 @@ PAIR_DISTANCE = 81.59
 LENGTHS = (0.0, 1.0, *(float(length) for length in range(11, 102, 10)))
 """The paper's lengths: 0, and the grid of its code up to the 101 of its figures."""
 
+BASELINES = ("isotropic", "cov-random-mixture", "real-mixture")
+"""What the paper compares directions of SAEs with."""
+
 
 def figure_1(model: SplitModel, layer: int) -> Sweep:
     """Difference and mixture directions, of cov-random and real samples, and two isotropic ones.
@@ -24,10 +27,19 @@ def figure_1(model: SplitModel, layer: int) -> Sweep:
     the published code, which follow the text: every token has a direction of its own, the same at all lengths (the code
     draws one for a batch, anew at each length); and the last position counts (the code drops it).
     """
+    return _along(tuple(DIRECTIONS), model, layer)
+
+
+def figure_3(model: SplitModel, layer: int) -> Sweep:
+    """Errors of SAEs, and the baselines. Choices as for Figure 1."""
+    return _along(("sae-error", *BASELINES), model, layer)
+
+
+def _along(directions: tuple[str, ...], model: SplitModel, layer: int) -> Sweep:
     last = Site(model.n_layers - 1, "resid_post")
     return Sweep(
         site=Site(layer, "resid_pre").name,
-        directions=tuple(DIRECTIONS),
+        directions=directions,
         path=Straight(lengths=tuple(length / PAIR_DISTANCE for length in LENGTHS), unit="pair-distance"),
         readouts=("kl", f"l2@{last.name}"),
         positions="all",

@@ -1,0 +1,170 @@
+"""Measure trained SAEs, put them beside nano in half precision, and write their card.
+
+    python scripts/train_saes.py --out family
+    python scripts/sae_card.py --family family
+
+The figures are of the weights as they ship, on held-out modules that neither nano nor the SAEs were trained on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+import torch
+
+import tiltmeter as tm
+from tiltmeter.loading import LoadedModel
+from tiltmeter.runs import read_manifest
+from tiltmeter.saes.files import saelens_files
+from tiltmeter.saes.loading import EMBEDDED_SAES
+from tiltmeter.saes.quality import Quality, assess
+from tiltmeter.saes.sae import LinearSAE
+from tiltmeter.tokens import TokenSet
+
+CARD = """# SAEs on nano
+
+Sparse autoencoders on the residual stream of nano (and one on `hook_z`), trained by tiltmeter on the text that nano was
+trained on, in SAELens's format and half precision: {count} SAEs of {latents:,} latents, {size:,} bytes in all.
+
+    .venv/bin/tiltmeter sweep --site resid_pre:3 --sae "nano:*" --direction sae-error --lengths 0:40:5
+
+| SAE | site | sparsity | L0 | explained variance | ε | loss increase, nats | KL, nats | alive |
+|---|---|---|---|---|---|---|---|---|
+{rows}
+
+Measured on {sequences} sequences of {length} tokens of held-out modules (Python {python}), which neither nano nor an
+SAE was trained on: L0, explained variance, ε = ‖x - SAE(x)‖ and alive (latents that fire at least once on these
+{tokens:,} tokens) without position 0 and boundary tokens; loss and KL with the SAE spliced in at every position, over
+all of them. The clean loss is {clean_loss:.3f} nats; with zeros in the place of every activation at the middle layer
+it is {zero_loss:.3f}, with their mean {mean_loss:.3f}. ‖x‖ is {norm:.1f} there.
+
+## Training
+
+{budget:,} tokens each, of `nano-train`; losses, schedule and initialisation of Braun et al. 2024 (`local`, `e2e`,
+`e2e+ds` with the coefficients of their GPT-2 configurations; sparsity is the coefficient of the L1 norm), learning rate
+{rate:g}, batches of {batch} sequences, matrix products in bfloat16, seed {seed}. This trains and measures them again:
+
+    python scripts/train_saes.py --out family --tokens {budget}
+    python scripts/sae_card.py --family family
+
+Names say kind, layer (`z3`: `blocks.3.attn.hook_z`) and L0. Each folder's `cfg.json` holds these figures.
+"""
+
+
+class Measured(NamedTuple):
+    """An SAE as it ships."""
+
+    name: str
+    sae: LinearSAE
+    quality: Quality
+    training: dict[str, Any]
+
+
+def as_shipped(sae: LinearSAE) -> LinearSAE:
+    """The SAE after its weights have been through half precision."""
+    return sae.to(torch.device("cpu"), torch.float16).to(torch.device("cpu"), torch.float32)
+
+
+def measure(loaded: LoadedModel, tokens: TokenSet, run: Path) -> Measured:
+    """Measure the SAE of a training run."""
+    training = read_manifest(run)["identity"]["training"]
+    sae = tm.load_sae(str(run / "sae"))
+    assert isinstance(sae, LinearSAE)
+    sae = as_shipped(sae)
+    site = loaded.model.site(training["site"])
+
+    def reconstruct(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return (latents := sae.encode(x)), sae.decode(latents)
+
+    quality = assess(loaded.model, reconstruct, tokens.ids, tokens.boundary, site)
+    place = f"z{site.layer}" if site.kind == "z" else str(site.layer)
+    name = f"{training['kind']}-{place}-l0-{max(1, round(quality.l0))}"
+    print(f"{name}: {quality}", flush=True)
+    return Measured(name, sae, quality, training)
+
+
+def ablated(loaded: LoadedModel, tokens: TokenSet, layer: int, mean: bool) -> Quality:
+    """What it costs to put zeros, or the mean activation, in the place of every activation."""
+    site = loaded.model.site(f"resid_pre:{layer}")
+    x = loaded.model.activation(tokens.ids[:64], site)
+    point = x.flatten(0, 1).mean(0) if mean else torch.zeros_like(x[0, 0])
+    return assess(loaded.model, lambda x: (torch.zeros_like(x), point.expand_as(x)), tokens.ids, tokens.boundary, site)
+
+
+def ship(one: Measured, folder: Path) -> int:
+    """Write an SAE's files; their size in bytes."""
+    quality = one.quality
+    metadata = {
+        "kind": one.training["kind"],
+        "sparsity": one.training["sparsity"],
+        "training_tokens": one.training["tokens"],
+        "dataset_path": "nano-train",
+        "context_size": 128,
+        "l0": quality.l0,
+        "explained_variance": quality.explained_variance,
+        "ce_increase": quality.loss_increase,
+        "kl": quality.kl,
+        "distance": quality.distance,
+        "alive": quality.alive,
+    }
+    folder.mkdir(parents=True)
+    files = saelens_files(one.sae, metadata, torch.float16)
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    return sum(map(len, files.values()))
+
+
+def row(one: Measured) -> str:
+    """A line of the card's table."""
+    q = one.quality
+    return (
+        f"| `nano:{one.name}` | `{one.sae.about.hook_name}` | {one.training['sparsity']:g} | {q.l0:.1f} | "
+        f"{q.explained_variance:.3f} | {q.distance:.1f} | {q.loss_increase:+.3f} | {q.kl:.3f} | {q.alive:,} |"
+    )
+
+
+def main() -> None:
+    """Measure, ship, describe."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--family", type=Path, required=True, help="folder of finished trainings")
+    parser.add_argument("--sequences", type=int, default=256, help="held-out sequences to measure on")
+    args = parser.parse_args()
+
+    loaded = tm.load_model("nano")
+    tokens = loaded.load_tokens("nano", at_most=args.sequences)
+    runs = sorted(path.parent.parent for path in args.family.glob("*/sae/cfg.json"))
+    measured = [measure(loaded, tokens, run) for run in runs]
+    measured.sort(key=lambda one: (one.name.split("-")[1] != "3", one.name.split("-")[:2], one.quality.l0))
+    root = EMBEDDED_SAES["nano"]
+    shutil.rmtree(root, ignore_errors=True)
+    size = sum(ship(one, root / one.name) for one in measured)
+    middle = next(one for one in measured if "-3-" in one.name)
+    training = middle.training
+    card = CARD.format(
+        count=len(measured),
+        latents=middle.sae.W_dec.shape[0],
+        size=size,
+        rows="\n".join(row(one) for one in measured),
+        sequences=len(tokens.ids),
+        length=tokens.ids.shape[1],
+        tokens=tokens.ids.numel(),
+        python=tokens.facts["python"],
+        clean_loss=middle.quality.clean_loss,
+        zero_loss=ablated(loaded, tokens, 3, mean=False).loss,
+        mean_loss=ablated(loaded, tokens, 3, mean=True).loss,
+        norm=middle.quality.norm,
+        budget=training["tokens"],
+        rate=training["learning_rate"],
+        batch=training["batch"],
+        seed=training["seed"],
+    )
+    (root / "README.md").write_text(card, encoding="utf-8")
+    print(pd.DataFrame([one.quality for one in measured], index=[one.name for one in measured]).to_string())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""The SAEs of a sweep: what they are called in its results, and loading them for the site."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+from tiltmeter.errors import TiltmeterError
+from tiltmeter.model import SplitModel
+from tiltmeter.saes.at_site import AtSite
+from tiltmeter.saes.loading import EMBEDDED_SAES, list_embedded, load_sae
+from tiltmeter.saes.moved import unfolded
+from tiltmeter.saes.place import check_place
+from tiltmeter.sites import Site
+
+
+def sae_names(given: Sequence[str], site: Site) -> dict[str, str]:
+    """The SAEs that these names mean at a site, by the short names that directions give them.
+
+    `nano:e2e-*` means all embedded SAEs of this site that match.
+
+    Raises:
+        TiltmeterError: a pattern that nothing matches; an SAE that is named twice.
+    """
+    return short_names([name for one in given for name in _matching(one, site)])
+
+
+def short_names(names: Sequence[str]) -> dict[str, str]:
+    """The same names, by what stands after the last `/` or `:` (`e2e-3-l0-12` of `nano:e2e-3-l0-12`).
+
+    Where two would be alike, both keep their whole names.
+
+    Raises:
+        TiltmeterError: one is there twice.
+    """
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise TiltmeterError(f"The SAE {repeated[0]} is asked for twice; name each once.")
+    short = [name.rstrip("/").replace(":", "/").split("/")[-1] for name in names]
+    return {own if short.count(own) == 1 else name: name for own, name in zip(short, names, strict=True)}
+
+
+def load_at_site(name: str, model: SplitModel, site: Site) -> AtSite:
+    """Load an SAE for a site of a model: in the model's precision, on its device.
+
+    Raises:
+        TiltmeterError: there is no such SAE, or it belongs elsewhere.
+    """
+    sae = load_sae(name)
+    check_place(sae, model, site)
+    sae = unfolded(sae, model, site).to(model.device, model.hf.dtype)
+    return AtSite(sae, site, lambda x: model.centre(x, site))
+
+
+def _matching(name: str, site: Site) -> list[str]:
+    if "*" not in name or name.partition(":")[0] not in EMBEDDED_SAES:
+        return [name]
+    found = [sae for sae, facts in list_embedded().items() if facts.get("hook_name") == site.name]
+    if not (chosen := [sae for sae in found if fnmatchcase(sae, name)]):
+        raise TiltmeterError(
+            f"No embedded SAE at {site.name} is called {name}; there are {', '.join(found) or 'none'}."
+        )
+    return chosen
