@@ -196,8 +196,8 @@ def test_list_names_everything():
         ({"--lengths": "0:5:-1"}, "'0:5:-1' was not understood"),
         ({"--lengths": "0:1e9:1e-9"}, "was not understood"),
         ({"--lengths": "1e300"}, "kl along isotropic is not finite at step 1e+300"),
-        ({"--lengths": None}, "Give either --lengths or --angles"),
-        ({"--angles": "0,90"}, "Give either --lengths or --angles"),
+        ({"--lengths": None}, "Give one of --lengths, --angles and --substitute"),
+        ({"--angles": "0,90"}, "Give one of --lengths, --angles and --substitute"),
         ({"--lengths": None, "--angles": "0,181"}, "an angle is 181.0"),
         ({"--unit": "miles"}, "unit was 'miles': Input should be 'absolute', 'norm', 'target' or 'pair-distance'"),
         ({"--positions": "first"}, "Positions 'first' were not understood"),
@@ -394,4 +394,4 @@ def test_the_shell_sees_one_sentence_and_status_2():
         out, err = process.communicate()
     assert process.returncode == 2
     assert out == ""
-    assert err == "tiltmeter: Give either --lengths or --angles, and one of them.\n"
+    assert err == "tiltmeter: Give one of --lengths, --angles and --substitute, and only one.\n"

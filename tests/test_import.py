@@ -92,4 +92,4 @@ def test_the_names_are_the_same_for_type_checkers_at_run_time_and_for_stars():
         for alias in node.names
     }
     assert checked == tiltmeter._HOMES
-    assert tiltmeter.__all__ == sorted(tiltmeter._HOMES)
+    assert sorted(tiltmeter.__all__) == sorted(tiltmeter._HOMES)

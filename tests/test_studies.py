@@ -77,7 +77,7 @@ def test_every_study_has_the_same_inside():
 
 @pytest.mark.parametrize(("study", "figure"), [("lee2023", "1"), ("lee2024", "0"), ("", ""), ("lee2024", "1 ")])
 def test_what_is_no_figure(study, figure):
-    with pytest.raises(TiltmeterError, match=r"choose from (lee2024|1)\.$"):
+    with pytest.raises(TiltmeterError, match=r"choose from (lee2024|1, 3)\.$"):
         find_figure(study, figure)
 
 

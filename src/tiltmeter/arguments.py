@@ -36,7 +36,7 @@ def numbers(text: str) -> list[float]:
 def path_of(lengths: str, unit: str, angles: str, substitute: bool) -> dict[str, Any]:
     """The configuration of the one path that was asked for."""
     if [bool(lengths), bool(angles), substitute].count(True) != 1:
-        raise TiltmeterError("Give --lengths, --angles or --substitute, and one of them.")
+        raise TiltmeterError("Give one of --lengths, --angles and --substitute, and only one.")
     if unit != "absolute" and not lengths:
         raise TiltmeterError(f"--unit {unit} is for --lengths; --angles are in degrees, and --substitute has none.")
     if substitute:

@@ -158,7 +158,7 @@ def _sae_record(plan: Plan, at: AtSite) -> dict[str, Any]:
     """What an SAE is, and what the load guard measured; it warns where that is far from what was published."""
     found = guard(plan.model, at, plan.tokens)
     for finding in found.findings:
-        _log.warning("%s", finding)
+        _log.warning("warning: %s", finding)
     about = asdict(at.sae.about)
     return {name: value for name, value in about.items() if value is not None} | {"guard": found.to_json()}
 

@@ -1,0 +1,228 @@
+"""Sweeps with SAEs, from the command line: what is expanded, what is kept, what is refused."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import tiltmeter as tm
+from sweep_cases import command, refusal, save_model, save_tokens
+from tiltmeter.errors import TiltmeterError
+from tiltmeter.runs import read_manifest
+from tiltmeter.saes.files import saelens_files
+from tiltmeter.saes.names import short_names
+from tiltmeter.saes.weights import Convention, Facts, linear_sae
+
+WIDTH, LATENTS = 32, 40
+
+
+def save_sae(folder, seed=0, width=WIDTH, hook="blocks.1.hook_resid_pre", bias=-4.0, **changed):
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.nn.functional.normalize(torch.randn(LATENTS, width, generator=generator), dim=-1)
+    weights = {
+        "W_enc": rows.T.clone(),
+        "b_enc": torch.full((LATENTS,), bias),
+        "W_dec": rows.clone(),
+        "b_dec": torch.zeros(width),
+    } | changed.pop("weights", {})
+    facts = Facts(kind="local", hook_name=hook, processing="centred", prepend_bos=False) | changed
+    sae = linear_sae("small", weights, Convention(apply_b_dec_to_input=False), facts)
+    folder.mkdir(parents=True)
+    for name, data in saelens_files(sae, {"kind": facts["kind"]}).items():
+        (folder / name).write_bytes(data)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("inputs")
+    return {
+        "--model": save_model(folder / "model"),
+        "--tokens": save_tokens(folder / "tokens.npy", sequences=24),
+        "--site": "resid_pre:1",
+        "--lengths": "0,2",
+        "--n-sequences": 4,
+    }
+
+
+def flat(options):
+    return [part for pair in options.items() for part in pair]
+
+
+@pytest.fixture(scope="module")
+def saes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("saes")
+    return save_sae(folder / "one-l0-5"), save_sae(folder / "one-l0-9", seed=1, bias=-3.0)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["nano:e2e-3-l0-4"], ["e2e-3-l0-4"]),
+        (["runs/a/", "b"], ["a", "b"]),
+        (["one:blocks.6.hook_resid_pre", "two:blocks.6.hook_resid_pre"], [None, None]),
+        (["one:x/y", "z/y", "w"], [None, None, "w"]),
+    ],
+)
+def test_the_short_name_of_an_sae_is_its_last_part_unless_two_are_alike(given, expected):
+    assert short_names(given) == {short or name: name for short, name in zip(expected, given, strict=True)}
+
+
+def test_an_sae_named_twice_is_refused():
+    with pytest.raises(TiltmeterError, match="a is asked for twice"):
+        short_names(["a", "b", "a"])
+
+
+def test_a_direction_of_an_sae_is_measured_for_each_and_one_for_its_own(inputs, saes, tmp_path):
+    one, other = saes
+    arguments = ["--direction", "sae-error", "--direction", "sae-feature:one-l0-9", "--direction", "isotropic"]
+    outcome = command("sweep", *flat(inputs), "--sae", one, "--sae", other, *arguments, "--out", tmp_path / "run")
+    assert outcome.status == 0, outcome.err
+    curves = tm.load_curves(tmp_path / "run" / "curves.nc")
+    names = ["sae-error:one-l0-5", "sae-error:one-l0-9", "sae-feature:one-l0-9", "isotropic"]
+    assert curves.direction.values.tolist() == names
+    assert float(curves.length.sel(step=2).min()) == pytest.approx(2, rel=1e-5)
+    record = read_manifest(tmp_path / "run")["record"]["saes"]
+    assert record["one-l0-5"]["hook_name"] == "blocks.1.hook_resid_pre"
+    facts = json.loads(curves.attrs["saes"])
+    assert facts["one-l0-5"]["l0"] < facts["one-l0-9"]["l0"]
+    assert facts["one-l0-5"]["tokens"] == 24 * 7  # the budget, without position 0
+
+
+def test_the_guards_figures_are_in_the_manifest(inputs, saes, tmp_path):
+    loaded = tm.load_model(str(inputs["--model"]))
+    tokens = loaded.load_tokens(str(inputs["--tokens"]))
+    sweep = tm.Sweep(
+        site="resid_pre:1", directions=("sae-error",), saes=(str(saes[0]),), path=tm.Straight(lengths=(1,)), sequences=2
+    )
+    tm.run_sweep(sweep, loaded, tokens, tmp_path / "run")
+    guard = read_manifest(tmp_path / "run")["record"]["saes"]["one-l0-5"]["guard"]
+    x = loaded.model.activation(tokens.ids, loaded.model.site("resid_pre:1"))[:, 1:]
+    sae = tm.load_sae(str(saes[0]))
+    assert json.dumps(guard).count("l0") and (sae.encode(x) > 0).sum(-1).double().mean() == pytest.approx(
+        next(value for key, value in _leaves(guard) if key == "l0"), rel=1e-6
+    )
+
+
+def _leaves(value, key=""):
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _leaves(inner, name)
+    else:
+        yield key, value
+
+
+def test_a_run_goes_on_only_with_the_same_sae(inputs, saes, tmp_path):
+    folder = save_sae(tmp_path / "mine")
+    arguments = [*flat(inputs), "--direction", "sae-error", "--sae", folder, "--out", tmp_path / "run"]
+    assert command("sweep", *arguments).status == 0
+    before = (tmp_path / "run" / "curves.nc").read_bytes()
+    assert command("sweep", *arguments).status == 0
+    assert (tmp_path / "run" / "curves.nc").read_bytes() == before
+    (folder / "sae_weights.safetensors").unlink(), (folder / "cfg.json").unlink(), folder.rmdir()
+    save_sae(folder, seed=7)
+    assert "saes.mine" in refusal("sweep", *arguments)
+
+
+def test_substitution_reads_what_a_spliced_in_sae_does(inputs, saes, tmp_path):
+    """The KL of `sae-error` at its end is that of the model with SAE(x) in the place of x, all positions at once."""
+    options = {key: value for key, value in inputs.items() if key != "--lengths"}
+    names = ["sae-error", "epsilon-random", "zero", "mean"]
+    directions = [part for name in names for part in ("--direction", name)]
+    outcome = command("sweep", *flat(options), "--substitute", "--sae", saes[0], *directions, "--out", tmp_path / "run")
+    assert outcome.status == 0, outcome.err
+    curves = tm.load_curves(tmp_path / "run" / "curves.nc")
+    loaded = tm.load_model(str(inputs["--model"]))
+    ids = loaded.load_tokens(str(inputs["--tokens"])).ids[:4]
+    sae, block = tm.load_sae(str(saes[0])), loaded.model.hf.transformer.h[1]
+    clean = loaded.model.hf(ids).logits.double().log_softmax(-1)
+
+    def splice(_, args):
+        x = args[0] - args[0].mean(-1, keepdim=True)
+        return (sae.decode(sae.encode(x)), *args[1:])
+
+    handle = block.register_forward_pre_hook(splice)
+    spliced = loaded.model.hf(ids).logits.double().log_softmax(-1)
+    handle.remove()
+    expected = (clean.exp() * (clean - spliced)).sum(-1).mean(-1)
+    found = curves.kl.sel(direction="sae-error:one-l0-5").to_numpy()[0]
+    assert np.allclose(found, expected.numpy(), rtol=1e-3)
+    lengths = curves.length.sel(direction=["sae-error:one-l0-5", "epsilon-random:one-l0-5"]).to_numpy()
+    assert np.allclose(lengths[0], lengths[1], rtol=1e-5)
+    assert (tmp_path / "run" / "figures" / "sweep.png").stat().st_size > 5000
+
+
+def test_a_base_is_where_the_path_begins(inputs, saes, tmp_path):
+    arguments = [*flat(inputs), "--direction", "isotropic", "--sae", saes[0], "--base", "sae-reconstruction:one-l0-5"]
+    assert command("sweep", *arguments, "--out", tmp_path / "run").status == 0
+    curves = tm.load_curves(tmp_path / "run" / "curves.nc")
+    assert float(abs(curves.kl.sel(step=0)).max()) < 1e-9
+    assert float(curves.kl.sel(step=2).min()) > 1e-6
+    assert curves.attrs["base"] == "sae-reconstruction:one-l0-5"
+
+
+def test_figure_3_of_lee_and_heimersheim(inputs, saes, tmp_path):
+    one, other = saes
+    e2e = save_sae(tmp_path / "e2e-l0-4", seed=4, kind="e2e")
+    options = {key: inputs[key] for key in ("--model", "--tokens", "--n-sequences")}
+    run = tmp_path / "run"
+    given = ["--sae", one, "--sae", other, "--sae", e2e, "--layer", 1, "--out", run]
+    outcome = command("reproduce", "lee2024", "--figure", 3, *flat(options), *given)
+    assert outcome.status == 0, outcome.err
+    table = pd.read_csv(run / "summary.csv")
+    assert set(table.direction) == {
+        *(f"sae-error:{name}" for name in ("one-l0-5", "one-l0-9", "e2e-l0-4")),
+        *("isotropic", "cov-random-mixture", "real-mixture"),
+    }
+    svg = (run / "figures" / "figure-3.svg").read_text(encoding="utf-8")
+    assert ">local<" in svg and ">e2e<" in svg
+    assert "no SAE of" in refusal("reproduce", "lee2024", "--figure", 3, *flat(options))
+    assert "needs none" in refusal("reproduce", "lee2024", "--figure", 1, *flat(options), "--sae", one)
+
+
+def _nan():
+    weights = torch.zeros(LATENTS)
+    weights[3] = torch.nan
+    return {"b_enc": weights}
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"width": 24}, "width 24"),
+        ({"hook": "blocks.2.hook_resid_pre"}, "blocks.2.hook_resid_pre"),
+        ({"bias": -1e6}, "No latent"),
+        ({"bias": 1e3}, "fire somewhere in every sequence"),
+        ({"processing": "raw"}, "--stream raw"),
+    ],
+)
+def test_an_sae_that_does_not_fit_is_refused(settings, expected, inputs, tmp_path):
+    folder = save_sae(tmp_path / "wrong", **settings)
+    sentence = refusal("sweep", *flat(inputs), "--direction", "sae-feature", "--sae", folder, "--out", tmp_path / "run")
+    assert expected in sentence
+
+
+def test_nan_and_files_that_are_no_sae_are_refused(inputs, tmp_path):
+    with pytest.raises(TiltmeterError, match="NaN"):
+        save_sae(tmp_path / "nan", weights=_nan())
+    (tmp_path / "text.txt").write_text("hello")
+    for name in (tmp_path / "text.txt", inputs["--model"], tmp_path / "nothing", "no-such-release:blocks.1"):
+        sentence = refusal("sweep", *flat(inputs), "--direction", "sae-error", "--sae", name)
+        assert str(name) in sentence
+
+
+def test_a_direction_of_an_sae_needs_one(inputs, saes):
+    assert "this run has none" in refusal("sweep", *flat(inputs), "--direction", "sae-error")
+    sentence = refusal("sweep", *flat(inputs), "--direction", "sae-error:other", "--sae", saes[0])
+    assert "the SAEs of this run are one-l0-5" in sentence
+    assert "not a base" in refusal("sweep", *flat(inputs), "--direction", "isotropic", "--base", "clan")
+    assert "No embedded SAE" in refusal("sweep", *flat(inputs), "--direction", "sae-error", "--sae", "nano:x*")
+
+
+def test_list_shows_directions_and_bases():
+    outcome = command("list")
+    assert outcome.status == 0
+    for name in ("sae-error", "epsilon-cov-random-mixture", "synthetic-structured:SAE", "RELEASE:SAE_ID"):
+        assert f"  {name} " in outcome.out
