@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -28,9 +28,16 @@ WORTH = 0.3
 """Explained variance that a likely cause reaches at least, besides halving what is not explained."""
 
 
+CLOSE = 0.02
+"""Explained variances that differ by no more do not decide between kinds of cause; what happens more often does."""
+
+Kind = Literal["stream", "biases", "site", "first token", "top-k", "scale"]
+
+
 class Trial(NamedTuple):
     """Another way to use an SAE, and what would be the cause if it were the right one."""
 
+    kind: Kind
     at: AtSite
     cause: str
 
@@ -39,6 +46,7 @@ class Found(NamedTuple):
     """The explained variance that a cause accounts for."""
 
     explained_variance: float
+    kind: Kind
     cause: str
 
 
@@ -58,7 +66,7 @@ def likely_cause(
     trials += _top_k(at, quality)
     used, *tried = fits(model, [at, *(trial.at for trial in trials)], ids, boundary)
     found = [
-        Found(fit.explained_variance, trial.cause)
+        Found(fit.explained_variance, trial.kind, trial.cause)
         for trial, fit in zip(trials, tried, strict=True)
         if _accounts_for(trial, fit, used)
     ]
@@ -66,15 +74,23 @@ def likely_cause(
     if not found:
         known = _trained(at, ids, boundary)
         return f"No likely cause was found: no other stream, site, scale or first token helps{known}."
-    best = max(found)
+    best = _likeliest(found)
     return (
         f"Likely cause: {best.cause}; so it explains {best.explained_variance:.3f} of the variance, and "
         f"{used.explained_variance:.3f} as it is used."
     )
 
 
+def _likeliest(found: Sequence[Found]) -> Found:
+    """The best of the most common kind among those that are close to the best of all."""
+    least = max(found).explained_variance - CLOSE
+    close = [one for one in found if one.explained_variance >= least]
+    kind = min((one.kind for one in close), key=get_args(Kind).index)
+    return max(one for one in close if one.kind == kind)
+
+
 def _accounts_for(trial: Trial, fit: Fit, used: Fit) -> bool:
-    if isinstance(trial.at.sae, _KeepTop):  # what is chosen for its L0 need not explain more
+    if trial.kind == "top-k":  # what is chosen for its L0 need not explain more
         return fit.explained_variance >= used.explained_variance - 0.05
     return _is_much_better(fit, used)
 
@@ -89,14 +105,19 @@ def _streams(model: SplitModel, at: AtSite) -> Iterator[Trial]:
     if not has_two_streams(model, at.site):
         return
     if model.centred:
-        yield Trial(replace(at, centre=_as_it_is), "it expects the raw residual stream (measure with --stream raw)")
+        yield Trial(
+            "stream", replace(at, centre=_as_it_is), "it expects the raw residual stream (measure with --stream raw)"
+        )
     else:
-        yield Trial(replace(at, centre=_centred), "it expects the centred stream (measure with --stream centred)")
+        yield Trial(
+            "stream", replace(at, centre=_centred), "it expects the centred stream (measure with --stream centred)"
+        )
 
 
 def _folded(model: SplitModel, at: AtSite) -> Iterator[Trial]:
     if at.site.kind == "z" and bool((constant := value_constant(model, at.site)).any()):
         yield Trial(
+            "biases",
             _moved(at, -constant),
             "it expects z without what the value biases bring there, as TransformerLens folds them (wrap it in "
             "tiltmeter.saes.moved.unfolded)",
@@ -110,7 +131,7 @@ def _sites(model: SplitModel, at: AtSite) -> Iterator[Trial]:
         fits_there = stream and model.width == at.sae.decoder.shape[1]
         if (fits_there or site.kind == at.site.kind not in STREAM) and not is_same_place(site, at.site):
             there = replace(at, site=site, centre=partial(model.centre, site=site))
-            yield Trial(there, f"it belongs to {site.name} (use it there)")
+            yield Trial("site", there, f"it belongs to {site.name} (use it there)")
 
 
 def _scales(at: AtSite, quality: Quality) -> Iterator[Trial]:
@@ -122,17 +143,13 @@ def _scales(at: AtSite, quality: Quality) -> Iterator[Trial]:
     if bias is None or not quality.norm > 0:
         return
     s = math.sqrt(len(bias)) / quality.norm
-    trained = "activations scaled to a mean norm of √d_site"
-    yield Trial(
-        _moved(at, torch.zeros_like(bias), s), f"it was trained on {trained}: fold the factor {s:.4g} into its weights"
-    )
-    yield Trial(
-        _moved(at, bias - bias / s),
-        f"its b_dec is of {trained}, and its other weights are not: divide b_dec by {s:.4g}",
-    )
-    yield Trial(
-        _moved(at, bias - s * bias, s), f"its b_enc is of {trained}, and its b_dec is not: divide b_enc by {s:.4g}"
-    )
+    trained, zero = "activations scaled to a mean norm of √d_site", torch.zeros_like(bias)
+    for shift, scale, cause in (
+        (zero, s, f"it was trained on {trained}: fold the factor {s:.4g} into its weights"),
+        (bias - bias / s, 1.0, f"its b_dec is of {trained}, and its other weights are not: divide b_dec by {s:.4g}"),
+        (bias - s * bias, s, f"its b_enc is of {trained}, and its b_dec is not: divide b_enc by {s:.4g}"),
+    ):
+        yield Trial("scale", _moved(at, shift, scale), cause)
 
 
 def _output_bias(sae: SAE) -> Float[Tensor, "d_site"] | None:
@@ -148,7 +165,7 @@ def _top_k(at: AtSite, quality: Quality) -> Iterator[Trial]:
     if at.sae.about.architecture == "standard" and published and quality.l0 >= MANY * published:
         k = min(max(1, round(published)), at.size)
         kept = _KeepTop(at.sae.about, at.sae, k)
-        yield Trial(replace(at, sae=kept), f"it is a top-k SAE read as a ReLU one (load it with k = {k})")
+        yield Trial("top-k", replace(at, sae=kept), f"it is a top-k SAE read as a ReLU one (load it with k = {k})")
 
 
 def _beginnings(
@@ -164,7 +181,7 @@ def _beginnings(
         cause = "it expects sequences that begin with the boundary token, and these do not"
     [fit] = fits(model, [at], other, boundary)
     if _is_much_better(fit, used):
-        yield Found(fit.explained_variance, cause)
+        yield Found(fit.explained_variance, "first token", cause)
 
 
 def _trained(at: AtSite, ids: Int[Tensor, "sequence position"], boundary: int | None) -> str:

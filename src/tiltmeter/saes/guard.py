@@ -31,6 +31,9 @@ FAR = 2.0
 SHORT = 0.2
 """An explained variance this far below the published one is off. Publishers differ in text and in what they count."""
 
+END_TO_END = ("e2e", "e2e+ds")
+"""Kinds of SAE that keep the output and need not explain the activation."""
+
 HARM = 0.01
 """KL of an SAE, nats, up to which its error at first positions does no harm."""
 
@@ -98,7 +101,7 @@ def _off(at: AtSite, quality: Quality, mean_loss: float) -> Iterator[str]:
     published = about.explained_variance
     if published is not None and not explained >= published - SHORT:
         yield f"{sae} explains {explained:.3f} of the variance, and {published:.3f} by its files."
-    elif published is None and not explained >= 0:
+    elif published is None and not explained >= 0 and about.kind not in END_TO_END:
         yield f"{sae} explains {explained:.3f} of the variance, less than the mean activation does."
     if quality.loss > mean_loss > quality.clean_loss:
         yield (
