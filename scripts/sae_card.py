@@ -24,6 +24,7 @@ from tiltmeter.saes.loading import EMBEDDED_SAES
 from tiltmeter.saes.quality import Quality, assess
 from tiltmeter.saes.sae import LinearSAE
 from tiltmeter.tokens import TokenSet
+from train_saes import MIDDLE
 
 CARD = """# SAEs on nano
 
@@ -118,6 +119,12 @@ def ship(one: Measured, folder: Path) -> int:
     return sum(map(len, files.values()))
 
 
+def _rank(one: Measured) -> tuple:
+    """Middle layer first, local before end-to-end, sparse before dense."""
+    kind, place, *_ = one.name.split("-")
+    return place != str(MIDDLE), place, kind != "local", kind, one.quality.l0
+
+
 def row(one: Measured) -> str:
     """A line of the card's table."""
     q = one.quality
@@ -138,7 +145,7 @@ def main() -> None:
     tokens = loaded.load_tokens("nano", at_most=args.sequences)
     runs = sorted(path.parent.parent for path in args.family.glob("*/sae/cfg.json"))
     measured = [measure(loaded, tokens, run) for run in runs]
-    measured.sort(key=lambda one: (one.name.split("-")[1] != "3", one.name.split("-")[:2], one.quality.l0))
+    measured.sort(key=_rank)
     root = EMBEDDED_SAES["nano"]
     shutil.rmtree(root, ignore_errors=True)
     size = sum(ship(one, root / one.name) for one in measured)

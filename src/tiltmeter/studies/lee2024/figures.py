@@ -38,7 +38,7 @@ def draw_figure_1(curves: xr.Dataset, table: pd.DataFrame) -> Figure:
 
 def draw_figure_3(curves: xr.Dataset, table: pd.DataFrame) -> Figure:
     """Columns: kinds of SAE, with the baselines. Rows: KL, and L2 after the last block."""
-    groups = {kind: (*(f"sae-error:{sae}" for sae in saes), *BASELINES) for kind, saes in _kinds(curves).items()}
+    groups = {kind: (*BASELINES, *(f"sae-error:{sae}" for sae in saes)) for kind, saes in _kinds(curves).items()}
     return facets(curves, table, readout_names(curves)[:-1], groups)
 
 
