@@ -138,7 +138,9 @@ class LinearSAE:
 
     def to(self, device: torch.device, dtype: torch.dtype) -> LinearSAE:
         """The same SAE, with its weights on this device and of this type."""
-        moved: dict[str, Any] = {name: value.to(device, dtype) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        moved: dict[str, Any] = {
+            name: value.to(device, dtype) for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
         return replace(self, **moved)
 
 
