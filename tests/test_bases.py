@@ -198,7 +198,9 @@ def test_batches_and_shards_do_not_change_the_numbers(name, monkeypatch):
         np.testing.assert_allclose(one[readout], values[..., 1:2], rtol=1e-9, atol=1e-12, err_msg=readout)
 
 
-def test_the_sequence_that_directions_see_has_the_base_in_it():
+@pytest.mark.parametrize("name", ["real", "isotropic"])
+def test_the_sequence_that_directions_see_has_the_base_in_it(name):
+    """As measured: centred, which the outputs of a model that ignores the mean cannot show."""
     seen = []
 
     class Looks:
@@ -206,8 +208,8 @@ def test_the_sequence_that_directions_see_has_the_base_in_it():
             seen.append(context)
             return torch.ones_like(context.x).cumsum(-1)
 
-    CASE.measured("real", directions={"looks": Looks()}, positions="2+3")
-    whole = start(CASE, "real", [2])
+    CASE.measured(name, directions={"looks": Looks()}, positions="2+3")
+    whole = start(CASE, name, [2])
     torch.testing.assert_close(seen[0].whole, whole)
     torch.testing.assert_close(seen[0].x, whole[:, 2:6])
 
