@@ -165,6 +165,11 @@ def test_another_site(made):
     assert f"it belongs to {made.name} (" in only_cause(findings(gpt2(), sae))
 
 
+def test_the_stream_in_the_place_of_z():
+    sae = box(activations(gpt2(), SITE))
+    assert f"it belongs to {SITE.name} (" in only_cause(findings(gpt2(), sae, Z))
+
+
 def test_another_layer_of_z():
     sae = box(activations(gpt2(), Site(2, "z")))
     assert "it belongs to blocks.2.attn.hook_z (" in only_cause(findings(gpt2(), sae, Z))
