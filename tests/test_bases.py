@@ -1,6 +1,7 @@
 """Bases, against full forward passes with x0 put in by a hook; activations made with an SAE, against its formula."""
 
 import dataclasses
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -22,7 +23,7 @@ from tiltmeter.sae_sources import Itself, Reconstruction, SyntheticBaseline, Syn
 from tiltmeter.saes import at_site
 from tiltmeter.shards import measure_shard
 from tiltmeter.statistics import fit_statistics
-from tiltmeter.synthetic import BaselineOptions, StructuredOptions, baseline, structured
+from tiltmeter.synthetic import BaselineOptions, StructuredOptions, Synthesis, baseline, structured
 from tiltmeter.tokens import TokenSet
 from tiny_models import VOCABULARY, WIDTH, full_pass, tiny
 
@@ -296,7 +297,9 @@ def test_reconstructions_of_a_source():
 @pytest.mark.parametrize("options", [BaselineOptions(), BaselineOptions(top_k=2, sparsity_scale="log10")])
 def test_synthetic_baselines_of_x(options):
     f, frequency = encoded(X), CASE.sae.latents.frequency
-    found = SyntheticBaseline(CASE.sae, options).sample(context_at(ADDRESS, X), 2)
+    found = SyntheticBaseline(replace(CASE.sae, synthesis=Synthesis(baseline=options))).sample(
+        context_at(ADDRESS, X), 2
+    )
     for draw in range(2):
         chance = uniform(ADDRESS, f"sample{draw}", LATENTS)
         expected = torch.stack([baseline(f[b], frequency, chance[b], options) for b in range(2)])
@@ -306,7 +309,9 @@ def test_synthetic_baselines_of_x(options):
 
 @pytest.mark.parametrize("options", [StructuredOptions(), StructuredOptions(pool=2, similarity=0.0)])
 def test_structured_syntheses_of_x(options):
-    found = SyntheticStructured(CASE.sae, options).sample(context_at(ADDRESS, X), 1)
+    found = SyntheticStructured(replace(CASE.sae, synthesis=Synthesis(structured=options))).sample(
+        context_at(ADDRESS, X), 1
+    )
     f, frequency = encoded(X), CASE.sae.latents.frequency
     expected = torch.stack([structured(f[b], frequency, centre(SAE.W_dec), options) for b in range(2)])
     torch.testing.assert_close(found[0], decoded(expected))

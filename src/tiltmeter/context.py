@@ -1,4 +1,4 @@
-"""What a direction may look at: the perturbed tokens, and the clean activations of the sequences that they are in."""
+"""What a direction may look at: the perturbed tokens, and the activations of the sequences that they are in."""
 
 from __future__ import annotations
 
@@ -19,6 +19,6 @@ class Context:
     address: Address
     """Their sequences and positions, and where their random numbers come from."""
     whole: Float[Tensor, "batch position d_site"]
-    """The clean activation at every position of the sequences."""
+    """The activation at every position of the sequences: the clean one, or a base where one is in its place."""
     counted: Bool[Tensor, "batch position"]
     """The positions that statistics count: all, or all but the boundary positions."""

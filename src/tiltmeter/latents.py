@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from tiltmeter.progress import progress
 from tiltmeter.saes.at_site import AtSite, mark
 from tiltmeter.sites import Site
 from tiltmeter.statistics import Moments
+from tiltmeter.synthetic import Synthesis
 from tiltmeter.tokens import TokenSet
 
 
@@ -82,6 +83,8 @@ class BoundSAE:
 
     at: AtSite
     latents: LatentStatistics
+    synthesis: Synthesis = field(default_factory=Synthesis)
+    """How synthetic activations are made of its latents."""
 
 
 def fit_latents(

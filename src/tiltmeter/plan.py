@@ -19,6 +19,7 @@ from tiltmeter.sae_directions import SAE_DIRECTIONS
 from tiltmeter.saes.at_site import AtSite
 from tiltmeter.saes.names import load_at_site, sae_names
 from tiltmeter.sites import Site
+from tiltmeter.synthetic import Synthesis
 from tiltmeter.tokens import TokenSet
 from tiltmeter.vectors import PREFIX, load_vectors
 
@@ -39,6 +40,8 @@ class Sweep(BaseModel):
     """SAEs, as `load_sae` names them; `nano:e2e-*` stands for all of nano's at the site that it matches."""
     base: str = "clean"
     """Where paths begin: `clean` (the activation), or the name of another base."""
+    synthesis: Synthesis = Synthesis()
+    """How synthetic activations are made of latents (Giglemiani et al. 2024)."""
     stream: Stream = "centred"
     """How a LayerNorm model's residual stream is measured."""
     path: PushPath

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -14,7 +14,7 @@ from tiltmeter.latents import BoundSAE
 from tiltmeter.noise import uniform
 from tiltmeter.saes.at_site import AtSite
 from tiltmeter.sources import Source
-from tiltmeter.synthetic import BaselineOptions, StructuredOptions, active_ids, baseline, structured
+from tiltmeter.synthetic import active_ids, baseline, structured
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,6 @@ class SyntheticBaseline:
     """Decoded latents of x, each exchanged for one that fires as often (Giglemiani et al. 2024)."""
 
     sae: BoundSAE
-    options: BaselineOptions = field(default_factory=BaselineOptions)
 
     def sample(self, context: Context, count: int) -> Float[Tensor, "count batch span d_site"]:
         """Synthetic activations, as measured.
@@ -66,7 +65,7 @@ class SyntheticBaseline:
     def _synthesis(self, context: Context, part: slice, latents: Tensor, stream: str) -> Tensor:
         turns = max(1, active_ids(latents).shape[1])
         chance = uniform(context.address, stream, turns).flatten(0, 1)[part]
-        made = baseline(latents, self.sae.latents.frequency, chance, self.options)
+        made = baseline(latents, self.sae.latents.frequency, chance, self.sae.synthesis.baseline)
         return self.sae.at.decode(made, context.x.flatten(0, 1)[part])
 
 
@@ -78,7 +77,6 @@ class SyntheticStructured:
     """
 
     sae: BoundSAE
-    options: StructuredOptions = field(default_factory=StructuredOptions)
 
     def sample(self, context: Context, count: int) -> Float[Tensor, "count batch span d_site"]:
         """Synthetic activations, as measured.
@@ -90,10 +88,8 @@ class SyntheticStructured:
         _check_one(count, "The structured synthesis of an activation")
         at, x = self.sae.at, context.x.flatten(0, 1)
         rows = at.rows(torch.arange(at.size))
-        frequency = self.sae.latents.frequency
-        made = [
-            at.decode(structured(latents, frequency, rows, self.options), x[part]) for part, latents in at.pieces(x)
-        ]
+        frequency, options = self.sae.latents.frequency, self.sae.synthesis.structured
+        made = [at.decode(structured(latents, frequency, rows, options), x[part]) for part, latents in at.pieces(x)]
         return torch.cat(made).reshape(context.x.shape)[None]
 
 

@@ -90,7 +90,11 @@ def _latents(plan: Plan, run: runs.Run) -> dict[str, BoundSAE]:
         for label, statistics in fitted.items():
             run.save(stored[label], arrays := statistics.to_arrays())
             found[label] = arrays
-    return {label: BoundSAE(plan.saes[label], LatentStatistics.from_arrays(a)) for label, a in found.items() if a}
+    return {
+        label: BoundSAE(plan.saes[label], LatentStatistics.from_arrays(arrays), plan.sweep.synthesis)
+        for label, arrays in found.items()
+        if arrays is not None
+    }
 
 
 def _for_statistics(plan: Plan) -> TokenSet:

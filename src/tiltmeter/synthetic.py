@@ -50,6 +50,15 @@ class StructuredOptions(RankingOptions):
     """The cosine that its decoder row should have to the old one's."""
 
 
+class Synthesis(BaseModel):
+    """Parameters of both syntheses."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    baseline: BaselineOptions = BaselineOptions()
+    structured: StructuredOptions = StructuredOptions()
+
+
 def baseline(
     latents: Float[Tensor, "token latent"],
     frequency: Float64[Tensor, "latent"],
