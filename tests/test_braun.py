@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tiltmeter.errors import TiltmeterError
+from tiltmeter.saes.braun import load_braun
 from tiltmeter.saes.loading import load_sae
 from tiltmeter.saes.sae import reconstruct
 
@@ -136,3 +137,19 @@ def test_a_configuration_that_is_no_yaml(tmp_path):
     (tmp_path / "final_config.yaml").write_text("a: [1\nb")
     with pytest.raises(TiltmeterError, match="could not be read as YAML"):
         load_sae(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("loss", "kind"),
+    [
+        ("  out_to_in: {coeff: 1.0}\n  logits_kl: {coeff: 0.0}\n", "local"),
+        ("  out_to_in: {coeff: 1.0}\n  logits_kl: null\n", "local"),
+        ("  out_to_in: {coeff: 0.0}\n  logits_kl: {coeff: 1.0}\n  in_to_orig: null\n", "e2e"),
+        ("  logits_kl: {coeff: 0.5}\n  in_to_orig: {hook_positions: [a], total_coeff: 2.5}\n", "e2e+ds"),
+    ],
+)
+def test_what_it_was_trained_for_is_read_off_its_loss(loss, kind, tmp_path):
+    torch.save(parts(), tmp_path / "samples_1.pt")
+    assert load_braun(tmp_path, "run").about.kind is None
+    (tmp_path / "final_config.yaml").write_text(f"tlens_model_name: gpt2-small\nloss:\n{loss}")
+    assert load_braun(tmp_path, "run").about.kind == kind

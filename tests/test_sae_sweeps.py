@@ -126,6 +126,12 @@ def test_a_run_goes_on_only_with_the_same_sae(inputs, saes, tmp_path):
     assert "saes.mine" in refusal("sweep", *arguments)
 
 
+def test_the_same_saes_in_another_order_are_another_run(inputs, saes, tmp_path):
+    arguments = [*flat(inputs), "--direction", "sae-error", "--out", tmp_path / "run"]
+    assert command("sweep", *arguments, "--sae", saes[0], "--sae", saes[1]).status == 0
+    assert "another configuration" in refusal("sweep", *arguments, "--sae", saes[1], "--sae", saes[0])
+
+
 def test_substitution_reads_what_a_spliced_in_sae_does(inputs, saes, tmp_path):
     """The KL of `sae-error` at its end is that of the model with SAE(x) in the place of x, all positions at once."""
     options = {key: value for key, value in inputs.items() if key != "--lengths"}

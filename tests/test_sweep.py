@@ -145,11 +145,11 @@ def test_a_damaged_shard_is_computed_again(reference, loaded, tmp_path, damage):
 def test_an_interrupted_sweep_goes_on(reference, loaded, tmp_path, monkeypatch):
     measured = []
 
-    def interrupted(plan, directions, path, sequences):
+    def interrupted(plan, directions, path, sequences, base):
         if sequences.start == 8 and len(measured) == 2:
             raise KeyboardInterrupt
         measured.append(sequences)
-        return measure(plan, directions, path, sequences)
+        return measure(plan, directions, path, sequences, base)
 
     measure = sweep.measure_shard
     monkeypatch.setattr(sweep, "measure_shard", interrupted)

@@ -58,18 +58,18 @@ def test_an_interrupted_training_ends_as_an_uninterrupted_one(kind, loaded, toke
     config = Training(kind=kind, **SMALL | ({"sparsity": 5, "dead_after": 64} if kind == "topk" else {}))
     whole = training_run.train_sae(config, loaded, tokens, tmp_path / "whole")
 
-    class Killed(Exception):
+    class KilledError(Exception):
         pass
 
     advance = trainer.advance
 
     def dies(job, state):
         if state.step == 6:
-            raise Killed
+            raise KilledError
         advance(job, state)
 
     monkeypatch.setattr(trainer, "advance", dies)
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         training_run.train_sae(config, loaded, tokens, tmp_path / "again")
     assert not (tmp_path / "again" / "sae").exists()
     monkeypatch.setattr(trainer, "advance", advance)

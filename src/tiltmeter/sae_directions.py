@@ -82,7 +82,8 @@ class Doubling:
 
     def vector(self, context: Context) -> Tensor:
         """The latent's contribution; zero where none fires."""
-        x, chance = context.x.flatten(0, 1), uniform(context.address, "latent", 1).flatten(0, 1)
+        # In double precision: a contribution can be small beside b_dec.
+        x, chance = context.x.double().flatten(0, 1), uniform(context.address, "latent", 1).flatten(0, 1)
         parts = [self._contribution(f, x[part], chance[part]) for part, f in self.sae.pieces(x)]
         return torch.cat(parts).reshape(context.x.shape)
 
@@ -182,7 +183,7 @@ _SIGNED: Mapping[str, SAEDefinition] = {
     ),
     "sae-feature-dead": SAEDefinition(lambda _, sae: dead(sae), "decoder row of a latent that never fires"),
     "latent-doubling": SAEDefinition(
-        lambda _, sae: Doubling(sae.at), "what a latent that is active at the token adds to SAE(x)"
+        lambda _, sae: Doubling(sae.at.in_float64()), "what a latent that is active at the token adds to SAE(x)"
     ),
 }
 

@@ -7,7 +7,7 @@ must count only what the model can feel.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -39,6 +39,10 @@ class AtSite:
     def size(self) -> int:
         """How many latents it has."""
         return len(self.sae.decoder)
+
+    def in_float64(self) -> AtSite:
+        """The same SAE in double precision."""
+        return replace(self, sae=self.sae.to(self.sae.decoder.device, torch.float64))
 
     def check_width(self, width: int) -> None:
         """Refuse an SAE of another width than the site's.

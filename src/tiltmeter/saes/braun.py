@@ -58,7 +58,8 @@ def load_braun(path: Path, name: str, chosen: str = "") -> LinearSAE:
         "b_dec": parts["decoder.bias"],
     }
     # Their models are loaded with TransformerLens's default processing, and no boundary token is put before the data.
-    facts = Facts(hook_name=hook, model=_model(file.parent / CONFIG), processing="centred", prepend_bos=False)
+    found = _configuration(file.parent / CONFIG)
+    facts = Facts(kind=_kind(found), hook_name=hook, model=_model(found), processing="centred", prepend_bos=False)
     return linear_sae(name, weights, Convention(apply_b_dec_to_input=False), facts)
 
 
@@ -102,14 +103,29 @@ def _transposed(weight: Tensor) -> Tensor:
     return weight.T if weight.ndim == 2 else weight  # what is no matrix is refused later, with its shape
 
 
-def _model(config: Path) -> str | None:
-    """The model's name, where the run's configuration lies beside the weights."""
-    if not config.is_file():
-        return None
+def _configuration(file: Path) -> Mapping[str, Any]:
+    """What stands in the run's configuration, where it lies beside the weights."""
+    if not file.is_file():
+        return {}
     try:
-        content = yaml.safe_load(config.read_text(encoding="utf-8"))
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         reason = str(error).replace("\n", " ")
-        raise TiltmeterError(f"{config} could not be read as YAML: {reason}; repair it or take it away.") from None
-    name = content.get("tlens_model_name") if isinstance(content, dict) else None
+        raise TiltmeterError(f"{file} could not be read as YAML: {reason}; repair it or take it away.") from None
+    return content if isinstance(content, dict) else {}
+
+
+def _model(configuration: Mapping[str, Any]) -> str | None:
+    name = configuration.get("tlens_model_name")
     return name if isinstance(name, str) else None
+
+
+def _kind(configuration: Mapping[str, Any]) -> str | None:
+    """What an SAE was trained for, from the terms of its loss."""
+    loss = configuration.get("loss")
+    if not isinstance(loss, dict):
+        return None
+    kl = loss.get("logits_kl")
+    if not isinstance(kl, dict) or not kl.get("coeff"):
+        return "local"
+    return "e2e+ds" if loss.get("in_to_orig") else "e2e"

@@ -60,16 +60,15 @@ def revive(
 ) -> Float[Tensor, ""]:
     """The auxiliary loss of top-k SAEs (Gao et al. 2024, appendix A.2): the error, rebuilt from dead latents.
 
-    Mean squared error of x - x̂ against the d/2 largest pre-activations of latents that have not fired for long, over
-    the mean square of x - x̂; zero where no latent is dead.
+    Mean squared difference of x - x̂ and what the d/2 largest pre-activations of latents that have not fired for long
+    give; zero where no latent is dead. As raw as the reconstruction term, so that the two keep their proportion.
     """
     if not bool(dead.any()):
         return error.new_zeros(())
     k = min(error.shape[-1] // 2, int(dead.sum()))
     kept = pre.masked_fill(~dead, -torch.inf).topk(k, dim=-1)
     latents = torch.zeros_like(pre).scatter(-1, kept.indices, kept.values.relu())
-    target = error.detach()
-    return mse(latents @ rows, target) / target.square().mean()
+    return mse(latents @ rows, error.detach())
 
 
 def _not_half(logits: Tensor) -> Tensor:

@@ -182,10 +182,13 @@ def _said(quality: Quality) -> str:
 
 
 def _identity(task: trainer.Task, loaded: LoadedModel, tokens: TokenSet) -> dict[str, Any]:
+    versions = runs.versions()
     return {
         "training": task.config.model_dump(mode="json") | {"site": task.site.name},
         "model": {key: value for key, value in loaded.facts.items() if key not in ("name", "revision")},
         "tokens": {"sha256": tokens.sha256(), "boundary": tokens.boundary},
+        "code": runs.code_sha256(),
+        "versions": {name: versions[name] for name in runs.CHANGES_NUMBERS},
     }
 
 
@@ -195,7 +198,6 @@ def _record(task: trainer.Task, loaded: LoadedModel, tokens: TokenSet) -> dict[s
         "model": {key: loaded.facts[key] for key in ("name", "revision") if key in loaded.facts},
         "tokens": {"name": tokens.name, "shape": list(tokens.ids.shape), **tokens.facts},
         "downstream": [site.name for site in task.downstream],
-        "code": runs.code_sha256(),
         "versions": runs.versions(),
         "machine": {**runs.machine(), "threads": str(torch.get_num_threads())},
     }

@@ -92,11 +92,13 @@ def advance(task: Task, state: State) -> None:
         group["lr"] = rate
     active = torch.zeros_like(state.idle, dtype=torch.bool)
     sums: dict[str, float] = {}
-    for rows in rows_of(task, state.step).split(config.at_once):
+    rows = rows_of(task, state.step)
+    taken = allowed(boundary_mask(task.ids[rows], task.boundary), config.bos)
+    for some in torch.arange(len(rows)).split(config.at_once):
         with _arithmetic(config, task.model.device):
-            terms, fired = loss_terms(task, state, task.ids[rows])
+            terms, fired = loss_terms(task, state, task.ids[rows[some]])
         total = weighted(config, terms)
-        part = len(rows) / config.batch
+        part = int(taken[some].sum()) / int(taken.sum())
         (total * part).backward()
         active |= fired
         for name, value in {**terms, "total": total}.items():
@@ -136,9 +138,9 @@ def loss_terms(
         terms["reconstruction"] = objectives.mse(given, x)
     if config.terms.kl:
         late = task.model.resume(clean, whole.masked_scatter(taken[..., None], given.to(x)))
-        terms["kl"] = objectives.kl(task.model, clean.late.final.flatten(0, 1), late.final.flatten(0, 1))
+        terms["kl"] = objectives.kl(task.model, clean.late.final[taken], late.final[taken])
     if config.terms.downstream:
-        apart = [objectives.mse(late.sites[h], clean.late.sites[h]) for h in task.downstream]
+        apart = [objectives.mse(late.sites[h][taken], clean.late.sites[h][taken]) for h in task.downstream]
         terms["downstream"] = torch.stack(apart).mean()
     if config.kind == "topk":
         terms["revive"] = objectives.revive(pre, rows, x - given, state.idle > config.dead_after)
@@ -164,13 +166,13 @@ def to_arrays(state: State) -> dict[str, np.ndarray]:
 
 def restore(state: State, arrays: dict[str, np.ndarray]) -> None:
     """Put a checkpoint's state into a training that has just begun."""
-    tensors = {name: torch.from_numpy(np.array(value)).to(state.idle.device) for name, value in arrays.items()}
+    tensors = {name: torch.from_numpy(np.array(value)) for name, value in arrays.items()}
     state.dictionary.load_state_dict(dict(_below("weight", tensors)))
     adam = state.optimizer.state_dict()
     indices = {int(name.split(".")[0]) for name, _ in _below("adam", tensors)}
     adam["state"] = {index: dict(_below(f"adam.{index}", tensors)) for index in indices}
     state.optimizer.load_state_dict(adam)
-    state.idle, state.step = tensors["idle"], int(tensors["step"])
+    state.idle, state.step = tensors["idle"].to(state.idle.device), int(tensors["step"])
 
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:

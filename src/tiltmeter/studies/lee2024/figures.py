@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from tiltmeter.curves import readout_names
 from tiltmeter.figures import facets
-from tiltmeter.intervals import bootstrap_mean
+from tiltmeter.intervals import paired_interval
 from tiltmeter.studies.lee2024.sweeps import BASELINES
 
 COLUMNS = {
@@ -28,7 +28,7 @@ PAIRS = (
 )
 """The comparisons that the paper draws from this figure (larger KL first, if it holds here)."""
 FEWEST = 10
-"""Below so many sequences a bootstrap interval is too narrow to conclude from."""
+"""Below so many sequences no comparison is made."""
 
 
 def draw_figure_1(curves: xr.Dataset, table: pd.DataFrame) -> Figure:
@@ -45,7 +45,7 @@ def draw_figure_3(curves: xr.Dataset, table: pd.DataFrame) -> Figure:
 def describe_figure_3(curves: xr.Dataset) -> str:
     """Compare each SAE's error with the cov-random mixture, sequence by sequence, at a fifth and half of the distance.
 
-    All intervals hold together with 95 % (Bonferroni).
+    Paired t intervals at the level of Bonferroni: where the differences are about normal, all hold together with 95 %.
     """
     if curves.sizes["sequence"] < FEWEST:
         return f"{curves.sizes['sequence']} sequences are too few to compare directions; measure at least {FEWEST}."
@@ -57,7 +57,10 @@ def describe_figure_3(curves: xr.Dataset) -> str:
 def _at_length(kl: xr.DataArray, saes: list[str], comparisons: int) -> str:
     found = "; ".join(_compare(kl, f"sae-error:{sae}", "cov-random-mixture", comparisons) for sae in saes)
     base = ", ".join(f"{name} {float(kl.sel(direction=name).mean()):.3g}" for name in BASELINES)
-    return f"At length {float(kl.step):.1f}, mean KL in nats: {base}; {found}."
+    return (
+        f"At length {float(kl.step):.1f}, mean KL in nats, with t intervals of the paired differences at the level of "
+        f"Bonferroni (95 % together): {base}; {found}."
+    )
 
 
 def _kinds(curves: xr.Dataset) -> dict[str, list[str]]:
@@ -72,7 +75,7 @@ def _kinds(curves: xr.Dataset) -> dict[str, list[str]]:
 def describe_figure_1(curves: xr.Dataset) -> str:
     """Compare the directions of the paper's pairs, sequence by sequence, near half the mean pair distance.
 
-    The five intervals hold together with 95 % (Bonferroni).
+    Paired t intervals at the level of Bonferroni: where the differences are about normal, all hold together with 95 %.
     """
     if curves.sizes["sequence"] < FEWEST:
         return f"{curves.sizes['sequence']} sequences are too few to compare directions; measure at least {FEWEST}."
@@ -81,14 +84,13 @@ def describe_figure_1(curves: xr.Dataset) -> str:
     found = "; ".join(_compare(kl, *pair, len(PAIRS)) for pair in PAIRS)
     return (
         f"At length {float(kl.step):.1f}, about half the mean distance of two activations ({2 * half:.1f}), mean KL in "
-        f"nats, with intervals of the paired differences that hold together with 95 %: {found}."
+        f"nats, with t intervals of the paired differences at the level of Bonferroni (95 % together): {found}."
     )
 
 
 def _compare(kl: xr.DataArray, one: str, other: str, comparisons: int) -> str:
     first, second = kl.sel(direction=one), kl.sel(direction=other)
-    gap = bootstrap_mean((first - second).to_numpy()[None], confidence=1 - 0.05 / comparisons)
-    low, high = float(gap.low[0]), float(gap.high[0])
+    low, high = paired_interval((first - second).to_numpy(), 1 - 0.05 / comparisons)
     verb = "above" if low > 0 else "below" if high < 0 else "not told apart from"
     values = f"{float(first.mean()):.3g} and {float(second.mean()):.3g}"
     return f"{one} {verb} {other} ({values}; {low:+.3g} to {high:+.3g})"
