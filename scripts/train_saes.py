@@ -36,8 +36,8 @@ OTHERS: dict[str, float] = {
     "resid_pre:5": 3.1,
     f"z:{MIDDLE}": 2.5,
 }
-"""Coefficients of the local SAEs elsewhere: as the mean norm of the activations to that at the middle layer; at `hook_z`,
-where that left 133 latents active, more."""
+"""Coefficients of the local SAEs elsewhere: as the mean norm of the activations to that at the middle layer; at
+`hook_z`, where that left 133 latents active, more."""
 
 
 def trainings(tokens: int) -> list[Training]:

@@ -130,9 +130,9 @@ def _identity(plan: Plan, loaded: LoadedModel) -> dict[str, Any]:
     return {
         "sweep": plan.sweep.model_dump(mode="json", exclude={"saes"})
         | {"site": plan.site.name, "readouts": [readout.name for readout in plan.readouts]},
-        # Lists, because shards hold arrays in this order: the same SAEs in another order are another run.
-        "directions": list(plan.directions),
-        "saes": [[label, at.sae.about.sha256] for label, at in plan.saes.items()],
+        "saes": {label: at.sae.about.sha256 for label, at in plan.saes.items()},
+        # Stored arrays are in these orders: the same SAEs in another order are another run.
+        "order": {"directions": list(plan.directions), "saes": list(plan.saes)},
         "model": {key: value for key, value in loaded.facts.items() if key not in ("name", "revision")},
         "tokens": {"sha256": plan.tokens.sha256(), "boundary": plan.tokens.boundary},
         "vectors": {name: hashlib.sha256(v.numpy().tobytes()).hexdigest() for name, v in plan.vectors.items()},
