@@ -25,19 +25,20 @@ SPARSITIES: dict[Kind, tuple[float, ...]] = {
     "e2e+ds": (5.0, 12.0, 30.0, 45.0),
     "local": (1.0, 2.5, 5.0, 9.0),
 }
-"""Coefficients at the middle layer. With two million training tokens these had L0 73, 32, 12, 3 (e2e), 78, 35, 12, and
-fewer (e2e+ds) and 85, 37, 13, 4 (local)."""
+"""Coefficients at the middle layer. With two million training tokens these had L0 73, 32, 12, 3 (e2e), 77, 35, 12, 3
+(e2e+ds) and 85, 37, 13, 4 (local)."""
 
 OTHERS: dict[str, float] = {
-    "resid_pre:0": 0.6,
+    "resid_pre:0": 0.2,
     "resid_pre:1": 2.3,
     "resid_pre:2": 2.5,
     "resid_pre:4": 2.6,
     "resid_pre:5": 3.1,
     f"z:{MIDDLE}": 1.2,
 }
-"""Coefficients of the local SAEs elsewhere: about as the mean norm of the activations to that at the middle layer; 0.2
-at the embeddings left 126 latents active, 0.6 and 2.5 at `hook_z` 133 and 30."""
+"""Coefficients of the local SAEs elsewhere: about as the mean norm of the activations to that at the middle layer. With
+two million tokens, 0.2 and 0.6 left 126 and 36 latents active at the embeddings, 0.6, 1.2 and 2.5 133, 60 and 30 at
+`hook_z`."""
 
 
 def trainings(tokens: int) -> list[Training]:
