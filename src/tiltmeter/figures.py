@@ -8,6 +8,7 @@ markers, mixtures solid with full ones, so that a grey print tells them apart to
 
 import io
 import itertools
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -48,6 +49,7 @@ _KNOWN = {
 # Four colours, three dashes and five markers have no common divisor, so sixty other directions look different.
 _OTHER_COLORS = ("#009E73", "#CC79A7", "#882255", "#999933")
 _OTHER_DASHES: tuple[_Dash, ...] = ("solid", (0.0, (6.0, 1.5, 1.0, 1.5)), (0.0, (1.2, 1.2)))
+_SPARSITY = re.compile(r"(?P<kind>[^:]+:.+)-l0-(?P<l0>\d+(\.\d+)?)")
 _OTHER_MARKERS = ("D", "v", "P", "X", "*")
 
 _LOOK: Any = {
@@ -89,10 +91,9 @@ def styles(directions: Sequence[str]) -> dict[str, Style]:
 def _ramps(directions: Sequence[str]) -> dict[str, Style]:
     """Styles of the directions that differ only in the L0 of their SAE, by kind: from light to dark."""
     kinds: dict[str, list[str]] = {}
-    for name in directions:
-        kind, l0, _ = name.rpartition("-l0-")
-        if l0 and ":" in name:
-            kinds.setdefault(kind, []).append(name)
+    found = [match for name in directions if (match := _SPARSITY.fullmatch(name))]
+    for match in sorted(found, key=lambda match: float(match["l0"])):
+        kinds.setdefault(match["kind"], []).append(match[0])
     colors = mpl.colormaps["RdPu"]
     return {
         name: Style(color := to_hex(colors(0.35 + 0.6 * rank / (len(names) - 1))), "solid", marker, color)

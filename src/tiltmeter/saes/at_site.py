@@ -17,8 +17,9 @@ from tiltmeter.errors import TiltmeterError
 from tiltmeter.saes.sae import SAE
 from tiltmeter.sites import Site
 
-AT_ONCE = 2**26
-"""Numbers held at once for the latents of many tokens: with 24,576 latents, those of 2,730 tokens."""
+AT_ONCE = 2**22
+"""Numbers held at once for the latents of many tokens: with 2,048 latents, those of 2,048 tokens. Larger pieces, 32 MB
+and more, are given back to the system after each use, and their pages faulted in again."""
 
 
 @dataclass(frozen=True)

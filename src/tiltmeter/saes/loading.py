@@ -62,12 +62,13 @@ def load_sae(name: str) -> SAE:
 
 def list_embedded() -> dict[str, dict[str, Any]]:
     """The SAEs that come with tiltmeter, by the name that loads them, and the metadata in each one's `cfg.json`."""
-    return {
+    found = {
         f"{model}:{folder.name}": dict(metadata_of(folders.read_config(folder)))
         for model, root in EMBEDDED_SAES.items()
         for folder in (sorted(root.iterdir()) if root.is_dir() else [])
         if (folder / folders.CONFIG).is_file()
     }
+    return dict(sorted(found.items(), key=lambda one: (one[0].partition("-l0-")[0], one[1].get("l0") or 0.0)))
 
 
 def _embedded(model: str, short: str) -> Path:
