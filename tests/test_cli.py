@@ -386,7 +386,7 @@ def test_interrupted_it_says_how_to_go_on(sweep, tmp_path, model):
         _, err = process.communicate()
     assert process.returncode == 130, err
     assert "Traceback" not in err
-    assert err.splitlines()[-1] == ("tiltmeter: interrupted; the same command goes on from the last finished shard.")
+    assert err.splitlines()[-1] == ("tiltmeter: interrupted; the same command goes on from where it last saved.")
 
 
 def test_the_shell_sees_one_sentence_and_status_2():

@@ -39,7 +39,7 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            typer.echo("tiltmeter: interrupted; the same command goes on from the last finished shard.", err=True)
+            typer.echo("tiltmeter: interrupted; the same command goes on from where it last saved.", err=True)
             raise typer.Exit(130) from None
 
 

@@ -12,9 +12,10 @@ Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a H
 Tokens = Annotated[
     str | None,
     typer.Option(
-        help="nano (held-out modules of Python's standard library); a .npy, .safetensors, .parquet, .jsonl or text "
+        help="nano (held-out modules of Python's standard library), nano-train (those nano was trained on); a "
+        ".npy, .safetensors, .parquet, .jsonl or text "
         "file; or a data set of the Hugging Face hub, owner/dataset or owner/dataset:split "
-        "(default: nano for the model nano)."
+        "(default for the model nano: nano; for train-sae, nano-train)"
     ),
 ]
 Column = Annotated[str | None, typer.Option(help="Column of token ids or text. (default: tokens, input_ids, text)")]
