@@ -15,7 +15,8 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from tiltmeter.errors import TiltmeterError
-from tiltmeter.loading import EMBEDDED, load_model, weights_sha256
+from tiltmeter.hashes import weights_sha256
+from tiltmeter.loading import EMBEDDED, load_model
 from tiltmeter.sites import Site
 from tiny_models import LAYERS, VOCABULARY, WIDTH, random_tokens, tiny
 
@@ -105,7 +106,7 @@ def test_names_types_and_shapes_are_part_of_the_hash():
         module = torch.nn.Module()
         for name, tensor in weights.items():
             module.register_buffer(name, tensor)
-        return weights_sha256(module)
+        return weights_sha256(module.state_dict().items())
 
     zeros, counting = torch.zeros(4), torch.arange(6.0).reshape(2, 3)
     variants = [

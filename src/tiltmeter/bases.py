@@ -18,6 +18,7 @@ from tiltmeter.errors import TiltmeterError
 from tiltmeter.latents import BoundSAE
 from tiltmeter.model import CleanRun, SplitModel
 from tiltmeter.sae_sources import Itself, Reconstruction, SyntheticBaseline, SyntheticStructured
+from tiltmeter.saes.labels import names_an_sae
 from tiltmeter.sources import Source
 from tiltmeter.statistics import SiteStatistics
 
@@ -94,13 +95,8 @@ def check_base_name(name: str, saes: Collection[str] = ()) -> None:
     Raises:
         TiltmeterError: it is none.
     """
-    kind, colon, sae = name.partition(":")
-    if name in BASES or (kind in SAE_BASES and sae in saes):
+    if name in BASES or names_an_sae(name, SAE_BASES, saes):
         return
-    known = f"the SAEs of this run are {', '.join(saes)}" if saes else "this run has none: give one"
-    if kind in SAE_BASES:
-        given = f"{sae!r} in {name!r} is not an SAE of this run" if colon else f"{name!r} needs an SAE, as {name}:NAME"
-        raise TiltmeterError(f"{given}; {known}.")
     raise TiltmeterError(
         f"{name!r} is not a base; choose from {', '.join(BASES)}, or with the name of an SAE in the place of NAME "
         f"{', '.join(f'{kind}:NAME' for kind in SAE_BASES)}."

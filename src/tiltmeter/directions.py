@@ -13,6 +13,7 @@ from tiltmeter.errors import TiltmeterError
 from tiltmeter.latents import BoundSAE
 from tiltmeter.pushes import Along, Difference, Direction, Mixture, Plain, Toward
 from tiltmeter.sae_directions import SAE_DIRECTIONS
+from tiltmeter.saes.labels import names_an_sae
 from tiltmeter.statistics import SiteStatistics
 
 
@@ -85,13 +86,8 @@ def _build(
 
 def check_direction_name(name: str, saes: Collection[str] = ()) -> None:
     """Refuse a name that is no direction's, in a run that has SAEs of these names."""
-    kind, colon, sae = name.partition(":")
-    if name in DIRECTIONS or name in ABLATIONS or (kind in SAE_DIRECTIONS and sae in saes):
+    if name in DIRECTIONS or name in ABLATIONS or names_an_sae(name, SAE_DIRECTIONS, saes):
         return
-    known = f"the SAEs of this run are {', '.join(saes)}" if saes else "this run has none: give one"
-    if kind in SAE_DIRECTIONS:
-        given = f"{sae!r} in {name!r} is not an SAE of this run" if colon else f"{name!r} needs an SAE, as {name}:NAME"
-        raise TiltmeterError(f"{given}; {known}.")
     raise TiltmeterError(
         f"{name!r} is not a direction; choose from {', '.join((*DIRECTIONS, *ABLATIONS))}, along:FILE for your own "
         f"vectors, or with the name of an SAE in the place of NAME {', '.join(f'{k}:NAME' for k in SAE_DIRECTIONS)}."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from tiltmeter.errors import TiltmeterError
+from tiltmeter.hashes import weights_sha256
 from tiltmeter.model import SplitModel
 from tiltmeter.tokens import TokenSet, load_tokens
 from tiltmeter.user_paths import user_path
@@ -88,18 +88,9 @@ def load_model(name: str, revision: str | None = None, device: str = "cpu", prec
         "revision": str(getattr(config, "_commit_hash", None) or revision or "local"),
         "precision": precision,
         "device": device,
-        "sha256": weights_sha256(hf),
+        "sha256": weights_sha256(hf.state_dict().items()),
     }
     return LoadedModel(SplitModel(hf.to(device), name), _tokenizer(where, revision), facts)
-
-
-def weights_sha256(model: torch.nn.Module) -> str:
-    """Hash of every weight: its name, type, shape and bytes."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def _locate(name: str) -> str:

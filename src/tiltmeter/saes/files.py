@@ -9,9 +9,8 @@ from typing import Any
 import safetensors.torch
 import torch
 
+from tiltmeter.saes.folders import CONFIG, FILE
 from tiltmeter.saes.sae import JumpReLU, LinearSAE, Processing, TopK
-
-CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 
 FORMAT = "6.0.0"
 """Version of SAELens whose format is written: without it, SAELens takes the configuration for an older, flat one."""
@@ -51,4 +50,4 @@ def saelens_files(sae: LinearSAE, metadata: Mapping[str, Any], dtype: torch.dtyp
     if isinstance(sae.activation, JumpReLU):
         weights["threshold"] = sae.activation.threshold
     weights = {name: value.to(dtype).contiguous() for name, value in weights.items()}
-    return {CONFIG: (json.dumps(config, indent=2) + "\n").encode(), WEIGHTS: safetensors.torch.save(weights)}
+    return {CONFIG: (json.dumps(config, indent=2) + "\n").encode(), FILE: safetensors.torch.save(weights)}

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -147,15 +146,6 @@ class LinearSAE:
 def reconstruct(sae: SAE, x: Float[Tensor, "*token d_site"]) -> Float[Tensor, "*token d_site"]:
     """SAE(x), in x's type."""
     return sae.decode(sae.encode(x), like=x).to(x)
-
-
-def weights_sha256(weights: Iterable[tuple[str, Tensor]]) -> str:
-    """Hash of named weights: names, types, shapes and bytes."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(weights, key=lambda item: item[0]):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def check_finite(name: str, weights: Mapping[str, Tensor]) -> None:

@@ -16,7 +16,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from tiltmeter.errors import TiltmeterError
-from tiltmeter.saes.sae import About, Activation, JumpReLU, LinearSAE, Processing, TopK, check_finite, weights_sha256
+from tiltmeter.hashes import weights_sha256
+from tiltmeter.saes.sae import About, Activation, JumpReLU, LinearSAE, Processing, TopK, check_finite
 
 WEIGHTS = ("W_enc", "b_enc", "W_dec", "b_dec")
 THRESHOLD = "threshold"

@@ -7,7 +7,6 @@ log.csv, training.png     what was measured on the way, and a picture of it
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -15,14 +14,15 @@ from typing import Any
 
 import pandas as pd
 import torch
-from tqdm.auto import tqdm
 
 from tiltmeter import runs
 from tiltmeter.errors import TiltmeterError
+from tiltmeter.hashes import weights_sha256
 from tiltmeter.loading import LoadedModel
+from tiltmeter.progress import progress_bar
 from tiltmeter.saes.files import saelens_files
 from tiltmeter.saes.quality import Quality, assess
-from tiltmeter.saes.sae import About, LinearSAE, weights_sha256
+from tiltmeter.saes.sae import About, LinearSAE
 from tiltmeter.sites import Site
 from tiltmeter.tokens import TokenSet
 from tiltmeter.training import trainer
@@ -110,8 +110,7 @@ def _train(
 ) -> LinearSAE:
     config = task.config
     began = time.monotonic() - (log[-1]["seconds"] if log else 0.0)
-    every = 0.2 if sys.stderr.isatty() else 10.0
-    with tqdm(total=task.steps, initial=state.step, desc=config.kind, leave=False, mininterval=every) as bar:
+    with progress_bar(task.steps, state.step, config.kind) as bar:
         while state.step < task.steps:
             trainer.advance(task, state)
             bar.update()
