@@ -21,7 +21,7 @@ from tiltmeter.loading import LoadedModel
 from tiltmeter.runs import read_manifest
 from tiltmeter.saes.files import saelens_files
 from tiltmeter.saes.loading import EMBEDDED_SAES
-from tiltmeter.saes.quality import Quality, assess
+from tiltmeter.saes.quality import Quality, assess, through
 from tiltmeter.saes.sae import LinearSAE
 from tiltmeter.tokens import TokenSet
 from train_saes import MIDDLE
@@ -78,10 +78,7 @@ def measure(loaded: LoadedModel, tokens: TokenSet, run: Path) -> Measured:
     sae = as_shipped(sae)
     site = loaded.model.site(training["site"])
 
-    def reconstruct(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return (latents := sae.encode(x)), sae.decode(latents)
-
-    quality = assess(loaded.model, reconstruct, tokens.ids, tokens.boundary, site)
+    quality = assess(loaded.model, through(sae), tokens.ids, tokens.boundary, site)
     place = f"z{site.layer}" if site.kind == "z" else str(site.layer)
     name = f"{training['kind']}-{place}-l0-{max(1, round(quality.l0))}"
     print(f"{name}: {quality}", flush=True)

@@ -7,7 +7,7 @@ import torch
 
 import tiltmeter as tm
 from tiltmeter.saes.loading import EMBEDDED_SAES, list_embedded
-from tiltmeter.saes.quality import assess
+from tiltmeter.saes.quality import assess, through
 
 FAMILY = list_embedded()
 MIDDLE = [name for name in FAMILY if "-3-" in name]
@@ -28,10 +28,6 @@ def tokens(nano):
 
 def quality(nano, tokens, reconstruct, site="resid_pre:3"):
     return assess(nano.model, reconstruct, tokens.ids, tokens.boundary, nano.model.site(site))
-
-
-def through(sae):
-    return lambda x: ((latents := sae.encode(x)), sae.decode(latents))
 
 
 def keep_largest(pre, count):

@@ -77,6 +77,10 @@ def test_every_public_name_is_there(name):
     assert value is getattr(importlib.import_module(f"tiltmeter.{home}"), attribute or name)
 
 
+def test_public_names_are_offered_for_completion():
+    assert set(tiltmeter.__all__) <= set(dir(tiltmeter))
+
+
 def test_a_name_that_is_not_there_is_no_attribute():
     with pytest.raises(AttributeError, match="has no attribute 'load_modle'"):
         tiltmeter.load_modle  # noqa: B018

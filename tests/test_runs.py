@@ -50,7 +50,7 @@ def deadly(function):
 for name in ("mkdir", "open", "fsync", "replace", "unlink", "close"):
     setattr(os, name, deadly(getattr(os, name)))
 
-with open_run(path, {"seed": 0}, {}) as run:
+with open_run(path, {"seed": 0}, dict) as run:
     print("open", flush=True)
     for index in range(6):
         name = f"shard-{index:05d}"
@@ -66,7 +66,7 @@ with open_run(path, {"seed": 0}, {}) as run:
 HOLD = """
 import sys
 from tiltmeter.runs import open_run
-with open_run(sys.argv[1], {}, {}):
+with open_run(sys.argv[1], {}, dict):
     print("open", flush=True)
     sys.stdin.read()
 """
@@ -94,7 +94,7 @@ def contents(path):
 
 
 def refuse(path, message, identity=None):
-    with pytest.raises(TiltmeterError, match=message) as refused, open_run(path, identity or {}, {}):
+    with pytest.raises(TiltmeterError, match=message) as refused, open_run(path, identity or {}, dict):
         pass
     return str(refused.value)
 
@@ -106,7 +106,7 @@ def path(tmp_path):
 
 @pytest.fixture
 def run(path):
-    with open_run(path, {}, {}) as run:
+    with open_run(path, {}, dict) as run:
         yield run
 
 
@@ -137,13 +137,13 @@ def test_views_are_stored_in_order(run, view):
 
 def test_bytes_do_not_depend_on_the_order_of_arrays(run, tmp_path):
     run.save("shard", ARRAYS)
-    with open_run(tmp_path / "other", {}, {}) as other:
+    with open_run(tmp_path / "other", {}, dict) as other:
         other.save("shard", dict(reversed(ARRAYS.items())))
     assert contents(run.path) == contents(tmp_path / "other")
 
 
 def test_files_open_with_safetensors_and_json_alone(path):
-    with open_run(path, {"seed": 1}, {"note": "read me"}) as run:
+    with open_run(path, {"seed": 1}, lambda: {"note": "read me"}) as run:
         run.save("statistics", ONES)
     manifest, shard = sorted(file for file in path.rglob("*") if file.is_file() and file.name != ".lock")
     np.testing.assert_array_equal(load_file(shard)["a"], ONES["a"])
@@ -200,14 +200,14 @@ def test_second_process_is_refused_until_the_first_is_killed(path):
         refuse(path, "in use by another process")
         first.kill()
         first.wait()
-        with open_run(path, {}, {}):
+        with open_run(path, {}, dict):
             refuse(path, "in use by another process")
 
 
 def test_lock_is_released_when_the_block_fails(path):
-    with pytest.raises(ZeroDivisionError), open_run(path, {}, {}):
+    with pytest.raises(ZeroDivisionError), open_run(path, {}, dict):
         _ = 1 / 0
-    with open_run(path, {}, {}):
+    with open_run(path, {}, dict):
         pass
 
 
@@ -242,12 +242,12 @@ def test_damaged_shard_is_found_removed_and_computed_again(run, caplog, damage):
 
 
 def test_unfinished_files_are_removed(path, caplog):
-    with open_run(path, {}, {}) as run:
+    with open_run(path, {}, dict) as run:
         run.save("shard-0", ONES)
     before = contents(path)
     for name in ("shards/.shard-1.0123456789abcdef.safetensors.partial", ".report.html.partial"):
         (path / name).write_bytes(b"half")
-    with open_run(path, {}, {}) as run:
+    with open_run(path, {}, dict) as run:
         assert not run.has("shard-1")
     assert contents(path) == before
     assert "shard-1" in caplog.text
@@ -257,7 +257,7 @@ def test_run_killed_before_its_manifest_can_be_created(path):
     path.mkdir()
     (path / ".lock").touch()
     (path / ".manifest.json.partial").write_text('{"format"')
-    with open_run(path, {}, {}) as run:
+    with open_run(path, {}, dict) as run:
         assert contents(run.path) == {"manifest": {"format": 1, "identity": {}, "record": {}}}
 
 
@@ -276,7 +276,7 @@ def test_run_killed_before_its_manifest_can_be_created(path):
     ],
 )
 def test_changed_identity_never_goes_on(path, there, here, named):
-    with open_run(path, there, {}) as run:
+    with open_run(path, there, dict) as run:
         run.save("shard", ONES)
     before = contents(path)
     assert named in refuse(path, "is a run of another configuration", here)
@@ -284,10 +284,10 @@ def test_changed_identity_never_goes_on(path, there, here, named):
 
 
 def test_same_identity_goes_on_whatever_its_order_or_record(path):
-    with open_run(path, {"a": {"x": 0.1, "y": [1, 2]}, "b": None}, {"host": "one"}) as run:
+    with open_run(path, {"a": {"x": 0.1, "y": [1, 2]}, "b": None}, lambda: {"host": "one"}) as run:
         run.save("shard", ONES)
     before = (path / "manifest.json").read_bytes()
-    with open_run(path, {"b": None, "a": {"y": (1, 2), "x": 0.1}}, {"host": "two"}) as run:
+    with open_run(path, {"b": None, "a": {"y": (1, 2), "x": 0.1}}, lambda: {"host": "two"}) as run:
         assert run.has("shard")
     assert (path / "manifest.json").read_bytes() == before
 
@@ -333,11 +333,11 @@ def test_places_that_cannot_be_a_run(tmp_path):
 def test_relative_and_home_paths(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    with open_run("deep/er/run", {}, {}) as run:
+    with open_run("deep/er/run", {}, dict) as run:
         monkeypatch.chdir("/")
         run.save("shard", ONES)
     assert (tmp_path / "deep/er/run/shards").is_dir()
-    with open_run("~/run", {}, {}) as run:
+    with open_run("~/run", {}, dict) as run:
         assert run.path == tmp_path / "home/run"
     assert read_manifest("~/run")["identity"] == {}
 
@@ -353,11 +353,11 @@ def full_disk(request, monkeypatch):
 
 
 def test_full_disk_keeps_what_was_finished(path, full_disk):
-    with open_run(path, {}, {}) as run:
+    with open_run(path, {}, dict) as run:
         run.save("shard-0", ONES)
         run.write_text("summary.csv", "old")
     before = contents(path)
-    with open_run(path, {}, {}) as run:
+    with open_run(path, {}, dict) as run:
         full_disk()
         for write in (
             lambda: run.save("shard-1", ONES),

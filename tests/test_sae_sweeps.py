@@ -9,9 +9,12 @@ import torch
 
 import tiltmeter as tm
 from sweep_cases import command, refusal, save_model, save_tokens
+from tiltmeter import sweep
 from tiltmeter.errors import TiltmeterError
+from tiltmeter.latents import fit_latents
 from tiltmeter.runs import read_manifest
 from tiltmeter.saes.files import saelens_files
+from tiltmeter.saes.guard import guard
 from tiltmeter.saes.names import short_names
 from tiltmeter.saes.weights import Convention, Facts, linear_sae
 
@@ -94,24 +97,74 @@ def test_a_direction_of_an_sae_is_measured_for_each_and_one_for_its_own(inputs, 
 def test_the_guards_figures_are_in_the_manifest(inputs, saes, tmp_path):
     loaded = tm.load_model(str(inputs["--model"]))
     tokens = loaded.load_tokens(str(inputs["--tokens"]))
-    sweep = tm.Sweep(
+    wanted = tm.Sweep(
         site="resid_pre:1", directions=("sae-error",), saes=(str(saes[0]),), path=tm.Straight(lengths=(1,)), sequences=2
     )
-    tm.run_sweep(sweep, loaded, tokens, tmp_path / "run")
-    guard = read_manifest(tmp_path / "run")["record"]["saes"]["one-l0-5"]["guard"]
+    tm.run_sweep(wanted, loaded, tokens, tmp_path / "run")
+    found = read_manifest(tmp_path / "run")["record"]["saes"]["one-l0-5"]["guard"]
     x = loaded.model.activation(tokens.ids, loaded.model.site("resid_pre:1"))[:, 1:]
     sae = tm.load_sae(str(saes[0]))
-    assert json.dumps(guard).count("l0") and (sae.encode(x) > 0).sum(-1).double().mean() == pytest.approx(
-        next(value for key, value in _leaves(guard) if key == "l0"), rel=1e-6
+    assert (sae.encode(x) > 0).sum(-1).double().mean() == pytest.approx(found["quality"]["l0"], rel=1e-6)
+
+
+def test_the_guard_is_asked_once(inputs, saes, tmp_path, monkeypatch):
+    loaded = tm.load_model(str(inputs["--model"]))
+    tokens = loaded.load_tokens(str(inputs["--tokens"]))
+    wanted = {"site": "resid_pre:1", "saes": (str(saes[0]),), "path": tm.Straight(lengths=(1,)), "sequences": 2}
+    asked = []
+    monkeypatch.setattr(sweep, "guard", lambda *_: asked.append(1) or guard(*_))
+    for _ in range(2):
+        tm.run_sweep(tm.Sweep(directions=("sae-error",), **wanted), loaded, tokens, tmp_path / "run")
+    assert asked == [1]
+
+
+def test_a_killed_run_keeps_the_latents_it_has_counted(inputs, saes, tmp_path, monkeypatch):
+    loaded = tm.load_model(str(inputs["--model"]))
+    tokens = loaded.load_tokens(str(inputs["--tokens"]))
+    wanted = tm.Sweep(
+        site="resid_pre:1",
+        directions=("sae-error",),
+        saes=tuple(map(str, saes)),
+        path=tm.Straight(lengths=(1,)),
+        sequences=2,
     )
+    asked = []
+
+    def dies(*given):
+        asked.append(list(given[-1]))
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return fit_latents(*given)
+
+    monkeypatch.setattr(sweep, "SAES_A_PASS", 1)
+    monkeypatch.setattr(sweep, "fit_latents", dies)
+    with pytest.raises(KeyboardInterrupt):
+        tm.run_sweep(wanted, loaded, tokens, tmp_path / "run")
+    tm.run_sweep(wanted, loaded, tokens, tmp_path / "run")
+    assert asked == [["one-l0-5"], ["one-l0-9"], ["one-l0-9"]]
 
 
-def _leaves(value, key=""):
-    if isinstance(value, dict):
-        for name, inner in value.items():
-            yield from _leaves(inner, name)
-    else:
-        yield key, value
+def test_saes_that_nothing_uses_are_not_measured(inputs, saes, tmp_path):
+    both = ["--sae", saes[0], "--sae", saes[1]]
+    outcome = command(
+        "sweep", *flat(inputs), *both, "--direction", "sae-error:one-l0-9", "--out", run := tmp_path / "run"
+    )
+    assert outcome.status == 0, outcome.err
+    assert list(read_manifest(run)["record"]["saes"]) == ["one-l0-9"]
+    assert "no direction and no base is of an SAE" in refusal("sweep", *flat(inputs), *both, "--direction", "isotropic")
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (("--sae", "nano:e2e-3"), "There is no embedded SAE nano:e2e-3"),
+        (("--sae", "no/such/folder"), "There is no SAE 'no/such/folder'"),
+        (("--base", "clan"), "'clan' is not a base"),
+    ],
+)
+def test_wrong_names_are_refused_before_the_model_is_loaded(options, expected, inputs, tmp_path):
+    absent = inputs | {"--model": tmp_path / "absent"}
+    assert expected in refusal("sweep", *flat(absent), "--direction", "isotropic", *options)
 
 
 def test_a_run_goes_on_only_with_the_same_sae(inputs, saes, tmp_path):

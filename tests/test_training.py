@@ -77,6 +77,7 @@ def test_an_interrupted_training_ends_as_an_uninterrupted_one(kind, loaded, toke
     assert torch.equal(again.W_enc, whole.W_enc) and torch.equal(again.W_dec, whole.W_dec)
     name = "sae/sae_weights.safetensors"
     assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert tm.load_sae(str(tmp_path / "again")).about.sha256 == again.about.sha256 == whole.about.sha256
     log = pd.read_csv(tmp_path / "again" / "log.csv")
     assert log.step.tolist() == [4, 8, 12] and log.seconds.is_monotonic_increasing
 
@@ -139,6 +140,7 @@ WRONG = {
     "nothing later": (("--kind", "e2e+ds", "--site", "resid_post:2"), "needs a later site"),
     "downstream of another kind": (("--kind", "e2e", "--downstream", "resid_pre:2"), "belong to e2e+ds"),
     "few sequences": (("--evaluation", "23"), "training needs 27"),
+    "few tokens": (("--n-tokens", "31"), "one step of 4 sequences takes 32"),
 }
 
 
@@ -152,6 +154,25 @@ def test_wrong_input(case, loaded, tmp_path):
     flat = [part for pair in given.items() for part in pair]
     assert expected in refusal("train-sae", "--model", loaded.model.name, "--tokens", tokens, *flat)
     assert not (tmp_path / "runs").exists()
+
+
+def test_in_python_what_is_wrong_is_said_in_a_sentence():
+    with pytest.raises(tm.TiltmeterError, match=r"^kind was 'ee': Input should be 'local', 'topk', 'e2e' or 'e2e\+ds'"):
+        Training(kind="ee", **SMALL)
+    with pytest.raises(tm.TiltmeterError, match=r"^sparsity is missing"):
+        Training(kind="e2e", site="resid_pre:1")
+
+
+def test_weights_that_are_not_finite_are_refused(loaded, tokens, tmp_path, monkeypatch):
+    advance = trainer.advance
+
+    def overshoots(job, state):
+        advance(job, state)
+        state.dictionary.b_enc.data[3] = np.inf
+
+    monkeypatch.setattr(trainer, "advance", overshoots)
+    with pytest.raises(tm.TiltmeterError, match="not finite at step 1; take a smaller --learning-rate"):
+        training_run.train_sae(Training(kind="local", **SMALL | {"every": 1}), loaded, tokens, tmp_path)
 
 
 def test_a_loss_that_is_not_finite_is_refused(loaded, tokens, tmp_path):

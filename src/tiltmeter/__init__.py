@@ -74,3 +74,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'tiltmeter' has no attribute {name!r}")
     module, _, attribute = _HOMES[name].partition(":")
     return getattr(importlib.import_module(f"tiltmeter.{module}"), attribute or name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

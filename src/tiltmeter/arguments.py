@@ -46,28 +46,28 @@ def path_of(lengths: str, unit: str, angles: str, substitute: bool) -> dict[str,
     return {"kind": "straight", "lengths": numbers(lengths), "unit": unit}
 
 
-def checked(config_class: Any, config: dict[str, Any], **given: Any) -> Any:
-    """A configuration of a pydantic class and the options that were given; pydantic complains in a sentence."""
-    from pydantic import ValidationError
-
-    try:
-        return config_class.model_validate(config | {key: value for key, value in given.items() if value is not None})
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
-        raise TiltmeterError(f"{place} was {first['input']!r}: {message}." if place else f"{message}.") from None
+def given(**options: Any) -> dict[str, Any]:
+    """Those options that have a value; the others keep their defaults."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
-def validated(config: dict[str, Any], **given: Any) -> Sweep:
-    """A sweep of this configuration and the options that were given."""
+def sweep_of(config: dict[str, Any], **options: Any) -> Sweep:
+    """A sweep of this configuration and the options that were given, its names looked up as far as files tell.
+
+    That is before a model is loaded for nothing.
+    """
+    from tiltmeter.bases import check_base_name
     from tiltmeter.plan import Sweep, look_up
+    from tiltmeter.saes.loading import refuse_unknown
     from tiltmeter.saes.names import short_names
 
-    sweep = checked(Sweep, config, **given)
-    names = short_names(sweep.saes)
-    if not any("*" in name for name in names):
-        look_up(sweep.directions, tuple(names))  # before a model is loaded for nothing
+    sweep = Sweep(**config | given(**options))
+    for name in sweep.saes:
+        refuse_unknown(name)
+    names = tuple(short_names(sweep.saes))
+    if not any("*" in name for name in names):  # what a pattern means depends on the site
+        look_up(sweep.directions, names)
+        check_base_name(sweep.base, names)
     return sweep
 
 

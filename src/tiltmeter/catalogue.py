@@ -34,9 +34,12 @@ def sections() -> dict[str, dict[str, str]]:
         "readouts": {name: one.meaning for name, one in OUTPUT_READOUTS.items()}
         | {f"{name}@SITE": one.meaning for name, one in SITE_READOUTS.items()},
         "studies": {
-            f"{name} --figure {number}": f"{figure.title} ({study.citation})"
-            for name, study in STUDIES.items()
-            for number, figure in study.figures.items()
+            name: meaning
+            for study in STUDIES.values()
+            for name, meaning in [
+                (study.name, study.citation),
+                *((f"{study.name} --figure {number}", one.title) for number, one in study.figures.items()),
+            ]
         },
     }
 

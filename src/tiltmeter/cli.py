@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from tiltmeter import __version__, commands
-from tiltmeter.arguments import checked, layer_of, path_of, run_folder, validated
+from tiltmeter.arguments import given, layer_of, path_of, run_folder, sweep_of
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.options import (
     Column,
@@ -97,7 +97,7 @@ def reproduce(
     layer = layer_of(layer, loaded.model.n_layers, model)
     sweep = wanted.sweep(loaded.model, layer)
     saes = commands.saes_for(sweep, model, sae or [])
-    sweep = validated(sweep.model_dump(), sequences=n_sequences, seed=seed, saes=saes)
+    sweep = sweep_of(sweep.model_dump(), sequences=n_sequences, seed=seed, saes=saes)
     token_set = commands.load_tokens(loaded, _needed(sweep), tokens, column, tokens_revision, length)
     sweep = commands.as_many_as_there_are(sweep, token_set, n_sequences)
     name = Path(model).name
@@ -165,7 +165,7 @@ def sweep(
         "bos": {"statistics": bos_statistics, "perturbation": bos_perturbation, "average": bos_average},
         "keep_positions": keep_positions,
     }
-    wanted = validated(config, sequences=n_sequences, seed=seed)
+    wanted = sweep_of(config, sequences=n_sequences, seed=seed)
     loaded = commands.load(model, revision, device, precision)
     token_set = commands.load_tokens(loaded, _needed(wanted), tokens, column, tokens_revision, length)
     wanted = commands.as_many_as_there_are(wanted, token_set, n_sequences)
@@ -220,20 +220,24 @@ def train_sae(
     from tiltmeter.training.config import Training
     from tiltmeter.training.run import train_sae as train
 
-    given = {
-        "latents": latents,
-        "tokens": n_tokens,
-        "batch": batch,
-        "at_once": at_once,
-        "learning_rate": learning_rate,
-        "downstream": tuple(downstream) if downstream else None,
-        "bos": bos,
-        "evaluation": evaluation,
-        "every": every,
-        "arithmetic": arithmetic,
-        "seed": seed,
-    }
-    config = checked(Training, {"kind": kind, "site": site, "sparsity": sparsity}, **given)
+    config = Training(
+        **given(
+            kind=kind,
+            site=site,
+            sparsity=sparsity,
+            latents=latents,
+            tokens=n_tokens,
+            batch=batch,
+            at_once=at_once,
+            learning_rate=learning_rate,
+            downstream=tuple(downstream) if downstream else None,
+            bos=bos,
+            evaluation=evaluation,
+            every=every,
+            arithmetic=arithmetic,
+            seed=seed,
+        )
+    )
     loaded = commands.load(model, revision, device, "float32")
     token_set = commands.load_tokens(
         loaded, commands.sequences_for(config, length), tokens, column, tokens_revision, length, nano="nano-train"

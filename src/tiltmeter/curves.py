@@ -107,6 +107,8 @@ def _attrs(readout: str) -> dict[str, str]:
 
 
 def _step_attrs(units: str) -> dict[str, str]:
+    if units == "substitution":
+        return {"long_name": "substitution", "units": "1"}
     return {"long_name": "angle" if units == "degrees" else "perturbation length", "units": units}
 
 

@@ -175,18 +175,20 @@ def facets(
     return figure
 
 
-def bars(curves: xr.Dataset, table: pd.DataFrame, readouts: Sequence[str]) -> Figure:
+def bars(curves: xr.Dataset, table: pd.DataFrame, readouts: Sequence[str], title: str) -> Figure:
     """Draw curves of one step: a panel per readout, a bar per direction with its interval.
 
     Args:
         curves: for the labels and units of its axes.
         table: its summary.
         readouts: the panels.
+        title: above them all.
     """
     style_of = styles(list(table.direction.unique()))
     with mpl.rc_context(_LOOK):
         width, height = 2.4 + 3.2 * len(readouts), 0.9 + 0.24 * len(style_of)
         figure = Figure(figsize=(width, height), layout="constrained")
+        figure.suptitle(title, fontsize=10)
         for axes, readout in zip(
             figure.subplots(1, len(readouts), sharey=True, squeeze=False)[0], readouts, strict=True
         ):

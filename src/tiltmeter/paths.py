@@ -8,9 +8,10 @@ from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 from torch import Tensor
 
+from tiltmeter.configuration import Configuration
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.pushes import Push
 
@@ -24,10 +25,8 @@ UNITS: Mapping[Unit, str] = {
 }
 
 
-class Straight(BaseModel):
+class Straight(Configuration):
     """x + length · unit direction."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["straight"] = "straight"
     lengths: Annotated[tuple[float, ...], Field(min_length=1)]
@@ -74,14 +73,12 @@ class Straight(BaseModel):
         return x + lengths * (scale[..., None] * push.unit)
 
 
-class Sphere(BaseModel):
+class Sphere(Configuration):
     """Along the great circle through x toward the direction, to the antipode: norm constant, angle growing.
 
     x(θ) = ‖x‖(cos θ · x̂ + sin θ · û), û the part of the direction orthogonal to x, normalised (Heimersheim & Mendel
     2024, sphere mode). A target t and the difference t - x give the same path.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["sphere"] = "sphere"
     degrees: Annotated[tuple[float, ...], Field(min_length=1)]
@@ -125,13 +122,11 @@ class Sphere(BaseModel):
         return x + torch.where(exists, change, 0.0)
 
 
-class Substitute(BaseModel):
+class Substitute(Configuration):
     """To where the direction's vector ends, and nowhere else: x + vector.
 
     With a direction that ends at a substitute for x, the intervention of Gurnee 2024.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["substitute"] = "substitute"
 

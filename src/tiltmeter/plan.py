@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
-from tiltmeter.bases import check_base_name
+from tiltmeter.bases import SAE_BASES, check_base_name
+from tiltmeter.configuration import Configuration
 from tiltmeter.directions import DIRECTIONS, check_direction_name
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.model import SplitModel, Stream
@@ -26,10 +27,8 @@ from tiltmeter.vectors import PREFIX, load_vectors
 Count = Annotated[int, Field(ge=1)]
 
 
-class Sweep(BaseModel):
+class Sweep(Configuration):
     """What is measured. Everything here, and nothing else but model, tokens and code, decides the numbers."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     site: str
     """Where activations are moved, e.g. `blocks.6.hook_resid_pre` or `resid_pre:6`."""
@@ -78,7 +77,7 @@ class Plan:
     """With each row of a vectors file, and each SAE, under its own name."""
     vectors: dict[str, Tensor]
     saes: dict[str, AtSite]
-    """By the names that directions give them."""
+    """Those that a direction or the base is of, by the names that these give them."""
 
 
 def make_plan(sweep: Sweep, model: SplitModel, tokens: TokenSet) -> Plan:
@@ -86,7 +85,7 @@ def make_plan(sweep: Sweep, model: SplitModel, tokens: TokenSet) -> Plan:
 
     Raises:
         TiltmeterError: a site, direction, readout, position or SAE that does not exist; an SAE of another site or
-            model; fewer sequences than asked for.
+            model, or SAEs that nothing uses; fewer sequences than asked for.
     """
     model = model.measured_in(sweep.stream)
     if len(tokens.ids) < sweep.sequences:
@@ -100,8 +99,21 @@ def make_plan(sweep: Sweep, model: SplitModel, tokens: TokenSet) -> Plan:
     names = sae_names(sweep.saes, site)
     directions, vectors = look_up(sweep.directions, tuple(names))
     check_base_name(sweep.base, tuple(names))
-    saes = {label: load_at_site(name, model, site) for label, name in names.items()}
+    used = _used(names, (*directions, sweep.base))
+    saes = {label: load_at_site(name, model, site) for label, name in used.items()}
     return Plan(sweep, model, tokens, site, readouts, positions, directions, vectors, saes)
+
+
+def _used(saes: dict[str, str], wanted: tuple[str, ...]) -> dict[str, str]:
+    """Those SAEs that a direction or base is of: loading and measuring the others would be for nothing."""
+    parts = [name.partition(":") for name in wanted]
+    labels = {label for kind, _, label in parts if kind in SAE_DIRECTIONS or kind in SAE_BASES}
+    if saes and not labels:
+        raise TiltmeterError(
+            f"The SAE {next(iter(saes.values()))} was given, but no direction and no base is of an SAE; name one, as "
+            "sae-error, or give no SAE."
+        )
+    return {label: name for label, name in saes.items() if label in labels}
 
 
 def look_up(names: tuple[str, ...], saes: tuple[str, ...] = ()) -> tuple[tuple[str, ...], dict[str, Tensor]]:

@@ -8,9 +8,9 @@ from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Int
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
+from tiltmeter.configuration import Configuration
 from tiltmeter.errors import TiltmeterError
 
 InOrOut = Literal["in", "out"]
@@ -27,14 +27,12 @@ class Span(NamedTuple):
         return x[:, self.first : self.stop]
 
 
-class BosPolicy(BaseModel):
+class BosPolicy(Configuration):
     """Whether boundary positions take part in three things.
 
     A boundary position is position 0 of every sequence (models park attention there, and its activation can be many
     times as long as any other) and every position whose token begins a document.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     statistics: InOrOut = "out"
     """In the mean, the covariance, the pool of real activations and the mean pair distance."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pandas as pd
@@ -56,24 +55,26 @@ def _sweep_picture(data: xr.Dataset, table: pd.DataFrame) -> tuple[Picture, Figu
     names = curves.readout_names(data)[:-1]  # the last is the realised length
     directions = [str(name) for name in data.direction.values]
     if data.sizes["step"] == 1:
-        caption, drawn = "Mean of each readout. Whiskers:", figures.bars(data, table, names)
+        caption, drawn = "Mean of each readout. Whiskers:", figures.bars(data, table, names, data.attrs["site"])
     else:
         caption, drawn = (
             "Mean of each readout along the path. Bands:",
             figures.facets(data, table, names, {data.attrs["site"]: directions}),
         )
     caption += " 95 % intervals, bootstrap over sequences."
-    picture = Picture("figures/sweep", f"Sweep at {data.attrs['site']}", caption, _last_step(table, names[0]))
+    picture = Picture("figures/sweep", f"Sweep at {data.attrs['site']}", caption, _last_step(data, table, names[0]))
     return picture, drawn
 
 
-def _last_step(table: pd.DataFrame, readout: str) -> str:
+def _last_step(data: xr.Dataset, table: pd.DataFrame, readout: str) -> str:
     last = table[(table.readout == readout) & (table.step == table.step.max()) & table["mean"].notna()]
     if last.empty:
         return f"{readout} was not measured: at these positions no token has it, or none is averaged."
     found = [f"{row.direction} {row.mean:.3g} [{row.low:.3g}, {row.high:.3g}]" for row in last.itertuples(index=False)]
     rest = f", and {len(found) - MOST_NAMED} more in the table" if len(found) > MOST_NAMED else ""
-    return f"{readout} at the last step, {table.step.max():g}: {', '.join(found[:MOST_NAMED])}{rest}."
+    step = data.step.attrs["long_name"]
+    place = "with the substitutes" if step == "substitution" else f"at the last {step}, {table.step.max():g}"
+    return f"{readout} {place}: {', '.join(found[:MOST_NAMED])}{rest}."
 
 
 def short_table(run: str | Path) -> str:
@@ -83,8 +84,3 @@ def short_table(run: str | Path) -> str:
     cells = headline(curves.summary(data), name)
     title = f"{figures.axis_label(data[name])}, mean [95 % interval] by {figures.axis_label(data.step)}"
     return f"{title}\n{cells.to_string()}"
-
-
-def provenance(run: str | Path) -> str:
-    """The manifest of a run, as indented JSON."""
-    return json.dumps(read_manifest(run), indent=2, ensure_ascii=False)

@@ -18,7 +18,7 @@ import logging
 import os
 import platform
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -114,20 +114,20 @@ class Run:
 
 
 @contextmanager
-def open_run(path: str | Path, identity: Mapping[str, Any], record: Mapping[str, Any]) -> Iterator[Run]:
+def open_run(path: str | Path, identity: Mapping[str, Any], record: Callable[[], Mapping[str, Any]]) -> Iterator[Run]:
     """Create the run directory `path`, or go on with it, and hold it until the `with` block ends.
 
     Args:
         path: where; `~` is the home directory. Missing folders are made.
         identity: all that decides the numbers (configuration, hashes of model, tokens and code, versions), as JSON can
             write it. A run goes on only where this is equal; the order of keys, and tuple or list, do not matter.
-        record: facts kept for the reader alone, as they were when the run was created.
+        record: gives facts kept for the reader alone; called when the run is created, not when it goes on.
 
     Raises:
         TiltmeterError: another process holds the directory; it is a run of another configuration, or holds files
             and is no run, or is no directory; the disk refuses; identity or record is not JSON.
     """
-    identity, record = _plain("identity", identity), _plain("record", record)
+    identity = _plain("identity", identity)
     with _disk(path):
         path = Path(path).expanduser().absolute()
         _refuse_foreign(path)
@@ -144,7 +144,7 @@ def open_run(path: str | Path, identity: Mapping[str, Any], record: Mapping[str,
                 )
         if not (path / MANIFEST).exists() or found:  # a run that has measured nothing may begin again as another
             now = datetime.now(UTC).isoformat(timespec="seconds")
-            manifest = {"format": FORMAT, "identity": identity, "record": record, "created": now}
+            manifest = {"format": FORMAT, "identity": identity, "record": _plain("record", record()), "created": now}
             _write(path / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
         yield Run(path)
     finally:

@@ -12,13 +12,13 @@ import hashlib
 import json
 import logging
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 import xarray as xr
 
-from tiltmeter import curves, runs
+from tiltmeter import curves, provenance, runs
 from tiltmeter.bases import build_base
 from tiltmeter.directions import build_directions
 from tiltmeter.errors import TiltmeterError
@@ -32,6 +32,9 @@ from tiltmeter.selfcheck import check_additive, check_split
 from tiltmeter.shards import measure_shard
 from tiltmeter.statistics import SiteStatistics, fit_statistics
 from tiltmeter.tokens import TokenSet
+
+SAES_A_PASS = 4
+"""SAEs whose latents' statistics are taken in one pass over the tokens."""
 
 _log = logging.getLogger(__name__)
 
@@ -56,7 +59,7 @@ def run_sweep(
         TiltmeterError: wrong input; `out` is in use or belongs to another run; the model cannot be split.
     """
     plan = make_plan(sweep, loaded.model, tokens)
-    with runs.open_run(out, _identity(plan, loaded), {"purpose": purpose, **_record(plan, loaded)}) as run:
+    with runs.open_run(out, _identity(plan, loaded), partial(_record, plan, loaded, purpose)) as run:
         statistics, saes = _statistics(plan, run), _latents(plan, run)
         result = curves.merge(_measure(plan, statistics, saes, run), range(sweep.sequences))
         result = result.assign_attrs(_attrs(plan, statistics, saes, runs.read_manifest(run.path)))
@@ -81,12 +84,17 @@ def _statistics(plan: Plan, run: runs.Run) -> SiteStatistics:
 
 
 def _latents(plan: Plan, run: runs.Run) -> dict[str, BoundSAE]:
-    """Statistics of every SAE's latents, in one pass over the tokens of the statistics."""
+    """Every SAE, with the statistics of its latents.
+
+    A few SAEs share a pass over the tokens, so that a killed run loses one pass at most.
+    """
     stored = {label: f"latents-{index:03d}" for index, label in enumerate(plan.saes)}
     found = {label: run.load(name) for label, name in stored.items()}
-    missing = {label: plan.saes[label] for label, arrays in found.items() if arrays is None}
-    if missing:
-        fitted = fit_latents(plan.model, _for_statistics(plan), plan.site, plan.sweep.bos, missing)
+    missing = [label for label, arrays in found.items() if arrays is None]
+    groups = [missing[begin : begin + SAES_A_PASS] for begin in range(0, len(missing), SAES_A_PASS)]
+    for labels in progress(groups, "SAEs"):
+        some = {label: plan.saes[label] for label in labels}
+        fitted = fit_latents(plan.model, _for_statistics(plan), plan.site, plan.sweep.bos, some)
         for label, statistics in fitted.items():
             run.save(stored[label], arrays := statistics.to_arrays())
             found[label] = arrays
@@ -126,27 +134,21 @@ def _measure(plan: Plan, statistics: SiteStatistics, saes: dict[str, BoundSAE], 
 
 def _identity(plan: Plan, loaded: LoadedModel) -> dict[str, Any]:
     """Everything that decides the numbers of a run."""
-    versions = runs.versions()
-    return {
+    return provenance.identity(loaded, plan.tokens) | {
         "sweep": plan.sweep.model_dump(mode="json", exclude={"saes"})
         | {"site": plan.site.name, "readouts": [readout.name for readout in plan.readouts]},
         "saes": {label: at.sae.about.sha256 for label, at in plan.saes.items()},
         # Stored arrays are in these orders: the same SAEs in another order are another run.
         "order": {"directions": list(plan.directions), "saes": list(plan.saes)},
-        "model": {key: value for key, value in loaded.facts.items() if key not in ("name", "revision")},
-        "tokens": {"sha256": plan.tokens.sha256(), "boundary": plan.tokens.boundary},
         "vectors": {name: hashlib.sha256(v.numpy().tobytes()).hexdigest() for name, v in plan.vectors.items()},
-        "code": runs.code_sha256(),
-        "versions": {name: versions[name] for name in runs.CHANGES_NUMBERS},
     }
 
 
-def _record(plan: Plan, loaded: LoadedModel) -> dict[str, Any]:
+def _record(plan: Plan, loaded: LoadedModel, purpose: str) -> dict[str, Any]:
     """What a reader of the manifest wants to know besides."""
     centred = plan.model.centred and plan.site.kind != "z"
-    return {
-        "model": {key: loaded.facts[key] for key in ("name", "revision") if key in loaded.facts},
-        "tokens": {"name": plan.tokens.name, "shape": list(plan.tokens.ids.shape), **plan.tokens.facts},
+    return provenance.record(loaded, plan.tokens) | {
+        "purpose": purpose,
         "policies": {
             "stream": "centred: x minus its mean over d_model" if centred else "raw",
             "kl": "KL(clean ‖ perturbed), nats, in float64 from logits of the model's precision",
@@ -155,8 +157,6 @@ def _record(plan: Plan, loaded: LoadedModel) -> dict[str, Any]:
             "read positions": list(plan.positions.read),
         },
         "saes": {label: _sae_record(plan, at) for label, at in plan.saes.items()},
-        "versions": runs.versions(),
-        "machine": {**runs.machine(), "threads": str(torch.get_num_threads())},
     }
 
 

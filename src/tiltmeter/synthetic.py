@@ -16,17 +16,16 @@ from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Float64, Int64
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from tiltmeter.configuration import Configuration
 from tiltmeter.errors import TiltmeterError
 
 
-class RankingOptions(BaseModel):
+class RankingOptions(Configuration):
     """How the sparsities of latents are compared."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     sparsity_scale: Literal["linear", "log10"] = "linear"
     """`linear`: the part of the tokens on which a latent fires, as published. `log10`: its logarithm."""
@@ -50,10 +49,8 @@ class StructuredOptions(RankingOptions):
     """The cosine that its decoder row should have to the old one's."""
 
 
-class Synthesis(BaseModel):
+class Synthesis(Configuration):
     """Parameters of both syntheses."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     baseline: BaselineOptions = BaselineOptions()
     structured: StructuredOptions = StructuredOptions()

@@ -20,7 +20,7 @@ from tiltmeter.positions import InOrOut, allowed, boundary_mask
 from tiltmeter.saes.at_site import AT_ONCE, AtSite
 from tiltmeter.saes.causes import likely_cause
 from tiltmeter.saes.place import check_place, stream_disagreement
-from tiltmeter.saes.quality import Quality, assess
+from tiltmeter.saes.quality import Quality, assess, through
 from tiltmeter.tokens import TokenSet
 
 __all__ = ["Guard", "check_place", "guard"]
@@ -147,11 +147,8 @@ def _assess(
     boundary: int | None,
     spliced: InOrOut = "in",
 ) -> Quality:
-    def reconstruct(x: Tensor) -> tuple[Tensor, Tensor]:
-        return (latents := at.sae.encode(x)), at.sae.decode(latents, like=x)
-
     batch = min(8, max(1, AT_ONCE // (at.size * ids.shape[1])))
-    return assess(model, reconstruct, ids, boundary, at.site, spliced, batch)
+    return assess(model, through(at.sae), ids, boundary, at.site, spliced, batch)
 
 
 @torch.no_grad()

@@ -57,7 +57,21 @@ def load_sae(name: str) -> SAE:
         from tiltmeter.saes.saelens import load_release
 
         return load_release(match["release"], match["sae"], name)
-    raise TiltmeterError(f"There is no SAE {name!r}: expected {KINDS}; embedded are {_names()}.")
+    raise _unknown(name)
+
+
+def refuse_unknown(name: str) -> None:
+    """Refuse what can be no SAE's name, without loading anything. A pattern (`nano:e2e-*`) may match nothing later.
+
+    Raises:
+        TiltmeterError: neither an embedded SAE, nor a file or folder that exists, nor of the form of a release.
+    """
+    model, colon, short = name.partition(":")
+    if colon and model in EMBEDDED_SAES:
+        if "*" not in short:
+            _embedded(model, short)
+    elif not _split(name)[0].exists() and not _RELEASE.fullmatch(name):
+        raise _unknown(name)
 
 
 def list_embedded() -> dict[str, dict[str, Any]]:
@@ -75,6 +89,10 @@ def _embedded(model: str, short: str) -> Path:
     if f"{model}:{short}" not in list_embedded():
         raise TiltmeterError(f"There is no embedded SAE {model}:{short}; embedded are {_names()}.")
     return EMBEDDED_SAES[model] / short
+
+
+def _unknown(name: str) -> TiltmeterError:
+    return TiltmeterError(f"There is no SAE {name!r}: expected {KINDS}; embedded are {_names()}.")
 
 
 def _names() -> str:

@@ -14,10 +14,20 @@ from tiltmeter.model import CleanRun, LateRun, SplitModel
 from tiltmeter.positions import InOrOut, allowed, boundary_mask
 from tiltmeter.readouts import Readout, measure
 from tiltmeter.saes.at_site import AtSite
+from tiltmeter.saes.sae import SAE
 from tiltmeter.sites import Site
 
 Reconstruct = Callable[[Tensor], tuple[Tensor, Tensor]]
 """From activations to latents and reconstruction."""
+
+
+def through(sae: SAE) -> Reconstruct:
+    """What an SAE makes of activations."""
+
+    def reconstruct(x: Tensor) -> tuple[Tensor, Tensor]:
+        return (latents := sae.encode(x)), sae.decode(latents, like=x)
+
+    return reconstruct
 
 
 @dataclass(frozen=True)

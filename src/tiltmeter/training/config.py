@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from tiltmeter.configuration import Configuration
 from tiltmeter.positions import InOrOut
 
 Kind = Literal["local", "topk", "e2e", "e2e+ds"]
@@ -29,10 +30,8 @@ TERMS: dict[Kind, Terms] = {
 }
 
 
-class Training(BaseModel):
+class Training(Configuration):
     """One SAE's training."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Kind
     site: str

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tiltmeter.saes.sae import About, Activation, LinearSAE
+from tiltmeter.saes.sae import Activation, LinearSAE, TopK
+from tiltmeter.saes.weights import Convention, Facts, linear_sae
 
 
 class Dictionary(nn.Module):
@@ -36,15 +35,9 @@ class Dictionary(nn.Module):
         """Pre-activations."""
         return x @ self.W_enc + self.b_enc
 
-    def frozen(self, about: About) -> LinearSAE:
-        """As an SAE, with copies of the weights."""
-        weights: Mapping[str, Tensor] = {key: value.detach().clone() for key, value in self.named_parameters()}
-        return LinearSAE(
-            about=about,
-            W_enc=weights["W_enc"],
-            b_enc=weights["b_enc"],
-            W_dec=self.rows.detach().clone(),
-            b_dec=weights["b_dec"],
-            input_bias=torch.zeros_like(weights["b_dec"]),
-            activation=self.activation,
-        )
+    def frozen(self, name: str, facts: Facts) -> LinearSAE:
+        """As an SAE on the CPU, with copies of the weights."""
+        weights = {key: value.detach().clone() for key, value in self.named_parameters()}
+        weights["W_dec"] = self.rows.detach()
+        k = self.activation.k if isinstance(self.activation, TopK) else None
+        return linear_sae(name, weights, Convention(apply_b_dec_to_input=False, k=k), facts)

@@ -7,22 +7,24 @@ log.csv, training.png     what was measured on the way, and a picture of it
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 
-from tiltmeter import runs
+from tiltmeter import provenance, runs
 from tiltmeter.errors import TiltmeterError
-from tiltmeter.hashes import weights_sha256
 from tiltmeter.loading import LoadedModel
 from tiltmeter.progress import progress_bar
 from tiltmeter.saes.files import saelens_files
-from tiltmeter.saes.quality import Quality, assess
-from tiltmeter.saes.sae import About, LinearSAE
+from tiltmeter.saes.quality import Quality, assess, through
+from tiltmeter.saes.sae import LinearSAE
+from tiltmeter.saes.weights import Facts
 from tiltmeter.sites import Site
 from tiltmeter.tokens import TokenSet
 from tiltmeter.training import trainer
@@ -49,7 +51,7 @@ def train_sae(config: Training, loaded: LoadedModel, tokens: TokenSet, out: str 
     """
     task = make_task(config, loaded, tokens)
     width = loaded.model.activation(task.ids[:1], task.site).shape[-1]
-    with runs.open_run(out, _identity(task, loaded, tokens), _record(task, loaded, tokens)) as run:
+    with runs.open_run(out, _identity(task, loaded, tokens), partial(_record, task, loaded, tokens)) as run:
         state = trainer.begin(task, width)
         log = _go_on(run, state)
         sae = _train(task, tokens, run, state, log)
@@ -63,7 +65,7 @@ def make_task(config: Training, loaded: LoadedModel, tokens: TokenSet) -> traine
     """Look up every name of a training.
 
     Raises:
-        TiltmeterError: a site that does not exist or that a later one cannot follow; too few sequences.
+        TiltmeterError: a site that does not exist or that a later one cannot follow; too few sequences or tokens.
     """
     model = loaded.model
     site = model.site(config.site)
@@ -72,6 +74,11 @@ def make_task(config: Training, loaded: LoadedModel, tokens: TokenSet) -> traine
         raise TiltmeterError(
             f"{tokens.name} gave {len(tokens.ids)} sequences, but training needs {needed}: {config.evaluation} to "
             f"measure on and {config.batch} a step; give more, or smaller --evaluation and --batch."
+        )
+    if config.tokens < (step := config.batch * tokens.ids.shape[1]):
+        raise TiltmeterError(
+            f"{config.tokens} training tokens were asked for, and one step of {config.batch} sequences takes {step}; "
+            "ask for more tokens, or smaller steps (--batch)."
         )
     return trainer.Task(
         config, model, site, _downstream(config, loaded, site), tokens.ids[config.evaluation :], tokens.boundary
@@ -133,34 +140,26 @@ def _keep(run: runs.Run, state: trainer.State, log: list[dict[str, float]]) -> N
 
 
 def _measure(task: trainer.Task, tokens: TokenSet, state: trainer.State) -> Quality:
-    sae = _freeze(task, state)
-
-    def reconstruct(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        latents = sae.encode(x)
-        return latents, sae.decode(latents)
-
-    ids = tokens.ids[: task.config.evaluation]
-    return assess(task.model, reconstruct, ids, tokens.boundary, task.site, task.config.bos)
+    ids, sae = tokens.ids[: task.config.evaluation], _freeze(task, state).to(task.model.device, torch.float32)
+    return assess(task.model, through(sae), ids, tokens.boundary, task.site, task.config.bos)
 
 
 def _freeze(task: trainer.Task, state: trainer.State) -> LinearSAE:
     config = task.config
     centred = task.model.centred and task.site.kind != "z"
-    about = About(
-        name=f"{config.kind}-{config.sparsity:g}",
-        architecture="topk" if config.kind == "topk" else "standard",
-        sha256=weights_sha256((name, value) for name, value in state.dictionary.named_parameters()),
+    facts = Facts(
         kind=config.kind,
         hook_name=task.site.name,
         model=task.model.name,
         processing="centred" if centred else "raw",
         prepend_bos=task.boundary is not None and bool((task.ids[:, 0] == task.boundary).all()),
     )
-    return state.dictionary.frozen(about)
+    return state.dictionary.frozen(f"{config.kind}-{config.sparsity:g}", facts)
 
 
 def _check_finite(state: trainer.State) -> None:
-    if not all(value == value and abs(value) != float("inf") for value in state.recent.values()):
+    weights = [float(value.detach().abs().sum()) for value in state.dictionary.parameters()]
+    if not all(map(math.isfinite, [*state.recent.values(), *weights])):
         raise TiltmeterError(
             f"The loss is not finite at step {state.step}; take a smaller --learning-rate, or --arithmetic float32."
         )
@@ -181,25 +180,13 @@ def _said(quality: Quality) -> str:
 
 
 def _identity(task: trainer.Task, loaded: LoadedModel, tokens: TokenSet) -> dict[str, Any]:
-    versions = runs.versions()
-    return {
-        "training": task.config.model_dump(mode="json") | {"site": task.site.name},
-        "model": {key: value for key, value in loaded.facts.items() if key not in ("name", "revision")},
-        "tokens": {"sha256": tokens.sha256(), "boundary": tokens.boundary},
-        "code": runs.code_sha256(),
-        "versions": {name: versions[name] for name in runs.CHANGES_NUMBERS},
-    }
+    training = task.config.model_dump(mode="json") | {"site": task.site.name}
+    return provenance.identity(loaded, tokens) | {"training": training}
 
 
 def _record(task: trainer.Task, loaded: LoadedModel, tokens: TokenSet) -> dict[str, Any]:
-    return {
-        "purpose": "train-sae",
-        "model": {key: loaded.facts[key] for key in ("name", "revision") if key in loaded.facts},
-        "tokens": {"name": tokens.name, "shape": list(tokens.ids.shape), **tokens.facts},
-        "downstream": [site.name for site in task.downstream],
-        "versions": runs.versions(),
-        "machine": {**runs.machine(), "threads": str(torch.get_num_threads())},
-    }
+    downstream = [site.name for site in task.downstream]
+    return provenance.record(loaded, tokens) | {"purpose": "train-sae", "downstream": downstream}
 
 
 def _metadata(task: trainer.Task, tokens: TokenSet, last: dict[str, float]) -> dict[str, Any]:

@@ -38,7 +38,7 @@ class Task:
     @property
     def steps(self) -> int:
         """Steps of the whole training."""
-        return max(1, self.config.tokens // (self.config.batch * self.ids.shape[1]))
+        return self.config.tokens // (self.config.batch * self.ids.shape[1])
 
 
 @dataclass

@@ -1,0 +1,42 @@
+"""Settings that check themselves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tiltmeter.errors import TiltmeterError
+
+if TYPE_CHECKING:
+    from pydantic._internal._model_construction import ModelMetaclass
+else:
+    ModelMetaclass = type(BaseModel)
+
+
+class _Sentences(ModelMetaclass):
+    # Not in __init__, which pydantic also calls for the parts of a whole: their place in it would be lost.
+    def __call__(cls, **given: Any) -> Any:  # noqa: N805
+        try:
+            return super().__call__(**given)
+        except ValidationError as error:
+            raise TiltmeterError(_sentence(error)) from None
+
+
+class Configuration(BaseModel, metaclass=_Sentences):
+    """Base of all that is configured: values cannot be changed, and unknown ones are refused.
+
+    Raises:
+        TiltmeterError: a value is missing, unknown or not allowed; one sentence, where pydantic has a list.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _sentence(error: ValidationError) -> str:
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "missing":
+        return f"{place} is missing; give it."
+    return f"{place} was {first['input']!r}: {message}." if place else f"{message}."
