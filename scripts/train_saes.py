@@ -22,23 +22,20 @@ MIDDLE = 3
 
 SPARSITIES: dict[Kind, tuple[float, ...]] = {
     "e2e": (0.6, 2.5, 6.0, 13.0),
-    "e2e+ds": (5.0, 12.0, 30.0, 45.0),
-    "local": (1.0, 2.5, 5.0, 9.0),
+    "e2e+ds": (5.0, 12.0, 30.0, 52.0),
+    "local": (1.0, 3.5, 7.0, 13.0),
 }
-"""Coefficients at the middle layer. With two million training tokens these had L0 73, 32, 12, 3 (e2e), 77, 35, 12, 3
-(e2e+ds) and 85, 37, 13, 4 (local)."""
+"""Coefficients at the middle layer, the densest first."""
 
 OTHERS: dict[str, float] = {
-    "resid_pre:0": 0.2,
-    "resid_pre:1": 2.3,
-    "resid_pre:2": 2.5,
-    "resid_pre:4": 2.6,
-    "resid_pre:5": 3.1,
-    f"z:{MIDDLE}": 1.2,
+    "resid_pre:0": 0.3,
+    "resid_pre:1": 3.0,
+    "resid_pre:2": 3.0,
+    "resid_pre:4": 4.0,
+    "resid_pre:5": 5.0,
+    f"z:{MIDDLE}": 2.0,
 }
-"""Coefficients of the local SAEs elsewhere: about as the mean norm of the activations to that at the middle layer. With
-two million tokens, 0.2 and 0.6 left 126 and 36 latents active at the embeddings, 0.6, 1.2 and 2.5 133, 60 and 30 at
-`hook_z`."""
+"""Coefficients of the local SAEs elsewhere: about as the mean norm of the activations to that at the middle layer."""
 
 
 def trainings(tokens: int) -> list[Training]:
@@ -66,7 +63,7 @@ def main() -> None:
     """Train what is not trained yet."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for the runs")
-    parser.add_argument("--tokens", type=int, default=4_000_000, help="training tokens of each SAE")
+    parser.add_argument("--tokens", type=int, default=7_000_000, help="training tokens of each SAE")
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
 

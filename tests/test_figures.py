@@ -7,6 +7,7 @@ import xml.etree.ElementTree as ElementTree
 import matplotlib as mpl
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
@@ -63,6 +64,27 @@ def test_directions_differ_in_colour_and_without_colour():
     paper = [styles[name] for name in PAPER]
     assert len({style.color for style in paper}) == len({(style.linestyle, style.marker) for style in paper}) == 6
     assert {style.color for style in paper}.isdisjoint(style.color for style in list(styles.values())[6:])
+
+
+def test_many_saes_differ_in_colour_dash_or_marker():
+    kinds, saes = ("sae-error", "epsilon-random", "sae-feature"), ("local-3", "e2e-3", "e2e+ds-3")
+    names = [f"{kind}:{sae}-l0-{l0}" for kind in kinds for sae in saes for l0 in (4, 12, 40, 80)]
+    styles = figures.styles([*PAPER, *names])
+    looks = {(style.color, style.linestyle, style.marker) for style in styles.values()}
+    assert len(looks) == len(PAPER) + len(names)
+    assert styles["sae-error:e2e-3-l0-4"].marker == styles["sae-feature:e2e-3-l0-80"].marker
+    assert styles["sae-error:e2e-3-l0-4"].color == styles["sae-error:local-3-l0-4"].color
+
+
+def test_a_long_name_leaves_the_legend_in_the_figure(measured):
+    ds, table = measured
+    names = [*PAPER, "<script>" + "x" * 200, OWN[1], OWN[2]]
+    renamed = dict(zip([*PAPER, *OWN], names, strict=True))
+    figure = figures.facets(ds, table.assign(direction=table.direction.map(renamed)), ["kl"], {"one": names})
+    FigureCanvasAgg(figure).draw()
+    legend = figure.legends[0].get_window_extent()
+    assert legend.x0 >= 0 and legend.x1 <= figure.bbox.x1
+    assert any("…" in text.get_text() for text in figure.legends[0].get_texts())
 
 
 def test_facets_share_axes_and_have_one_legend(measured):

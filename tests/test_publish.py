@@ -100,7 +100,7 @@ def test_the_report_says_what_was_run(runs, tmp_path):
     run = shutil.copytree(runs["lee2024/1"], tmp_path / "run")
     page = publish(run).read_text("utf-8")
     text = " ".join(re.sub(r"<[^>]*>", " ", page).split())
-    assert "Lee &amp; Heimersheim 2024, Figure 1, on tiny" in text
+    assert "Lee &amp; Heimersheim 2024, Figure 1: difference, mixture and isotropic directions, on tiny" in text
     assert "real-difference" in text
     assert "about half the mean distance of two activations" in text
     assert "The lengths are the paper&#39;s, 0 to 101" in text

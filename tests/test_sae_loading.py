@@ -209,6 +209,7 @@ def test_a_cfg_json_of_something_else(config, sentence, tmp_path):
         ({"d_sae": 80}, r"W_enc of .* is \[16, 40\], but its cfg.json says \[16, 80\]"),
         ({"architecture": "jumprelu"}, "is a jumprelu SAE without a threshold"),
         ({"architecture": "topk"}, "is a topk SAE, but its cfg.json says k = None"),
+        ({"architecture": "topk", "k": float("nan")}, "says k = nan; expected a whole number"),
         ({"architecture": "topk", "k": 41}, "the 41 largest of 40 latents"),
     ],
 )

@@ -272,6 +272,28 @@ def test_nan_and_files_that_are_no_sae_are_refused(inputs, tmp_path):
         assert str(name) in sentence
 
 
+def test_the_same_sae_by_two_names_is_refused(inputs, saes, tmp_path):
+    copy = save_sae(tmp_path / "copy")
+    sentence = refusal("sweep", *flat(inputs), "--direction", "sae-error", "--sae", saes[0], "--sae", copy)
+    assert "The SAEs one-l0-5 and copy have the same weights" in sentence
+
+
+def test_an_sae_whose_output_is_not_finite_is_refused(inputs, tmp_path):
+    shapes = {"W_enc": (WIDTH, LATENTS), "W_dec": (LATENTS, WIDTH), "b_enc": (LATENTS,)}
+    huge = save_sae(tmp_path / "huge", weights={name: torch.full(shape, 1e30) for name, shape in shapes.items()})
+    sentence = refusal("sweep", *flat(inputs), "--direction", "sae-error", "--sae", huge, "--out", tmp_path / "run")
+    assert "huge makes of activations at blocks.1.hook_resid_pre is not finite" in sentence
+
+
+def test_sweeps_of_several_kinds_of_sae_direction_have_a_panel_for_each(inputs, saes, tmp_path):
+    names = ["sae-error", "isotropic", "epsilon-random"]
+    directions = [part for name in names for part in ("--direction", name)]
+    outcome = command("sweep", *flat(inputs), *directions, "--sae", saes[0], "--sae", saes[1], "--out", tmp_path)
+    assert outcome.status == 0, outcome.err
+    svg = (tmp_path / "figures" / "sweep.svg").read_text(encoding="utf-8")
+    assert ">sae-error at blocks.1.hook_resid_pre<" in svg and ">epsilon-random at blocks.1.hook_resid_pre<" in svg
+
+
 def test_a_direction_of_an_sae_needs_one(inputs, saes):
     assert "this run has none" in refusal("sweep", *flat(inputs), "--direction", "sae-error")
     sentence = refusal("sweep", *flat(inputs), "--direction", "sae-error:other", "--sae", saes[0])

@@ -1,5 +1,6 @@
 """Training an SAE into a run directory: schedule, order, checkpoints, what is saved, wrong input."""
 
+import dataclasses
 import json
 import math
 
@@ -140,6 +141,7 @@ WRONG = {
     "nothing later": (("--kind", "e2e+ds", "--site", "resid_post:2"), "needs a later site"),
     "downstream of another kind": (("--kind", "e2e", "--downstream", "resid_pre:2"), "belong to e2e+ds"),
     "few sequences": (("--evaluation", "23"), "training needs 27"),
+    "seed": (("--seed", "99999999999999999999999"), "less than 9223372036854775808"),
     "few tokens": (("--n-tokens", "31"), "one step of 4 sequences takes 32"),
 }
 
@@ -154,6 +156,65 @@ def test_wrong_input(case, loaded, tmp_path):
     flat = [part for pair in given.items() for part in pair]
     assert expected in refusal("train-sae", "--model", loaded.model.name, "--tokens", tokens, *flat)
     assert not (tmp_path / "runs").exists()
+
+
+def with_boundaries(tokens, rows):
+    """The same, with nothing but the boundary token in these sequences."""
+    ids = tokens.ids.clone()
+    ids[rows] = 0
+    return dataclasses.replace(tokens, ids=ids, boundary=0)
+
+
+@pytest.mark.parametrize("kind", ["local", "topk", "e2e", "e2e+ds"])
+def test_sequences_of_which_the_loss_counts_nothing_are_not_trained_on(kind, loaded, tokens, tmp_path):
+    config = Training(kind=kind, bos="out", at_once=1, **SMALL | {"batch": 1, "sparsity": 5})
+    with_some = with_boundaries(tokens, slice(12, 20))
+    job = training_run.make_task(config, loaded, with_some)
+    assert job.ids.tolist() == tokens.ids[[*range(4, 12), *range(20, 24)]].tolist()
+    assert len(training_run.make_task(config.model_copy(update={"bos": "in"}), loaded, with_some).ids) == 20
+    assert torch.isfinite(training_run.train_sae(config, loaded, with_some, tmp_path).W_enc).all()
+
+
+def test_too_few_sequences_that_are_more_than_boundaries_are_refused(loaded, tokens):
+    config = Training(kind="local", bos="out", **SMALL)
+    with pytest.raises(tm.TiltmeterError, match="24 sequences, 3 of which can be trained on, but training needs 8"):
+        training_run.make_task(config, loaded, with_boundaries(tokens, slice(7, 24)))
+    with pytest.raises(tm.TiltmeterError, match=r"first 4 sequences of .* have none but boundary positions"):
+        training_run.make_task(config, loaded, with_boundaries(tokens, slice(0, 5)))
+
+
+def test_a_downstream_site_named_twice_is_refused(loaded, tokens):
+    config = Training(kind="e2e+ds", downstream=("resid_pre:2", "blocks.2.hook_resid_pre"), **SMALL)
+    with pytest.raises(tm.TiltmeterError, match="named twice"):
+        training_run.make_task(config, loaded, tokens)
+
+
+def test_more_latents_than_fit_into_memory_are_refused(loaded, tokens, tmp_path):
+    with pytest.raises(tm.TiltmeterError, match="99999999999 latents of width 32 do not fit into memory"):
+        training_run.train_sae(Training(kind="local", **SMALL | {"latents": 99999999999}), loaded, tokens, tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["local", "e2e+ds"])
+def test_a_model_in_double_precision_is_trained_on_in_it(kind, loaded, tokens, tmp_path):
+    double = tm.load_model(loaded.model.name, precision="float64")
+    ours = training_run.train_sae(Training(kind=kind, **SMALL), double, tokens, tmp_path / "double")
+    single = training_run.train_sae(Training(kind=kind, **SMALL), loaded, tokens, tmp_path / "single")
+    assert torch.allclose(ours.W_enc, single.W_enc, atol=2e-3) and not torch.equal(ours.W_enc, single.W_enc)
+
+
+def test_a_training_has_no_report(loaded, tokens, tmp_path):
+    training_run.train_sae(Training(kind="local", **SMALL), loaded, tokens, tmp_path)
+    assert "is the training of an SAE; look at its training.png" in refusal("report", tmp_path)
+
+
+def test_each_training_has_a_directory_of_its_own(loaded, tmp_path, monkeypatch):
+    tokens = save_tokens(tmp_path / "tokens.npy", sequences=24)
+    monkeypatch.chdir(tmp_path)
+    arguments = ("train-sae", "--model", loaded.model.name, "--tokens", tokens, "--site", "resid_pre:1")
+    options = ("--kind", "local", "--sparsity", 0.5, "--n-tokens", 64, "--batch", 4, "--evaluation", 4)
+    for latents in (16, 24, 16):
+        assert command(*arguments, *options, "--latents", latents).status == 0
+    assert len(list((tmp_path / "runs").iterdir())) == 2
 
 
 def test_in_python_what_is_wrong_is_said_in_a_sentence():

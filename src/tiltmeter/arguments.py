@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tiltmeter.errors import TiltmeterError
 
 if TYPE_CHECKING:
+    from tiltmeter.configuration import Configuration
     from tiltmeter.plan import Sweep
     from tiltmeter.tokens import TokenSet
 
@@ -80,7 +81,7 @@ def layer_of(layer: int | None, n_layers: int, model: str) -> int:
     return layer
 
 
-def run_folder(name: str, sweep: Sweep, model: str, tokens: TokenSet) -> Path:
+def run_folder(name: str, config: Configuration, model: str, tokens: TokenSet) -> Path:
     """A run directory of its own for each configuration: the same command finds it again."""
-    told_apart = hashlib.sha256(f"{sweep.model_dump_json()}/{model}/{tokens.sha256()}".encode()).hexdigest()
+    told_apart = hashlib.sha256(f"{config.model_dump_json()}/{model}/{tokens.sha256()}".encode()).hexdigest()
     return Path("runs") / f"{name}-{told_apart[:8]}"

@@ -242,7 +242,8 @@ def train_sae(
     token_set = commands.load_tokens(
         loaded, commands.sequences_for(config, length), tokens, column, tokens_revision, length, nano="nano-train"
     )
-    out = out or Path("runs") / f"sae-{Path(model).name}-{loaded.model.site(site).name}-{kind}-{sparsity:g}"
+    name = f"sae-{Path(model).name}-{loaded.model.site(site).name}-{kind}-{sparsity:g}"
+    out = out or run_folder(name, config, model, token_set)
     train(config, loaded, token_set, out)
     typer.echo(commands.training_table(out))
     typer.echo(f"SAE:     {out / 'sae'}\npicture: {out / 'training.png'}")

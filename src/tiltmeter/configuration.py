@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -16,9 +17,9 @@ else:
 
 class _Sentences(ModelMetaclass):
     # Not in __init__, which pydantic also calls for the parts of a whole: their place in it would be lost.
-    def __call__(cls, **given: Any) -> Any:  # noqa: N805
+    def __call__(cls, *places: Any, **given: Any) -> Any:  # noqa: N805
         try:
-            return super().__call__(**given)
+            return super().__call__(*places, **given)
         except ValidationError as error:
             raise TiltmeterError(_sentence(error)) from None
 
@@ -39,4 +40,5 @@ def _sentence(error: ValidationError) -> str:
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "missing":
         return f"{place} is missing; give it."
-    return f"{place} was {first['input']!r}: {message}." if place else f"{message}."
+    given = textwrap.shorten(repr(first["input"]), 100, placeholder=" …")
+    return f"{place} was {given}: {message}." if place else f"{message}."

@@ -23,6 +23,7 @@ from jaxtyping import Float, Int
 
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.intervals import bootstrap_mean
+from tiltmeter.user_paths import user_path
 
 _DIMS = ("direction", "step", "sequence", "position")
 _LABELS = {
@@ -164,12 +165,13 @@ def save(curves: xr.Dataset, path: Path) -> None:
         raise TiltmeterError(f"cannot write {path} ({error.strerror}); choose another place.") from error
 
 
-def load(path: Path) -> xr.Dataset:
+def load(path: str | Path) -> xr.Dataset:
     """Read a dataset that `save` wrote, wholly into memory.
 
     Raises:
         TiltmeterError: there is no such file, or it is no NetCDF file of curves.
     """
+    path = user_path(path)
     try:
         return _canonical(xr.load_dataset(io.BytesIO(path.read_bytes()), engine="scipy"))
     except OSError as error:

@@ -3,7 +3,7 @@
 A direction keeps its colour, dash and marker everywhere. Families share a hue (black isotropic, blue cov-random,
 vermilion real) of Okabe and Ito's palette, which colour-blind readers can tell apart; differences are dashed with open
 markers, mixtures solid with full ones, so that a grey print tells them apart too. SAEs that differ in sparsity alone
-(`...-l0-4`, `...-l0-12`) go from light to dark purple.
+(`...-l0-4`, `...-l0-12`) go from light to dark.
 """
 
 import io
@@ -18,7 +18,7 @@ import matplotlib as mpl
 import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.colors import to_hex
+from matplotlib.colors import Colormap, to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
@@ -49,7 +49,11 @@ _KNOWN = {
 # Four colours, three dashes and five markers have no common divisor, so sixty other directions look different.
 _OTHER_COLORS = ("#009E73", "#CC79A7", "#882255", "#999933")
 _OTHER_DASHES: tuple[_Dash, ...] = ("solid", (0.0, (6.0, 1.5, 1.0, 1.5)), (0.0, (1.2, 1.2)))
-_SPARSITY = re.compile(r"(?P<kind>[^:]+:.+)-l0-(?P<l0>\d+(\.\d+)?)")
+_SPARSITY = re.compile(r"(?P<direction>[^:]+):(?P<kind>.+)-l0-(?P<l0>\d+(\.\d+)?)")
+# A kind of direction has a hue and a dash, a kind of SAE a marker, a sparsity a shade.
+_RAMPS: tuple[tuple[Colormap, _Dash], ...] = tuple(
+    zip((mpl.colormaps[name] for name in ("RdPu", "YlGn", "Greys", "YlOrBr")), (*_OTHER_DASHES, _DASHED), strict=True)
+)
 _OTHER_MARKERS = ("D", "v", "P", "X", "*")
 
 _LOOK: Any = {
@@ -89,15 +93,17 @@ def styles(directions: Sequence[str]) -> dict[str, Style]:
 
 
 def _ramps(directions: Sequence[str]) -> dict[str, Style]:
-    """Styles of the directions that differ only in the L0 of their SAE, by kind: from light to dark."""
-    kinds: dict[str, list[str]] = {}
+    """Styles of the directions that differ only in the L0 of their SAE: from light to dark."""
+    families: dict[tuple[str, str], list[str]] = {}
     found = [match for name in directions if (match := _SPARSITY.fullmatch(name))]
     for match in sorted(found, key=lambda match: float(match["l0"])):
-        kinds.setdefault(match["kind"], []).append(match[0])
-    colors = mpl.colormaps["RdPu"]
+        families.setdefault((match["direction"], match["kind"]), []).append(match[0])
+    looks = dict(zip(dict.fromkeys(direction for direction, _ in families), itertools.cycle(_RAMPS)))
+    markers = dict(zip(dict.fromkeys(kind for _, kind in families), itertools.cycle(_OTHER_MARKERS)))
     return {
-        name: Style(color := to_hex(colors(0.35 + 0.6 * rank / (len(names) - 1))), "solid", marker, color)
-        for names, marker in zip(kinds.values(), itertools.cycle(_OTHER_MARKERS))
+        name: Style(color := to_hex(colormap(0.35 + 0.6 * rank / (len(names) - 1))), dash, markers[kind], color)
+        for (direction, kind), names in families.items()
+        for colormap, dash in [looks[direction]]
         if len(names) > 1
         for rank, name in enumerate(names)
     }
@@ -259,7 +265,13 @@ def _draw(figure: Figure, **settings: Any) -> bytes:
 
 def _legend(figure: Figure, lines: Mapping[str, Line2D]) -> None:
     # A letter is about 0.067 inch wide, a handle with the gaps about it 0.7 inch, a row 0.19 inch high.
-    columns = int(figure.get_figwidth() / (0.067 * max(map(len, lines)) + 0.7))
+    labels = [_shortened(name, int((figure.get_figwidth() - 0.9) / 0.077)) for name in lines]
+    columns = int(figure.get_figwidth() / (0.067 * max(map(len, labels)) + 0.7))
     columns = max(1, min(len(lines), columns))
     figure.set_figheight(figure.get_figheight() + 0.19 * -(-len(lines) // columns))
-    figure.legend(list(lines.values()), list(lines), loc="outside lower center", ncols=columns, handlelength=2.8)
+    figure.legend(list(lines.values()), labels, loc="outside lower center", ncols=columns, handlelength=2.8)
+
+
+def _shortened(name: str, most: int) -> str:
+    """A name that the legend has room for; the end tells most names apart."""
+    return name if len(name) <= most else f"{name[: most // 3]}…{name[most // 3 + 1 - most :]}"

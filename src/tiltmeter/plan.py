@@ -101,6 +101,7 @@ def make_plan(sweep: Sweep, model: SplitModel, tokens: TokenSet) -> Plan:
     check_base_name(sweep.base, tuple(names))
     used = _used(names, (*directions, sweep.base))
     saes = {label: load_at_site(name, model, site) for label, name in used.items()}
+    _refuse_equal(saes)
     return Plan(sweep, model, tokens, site, readouts, positions, directions, vectors, saes)
 
 
@@ -114,6 +115,13 @@ def _used(saes: dict[str, str], wanted: tuple[str, ...]) -> dict[str, str]:
             "sae-error, or give no SAE."
         )
     return {label: name for label, name in saes.items() if label in labels}
+
+
+def _refuse_equal(saes: dict[str, AtSite]) -> None:
+    seen: dict[str, str] = {}
+    for label, at in saes.items():
+        if (other := seen.setdefault(at.sae.about.sha256, label)) != label:
+            raise TiltmeterError(f"The SAEs {other} and {label} have the same weights; give each once.")
 
 
 def look_up(names: tuple[str, ...], saes: tuple[str, ...] = ()) -> tuple[tuple[str, ...], dict[str, Tensor]]:

@@ -12,11 +12,15 @@ from tiltmeter import curves, figures
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.report import Picture, headline, write_report
 from tiltmeter.runs import read_manifest
+from tiltmeter.sae_directions import SAE_DIRECTIONS
 from tiltmeter.studies import find_figure
 from tiltmeter.user_paths import user_path
 
 SWEEP = "sweep"
 """Purpose of a run that belongs to no study."""
+
+TRAINING = "train-sae"
+"""Purpose of a run that measures nothing."""
 
 MOST_NAMED = 6
 """Directions that a sentence about a sweep names."""
@@ -33,6 +37,8 @@ def publish(run: str | Path) -> Path:
     """
     folder = user_path(run)
     manifest = read_manifest(folder)
+    if manifest["record"].get("purpose") == TRAINING:
+        raise TiltmeterError(f"{folder} is the training of an SAE; look at its training.png and log.csv.")
     if not (folder / "curves.nc").is_file():
         raise TiltmeterError(f"{folder} is a run that has not finished; repeat its command to go on with it.")
     data = curves.load(folder / "curves.nc")
@@ -59,11 +65,26 @@ def _sweep_picture(data: xr.Dataset, table: pd.DataFrame) -> tuple[Picture, Figu
     else:
         caption, drawn = (
             "Mean of each readout along the path. Bands:",
-            figures.facets(data, table, names, {data.attrs["site"]: directions}),
+            figures.facets(data, table, names, _panels(directions, data.attrs["site"])),
         )
     caption += " 95 % intervals, bootstrap over sequences."
     picture = Picture("figures/sweep", f"Sweep at {data.attrs['site']}", caption, _last_step(data, table, names[0]))
     return picture, drawn
+
+
+def _panels(directions: list[str], site: str) -> dict[str, list[str]]:
+    """One panel; where several kinds of direction belong to SAEs, one for each of them, with all that need none."""
+    kinds = list(dict.fromkeys(name.partition(":")[0] for name in directions if _is_of_sae(name)))
+    if len(kinds) < 2:
+        return {site: directions}
+    return {
+        f"{kind} at {site}": [name for name in directions if not _is_of_sae(name) or name.startswith(f"{kind}:")]
+        for kind in kinds
+    }
+
+
+def _is_of_sae(direction: str) -> bool:
+    return direction.partition(":")[0] in SAE_DIRECTIONS
 
 
 def _last_step(data: xr.Dataset, table: pd.DataFrame, readout: str) -> str:

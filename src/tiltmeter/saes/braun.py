@@ -7,6 +7,7 @@ whenever it is used, and stored as training left them; nothing is subtracted bef
 
 from __future__ import annotations
 
+import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -67,12 +68,18 @@ def _read(file: Path, name: str) -> Mapping[Any, Any]:
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler's, the archive's and the system's errors are all different
-        reason = str(error).partition("\n")[0].rstrip(".") or type(error).__name__
         raise TiltmeterError(
-            f"{name} could not be read as weights only ({reason}), and tiltmeter runs no code of a pickle; give the "
-            "state dict of an SAE."
+            f"{name} could not be read as weights only ({_reason(error)}), and tiltmeter runs no code of a "
+            "pickle; give the state dict of an SAE."
         ) from None
     return state if isinstance(state, Mapping) else {}
+
+
+def _reason(error: Exception) -> str:
+    """Not what torch says of a pickle: it advises to run its code."""
+    if isinstance(error, pickle.UnpicklingError):
+        return "it holds other things than tensors, or is damaged"
+    return str(getattr(error, "strerror", None) or error).partition("\n")[0].rstrip(".") or type(error).__name__
 
 
 def _by_hook(state: Mapping[Any, Any], name: str) -> dict[str, dict[str, Tensor]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from numbers import Real
 from typing import Any
@@ -85,8 +86,10 @@ def read_facts(metadata: Mapping[str, Any]) -> Facts:
 
 
 def number(value: object) -> float | None:
-    """A number, or None for anything else."""
-    return float(value) if isinstance(value, Real) and not isinstance(value, bool) else None
+    """A finite number, or None for anything else."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        return None
+    return float(value) if math.isfinite(value) else None
 
 
 def _text(value: object) -> str | None:

@@ -82,6 +82,6 @@ def _k(name: str, config: Mapping[str, Any]) -> int | None:
     if config["architecture"] != "topk":
         return None
     k = config.get("k")
-    if not isinstance(k, int | float) or k != int(k):
+    if not (isinstance(k, int) or (isinstance(k, float) and k.is_integer())):
         raise TiltmeterError(f"{name} is a topk SAE, but its {CONFIG} says k = {k!r}; expected a whole number.")
     return int(k)

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from tiltmeter.errors import TiltmeterError
 from tiltmeter.model import SplitModel
 from tiltmeter.positions import InOrOut, allowed, boundary_mask
 from tiltmeter.saes.at_site import AT_ONCE, AtSite
@@ -73,11 +74,17 @@ def guard(model: SplitModel, at: AtSite, tokens: TokenSet, budget: int = 4096) -
         budget: how many tokens; at least one sequence is taken.
 
     Raises:
-        TiltmeterError: an SAE of another width than the site's; sequences that have none but boundary positions.
+        TiltmeterError: an SAE of another width than the site's, or whose output is not finite; sequences that have none
+            but boundary positions.
     """
     ids = _first(tokens.ids, budget)
     at.check_width(model.activation(ids[:1, :1], at.site).shape[-1])
     quality = _assess(model, at, ids, tokens.boundary)
+    if not math.isfinite(quality.distance):
+        raise TiltmeterError(
+            f"What the SAE {at.name} makes of activations at {at.site.name} is not finite: its weights are too large "
+            "for them; give an SAE of this model and site."
+        )
     mean_loss = _mean_loss(model, at, ids, tokens.boundary)
     findings = list(_off(at, quality, mean_loss))
     if findings:

@@ -26,7 +26,7 @@ KINDS = (
 _RELEASE = re.compile(r"(?P<release>\w[\w.-]*(/\w[\w.-]*)?):(?P<sae>.+)")
 
 
-def load_sae(name: str) -> SAE:
+def load_sae(name: str | Path) -> SAE:
     """Load a sparse autoencoder, in float32.
 
     | name | what it is |
@@ -45,9 +45,12 @@ def load_sae(name: str) -> SAE:
     Raises:
         TiltmeterError: there is no such SAE, it cannot be read, or it is of a kind that tiltmeter does not use.
     """
+    name = str(name)
     model, colon, short = name.partition(":")
     if colon and model in EMBEDDED_SAES:
         return folders.load_folder(_embedded(model, short), name)
+    if not name.strip():
+        raise _unknown(name)
     path, chosen = _split(name)
     if path.is_dir():
         return _load_folder(path, name, chosen)
@@ -70,7 +73,7 @@ def refuse_unknown(name: str) -> None:
     if colon and model in EMBEDDED_SAES:
         if "*" not in short:
             _embedded(model, short)
-    elif not _split(name)[0].exists() and not _RELEASE.fullmatch(name):
+    elif not name.strip() or (not _split(name)[0].exists() and not _RELEASE.fullmatch(name)):
         raise _unknown(name)
 
 

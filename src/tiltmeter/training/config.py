@@ -62,7 +62,7 @@ class Training(Configuration):
     """Sequences in memory at once: a step goes through its batch in such pieces."""
     arithmetic: Literal["float32", "bfloat16"] = "float32"
     """Of matrix products. `bfloat16` trains several times faster where a machine has it; weights stay float32."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
     @property
     def terms(self) -> Terms:

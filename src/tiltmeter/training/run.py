@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from tiltmeter import provenance, runs
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.loading import LoadedModel
+from tiltmeter.positions import allowed, boundary_mask
 from tiltmeter.progress import progress_bar
 from tiltmeter.saes.files import saelens_files
 from tiltmeter.saes.quality import Quality, assess, through
@@ -69,20 +71,31 @@ def make_task(config: Training, loaded: LoadedModel, tokens: TokenSet) -> traine
     """
     model = loaded.model
     site = model.site(config.site)
-    needed = config.evaluation + config.batch
-    if len(tokens.ids) < needed:
-        raise TiltmeterError(
-            f"{tokens.name} gave {len(tokens.ids)} sequences, but training needs {needed}: {config.evaluation} to "
-            f"measure on and {config.batch} a step; give more, or smaller --evaluation and --batch."
-        )
-    if config.tokens < (step := config.batch * tokens.ids.shape[1]):
+    ids = _trained_on(config, tokens)
+    if config.tokens < (step := config.batch * ids.shape[1]):
         raise TiltmeterError(
             f"{config.tokens} training tokens were asked for, and one step of {config.batch} sequences takes {step}; "
             "ask for more tokens, or smaller steps (--batch)."
         )
-    return trainer.Task(
-        config, model, site, _downstream(config, loaded, site), tokens.ids[config.evaluation :], tokens.boundary
-    )
+    return trainer.Task(config, model, site, _downstream(config, loaded, site), ids, tokens.boundary)
+
+
+def _trained_on(config: Training, tokens: TokenSet) -> Int[Tensor, "sequence position"]:
+    """Sequences behind those that are measured on; not ones of which the loss would count nothing."""
+    kept_apart, others = tokens.ids[: config.evaluation], tokens.ids[config.evaluation :]
+    if not bool(allowed(boundary_mask(kept_apart, tokens.boundary), "out").any()):
+        raise TiltmeterError(
+            f"The first {len(kept_apart)} sequences of {tokens.name}, which are measured on, have none but boundary "
+            "positions; give longer sequences, or a larger --evaluation."
+        )
+    ids = others[allowed(boundary_mask(others, tokens.boundary), config.bos).any(-1)]
+    if len(ids) < config.batch:
+        raise TiltmeterError(
+            f"{tokens.name} gave {len(tokens.ids)} sequences, {len(ids)} of which can be trained on, but training "
+            f"needs {config.evaluation + config.batch}: {config.evaluation} to measure on and {config.batch} a step; "
+            "give more, or smaller --evaluation and --batch."
+        )
+    return ids
 
 
 def _downstream(config: Training, loaded: LoadedModel, site: Site) -> tuple[Site, ...]:
@@ -96,6 +109,8 @@ def _downstream(config: Training, loaded: LoadedModel, site: Site) -> tuple[Site
             f"e2e+ds needs a later site to match, and {site.name} is in the last layer of {model.name}; choose an "
             "earlier layer or the kind e2e."
         )
+    if len(set(found)) < len(found):
+        raise TiltmeterError("A downstream site is named twice; name each once.")
     for read in found:
         if not read.is_visible_from(site) or read == site:
             raise TiltmeterError(f"{read.name} does not lie after {site.name}; choose later downstream sites.")
@@ -140,7 +155,7 @@ def _keep(run: runs.Run, state: trainer.State, log: list[dict[str, float]]) -> N
 
 
 def _measure(task: trainer.Task, tokens: TokenSet, state: trainer.State) -> Quality:
-    ids, sae = tokens.ids[: task.config.evaluation], _freeze(task, state).to(task.model.device, torch.float32)
+    ids, sae = tokens.ids[: task.config.evaluation], _freeze(task, state).to(task.model.device, task.model.hf.dtype)
     return assess(task.model, through(sae), ids, tokens.boundary, task.site, task.config.bos)
 
 

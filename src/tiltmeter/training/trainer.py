@@ -12,10 +12,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from tiltmeter.errors import TiltmeterError
 from tiltmeter.model import SplitModel
 from tiltmeter.noise import Address, uniform
 from tiltmeter.positions import allowed, boundary_mask
-from tiltmeter.saes.sae import TopK
+from tiltmeter.saes.sae import Activation, TopK
 from tiltmeter.sites import Site
 from tiltmeter.training import objectives
 from tiltmeter.training.config import Training
@@ -58,9 +59,18 @@ def begin(task: Task, width: int) -> State:
     """A training that has not begun."""
     config = task.config
     activation = TopK(int(config.sparsity)) if config.kind == "topk" else torch.relu
-    dictionary = Dictionary(width, config.latents, activation, config.seed).to(task.model.device)
+    dictionary = _dictionary(config, width, activation).to(task.model.device, task.model.hf.dtype)
     optimizer = torch.optim.Adam(dictionary.parameters(), lr=config.learning_rate)
     return State(dictionary, optimizer, torch.zeros(config.latents, device=task.model.device))
+
+
+def _dictionary(config: Training, width: int, activation: Activation) -> Dictionary:
+    try:
+        return Dictionary(width, config.latents, activation, config.seed)
+    except (RuntimeError, MemoryError):  # torch's allocator
+        raise TiltmeterError(
+            f"{config.latents} latents of width {width} do not fit into memory; ask for fewer (--latents)."
+        ) from None
 
 
 def learning_rate(config: Training, progress: float) -> float:

@@ -26,7 +26,7 @@ STUDY = Study(
     citation="Lee & Heimersheim 2024, arXiv 2410.12555",
     figures={
         "1": StudyFigure(
-            title="Lee & Heimersheim 2024, Figure 1",
+            title="Lee & Heimersheim 2024, Figure 1: difference, mixture and isotropic directions",
             caption=(
                 "Mean KL(clean ‖ perturbed) of the next-token prediction, and mean L2 distance after the last block, "
                 "as a function of the length of the perturbation, all positions perturbed. The first two columns (1a) "
@@ -41,7 +41,7 @@ STUDY = Study(
             finding=describe_figure_1,
         ),
         "3": StudyFigure(
-            title="Lee & Heimersheim 2024, Figure 3",
+            title="Lee & Heimersheim 2024, Figure 3: errors of SAEs",
             caption=(
                 "Mean KL(clean ‖ perturbed) of the next-token prediction, and mean L2 distance after the last block, "
                 "as a function of the length of a perturbation along the errors of sparse autoencoders, SAE(x) - x: a "
