@@ -1,5 +1,6 @@
 """What is measured for each figure of a paper, and what is said of it; on synthetic curves, whose truth is known."""
 
+import json
 import re
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from tiltmeter.errors import TiltmeterError
 from tiltmeter.model import SplitModel
 from tiltmeter.plan import make_plan
 from tiltmeter.studies import STUDIES, find_figure
-from tiltmeter.studies.lee2024.figures import FEWEST, PAIRS, describe_figure_1, draw_figure_1
+from tiltmeter.studies.lee2024.figures import FEWEST, PAIRS, describe_figure_1, describe_figure_3, draw_figure_1
 from tiny_models import tiny
 
 GRID = [0, 1, 11, 21, 31, 41, 51, 61, 71, 81, 91, 101]
@@ -177,3 +178,37 @@ def test_figure_1_has_the_papers_panels():
     assert labels[0] == "KL(clean ‖ perturbed), nats"
     assert labels[4] == "distance at blocks.2.hook_resid_post, L2"
     assert {panel.get_xlabel() for panel in axes[4:]} == {"perturbation length (L2)"}
+
+
+def errors(kl, sequences=40):
+    """Curves of two local and one e2e SAE whose KL at every length is given by SAE; a baseline's is 1."""
+    saes = {"dense": ("local", 30.0), "sparse": ("local", 3.0), "end": ("e2e", 9.0)}
+    names = [*(f"sae-error:{sae}" for sae in saes), "isotropic", "cov-random-mixture", "real-mixture"]
+    values = np.ones((len(names), len(STEPS), sequences))
+    for row, sae in enumerate(saes):
+        values[row] = kl.get(sae, 1.0)
+    axes = curves.Axes(names, STEPS, "L2", range(sequences))
+    readouts = {"kl": values, "l2@blocks.2.hook_resid_post": values, "length": np.zeros_like(values)}
+    facts = json.dumps({sae: {"kind": kind, "l0": l0} for sae, (kind, l0) in saes.items()})
+    attrs = {"pair_distance": str(PAIR_DISTANCE), "saes": facts}
+    return curves.build(readouts, np.full((len(names), sequences), 8), axes, attrs)
+
+
+def test_figure_3_counts_the_errors_of_each_kind_that_lie_above_and_below():
+    noise = standard(40) / 10
+    finding = describe_figure_3(errors({"sparse": 3 + noise, "dense": 0.5 + noise, "end": 1 + standard(40)}))
+    assert finding.count("local 1 above, 1 below (3, 0.5); e2e 1 not told apart (1).") == 2  # at two lengths
+    assert finding.startswith("At length 5.1 (mean KL in nats: isotropic 1, cov-random-mixture 1, real-mixture 1)")
+    assert "At length 10.1" in finding
+    both = describe_figure_3(errors({"sparse": 3 + noise, "dense": 2 + noise}))
+    assert "local 2 above (3, 2); e2e 1 not told apart (1)" in both
+    assert "too few" in describe_figure_3(errors({}, FEWEST - 1))
+
+
+def test_six_comparisons_must_hold_together():
+    """2.25 standard errors would do for one comparison, not for the luckiest of six; 3.3 do for six."""
+    for gap, said in ((2.25, "1 not told apart"), (3.3, "1 above")):
+        kl = {"end": 9 + gap + standard(400), "sparse": 9.0, "dense": 9.0}
+        data = errors(kl, 400)
+        data.kl.loc[{"direction": "cov-random-mixture"}] = 9.0
+        assert f"e2e {said}" in describe_figure_3(data)

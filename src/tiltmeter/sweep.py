@@ -156,7 +156,7 @@ def _record(plan: Plan, loaded: LoadedModel, purpose: str) -> dict[str, Any]:
             "perturbed positions": list(plan.positions.perturbed),
             "read positions": list(plan.positions.read),
         },
-        "saes": {label: _sae_record(plan, at) for label, at in plan.saes.items()},
+        "saes": {label: _sae_record(plan, at) for label, at in progress(list(plan.saes.items()), "load guard")},
     }
 
 

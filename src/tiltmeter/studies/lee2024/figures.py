@@ -43,24 +43,32 @@ def draw_figure_3(curves: xr.Dataset, table: pd.DataFrame) -> Figure:
 
 
 def describe_figure_3(curves: xr.Dataset) -> str:
-    """Compare each SAE's error with the cov-random mixture, sequence by sequence, at a fifth and half of the distance.
-
-    Paired t intervals at the level of Bonferroni: where the differences are about normal, all hold together with 95 %.
-    """
+    """Compare each SAE's error with the cov-random mixture at a fifth and at half of the mean pair distance."""
     if curves.sizes["sequence"] < FEWEST:
         return f"{curves.sizes['sequence']} sequences are too few to compare directions; measure at least {FEWEST}."
-    saes = [sae for one in _kinds(curves).values() for sae in one]
     lengths = [float(curves.attrs["pair_distance"]) * part for part in (0.2, 0.5)]
-    return " ".join(_at_length(curves.kl.sel(step=length, method="nearest"), saes, 2 * len(saes)) for length in lengths)
+    found = [_at_length(curves.kl.sel(step=length, method="nearest"), _kinds(curves)) for length in lengths]
+    return " ".join(
+        [*found, "Paired by sequence; t intervals at the level of Bonferroni, so that all hold together with 95 %."]
+    )
 
 
-def _at_length(kl: xr.DataArray, saes: list[str], comparisons: int) -> str:
-    found = "; ".join(_compare(kl, f"sae-error:{sae}", "cov-random-mixture", comparisons) for sae in saes)
+def _at_length(kl: xr.DataArray, kinds: dict[str, list[str]]) -> str:
+    comparisons = 2 * sum(map(len, kinds.values()))
+    found = "; ".join(f"{kind} {_of_kind(kl, saes, comparisons)}" for kind, saes in kinds.items())
     base = ", ".join(f"{name} {float(kl.sel(direction=name).mean()):.3g}" for name in BASELINES)
     return (
-        f"At length {float(kl.step):.1f}, mean KL in nats, with t intervals of the paired differences at the level of "
-        f"Bonferroni (95 % together): {base}; {found}."
+        f"At length {float(kl.step):.1f} (mean KL in nats: {base}), errors beside the cov-random mixture, sparse "
+        f"first: {found}."
     )
+
+
+def _of_kind(kl: xr.DataArray, saes: list[str], comparisons: int) -> str:
+    """How many of a kind's errors lie above, and the mean KL of each, the sparsest first."""
+    verbs = [_verb(kl, f"sae-error:{sae}", "cov-random-mixture", comparisons) for sae in saes]
+    counts = ", ".join(f"{verbs.count(verb)} {verb.removesuffix(' from')}" for verb in dict.fromkeys(verbs))
+    means = ", ".join(f"{float(kl.sel(direction=f'sae-error:{sae}').mean()):.3g}" for sae in saes)
+    return f"{counts} ({means})"
 
 
 def _kinds(curves: xr.Dataset) -> dict[str, list[str]]:
@@ -90,7 +98,16 @@ def describe_figure_1(curves: xr.Dataset) -> str:
 
 def _compare(kl: xr.DataArray, one: str, other: str, comparisons: int) -> str:
     first, second = kl.sel(direction=one), kl.sel(direction=other)
-    low, high = paired_interval((first - second).to_numpy(), 1 - 0.05 / comparisons)
-    verb = "above" if low > 0 else "below" if high < 0 else "not told apart from"
+    low, high = _difference(kl, one, other, comparisons)
     values = f"{float(first.mean()):.3g} and {float(second.mean()):.3g}"
-    return f"{one} {verb} {other} ({values}; {low:+.3g} to {high:+.3g})"
+    return f"{one} {_verb(kl, one, other, comparisons)} {other} ({values}; {low:+.3g} to {high:+.3g})"
+
+
+def _verb(kl: xr.DataArray, one: str, other: str, comparisons: int) -> str:
+    low, high = _difference(kl, one, other, comparisons)
+    return "above" if low > 0 else "below" if high < 0 else "not told apart from"
+
+
+def _difference(kl: xr.DataArray, one: str, other: str, comparisons: int) -> tuple[float, float]:
+    difference = kl.sel(direction=one) - kl.sel(direction=other)
+    return paired_interval(difference.to_numpy(), 1 - 0.05 / comparisons)
