@@ -1,5 +1,6 @@
 """The SAEs that ship with nano: sizes, cards, and that they are better than what was not trained."""
 
+import functools
 import json
 
 import pytest
@@ -23,11 +24,26 @@ def nano():
 
 @pytest.fixture(scope="module")
 def tokens(nano):
-    return nano.load_tokens("nano", at_most=24)
+    return nano.load_tokens("nano", at_most=16)
 
 
 def quality(nano, tokens, reconstruct, site="resid_pre:3"):
     return assess(nano.model, reconstruct, tokens.ids, tokens.boundary, nano.model.site(site))
+
+
+@pytest.fixture(scope="module")
+def trained(nano, tokens):
+    """The quality of each SAE, measured once."""
+    return functools.cache(lambda name: quality(nano, tokens, through(tm.load_sae(name)), FAMILY[name]["hook_name"]))
+
+
+@pytest.fixture(scope="module")
+def components(nano):
+    """Mean of real activations at the middle layer, and their principal axes, the largest last."""
+    more = nano.load_tokens("nano-train", at_most=128)
+    x = nano.model.activation(more.ids, nano.model.site("resid_pre:3"))[:, 1:].flatten(0, 1).double()
+    mean = x.mean(0)
+    return mean, torch.linalg.eigh((x - mean).T @ (x - mean))[1]
 
 
 def keep_largest(pre, count):
@@ -59,9 +75,8 @@ def test_all_together_are_at_most_twenty_megabytes():
 
 
 @pytest.mark.parametrize("name", FAMILY)
-def test_the_card_and_the_configuration_say_what_is_measured(name, nano, tokens):
-    facts = FAMILY[name]
-    measured = quality(nano, tokens, through(tm.load_sae(name)), facts["hook_name"])
+def test_the_card_and_the_configuration_say_what_is_measured(name, trained):
+    facts, measured = FAMILY[name], trained(name)
     assert measured.l0 == pytest.approx(facts["l0"], rel=0.15)
     assert measured.explained_variance == pytest.approx(facts["explained_variance"], abs=0.06)
     assert measured.loss_increase == pytest.approx(facts["ce_increase"], rel=0.25, abs=0.05)
@@ -70,13 +85,12 @@ def test_the_card_and_the_configuration_say_what_is_measured(name, nano, tokens)
 
 
 @pytest.mark.parametrize("name", COMPARED)
-def test_a_trained_one_beats_an_untrained_one_of_equal_l0(name, nano, tokens):
-    sae = tm.load_sae(name)
-    trained = quality(nano, tokens, through(sae))
+def test_a_trained_one_beats_an_untrained_one_of_equal_l0(name, nano, tokens, trained):
+    sae, own = tm.load_sae(name), trained(name)
     generator = torch.Generator().manual_seed(0)
     rows = torch.nn.functional.normalize(torch.randn(sae.W_dec.shape, generator=generator), dim=-1)
     mean = nano.model.activation(tokens.ids, nano.model.site("resid_pre:3")).flatten(0, 1).mean(0)
-    count = max(1, round(trained.l0))
+    count = max(1, round(own.l0))
 
     def untrained(x):
         latents = keep_largest((x - mean) @ rows.T, count)
@@ -86,20 +100,16 @@ def test_a_trained_one_beats_an_untrained_one_of_equal_l0(name, nano, tokens):
 
     control = quality(nano, tokens, untrained)
     if FAMILY[name]["kind"] == "local":
-        assert trained.explained_variance > control.explained_variance
+        assert own.explained_variance > control.explained_variance
     else:
-        assert trained.kl < control.kl
+        assert own.kl < control.kl
 
 
 @pytest.mark.parametrize("name", COMPARED)
-def test_a_trained_one_beats_principal_components_of_equal_l0(name, nano, tokens):
+def test_a_trained_one_beats_principal_components_of_equal_l0(name, nano, tokens, trained, components):
     """Local SAEs in explained variance, end-to-end ones in KL: what each was trained for."""
-    trained = quality(nano, tokens, through(tm.load_sae(name)))
-    more = nano.load_tokens("nano-train", at_most=128)
-    x = nano.model.activation(more.ids, nano.model.site("resid_pre:3"))[:, 1:].flatten(0, 1).double()
-    mean = x.mean(0)
-    _, axes = torch.linalg.eigh((x - mean).T @ (x - mean))
-    axes = axes[:, -max(1, round(trained.l0)) :]
+    own, (mean, axes) = trained(name), components
+    axes = axes[:, -max(1, round(own.l0)) :]
 
     def principal(x):
         scores = (x.double() - mean) @ axes
@@ -107,9 +117,9 @@ def test_a_trained_one_beats_principal_components_of_equal_l0(name, nano, tokens
 
     control = quality(nano, tokens, principal)
     if FAMILY[name]["kind"] == "local":
-        assert trained.explained_variance > control.explained_variance
+        assert own.explained_variance > control.explained_variance
     else:
-        assert trained.kl < control.kl
+        assert own.kl < control.kl
 
 
 def test_configurations_are_saelens_ones():
