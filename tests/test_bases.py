@@ -256,7 +256,9 @@ def test_names_that_are_no_bases_are_refused(name, sentence):
 
 
 def test_a_run_without_saes_is_told_so():
-    with pytest.raises(TiltmeterError, match=r"'sae-reconstruction' needs an SAE, .*; this run has none: give one\.$"):
+    with pytest.raises(
+        TiltmeterError, match=r"'sae-reconstruction' needs an SAE, .*this run has none: give one with --sae\.$"
+    ):
         check_base_name("sae-reconstruction")
 
 

@@ -13,10 +13,12 @@ import torch
 
 from small_saes import random_sae
 from tiltmeter.errors import TiltmeterError
+from tiltmeter.loading import load_model
 from tiltmeter.model import SplitModel
 from tiltmeter.saes import guard as guard_module
 from tiltmeter.saes.at_site import AtSite
-from tiltmeter.saes.guard import check_place, guard
+from tiltmeter.saes.guard import _is_short, check_place, guard
+from tiltmeter.saes.loading import load_sae
 from tiltmeter.saes.moved import Moved, unfolded, value_constant
 from tiltmeter.saes.sae import About, LinearSAE, TopK
 from tiltmeter.sites import Site
@@ -298,6 +300,36 @@ def test_figures_far_from_the_published_ones():
     assert said(l0=17.0, explained_variance=1.0) == said(l0=63.0) == ()
     assert said(l0=15.0)[0] == "The L0 of I at blocks.1.hook_resid_pre is 32, and 15 by its files."
     assert "and 65 by its files" in said(l0=65.0)[0]
+
+
+@pytest.mark.parametrize(
+    ("explained", "published", "off"),
+    [
+        (0.457, 0.640, True),  # one layer off
+        (0.60, 0.64, False),
+        (0.54, 0.64, False),  # another text
+        (0.94, 0.98, False),
+        (0.80, 0.98, True),
+        (-30.5, -28.7, False),  # end-to-end, hardly trained
+        (math.nan, 0.5, True),
+    ],
+)
+def test_how_far_below_the_published_variance_is_off(explained, published, off):
+    assert _is_short(explained, published) == off
+
+
+def test_an_sae_one_layer_off():
+    """Its files say the wrong layer, at which it explains a good deal all the same."""
+    nano = load_model("nano")
+    sae = load_sae("nano:local-3-l0-12")
+    misled = dataclasses.replace(sae, about=dataclasses.replace(sae.about, hook_name="blocks.2.hook_resid_pre"))
+    tokens = nano.load_tokens("nano", at_most=16)
+    site = nano.model.site("resid_pre:2")
+    found = guard(nano.model, AtSite(misled, site, lambda x: nano.model.centre(x, site)), tokens, 2048).findings
+    assert "of the variance, and 0.640 by its files" in found[0]
+    assert "blocks.3.hook_resid_pre" in found[1] and found[1].startswith("Likely cause")
+    right = nano.model.site("resid_pre:3")
+    assert guard(nano.model, AtSite(sae, right, lambda x: nano.model.centre(x, right)), tokens, 2048).findings == ()
 
 
 def test_latents_that_never_or_always_fire():

@@ -52,7 +52,7 @@ _OTHER_DASHES: tuple[_Dash, ...] = ("solid", (0.0, (6.0, 1.5, 1.0, 1.5)), (0.0, 
 _SPARSITY = re.compile(r"(?P<direction>[^:]+):(?P<kind>.+)-l0-(?P<l0>\d+(\.\d+)?)")
 # A kind of direction has a hue and a dash, a kind of SAE a marker, a sparsity a shade.
 _RAMPS: tuple[tuple[Colormap, _Dash], ...] = tuple(
-    zip((mpl.colormaps[name] for name in ("RdPu", "YlGn", "Greys", "YlOrBr")), (*_OTHER_DASHES, _DASHED), strict=True)
+    zip((mpl.colormaps[name] for name in ("RdPu", "YlGn", "YlOrBr", "Greys")), (*_OTHER_DASHES, _DASHED), strict=True)
 )
 _OTHER_MARKERS = ("D", "v", "P", "X", "*")
 
@@ -201,7 +201,14 @@ def bars(curves: xr.Dataset, table: pd.DataFrame, readouts: Sequence[str], title
             rows = table[table.readout == readout].set_index("direction").loc[list(style_of)]
             reach = [(rows["mean"] - rows.low).clip(lower=0), (rows.high - rows["mean"]).clip(lower=0)]
             colors = [style.color for style in style_of.values()]
-            axes.barh(list(style_of), rows["mean"], xerr=reach, color=colors, height=0.7, error_kw={"linewidth": 0.8})
+            axes.barh(
+                list(style_of),
+                rows["mean"],
+                xerr=reach,
+                color=colors,
+                height=0.7,
+                error_kw={"linewidth": 1.2, "ecolor": "#7A7A7A"},
+            )
             axes.set_xlabel(textwrap.fill(axis_label(curves[readout]), 40, break_long_words=False))
             axes.grid(axis="y", visible=False)
         axes.invert_yaxis()

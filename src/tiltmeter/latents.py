@@ -103,7 +103,7 @@ def fit_latents(
             f"Statistics of latents need tokens, and {tokens.name} has none but boundary tokens; give longer sequences."
         )
     totals = {name: _Totals(sae) for name, sae in saes.items()}
-    for begin in progress(range(0, len(tokens.ids), batch), f"latents of {len(saes)} SAEs"):
+    for begin in progress(range(0, len(tokens.ids), batch), "latents"):
         rows = slice(begin, begin + batch)
         x = model.start(tokens.ids[rows], site).activation
         for one in totals.values():

@@ -92,7 +92,7 @@ def _latents(plan: Plan, run: runs.Run) -> dict[str, BoundSAE]:
     found = {label: run.load(name) for label, name in stored.items()}
     missing = [label for label, arrays in found.items() if arrays is None]
     groups = [missing[begin : begin + SAES_A_PASS] for begin in range(0, len(missing), SAES_A_PASS)]
-    for labels in progress(groups, "SAEs"):
+    for labels in groups:
         some = {label: plan.saes[label] for label in labels}
         fitted = fit_latents(plan.model, _for_statistics(plan), plan.site, plan.sweep.bos, some)
         for label, statistics in fitted.items():

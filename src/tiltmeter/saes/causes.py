@@ -28,6 +28,9 @@ WORTH = 0.3
 """Explained variance that a likely cause reaches at least, besides halving what is not explained."""
 
 
+NEAR = 0.05
+"""Explained variances that differ by no more may be of one SAE on two texts."""
+
 CLOSE = 0.02
 """Explained variances that differ by no more do not decide between kinds of cause; what happens more often does."""
 
@@ -68,7 +71,7 @@ def likely_cause(
     found = [
         Found(fit.explained_variance, trial.kind, trial.cause)
         for trial, fit in zip(trials, tried, strict=True)
-        if _accounts_for(trial, fit, used)
+        if _accounts_for(trial, fit, used, at.sae.about.explained_variance)
     ]
     found += _beginnings(model, at, ids, boundary, used)
     if not found:
@@ -89,10 +92,17 @@ def _likeliest(found: Sequence[Found]) -> Found:
     return max(one for one in close if one.kind == kind)
 
 
-def _accounts_for(trial: Trial, fit: Fit, used: Fit) -> bool:
+def _accounts_for(trial: Trial, fit: Fit, used: Fit, published: float | None) -> bool:
     if trial.kind == "top-k":  # what is chosen for its L0 need not explain more
         return fit.explained_variance >= used.explained_variance - 0.05
-    return _is_much_better(fit, used)
+    return _is_much_better(fit, used) or _is_as_published(fit, used, published)
+
+
+def _is_as_published(fit: Fit, used: Fit, published: float | None) -> bool:
+    """Whether it explains what its files say and far less as it is used: one layer off may not halve the error."""
+    if published is None:
+        return False
+    return fit.explained_variance >= max(published - NEAR, used.explained_variance + 2 * NEAR)
 
 
 def _is_much_better(fit: Fit, used: Fit) -> bool:

@@ -29,8 +29,9 @@ __all__ = ["Guard", "check_place", "guard"]
 FAR = 2.0
 """An L0 of more than this many times the published one, or of less than that part of it, is off."""
 
-SHORT = 0.2
-"""An explained variance this far below the published one is off. Publishers differ in text and in what they count."""
+SHORT, MORE = 0.05, 1.4
+"""An explained variance is off where it is this far below the published one and leaves so many times the variance
+unexplained. Publishers differ in text and in what they count."""
 
 END_TO_END = ("e2e", "e2e+ds")
 """Kinds of SAE that keep the output and need not explain the activation."""
@@ -106,7 +107,7 @@ def _off(at: AtSite, quality: Quality, mean_loss: float) -> Iterator[str]:
     elif l0 > at.size / 2:
         yield f"The L0 of {sae} is {l0:.4g}: more than half of its {at.size} latents fire on a token."
     published = about.explained_variance
-    if published is not None and not explained >= published - SHORT:
+    if published is not None and _is_short(explained, published):
         yield f"{sae} explains {explained:.3f} of the variance, and {published:.3f} by its files."
     elif published is None and not explained >= 0 and about.kind not in END_TO_END:
         yield f"{sae} explains {explained:.3f} of the variance, less than the mean activation does."
@@ -115,6 +116,10 @@ def _off(at: AtSite, quality: Quality, mean_loss: float) -> Iterator[str]:
             f"The loss with {sae} is {quality.loss:.3f} nats, worse than {mean_loss:.3f} with the mean activation in "
             f"the place of everything; without either it is {quality.clean_loss:.3f}."
         )
+
+
+def _is_short(explained: float, published: float) -> bool:
+    return not (explained >= published - SHORT or 1 - explained <= MORE * (1 - published))
 
 
 def _said(model: SplitModel, at: AtSite) -> Iterator[str]:

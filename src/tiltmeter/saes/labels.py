@@ -18,6 +18,6 @@ def names_an_sae(name: str, kinds: Collection[str], saes: Collection[str]) -> bo
         return False
     if sae in saes:
         return True
-    known = f"the SAEs of this run are {', '.join(saes)}" if saes else "this run has none: give one"
+    known = f"the SAEs of this run are {', '.join(saes)}" if saes else "this run has none: give one with --sae"
     given = f"{sae!r} in {name!r} is not an SAE of this run" if colon else f"{name!r} needs an SAE, as {name}:NAME"
     raise TiltmeterError(f"{given}; {known}.")

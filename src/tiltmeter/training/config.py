@@ -72,7 +72,7 @@ class Training(Configuration):
     @model_validator(mode="after")
     def _fits(self) -> Training:
         if self.kind == "topk" and (self.sparsity != int(self.sparsity) or self.sparsity > self.latents):
-            raise ValueError(f"k of a top-k SAE is a whole number up to its {self.latents} latents")
+            raise ValueError(f"k of a top-k SAE is a whole number up to {self.latents}, not {self.sparsity:g}")
         if self.downstream and self.kind != "e2e+ds":
             raise ValueError(f"downstream sites belong to e2e+ds, not to {self.kind}")
         return self
