@@ -24,7 +24,7 @@ def nano():
 
 @pytest.fixture(scope="module")
 def tokens(nano):
-    return nano.load_tokens("nano", at_most=16)
+    return nano.load_tokens("nano", at_most=24)
 
 
 def quality(nano, tokens, reconstruct, site="resid_pre:3"):

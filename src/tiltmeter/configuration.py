@@ -17,7 +17,7 @@ else:
 
 class _Sentences(ModelMetaclass):
     # Not in __init__, which pydantic also calls for the parts of a whole: their place in it would be lost.
-    def __call__(cls, *places: Any, **given: Any) -> Any:  # noqa: N805
+    def __call__(self, *places: Any, **given: Any) -> Any:
         try:
             return super().__call__(*places, **given)
         except ValidationError as error:

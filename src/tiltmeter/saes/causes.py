@@ -27,7 +27,6 @@ MANY = 4.0
 WORTH = 0.3
 """Explained variance that a likely cause reaches at least, besides halving what is not explained."""
 
-
 NEAR = 0.05
 """Explained variances that differ by no more may be of one SAE on two texts."""
 
@@ -94,7 +93,7 @@ def _likeliest(found: Sequence[Found]) -> Found:
 
 def _accounts_for(trial: Trial, fit: Fit, used: Fit, published: float | None) -> bool:
     if trial.kind == "top-k":  # what is chosen for its L0 need not explain more
-        return fit.explained_variance >= used.explained_variance - 0.05
+        return fit.explained_variance >= used.explained_variance - NEAR
     return _is_much_better(fit, used) or _is_as_published(fit, used, published)
 
 

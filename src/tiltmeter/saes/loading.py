@@ -49,8 +49,6 @@ def load_sae(name: str | Path) -> SAE:
     model, colon, short = name.partition(":")
     if colon and model in EMBEDDED_SAES:
         return folders.load_folder(_embedded(model, short), name)
-    if not name.strip():
-        raise _unknown(name)
     path, chosen = _split(name)
     if path.is_dir():
         return _load_folder(path, name, chosen)
@@ -73,7 +71,7 @@ def refuse_unknown(name: str) -> None:
     if colon and model in EMBEDDED_SAES:
         if "*" not in short:
             _embedded(model, short)
-    elif not name.strip() or (not _split(name)[0].exists() and not _RELEASE.fullmatch(name)):
+    elif not _split(name)[0].exists() and not _RELEASE.fullmatch(name):
         raise _unknown(name)
 
 
@@ -104,6 +102,8 @@ def _names() -> str:
 
 def _split(name: str) -> tuple[Path, str]:
     """A path, and the hook point named after a `#`. A file whose own name has a # in it is that file."""
+    if not name.strip():  # as a path it would be the current folder
+        raise _unknown(name)
     if (path := user_path(name)).exists():
         return path, ""
     file, _, chosen = name.partition("#")

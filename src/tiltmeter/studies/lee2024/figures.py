@@ -65,7 +65,7 @@ def _at_length(kl: xr.DataArray, kinds: dict[str, list[str]]) -> str:
 
 def _of_kind(kl: xr.DataArray, saes: list[str], comparisons: int) -> str:
     """How many of a kind's errors lie above, and the mean KL of each, the sparsest first."""
-    verbs = [_verb(kl, f"sae-error:{sae}", "cov-random-mixture", comparisons) for sae in saes]
+    verbs = [_verb(*_difference(kl, f"sae-error:{sae}", "cov-random-mixture", comparisons)) for sae in saes]
     counts = ", ".join(f"{verbs.count(verb)} {verb.removesuffix(' from')}" for verb in dict.fromkeys(verbs))
     means = ", ".join(f"{float(kl.sel(direction=f'sae-error:{sae}').mean()):.3g}" for sae in saes)
     return f"{counts} ({means})"
@@ -100,11 +100,10 @@ def _compare(kl: xr.DataArray, one: str, other: str, comparisons: int) -> str:
     first, second = kl.sel(direction=one), kl.sel(direction=other)
     low, high = _difference(kl, one, other, comparisons)
     values = f"{float(first.mean()):.3g} and {float(second.mean()):.3g}"
-    return f"{one} {_verb(kl, one, other, comparisons)} {other} ({values}; {low:+.3g} to {high:+.3g})"
+    return f"{one} {_verb(low, high)} {other} ({values}; {low:+.3g} to {high:+.3g})"
 
 
-def _verb(kl: xr.DataArray, one: str, other: str, comparisons: int) -> str:
-    low, high = _difference(kl, one, other, comparisons)
+def _verb(low: float, high: float) -> str:
     return "above" if low > 0 else "below" if high < 0 else "not told apart from"
 
 
