@@ -91,7 +91,9 @@ def test_a_direction_of_an_sae_is_measured_for_each_and_one_for_its_own(inputs, 
     assert record["one-l0-5"]["hook_name"] == "blocks.1.hook_resid_pre"
     facts = json.loads(curves.attrs["saes"])
     assert facts["one-l0-5"]["l0"] < facts["one-l0-9"]["l0"]
-    assert facts["one-l0-5"]["tokens"] == 24 * 7  # the budget, without position 0
+    assert facts["one-l0-9"]["tokens"] == 24 * 7  # the budget, without position 0
+    assert facts["one-l0-9"]["alive"] > 0
+    assert "alive" not in facts["one-l0-5"]  # nothing asks how often its latents fire, so they are not counted
 
 
 def test_the_guards_figures_are_in_the_manifest(inputs, saes, tmp_path):

@@ -59,6 +59,9 @@ SAE_BASES: Mapping[str, SAEDefinition] = {
 }
 """Bases that need an SAE. A full name is `KIND:NAME`, NAME the SAE's."""
 
+COUNTING_BASES = frozenset({"synthetic-baseline", "synthetic-structured"})
+"""Those that ask which latents fire how often."""
+
 
 @dataclass(frozen=True)
 class Base:

@@ -27,6 +27,7 @@ def sections() -> dict[str, dict[str, str]]:
         },
         "sites": {f"blocks.L.{hook}": f"short: {kind}:L" for kind, hook in HOOKS.items()},
         "directions": {name: one.meaning for name, one in {**DIRECTIONS, **ABLATIONS}.items()}
+        | {"blend:W*SOURCE+W*SOURCE": "sum of W (sample - x); sources are real, cov-random, isotropic"}
         | {"along:FILE": "vectors of your own (.npy, .safetensors); along:FILE#3 a row, along:FILE#NAME a tensor"},
         "directions of an SAE (NAME or NAME:SAE)": {name: one.meaning for name, one in SAE_DIRECTIONS.items()},
         "bases (where paths begin)": {name: one.meaning for name, one in BASES.items()}

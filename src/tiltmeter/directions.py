@@ -9,10 +9,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from tiltmeter import blends
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.latents import BoundSAE
 from tiltmeter.pushes import Along, Difference, Direction, Mixture, Plain, Toward
 from tiltmeter.sae_directions import SAE_DIRECTIONS
+from tiltmeter.sae_directions import draws_as as sae_draws_as
 from tiltmeter.saes.labels import names_an_sae
 from tiltmeter.statistics import SiteStatistics
 
@@ -41,6 +43,11 @@ ABLATIONS: Mapping[str, Definition] = {
 """Directions that end where nothing of x is left (Gurnee 2024, who takes the mean over each batch instead)."""
 
 NO_SAES: Mapping[str, BoundSAE] = MappingProxyType({})
+
+
+def draws_as(name: str) -> str:
+    """The name under which a direction draws: the two signs of one, and blends of one set of sources, draw the same."""
+    return blends.blend_draws_as(name) if name.startswith(blends.PREFIX) else sae_draws_as(name)
 
 
 def build_directions(
@@ -77,6 +84,8 @@ def _build(
                 "give vectors of that width."
             )
         return Along(vectors[name])
+    if name.startswith(blends.PREFIX):
+        return blends.build_blend(name, statistics)
     check_direction_name(name, saes)
     kind, _, sae = name.partition(":")
     if kind in SAE_DIRECTIONS:
@@ -86,9 +95,13 @@ def _build(
 
 def check_direction_name(name: str, saes: Collection[str] = ()) -> None:
     """Refuse a name that is no direction's, in a run that has SAEs of these names."""
+    if name.startswith(blends.PREFIX):
+        blends.parse_blend(name)
+        return
     if name in DIRECTIONS or name in ABLATIONS or names_an_sae(name, SAE_DIRECTIONS, saes):
         return
     raise TiltmeterError(
         f"{name!r} is not a direction; choose from {', '.join((*DIRECTIONS, *ABLATIONS))}, along:FILE for your own "
-        f"vectors, or with the name of an SAE in the place of NAME {', '.join(f'{k}:NAME' for k in SAE_DIRECTIONS)}."
+        "vectors, blend:0.5*real+0.5*cov-random for points between samples, or with the name of an SAE in the place of "
+        f"NAME {', '.join(f'{k}:NAME' for k in SAE_DIRECTIONS)}."
     )

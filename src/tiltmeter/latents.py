@@ -82,9 +82,16 @@ class BoundSAE:
     """An SAE at a site, and what it does on the activations there."""
 
     at: AtSite
-    latents: LatentStatistics
+    counted: LatentStatistics | None
+    """None where nothing in the run asks which latents fire how often: counting takes a pass over many tokens."""
     synthesis: Synthesis = field(default_factory=Synthesis)
     """How synthetic activations are made of its latents."""
+
+    @property
+    def latents(self) -> LatentStatistics:
+        """The statistics of its latents."""
+        assert self.counted is not None, f"{self.at.name}: latents were not counted; see COUNTING"
+        return self.counted
 
 
 def fit_latents(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 from torch import Tensor
 
-from tiltmeter.bases import SAE_BASES, check_base_name
+from tiltmeter.bases import COUNTING_BASES, SAE_BASES, check_base_name
 from tiltmeter.configuration import Configuration
 from tiltmeter.directions import DIRECTIONS, check_direction_name
 from tiltmeter.errors import TiltmeterError
@@ -16,7 +16,7 @@ from tiltmeter.model import SplitModel, Stream
 from tiltmeter.paths import Path as PushPath
 from tiltmeter.positions import BosPolicy, Positions, parse_positions
 from tiltmeter.readouts import Readout, parse_readout
-from tiltmeter.sae_directions import SAE_DIRECTIONS
+from tiltmeter.sae_directions import COUNTING, SAE_DIRECTIONS
 from tiltmeter.saes.at_site import AtSite
 from tiltmeter.saes.names import load_at_site, sae_names
 from tiltmeter.sites import Site
@@ -55,6 +55,9 @@ class Sweep(Configuration):
     seed: int = 0
     statistics_sequences: Count = 2048
     """How many sequences, at most, the mean, the covariance and the pool of real activations are taken from."""
+    statistics_positions: Literal["all", "perturbed"] = "all"
+    """The positions of these sequences that they are taken at: all, or those that are perturbed (Heimersheim & Mendel
+    2024 and Giglemiani et al. 2024 take the last of ten tokens)."""
     pool: Count = 32768
     """How many real activations the pool holds, at most."""
     shard: Count = 16
@@ -78,6 +81,19 @@ class Plan:
     vectors: dict[str, Tensor]
     saes: dict[str, AtSite]
     """Those that a direction or the base is of, by the names that these give them."""
+
+    @property
+    def statistics_positions(self) -> tuple[int, ...] | None:
+        """The positions that statistics are taken at; None for all."""
+        return None if self.sweep.statistics_positions == "all" else self.positions.perturbed
+
+    @property
+    def counted_saes(self) -> tuple[str, ...]:
+        """Those whose latents' statistics a direction or the base asks for."""
+        kinds = COUNTING | COUNTING_BASES
+        parts = [name.partition(":") for name in (*self.directions, self.sweep.base)]
+        wanted = {label for kind, _, label in parts if kind in kinds}
+        return tuple(label for label in self.saes if label in wanted)
 
 
 def make_plan(sweep: Sweep, model: SplitModel, tokens: TokenSet) -> Plan:

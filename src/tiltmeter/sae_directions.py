@@ -248,6 +248,13 @@ SAE_DIRECTIONS: Mapping[str, SAEDefinition] = {
 }
 """Directions that need an SAE, and what they are before normalisation. A full name is `KIND:NAME`, NAME the SAE's."""
 
+COUNTING = frozenset(
+    kind
+    for kind in SAE_DIRECTIONS
+    if kind.removeprefix("minus-").startswith(("sae-error-", "sae-feature")) or kind.startswith("synthetic-")
+)
+"""Kinds that ask which latents fire how often, or what of the error is linear: statistics of many tokens."""
+
 
 def draws_as(name: str) -> str:
     """The name under which a direction draws: the two signs of one draw the same."""

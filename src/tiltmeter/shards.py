@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tiltmeter.bases import Base, transplanted
 from tiltmeter.context import Context
+from tiltmeter.directions import draws_as
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.model import CleanRun
 from tiltmeter.noise import Address
@@ -20,7 +21,6 @@ from tiltmeter.plan import Plan
 from tiltmeter.positions import allowed, boundary_mask
 from tiltmeter.pushes import Direction, Push, push
 from tiltmeter.readouts import measure
-from tiltmeter.sae_directions import draws_as
 
 Arrays = dict[str, np.ndarray]
 

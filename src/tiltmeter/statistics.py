@@ -97,16 +97,26 @@ class SiteStatistics:
 
 
 def fit_statistics(
-    model: SplitModel, tokens: TokenSet, site: Site, bos: BosPolicy, pool_size: int, seed: int, batch: int = 32
+    model: SplitModel,
+    tokens: TokenSet,
+    site: Site,
+    bos: BosPolicy,
+    pool_size: int,
+    seed: int,
+    batch: int = 32,
+    positions: tuple[int, ...] | None = None,
 ) -> SiteStatistics:
     """Run the model on `tokens` and take the statistics of its activations at `site`.
 
-    The pool is an even random choice of `pool_size` tokens (all of them where there are fewer).
+    The pool is an even random choice of `pool_size` tokens (all of them where there are fewer). Tokens are those at
+    `positions` (None: everywhere) that the policy lets in.
 
     Raises:
         TiltmeterError: tokens, or a pool, of fewer than two sequences, so that no activation of another one exists.
     """
     mask = allowed(boundary_mask(tokens.ids, tokens.boundary), bos.statistics)
+    if positions is not None:
+        mask &= torch.isin(torch.arange(mask.shape[1]), torch.tensor(positions))
     if (found := int(mask.any(1).sum())) < 2:
         raise TiltmeterError(
             f"Statistics need tokens of at least two sequences, and {tokens.name} gave {found} (boundary tokens are "

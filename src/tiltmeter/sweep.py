@@ -78,17 +78,20 @@ def run_sweep(
 def _statistics(plan: Plan, run: runs.Run) -> SiteStatistics:
     if (arrays := run.load("statistics")) is None:
         some = _for_statistics(plan)
-        fitted = fit_statistics(plan.model, some, plan.site, plan.sweep.bos, plan.sweep.pool, plan.sweep.seed)
+        sweep = plan.sweep
+        fitted = fit_statistics(
+            plan.model, some, plan.site, sweep.bos, sweep.pool, sweep.seed, positions=plan.statistics_positions
+        )
         run.save("statistics", arrays := fitted.to_arrays())
     return SiteStatistics.from_arrays(arrays)
 
 
 def _latents(plan: Plan, run: runs.Run) -> dict[str, BoundSAE]:
-    """Every SAE, with the statistics of its latents.
+    """Every SAE, with the statistics of its latents where a direction or the base asks for them.
 
     A few SAEs share a pass over the tokens, so that a killed run loses one pass at most.
     """
-    stored = {label: f"latents-{index:03d}" for index, label in enumerate(plan.saes)}
+    stored = {label: f"latents-{index:03d}" for index, label in enumerate(plan.saes) if label in plan.counted_saes}
     found = {label: run.load(name) for label, name in stored.items()}
     missing = [label for label, arrays in found.items() if arrays is None]
     groups = [missing[begin : begin + SAES_A_PASS] for begin in range(0, len(missing), SAES_A_PASS)]
@@ -98,11 +101,8 @@ def _latents(plan: Plan, run: runs.Run) -> dict[str, BoundSAE]:
         for label, statistics in fitted.items():
             run.save(stored[label], arrays := statistics.to_arrays())
             found[label] = arrays
-    return {
-        label: BoundSAE(plan.saes[label], LatentStatistics.from_arrays(arrays), plan.sweep.synthesis)
-        for label, arrays in found.items()
-        if arrays is not None
-    }
+    counted = {label: LatentStatistics.from_arrays(arrays) for label, arrays in found.items() if arrays is not None}
+    return {label: BoundSAE(at, counted.get(label), plan.sweep.synthesis) for label, at in plan.saes.items()}
 
 
 def _for_statistics(plan: Plan) -> TokenSet:
@@ -182,19 +182,24 @@ def _attrs(
         "mean_norm": f"{statistics.norm:.6g}",
         "statistics": f"{statistics.count} activations of width {len(statistics.mean)}; pool of {len(statistics.pool)}",
         "base": plan.sweep.base,
-        "saes": json.dumps({label: _sae_attrs(sae) for label, sae in saes.items()}),
+        "saes": json.dumps({label: _sae_attrs(sae, manifest["record"]["saes"][label]) for label, sae in saes.items()}),
         "manifest": json.dumps({key: manifest[key] for key in ("identity", "record")}, sort_keys=True),
     }
 
 
-def _sae_attrs(sae: BoundSAE) -> dict[str, Any]:
-    latents = sae.latents
+def _sae_attrs(sae: BoundSAE, recorded: dict[str, Any]) -> dict[str, Any]:
+    """What figures say of an SAE: of many tokens where its latents were counted, else of the load guard's."""
+    kind, size, latents = sae.at.sae.about.kind, sae.at.size, sae.counted
+    if latents is None:
+        figures = recorded["guard"]["quality"]
+        wanted = ("l0", "explained_variance", "distance", "tokens")
+        return {"kind": kind, "latents": size} | {name: figures[name] for name in wanted}
     return {
-        "kind": sae.at.sae.about.kind,
+        "kind": kind,
         "l0": latents.l0,
         "explained_variance": latents.explained_variance,
         "distance": latents.distance,
         "alive": int(latents.alive.sum()),
-        "latents": len(latents.alive),
+        "latents": size,
         "tokens": latents.count,
     }
