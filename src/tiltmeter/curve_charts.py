@@ -93,11 +93,11 @@ def bars(curves: xr.Dataset, table: pd.DataFrame, readouts: Sequence[str], title
 
 
 def log_y(chart: Chart, floor: float = 1e-6) -> Chart:
-    """The same lines on logarithmic axes, from the floor or the smallest value above it.
+    """The same lines on logarithmic axes, in each row from the floor or the smallest value above it.
 
     The floor's default is the smallest KL that readouts vouch for.
     """
-    return replace(chart, rows=tuple(tuple(_log(panel, floor) for panel in row) for row in chart.rows))
+    return replace(chart, rows=tuple(_log(row, floor) for row in chart.rows))
 
 
 def axis_label(values: xr.DataArray) -> str:
@@ -138,9 +138,10 @@ def _bars(curves: xr.Dataset, table: pd.DataFrame, readout: str) -> tuple[Bars, 
     return tuple(found)
 
 
-def _log(panel: Panel, floor: float) -> Panel:
-    values = np.concatenate([mark.y for mark in panel.marks if isinstance(mark, Line)] or [np.empty(0)])
-    shown = values[values > floor]
+def _log(row: tuple[Panel, ...], floor: float) -> tuple[Panel, ...]:
+    values = [mark.y for panel in row for mark in panel.marks if isinstance(mark, Line)]
+    together = np.concatenate(values or [np.empty(0)])
+    shown = together[together > floor]
     low = max(floor, float(shown.min()) / 1.5) if len(shown) else floor
     high = max(10 * low, 1.5 * float(shown.max(initial=0.0)))
-    return replace(panel, y=replace(panel.y, log=True, limits=(low, high)))
+    return tuple(replace(panel, y=replace(panel.y, log=True, limits=(low, high))) for panel in row)

@@ -14,11 +14,11 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from tiltmeter.errors import TiltmeterError
 
-Dash = str | tuple[float, tuple[float, ...]]
+Dash = Literal["solid"] | tuple[float, tuple[float, ...]]
 """`solid`, or matplotlib's offset and lengths on and off, in units of the line's width."""
 
 
