@@ -167,29 +167,6 @@ def panel_names(chart: Chart) -> list[str]:
     return titles
 
 
-def color_ranges(chart: Chart) -> dict[str, tuple[float, float]]:
-    """The smallest and largest value of each quantity that is shown by colour: equal names have one scale of colours.
-
-    Where a quantity has one value alone, a range about it; where it has none, 0 to 1.
-    """
-    values: dict[str, list[np.ndarray]] = {}
-    for panel in chart.panels:
-        for mark in panel.marks:
-            if isinstance(mark, HeatMap | Surface):
-                values.setdefault(mark.name, []).append(mark.z.ravel())
-            elif isinstance(mark, Triangle):
-                values.setdefault(mark.name, []).append(mark.values)
-    return {name: _range(np.concatenate(found)) for name, found in values.items()}
-
-
-def _range(values: np.ndarray) -> tuple[float, float]:
-    values = values[np.isfinite(values)]
-    if not len(values):
-        return 0.0, 1.0
-    low, high = float(values.min()), float(values.max())
-    return (low, high) if low < high else (low - 0.5 * (abs(low) or 1.0), high + 0.5 * (abs(high) or 1.0))
-
-
 def _columns(chart: Chart) -> list[list[Panel]]:
     width = max(map(len, chart.rows), default=0)
     return [[row[at] for row in chart.rows if at < len(row)] for at in range(width)]

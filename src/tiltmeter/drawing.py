@@ -17,12 +17,28 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from tiltmeter.charts import Bars, Chart, HeatMap, Histogram, Line, Panel, Points, Surface, Triangle, color_ranges
+from tiltmeter.charts import Bars, Chart, HeatMap, Histogram, Line, Panel, Surface, Triangle
 from tiltmeter.errors import TiltmeterError
-from tiltmeter.marks import PALE, categories, draw_bars, draw_mark, lies, mappable
+from tiltmeter.layout import (
+    Cell,
+    Named,
+    Way,
+    categories,
+    cells,
+    color_ranges,
+    has,
+    is_thin,
+    legend,
+    lies,
+    says_it_too,
+    shared_axis,
+    shortened,
+)
+from tiltmeter.marks import PALE, draw_bars, draw_mark, mappable
 
 MOST_ENTRIES = 24
 """Names that a legend has room for."""
+WAYS: tuple[Way, Way] = ("x", "y")
 _LETTER = 0.067
 """Width of a letter in inches."""
 
@@ -49,8 +65,6 @@ _LOOK: Any = {
     "svg.hashsalt": "tiltmeter",
 }
 
-_Cell = tuple[int, int]
-
 
 def draw(chart: Chart) -> Figure:
     """Draw a chart, with one legend below it.
@@ -70,15 +84,15 @@ def draw(chart: Chart) -> Figure:
         figure = Figure(figsize=(width, 0.5 + sum(heights)), layout=ConstrainedLayoutEngine(w_pad=0.07))
         figure.suptitle(_wrapped(chart.title, width), fontsize=10.5) if chart.title else None
         grid = figure.add_gridspec(len(heights), columns, height_ratios=heights)
-        drawn: dict[_Cell, Axes] = {}
-        for cell, panel in _cells(chart).items():
+        drawn: dict[Cell, Axes] = {}
+        for cell, panel in cells(chart).items():
             drawn[cell] = _axes(figure, grid[cell], chart, cell, drawn)
             _panel(drawn[cell], panel, chart)
             _labels(drawn[cell], chart, cell)
         for axes in drawn.values():
             _log_ticks(axes)
         _color_bars(figure, chart, drawn)
-        _legend(figure, _handles(chart))
+        _legend(figure, legend(chart))
     return figure
 
 
@@ -113,16 +127,12 @@ def _bytes(figure: Figure, **settings: Any) -> bytes:
     return buffer.getvalue()
 
 
-def _cells(chart: Chart) -> dict[_Cell, Panel]:
-    return {(at, column): panel for at, row in enumerate(chart.rows) for column, panel in enumerate(row)}
-
-
 def _width(columns: int) -> float:
     return {1: 5.0, 2: 3.6}.get(columns, 3.0)
 
 
 def _height(panel: Panel, columns: int) -> float:
-    if _has(panel, Surface, Triangle):
+    if has(panel, Surface, Triangle):
         return 0.9 * _width(columns) + 0.3
     if lies(panel):
         bars = sum(len(mark.categories) for mark in panel.marks if isinstance(mark, Bars))
@@ -130,44 +140,30 @@ def _height(panel: Panel, columns: int) -> float:
     return {1: 3.2, 2: 2.7}.get(columns, 2.3)
 
 
-def _has(panel: Panel, *kinds: type) -> bool:
-    return any(isinstance(mark, kinds) for mark in panel.marks)
-
-
-def _axes(figure: Figure, place: Any, chart: Chart, cell: _Cell, drawn: Mapping[_Cell, Axes]) -> Axes:
+def _axes(figure: Figure, place: Any, chart: Chart, cell: Cell, drawn: Mapping[Cell, Axes]) -> Axes:
+    panel = cells(chart)[cell]
     shared = {}
-    for axis in ("x", "y"):
-        key = _key(chart, cell, axis)
-        if key and (same := [other for other in drawn if _key(chart, other, axis) == key]):
-            shared[f"share{_across(_cells(chart)[cell], axis)}"] = drawn[same[0]]
-    projection = "3d" if _has(_cells(chart)[cell], Surface) else None
-    axes: Axes = figure.add_subplot(place, projection=projection, **shared)
+    for way in WAYS:
+        own = shared_axis(chart, cell, way)
+        if own and (same := [other for other in drawn if shared_axis(chart, other, way) == own]):
+            shared[f"share{_on_paper(panel, way)}"] = drawn[same[0]]
+    axes: Axes = figure.add_subplot(place, projection="3d" if has(panel, Surface) else None, **shared)
     return axes
 
 
-def _across(panel: Panel, axis: str) -> str:
-    """The axis of the paper that an axis of the panel is: where bars lie, its names stand at the left."""
-    return {"x": "y", "y": "x"}[axis] if lies(panel) else axis
-
-
-def _key(chart: Chart, cell: _Cell, axis: str) -> tuple | None:
-    """What two panels that share an axis have in common; None where it is not shared."""
-    panel = _cells(chart)[cell]
-    in_row = axis == "y" and "y" not in chart.share
-    if (f"{axis}-of-row" if in_row else axis) not in chart.share or _has(panel, Surface, Triangle):
-        return None
-    names = tuple(categories(panel)) if axis == "x" else ()
-    return axis, cell[0] if in_row else -1, panel.x if axis == "x" else panel.y, names, lies(panel)
+def _on_paper(panel: Panel, way: Way) -> Way:
+    """The axis of the paper that an axis of the panel is: where bars lie, their names stand at the left."""
+    return ("y" if way == "x" else "x") if lies(panel) else way
 
 
 def _panel(axes: Any, panel: Panel, chart: Chart) -> None:
     ranges = color_ranges(chart)
-    if _has(panel, Bars):
+    if has(panel, Bars):
         draw_bars(axes, panel)
     for mark in panel.marks:
         draw_mark(axes, mark, panel, ranges)
-    for name, axis in (("x", panel.x), ("y", panel.y)):
-        across = _across(panel, name)
+    for way, axis in zip(WAYS, (panel.x, panel.y), strict=True):
+        across = _on_paper(panel, way)
         reach = axes.dataLim.intervalx if across == "x" else axes.dataLim.intervaly
         if axis.log:
             axes.set(**{f"{across}scale": "log"})
@@ -175,20 +171,17 @@ def _panel(axes: Any, panel: Panel, chart: Chart) -> None:
             axes.set(**{f"{across}lim": axis.limits or (0.1, 1.0)})
 
 
-def _labels(axes: Any, chart: Chart, cell: _Cell) -> None:
+def _labels(axes: Axes, chart: Chart, cell: Cell) -> None:
     """Title and labels; what the next panel to the left or below says as well is left to it."""
-    panel, (row, column) = _cells(chart)[cell], cell
-    columns = max(map(len, chart.rows))
-    across, up = _wrapped(panel.x.label, _width(columns)), _wrapped(panel.y.label, _height(panel, columns))
+    panel, columns = cells(chart)[cell], max(map(len, chart.rows))
     axes.set_title(_wrapped(panel.title, _width(columns)))
-    if lies(panel):
-        across, up = up, across
-    axes.set(xlabel=across, ylabel=up)
-    for name, other in (("x", (row + 1, column)), ("y", (row, column - 1))):
-        own = _across(panel, name)
-        if other in _cells(chart) and _key(chart, cell, own) and _key(chart, cell, own) == _key(chart, other, own):
-            axes.set(**{f"{name}label": ""})
-            axes.tick_params(axis=name, labelbottom=False, labelleft=False)
+    for way, axis in zip(WAYS, (panel.x, panel.y), strict=True):
+        across = _on_paper(panel, way)
+        if says_it_too(chart, cell, way):
+            axes.tick_params(axis=across, labelbottom=False, labelleft=False)
+        else:
+            room = _width(columns) if across == "x" else _height(panel, columns)
+            axes.set(**{f"{across}label": _wrapped(axis.label, room)})
 
 
 def _log_ticks(axes: Axes) -> None:
@@ -200,10 +193,10 @@ def _log_ticks(axes: Axes) -> None:
             axis.set_minor_formatter(NullFormatter())
 
 
-def _color_bars(figure: Figure, chart: Chart, drawn: Mapping[_Cell, Axes]) -> None:
+def _color_bars(figure: Figure, chart: Chart, drawn: Mapping[Cell, Axes]) -> None:
     """One for each quantity of each row."""
     beside: dict[tuple[int, str], list[Axes]] = {}
-    for cell, panel in _cells(chart).items():
+    for cell, panel in cells(chart).items():
         for mark in panel.marks:
             if isinstance(mark, HeatMap | Surface | Triangle):
                 beside.setdefault((cell[0], mark.name), []).append(drawn[cell])
@@ -214,29 +207,13 @@ def _color_bars(figure: Figure, chart: Chart, drawn: Mapping[_Cell, Axes]) -> No
         bar.outline.set_visible(False)
 
 
-def _handles(chart: Chart) -> dict[str, Artist]:
-    """What stands for each name in the legend, a mean rather than the single curves of its name."""
-    marks = [
-        mark for panel in chart.panels for mark in panel.marks if isinstance(mark, Line | Points | Bars | Histogram)
-    ]
-    handles: dict[str, Artist] = {}
-    for mark in sorted(marks, key=_is_thin):
-        if not (isinstance(mark, Bars) and set(mark.categories) == {mark.name}):
-            handles.setdefault(mark.name, _handle(mark))
-    return {mark.name: handles[mark.name] for mark in marks if mark.name in handles}
-
-
-def _is_thin(mark: Line | Points | Bars | Histogram) -> bool:
-    return isinstance(mark, Line) and mark.thin
-
-
-def _handle(mark: Line | Points | Bars | Histogram) -> Artist:
+def _handle(mark: Named) -> Artist:
     color, linestyle, marker, face = mark.style
     if isinstance(mark, Bars):
         return Patch(facecolor=(color, PALE), edgecolor=color)
     if isinstance(mark, Histogram):
         return Patch(facecolor=(color, 0.2), edgecolor=color, linestyle=linestyle)
-    if _is_thin(mark):
+    if is_thin(mark):
         return Line2D([], [], color=color, linewidth=0.6, alpha=0.6)
     return Line2D(
         [],
@@ -248,24 +225,19 @@ def _handle(mark: Line | Points | Bars | Histogram) -> Artist:
     )
 
 
-def _legend(figure: Figure, handles: Mapping[str, Artist]) -> None:
-    if not handles:
+def _legend(figure: Figure, named: Mapping[str, Named]) -> None:
+    if not named:
         return
     # A handle with the gaps about it is 0.7 inch wide, a row 0.19 inch high.
-    shown = dict(list(handles.items())[:MOST_ENTRIES])
-    labels = [_shortened(name, int((figure.get_figwidth() - 0.9) / (_LETTER + 0.01))) for name in shown]
-    rest = len(handles) - len(shown)
-    entries = [*shown.values(), *([Line2D([], [], linestyle="none")] if rest else [])]
+    shown = dict(list(named.items())[:MOST_ENTRIES])
+    labels = [shortened(name, int((figure.get_figwidth() - 0.9) / (_LETTER + 0.01))) for name in shown]
+    rest = len(named) - len(shown)
+    entries = [*map(_handle, shown.values()), *([Line2D([], [], linestyle="none")] if rest else [])]
     labels += [f"and {rest} more"] if rest else []
     columns = int(figure.get_figwidth() / (_LETTER * max(map(len, labels)) + 0.7))
     columns = max(1, min(len(labels), columns))
     figure.set_figheight(figure.get_figheight() + 0.05 + 0.19 * -(-len(labels) // columns))
     figure.legend(entries, labels, loc="outside lower center", ncols=columns, handlelength=2.8)
-
-
-def _shortened(name: str, most: int) -> str:
-    """A name that the legend has room for; the end tells most names apart."""
-    return name if len(name) <= most else f"{name[: most // 3]}…{name[most // 3 + 1 - most :]}"
 
 
 def _wrapped(text: str, inches: float) -> str:

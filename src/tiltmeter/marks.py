@@ -24,6 +24,7 @@ from tiltmeter.charts import (
     Surface,
     Triangle,
 )
+from tiltmeter.layout import Range, bar_places, categories, lies
 
 COLORS = "cividis"
 """Even to the eye, and nearly the same for colour-blind readers."""
@@ -35,7 +36,7 @@ _WHISKER: Any = {"ecolor": "#222222", "elinewidth": 1.0, "capsize": 2.0}
 _HEIGHT = 3**0.5 / 2
 
 
-def draw_mark(axes: Any, mark: Mark, panel: Panel, ranges: dict[str, tuple[float, float]]) -> None:
+def draw_mark(axes: Any, mark: Mark, panel: Panel, ranges: dict[str, Range]) -> None:
     """Draw one mark of a panel; bars are drawn all at once, by `draw_bars`."""
     match mark:
         case Line():
@@ -60,37 +61,23 @@ def draw_mark(axes: Any, mark: Mark, panel: Panel, ranges: dict[str, tuple[float
             _rule(axes, mark, upright=(mark.across == "x") != lies(panel))
 
 
-def mappable(name: str, ranges: dict[str, tuple[float, float]]) -> ScalarMappable:
+def mappable(name: str, ranges: dict[str, Range]) -> ScalarMappable:
     """What the colour bar of a quantity shows."""
     return ScalarMappable(Normalize(*ranges[name]), mpl.colormaps[COLORS])
 
 
-def categories(panel: Panel) -> list[str]:
-    """The categories of all bars, in the order they are named in."""
-    return list(dict.fromkeys(name for mark in panel.marks if isinstance(mark, Bars) for name in mark.categories))
-
-
-def lies(panel: Panel) -> bool:
-    """Whether bars are horizontal: where their names would not fit below upright ones."""
-    names = categories(panel)
-    return bool(names) and (len(names) > 8 or len(names) * max(map(len, names)) > 44)
-
-
 def draw_bars(axes: Axes, panel: Panel) -> None:
     """Draw a panel's bars, those of one category side by side."""
-    marks = [mark for mark in panel.marks if isinstance(mark, Bars)]
     names, horizontal = categories(panel), lies(panel)
-    number = {name: [mark for mark in marks if name in mark.categories] for name in names}
-    for mark in marks:
-        width = np.array([0.8 / len(number[name]) for name in mark.categories])
-        rank = np.array([number[name].index(mark) for name in mark.categories])
-        place = np.array([names.index(name) for name in mark.categories]) - 0.4 + width * (rank + 0.5)
-        color, reach = mark.style.color, _reach(mark)
-        look: Any = {"facecolor": (color, PALE), "edgecolor": color, "label": mark.name}
+    for mark in panel.marks:
+        if not isinstance(mark, Bars):
+            continue
+        (centre, width), color, reach = bar_places(panel, mark), mark.style.color, _reach(mark)
+        look: Any = {"facecolor": (color, PALE), "edgecolor": color, "label": mark.name, "error_kw": _WHISKER}
         if horizontal:
-            axes.barh(place, mark.y, height=0.92 * width, xerr=reach, error_kw=_WHISKER, **look)
+            axes.barh(centre, mark.y, height=width, xerr=reach, **look)
         else:
-            axes.bar(place, mark.y, width=0.92 * width, yerr=reach, error_kw=_WHISKER, **look)
+            axes.bar(centre, mark.y, width=width, yerr=reach, **look)
     axis = axes.yaxis if horizontal else axes.xaxis
     axis.set_ticks(range(len(names)), [textwrap.fill(name, 40) for name in names])
     axes.grid(axis="y" if horizontal else "x", visible=False)
@@ -129,7 +116,7 @@ def _points(axes: Axes, mark: Points, panel: Panel) -> None:
         artist.set_rasterized(len(x) > 20 * MANY)
 
 
-def _surface(axes: Any, mark: Surface, ranges: dict[str, tuple[float, float]]) -> None:
+def _surface(axes: Any, mark: Surface, ranges: dict[str, Range]) -> None:
     x, y = np.meshgrid(mark.x, mark.y)
     axes.plot_surface(
         x, y, mark.z, rcount=80, ccount=80, linewidth=0.15, edgecolor="#FFFFFF60", alpha=0.9, **_colors(mark, ranges)
@@ -142,7 +129,7 @@ def _surface(axes: Any, mark: Surface, ranges: dict[str, tuple[float, float]]) -
         axes.text(*place, f"  {name}", fontsize=8, zorder=11)
 
 
-def _triangle(axes: Axes, mark: Triangle, ranges: dict[str, tuple[float, float]]) -> None:
+def _triangle(axes: Axes, mark: Triangle, ranges: dict[str, Range]) -> None:
     corners = np.array([[0.5, _HEIGHT], [0.0, 0.0], [1.0, 0.0]])
     known = np.isfinite(mark.values)
     x, y = (mark.weights[known] @ corners).T
@@ -208,6 +195,6 @@ def _reach(mark: Points | Bars) -> np.ndarray | None:
     return np.stack([mark.y - mark.low, mark.high - mark.y]).clip(min=0)
 
 
-def _colors(mark: HeatMap | Surface | Triangle, ranges: dict[str, tuple[float, float]]) -> Any:
+def _colors(mark: HeatMap | Surface | Triangle, ranges: dict[str, Range]) -> Any:
     low, high = ranges[mark.name]
     return {"cmap": COLORS, "vmin": low, "vmax": high}
