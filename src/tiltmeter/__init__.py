@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tiltmeter.positions import BosPolicy
     from tiltmeter.saes.loading import load_sae
     from tiltmeter.saes.sae import SAE
+    from tiltmeter.shape_tables import shape_table
     from tiltmeter.sweep import run_sweep
     from tiltmeter.tokens import TokenSet, load_tokens
     from tiltmeter.training.config import Training
@@ -43,6 +44,7 @@ _HOMES = {
     "load_sae": "saes.loading",
     "load_tokens": "tokens",
     "run_sweep": "sweep",
+    "shape_table": "shape_tables",
     "summary": "curves",
     "train_sae": "training.run",
 }
@@ -64,6 +66,7 @@ __all__ = [
     "load_sae",
     "load_tokens",
     "run_sweep",
+    "shape_table",
     "summary",
     "train_sae",
 ]
