@@ -1,112 +1,186 @@
-"""How the figures of Lee & Heimersheim 2024 are drawn, and what a run found."""
+"""How the figures of Lee & Heimersheim 2024 are drawn."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import xarray as xr
-from matplotlib.figure import Figure
 
-from tiltmeter.curves import readout_names
-from tiltmeter.figures import facets
-from tiltmeter.intervals import paired_interval
-from tiltmeter.studies.lee2024.sweeps import BASELINES
+from tiltmeter.charts import Axis, Bars, Chart, Line, Panel, Points
+from tiltmeter.curve_charts import facets, lines, quantity
+from tiltmeter.results import Results, saes_by_kind
+from tiltmeter.shape_charts import distributions
+from tiltmeter.studies.lee2024.quantities import late_l2, matched
+from tiltmeter.studies.lee2024.sweeps import BASELINES, PAIR_DISTANCE, SUBSTITUTIONS
+from tiltmeter.styles import styles
 
-COLUMNS = {
-    "1a: cov-random": ("cov-random-difference", "cov-random-mixture", "isotropic"),
-    "1a: real": ("real-difference", "real-mixture", "isotropic"),
-    "1b: difference": ("cov-random-difference", "real-difference", "isotropic-difference"),
-    "1b: mixture": ("cov-random-mixture", "real-mixture", "isotropic"),
+Draw = Callable[[Results], Chart]
+
+DIFFERENCE_OR_MIXTURE = {
+    "cov-random": ("cov-random-difference", "cov-random-mixture"),
+    "real": ("real-difference", "real-mixture"),
 }
-PAIRS = (
-    ("real-difference", "real-mixture"),
-    ("cov-random-difference", "cov-random-mixture"),
-    ("real-difference", "cov-random-difference"),
-    ("real-mixture", "cov-random-mixture"),
-    ("cov-random-mixture", "isotropic"),
-)
-"""The comparisons that the paper draws from this figure (larger KL first, if it holds here)."""
-FEWEST = 10
-"""Below so many sequences no comparison is made."""
+COV_RANDOM_OR_REAL = {
+    "difference": ("isotropic-difference", "cov-random-difference", "real-difference"),
+    "mixture": ("isotropic", "cov-random-mixture", "real-mixture"),
+}
+CLOSE_UP = 0.45
+"""How much of the path the close-up shows: the paper's reach of 61 of 101, less the spike of end-to-end SAEs."""
+BAR_LENGTHS = (21.0, 41.0, 61.0)
+"""Where the paper's bars stand: 20, 40 and 61 by its caption, 21, 41 and 61 on the grid of its code."""
 
 
-def draw_figure_1(curves: xr.Dataset, table: pd.DataFrame) -> Figure:
-    """Columns: the paper's panels. Rows: KL, and L2 after the last block (not the realised length)."""
-    return facets(curves, table, readout_names(curves)[:-1], COLUMNS)
+def by_length(experiment: str, readout: str, groups: Mapping[str, Sequence[str]]) -> Draw:
+    """Mean curves in columns. `readout` is `kl`, or `l2` for the L2 distance after the last block."""
+
+    def draw(results: Results) -> Chart:
+        curves = results[experiment]
+        return facets(curves, results.table(experiment), [_readout(curves, readout)], groups)
+
+    return draw
 
 
-def draw_figure_3(curves: xr.Dataset, table: pd.DataFrame) -> Figure:
-    """Columns: kinds of SAE, with the baselines. Rows: KL, and L2 after the last block."""
-    groups = {kind: (*BASELINES, *(f"sae-error:{sae}" for sae in saes)) for kind, saes in _kinds(curves).items()}
-    return facets(curves, table, readout_names(curves)[:-1], groups)
+def by_kind(experiment: str, readout: str, direction: str, baselines: Sequence[str]) -> Draw:
+    """A column for each kind of SAE: a curve for each of its sparsities, and the baselines."""
+
+    def draw(results: Results) -> Chart:
+        curves = results[experiment]
+        groups = {
+            kind: (*baselines, *(f"{direction}:{sae}" for sae in saes)) for kind, saes in saes_by_kind(curves).items()
+        }
+        return facets(curves, results.table(experiment), [_readout(curves, readout)], groups)
+
+    return draw
 
 
-def describe_figure_3(curves: xr.Dataset) -> str:
-    """Compare each SAE's error with the cov-random mixture at a fifth and at half of the mean pair distance."""
-    if curves.sizes["sequence"] < FEWEST:
-        return f"{curves.sizes['sequence']} sequences are too few to compare directions; measure at least {FEWEST}."
-    lengths = [float(curves.attrs["pair_distance"]) * part for part in (0.2, 0.5)]
-    found = [_at_length(curves.kl.sel(step=length, method="nearest"), _kinds(curves)) for length in lengths]
-    return " ".join(
-        [*found, "Paired by sequence; t intervals at the level of Bonferroni, so that all hold together with 95 %."]
+def close_up(readout: str) -> Draw:
+    """The beginning of the curves along errors, each column with an axis of its own."""
+    whole = by_kind("errors", readout, "sae-error", ("isotropic",))
+
+    def draw(results: Results) -> Chart:
+        chart = whole(results)
+        reach = CLOSE_UP * float(results["errors"].step.max())
+        panels = tuple(_cut(panel, reach) for panel in chart.rows[0])
+        return replace(chart, rows=(panels,), share=())
+
+    return draw
+
+
+def _cut(panel: Panel, reach: float) -> Panel:
+    marks = [mark for mark in panel.marks if isinstance(mark, Line)]
+    highest = max(float(np.nanmax(mark.y[mark.x <= reach])) for mark in marks)
+    return replace(
+        panel, x=replace(panel.x, limits=(0.0, reach)), y=replace(panel.y, limits=(-0.03 * highest, 1.08 * highest))
     )
 
 
-def _at_length(kl: xr.DataArray, kinds: dict[str, list[str]]) -> str:
-    comparisons = 2 * sum(map(len, kinds.values()))
-    found = "; ".join(f"{kind} {_of_kind(kl, saes, comparisons)}" for kind, saes in kinds.items())
-    base = ", ".join(f"{name} {float(kl.sel(direction=name).mean()):.3g}" for name in BASELINES)
-    return (
-        f"At length {float(kl.step):.1f} (mean KL in nats: {base}), errors beside the cov-random mixture, sparse "
-        f"first: {found}."
+def early(results: Results) -> Chart:
+    """Rows: cov-random, real. Columns: L2 after the last block, KL; in the early layer."""
+    curves, table = results["directions-early"], results.table("directions-early")
+    rows = tuple(
+        tuple(_panel(kind, curves, table, readout, names) for readout in (late_l2(curves), "kl"))
+        for kind, names in DIFFERENCE_OR_MIXTURE.items()
     )
+    return Chart(rows, share=("x",))
 
 
-def _of_kind(kl: xr.DataArray, saes: list[str], comparisons: int) -> str:
-    """How many of a kind's errors lie above, and the mean KL of each, the sparsest first."""
-    verbs = [_verb(*_difference(kl, f"sae-error:{sae}", "cov-random-mixture", comparisons)) for sae in saes]
-    counts = ", ".join(f"{verbs.count(verb)} {verb.removesuffix(' from')}" for verb in dict.fromkeys(verbs))
-    means = ", ".join(f"{float(kl.sel(direction=f'sae-error:{sae}').mean()):.3g}" for sae in saes)
-    return f"{counts} ({means})"
+def early_mixtures(results: Results) -> Chart:
+    """L2 after the last block, and KL, of mixtures and isotropic directions, in the early layer."""
+    curves, table = results["directions-early"], results.table("directions-early")
+    panels = tuple(_panel("", curves, table, readout, BASELINES) for readout in (late_l2(curves), "kl"))
+    return Chart((panels,), share=("x",))
 
 
-def _kinds(curves: xr.Dataset) -> dict[str, list[str]]:
-    """The SAEs of each kind, the sparsest first."""
-    facts = json.loads(curves.attrs["saes"])
-    kinds: dict[str, list[str]] = {}
-    for sae in sorted(facts, key=lambda name: facts[name]["l0"]):
-        kinds.setdefault(facts[sae].get("kind") or "SAE error", []).append(sae)
-    return {kind: kinds[kind] for kind in sorted(kinds, key=lambda kind: (kind != "local", kind))}
+def _panel(title: str, curves: xr.Dataset, table: pd.DataFrame, readout: str, names: Sequence[str]) -> Panel:
+    axis = Axis(f"perturbation length ({curves.step.attrs['units']})")
+    return Panel(title, axis, Axis(quantity(curves, table, readout)), lines(curves, table, readout, names))
 
 
-def describe_figure_1(curves: xr.Dataset) -> str:
-    """Compare the directions of the paper's pairs, sequence by sequence, near half the mean pair distance.
-
-    Paired t intervals at the level of Bonferroni: where the differences are about normal, all hold together with 95 %.
-    """
-    if curves.sizes["sequence"] < FEWEST:
-        return f"{curves.sizes['sequence']} sequences are too few to compare directions; measure at least {FEWEST}."
-    half = float(curves.attrs["pair_distance"]) / 2
-    kl = curves.kl.sel(step=half, method="nearest")
-    found = "; ".join(_compare(kl, *pair, len(PAIRS)) for pair in PAIRS)
-    return (
-        f"At length {float(kl.step):.1f}, about half the mean distance of two activations ({2 * half:.1f}), mean KL in "
-        f"nats, with t intervals of the paired differences at the level of Bonferroni (95 % together): {found}."
-    )
+def substitution_by_layer(results: Results) -> Chart:
+    """A group of bars for each layer."""
+    layers = results.by_layer("layers")
+    tables = {str(layer): results.table(f"layers-{layer}") for layer in layers}
+    return _substitution_bars(tables, "layer")
 
 
-def _compare(kl: xr.DataArray, one: str, other: str, comparisons: int) -> str:
-    first, second = kl.sel(direction=one), kl.sel(direction=other)
-    low, high = _difference(kl, one, other, comparisons)
-    values = f"{float(first.mean()):.3g} and {float(second.mean()):.3g}"
-    return f"{one} {_verb(low, high)} {other} ({values}; {low:+.3g} to {high:+.3g})"
+def substitution_by_sae(results: Results) -> Chart:
+    """A group of bars for each SAE of the layer that was trained to reconstruct."""
+    curves, table = results["reconstructions"], results.table("reconstructions")
+    local = saes_by_kind(curves).get("local", [])
+    tables = {sae: table[table.direction.str.endswith(f":{sae}")] for sae in local}
+    return _substitution_bars(tables, f"SAE at {curves.attrs['site']}")
 
 
-def _verb(low: float, high: float) -> str:
-    return "above" if low > 0 else "below" if high < 0 else "not told apart from"
+def _substitution_bars(tables: dict[str, pd.DataFrame], label: str) -> Chart:
+    marks = []
+    for kind, style in styles(SUBSTITUTIONS).items():
+        rows = [_one(table, kind) for table in tables.values()]
+        y, low, high = (np.array([row[column] for row in rows]) for column in ("mean", "low", "high"))
+        marks.append(Bars(kind, tuple(tables), y, style, low, high))
+    return Chart(((Panel("", Axis(label), Axis("KL(clean ‖ perturbed), nats"), tuple(marks)),),))
 
 
-def _difference(kl: xr.DataArray, one: str, other: str, comparisons: int) -> tuple[float, float]:
-    difference = kl.sel(direction=one) - kl.sel(direction=other)
-    return paired_interval(difference.to_numpy(), 1 - 0.05 / comparisons)
+def _one(table: pd.DataFrame, kind: str) -> pd.Series:
+    (row,) = (row for _, row in table[table.readout == "kl"].iterrows() if row.direction.partition(":")[0] == kind)
+    return row
+
+
+def bars_at_lengths(readout: str) -> Draw:
+    """A panel for each of three lengths: features of the SAEs nearest to the paper's L0, and the baselines."""
+
+    def draw(results: Results) -> Chart:
+        curves, table = results["features"], results.table("features")
+        name = _readout(curves, readout)
+        chosen = [*BASELINES, *(f"sae-feature:{matched(curves, kind)}" for kind in saes_by_kind(curves))]
+        scale = float(curves.attrs["pair_distance"]) / PAIR_DISTANCE
+        panels = tuple(_bars_at(curves, table, name, chosen, length * scale) for length in BAR_LENGTHS)
+        return Chart((panels,), share=())
+
+    return draw
+
+
+def _bars_at(curves: xr.Dataset, table: pd.DataFrame, readout: str, names: Sequence[str], length: float) -> Panel:
+    step = float(curves.step.sel(step=length, method="nearest"))
+    rows = table[(table.readout == readout) & (table.step == step)].set_index("direction")
+    style_of = styles([str(name) for name in curves.direction.values])
+    marks = []
+    for name in names:
+        y, low, high = (np.array([float(rows.loc[name, column])]) for column in ("mean", "low", "high"))
+        marks.append(Bars(name, (name,), y, style_of[name], low, high))
+    return Panel(f"length {step:.1f}", Axis(""), Axis(quantity(curves, table, readout)), tuple(marks))
+
+
+def reconstruction_error(results: Results) -> Chart:
+    """KL of SAE(x) by its distance, a dot for each SAE."""
+    curves, table = results["reconstructions"], results.table("reconstructions")
+    marks = []
+    style_of = styles([str(name) for name in curves.direction.values])
+    for kind, saes in saes_by_kind(curves).items():
+        rows = table[table.direction.isin([f"sae-error:{sae}" for sae in saes])]
+        kl, far = (rows[rows.readout == name].set_index("direction") for name in ("kl", "length"))
+        far = far.loc[kl.index]
+        marks.append(
+            Points(
+                kind,
+                far["mean"].to_numpy(),
+                kl["mean"].to_numpy(),
+                style_of[f"sae-error:{saes[-1]}"],
+                kl.low.to_numpy(),
+                kl.high.to_numpy(),
+                tuple(name.partition(":")[2] for name in kl.index),
+            )
+        )
+    panel = Panel("", Axis("mean ‖SAE(x) - x‖, L2"), Axis("KL(clean ‖ perturbed), nats"), tuple(marks))
+    return Chart(((panel,),))
+
+
+def shapes(results: Results) -> Chart:
+    """Where single tokens' curves are steepest, and where they are halfway up."""
+    return distributions(results["shapes"], "kl")
+
+
+def _readout(curves: xr.Dataset, readout: str) -> str:
+    return late_l2(curves) if readout == "l2" else readout

@@ -1,0 +1,151 @@
+"""What the sequences of a run say about a number: its value, its interval, and whether it lies where a claim has it.
+
+A `Quantity` is any number that can be computed from rows, one row a sequence: a ratio of means, a correlation over
+tokens, a distance of distributions. Its interval comes from a bootstrap over sequences: rows are drawn again with
+replacement, and the number is computed from each draw. A claim says in which `Region` the number lies; "no difference"
+is a region around the value of no difference, as wide as the margin (Schuirmann 1987: two one-sided tests).
+
+Two intervals are taken. The one that is shown is the bootstrap's own, BCa, at 95 %. The one that decides holds for many
+quantities together at 95 % (Bonferroni); there the bootstrap has too few draws in its tails, so it is Student's, with
+the bootstrap's standard error.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy import stats
+
+CONFIDENCE = 0.95
+
+RESAMPLES = 999
+
+FEWEST = 10
+"""Below so many sequences nothing is decided."""
+
+Rows = Float[np.ndarray, "sequence ..."]
+Statistic = Callable[[Rows], float]
+Where = Literal["inside", "outside", "open"]
+
+
+class Region(NamedTuple):
+    """The numbers that a claim allows; the bounds belong to it."""
+
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        """In words."""
+        if math.isinf(self.high):
+            return f"above {self.low:g}"
+        return f"below {self.high:g}" if math.isinf(self.low) else f"{self.low:g} to {self.high:g}"
+
+
+ABOVE_ONE, BELOW_ONE = Region(1.0, math.inf), Region(-math.inf, 1.0)
+ABOVE_ZERO, BELOW_ZERO = Region(0.0, math.inf), Region(-math.inf, 0.0)
+
+
+class Quantity(NamedTuple):
+    """A number that a claim is about."""
+
+    what: str
+    """What it is, for a table: `real: KL of difference ÷ mixture at length 16.3`."""
+    rows: Rows
+    """One row a sequence. A row of NaN alone is a sequence that was not measured; it is never drawn."""
+    statistic: Statistic
+    region: Region
+    """Where the claim has it."""
+    unit: str = ""
+
+
+class Finding(NamedTuple):
+    """A quantity, measured."""
+
+    what: str
+    value: float
+    """NaN where it is not defined on these sequences."""
+    low: float
+    high: float
+    """The 95 % interval."""
+    joint_low: float
+    joint_high: float
+    """The interval at the level at which all quantities hold together."""
+    region: Region
+    n: int
+    """Sequences."""
+    unit: str = ""
+
+    @property
+    def where(self) -> Where | None:
+        """Where the number lies, as far as can be told; None where it is not defined or the sequences are too few."""
+        if self.n < FEWEST or math.isnan(self.value):
+            return None
+        if self.region.low <= self.joint_low and self.joint_high <= self.region.high:
+            return "inside"
+        if self.joint_high < self.region.low or self.joint_low > self.region.high:
+            return "outside"
+        return "open"
+
+    @property
+    def distance(self) -> float:
+        """How far the number lies inside its region, in standard errors; negative outside."""
+        error = max((self.joint_high - self.joint_low) / 2, 1e-300)
+        return min(self.value - self.region.low, self.region.high - self.value) / error
+
+    def __str__(self) -> str:
+        """`2.04 [1.97, 2.11]`."""
+        return f"{self.value:.3g}{self.unit} [{self.low:.3g}, {self.high:.3g}]"
+
+
+def weigh(quantity: Quantity, together: int, seed: int = 0) -> Finding:
+    """Measure a quantity, with its intervals.
+
+    Args:
+        quantity: what to measure.
+        together: how many quantities the deciding intervals are to hold for together.
+        seed: of the draws.
+    """
+    rows = quantity.rows[~np.isnan(quantity.rows).reshape(len(quantity.rows), -1).all(axis=1)]
+    n = len(rows)
+    value = _value(quantity.statistic, rows)
+    low = high = joint_low = joint_high = math.nan
+    if n > 1 and not math.isnan(value):
+        low, high, error = _bootstrap(quantity.statistic, rows, seed)
+        reach = stats.t.ppf(1 - (1 - CONFIDENCE) / (2 * together), n - 1) * error
+        joint_low, joint_high = value - reach, value + reach
+    return Finding(quantity.what, value, low, high, joint_low, joint_high, quantity.region, n, quantity.unit)
+
+
+def _value(statistic: Statistic, rows: Rows) -> float:
+    """The number; NaN where it is none, as a ratio to zero or a quantile of nothing."""
+    if not len(rows):
+        return math.nan
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        value = float(statistic(rows))
+    return value if math.isfinite(value) else math.nan
+
+
+def _bootstrap(statistic: Statistic, rows: Rows, seed: int) -> tuple[float, float, float]:
+    """Bounds of the BCa interval (percentile where that is not defined), and the standard error."""
+
+    def of_draw(index: Int[np.ndarray, " draw"]) -> float:
+        return _value(statistic, rows[index])
+
+    def run(method: str, **settings: object) -> stats._resampling.BootstrapResult:
+        return stats.bootstrap((np.arange(len(rows)),), of_draw, vectorized=False, method=method, **settings)
+
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        found = run("BCa", n_resamples=RESAMPLES, confidence_level=CONFIDENCE, rng=np.random.default_rng(seed))
+        drawn = found.bootstrap_distribution
+        low, high = found.confidence_interval
+        if math.isnan(low) or math.isnan(high):
+            tail = (1 - CONFIDENCE) / 2
+            low, high = np.nanquantile(drawn, [tail, 1 - tail])
+        return float(low), float(high), float(np.nanstd(drawn, ddof=1))

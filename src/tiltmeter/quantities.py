@@ -1,0 +1,111 @@
+"""The quantities that claims are made of, from numbers per sequence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float
+
+from tiltmeter.evidence import ABOVE_ONE, ABOVE_ZERO, Quantity, Region, Rows
+from tiltmeter.results import NotMeasured
+from tiltmeter.shapes import ks_distance, separation_auc
+
+PerSequence = Float[np.ndarray, " sequence"]
+PerToken = Float[np.ndarray, "sequence position"]
+
+
+def read(curves: xr.Dataset, readout: str, direction: str, step: float | None = None) -> Float[np.ndarray, "..."]:
+    """A readout along a direction, per sequence (and position, where positions are apart), at the step nearest to this.
+
+    Without `step`, [sequence, step] (or [sequence, position, step]).
+
+    Raises:
+        NotMeasured: this direction was not measured.
+    """
+    if direction not in curves.direction.values:
+        raise NotMeasured(f"The direction {direction} was not measured.")
+    one = curves[readout].sel(direction=direction)
+    if step is not None:
+        return one.sel(step=step, method="nearest").to_numpy()
+    return one.transpose("sequence", ..., "step").to_numpy()
+
+
+def pair_distance(curves: xr.Dataset) -> float:
+    """Mean L2 distance of two real activations at the site."""
+    return float(curves.attrs["pair_distance"])
+
+
+def ratio(what: str, one: PerSequence, other: PerSequence, region: Region = ABOVE_ONE) -> Quantity:
+    """Mean of one ÷ mean of the other, over the same sequences."""
+    return Quantity(what, _pairs(one, other), lambda r: _mean(r[:, 0]) / _mean(r[:, 1]), region, "×")
+
+
+def difference(
+    what: str, one: PerSequence, other: PerSequence, region: Region = ABOVE_ZERO, unit: str = ""
+) -> Quantity:
+    """Mean of one - mean of the other, over the same sequences."""
+    return Quantity(what, _pairs(one, other), lambda r: _mean(r[:, 0]) - _mean(r[:, 1]), region, unit)
+
+
+def mean(what: str, values: Float[np.ndarray, "sequence ..."], region: Region, unit: str = "") -> Quantity:
+    """Mean over sequences (and positions)."""
+    return Quantity(what, values, _mean, region, unit)
+
+
+def share(what: str, truths: Float[np.ndarray, "sequence ..."], region: Region) -> Quantity:
+    """The part of the tokens for which something is so: 1 where it is, 0 where not, NaN where it cannot be said."""
+    return Quantity(what, truths, _mean, region)
+
+
+def correlation(what: str, one: PerToken, other: PerToken, region: Region) -> Quantity:
+    """Pearson's correlation over the tokens of all sequences."""
+    return Quantity(what, np.stack([one, other], -1), _pearson, region)
+
+
+def rank_correlation(what: str, one: PerToken, other: PerToken, region: Region) -> Quantity:
+    """Pearson's correlation of ranks: Spearman's, with ranks taken once, over all tokens."""
+    return correlation(what, _ranks(one), _ranks(other), region)
+
+
+def separation(what: str, low: PerSequence, high: PerSequence, region: Region) -> Quantity:
+    """Area under the ROC curve: how often one of the first is below one of the second. +inf is a censored value."""
+    return Quantity(what, _pairs(low, high), lambda r: separation_auc(r[:, 0], r[:, 1]), region)
+
+
+def ks_gap(what: str, one: PerSequence, near: PerSequence, far: PerSequence) -> Quantity:
+    """KS distance of the first from the third less that from the second: above zero, the second is more like it."""
+
+    def gap(rows: Rows) -> float:
+        return ks_distance(rows[:, 0], rows[:, 2]) - ks_distance(rows[:, 0], rows[:, 1])
+
+    return Quantity(what, _pairs(one, near, far), gap, ABOVE_ZERO)
+
+
+def of_columns(what: str, columns: list[np.ndarray], statistic: Callable[[Rows], float], region: Region) -> Quantity:
+    """Any statistic of several numbers per sequence (or token), side by side on the last axis."""
+    return Quantity(what, np.stack(columns, -1), statistic, region)
+
+
+def _pairs(*columns: PerSequence) -> Rows:
+    return np.stack(columns, -1)
+
+
+def _mean(rows: Rows) -> float:
+    return float(np.nanmean(rows))
+
+
+def _pearson(rows: Rows) -> float:
+    pairs = rows.reshape(-1, 2)
+    pairs = pairs[~np.isnan(pairs).any(1)]
+    return float(np.corrcoef(pairs.T)[0, 1])
+
+
+def _ranks(values: PerToken) -> PerToken:
+    from scipy.stats import rankdata
+
+    ranks = np.full(values.shape, np.nan)
+    known = ~np.isnan(values)
+    ranks[known] = rankdata(values[known])
+    return ranks

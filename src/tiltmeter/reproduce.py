@@ -1,0 +1,132 @@
+"""A study, run: its experiments on a model and on random weights, each in a run directory of its own.
+
+    manifest.json              what is studied, on what
+    experiments.json           which experiments there are, and why some are not
+    model/<experiment>/        runs on the model
+    control/<experiment>/      the same on random weights, with SAEs trained on them in control/saes/
+    claims.csv .json .tex      verdicts
+    figures/, tables/          pictures, and their numbers
+    report.html
+
+Killed at any moment, the same command goes on: finished experiments are read, the one that was under way goes on where
+it last saved.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tiltmeter import provenance, runs
+from tiltmeter.control import control_saes, random_weights
+from tiltmeter.saes.names import short_names
+from tiltmeter.studies.study import Experiment, Missing, Size, Study, Subject
+from tiltmeter.tokens import TokenSet
+
+PURPOSE = "study"
+
+CONTROL_TOKENS: dict[Size, int] = {"quick": 60_000, "default": 200_000, "paper": 2_000_000}
+"""What each SAE of the control is trained on."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be reproduced."""
+
+    study: Study
+    size: Size
+    subject: Subject
+    tokens: TokenSet
+    training_tokens: TokenSet | None
+    """What SAEs of the control are trained on; None for no control."""
+    figures: tuple[str, ...] = ()
+    """Only what these need; none for all."""
+
+
+def reproduce(request: Request, out: Path, control_folder: Path | None = None) -> None:
+    """Measure whatever is not there yet.
+
+    Args:
+        request: what to reproduce.
+        out: the study's run directory.
+        control_folder: where SAEs of the control are kept; several studies can share it. Default: in `out`.
+
+    Raises:
+        TiltmeterError: wrong input; `out` is in use or belongs to another run.
+    """
+    with runs.open_run(out, _identity(request), lambda: _record(request)) as run:
+        table: dict[str, dict[str, str]] = {}
+        for column, subject in _subjects(request, control_folder or out / "control" / "saes").items():
+            experiments = request.study.experiments(subject, request.size)
+            table[column] = _reasons(request, experiments)
+            run.write_text("experiments.json", json.dumps(table, indent=2) + "\n")
+            wanted = [name for name, reason in table[column].items() if not reason]
+            for number, name in enumerate(wanted, 1):
+                _log.warning("%s, %s: %s (%d of %d)", request.study.name, column, name, number, len(wanted))
+                experiment = experiments[name]
+                assert not isinstance(experiment, Missing)
+                experiment.run(subject.loaded, request.tokens, out / column / name, f"{request.study.name}/{name}")
+
+
+def needed_sequences(study: Study, subject: Subject, size: Size) -> int:
+    """Token sequences that a study uses at most."""
+    experiments = study.experiments(subject, size).values()
+    return max((one.sequences for one in experiments if not isinstance(one, Missing)), default=1)
+
+
+def _subjects(request: Request, folder: Path) -> dict[str, Subject]:
+    """What is measured: the model, and the control."""
+    subject = request.subject
+    if request.training_tokens is None:
+        return {"model": subject}
+    control = random_weights(subject.loaded, subject.seed)
+    used = _used_saes(request)
+    trained = control_saes(used, control, request.training_tokens, folder, CONTROL_TOKENS[request.size])
+    stand_ins = tuple(sae._replace(name=trained[sae.name]) for sae in subject.saes if sae.name in trained)
+    return {"model": subject, "control": replace(subject, loaded=control, saes=stand_ins)}
+
+
+def _used_saes(request: Request) -> list[str]:
+    """Those that an experiment that is wanted is of: training stand-ins for others would be for nothing."""
+    experiments = request.study.experiments(request.subject, request.size)
+    wanted = [experiments[name] for name, reason in _reasons(request, experiments).items() if not reason]
+    names = {name for one in wanted for name in getattr(getattr(one, "sweep", one), "saes", ())}
+    return [sae.name for sae in request.subject.saes if sae.name in names]
+
+
+def _reasons(request: Request, experiments: dict[str, Experiment | Missing]) -> dict[str, str]:
+    """Every experiment, with the reason why it is not run; empty where it is."""
+    figures = [request.study.figures[number] for number in request.figures]
+    needs = {need for figure in figures for need in figure.needs}
+    return {name: _reason(name, one, needs) for name, one in experiments.items()}
+
+
+def _reason(name: str, experiment: Experiment | Missing, needs: Collection[str]) -> str:
+    if isinstance(experiment, Missing):
+        return experiment.reason
+    if needs and name not in needs and name.rpartition("-")[0] not in needs:
+        return "It was not run, since no figure that was asked for needs it; leave --figure out."
+    return ""
+
+
+def _identity(request: Request) -> dict[str, Any]:
+    subject = request.subject
+    names = short_names([sae.name for sae in subject.saes])
+    return provenance.identity(subject.loaded, request.tokens) | {
+        "study": request.study.name,
+        "size": request.size,
+        "layer": subject.layer,
+        "seed": subject.seed,
+        "saes": names,
+        "control": request.training_tokens is not None,
+    }
+
+
+def _record(request: Request) -> dict[str, Any]:
+    return provenance.record(request.subject.loaded, request.tokens) | {"purpose": PURPOSE}

@@ -1,0 +1,64 @@
+"""Distributions of shapes: how many curves have what length of plateau, or what step of steepest slope."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import xarray as xr
+
+from tiltmeter.charts import Axis, Chart, Histogram, Line, Panel
+from tiltmeter.curve_charts import axis_label
+from tiltmeter.shape_tables import shape_column, shape_table
+from tiltmeter.shapes import Shape
+from tiltmeter.styles import styles
+
+BINS = 30
+
+
+def histograms(samples: Mapping[str, Shape]) -> tuple[Histogram, ...]:
+    """Counts in common bins, from the least to the greatest value of all samples; censored curves are in none."""
+    known = [sample.value[~np.isnan(sample.value)] for sample in samples.values()]
+    together = np.concatenate(known)
+    low, high = (together.min(), together.max()) if len(together) else (0.0, 1.0)
+    edges = np.linspace(low, high if high > low else low + 1, BINS + 1)
+    style_of = styles(list(samples))
+    return tuple(
+        Histogram(name, edges, np.histogram(values, edges)[0].astype(float), style_of[name])
+        for name, values in zip(samples, known, strict=True)
+    )
+
+
+def cumulative(samples: Mapping[str, Shape]) -> tuple[Line, ...]:
+    """The part of all curves whose value is no greater, censored ones among the whole: such lines end below one."""
+    style_of = styles(list(samples))
+    found = []
+    for name, sample in samples.items():
+        values = np.sort(sample.value[~np.isnan(sample.value)])
+        whole = len(values) + int(sample.censored.sum())
+        # two points a value: a stair
+        x, y = np.repeat(values, 2), np.repeat(np.arange(len(values) + 1), 2)[1:-1] / max(whole, 1)
+        found.append(Line(name, x, y, style_of[name]))
+    return tuple(found)
+
+
+def panels(samples: Mapping[str, Shape], label: str) -> tuple[Panel, Panel]:
+    """Histogram and cumulative distribution side by side."""
+    return (
+        Panel("", Axis(label), Axis("curves"), histograms(samples)),
+        Panel("", Axis(label), Axis("part of the curves", limits=(0.0, 1.02)), cumulative(samples)),
+    )
+
+
+def distributions(curves: xr.Dataset, readout: str) -> Chart:
+    """Where curves are halfway to their own end, and where they are steepest, by direction.
+
+    Rows: the two statistics. Columns: counts, and the part of the curves that is no farther.
+    """
+    table = shape_table(curves, readout, fraction=0.5, statistics=("max_slope",))
+    where = axis_label(curves.step)
+    found = {}
+    for column, label in (("relative_crossing_at", "halfway"), ("max_slope_at", "steepest")):
+        parts = table.groupby("direction", sort=False)
+        found[f"{label} at {where}"] = {str(name): shape_column(rows, column) for name, rows in parts}
+    return Chart(tuple(panels(samples, label) for label, samples in found.items()), share=())

@@ -1,0 +1,265 @@
+"""What Lee & Heimersheim 2024 claim, as tests."""
+
+from __future__ import annotations
+
+from tiltmeter.claims import Claim, Published
+from tiltmeter.evidence import ABOVE_ONE, BELOW_ONE
+from tiltmeter.studies.lee2024.quantities import (
+    ALL_KINDS,
+    CLOSE,
+    END_TO_END,
+    LONG,
+    MATCHED_L0,
+    MIDDLE,
+    SHORT,
+    SIMILAR,
+    above_and_below_mixture,
+    at_study_layer,
+    each_sae,
+    farther_yet_closer,
+    gap_shrinks,
+    in_each_layer,
+    kinds_compared,
+    late_distance_gap,
+    linear_start,
+    plateau,
+    ratio_of,
+    some_above_some_below,
+    sparser_is_stronger,
+    spike,
+    straight_end,
+)
+
+MARGIN = "Margin chosen here: the paper has no number."
+LENGTHS_CHOSEN = f"Tested at the paper's lengths {SHORT:g}, {MIDDLE:g} and {LONG:g}."
+_PAPER, _FORUM = "Lee & Heimersheim 2024, arXiv 2410.12555", "Lee & Heimersheim 2024, LessWrong"
+_CODE = "mean KL printed by the authors' code (error_extrapolation.ipynb), layer 6"
+
+CLAIMS: tuple[Claim, ...] = (
+    Claim(
+        "cov-random-difference-above-mixture",
+        "At equal length, cov-random differences change the output more than cov-random mixtures.",
+        f"{_PAPER}, section 3.1, Figure 1a",
+        ratio_of("directions", "cov-random-difference", "cov-random-mixture"),
+        remark=LENGTHS_CHOSEN,
+    ),
+    Claim(
+        "real-difference-above-mixture",
+        "At equal length, real differences change the output more than real mixtures.",
+        f"{_PAPER}, section 3.1, Figure 1a",
+        ratio_of("directions", "real-difference", "real-mixture"),
+        remark=LENGTHS_CHOSEN,
+    ),
+    Claim(
+        "early-cov-random-difference-above-mixture",
+        "The same for cov-random directions in an early layer.",
+        f"{_FORUM}, Supplementary Figure 1",
+        ratio_of("directions-early", "cov-random-difference", "cov-random-mixture"),
+        remark=LENGTHS_CHOSEN,
+    ),
+    Claim(
+        "early-real-difference-above-mixture",
+        "The same for real directions in an early layer.",
+        f"{_FORUM}, Supplementary Figure 1",
+        ratio_of("directions-early", "real-difference", "real-mixture"),
+        remark=LENGTHS_CHOSEN,
+    ),
+    Claim(
+        "early-late-distance-gap-minimal",
+        "In an early layer the difference is minimal when the L2 distance at the end is considered.",
+        f"{_FORUM}, Supplementary Figure 1",
+        late_distance_gap,
+        remark=f"Equivalence: ratios within {SIMILAR}. {MARGIN}",
+    ),
+    Claim(
+        "cov-random-mixture-above-isotropic",
+        "Cov-random mixtures change the output significantly more than isotropic directions.",
+        f"{_PAPER}, section 3.1, Figure 1b",
+        ratio_of("directions", "cov-random-mixture", "isotropic"),
+        remark=LENGTHS_CHOSEN,
+    ),
+    Claim(
+        "real-difference-above-cov-random-difference",
+        "Real differences have a stronger effect than cov-random differences.",
+        f"{_PAPER}, section 3.1, Figure 1b",
+        ratio_of("directions", "real-difference", "cov-random-difference"),
+        remark=LENGTHS_CHOSEN,
+    ),
+    Claim(
+        "real-mixture-above-cov-random-mixture",
+        "The model is more sensitive to real mixtures than to cov-random mixtures.",
+        f"{_FORUM}, Figure 2",
+        ratio_of("directions", "real-mixture", "cov-random-mixture"),
+        remark=LENGTHS_CHOSEN,
+    ),
+    Claim(
+        "real-mixture-near-cov-random-mixture",
+        "The difference between real mixtures and cov-random mixtures is minimal.",
+        f"{_PAPER}, section 3.1, Figure 1b",
+        ratio_of("directions", "real-mixture", "cov-random-mixture", region=SIMILAR),
+        remark=f"Equivalence: ratios within {SIMILAR}. {MARGIN}",
+    ),
+    Claim(
+        "late-distance-linear-at-first",
+        "The L2 distance at the end is linear in the length when the length is small.",
+        f"{_FORUM}, Experimental Overview",
+        linear_start,
+        remark="L2 per length at the paper's length 11 within 10 % of that at 1.",
+    ),
+    Claim(
+        "substitution-isotropic-smallest",
+        "In all layers, isotropic substitution changes the output much less than cov-random mixtures as far away.",
+        f"{_PAPER}, section 3.2, Figure 2",
+        in_each_layer("epsilon-random", "epsilon-cov-random-mixture", BELOW_ONE),
+    ),
+    Claim(
+        "substitution-real-above-cov-random",
+        "Across all layers, cov-random mixtures are slightly below real mixtures.",
+        f"{_FORUM}, Figure 3",
+        in_each_layer("epsilon-real-mixture", "epsilon-cov-random-mixture", ABOVE_ONE),
+    ),
+    Claim(
+        "substitution-isotropic-below-sae",
+        "In all layers, SAE(x) changes the output more than an isotropic point as far away.",
+        f"{_PAPER}, section 3.2, Figure 2; Gurnee 2024",
+        in_each_layer("sae-error", "epsilon-random", ABOVE_ONE),
+        Published("2.2 to 4.5 times", "Gurnee 2024"),
+    ),
+    Claim(
+        "substitution-sae-varies-by-layer",
+        "SAE(x) is sometimes below and sometimes above the cov-random mixture, by layer.",
+        f"{_FORUM}, Figure 3",
+        some_above_some_below,
+        remark="The largest ratio of any layer is above one, and the smallest below.",
+    ),
+    Claim(
+        "substitution-sae-near-cov-random",
+        "In the middle layer, SAEs of any L0 have nearly the same KL as cov-random mixtures as far away.",
+        f"{_PAPER}, section 3.2, Figure 6",
+        at_study_layer,
+        remark=f"Equivalence: ratios within {SIMILAR}, SAEs that were trained to reconstruct. {MARGIN}",
+    ),
+    Claim(
+        "errors-plateau",
+        "KL along SAE errors has an initial plateau.",
+        f"{_PAPER}, section 4.1, Figure 3",
+        plateau,
+        remark=f"Slope of the mean up to {SHORT:g} less than half of that from {MIDDLE:g} to {LONG:g}; every SAE.",
+    ),
+    Claim(
+        "errors-linear-after-plateau",
+        "After the plateau, KL along SAE errors grows about linearly.",
+        f"{_PAPER}, section 4.1, Figure 3",
+        straight_end,
+        remark=f"Slope of the mean from 51 to 71 ÷ from 81 to 101 within {CLOSE}; SAEs that were trained to "
+        "reconstruct, since the others spike.",
+    ),
+    Claim(
+        "errors-local-sparser-stronger",
+        "Errors of local SAEs: the lower the L0, the higher the KL, at all lengths.",
+        f"{_PAPER}, section 4.1, Figure 3a",
+        sparser_is_stronger("errors", "sae-error", ("local",), (11.0, SHORT, MIDDLE, LONG, 101.0)),
+        Published("KL 8.68 (L0 10) to 5.50 (L0 513) at length 201", _CODE),
+        remark="The sparsest beside the densest, at the paper's lengths 11, 21, 51, 81 and 101.",
+    ),
+    Claim(
+        "errors-local-near-cov-random",
+        "Curves of local SAEs' errors are close to that of the cov-random mixture.",
+        f"{_PAPER}, section 4.1, Figure 3a",
+        each_sae("errors", "sae-error", ("local",), "cov-random-mixture", (SHORT, MIDDLE, LONG), CLOSE),
+        remark=f"Equivalence: ratios within {CLOSE}. {MARGIN}",
+    ),
+    Claim(
+        "errors-end-to-end-low-at-first",
+        "Errors of end-to-end SAEs stay low up to about length 50.",
+        f"{_PAPER}, section 4.1, Figure 3a",
+        each_sae("errors", "sae-error", END_TO_END, "cov-random-mixture", (SHORT, 41.0), BELOW_ONE),
+        remark="Below the cov-random mixture at the paper's lengths 21 and 41.",
+    ),
+    Claim(
+        "errors-end-to-end-spike",
+        "Then they spike up.",
+        f"{_PAPER}, section 4.1, Figure 3a",
+        spike,
+        remark="KL grows by a larger factor from 51 to 101 than along the cov-random mixture.",
+    ),
+    Claim(
+        "errors-end-to-end-sparser-stronger-far",
+        "Errors of end-to-end SAEs above length 70: the lower the L0, the higher the KL.",
+        f"{_PAPER}, section 4.1, Figure 3a",
+        sparser_is_stronger("errors", "sae-error", END_TO_END, (LONG, 101.0)),
+        Published("e2e 17.4 (L0 21) to 8.1 (L0 428), e2e+ds 11.5 to 7.9, at length 201", _CODE),
+    ),
+    Claim(
+        "errors-end-to-end-sparser-weaker-near",
+        "Errors of end-to-end SAEs below length 50: the effect of L0 is the opposite.",
+        f"{_PAPER}, section 4.1, Figure 3b",
+        sparser_is_stronger("errors", "sae-error", END_TO_END, (11.0, SHORT, 41.0), BELOW_ONE),
+        Published(
+            "e2e+ds at length 21: .023 (L0 31) to .033 (L0 473); e2e: .049 (L0 21), .024 (40), .026 (428)", _CODE
+        ),
+        remark="The paper's next sentence (lower L0, greater KL) says the reverse of this one and of its data. Tested "
+        "with the sparsest SAE of each kind, which the paper excepts for e2e.",
+    ),
+    Claim(
+        "features-above-isotropic",
+        "All SAE features have a greater impact than isotropic directions.",
+        f"{_PAPER}, section 4.2, Figure 4",
+        each_sae("features", "sae-feature", ALL_KINDS, "isotropic", (SHORT, MIDDLE, LONG), ABOVE_ONE),
+        remark=LENGTHS_CHOSEN,
+    ),
+    Claim(
+        "features-vary-about-cov-random",
+        "Compared to cov-random mixtures, the effect of features depends on the kind of SAE and its L0.",
+        f"{_PAPER}, section 4.2, Figure 4",
+        above_and_below_mixture,
+        remark="The largest ratio of any SAE is above one, and the smallest below.",
+    ),
+    Claim(
+        "features-sparser-stronger",
+        "For all kinds of SAE, a lower L0 means a greater change along features.",
+        f"{_PAPER}, section 4.2, Figure 4",
+        sparser_is_stronger("features", "sae-feature", ALL_KINDS, (SHORT, MIDDLE, LONG)),
+        remark="The sparsest beside the densest of each kind.",
+    ),
+    Claim(
+        "features-local-above-downstream-near",
+        "At short lengths, features of local SAEs influence the model more than those of e2e+ds SAEs.",
+        f"{_PAPER}, section 4.2, Figure 5",
+        kinds_compared("local", "e2e+ds", (21.0,)),
+        remark=f"At the L0 nearest to {MATCHED_L0:g}.",
+    ),
+    Claim(
+        "features-local-downstream-gap-shrinks",
+        "This difference shrinks as the length grows.",
+        f"{_PAPER}, section 4.2, Figure 5",
+        gap_shrinks,
+        remark=f"At the L0 nearest to {MATCHED_L0:g}.",
+    ),
+    Claim(
+        "features-e2e-below-downstream",
+        "Features of e2e SAEs have less impact than those of e2e+ds SAEs.",
+        f"{_PAPER}, section 4.2, Figure 5",
+        kinds_compared("e2e+ds", "e2e", (21.0, 41.0, 61.0)),
+        remark=f"At the L0 nearest to {MATCHED_L0:g}.",
+    ),
+    Claim(
+        "features-e2e-below-local",
+        "Features of e2e SAEs have less impact than those of local SAEs: end-to-end training does not make them "
+        "more influential.",
+        f"{_PAPER}, section 4.2 and conclusion, Figure 5",
+        kinds_compared("local", "e2e", (21.0, 41.0, 61.0)),
+        remark=f"At the L0 nearest to {MATCHED_L0:g}.",
+    ),
+    Claim(
+        "end-to-end-farther-with-lower-kl",
+        "End-to-end SAEs reconstruct farther away, with a lower KL.",
+        f"{_FORUM}, Supplementary Figure 3",
+        farther_yet_closer,
+        Published(
+            "local L0 43: ε 22.5, KL .230; e2e L0 40: 74.8, .122; e2e+ds L0 37: 49.0, .135",
+            "printed by the authors' code (e2e_results.ipynb), layer 6",
+        ),
+        remark=f"At the L0 nearest to {MATCHED_L0:g}.",
+    ),
+)
