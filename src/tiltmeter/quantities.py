@@ -32,6 +32,18 @@ def read(curves: xr.Dataset, readout: str, direction: str, step: float | None = 
     return one.transpose("sequence", ..., "step").to_numpy()
 
 
+def late_l2(curves: xr.Dataset) -> str:
+    """The name of the readout of L2 at a later site.
+
+    Raises:
+        NotMeasured: there is none.
+    """
+    for name in curves.data_vars:
+        if str(name).startswith("l2@"):
+            return str(name)
+    raise NotMeasured("L2 at a later site was not read.")
+
+
 def pair_distance(curves: xr.Dataset) -> float:
     """Mean L2 distance of two real activations at the site."""
     return float(curves.attrs["pair_distance"])

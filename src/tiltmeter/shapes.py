@@ -153,10 +153,13 @@ def ks_distance(a: Shape | Float[np.ndarray, "..."], b: Shape | Float[np.ndarray
     so only differences up to the last step count, that of the shares censored among them. A curve that its own `stop`
     cut short counts as later than all, too. The published code has its sentinel values in the same place.
     """
-    first, second = censored_last(a), censored_last(b)
+    first, second = np.sort(censored_last(a)), np.sort(censored_last(b))
     if not (first.size and second.size):
         return float("nan")
-    return float(stats.ks_2samp(first, second, method="asymp").statistic)
+    # Not scipy's test, which takes ten times as long: a bootstrap asks thousands of times.
+    both = np.concatenate([first, second])
+    past = [np.searchsorted(sample, both, side="right") / sample.size for sample in (first, second)]
+    return float(np.abs(past[0] - past[1]).max())
 
 
 def separation_auc(a: Shape | Float[np.ndarray, "..."], b: Shape | Float[np.ndarray, "..."]) -> float:
