@@ -12,6 +12,7 @@ from torch import Tensor
 from tiltmeter import blends
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.latents import BoundSAE
+from tiltmeter.numbered import split_draw
 from tiltmeter.pushes import Along, Difference, Direction, Mixture, Plain, Toward
 from tiltmeter.sae_directions import SAE_DIRECTIONS
 from tiltmeter.sae_directions import draws_as as sae_draws_as
@@ -46,7 +47,11 @@ NO_SAES: Mapping[str, BoundSAE] = MappingProxyType({})
 
 
 def draws_as(name: str) -> str:
-    """The name under which a direction draws: the two signs of one, and blends of one set of sources, draw the same."""
+    """The name under which a direction draws: the two signs of one, and blends of one set of sources, draw the same.
+
+    Draws of one direction that are told apart by a number have one name.
+    """
+    name = split_draw(name).name
     return blends.blend_draws_as(name) if name.startswith(blends.PREFIX) else sae_draws_as(name)
 
 
@@ -87,6 +92,7 @@ def _build(
     if name.startswith(blends.PREFIX):
         return blends.build_blend(name, statistics)
     check_direction_name(name, saes)
+    name = split_draw(name).name
     kind, _, sae = name.partition(":")
     if kind in SAE_DIRECTIONS:
         return SAE_DIRECTIONS[kind].build(statistics, saes[sae])
@@ -98,10 +104,11 @@ def check_direction_name(name: str, saes: Collection[str] = ()) -> None:
     if name.startswith(blends.PREFIX):
         blends.parse_blend(name)
         return
+    given, name = name, split_draw(name).name
     if name in DIRECTIONS or name in ABLATIONS or names_an_sae(name, SAE_DIRECTIONS, saes):
         return
     raise TiltmeterError(
-        f"{name!r} is not a direction; choose from {', '.join((*DIRECTIONS, *ABLATIONS))}, along:FILE for your own "
+        f"{given!r} is not a direction; choose from {', '.join((*DIRECTIONS, *ABLATIONS))}, along:FILE for your own "
         "vectors, blend:0.5*real+0.5*cov-random for points between samples, or with the name of an SAE in the place of "
         f"NAME {', '.join(f'{k}:NAME' for k in SAE_DIRECTIONS)}."
     )

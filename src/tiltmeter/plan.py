@@ -13,6 +13,7 @@ from tiltmeter.configuration import Configuration
 from tiltmeter.directions import DIRECTIONS, check_direction_name
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.model import SplitModel, Stream
+from tiltmeter.numbered import split_draw
 from tiltmeter.paths import Path as PushPath
 from tiltmeter.positions import BosPolicy, Positions, parse_positions
 from tiltmeter.readouts import Readout, parse_readout
@@ -91,7 +92,7 @@ class Plan:
     def counted_saes(self) -> tuple[str, ...]:
         """Those whose latents' statistics a direction or the base asks for."""
         kinds = COUNTING | COUNTING_BASES
-        parts = [name.partition(":") for name in (*self.directions, self.sweep.base)]
+        parts = [split_draw(name).name.partition(":") for name in (*self.directions, self.sweep.base)]
         wanted = {label for kind, _, label in parts if kind in kinds}
         return tuple(label for label in self.saes if label in wanted)
 
@@ -123,7 +124,7 @@ def make_plan(sweep: Sweep, model: SplitModel, tokens: TokenSet) -> Plan:
 
 def _used(saes: dict[str, str], wanted: tuple[str, ...]) -> dict[str, str]:
     """Those SAEs that a direction or base is of: loading and measuring the others would be for nothing."""
-    parts = [name.partition(":") for name in wanted]
+    parts = [split_draw(name).name.partition(":") for name in wanted]
     labels = {label for kind, _, label in parts if kind in SAE_DIRECTIONS or kind in SAE_BASES}
     if saes and not labels:
         raise TiltmeterError(
@@ -153,7 +154,7 @@ def look_up(names: tuple[str, ...], saes: tuple[str, ...] = ()) -> tuple[tuple[s
             found = load_vectors(name)
             vectors |= found
             directions += found
-        elif name in SAE_DIRECTIONS and saes:
+        elif split_draw(name).name in SAE_DIRECTIONS and saes:
             directions += [f"{name}:{sae}" for sae in saes]
         else:
             check_direction_name(name, saes)

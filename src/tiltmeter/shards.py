@@ -16,6 +16,7 @@ from tiltmeter.directions import draws_as
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.model import CleanRun
 from tiltmeter.noise import Address
+from tiltmeter.numbered import split_draw
 from tiltmeter.paths import Path
 from tiltmeter.plan import Plan
 from tiltmeter.positions import allowed, boundary_mask
@@ -96,11 +97,11 @@ def _based(batch: Batch, base: Base) -> Batch:
     return replace(batch, clean=transplanted(model, batch.clean, start))
 
 
-def _context(batch: Batch, drawing: str) -> Context:
-    """What a direction or a base that draws under this name may look at."""
+def _context(batch: Batch, drawing: str, draw: int = 0) -> Context:
+    """What a direction or a base that draws under this name may look at, and which of its draws it is."""
     span, whole = batch.plan.positions.span, batch.clean.activation
     rows, columns = torch.tensor(batch.sequences), torch.arange(span.first, span.stop)
-    address = Address(batch.plan.sweep.seed, drawing, rows, columns)
+    address = Address(batch.plan.sweep.seed, drawing, rows, columns, draw)
     return Context(span.cut(whole), address, whole, batch.counted.to(whole.device))
 
 
@@ -135,7 +136,7 @@ def _push(batch: Batch, name: str, direction: Direction) -> tuple[Push, Bool[Ten
     Such a token (the drawn activation is its own, as after the same first words) is left out of the averages.
     """
     plan = batch.plan
-    context = _context(batch, draws_as(name))
+    context = _context(batch, draws_as(name), split_draw(name).draw)
     pushed = push(direction, context, lambda vector: plan.model.centre(vector, plan.site))
     moved = batch.perturbed.to(context.x.device)
     lost = batch.perturbed & (pushed.distance == 0).cpu()

@@ -1,0 +1,59 @@
+"""Further draws of a random direction: `epsilon-random@3:NAME` is another vector where `epsilon-random:NAME` is one.
+
+The number is the draw of the address that random numbers come from (`noise.py`), so that all draws of one direction
+are independent, and the one without a number is draw 0.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from tiltmeter.errors import TiltmeterError
+
+FIXED = frozenset(
+    {
+        "sae-error",
+        "sae-error-linear",
+        "sae-error-nonlinear",
+        "minus-sae-error",
+        "minus-sae-error-linear",
+        "minus-sae-error-nonlinear",
+        "sae-norm-corrected",
+        "sae-cos-corrected",
+        "zero",
+        "mean",
+    }
+)
+"""Kinds of direction in which nothing is drawn: every draw would be the same."""
+
+_NUMBERED = re.compile(r"(?P<kind>[a-z0-9-]+)@(?P<draw>[1-9][0-9]{0,8})(?P<sae>(:.*)?)", re.DOTALL)
+
+
+class Numbered(NamedTuple):
+    """A direction's name, and which of its draws."""
+
+    name: str
+    """Without the number."""
+    draw: int
+
+
+def split_draw(name: str) -> Numbered:
+    """The name without its number, and the number: 0 where it has none.
+
+    Raises:
+        TiltmeterError: a number on a direction in which nothing is drawn.
+    """
+    found = _NUMBERED.fullmatch(name)
+    if found is None:
+        return Numbered(name, 0)
+    if found["kind"] in FIXED:
+        raise TiltmeterError(
+            f"Nothing is drawn in {found['kind']}, so {name!r} would be the same again; leave out @{found['draw']}."
+        )
+    return Numbered(found["kind"] + found["sae"], int(found["draw"]))
+
+
+def draws(kind: str, count: int) -> tuple[str, ...]:
+    """So many independent draws of a kind: `KIND`, `KIND@1`, `KIND@2`, ..."""
+    return tuple(f"{kind}@{number}" if number else kind for number in range(count))
