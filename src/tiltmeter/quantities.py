@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
+from tiltmeter.correlations import matrix, sums_of
 from tiltmeter.evidence import ABOVE_ONE, ABOVE_ZERO, Quantity, Region, Rows
 from tiltmeter.results import NotMeasured
 from tiltmeter.shapes import ks_distance, separation_auc
@@ -73,7 +74,7 @@ def share(what: str, truths: Float[np.ndarray, "sequence ..."], region: Region) 
 
 def correlation(what: str, one: PerToken, other: PerToken, region: Region) -> Quantity:
     """Pearson's correlation over the tokens of all sequences."""
-    return Quantity(what, np.stack([one, other], -1), _pearson, region)
+    return Quantity(what, sums_of([one, other]), lambda sums: float(matrix(sums)[0, 1]), region)
 
 
 def rank_correlation(what: str, one: PerToken, other: PerToken, region: Region) -> Quantity:
@@ -106,12 +107,6 @@ def _pairs(*columns: PerSequence) -> Rows:
 
 def _mean(rows: Rows) -> float:
     return float(np.nanmean(rows))
-
-
-def _pearson(rows: Rows) -> float:
-    pairs = rows.reshape(-1, 2)
-    pairs = pairs[~np.isnan(pairs).any(1)]
-    return float(np.corrcoef(pairs.T)[0, 1])
 
 
 def _ranks(values: PerToken) -> PerToken:
