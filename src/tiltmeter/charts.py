@@ -147,6 +147,11 @@ class Chart:
     """Above all panels."""
 
     @property
+    def columns(self) -> int:
+        """How many panels stand side by side."""
+        return max(map(len, self.rows), default=0)
+
+    @property
     def panels(self) -> tuple[Panel, ...]:
         """All of them, row after row."""
         return tuple(panel for row in self.rows for panel in row)
@@ -168,5 +173,4 @@ def panel_names(chart: Chart) -> list[str]:
 
 
 def _columns(chart: Chart) -> list[list[Panel]]:
-    width = max(map(len, chart.rows), default=0)
-    return [[row[at] for row in chart.rows if at < len(row)] for at in range(width)]
+    return [[row[at] for row in chart.rows if at < len(row)] for at in range(chart.columns)]

@@ -20,9 +20,9 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from tiltmeter.charts import Bars, Chart, HeatMap, Histogram, Line, Panel, Surface, Triangle
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.layout import (
+    WAYS,
     Cell,
     Named,
-    Way,
     categories,
     cells,
     color_ranges,
@@ -30,6 +30,7 @@ from tiltmeter.layout import (
     is_thin,
     legend,
     lies,
+    on_paper,
     says_it_too,
     shared_axis,
     shortened,
@@ -38,7 +39,6 @@ from tiltmeter.marks import PALE, draw_bars, draw_mark, mappable
 
 MOST_ENTRIES = 24
 """Names that a legend has room for."""
-WAYS: tuple[Way, Way] = ("x", "y")
 _LETTER = 0.067
 """Width of a letter in inches."""
 
@@ -77,7 +77,7 @@ def draw(chart: Chart) -> Figure:
     """
     if not chart.panels:
         raise TiltmeterError("a figure needs at least one panel; this chart has none.")
-    columns = max(map(len, chart.rows))
+    columns = chart.columns
     width = 0.9 + columns * _width(columns)
     heights = [max(_height(panel, columns) for panel in row) for row in chart.rows]
     with mpl.rc_context(_LOOK):
@@ -146,14 +146,9 @@ def _axes(figure: Figure, place: Any, chart: Chart, cell: Cell, drawn: Mapping[C
     for way in WAYS:
         own = shared_axis(chart, cell, way)
         if own and (same := [other for other in drawn if shared_axis(chart, other, way) == own]):
-            shared[f"share{_on_paper(panel, way)}"] = drawn[same[0]]
+            shared[f"share{on_paper(panel, way)}"] = drawn[same[0]]
     axes: Axes = figure.add_subplot(place, projection="3d" if has(panel, Surface) else None, **shared)
     return axes
-
-
-def _on_paper(panel: Panel, way: Way) -> Way:
-    """The axis of the paper that an axis of the panel is: where bars lie, their names stand at the left."""
-    return ("y" if way == "x" else "x") if lies(panel) else way
 
 
 def _panel(axes: Any, panel: Panel, chart: Chart) -> None:
@@ -163,7 +158,7 @@ def _panel(axes: Any, panel: Panel, chart: Chart) -> None:
     for mark in panel.marks:
         draw_mark(axes, mark, panel, ranges)
     for way, axis in zip(WAYS, (panel.x, panel.y), strict=True):
-        across = _on_paper(panel, way)
+        across = on_paper(panel, way)
         reach = axes.dataLim.intervalx if across == "x" else axes.dataLim.intervaly
         if axis.log:
             axes.set(**{f"{across}scale": "log"})
@@ -173,10 +168,10 @@ def _panel(axes: Any, panel: Panel, chart: Chart) -> None:
 
 def _labels(axes: Axes, chart: Chart, cell: Cell) -> None:
     """Title and labels; what the next panel to the left or below says as well is left to it."""
-    panel, columns = cells(chart)[cell], max(map(len, chart.rows))
+    panel, columns = cells(chart)[cell], chart.columns
     axes.set_title(_wrapped(panel.title, _width(columns)))
     for way, axis in zip(WAYS, (panel.x, panel.y), strict=True):
-        across = _on_paper(panel, way)
+        across = on_paper(panel, way)
         if says_it_too(chart, cell, way):
             axes.tick_params(axis=across, labelbottom=False, labelleft=False)
         else:
@@ -201,7 +196,7 @@ def _color_bars(figure: Figure, chart: Chart, drawn: Mapping[Cell, Axes]) -> Non
             if isinstance(mark, HeatMap | Surface | Triangle):
                 beside.setdefault((cell[0], mark.name), []).append(drawn[cell])
     for (row, name), panels in beside.items():
-        height = max(_height(panel, max(map(len, chart.rows))) for panel in chart.rows[row])
+        height = max(_height(panel, chart.columns) for panel in chart.rows[row])
         bar = figure.colorbar(mappable(name, color_ranges(chart)), ax=panels, aspect=25, pad=0.03, shrink=0.85)
         bar.set_label(_wrapped(name, height))
         bar.outline.set_visible(False)

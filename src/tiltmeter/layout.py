@@ -16,6 +16,7 @@ Named = Line | Points | Bars | Histogram
 """Marks that stand in the legend."""
 Range = tuple[float, float]
 
+WAYS: tuple[Way, Way] = ("x", "y")
 _ROOM = 44
 """Letters that fit below upright bars."""
 
@@ -54,9 +55,13 @@ def says_it_too(chart: Chart, cell: Cell, way: Way) -> bool:
     """Whether the next panel below (to the left) has the same axis, so that its label need not stand here."""
     row, column = cell
     own = shared_axis(chart, cell, way)
-    below = (way == "x") != lies(cells(chart)[cell])
-    other = (row + 1, column) if below else (row, column - 1)
+    other = (row + 1, column) if on_paper(cells(chart)[cell], way) == "x" else (row, column - 1)
     return own is not None and other in cells(chart) and shared_axis(chart, other, way) == own
+
+
+def on_paper(panel: Panel, way: Way) -> Way:
+    """The axis of the paper that an axis of the panel is: where bars lie, their names stand at the left."""
+    return ("y" if way == "x" else "x") if lies(panel) else way
 
 
 def categories(panel: Panel) -> list[str]:

@@ -1,19 +1,22 @@
-"""Figures and report of a run, drawn from its curves and manifest: nothing is measured here."""
+"""Figure, tables and report of a finished sweep, made from its curves and manifest: nothing is measured here."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import xarray as xr
-from matplotlib.figure import Figure
 
-from tiltmeter import curves, figures
+from tiltmeter import curves
+from tiltmeter.charts import Chart
+from tiltmeter.curve_charts import axis_label, bars, facets
 from tiltmeter.errors import TiltmeterError
-from tiltmeter.report import Picture, headline, write_report
+from tiltmeter.exhibits import Exhibit
+from tiltmeter.report import Numbers, headline, write_report
 from tiltmeter.runs import read_manifest
 from tiltmeter.sae_directions import SAE_DIRECTIONS
-from tiltmeter.studies import find_figure
 from tiltmeter.user_paths import user_path
 
 SWEEP = "sweep"
@@ -25,12 +28,16 @@ TRAINING = "train-sae"
 MOST_NAMED = 6
 """Directions that a sentence about a sweep names."""
 
+FEW = 30
+"""Of fewer sequences bootstrap intervals are too narrow."""
+
 
 def publish(run: str | Path) -> Path:
-    """Draw a finished run's figures and write its report.
+    """Draw a finished sweep, table it, and write its report.
 
     Returns:
-        The path of `report.html`; the figures lie in `figures/` beside it, as PNG and SVG.
+        The path of `report.html`; the figure lies in `figures/` beside it, as PNG and SVG, its numbers in `tables/`, as
+        CSV and LaTeX.
 
     Raises:
         TiltmeterError: `run` is no run, or not a finished one.
@@ -43,33 +50,56 @@ def publish(run: str | Path) -> Path:
         raise TiltmeterError(f"{folder} is a run that has not finished; repeat its command to go on with it.")
     data = curves.load(folder / "curves.nc")
     table = curves.summary(data)
-    purpose = str(manifest["record"].get("purpose", SWEEP))
-    picture, drawn = _sweep_picture(data, table) if purpose == SWEEP else _study_picture(purpose, data, table)
-    figures.save(drawn, (folder / picture.name).parent, Path(picture.name).name)
-    title = f"{picture.title}, on {data.attrs['model']}"
-    return write_report(folder, title, data, table, manifest, [picture])
+    title = f"Sweep at {data.attrs['site']}, on {data.attrs['model']}"
+    exhibits, summary = [_exhibit(data, table)], _summary(data, manifest)
+    return write_report(folder, title, summary, exhibits, manifest, notes=[_note(data)], numbers=Numbers(data, table))
 
 
-def _study_picture(purpose: str, data: xr.Dataset, table: pd.DataFrame) -> tuple[Picture, Figure]:
-    study, _, number = purpose.partition("/")
-    _, figure = find_figure(study, number)
-    picture = Picture(f"figures/figure-{number}", figure.title, figure.caption, figure.finding(data))
-    return picture, figure.draw(data, table)
+def _summary(data: xr.Dataset, manifest: Mapping[str, Any]) -> list[str]:
+    """What was run and on what, in three lines."""
+    length = manifest["record"]["tokens"]["shape"][1]
+    names = [str(name) for name in data.direction.values]
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    place = f"{data.attrs['site']} (positions: {data.attrs['positions']})"
+    return [
+        f"{data.attrs['model']} on {data.sizes['sequence']} sequences of {length} tokens of {data.attrs['tokens']}.",
+        f"Moved at {place} along {', '.join(names[:MOST_NAMED])}{more}.",
+        f"{_steps(data)}.",
+    ]
 
 
-def _sweep_picture(data: xr.Dataset, table: pd.DataFrame) -> tuple[Picture, Figure]:
+def _steps(data: xr.Dataset) -> str:
+    step, last = data.step.attrs["long_name"], f"{float(data.step.max()):g}"
+    if step == "substitution":
+        return "From the activation to its substitutes, in one step"
+    label, count = axis_label(data.step), data.sizes["step"]
+    return (
+        f"One step: {label} {last}"
+        if count == 1
+        else f"{label}: {count} steps from {float(data.step.min()):g} to {last}"
+    )
+
+
+def _note(data: xr.Dataset) -> str:
+    narrow = "; of so few sequences they are too narrow" if data.sizes["sequence"] < FEW else ""
+    return (
+        "Brackets in tables, bands and whiskers in figures are 95 % intervals of the mean, bootstrapped over "
+        f"sequences{narrow}."
+    )
+
+
+def _exhibit(data: xr.Dataset, table: pd.DataFrame) -> Exhibit:
     names = curves.readout_names(data)[:-1]  # the last is the realised length
-    directions = [str(name) for name in data.direction.values]
+    kind = "Whiskers" if data.sizes["step"] == 1 else "Bands"
+    caption = f"Mean of each readout. {kind}: 95 % intervals, bootstrap over sequences."
+    finding = _last_step(data, table, names[0])
+    return Exhibit("sweep", f"Sweep at {data.attrs['site']}", caption, "", finding, _chart(data, table, names))
+
+
+def _chart(data: xr.Dataset, table: pd.DataFrame, names: list[str]) -> Chart:
     if data.sizes["step"] == 1:
-        caption, drawn = "Mean of each readout. Whiskers:", figures.bars(data, table, names, data.attrs["site"])
-    else:
-        caption, drawn = (
-            "Mean of each readout along the path. Bands:",
-            figures.facets(data, table, names, _panels(directions, data.attrs["site"])),
-        )
-    caption += " 95 % intervals, bootstrap over sequences."
-    picture = Picture("figures/sweep", f"Sweep at {data.attrs['site']}", caption, _last_step(data, table, names[0]))
-    return picture, drawn
+        return bars(data, table, names, data.attrs["site"])
+    return facets(data, table, names, _panels([str(name) for name in data.direction.values], data.attrs["site"]))
 
 
 def _panels(directions: list[str], site: str) -> dict[str, list[str]]:
@@ -103,5 +133,5 @@ def short_table(run: str | Path) -> str:
     data = curves.load(user_path(run) / "curves.nc")
     name = curves.readout_names(data)[0]
     cells = headline(curves.summary(data), name)
-    title = f"{figures.axis_label(data[name])}, mean [95 % interval] by {figures.axis_label(data.step)}"
+    title = f"{axis_label(data[name])}, mean [95 % interval] by {axis_label(data.step)}"
     return f"{title}\n{cells.to_string()}"

@@ -1,12 +1,17 @@
-"""The report of a run: one self-contained HTML page, with no script and no request to anywhere.
+"""The report of a run: one self-contained HTML page, whose figures can be looked into and which asks nothing of anyone.
 
-Figures are embedded as SVG images, so that nothing inside them can run or clash with the page. Everything that a user
-or a file named is escaped.
+plotly.js is in the page, once, and figures are JSON. The page's policy lets only these scripts run and forbids every
+request; each figure is there as a picture, too, for paper and for readers without scripts. Everything that a user or a
+file named is escaped.
 """
 
+from __future__ import annotations
+
 import base64
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from importlib import resources
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,19 +20,32 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
 
+from tiltmeter import claims_table
+from tiltmeter.cells import with_interval
+from tiltmeter.claims_table import ClaimRow
+from tiltmeter.curve_charts import axis_label
 from tiltmeter.curves import readout_names
 from tiltmeter.errors import TiltmeterError
-from tiltmeter.figures import axis_label
+from tiltmeter.exhibits import Exhibit, save_exhibit
+from tiltmeter.interactive import to_plotly
+from tiltmeter.wide_tables import WideTable, wide_tables
+
+SYMBOLS = {"supported": "✓", "contradicted": "✗", "inconclusive": "?", "not tested": "–"}
+"""Verdicts, for readers who see no colours."""
+
+NARROW = 240
+"""Pixels that a panel needs at least: where several stand side by side, a narrow screen scrolls."""
 
 
-class Picture(NamedTuple):
-    """A figure of the report: `name`.svg in the run's folder, and the words about it."""
+class Numbers(NamedTuple):
+    """What a sweep measured: shown where a run is one sweep."""
 
-    name: str
-    title: str
-    caption: str
-    finding: str
+    curves: xr.Dataset
+    table: pd.DataFrame
+    """Its summary, with 95 % intervals."""
 
 
 class _Section(NamedTuple):
@@ -35,50 +53,72 @@ class _Section(NamedTuple):
     rows: list[tuple[str, str]]
 
 
-class _Table(NamedTuple):
+class _Figure(NamedTuple):
+    """An exhibit, as the page needs it."""
+
+    id: str
+    name: str
     title: str
-    corner: str
-    cells: pd.DataFrame
+    caption: str
+    claimed: str
+    finding: str
+    files: tuple[str, ...]
+    image: str
+    json: str
+    width: int
+    tables: list[WideTable]
 
 
 def write_report(
     folder: Path,
     title: str,
-    curves: xr.Dataset,
-    table: pd.DataFrame,
+    summary: Sequence[str],
+    exhibits: Sequence[Exhibit],
     manifest: Mapping[str, Any],
-    pictures: Sequence[Picture],
+    *,
+    claims: Sequence[ClaimRow] = (),
+    notes: Sequence[str] = (),
+    numbers: Numbers | None = None,
 ) -> Path:
-    """Write `report.html` into the run's folder, where its figures have been saved.
+    """Write `report.html` into a run's folder, with `figures/`, `tables/` and, where there are claims, their tables.
 
     Args:
         folder: the run.
         title: heading of the page.
-        curves: the result, for labels, units and provenance.
-        table: its summary, with 95 % intervals.
+        summary: what was run and on what, in three or four lines.
+        exhibits: the figures, in order.
         manifest: plain JSON; its `identity`, `record` and `created` are shown, the whole stands at the end.
-        pictures: the figures, in order.
+        claims: rows of the table at the top.
+        notes: what a reader must know to read the page.
+        numbers: the curves of a sweep, for its table.
+
+    Returns:
+        The page.
 
     Raises:
-        TiltmeterError: a figure is not there, or the folder cannot be written.
+        TiltmeterError: the folder cannot be written.
     """
-    path = folder / "report.html"
+    figures = [_figure(exhibit, save_exhibit(folder, exhibit)) for exhibit in exhibits]
+    page = _page(title, summary, figures, manifest, claims, notes, numbers)
     try:
-        images = [_image(folder / f"{picture.name}.svg") for picture in pictures]
-        path.write_text(_page(title, curves, table, manifest, list(zip(pictures, images, strict=True))), "utf-8")
+        folder.mkdir(parents=True, exist_ok=True)
+        if claims:
+            (folder / "claims.csv").write_bytes(claims_table.to_csv(claims))
+            (folder / "claims.tex").write_bytes(claims_table.to_latex(claims, title))
+        (folder / "report.html").write_text(page, "utf-8")
     except OSError as error:
         reason = f"{error.filename}: {error.strerror}"
-        raise TiltmeterError(f"cannot write the report ({reason}); save its figures into {folder} first.") from error
-    return path
+        raise TiltmeterError(f"cannot write the report ({reason}); choose another place.") from error
+    return folder / "report.html"
 
 
 def headline(table: pd.DataFrame, readout: str, columns: int = 4) -> pd.DataFrame:
-    """Pick a few steps of a readout's summary as text, "mean [low, high]" in the readout's units.
+    """Some steps of one readout as text: mean and 95 % interval.
 
     Args:
         table: a summary.
         readout: which readout.
-        columns: how many steps, spread over those that are not zero, the last among them.
+        columns: how many steps, evenly spread over those that are not zero, the last among them.
 
     Returns:
         A row per direction, a column per step.
@@ -87,26 +127,61 @@ def headline(table: pd.DataFrame, readout: str, columns: int = 4) -> pd.DataFram
     steps = np.array([step for step in rows.step.unique() if step != 0] or [0.0])
     chosen = steps[np.unique(np.linspace(0, len(steps), min(columns, len(steps)) + 1)[1:].round().astype(int)) - 1]
     rows = rows[rows.step.isin(chosen)]
-    rows = rows.assign(cell=[_interval(row.mean, row.low, row.high) for row in rows.itertuples(index=False)])
+    rows = rows.assign(cell=[with_interval(row.mean, row.low, row.high) for row in rows.itertuples(index=False)])
     cells = rows.pivot_table("cell", "direction", "step", aggfunc="first", sort=False)
     return cells.rename(columns="{:.4g}".format)
 
 
-def _interval(mean: float, low: float, high: float) -> str:
-    if np.isnan(mean):
-        return "not measured"
-    shown = [f"{value:#.3g}".rstrip(".") for value in (mean, low, high)]
-    return shown[0] if np.isnan(low) else f"{shown[0]} [{shown[1]}, {shown[2]}]"
+def _figure(exhibit: Exhibit, svg: bytes) -> _Figure:
+    words = (exhibit.name, exhibit.title, exhibit.caption, exhibit.claimed, exhibit.finding, exhibit.files)
+    place = f"figure-{exhibit.name}"
+    if exhibit.chart is None:
+        return _Figure(place, *words, "", "", 0, [])
+    image = "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
+    width = NARROW * exhibit.chart.columns if exhibit.chart.columns > 1 else 0
+    return _Figure(place, *words, image, _json(to_plotly(exhibit.chart)), width, wide_tables(exhibit.chart))
+
+
+def _json(value: Any) -> Markup:
+    """JSON in ASCII that no parser of HTML takes for a tag, a comment or an entity."""
+    plain = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    return Markup(plain.replace("<", r"\u003c").replace(">", r"\u003e").replace("&", r"\u0026"))
 
 
 def _page(
     title: str,
-    curves: xr.Dataset,
-    table: pd.DataFrame,
+    summary: Sequence[str],
+    figures: Sequence[_Figure],
     manifest: Mapping[str, Any],
-    figures: Sequence[tuple[Picture, str]],
+    claims: Sequence[ClaimRow],
+    notes: Sequence[str],
+    numbers: Numbers | None,
 ) -> str:
-    environment = Environment(
+    drawn = any(figure.json for figure in figures)
+    plotly, script = (_script(get_plotlyjs()), _script(_own("report.js"))) if drawn else (Markup(), Markup())
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            title=title,
+            summary=summary,
+            notes=notes,
+            claims=claims,
+            controlled=any(row.control for row in claims),
+            symbols=SYMBOLS,
+            figures=figures,
+            sections=_sections(dict(numbers.curves.attrs) if numbers else {}, manifest),
+            manifest=json.dumps(manifest, indent=2, ensure_ascii=False),
+            plotly=plotly,
+            script=script,
+            policy=_policy([plotly, script]),
+            **_of_sweep(numbers),
+        )
+    )
+
+
+def _environment() -> Environment:
+    return Environment(
         loader=PackageLoader("tiltmeter"),
         autoescape=True,
         undefined=StrictUndefined,
@@ -114,28 +189,44 @@ def _page(
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+
+
+def _own(name: str) -> str:
+    return (resources.files("tiltmeter") / "templates" / name).read_text("utf-8")
+
+
+def _script(code: str) -> Markup:
+    """A script as it stands in the page: a browser reads every line end as a line feed, and hashes that."""
+    code = code.replace("\r\n", "\n").replace("\r", "\n")
+    assert "</script" not in code.lower() and "<!--" not in code, "a script that would end before its end"
+    return Markup(code)
+
+
+def _policy(scripts: Sequence[str]) -> str:
+    """Nothing is fetched from anywhere, and no other script runs."""
+    hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts if script]
+    allowed = " ".join(f"'sha256-{one}'" for one in hashes) or "'none'"
+    images = "img-src data: blob:; style-src 'unsafe-inline'"
+    return f"default-src 'none'; script-src {allowed}; {images}; base-uri 'none'; form-action 'none'"
+
+
+def _of_sweep(numbers: Numbers | None) -> dict[str, Any]:
+    """Tables of a sweep, and the code that opens its files."""
+    if numbers is None:
+        return {"short": [], "all": (), "example": None}
+    curves, table = numbers
     readouts = [name for name in readout_names(curves) if name != "length"] or ["length"]
-    step = axis_label(curves.step)
-    return environment.get_template("report.html.j2").render(
-        title=title,
-        figures=figures,
-        short=[_Table(axis_label(curves[name]), step, headline(table, name)) for name in readouts],
-        summary=table,
-        sections=_sections(curves, manifest),
-        manifest=json.dumps(manifest, indent=2, ensure_ascii=False),
-        example={"readout": repr(readouts[0]), "direction": repr(str(curves.direction.values[-1]))},
-        sequences=curves.sizes["sequence"],
-    )
+    short = [WideTable(axis_label(curves[name]), headline(table, name)) for name in readouts]
+    for part in short:
+        part.cells.index.name = axis_label(curves.step)
+    example = {"readout": repr(readouts[0]), "direction": repr(str(curves.direction.values[-1]))}
+    return {"short": short, "all": table, "example": example}
 
 
-def _image(svg: Path) -> str:
-    return "data:image/svg+xml;base64," + base64.b64encode(svg.read_bytes()).decode()
-
-
-def _sections(curves: xr.Dataset, manifest: Mapping[str, Any]) -> list[_Section]:
+def _sections(provenance: Mapping[Any, Any], manifest: Mapping[str, Any]) -> list[_Section]:
     """Arrange what was run: the provenance of the curves, then the manifest's identity and record by subject."""
     subjects: dict[str, dict[str, str]] = {
-        "in short": {str(name): str(value) for name, value in curves.attrs.items() if name != "manifest"}
+        "in short": {str(name): str(value) for name, value in provenance.items() if name != "manifest"}
     }
     if "created" in manifest:
         subjects["in short"]["created"] = str(manifest["created"])
