@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import xarray as xr
+from jaxtyping import Float
 
 from tiltmeter.charts import Axis, Chart, Histogram, Line, Panel
 from tiltmeter.curve_charts import axis_label
@@ -19,14 +20,21 @@ BINS = 30
 def histograms(samples: Mapping[str, Shape]) -> tuple[Histogram, ...]:
     """Counts in common bins, from the least to the greatest value of all samples; censored curves are in none."""
     known = [sample.value[~np.isnan(sample.value)] for sample in samples.values()]
-    together = np.concatenate(known)
-    low, high = (together.min(), together.max()) if len(together) else (0.0, 1.0)
-    edges = np.linspace(low, high if high > low else low + 1, BINS + 1)
+    edges = _edges(np.concatenate(known))
     style_of = styles(list(samples))
     return tuple(
         Histogram(name, edges, np.histogram(values, edges)[0].astype(float), style_of[name])
         for name, values in zip(samples, known, strict=True)
     )
+
+
+def _edges(values: Float[np.ndarray, " value"]) -> Float[np.ndarray, " edge"]:
+    """Bins, 30 or, of whole numbers, at most 30 that hold equally many of these: else some bins have one more."""
+    low, high = (values.min(), values.max()) if len(values) else (0.0, 1.0)
+    if np.array_equal(values, values.round()):
+        width = np.ceil((high - low + 1) / BINS)
+        return low - 0.5 + width * np.arange(np.ceil((high - low + 1) / width) + 1)
+    return np.linspace(low, high, BINS + 1)
 
 
 def cumulative(samples: Mapping[str, Shape]) -> tuple[Line, ...]:

@@ -1,0 +1,29 @@
+"""Giglemiani et al. 2024.
+
+"Evaluating Synthetic Activations composed of SAE Latents in GPT-2", arXiv 2409.15019, and the notebooks that the
+authors published (jettjaniak/teren), whose definitions and printed numbers are used where the paper has none.
+"""
+
+from __future__ import annotations
+
+from tiltmeter.studies.giglemiani2024.claims import CLAIMS
+from tiltmeter.studies.giglemiani2024.exhibits import FIGURES
+from tiltmeter.studies.giglemiani2024.sweeps import experiments
+from tiltmeter.studies.study import Preset, Study
+
+PROMPTS = "apollo-research/Skylion007-openwebtext-tokenizer-gpt2:train"
+"""Rows of OpenWebText in GPT-2's tokens; a prompt is the first ten of a row, without a boundary token."""
+
+STUDY = Study(
+    name="giglemiani2024",
+    citation="Giglemiani et al. 2024, arXiv 2409.15019",
+    length=10,
+    middle=1 / 12,
+    experiments=experiments,
+    figures=FIGURES,
+    claims=CLAIMS,
+    presets={
+        "nano": Preset("nano", "nano", 1, ("nano:*",)),
+        "gpt2": Preset("gpt2", PROMPTS, 1, ("gpt2-small-res-jb:blocks.1.hook_resid_pre",)),
+    },
+)

@@ -1,0 +1,188 @@
+"""What Giglemiani et al. 2024 claim, as tests."""
+
+from __future__ import annotations
+
+from tiltmeter.claims import Claim, Published
+from tiltmeter.studies.giglemiani2024.quantities import (
+    ALIKE,
+    CLOSE,
+    EARLY,
+    LATE,
+    SIMILAR,
+    above,
+    alike,
+    below,
+    both,
+    gap_shrinks,
+    means_in_order,
+    nearer,
+    step_like,
+    within,
+)
+
+_PAPER = "Giglemiani et al. 2024, arXiv 2409.15019"
+_CODE = "printed by the authors' notebooks, GPT-2, layer 1"
+_STRUCTURED, _BASELINE, _RANDOM = "synthetic-structured", "synthetic-baseline", "cov-random"
+_READ = "Random is cov-random here, model-generated is real."
+_SMALLEST = (
+    "A rise of 0.02 counts as a slope in the published code; here the same part of the L2 (KL) where curves to real "
+    "activations end."
+)
+_STOPS = "Absolute curves are read up to their targets, floor(distance ÷ step) steps, as in the published code."
+_THRESHOLD = (
+    "A plateau ends at an L2 of 20 in the published code, 20/241 of where curves from real to random activations end; "
+    "here at that part of the median end. Read on the whole path."
+)
+
+
+CLAIMS: tuple[Claim, ...] = (
+    Claim(
+        "step-like",
+        "Perturbing an early layer changes the last layer like a step: little at first, most of it before the target.",
+        f"{_PAPER}, abstract, Figure 1",
+        step_like,
+        remark=f"Mean L2 toward real activations is below a straight line from start to target at {EARLY} % of the "
+        f"way, and above it at {LATE} %; places chosen here.",
+    ),
+    Claim(
+        "real-before-random",
+        "The model is more sensitive toward real than toward random activations: smaller MS steps, absolute and "
+        "relative.",
+        f"{_PAPER}, abstract, Figures 1, 2 and A.1",
+        both(above("ms-absolute", _RANDOM, "real"), above("ms-relative", _RANDOM, "real")),
+        Published("means 41.1 and 52.1 (absolute), 51.6 and 65.0 (relative)", _CODE),
+        remark=f"{_READ} {_STOPS} {_SMALLEST}",
+    ),
+    Claim(
+        "structured-nearer-than-baseline",
+        "MS steps toward structured synthetic activations are more like those toward real ones than MS steps toward "
+        "baseline synthetic activations are.",
+        f"{_PAPER}, Figure 2",
+        nearer("ms-absolute", _STRUCTURED, _BASELINE),
+        Published("KS of structured and real .10; that of the baseline was not printed", _CODE),
+        remark=_STOPS,
+    ),
+    Claim(
+        "baseline-nearer-than-random",
+        "MS steps toward baseline synthetic activations are more like those toward real ones than MS steps toward "
+        "random activations are.",
+        f"{_PAPER}, Figure 2",
+        nearer("ms-absolute", _BASELINE, _RANDOM),
+        Published("KS of random and real .43", _CODE),
+        remark=_STOPS,
+    ),
+    Claim(
+        "structured-nearer-than-baseline-relative",
+        "With relative steps, structured is slightly more like real than the baseline is.",
+        f"{_PAPER}, Figure A.1",
+        nearer("ms-relative", _STRUCTURED, _BASELINE),
+        Published("KS .21 and .26", _CODE),
+    ),
+    Claim(
+        "baseline-nearer-than-random-relative",
+        "With relative steps, the baseline is more like real than random is.",
+        f"{_PAPER}, Figure A.1",
+        nearer("ms-relative", _BASELINE, _RANDOM),
+        Published("KS .26 and .61", _CODE),
+    ),
+    Claim(
+        "relative-gap-smaller",
+        "With relative steps, structured is ahead of the baseline by less than with absolute ones.",
+        f"{_PAPER}, Figures 2 and A.1",
+        gap_shrinks,
+        remark="Of KS distances from real. The paper says so by 'slightly' in Figure A.1 only.",
+    ),
+    Claim(
+        "structured-closely-resembles-real",
+        "Structured synthetic activations closely resemble real ones.",
+        f"{_PAPER}, abstract",
+        within(("ms-absolute", "ms-relative"), _STRUCTURED, CLOSE),
+        Published("KS .10 (absolute) and .21 (relative)", _CODE),
+        remark=f"KS of MS steps {CLOSE}. Margin chosen here: the paper has none.",
+    ),
+    Claim(
+        "means-in-order",
+        "Mean MS steps rise from real over structured and baseline to random.",
+        f"{_PAPER}, Figure 2",
+        means_in_order("ms-absolute", "real", _STRUCTURED, _BASELINE, _RANDOM),
+        Published("41.1, 43.3, not printed, 52.1", _CODE),
+        remark=f"{_STOPS} {_SMALLEST}",
+    ),
+    Claim(
+        "means-in-order-relative",
+        "The same with relative steps.",
+        f"{_PAPER}, Figure A.1",
+        means_in_order("ms-relative", "real", _STRUCTURED, _BASELINE, _RANDOM),
+        Published("51.6, 55.7, 56.9, 65.0", _CODE),
+    ),
+    Claim(
+        "auc-same-order",
+        "Results for AUC steps are similar to those for MS steps, absolute: structured nearest to real, then the "
+        "baseline, then random.",
+        f"{_PAPER}, Figure B.1, top",
+        both(nearer("auc-absolute", _STRUCTURED, _BASELINE), nearer("auc-absolute", _BASELINE, _RANDOM)),
+        remark=_STOPS,
+    ),
+    Claim(
+        "auc-same-order-relative",
+        "The same with relative steps.",
+        f"{_PAPER}, Figure B.1, bottom",
+        both(nearer("auc-relative", _STRUCTURED, _BASELINE), nearer("auc-relative", _BASELINE, _RANDOM)),
+        Published("KS .21, .22, .59", _CODE),
+    ),
+    Claim(
+        "kl-same-order",
+        "MS steps of KL, relative, have the same order.",
+        "the authors' notebooks",
+        both(nearer("kl-ms-relative", _STRUCTURED, _BASELINE), nearer("kl-ms-relative", _BASELINE, _RANDOM)),
+        Published("KS .26, .32, .69", _CODE),
+        remark=_SMALLEST,
+    ),
+    Claim(
+        "nonlinearity-structured-nearest",
+        "Where curves leave the straight line that they begin with, structured is nearest to real.",
+        "the authors' notebooks",
+        both(nearer("nl-relative", _STRUCTURED, _BASELINE), nearer("nl-relative", _STRUCTURED, _RANDOM)),
+        Published("KS .17 (structured), .27 (random), .37 (baseline)", _CODE),
+    ),
+    Claim(
+        "reconstruction-like-real",
+        "Reconstructions of real activations by the SAE are like real activations.",
+        "the authors' notebooks",
+        within(("ms-absolute", "ms-relative"), "sae-reconstruction", ALIKE),
+        Published("KS .01 (absolute) and .11 (relative)", _CODE),
+        remark=f"Equivalence: KS of MS steps {ALIKE}. Margin chosen here.",
+    ),
+    Claim(
+        "plateaus-real-above-random",
+        "Plateaus around real activations are flatter than those around random ones: larger AP steps.",
+        f"{_PAPER}, Figure 3",
+        above("ap", "real", _RANDOM),
+        Published("means 15.1 and 8.3", _CODE),
+        remark=_THRESHOLD,
+    ),
+    Claim(
+        "plateaus-synthetic-less-pronounced",
+        "Synthetic activations have less pronounced plateaus than real ones.",
+        f"{_PAPER}, abstract, Figure 3",
+        above("ap", "real", _STRUCTURED, _BASELINE),
+        Published("means 15.1 (real), 7.8 (structured), 6.2 (baseline)", _CODE),
+        remark=_THRESHOLD,
+    ),
+    Claim(
+        "plateaus-structured-like-random",
+        "Plateaus around structured synthetic and random activations look similar.",
+        f"{_PAPER}, Figure 3",
+        alike("ap", _STRUCTURED, _RANDOM),
+        Published("means 7.8 and 8.3", _CODE),
+        remark=f"Equivalence: ratio of mean AP steps {SIMILAR}. Margin chosen here. {_THRESHOLD}",
+    ),
+    Claim(
+        "plateaus-baseline-steepest",
+        "Baseline synthetic activations have the steepest plateaus.",
+        f"{_PAPER}, Figure 3",
+        below("ap", _BASELINE, _STRUCTURED, _RANDOM, "real"),
+        Published("means 6.2 (baseline), 7.8 (structured), 8.3 (random), 15.1 (real)", _CODE),
+        remark=_THRESHOLD,
+    ),
+)
