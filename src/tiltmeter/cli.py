@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from tiltmeter import __version__, commands
-from tiltmeter.arguments import given, layer_of, path_of, run_folder, sweep_of
+from tiltmeter.arguments import given, path_of, run_folder, sweep_of
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.options import (
     Column,
@@ -70,44 +70,69 @@ def about(
 
 @app.command()
 def reproduce(
-    study: Annotated[str, typer.Argument(help="The paper: lee2024.")],
-    figure: Annotated[str, typer.Option(help="Which of its figures.")] = "1",
-    model: Model = "nano",
+    study: Annotated[str, typer.Argument(help="heimersheim2024, gurnee2024, lee2024, giglemiani2024, or all.")],
+    figure: Annotated[
+        list[str] | None, typer.Option(help="Only what this figure needs (tiltmeter list). Repeat for several.")
+    ] = None,
+    size: Annotated[str, typer.Option(help="How much: quick (a minute), default (minutes), paper.")] = "default",
+    quick: Annotated[bool, typer.Option("--quick", help="The same as --size quick.")] = False,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="nano, or gpt2 for the paper's model, data, layers and SAEs. (default: nano)"),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Instead: a Hugging Face id, or the directory of a Hugging Face model.")
+    ] = None,
     revision: Revision = None,
-    layer: Annotated[int | None, typer.Option(help="Layer to perturb. (default: the middle one)")] = None,
+    layer: Annotated[int | None, typer.Option(help="Layer to perturb. (default: as deep as in the paper)")] = None,
     tokens: Tokens = None,
     column: Column = None,
     tokens_revision: TokensRevision = None,
-    length: Length = None,
-    n_sequences: NSequences = None,
     sae: Saes = None,
+    control: Annotated[
+        str, typer.Option(help="random-weights: the same on a random model of the same shape; none.")
+    ] = "random-weights",
     device: Device = "cpu",
     precision: Precision = "float32",
     seed: Seed = None,
     out: Out = None,
 ) -> None:
-    """Run a paper's experiment, on nano or on a model of your own, and draw its figure.
+    """Run a paper's experiments, draw its figures and test its claims, on nano or on a model of your own.
 
     Killed at any moment, the same command goes on where it stopped.
-    """
-    from tiltmeter.studies import find_figure
 
-    _, wanted = find_figure(study, figure)
-    loaded = commands.load(model, revision, device, precision)
-    layer = layer_of(layer, loaded.model.n_layers, model)
-    sweep = wanted.sweep(loaded.model, layer)
-    saes = commands.saes_for(sweep, model, sae or [])
-    sweep = sweep_of(sweep.model_dump(), sequences=n_sequences, seed=seed, saes=saes)
-    token_set = commands.load_tokens(loaded, _needed(sweep), tokens, column, tokens_revision, length)
-    sweep = commands.as_many_as_there_are(sweep, token_set, n_sequences)
-    name = Path(model).name
-    commands.run(
-        sweep,
-        loaded,
-        token_set,
-        out or run_folder(f"{study}-{figure}-{name}-{layer}", sweep, model, token_set),
-        f"{study}/{figure}",
+    Example: tiltmeter reproduce lee2024 --model my-model/ --tokens mine.parquet --sae my-sae/
+    """
+    from tiltmeter.studies.reproduce import Wanted
+    from tiltmeter.studies.reproduce import reproduce as run
+
+    wanted = Wanted(
+        figures=tuple(figure or ()),
+        size="quick" if quick else size,
+        preset=preset,
+        model=model,
+        revision=revision,
+        layer=layer,
+        tokens=tokens,
+        column=column,
+        tokens_revision=tokens_revision,
+        saes=tuple(sae or ()),
+        control=control,
+        device=device,
+        precision=precision,
+        seed=seed or 0,
     )
+    page, text = run(study, wanted, out)
+    typer.echo(text)
+    typer.echo(f"report:  {page}")
+
+
+@app.command()
+def claims(run: Annotated[Path, typer.Argument(help="The run directory of a study, or of all.")]) -> None:
+    """Print what a study's run says of the paper's claims, from its stored results."""
+    from tiltmeter.studies.publish import claims_text
+
+    typer.echo(claims_text(run))
 
 
 @app.command()
@@ -263,11 +288,8 @@ def list_() -> None:
 @app.command()
 def report(run: Annotated[Path, typer.Argument(help="A run directory.")]) -> None:
     """Draw a finished run's figures and report again, from its stored results."""
-    from tiltmeter.publish import publish, short_table
-
-    page = publish(run)
-    typer.echo(short_table(run))
-    typer.echo(f"report: {page}")
+    page, text = commands.publish_again(run)
+    typer.echo(f"{text}\nreport: {page}")
 
 
 def _needed(sweep: Sweep) -> int:

@@ -62,16 +62,18 @@ def run(sweep: Sweep, loaded: LoadedModel, tokens: TokenSet, out: Path, purpose:
     typer.echo(f"figures: {out / 'figures'}\nreport:  {page}")
 
 
-def saes_for(sweep: Sweep, model: str, given: list[str]) -> list[str]:
-    """The SAEs that were named for a study's sweep; for the model nano, where none were, all of its own at the site."""
-    from tiltmeter.sae_directions import SAE_DIRECTIONS
+def publish_again(folder: Path) -> tuple[Path, str]:
+    """Draw a finished run again: of a sweep, of a study, or of all studies. The page, and a table as text."""
+    from tiltmeter.publish import publish, short_table
+    from tiltmeter.studies.publish import claims_text, is_study, publish_all, publish_study, studies_in
 
-    wanted = [name for name in sweep.directions if name in SAE_DIRECTIONS]
-    if given and not wanted:
-        raise TiltmeterError(f"The SAE {given[0]} was given for a figure that needs none; leave --sae out.")
-    if wanted and not given and model != "nano":
-        raise TiltmeterError(f"This figure is of {wanted[0]}, and no SAE of {model} was named; give one or more --sae.")
-    return given or (["nano:*"] if wanted else [])
+    if studies_in(folder):
+        for name in studies_in(folder):
+            publish_study(folder / name)
+        return publish_all(folder), claims_text(folder)
+    if is_study(folder):
+        return publish_study(folder), claims_text(folder)
+    return publish(folder), short_table(folder)
 
 
 def sequences_for(config: Training, length: int | None) -> int:

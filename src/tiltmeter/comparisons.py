@@ -63,4 +63,5 @@ def _per_sequence(values: xr.DataArray) -> xr.DataArray:
 
 
 def _place(curves: xr.Dataset, step: float) -> str:
-    return "the substitutes" if curves.step.attrs["units"] == "substitution" else f"length {step:.3g}"
+    name = curves.step.attrs["long_name"]
+    return "the substitutes" if name == "substitution" else f"{name.rpartition(' ')[2]} {step:.3g}"

@@ -127,7 +127,10 @@ def _value(statistic: Statistic, rows: Rows) -> float:
         return math.nan
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
-        value = float(statistic(rows))
+        try:
+            value = float(statistic(rows))
+        except ZeroDivisionError:
+            return math.nan
     return value if math.isfinite(value) else math.nan
 
 

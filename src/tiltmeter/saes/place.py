@@ -43,8 +43,7 @@ def check_place(sae: SAE, model: SplitModel, site: Site) -> None:
     ours, theirs = _model(model.name), _model(about.model)
     if ours and theirs and ours != theirs:
         raise TiltmeterError(f"The SAE {about.name} is of {about.model}, not of {model.name}; give one of this model.")
-    if about.hook_name is not None:
-        _check_site(about.name, about.hook_name, model, site)
+    _check_site(sae, model, site)
     _check_width(sae, model, site)
     if disagreement := stream_disagreement(sae, model, site):
         raise TiltmeterError(disagreement)
@@ -75,19 +74,31 @@ def is_same_place(one: Site, other: Site) -> bool:
     return one == other or (one.kind in STREAM and other.kind in STREAM and one.boundary == other.boundary)
 
 
-def _check_site(name: str, hook_name: str, model: SplitModel, site: Site) -> None:
+def own_site(sae: SAE, model: SplitModel) -> Site | None:
+    """The site that an SAE's files say it belongs to; None where they name none.
+
+    Raises:
+        TiltmeterError: the model has no such site.
+    """
+    name, hook_name = sae.about.name, sae.about.hook_name
+    if hook_name is None:
+        return None
     match = _HOOK.fullmatch(hook_name.strip())
     try:
-        own = parse_site(match[1] + _ALIASES.get(match[2], match[2]) if match else hook_name, model.n_layers)
+        return parse_site(match[1] + _ALIASES.get(match[2], match[2]) if match else hook_name, model.n_layers)
     except TiltmeterError:
         raise TiltmeterError(
             f"The SAE {name} belongs to {hook_name}, which is not a site of {model.name}; it has "
             f"{describe_sites(model.n_layers)}."
         ) from None
-    if not is_same_place(own, site):
+
+
+def _check_site(sae: SAE, model: SplitModel, site: Site) -> None:
+    own = own_site(sae, model)
+    if own is not None and not is_same_place(own, site):
         raise TiltmeterError(
-            f"The SAE {name} belongs to {own.name}, but was to be used at {site.name}; use it there, or give one of "
-            "this site."
+            f"The SAE {sae.about.name} belongs to {own.name}, but was to be used at {site.name}; use it there, or give "
+            "one of this site."
         )
 
 

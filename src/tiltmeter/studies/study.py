@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import xarray as xr
 
@@ -22,6 +22,7 @@ Size = Literal["quick", "default", "paper"]
 """How much is measured: in about a minute, in minutes, or as much as the paper."""
 
 
+@runtime_checkable
 class Experiment(Protocol):
     """Something that is measured into a run directory, and goes on there after being killed."""
 

@@ -28,6 +28,10 @@ from tiltmeter.studies.study import Experiment, Missing, Size, Study, Subject
 from tiltmeter.tokens import TokenSet
 
 PURPOSE = "study"
+"""Purpose of a run that is a study."""
+
+MODEL, CONTROL = "model", "control"
+"""What is measured, and the folders for it."""
 
 CONTROL_TOKENS: dict[Size, int] = {"quick": 60_000, "default": 200_000, "paper": 2_000_000}
 """What each SAE of the control is trained on."""
@@ -48,8 +52,13 @@ class Request:
     figures: tuple[str, ...] = ()
     """Only what these need; none for all."""
 
+    @property
+    def controlled(self) -> bool:
+        """Whether the same is measured on random weights."""
+        return self.training_tokens is not None
 
-def reproduce(request: Request, out: Path, control_folder: Path | None = None) -> None:
+
+def measure(request: Request, out: Path, control_folder: Path | None = None) -> None:
     """Measure whatever is not there yet.
 
     Args:
@@ -64,7 +73,7 @@ def reproduce(request: Request, out: Path, control_folder: Path | None = None) -
         table: dict[str, dict[str, str]] = {}
         for column, subject in _subjects(request, control_folder or out / "control" / "saes").items():
             experiments = request.study.experiments(subject, request.size)
-            table[column] = _reasons(request, experiments)
+            table[column] = _reasons(request, experiments, column)
             run.write_text("experiments.json", json.dumps(table, indent=2) + "\n")
             wanted = [name for name, reason in table[column].items() if not reason]
             for number, name in enumerate(wanted, 1):
@@ -84,35 +93,44 @@ def _subjects(request: Request, folder: Path) -> dict[str, Subject]:
     """What is measured: the model, and the control."""
     subject = request.subject
     if request.training_tokens is None:
-        return {"model": subject}
+        return {MODEL: subject}
     control = random_weights(subject.loaded, subject.seed)
     used = _used_saes(request)
     trained = control_saes(used, control, request.training_tokens, folder, CONTROL_TOKENS[request.size])
     stand_ins = tuple(sae._replace(name=trained[sae.name]) for sae in subject.saes if sae.name in trained)
-    return {"model": subject, "control": replace(subject, loaded=control, saes=stand_ins)}
+    return {MODEL: subject, CONTROL: replace(subject, loaded=control, saes=stand_ins)}
 
 
 def _used_saes(request: Request) -> list[str]:
     """Those that an experiment that is wanted is of: training stand-ins for others would be for nothing."""
     experiments = request.study.experiments(request.subject, request.size)
-    wanted = [experiments[name] for name, reason in _reasons(request, experiments).items() if not reason]
+    wanted = [experiments[name] for name, reason in _reasons(request, experiments, CONTROL).items() if not reason]
     names = {name for one in wanted for name in getattr(getattr(one, "sweep", one), "saes", ())}
     return [sae.name for sae in request.subject.saes if sae.name in names]
 
 
-def _reasons(request: Request, experiments: dict[str, Experiment | Missing]) -> dict[str, str]:
+def _reasons(request: Request, experiments: dict[str, Experiment | Missing], column: str) -> dict[str, str]:
     """Every experiment, with the reason why it is not run; empty where it is."""
     figures = [request.study.figures[number] for number in request.figures]
     needs = {need for figure in figures for need in figure.needs}
-    return {name: _reason(name, one, needs) for name, one in experiments.items()}
+    reasons = {name: _reason(name, one, needs) for name, one in experiments.items()}
+    if column == CONTROL:
+        reasons |= {name: "No claim rests on it." for name in reasons if _matches(name, request.study.uncontrolled)}
+    return reasons
 
 
 def _reason(name: str, experiment: Experiment | Missing, needs: Collection[str]) -> str:
     if isinstance(experiment, Missing):
         return experiment.reason
-    if needs and name not in needs and name.rpartition("-")[0] not in needs:
+    if needs and not _matches(name, needs):
         return "It was not run, since no figure that was asked for needs it; leave --figure out."
     return ""
+
+
+def _matches(name: str, wanted: Collection[str]) -> bool:
+    """Whether an experiment is one of these, or one layer of one of them."""
+    family, _, layer = name.rpartition("-")
+    return name in wanted or (layer.isdigit() and family in wanted)
 
 
 def _identity(request: Request) -> dict[str, Any]:
@@ -124,9 +142,11 @@ def _identity(request: Request) -> dict[str, Any]:
         "layer": subject.layer,
         "seed": subject.seed,
         "saes": names,
-        "control": request.training_tokens is not None,
+        "control": request.controlled,
     }
 
 
 def _record(request: Request) -> dict[str, Any]:
-    return provenance.record(request.subject.loaded, request.tokens) | {"purpose": PURPOSE}
+    model = request.subject.loaded.model
+    shape = {"layers": model.n_layers, "width": model.width, "vocabulary": model.vocabulary}
+    return provenance.record(request.subject.loaded, request.tokens) | {"purpose": PURPOSE, "shape": shape}

@@ -1,0 +1,209 @@
+"""Verdicts, figures and report of a study's run, from what is stored in it: nothing is measured here."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import xarray as xr
+
+from tiltmeter import claims_table
+from tiltmeter.claims import judge
+from tiltmeter.claims_table import ClaimRow
+from tiltmeter.curves import load as load_curves
+from tiltmeter.errors import TiltmeterError
+from tiltmeter.exhibits import Exhibit
+from tiltmeter.progress import progress
+from tiltmeter.report import write_report
+from tiltmeter.results import NotMeasured, Results
+from tiltmeter.runs import read_manifest
+from tiltmeter.studies import STUDIES, find_study
+from tiltmeter.studies.measure import CONTROL, MODEL, PURPOSE
+from tiltmeter.studies.study import Study, StudyFigure
+from tiltmeter.studies.verdicts import verdict_rows
+from tiltmeter.user_paths import user_path
+
+GPT2_SMALL = {"layers": 12, "width": 768, "vocabulary": 50257}
+"""Numbers of the papers are shown beside a run on this model alone."""
+
+_log = logging.getLogger(__name__)
+
+
+class Stored(NamedTuple):
+    """A study's run, as it lies on the disk."""
+
+    study: Study
+    manifest: dict[str, Any]
+    results: Results
+    control: Results | None
+
+
+def read_study(folder: Path) -> Stored:
+    """Read a study's run.
+
+    Raises:
+        TiltmeterError: it is no study's run.
+    """
+    manifest = read_manifest(folder)
+    if not is_study(folder):
+        raise TiltmeterError(f"{folder} is not the run of a study; name what tiltmeter reproduce made.")
+    reasons = _reasons(folder)
+    control = _results(folder, CONTROL, reasons[CONTROL]) if CONTROL in reasons else None
+    study = find_study(str(manifest["identity"]["study"]))
+    return Stored(study, manifest, _results(folder, MODEL, reasons.get(MODEL, {})), control)
+
+
+def claims_of(stored: Stored) -> list[ClaimRow]:
+    """What a run says of the claims of its paper."""
+    own = judge(stored.study.claims, stored.results)
+    control = None if stored.control is None else judge(stored.study.claims, stored.control)
+    published = stored.manifest["record"].get("shape") == GPT2_SMALL
+    return verdict_rows(stored.study.name, own, control, published)
+
+
+def publish_study(folder: Path) -> Path:
+    """Judge the claims, draw the figures and write the report of a study's run.
+
+    Returns:
+        The report.
+
+    Raises:
+        TiltmeterError: it is no study's run, or cannot be written.
+    """
+    stored = read_study(folder)
+    rows = claims_of(stored)
+    _write_claims(folder, rows)
+    exhibits = exhibits_of(stored)
+    title = f"{stored.study.citation}, on {_model(stored.manifest)}"
+    return write_report(folder, title, _summary(stored), exhibits, stored.manifest, claims=rows, notes=_notes(rows))
+
+
+def publish_all(folder: Path) -> Path:
+    """One report of all studies in a folder.
+
+    Returns:
+        The report.
+    """
+    stored = [read_study(folder / name) for name in studies_in(folder)]
+    rows = [row for one in stored for row in _stored_claims(folder / one.study.name)]
+    exhibits = [
+        exhibit._replace(name=f"{one.study.name}-{exhibit.name}") for one in stored for exhibit in exhibits_of(one)
+    ]
+    manifest = {"identity": {one.study.name: one.manifest["identity"] for one in stored}}
+    manifest |= {"record": {one.study.name: one.manifest["record"] for one in stored}}
+    summary = [line for one in stored for line in (f"{one.study.citation}.", *_summary(one))]
+    title = f"Four works on sensitive directions, on {_model(stored[0].manifest)}"
+    _write_claims(folder, rows)
+    return write_report(folder, title, summary, exhibits, manifest, claims=rows, notes=_notes(rows))
+
+
+def claims_text(run: str | Path) -> str:
+    """The table of claims of a study's run, or of all studies in a folder, for a terminal.
+
+    Raises:
+        TiltmeterError: it is no such run.
+    """
+    folder = user_path(run)
+    names = studies_in(folder)
+    rows = [row for name in names for row in claims_of(read_study(folder / name))] or claims_of(read_study(folder))
+    words = [row.verdict for row in rows]
+    counts = ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words))
+    width = shutil.get_terminal_size((140, 24)).columns
+    return f"{claims_table.to_text(rows, max(width, 100))}\n\n{len(rows)} claims: {counts}."
+
+
+def exhibits_of(stored: Stored) -> list[Exhibit]:
+    """Every figure of the study; where one cannot be drawn, why."""
+    return [
+        _exhibit(number, figure, stored.results)
+        for number, figure in progress(list(stored.study.figures.items()), "figures")
+    ]
+
+
+def _exhibit(number: str, figure: StudyFigure, results: Results) -> Exhibit:
+    words = (f"figure-{number}", figure.title, figure.caption, figure.claimed)
+    try:
+        return Exhibit(*words, finding=figure.finding(results), chart=figure.chart(results))
+    except NotMeasured as error:
+        return Exhibit(*words, finding=f"Not drawn: {error}", chart=None)
+
+
+def _reasons(folder: Path) -> dict[str, dict[str, str]]:
+    try:
+        return json.loads((folder / "experiments.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TiltmeterError(f"{folder} has no experiments that can be read ({error}); repeat its command.") from error
+
+
+def _results(folder: Path, column: str, reasons: Mapping[str, str]) -> Results:
+    """What is there of a column; an experiment that was to be run and is not there has not finished."""
+    found = {name: data for name in reasons if (data := _dataset(folder / column / name)) is not None}
+    unfinished = "It has not finished; repeat the command to go on with it."
+    missing = {name: f"{name}: {reason or unfinished}" for name, reason in reasons.items() if name not in found}
+    return Results(found, missing)
+
+
+def _dataset(folder: Path) -> xr.Dataset | None:
+    if (folder / "curves.nc").is_file():
+        return load_curves(folder / "curves.nc")
+    if (folder / "facts.nc").is_file():
+        return xr.load_dataset(folder / "facts.nc", engine="scipy")
+    return None
+
+
+def is_study(folder: Path) -> bool:
+    """Whether a folder is the run of a study."""
+    return read_manifest(folder)["record"].get("purpose") == PURPOSE
+
+
+def studies_in(folder: Path) -> list[str]:
+    """Studies whose runs lie in a folder: that of `reproduce all`."""
+    return [name for name in STUDIES if (folder / name / "manifest.json").is_file()]
+
+
+def _write_claims(folder: Path, rows: Sequence[ClaimRow]) -> None:
+    text = json.dumps([row._asdict() for row in rows], indent=2, ensure_ascii=False) + "\n"
+    try:
+        (folder / "claims.json").write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise TiltmeterError(f"cannot write {folder / 'claims.json'} ({error.strerror}); make room.") from error
+
+
+def _stored_claims(folder: Path) -> list[ClaimRow]:
+    """What `publish_study` has just judged."""
+    rows = json.loads((folder / "claims.json").read_text(encoding="utf-8"))
+    return [ClaimRow(**row | {"parts": tuple(row["parts"])}) for row in rows]
+
+
+def _model(manifest: Mapping[str, Any]) -> str:
+    return str(manifest["record"]["model"]["name"])
+
+
+def _summary(stored: Stored) -> list[str]:
+    """What was run and on what."""
+    identity, record = stored.manifest["identity"], stored.manifest["record"]
+    tokens, shape = record["tokens"], record["shape"]
+    control = "the same on random weights beside it" if identity["control"] else "no control"
+    saes = ", ".join(identity["saes"]) or "none"
+    return [
+        f"{_model(stored.manifest)} ({shape['layers']} layers of width {shape['width']}); the paper's layer is "
+        f"{identity['layer']} here; tokens: {tokens['name']}, sequences of {tokens['shape'][1]}.",
+        f"Size: {identity['size']}; {control}. {len(stored.results)} experiments. SAEs: {saes}.",
+    ]
+
+
+def _notes(rows: Sequence[ClaimRow]) -> list[str]:
+    """How to read the table."""
+    names = dict.fromkeys(row.study for row in rows)
+    return [
+        "A claim is supported where every number that it is about lies where the paper has it, contradicted where one "
+        "lies elsewhere, inconclusive where that cannot be told. Intervals shown are 95 % for each number (bootstrap "
+        f"over sequences); verdicts are at a level at which all those of a paper ({', '.join(names)}) hold together "
+        "with 95 % (Bonferroni), so that an interval beside an inconclusive verdict can be narrow.",
+        "Random weights: the same claims on a randomly initialised model of the same shape. A claim that holds there, "
+        "too, says nothing about what the model has learned.",
+    ]

@@ -1,0 +1,158 @@
+"""What `tiltmeter reproduce` does: looks up what was asked for, loads it, measures, and publishes."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import get_args
+
+from tiltmeter.errors import TiltmeterError
+from tiltmeter.loading import LoadedModel, load_model
+from tiltmeter.studies import STUDIES, check_figures, find_study
+from tiltmeter.studies.measure import Request, measure, needed_sequences
+from tiltmeter.studies.publish import claims_text, publish_all, publish_study
+from tiltmeter.studies.study import Preset, Size, Study
+from tiltmeter.studies.subject import make_subject
+from tiltmeter.tokens import TokenSet
+from tiltmeter.user_paths import user_path
+
+ALL = "all"
+CONTROLS = ("random-weights", "none")
+
+TRAINING_LENGTH = 128
+"""Tokens per sequence where SAEs of the control are trained, if the context allows it."""
+
+TRAINING_SEQUENCES = 16_384
+"""The most sequences that SAEs of the control are trained on."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What was asked for, as it was written; None where nothing was."""
+
+    figures: tuple[str, ...] = ()
+    size: str = "default"
+    preset: str | None = None
+    model: str | None = None
+    revision: str | None = None
+    layer: int | None = None
+    tokens: str | None = None
+    column: str | None = None
+    tokens_revision: str | None = None
+    saes: tuple[str, ...] = ()
+    control: str = "random-weights"
+    device: str = "cpu"
+    precision: str = "float32"
+    seed: int = 0
+
+
+def reproduce(name: str, wanted: Wanted, out: Path | None) -> tuple[Path, str]:
+    """Reproduce one study, or all, into a run directory.
+
+    Returns:
+        The report, and the table of claims as text.
+
+    Raises:
+        TiltmeterError: wrong input.
+    """
+    studies = list(STUDIES.values()) if name == ALL else [find_study(name)]
+    _check(studies, name, wanted)
+    loaded: dict[str, LoadedModel] = {}
+    requests = [_request(study, wanted, loaded) for study in studies]
+    folder = user_path(out) if out else _folder(name, requests)
+    several = len(requests) > 1
+    for request in requests:
+        own = folder / request.study.name if several else folder
+        measure(request, own, folder / "control-saes" if several else None)
+        page = publish_study(own)
+    return (publish_all(folder) if several else page), claims_text(folder)
+
+
+def _check(studies: list[Study], name: str, wanted: Wanted) -> None:
+    """Refuse what cannot be, before a model is loaded for nothing."""
+    if wanted.size not in get_args(Size):
+        raise TiltmeterError(f"{wanted.size!r} is not a size; choose from {', '.join(get_args(Size))}.")
+    if wanted.control not in CONTROLS:
+        raise TiltmeterError(f"{wanted.control!r} is not a control; choose from {', '.join(CONTROLS)}.")
+    if wanted.model and wanted.preset:
+        raise TiltmeterError("Give --preset or --model, not both: a preset is a model, its data and its SAEs.")
+    if wanted.model and not wanted.tokens:
+        raise TiltmeterError(
+            f"No tokens were named for {wanted.model}; give --tokens a file or a data set of token sequences."
+        )
+    if name == ALL and wanted.figures:
+        raise TiltmeterError("--figure is of one study; name it instead of all.")
+    for study in studies:
+        check_figures(study, wanted.figures)
+        if not wanted.model:
+            _preset(study, wanted)
+
+
+def _preset(study: Study, wanted: Wanted) -> Preset:
+    """What a study is run on, where no model was named; parts that were named take the place of the preset's."""
+    name = wanted.preset or "nano"
+    if name not in study.presets:
+        raise TiltmeterError(f"{name!r} is not a preset of {study.name}; choose from {', '.join(study.presets)}.")
+    return study.presets[name]
+
+
+def _request(study: Study, wanted: Wanted, loaded: dict[str, LoadedModel]) -> Request:
+    preset = None if wanted.model else _preset(study, wanted)
+    name = wanted.model or (preset.model if preset else "")
+    if name not in loaded:
+        _log.warning("model: %s", name)
+        loaded[name] = load_model(name, wanted.revision, wanted.device, wanted.precision)
+    saes = wanted.saes or (preset.saes if preset else ())
+    subject = make_subject(study, loaded[name], _layer(wanted, preset), saes, wanted.seed)
+    size: Size = wanted.size  # type: ignore[assignment]  # checked above
+    wanted = replace(wanted, tokens=wanted.tokens or (preset.tokens if preset else None))
+    tokens = _tokens(loaded[name], wanted, study.length, needed_sequences(study, subject, size))
+    return Request(study, size, subject, tokens, _training_tokens(loaded[name], wanted), wanted.figures)
+
+
+def _layer(wanted: Wanted, preset: Preset | None) -> int | None:
+    if wanted.layer is not None or preset is None:
+        return wanted.layer
+    return preset.layer
+
+
+def _tokens(loaded: LoadedModel, wanted: Wanted, length: int, at_most: int) -> TokenSet:
+    assert wanted.tokens
+    return loaded.load_tokens(
+        wanted.tokens, at_most=at_most, length=length, column=wanted.column, revision=wanted.tokens_revision
+    )
+
+
+def _training_tokens(loaded: LoadedModel, wanted: Wanted) -> TokenSet | None:
+    """What SAEs of the control are trained on: for nano other text than is measured, else the same data."""
+    if wanted.control == "none":
+        return None
+    name = "nano-train" if wanted.tokens == "nano" else wanted.tokens
+    length = min(TRAINING_LENGTH, loaded.model.context)
+    return _tokens(loaded, replace(wanted, tokens=name), length, TRAINING_SEQUENCES)
+
+
+def _folder(name: str, requests: list[Request]) -> Path:
+    """A run directory of its own for each request: the same command finds it again."""
+    told = [_told(request) for request in requests]
+    model = requests[0].subject.loaded
+    digest = hashlib.sha256(f"{model.facts['sha256']}/{told}".encode()).hexdigest()
+    return Path("runs") / f"{name}-{Path(model.model.name).name}-{digest[:8]}"
+
+
+def _told(request: Request) -> tuple[object, ...]:
+    subject = request.subject
+    saes = [sae.name for sae in subject.saes]
+    return (
+        request.study.name,
+        request.size,
+        subject.layer,
+        saes,
+        subject.seed,
+        request.tokens.sha256(),
+        request.controlled,
+    )
