@@ -1,0 +1,26 @@
+"""Heimersheim & Mendel 2024.
+
+"[Interim research report] Activation plateaus & sensitive directions in GPT2", LessWrong.
+"""
+
+from __future__ import annotations
+
+from tiltmeter.studies.heimersheim2024.claims import CLAIMS
+from tiltmeter.studies.heimersheim2024.exhibits import FIGURES
+from tiltmeter.studies.heimersheim2024.sweeps import experiments
+from tiltmeter.studies.study import Preset, Study
+
+STUDY = Study(
+    name="heimersheim2024",
+    citation="Heimersheim & Mendel 2024, LessWrong",
+    length=10,
+    middle=1 / 12,
+    experiments=experiments,
+    figures=FIGURES,
+    claims=CLAIMS,
+    presets={
+        "nano": Preset("nano", "nano", 1, ()),
+        "gpt2": Preset("gpt2", "apollo-research/Skylion007-openwebtext-tokenizer-gpt2:train", 1, ()),
+    },
+    uncontrolled=frozenset({"plane"}),
+)
