@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 Sums = Float[np.ndarray, "sequence column column"]
 """Of each sequence, Σ v vᵀ over its tokens, v = (1, the columns). NaN where no token has all of them."""
@@ -18,7 +18,7 @@ def sums_of(columns: Sequence[Float[np.ndarray, "sequence position"]]) -> Sums:
     correlation.
     """
     values = np.stack([column.astype(np.float64) for column in columns], -1)
-    known = ~np.isnan(values).any(-1)
+    known: Bool[np.ndarray, "sequence position"] = np.asarray(~np.isnan(values).any(-1))
     means = values[known].mean(0) if known.any() else np.zeros(len(columns))
     held = np.where(known[..., None], values - means, 0.0)
     rows = np.concatenate([known[..., None].astype(np.float64), held], -1)

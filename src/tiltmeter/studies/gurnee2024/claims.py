@@ -1,0 +1,230 @@
+"""What Gurnee 2024 claims, as tests."""
+
+from __future__ import annotations
+
+from tiltmeter.claims import Claim, Published
+from tiltmeter.evidence import ABOVE_ONE, BELOW_ONE, BELOW_ZERO, Region
+from tiltmeter.studies.gurnee2024.quantities import (
+    SIMILAR,
+    at_offsets,
+    but_the_last_layer,
+    clusters,
+    early_persists,
+    in_each_layer,
+    loss_ratios,
+    losses,
+    quantiles,
+    smaller_alone,
+    together,
+)
+from tiltmeter.studies.gurnee2024.replications import (
+    attention_gap_smaller,
+    attention_norm_matters_more,
+    beside_random_at,
+)
+from tiltmeter.studies.gurnee2024.variation import FAR, TYPICAL, gap_with, other_layers_first, typical_and_far
+
+MARGIN = "Margin chosen here: the paper has no number."
+SMALL, NONE = Region(-0.2, 0.2), Region(-0.1, 0.1)
+"""Correlations that are small, and as good as none."""
+MUCH_SMALLER = Region(-float("inf"), 0.5)
+TWICE = Region(2.0, float("inf"))
+
+_POST = "Gurnee 2024"
+_CODE = "means printed by the author's code (eval.ipynb), layer 6"
+_COMMENT = "Riggs' comment on Gurnee 2024"
+_AT_STUDY_LAYER = "At the layer that corresponds to the paper's layer 6; over all tokens, the first of a sequence too."
+
+CLAIMS: tuple[Claim, ...] = (
+    Claim(
+        "sae-above-epsilon-random",
+        "In all layers, SAE(x) in the place of x changes the prediction more than a random point as far away (KL).",
+        f"{_POST}, Summary",
+        in_each_layer("sae-error", "epsilon-random"),
+        Published("2.2 to 4.5 times, by layer", f"{_POST}, Introduction"),
+    ),
+    Claim(
+        "kl-ratio-as-published",
+        "In all layers the KL of SAE(x) is 2.2 to 4.5 times that of a random point as far away.",
+        f"{_POST}, Introduction",
+        in_each_layer("sae-error", "epsilon-random", Region(2.2, 4.5)),
+        Published("2.2 to 4.5 times, by layer", f"{_POST}, Introduction"),
+        "The paper's numbers for GPT-2 small and SAEs with 32 latents per dimension; other SAEs may well differ.",
+    ),
+    Claim(
+        "loss-above-epsilon-random",
+        "In all layers, SAE(x) in the place of x gives a higher loss than a random point as far away.",
+        f"{_POST}, Summary",
+        losses,
+        Published("0.0767 nats", _CODE),
+    ),
+    Claim(
+        "loss-ratio-as-published",
+        "In all layers the loss increase of SAE(x) is 2 to 4 times that of a random point as far away.",
+        f"{_POST}, Layerwise Intervention Results",
+        loss_ratios,
+        Published("2 to 4 times, by layer", f"{_POST}, Layerwise Intervention Results"),
+        "Not defined where the random point does not raise the loss, as it may be where there is nothing to lose.",
+    ),
+    Claim(
+        "whole-distribution-shifted",
+        "In all layers the whole distribution of KL over tokens is shifted, rather than a few outliers.",
+        f"{_POST}, Layerwise Intervention Results",
+        quantiles,
+        remark="The 10, 50 and 90 % quantiles of SAE(x)'s KL are above those of the random point's.",
+    ),
+    Claim(
+        "norm-corrected-similar",
+        "In all layers SAE(x) scaled to the norm of x changes the prediction about as much as SAE(x).",
+        f"{_POST}, Intervention Types",
+        in_each_layer("sae-norm-corrected", "sae-error", SIMILAR),
+        Published("1.06", _CODE),
+        f"Equivalence: ratios within {SIMILAR}. {MARGIN}",
+    ),
+    Claim(
+        "not-shrinkage",
+        "In all layers the gap is not caused by shrinkage: it is there at equal norm and equal angle, too.",
+        f"{_POST}, Summary",
+        in_each_layer("sae-norm-corrected", "theta-random-true-norm"),
+        Published("2.50", _CODE),
+        "SAE(x) scaled to the norm of x, beside random points of that norm at the angle of SAE(x).",
+    ),
+    Claim(
+        "three-clusters",
+        "In all layers SAE(x) and its norm-corrected version are both above all three random points.",
+        f"{_POST}, Intervention Types",
+        clusters,
+        Published("2.26", _CODE),
+        "The lower of the two ÷ the highest of the three.",
+    ),
+    Claim(
+        "random-points-alike",
+        "In all layers the three kinds of random point change the prediction about as much.",
+        f"{_POST}, Intervention Types",
+        together(
+            in_each_layer("theta-random-sae-norm", "epsilon-random", SIMILAR),
+            in_each_layer("theta-random-true-norm", "epsilon-random", SIMILAR),
+        ),
+        Published("1.12 and 1.07", _CODE),
+        f"Equivalence: ratios within {SIMILAR}. {MARGIN}",
+    ),
+    Claim(
+        "norm-change-smallest",
+        "In all layers a change of the norm alone matters much less than a random point.",
+        f"{_POST}, Intervention Types",
+        in_each_layer("sae-cos-corrected", "epsilon-random", MUCH_SMALLER),
+        Published("0.046", _CODE),
+        f"Much less: less than half. {MARGIN}",
+    ),
+    Claim(
+        "single-token-gap",
+        "Where one token alone is replaced, the KL of SAE(x) at that token is more than twice the random point's.",
+        f"{_POST}, Single Token Intervention Results",
+        at_offsets("the token", slice(0, 1), TWICE),
+        Published("above 2 in all layers", f"{_POST}, Single Token Intervention Results"),
+        "Token 32, in each layer.",
+    ),
+    Claim(
+        "next-token-gap",
+        "So it is at the token after it, but for the last layer.",
+        f"{_POST}, Single Token Intervention Results",
+        but_the_last_layer(at_offsets("the next token", slice(1, 2), TWICE)),
+        Published("above 2 in layers 0 to 10", f"{_POST}, Single Token Intervention Results"),
+        "Token 33, in each layer but the last.",
+    ),
+    Claim(
+        "gap-persists",
+        "The gap persists through the following tokens.",
+        f"{_POST}, Single Token Intervention Results",
+        at_offsets("the 9th to 16th token after", slice(9, 17), ABOVE_ONE),
+        remark="The second half of the 16 tokens that the paper reads: what is left there has persisted.",
+    ),
+    Claim(
+        "gap-persists-more-in-early-layers",
+        "How much of the gap persists depends on how early the layer is: in the first layer more than in the last.",
+        f"{_POST}, Single Token Intervention Results",
+        early_persists,
+        remark="The paper does not say which way; more layers left can carry more to later tokens. Part left: mean "
+        "gap at the 16 tokens after ÷ gap at the token.",
+    ),
+    Claim(
+        "single-token-smaller",
+        "KL is lower where one token alone is replaced than where all are.",
+        f"{_POST}, Single Token Intervention Results",
+        smaller_alone,
+        remark="At token 32, for SAE(x) and the random point as far away, in each layer.",
+    ),
+    Claim(
+        "gap-varies",
+        "Many SAE(x) lie around the mean of their random points, and many are very bad.",
+        f"{_POST}, How pathological are the errors?",
+        typical_and_far,
+        remark=f"Each at least a tenth of the tokens: within {TYPICAL:g} standard deviations of the random points' "
+        f"mean, and more than {FAR:g} above. Bounds chosen here: the paper shows examples.",
+    ),
+    Claim(
+        "gap-grows-with-angle",
+        "The gap is larger where the cosine of SAE(x) with x is smaller.",
+        f"{_POST}, When do these errors happen?",
+        gap_with("cosine", BELOW_ZERO),
+        remark=_AT_STUDY_LAYER,
+    ),
+    Claim(
+        "gap-hardly-with-l0",
+        "The correlation of the gap with the number of active latents is small.",
+        f"{_POST}, When do these errors happen?",
+        gap_with("L0", SMALL),
+        remark=f"Equivalence: within {SMALL}. {MARGIN} {_AT_STUDY_LAYER}",
+    ),
+    Claim(
+        "gap-not-with-frequency",
+        "There is no correlation between a token's frequency and the gap.",
+        f"{_POST}, When do these errors happen?",
+        gap_with("log frequency", NONE),
+        remark=f"Equivalence: within {NONE}, with the logarithm of the frequency in the token set. {MARGIN} "
+        f"{_AT_STUDY_LAYER}",
+    ),
+    Claim(
+        "gap-most-with-other-layers",
+        "The strongest correlation of the gap is with the gap in other layers.",
+        f"{_POST}, When do these errors happen?",
+        other_layers_first,
+        remark=f"Strongest of the others: by size, of cosine, L0, position and log frequency. {_AT_STUDY_LAYER}",
+    ),
+    Claim(
+        "attention-ratio-as-published",
+        "For SAEs on the heads' outputs, the KL of SAE(x) is 0.9 to 1.7 times that of a random point as far away.",
+        f"{_POST}, Replication with Attention SAEs",
+        in_each_layer("sae-error", "epsilon-random", Region(0.9, 1.7), "attention"),
+        Published("0.9 to 1.7 times, by layer", f"{_POST}, Replication with Attention SAEs"),
+    ),
+    Claim(
+        "attention-gap-smaller",
+        "The ratio is smaller for SAEs on the heads' outputs than for those on the residual stream.",
+        f"{_POST}, Replication with Attention SAEs",
+        attention_gap_smaller,
+        remark="In the same layer.",
+    ),
+    Claim(
+        "attention-norm-matters-more",
+        "A larger part of SAE(x)'s KL is due to the norm change at the heads' outputs than in the residual stream.",
+        f"{_POST}, Replication with Attention SAEs",
+        attention_norm_matters_more,
+        remark="KL with the norm change alone ÷ KL of SAE(x), in the same layer.",
+    ),
+    Claim(
+        "sae-worse-at-high-cosine",
+        "An SAE whose output is near x is worse than random points at the same angle.",
+        _COMMENT,
+        beside_random_at(-1, ABOVE_ONE),
+        remark="Of the SAEs at one layer, the one with the highest mean cosine; its output scaled to the norm of x.",
+    ),
+    Claim(
+        "sae-better-at-low-cosine",
+        "An SAE whose output is far from x is better than random points at the same angle.",
+        _COMMENT,
+        beside_random_at(0, BELOW_ONE),
+        remark="Of the SAEs at one layer, the one with the lowest mean cosine; its output scaled to the norm of x. The "
+        "commenter offers both as an alternative to the post's reading.",
+    ),
+)

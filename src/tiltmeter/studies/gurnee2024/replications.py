@@ -1,0 +1,92 @@
+"""Replications: SAEs on the heads' outputs, and SAEs of one layer at several cosines (Riggs' comment)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import xarray as xr
+
+from tiltmeter.evidence import ABOVE_ZERO, Quantity, Region, Rows
+from tiltmeter.quantities import of_columns, ratio, read
+from tiltmeter.results import NotMeasured, Results, saes_of
+from tiltmeter.studies.gurnee2024.quantities import Quantities
+from tiltmeter.studies.gurnee2024.tokens import mean_kl
+
+
+def _attention(results: Results) -> list[tuple[int, xr.Dataset, xr.Dataset]]:
+    """Sweeps at the heads, and in the stream of the same layer."""
+    stream = results.by_layer("layers")
+    return [
+        (layer, curves, stream[layer]) for layer, curves in results.by_layer("attention").items() if layer in stream
+    ]
+
+
+def attention_gap_smaller(results: Results) -> list[Quantity]:
+    """SAE(x) ÷ random point at the heads, over the same in the stream of that layer."""
+    return [
+        of_columns(
+            f"layer {layer}: KL of SAE(x) ÷ epsilon-random, at the heads ÷ in the stream",
+            _same([mean_kl(curves, kind) for curves in (heads, stream) for kind in ("sae-error", "epsilon-random")]),
+            _double_ratio,
+            Region(-np.inf, 1.0),
+        )
+        for layer, heads, stream in _attention(results)
+    ]
+
+
+def attention_norm_matters_more(results: Results) -> list[Quantity]:
+    """Norm change alone as a part of SAE(x)'s KL: at the heads less in the stream of that layer."""
+    return [
+        of_columns(
+            f"layer {layer}: KL of sae-cos-corrected ÷ SAE(x), at the heads - in the stream",
+            _same([mean_kl(curves, kind) for curves in (heads, stream) for kind in ("sae-cos-corrected", "sae-error")]),
+            _difference_of_ratios,
+            ABOVE_ZERO,
+        )
+        for layer, heads, stream in _attention(results)
+    ]
+
+
+def _same(columns: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The sequences that all have."""
+    n = min(map(len, columns))
+    return [column[:n] for column in columns]
+
+
+def _double_ratio(rows: Rows) -> float:
+    a, b, c, d = np.nanmean(rows, axis=0)
+    return float((a / b) / (c / d))
+
+
+def _difference_of_ratios(rows: Rows) -> float:
+    a, b, c, d = np.nanmean(rows, axis=0)
+    return float(a / b - c / d)
+
+
+def by_cosine(curves: xr.Dataset) -> list[str]:
+    """SAEs of one layer, the one whose output is at the greatest angle to x first."""
+    readout = f"cos@{curves.attrs['site']}"
+    return sorted(saes_of(curves), key=lambda sae: float(np.nanmean(read(curves, readout, f"sae-error:{sae}"))))
+
+
+def beside_random_at(which: int, region: Region) -> Quantities:
+    """KL of the SAE with the least (0) or greatest (-1) cosine ÷ random points of the same norm at the same angle."""
+
+    def quantities(results: Results) -> list[Quantity]:
+        curves = results["saes"]
+        ordered = by_cosine(curves)
+        if len(ordered) < 2:
+            raise NotMeasured(f"Only one SAE at {curves.attrs['site']} was given; this compares two.")
+        sae = ordered[which]
+        cosine = float(np.nanmean(read(curves, f"cos@{curves.attrs['site']}", f"sae-error:{sae}")))
+        return [
+            ratio(
+                f"{sae}, mean cosine {cosine:.2f}: KL of its norm-corrected output ÷ theta-random-true-norm",
+                read(curves, "kl", f"sae-norm-corrected:{sae}", 1.0),
+                read(curves, "kl", f"theta-random-true-norm:{sae}", 1.0),
+                region,
+            )
+        ]
+
+    return quantities
