@@ -79,7 +79,7 @@ def _layout(chart: Chart, where: Frame) -> Json:
         "hovermode": "closest",
         "hoverlabel": {"namelength": -1},
         "barmode": "overlay",
-        "legend": {"orientation": "h", "x": 0.5, "xanchor": "center", "y": -56 / where.plot, "yanchor": "top"},
+        "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": -56 / where.plot, "yanchor": "top"},
         "annotations": list(_titles(chart, where)),
         "updatemenus": list(_menus(chart, where)),
         "shapes": [],

@@ -58,6 +58,12 @@ def frame(chart: Chart, buttons: bool) -> Frame:
     return Frame(dict(_places(chart, rows, heights)), plot, above, LABEL + _legend_height(chart))
 
 
+def least_width(chart: Chart) -> int:
+    """Pixels below which the figure is scrolled rather than squeezed: several panels side by side need room."""
+    wide = 420 if any(kind_of(panel) != "xy" for panel in chart.panels) else 300
+    return min(wide * chart.columns, WIDTH + 40) if chart.columns > 1 else 0
+
+
 def _places(chart: Chart, rows: list[tuple[float, float]], heights: list[int]) -> Iterator[tuple[Cell, Place]]:
     columns = chart.columns
     gap = 0.1 if any(_says_left(chart, cell) for cell in cells(chart) if cell[1]) else 0.03
