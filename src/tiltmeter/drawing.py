@@ -236,4 +236,4 @@ def _legend(figure: Figure, named: Mapping[str, Named]) -> None:
 
 
 def _wrapped(text: str, inches: float) -> str:
-    return textwrap.fill(text, max(12, int(inches / _LETTER)), break_long_words=False)
+    return textwrap.fill(text, max(12, int(0.85 * inches / _LETTER)))

@@ -24,7 +24,7 @@ from tiltmeter.charts import (
     Surface,
     Triangle,
 )
-from tiltmeter.layout import Range, bar_places, categories, lies
+from tiltmeter.layout import Range, bar_places, categories, lies, shortened
 
 COLORS = "cividis"
 """Even to the eye, and nearly the same for colour-blind readers."""
@@ -149,12 +149,12 @@ def _triangle(axes: Axes, mark: Triangle, ranges: dict[str, Range]) -> None:
 
 
 def _rule(axes: Axes, mark: Rule, upright: bool) -> None:
-    color = mark.style.color if mark.style else "#666666"
+    color, words = mark.style.color if mark.style else "#666666", shortened(mark.text, 36)
     line: Any = {"color": color, "linewidth": 0.9, "linestyle": mark.style.linestyle if mark.style else (0.0, (3, 2))}
     if upright:
         axes.axvline(mark.at, **line)
         axes.annotate(
-            mark.text,
+            words,
             (mark.at, 1),
             (3, -2),
             axes.get_xaxis_transform(),
@@ -166,7 +166,7 @@ def _rule(axes: Axes, mark: Rule, upright: bool) -> None:
     else:
         axes.axhline(mark.at, **line)
         axes.annotate(
-            mark.text,
+            words,
             (1, mark.at),
             (-2, 2),
             axes.get_yaxis_transform(),
