@@ -54,6 +54,8 @@ def test_where_a_number_lies():
     assert found(0.9, 1.1, similar).where == "inside"
     assert found(0.7, 1.1, similar).where == "open"
     assert found(1.3, 1.4, similar).where == "outside"
+    assert found(1.0, 1.0, ABOVE_ONE).where == "open", "equal in every sequence: neither is greater"
+    assert found(1.0, 1.0, similar).where == "inside"
     assert found(1.3, 1.4, similar).distance < 0 < found(0.9, 1.1, similar).distance
 
 

@@ -85,11 +85,19 @@ class Finding(NamedTuple):
         """Where the number lies, as far as can be told; None where it is not defined or the sequences are too few."""
         if self.n < FEWEST or math.isnan(self.value):
             return None
+        if self._is_no_difference:
+            return "open"
         if self.region.low <= self.joint_low and self.joint_high <= self.region.high:
             return "inside"
         if self.joint_high < self.region.low or self.joint_low > self.region.high:
             return "outside"
         return "open"
+
+    @property
+    def _is_no_difference(self) -> bool:
+        """Whether something is to be greater, but in every sequence the two are equal."""
+        one_sided = math.isinf(self.region.low) != math.isinf(self.region.high)
+        return one_sided and bool(self.joint_low == self.joint_high) and self.value in self.region
 
     @property
     def distance(self) -> float:

@@ -78,8 +78,15 @@ def _censored(shapes: dict[str, Shape]) -> str:
 
 
 def distances(results: Results) -> str:
-    """The order of types by their KS distance from real ones, for every statistic."""
+    """By which statistics each type is the nearest to real activations, and how near."""
     if few := too_few(results["absolute"]):
         return few
-    orders = [f"{one.label}: {_distances(samples(results, name))}" for name, one in STATISTICS.items()]
-    return f"KS distance from real, the nearest first. {'; '.join(orders)}."
+    nearest: dict[str, list[str]] = {}
+    for name, statistic in STATISTICS.items():
+        shapes = samples(results, name)
+        far = {kind: ks_distance(shapes["real"], shape) for kind, shape in shapes.items() if kind != "real"}
+        if far:
+            kind = min(far, key=lambda one: far[one])
+            nearest.setdefault(kind, []).append(f"{statistic.label} {far[kind]:.2f}")
+    orders = [f"{kind} by {len(found)} of {len(STATISTICS)} ({', '.join(found)})" for kind, found in nearest.items()]
+    return f"Nearest to real activations, by KS distance: {'; '.join(orders)}."
