@@ -79,6 +79,7 @@ def verdict(word):
     [
         ("supported", "supported", "says nothing about what the model has learned"),
         ("supported", "contradicted", "it comes with training"),
+        ("supported", "inconclusive", "cannot be told"),
         ("contradicted", "supported", "Holds on random weights, not here"),
         ("supported", "not tested", "There is no SAE."),
         ("contradicted", "contradicted", ""),
@@ -102,8 +103,8 @@ def test_rows_say_it_in_words():
         "2.5 (Table 1)",
         "supported",
     )
-    assert "says nothing about what the model has learned" in first.note and first.note.endswith("Chosen.")
-    assert len(first.parts) == 2 and first.parts[1].startswith("random weights: ")
+    assert "says nothing about what the model has learned" in first.note
+    assert len(first.parts) == 3 and first.parts[0] == "Chosen." and first.parts[2].startswith("random weights: ")
     assert (second.verdict, second.control) == ("contradicted", "")
     assert verdict_rows("paper", own, None, published=False)[0].published == ""
 

@@ -98,8 +98,10 @@ def remark_on_control(own: Verdict, control: Verdict | None) -> str:
         return f"Not tested on random weights: {control.reason}"
     if own.word == "supported" and control.word == "supported":
         return "Holds on random weights, too: says nothing about what the model has learned."
+    if own.word == "supported" and control.word == "contradicted":
+        return "Does not hold on random weights: it comes with training."
     if own.word == "supported":
-        return f"On random weights {control.word}: it comes with training."
+        return "On random weights it cannot be told."
     return "Holds on random weights, not here." if control.word == "supported" else ""
 
 

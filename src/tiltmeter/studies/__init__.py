@@ -1,6 +1,7 @@
 """Studies: one folder per paper, the same files inside.
 
-`sweeps.py` says what is measured, `figures.py` how it is drawn and what it says, `claims.py` what the paper claims.
+`sweeps.py` says what is measured, `exhibits.py` what each figure is, `figures.py` how it is drawn, `findings.py` what a
+run found in it, `claims.py` what the paper claims, `quantities.py` the numbers that claims are about.
 """
 
 from __future__ import annotations
@@ -8,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tiltmeter.errors import TiltmeterError
-from tiltmeter.studies import lee2024
+from tiltmeter.studies import giglemiani2024, gurnee2024, heimersheim2024, lee2024
 from tiltmeter.studies.study import Study
 
-STUDIES: Mapping[str, Study] = {study.name: study for study in (lee2024.STUDY,)}
+STUDIES: Mapping[str, Study] = {
+    study.name: study for study in (heimersheim2024.STUDY, gurnee2024.STUDY, lee2024.STUDY, giglemiani2024.STUDY)
+}
 
 
 def find_study(name: str) -> Study:
@@ -21,7 +24,7 @@ def find_study(name: str) -> Study:
         TiltmeterError: there is none.
     """
     if name not in STUDIES:
-        raise TiltmeterError(f"{name!r} is not a study; choose from {', '.join(STUDIES)}.")
+        raise TiltmeterError(f"{name!r} is not a study; choose from {', '.join(STUDIES)}, or all.")
     return STUDIES[name]
 
 

@@ -16,15 +16,16 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tiltmeter import provenance, runs
 from tiltmeter.control import control_saes, random_weights
+from tiltmeter.loading import LoadedModel
 from tiltmeter.saes.names import short_names
-from tiltmeter.studies.study import Experiment, Missing, Size, Study, Subject
+from tiltmeter.studies.study import Experiment, KnownSAE, Missing, Size, Study, Subject
 from tiltmeter.tokens import TokenSet
 
 PURPOSE = "study"
@@ -33,8 +34,11 @@ PURPOSE = "study"
 MODEL, CONTROL = "model", "control"
 """What is measured, and the folders for it."""
 
-CONTROL_TOKENS: dict[Size, int] = {"quick": 60_000, "default": 200_000, "paper": 2_000_000}
-"""What each SAE of the control is trained on."""
+CONTROL_TOKENS: dict[Size, int] = {"quick": 0, "default": 200_000, "paper": 2_000_000}
+"""What each SAE of the control is trained on; where it is nothing, the control has no SAEs."""
+
+NO_STAND_INS = "A quick run trains no SAEs on random weights."
+LOCAL_ALONE = "On random weights only SAEs that reconstruct are trained, and there are none of them for this."
 
 _log = logging.getLogger(__name__)
 
@@ -71,7 +75,7 @@ def measure(request: Request, out: Path, control_folder: Path | None = None) -> 
     """
     with runs.open_run(out, _identity(request), lambda: _record(request)) as run:
         table: dict[str, dict[str, str]] = {}
-        for column, subject in _subjects(request, control_folder or out / "control" / "saes").items():
+        for column, subject in _subjects(request, control_folder or out / "control" / "saes"):
             experiments = request.study.experiments(subject, request.size)
             table[column] = _reasons(request, experiments, column)
             run.write_text("experiments.json", json.dumps(table, indent=2) + "\n")
@@ -89,16 +93,25 @@ def needed_sequences(study: Study, subject: Subject, size: Size) -> int:
     return max((one.sequences for one in experiments if not isinstance(one, Missing)), default=1)
 
 
-def _subjects(request: Request, folder: Path) -> dict[str, Subject]:
-    """What is measured: the model, and the control."""
+def _subjects(request: Request, folder: Path) -> Iterator[tuple[str, Subject]]:
+    """What is measured: the model, and then the control, whose SAEs are trained when it is its turn."""
     subject = request.subject
-    if request.training_tokens is None:
-        return {MODEL: subject}
-    control = random_weights(subject.loaded, subject.seed)
+    yield MODEL, subject
+    if request.training_tokens is not None:
+        control = random_weights(subject.loaded, subject.seed)
+        stand_ins = _stand_ins(request, request.training_tokens, control, folder)
+        yield CONTROL, replace(subject, loaded=control, saes=stand_ins)
+
+
+def _stand_ins(request: Request, tokens: TokenSet, control: LoadedModel, folder: Path) -> tuple[KnownSAE, ...]:
+    """The SAEs of the control."""
+    if not (budget := CONTROL_TOKENS[request.size]):
+        return ()
     used = _used_saes(request)
-    trained = control_saes(used, control, request.training_tokens, folder, CONTROL_TOKENS[request.size])
-    stand_ins = tuple(sae._replace(name=trained[sae.name]) for sae in subject.saes if sae.name in trained)
-    return {MODEL: subject, CONTROL: replace(subject, loaded=control, saes=stand_ins)}
+    known = {sae.name: sae for sae in request.subject.saes if sae.name in used}
+    l0 = {name: sae.l0 for name, sae in known.items() if sae.l0 is not None}
+    trained = control_saes(used, control, tokens, folder, budget, l0)
+    return tuple(known[name]._replace(name=own) for name, own in trained.items())
 
 
 def _used_saes(request: Request) -> list[str]:
@@ -115,6 +128,8 @@ def _reasons(request: Request, experiments: dict[str, Experiment | Missing], col
     needs = {need for figure in figures for need in figure.needs}
     reasons = {name: _reason(name, one, needs) for name, one in experiments.items()}
     if column == CONTROL:
+        why = LOCAL_ALONE if CONTROL_TOKENS[request.size] else NO_STAND_INS
+        reasons |= {name: why for name, one in experiments.items() if isinstance(one, Missing)}
         reasons |= {name: "No claim rests on it." for name in reasons if _matches(name, request.study.uncontrolled)}
     return reasons
 

@@ -110,10 +110,12 @@ def claims_text(run: str | Path) -> str:
     folder = user_path(run)
     names = studies_in(folder)
     rows = [row for name in names for row in claims_of(read_study(folder / name))] or claims_of(read_study(folder))
+    untested = "".join(f"\nnot tested: {row.claim} {row.note}" for row in rows if row.verdict == "not tested")
     words = [row.verdict for row in rows]
     counts = ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words))
     width = shutil.get_terminal_size((140, 24)).columns
-    return f"{claims_table.to_text(rows, max(width, 100))}\n\n{len(rows)} claims: {counts}."
+    tested = claims_table.to_text([row for row in rows if row.verdict != "not tested"], max(width, 100))
+    return f"{tested}\n{untested}\n\n{len(rows)} claims: {counts}."
 
 
 def exhibits_of(stored: Stored) -> list[Exhibit]:

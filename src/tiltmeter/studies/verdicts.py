@@ -28,7 +28,8 @@ def _row(study: str, own: Verdict, beside: Mapping[str, Verdict], published: boo
     claim, control = own.claim, beside.get(own.claim.name)
     effect, interval = _effect(own)
     number = claim.published if published else None
-    notes = (own.reason, remark_on_control(own, control), claim.remark)
+    notes = (own.reason, remark_on_control(own, control))
+    remark = (claim.remark,) if claim.remark else ()
     return ClaimRow(
         study=study,
         name=claim.name,
@@ -41,7 +42,7 @@ def _row(study: str, own: Verdict, beside: Mapping[str, Verdict], published: boo
         control=control.word if control else "",
         control_effect=" ".join(_effect(control)) if control else "",
         note=" ".join(filter(None, notes)),
-        parts=(*_parts(own, ""), *(_parts(control, "random weights: ") if control else ())),
+        parts=(*remark, *_parts(own, ""), *(_parts(control, "random weights: ") if control else ())),
     )
 
 
