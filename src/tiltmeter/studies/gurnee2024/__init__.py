@@ -6,16 +6,11 @@
 
 from __future__ import annotations
 
+from tiltmeter.studies import gpt2
 from tiltmeter.studies.gurnee2024.claims import CLAIMS
 from tiltmeter.studies.gurnee2024.exhibits import FIGURES
 from tiltmeter.studies.gurnee2024.sweeps import experiments
 from tiltmeter.studies.study import Preset, Study
-
-GPT2_SAES = (
-    *(f"gpt2-small-res-jb:blocks.{layer}.hook_resid_pre" for layer in range(12)),
-    *(f"gpt2-small-hook-z-kk:blocks.{layer}.hook_z" for layer in range(12)),
-)
-"""The paper's: Bloom's on the residual stream, Kissane's on the heads' outputs."""
 
 STUDY = Study(
     name="gurnee2024",
@@ -27,7 +22,7 @@ STUDY = Study(
     claims=CLAIMS,
     presets={
         "nano": Preset("nano", "nano", 3, ("nano:*",)),
-        "gpt2": Preset("gpt2", "apollo-research/Skylion007-openwebtext-tokenizer-gpt2:train", 6, GPT2_SAES),
+        "gpt2": Preset(gpt2.MODEL, gpt2.DOCUMENTS, 6, (*gpt2.RESIDUAL_SAES, *gpt2.ATTENTION_SAES)),
     },
     uncontrolled=frozenset({"predictions", "cosine"}),
 )

@@ -217,14 +217,15 @@ CLAIMS: tuple[Claim, ...] = (
         "An SAE whose output is near x is worse than random points at the same angle.",
         _COMMENT,
         beside_random_at(-1, ABOVE_ONE),
-        remark="Of the SAEs at one layer, the one with the highest mean cosine; its output scaled to the norm of x.",
+        remark="Of the SAEs at one layer that were trained to reconstruct, the one with the highest mean cosine; its "
+        "output scaled to the norm of x.",
     ),
     Claim(
         "sae-better-at-low-cosine",
         "An SAE whose output is far from x is better than random points at the same angle.",
         _COMMENT,
         beside_random_at(0, BELOW_ONE),
-        remark="Of the SAEs at one layer, the one with the lowest mean cosine; its output scaled to the norm of x. The "
-        "commenter offers both as an alternative to the post's reading.",
+        remark="Of the same SAEs, the one with the lowest mean cosine. The commenter offers both as an alternative to "
+        "the post's reading.",
     ),
 )

@@ -9,7 +9,7 @@ import xarray as xr
 
 from tiltmeter.evidence import ABOVE_ZERO, Quantity, Region, Rows
 from tiltmeter.quantities import of_columns, ratio, read
-from tiltmeter.results import NotMeasured, Results, saes_of
+from tiltmeter.results import NotMeasured, Results, saes_by_kind
 from tiltmeter.studies.gurnee2024.quantities import Quantities
 from tiltmeter.studies.gurnee2024.tokens import mean_kl
 
@@ -65,9 +65,10 @@ def _difference_of_ratios(rows: Rows) -> float:
 
 
 def by_cosine(curves: xr.Dataset) -> list[str]:
-    """SAEs of one layer, the one whose output is at the greatest angle to x first."""
+    """SAEs of one layer that were trained to reconstruct, the one whose output is at the greatest angle to x first."""
     readout = f"cos@{curves.attrs['site']}"
-    return sorted(saes_of(curves), key=lambda sae: float(np.nanmean(read(curves, readout, f"sae-error:{sae}"))))
+    local = saes_by_kind(curves).get("local", [])
+    return sorted(local, key=lambda sae: float(np.nanmean(read(curves, readout, f"sae-error:{sae}"))))
 
 
 def beside_random_at(which: int, region: Region) -> Quantities:
@@ -77,7 +78,7 @@ def beside_random_at(which: int, region: Region) -> Quantities:
         curves = results["saes"]
         ordered = by_cosine(curves)
         if len(ordered) < 2:
-            raise NotMeasured(f"Only one SAE at {curves.attrs['site']} was given; this compares two.")
+            raise NotMeasured(f"This needs two SAEs at {curves.attrs['site']} that were trained to reconstruct.")
         sae = ordered[which]
         cosine = float(np.nanmean(read(curves, f"cos@{curves.attrs['site']}", f"sae-error:{sae}")))
         return [
