@@ -6,13 +6,11 @@ authors published (jettjaniak/teren), whose definitions and printed numbers are 
 
 from __future__ import annotations
 
+from tiltmeter.studies import gpt2
 from tiltmeter.studies.giglemiani2024.claims import CLAIMS
 from tiltmeter.studies.giglemiani2024.exhibits import FIGURES
 from tiltmeter.studies.giglemiani2024.sweeps import experiments
 from tiltmeter.studies.study import Preset, Study
-
-PROMPTS = "apollo-research/Skylion007-openwebtext-tokenizer-gpt2:train"
-"""Rows of OpenWebText in GPT-2's tokens; a prompt is the first ten of a row, without a boundary token."""
 
 STUDY = Study(
     name="giglemiani2024",
@@ -24,6 +22,6 @@ STUDY = Study(
     claims=CLAIMS,
     presets={
         "nano": Preset("nano", "nano", 1, ("nano:*",)),
-        "gpt2": Preset("gpt2", PROMPTS, 1, ("gpt2-small-res-jb:blocks.1.hook_resid_pre",)),
+        "gpt2": Preset(gpt2.MODEL, gpt2.PROMPTS, 1, (gpt2.RESIDUAL_SAES[1],)),
     },
 )

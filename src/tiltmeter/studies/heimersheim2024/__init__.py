@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from tiltmeter.studies import gpt2
 from tiltmeter.studies.heimersheim2024.claims import CLAIMS
 from tiltmeter.studies.heimersheim2024.exhibits import FIGURES
 from tiltmeter.studies.heimersheim2024.sweeps import experiments
@@ -20,7 +21,7 @@ STUDY = Study(
     claims=CLAIMS,
     presets={
         "nano": Preset("nano", "nano", 1, ()),
-        "gpt2": Preset("gpt2", "apollo-research/Skylion007-openwebtext-tokenizer-gpt2:train", 1, ()),
+        "gpt2": Preset(gpt2.MODEL, gpt2.PROMPTS, 1, ()),
     },
     uncontrolled=frozenset({"plane"}),
 )

@@ -6,6 +6,7 @@ and the longer version on LessWrong, whose numbers of figures are used here.
 
 from __future__ import annotations
 
+from tiltmeter.studies import gpt2
 from tiltmeter.studies.lee2024.claims import CLAIMS
 from tiltmeter.studies.lee2024.exhibits import FIGURES
 from tiltmeter.studies.lee2024.sweeps import experiments
@@ -19,6 +20,9 @@ STUDY = Study(
     experiments=experiments,
     figures=FIGURES,
     claims=CLAIMS,
-    presets={"nano": Preset("nano", "nano", 3, ("nano:*",))},
+    presets={
+        "nano": Preset("nano", "nano", 3, ("nano:*",)),
+        "gpt2": Preset(gpt2.MODEL, gpt2.DOCUMENTS, 6, (*gpt2.RESIDUAL_SAES, *gpt2.END_TO_END_SAES)),
+    },
     uncontrolled=frozenset({"directions-larger", "shapes"}),
 )
