@@ -1,7 +1,9 @@
-"""The report: well-formed, self-contained, escaped, and true to the summary."""
+"""The report: well-formed, self-contained, escaped, and true to its claims, charts and summary."""
 
 import base64
+import hashlib
 import json
+import re
 from html.parser import HTMLParser
 from itertools import pairwise
 
@@ -9,9 +11,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tiltmeter import curves, figures
+from chart_cases import CHARTS, line, one
+from tiltmeter import chart_tables, claims_table, curves
+from tiltmeter.claims_table import ClaimRow
+from tiltmeter.curve_charts import facets
+from tiltmeter.drawing import draw, to_png, to_svg
 from tiltmeter.errors import TiltmeterError
-from tiltmeter.report import Picture, headline, write_report
+from tiltmeter.exhibits import Exhibit
+from tiltmeter.interactive import to_plotly
+from tiltmeter.report import SYMBOLS, Numbers, headline, write_report
 
 EVIL = "<script>alert('1')</script>\"&"
 VOID = {"meta", "link", "img", "br", "hr", "input"}
@@ -54,7 +62,7 @@ class Page(HTMLParser):
         return [value for name, value in self.attrs if name in names]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def measured():
     steps = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
     values = np.random.default_rng(0).lognormal(size=(3, 6, 10)) * np.arange(6)[:, None]
@@ -66,31 +74,104 @@ def measured():
     return ds, curves.summary(ds, resamples=50)
 
 
-@pytest.fixture
-def page(measured, tmp_path):
-    figure = figures.facets(*measured, ["kl"], {"all": ["isotropic", EVIL]})
-    figures.save(figure, tmp_path / "figures", "one")
-    picture = Picture("figures/one", f"Figure {EVIL}", f"Caption {EVIL}", f"Finding {EVIL}")
-    path = write_report(tmp_path, f"Title {EVIL}", *measured, MANIFEST, [picture, picture])
-    assert path == tmp_path / "report.html"
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("run")
+
+
+@pytest.fixture(scope="module")
+def exhibits(measured):
+    chart = facets(*measured, ["kl"], {f"all {EVIL}": ["isotropic", EVIL]})
+    words = (f"Figure {EVIL}", f"Caption {EVIL}", f"Claimed {EVIL}", f"Finding {EVIL}")
+    return [Exhibit("one", *words, chart), Exhibit("two", *words, one(line()))]
+
+
+@pytest.fixture(scope="module")
+def claims():
+    row = ClaimRow(
+        "lee2024", "a", "Real is special.", "Figure 1", "supported", "2.04", "[1.97, 2.11]", "1.8", "", "", ""
+    )
+    return [
+        row._replace(control="contradicted", control_effect="0.99 [0.9, 1.1]", note="It comes with training."),
+        row._replace(verdict="not tested", effect="", interval="", note="No SAE.", parts=(f"part {EVIL}", "another")),
+        row._replace(study=EVIL, name=EVIL, claim=f"Claim {EVIL}", source=EVIL, published=EVIL, note=f"Note {EVIL}"),
+    ]
+
+
+@pytest.fixture(scope="module")
+def page(measured, exhibits, claims, folder):
+    path = write_report(
+        folder,
+        f"Title {EVIL}",
+        [f"Model {EVIL}", "Twenty sequences."],
+        exhibits,
+        MANIFEST,
+        claims=claims,
+        notes=[f"Note {EVIL}"],
+        numbers=Numbers(*measured),
+    )
+    assert path == folder / "report.html"
     return path.read_text("utf-8")
 
 
-def test_well_formed_and_self_contained(page, tmp_path):
+def blocks(page, attributes):
+    return re.findall(rf"<script{attributes}>(.*?)</script>", page, re.DOTALL)
+
+
+def test_well_formed_and_self_contained(page, folder):
     parsed = Page(page)
     assert parsed.tags.count("html") == parsed.tags.count("body") == parsed.tags.count("h1") == 1
     ids = parsed.values("id")
     assert len(ids) == len(set(ids))
-    assert not {"script", "link", "iframe", "object", "base", "form"} & set(parsed.tags)
-    assert "url(" not in page
-    assert "@import" not in page
+    assert not {"link", "iframe", "object", "base", "form"} & set(parsed.tags)
+    style = re.search(r"<style>(.*?)</style>", page, re.DOTALL)[1]
+    assert "url(" not in style
+    assert "@import" not in style
     assert parsed.values("href", "srcset", "action", "data") == []
-    sources = parsed.values("src")
-    assert len(sources) == 2
-    head, data = sources[0].split(",", 1)
-    assert head == "data:image/svg+xml;base64"
-    assert base64.b64decode(data) == (tmp_path / "figures" / "one.svg").read_bytes()
+    for source, name in zip(parsed.values("src"), ("one", "two"), strict=True):
+        head, data = source.split(",", 1)
+        assert head == "data:image/svg+xml;base64"
+        assert base64.b64decode(data) == (folder / "figures" / f"{name}.svg").read_bytes()
     assert all(parsed.values("alt"))
+
+
+def test_the_policy_names_the_page_s_own_scripts_and_no_place(page):
+    policy = next(value for value in Page(page).values("content") if "default-src" in value)
+    rules = dict(rule.split(" ", 1) for rule in policy.split("; "))
+    hashes = [base64.b64encode(hashlib.sha256(code.encode()).digest()).decode() for code in blocks(page, "")]
+    assert rules.pop("script-src").split() == [f"'sha256-{one}'" for one in hashes]
+    assert len(hashes) == 2
+    assert rules == {
+        "default-src": "'none'",
+        "img-src": "data: blob:",
+        "style-src": "'unsafe-inline'",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+    }
+
+
+def test_plotly_is_there_once_and_figures_are_the_chart_s_json(page, exhibits):
+    assert len([code for code in blocks(page, "") if len(code) > 1_000_000]) == 1
+    for data, exhibit in zip(blocks(page, ' type="application/json"[^>]*'), exhibits, strict=True):
+        assert data.isascii()
+        assert not set("<>&") & set(data)
+        assert json.loads(data) == to_plotly(exhibit.chart)
+
+
+def test_files_are_the_chart_drawn_and_tabled(page, exhibits, claims, folder):
+    for exhibit in exhibits:
+        wanted = (
+            to_png(draw(exhibit.chart)),
+            to_svg(draw(exhibit.chart)),
+            chart_tables.to_csv(exhibit.chart),
+            chart_tables.to_latex(exhibit.chart, exhibit.title),
+        )
+        for name, data in zip(exhibit.files, wanted, strict=True):
+            assert (folder / name).read_bytes() == data
+            assert name in Page(page).words
+    assert exhibits[0].files == ("figures/one.png", "figures/one.svg", "tables/one.csv", "tables/one.tex")
+    assert (folder / "claims.csv").read_bytes() == claims_table.to_csv(claims)
+    assert (folder / "claims.tex").read_bytes() == claims_table.to_latex(claims, f"Title {EVIL}")
 
 
 def test_a_phone_a_dark_screen_and_paper_are_thought_of(page):
@@ -99,10 +180,81 @@ def test_a_phone_a_dark_screen_and_paper_are_thought_of(page):
 
 
 def test_everything_a_user_names_is_escaped(page):
-    assert "<script" not in page
+    assert len(re.findall("<script", page)) == 4
+    assert "alert('1')</script" not in page
     words = Page(page).words
-    for whole in (f"Title {EVIL}", f"Figure {EVIL}", f"Finding {EVIL}", EVIL, f"distance at {EVIL}, L2"):
+    for whole in (
+        f"Title {EVIL}",
+        f"Model {EVIL}",
+        f"Note {EVIL}",
+        f"Figure {EVIL}",
+        f"Claimed {EVIL}",
+        f"Finding {EVIL}",
+        f"Claim {EVIL}",
+        f"part {EVIL}",
+        EVIL,
+        f"distance at {EVIL}, L2",
+    ):
         assert whole in words
+
+
+def test_claims_come_first_with_words_symbols_and_the_control_beside_them(page):
+    order = [page.index(f'<section id="{name}"') for name in ("claims", "figures", "numbers", "run", "files")]
+    assert order == sorted(order)
+    assert page.index("Twenty sequences.") < order[0]
+    words = [word for word in Page(page).words if word]
+    at = words.index("Real is special.")
+    assert words[at : at + 10] == [
+        "Real is special.",
+        "lee2024, Figure 1 ·",
+        "a",
+        f"{SYMBOLS['supported']} supported",
+        "2.04",
+        "[1.97, 2.11]",
+        "1.8",
+        f"{SYMBOLS['contradicted']} contradicted",
+        "0.99 [0.9, 1.1]",
+        "It comes with training.",
+    ]
+    assert 'class="verdict not-tested"' in page
+    assert len(set(SYMBOLS.values())) == 4
+
+
+def test_without_a_control_there_is_no_column_for_it(tmp_path, claims):
+    rows = [row._replace(control="") for row in claims]
+    page = write_report(tmp_path, "t", [], [], MANIFEST, claims=rows).read_text("utf-8")
+    assert "On random weights" not in page
+
+
+def test_the_paper_s_words_stand_before_the_run_s(page, tmp_path):
+    words = [word for word in Page(page).words if word]
+    at = words.index("The paper:")
+    assert words[at : at + 4] == ["The paper:", f"Claimed {EVIL}", "This run:", f"Finding {EVIL}"]
+    plain = Exhibit("three", "Figure", "", "", "Found.", None)
+    text = write_report(tmp_path, "t", [], [plain], MANIFEST).read_text("utf-8")
+    assert "The paper:" not in text and "This run:" not in text and "Found." in text
+    assert "<script" not in text and "<img" not in text
+    assert {'id="claims"', 'id="numbers"', 'id="files"'}.isdisjoint(re.findall('id="[a-z]+"', text))
+
+
+def test_the_numbers_of_a_figure_are_on_the_page(page):
+    words = Page(page).words
+    for cell in ("3.12 [2.81, 3.75]", "0.800 [0.720, 0.960]"):
+        assert cell in words
+
+
+@pytest.mark.parametrize("name", CHARTS)
+def test_every_mark_makes_a_well_formed_page(name, tmp_path):
+    page = write_report(tmp_path, "t", [], [Exhibit("x", "t", "", "", "f", CHARTS[name])], MANIFEST).read_text("utf-8")
+    assert Page(page).tags.count("figure") == 1
+
+
+def test_equal_runs_have_equal_pages(measured, exhibits, claims, tmp_path):
+    pages = [
+        write_report(tmp_path / name, "t", ["s"], exhibits, MANIFEST, claims=claims, numbers=Numbers(*measured))
+        for name in ("a", "b")
+    ]
+    assert pages[0].read_bytes() == pages[1].read_bytes()
 
 
 def test_what_was_run_and_the_whole_manifest(page):
@@ -159,9 +311,9 @@ def test_headline_of_one_step_and_one_sequence():
     assert headline(table, "kl").to_dict() == {"0": {"a": "123"}}
 
 
-def test_a_missing_figure_and_an_unwritable_folder_are_said(measured, tmp_path):
-    with pytest.raises(TiltmeterError, match=r"gone\.svg"):
-        write_report(tmp_path, "t", *measured, MANIFEST, [Picture("gone", "", "", "")])
+def test_a_folder_that_cannot_be_written(exhibits, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(TiltmeterError, match="cannot write the report"):
-        write_report(tmp_path / "file", "t", *measured, MANIFEST, [])
+        write_report(tmp_path / "file", "t", [], [], MANIFEST)
+    with pytest.raises(TiltmeterError, match="cannot write figures"):
+        write_report(tmp_path / "file", "t", [], exhibits, MANIFEST)

@@ -5,7 +5,7 @@ for (const source of document.querySelectorAll("script.chart")) {
   const paper = source.parentElement;
   const plot = paper.querySelector(".plot");
   const settings = {
-    responsive: true, displaylogo: false, showSendToCloud: false, plotlyServerURL: "",
+    responsive: true, displaylogo: false, typesetMath: false, showSendToCloud: false, plotlyServerURL: "",
     displayModeBar: paper.clientWidth < 500 ? false : "hover",
     modeBarButtonsToRemove: ["select2d", "lasso2d", "sendDataToCloud"],
     toImageButtonOptions: { filename: source.dataset.name },
