@@ -1,10 +1,11 @@
-"""Figures and report of a finished run, drawn from what it stored: nothing is measured again."""
+"""Figure, tables and report of a finished sweep, made from what it stored: nothing is measured again."""
 
 import base64
-import json
 import re
 import shutil
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from sweep_cases import command, token_set
@@ -15,7 +16,6 @@ from tiltmeter.model import SplitModel
 from tiltmeter.paths import Straight
 from tiltmeter.plan import Sweep
 from tiltmeter.publish import publish, short_table
-from tiltmeter.studies import find_figure
 from tiltmeter.sweep import run_sweep
 from tiny_models import tiny
 
@@ -36,16 +36,17 @@ def measured(folder, asked, purpose):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """A finished run of each purpose, without figures."""
+    """Finished sweeps, without figures: one of its own, one that belongs to a study, one with a single step."""
     folder = tmp_path_factory.mktemp("runs")
-    figure = find_figure("lee2024", "1")[1].sweep(SplitModel(tiny("gpt2")), 1).model_copy(update={"sequences": 12})
+    one_step = PLAIN.model_copy(update={"path": Straight(lengths=(5.0,))})
     return {
         "sweep": measured(folder / "sweep", PLAIN, "sweep"),
-        "lee2024/1": measured(folder / "figure-1", figure, "lee2024/1"),
+        "of a study": measured(folder / "study", PLAIN, "lee2024/figure-1"),
+        "one step": measured(folder / "step", one_step, "sweep"),
     }
 
 
-@pytest.fixture(params=["sweep", "lee2024/1"])
+@pytest.fixture(params=["sweep", "of a study", "one step"])
 def run(request, runs, tmp_path):
     return shutil.copytree(runs[request.param], tmp_path / "run")
 
@@ -75,12 +76,26 @@ def test_a_finished_run_is_drawn_from_what_it_stored(run, nothing_measures):
     page = publish(run)
     assert page == run / "report.html"
     made = {name: data for name, data in drawn(run).items() if name not in stored}
-    stem = "figures/figure-1" if "lee2024" in (run / "manifest.json").read_text() else "figures/sweep"
-    assert made.keys() == {"report.html", f"{stem}.png", f"{stem}.svg"}
+    pictures, tables = {"figures/sweep.png", "figures/sweep.svg"}, {"tables/sweep.csv", "tables/sweep.tex"}
+    assert made.keys() == {"report.html", *pictures, *tables}
     assert {name: drawn(run)[name] for name in stored} == stored
-    assert made[f"{stem}.png"].startswith(b"\x89PNG")
-    picture = "data:image/svg+xml;base64," + base64.b64encode(made[f"{stem}.svg"]).decode()
+    assert made["figures/sweep.png"].startswith(b"\x89PNG")
+    picture = "data:image/svg+xml;base64," + base64.b64encode(made["figures/sweep.svg"]).decode()
     assert picture in page.read_text("utf-8")
+
+
+def test_the_tables_are_the_summary(runs, tmp_path):
+    run = shutil.copytree(runs["sweep"], tmp_path / "run")
+    publish(run)
+    table = curves.summary(curves.load(run / "curves.nc")).query("readout != 'length'")
+    frame = pd.read_csv(run / "tables" / "sweep.csv")
+    assert len(frame) == len(table)
+    for readout, label in (("kl", "KL(clean"), ("l2@blocks.2.hook_resid_post", "distance at")):
+        rows = frame[frame.panel.str.contains(label, regex=False)]
+        wanted = table[table.readout == readout]
+        np.testing.assert_array_equal(rows[["x", "y", "low", "high"]], wanted[["step", "mean", "low", "high"]])
+        assert rows.series.tolist() == wanted.direction.tolist()
+    assert (run / "tables" / "sweep.tex").read_text("utf-8").count(r"\begin{table}") == 2
 
 
 def test_the_command_draws_again_what_was_lost_byte_by_byte(run, nothing_measures):
@@ -96,17 +111,17 @@ def test_the_command_draws_again_what_was_lost_byte_by_byte(run, nothing_measure
     assert done.err == ""
 
 
-def test_the_report_says_what_was_run(runs, tmp_path):
-    run = shutil.copytree(runs["lee2024/1"], tmp_path / "run")
+def test_the_report_says_what_was_run(run):
     page = publish(run).read_text("utf-8")
+    page = re.sub(r"<(script|style)\b.*?</\1>", " ", page, flags=re.DOTALL)
     text = " ".join(re.sub(r"<[^>]*>", " ", page).split())
-    assert "Lee &amp; Heimersheim 2024, Figure 1: difference, mixture and isotropic directions, on tiny" in text
-    assert "real-difference" in text
-    assert "about half the mean distance of two activations" in text
-    assert "The lengths are the paper&#39;s, 0 to 101" in text
-    assert "blocks.1.hook_resid_pre" in text
+    assert "Sweep at blocks.1.hook_resid_pre, on tiny" in text
+    assert "tiny on 12 sequences of 8 tokens of tokens. Moved at blocks.1.hook_resid_pre (positions: " in text
+    assert "along isotropic, real-mixture. " in text
+    steps = ("perturbation length (L2): 3 steps from 0 to 5.", "One step: perturbation length (L2) 5.")
+    assert sum(one in text for one in steps) == 1
+    assert "95 % intervals of the mean, bootstrapped over sequences; of so few sequences they are too narrow." in text
     assert re.findall(r'(?:src|href)="(?!data:|#)', page) == []
-    assert "<script" not in page
 
 
 def test_the_short_table_shows_the_first_readout(runs):
@@ -141,16 +156,10 @@ def test_what_cannot_be_drawn(runs, tmp_path):
     (run / "figures").write_text("in the way")
     refused(run, "cannot write figures")
     (run / "figures").unlink()
+    (run / "tables").write_text("in the way")
+    refused(run, "cannot write figures into .*tables")
+    (run / "tables").unlink()
     (run / "report.html").mkdir()
     refused(run, "cannot write the report")
     (run / "curves.nc").unlink()
     refused(run, "is a run that has not finished; repeat its command")
-
-
-@pytest.mark.parametrize("purpose", ["lee2025/1", "lee2024/9", "lee2024", "my thesis"])
-def test_a_run_for_a_figure_that_is_not_there(runs, tmp_path, purpose):
-    run = shutil.copytree(runs["sweep"], tmp_path / "run")
-    manifest = json.loads((run / "manifest.json").read_text("utf-8"))
-    manifest["record"]["purpose"] = purpose
-    (run / "manifest.json").write_text(json.dumps(manifest), "utf-8")
-    refused(run, "choose from|has no figure|is not a study")
