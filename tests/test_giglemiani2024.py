@@ -297,8 +297,12 @@ def test_findings_have_the_numbers() -> None:
     run = results(PUBLISHED, NEARER, FLAT)
     found = STUDY.figures["2"].finding(run)
     mean = float(np.nanmean(sample(run, "ms-absolute", "cov-random").value))
-    assert f"cov-random {mean:.3g} [" in found and "Censored" not in found
+    assert f"cov-random {mean:.1f} [" in found and "Censored" not in found
     assert "Censored, of 29 curves each" in STUDY.figures["2"].finding(noisy(0))
+    flat = noisy(0)["absolute"].copy(deep=True)
+    flat[L2][:, :, :] = GRID[None, :, None]
+    straight = STUDY.figures["NL"].finding(Results({"absolute": flat, "relative": flat}, {}))
+    assert "mean: real none, cov-random none." in straight and "nan" not in straight
     assert all(figure.finding(run).endswith(".") for figure in STUDY.figures.values())
 
 

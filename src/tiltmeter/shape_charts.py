@@ -42,10 +42,10 @@ def cumulative(samples: Mapping[str, Shape]) -> tuple[Line, ...]:
     style_of = styles(list(samples))
     found = []
     for name, sample in samples.items():
-        values = np.sort(sample.value[~np.isnan(sample.value)])
-        whole = len(values) + int(sample.censored.sum())
+        values, counts = np.unique(sample.value[~np.isnan(sample.value)], return_counts=True)
+        part = np.append(0, np.cumsum(counts)) / max(counts.sum() + sample.censored.sum(), 1)
         # two points a value: a stair
-        x, y = np.repeat(values, 2), np.repeat(np.arange(len(values) + 1), 2)[1:-1] / max(whole, 1)
+        x, y = np.repeat(values, 2), np.repeat(part, 2)[1:-1]
         found.append(Line(name, x, y, style_of[name]))
     return tuple(found)
 

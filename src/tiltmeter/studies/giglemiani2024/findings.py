@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from tiltmeter.cells import with_interval
 from tiltmeter.comparisons import too_few
 from tiltmeter.evidence import weigh
 from tiltmeter.quantities import mean, read
@@ -57,7 +58,10 @@ def _sentence(label: str, shapes: dict[str, Shape]) -> str:
 
 
 def _mean(shape: Shape) -> str:
-    return str(weigh(mean("", shape.value, ANYWHERE), 1))
+    if np.isnan(shape.value).all():
+        return "none"
+    found = weigh(mean("", shape.value, ANYWHERE), 1)
+    return with_interval(found.value, found.low, found.high)
 
 
 def _distances(shapes: dict[str, Shape]) -> str:
