@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tiltmeter.studies.heimersheim2024 import figures, findings, maps
-from tiltmeter.studies.heimersheim2024.figures import ALL, BOTH, bases, by_distance, by_step, directions
+from tiltmeter.studies.heimersheim2024.figures import ALL, BOTH, bases, by_distance, by_step, directions, more_bases
 from tiltmeter.studies.heimersheim2024.findings import both, told
 from tiltmeter.studies.heimersheim2024.measures import (
     MEDIUM,
-    PLATEAU_ANGLE,
     SHORT,
     SMALL_ANGLE,
     corner_is_optimum,
     earlier,
     gap_shrinks,
     last_layer_gap,
+    last_layer_order,
     plateau,
     random_base_rises,
     real_base_flat,
@@ -37,8 +37,12 @@ _LINES = (
     "one-prompt). Thick: mean of all prompts, with 95 % intervals, bootstrap over prompts."
 )
 _TARGETS = "Perturbations toward samples with the mean and covariance of real activations, the same on all bases."
-_BASES = "Bases: the prompt's own activation, such a sample in its place, and another prompt's activation in its place."
-_DISTANCE = "Means end where the first prompt's path does, at the norm of its base."
+_BASES = "Bases: the prompt's own activation (real), and such a sample in its place (random)."
+_OTHER = "A third base, not drawn by the post, is another prompt's activation in the place of the prompt's own."
+_DISTANCE = (
+    "Means end where the first prompt's path does, at the norm of its base. Dashed upright: the mean distance of two "
+    "real activations."
+)
 _STRAIGHT, _SPHERE = (
     ("straight", "straight-random-base", "straight-other-base"),
     (
@@ -60,9 +64,9 @@ FIGURES: Mapping[str, StudyFigure] = {
         f"{_TITLE}, core result 1: activation plateaus",
         f"{_READ}, by the distance from the base. {_TARGETS} {_BASES} {_LINES} {_DISTANCE}",
         _PLATEAU,
-        _STRAIGHT,
+        _STRAIGHT[:2],
         by_distance(bases("straight")),
-        told(together(plateau("kl", SHORT, SMALL_ANGLE), plateau("kl", MEDIUM, PLATEAU_ANGLE))),
+        told(together(plateau("kl", "straight", SHORT), plateau("kl", "straight", MEDIUM))),
     ),
     "core-2": StudyFigure(
         f"{_TITLE}, core result 2: sensitive directions",
@@ -71,7 +75,7 @@ FIGURES: Mapping[str, StudyFigure] = {
         f"{_SENSITIVE} Naive random directions are much less sensitive.",
         ("straight",),
         by_distance(directions("straight", *ALL)),
-        told(together(stronger("kl", REAL, RANDOM), stronger("kl", NAIVE, RANDOM))),
+        told(together(stronger("kl", "straight", REAL, RANDOM), stronger("kl", "straight", NAIVE, RANDOM))),
     ),
     "plane": StudyFigure(
         f"{_TITLE}, section 1: the plane of three real activations",
@@ -84,20 +88,20 @@ FIGURES: Mapping[str, StudyFigure] = {
     ),
     "1-straight": StudyFigure(
         f"{_TITLE}, section 1: plateaus in straight mode",
-        f"{_READ}, by the length in norms of the base. {_TARGETS} {_BASES} {_LINES}",
+        f"{_READ}, by the length in norms of the base. {_TARGETS} {_BASES} {_OTHER} {_LINES}",
         _PLATEAU,
         _STRAIGHT,
-        by_step(bases("straight")),
-        told(together(plateau("l2", SHORT, SMALL_ANGLE), plateau("kl", SHORT, SMALL_ANGLE, "-other-base"))),
+        by_step(more_bases("straight")),
+        told(together(plateau("l2", "straight", SHORT), plateau("kl", "straight", SHORT, "-other-base"))),
     ),
     "1-sphere": StudyFigure(
         f"{_TITLE}, section 1: plateaus in sphere mode",
-        f"{_READ}, by the angle from the base, at constant norm. {_TARGETS} {_BASES} {_LINES}",
+        f"{_READ}, by the angle from the base, at constant norm. {_TARGETS} {_BASES} {_OTHER} {_LINES}",
         "On a real base KL barely changes until the perturbation reaches 40 degrees; random activations do not follow "
         "this pattern.",
         _SPHERE,
-        by_step(bases("sphere")),
-        told(together(random_base_rises, real_base_flat)),
+        by_step(more_bases("sphere")),
+        told(together(plateau("kl", "sphere", SMALL_ANGLE), random_base_rises, real_base_flat)),
     ),
     "2-straight": StudyFigure(
         f"{_TITLE}, section 2: sensitive directions in straight mode",
@@ -134,7 +138,7 @@ FIGURES: Mapping[str, StudyFigure] = {
         "The angle at which KL exceeds 0.5 reasonably distinguishes the two classes of perturbation.",
         ("sphere", "straight"),
         figures.histograms,
-        findings.histogram,
+        both(findings.histogram, told(together(earlier("sphere", "absolute"), earlier("straight", "absolute")))),
     ),
     "3": StudyFigure(
         f"{_TITLE}, section 3: local optima of sensitivity",
@@ -154,6 +158,13 @@ FIGURES: Mapping[str, StudyFigure] = {
         "disappears.",
         ("sphere", "sphere-last-layer"),
         figures.late_layer,
-        told(together(earlier("sphere", "absolute"), last_layer_gap("absolute"), gap_shrinks("absolute"))),
+        told(
+            together(
+                earlier("sphere", "absolute"),
+                last_layer_order("absolute"),
+                last_layer_gap("absolute"),
+                gap_shrinks("absolute"),
+            )
+        ),
     ),
 }

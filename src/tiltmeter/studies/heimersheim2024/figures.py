@@ -25,7 +25,7 @@ from tiltmeter.styles import Style, style
 Draw = Callable[[Results], Chart]
 
 SINGLE = 20
-"""Prompts whose own curves are drawn."""
+"""Prompts whose own curves are drawn, about as many as the post has curves."""
 
 GRID = 41
 """Points of a mean curve by distance."""
@@ -38,15 +38,22 @@ class Series(NamedTuple):
     experiment: str
     direction: str
     style: Style
+    singles: int = SINGLE
+    """Prompts whose own curves are drawn."""
 
 
 def bases(mode: str) -> tuple[Series, ...]:
-    """Random targets, on three kinds of base."""
+    """Random targets, on the post's two kinds of base."""
     return (
         Series("real base", mode, RANDOM, style("clean")),
         Series("random base", f"{mode}-random-base", RANDOM, style(RANDOM_BASE)),
-        Series("another prompt's activation as base", f"{mode}-other-base", RANDOM, style(OTHER_BASE)),
     )
+
+
+def more_bases(mode: str) -> tuple[Series, ...]:
+    """The same, and the mean on another prompt's activation."""
+    other = Series("another prompt's activation as base", f"{mode}-other-base", RANDOM, style(OTHER_BASE), singles=0)
+    return (*bases(mode), other)
 
 
 def directions(mode: str, *names: str) -> tuple[Series, ...]:
@@ -122,13 +129,13 @@ def _stepwise(results: Results, series: Sequence[Series], readout: str) -> Panel
     for one in series:
         curves = results[one.experiment]
         x, values = curves.step.values, read(curves, name, one.direction)
-        thin += [Line(one.name, x, value, one.style, thin=True) for value in values[:SINGLE]]
+        thin += [Line(one.name, x, value, one.style, thin=True) for value in values[: one.singles]]
         table = results.table(one.experiment)
         rows = table[(table.readout == name) & (table.direction == one.direction)].sort_values("step")
         y, low, high = (rows[column].to_numpy(np.float64) for column in ("mean", "low", "high"))
         means.append(Line(one.name, np.sort(x), y, one.style, low, high))
-    marks = (*thin, *means, *([_threshold()] if readout == "kl" else []))
-    return Panel("", Axis(axis_label(first.step)), Axis(axis_label(first[name])), marks)
+    rule = (_threshold(),) if readout == "kl" else ()
+    return Panel("", Axis(axis_label(first.step)), Axis(axis_label(first[name])), (*thin, *means, *rule))
 
 
 def _distancewise(results: Results, series: Sequence[Series], readout: str) -> Panel:
@@ -140,10 +147,10 @@ def _distancewise(results: Results, series: Sequence[Series], readout: str) -> P
     thin, means = [], []
     for one, (along, values) in curves.items():
         pairs = list(zip(along, values, strict=True))
-        thin += [Line(one.name, x, y, one.style, thin=True) for x, y in pairs[:SINGLE]]
+        thin += [Line(one.name, x, y, one.style, thin=True) for x, y in pairs[: one.singles]]
         mean, low, high, _ = bootstrap_mean(np.stack([np.interp(grid, x, y) for x, y in pairs], -1))
         means.append(Line(one.name, grid, mean, one.style, low, high))
-    rule = Rule(pair_distance(first), text="two real activations")
+    rule = Rule(pair_distance(first), text="pair distance")
     return Panel("", Axis("distance from the base (L2)"), Axis(axis_label(first[name])), (*thin, *means, rule))
 
 

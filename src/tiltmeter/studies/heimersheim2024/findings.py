@@ -9,10 +9,10 @@ import xarray as xr
 
 from tiltmeter.evidence import weigh
 from tiltmeter.numbered import split_draw
-from tiltmeter.results import Results
+from tiltmeter.results import NotMeasured, Results
 from tiltmeter.shapes import censored_last, separation_auc
 from tiltmeter.studies.heimersheim2024.maps import CORNERS, on_plane
-from tiltmeter.studies.heimersheim2024.measures import Measures, earlier
+from tiltmeter.studies.heimersheim2024.measures import Measures
 from tiltmeter.studies.heimersheim2024.quantities import THRESHOLD, corner, crossings, times, triangle_times
 from tiltmeter.studies.heimersheim2024.sweeps import RANDOM, REAL
 
@@ -26,26 +26,28 @@ def told(measures: Measures) -> Find:
     """The numbers that the claims about a figure rest on, with their own 95 % intervals."""
 
     def find(results: Results) -> str:
-        found = [weigh(quantity, together=1) for quantity in measures(results)]
-        least = min(finding.n for finding in found)
+        try:
+            found = [weigh(quantity, together=1) for quantity in measures(results)]
+        except NotMeasured as error:
+            return str(error)
+        least, most = (extreme(finding.n for finding in found) for extreme in (min, max))
+        prompts = f"{least}" if least == most else f"{least} to {most}"
         parts = "; ".join(f"{finding.what}: {finding}" for finding in found)
-        return f"{parts[0].upper()}{parts[1:]} (95 % intervals, {least} prompts)."
+        return f"{parts[0].upper()}{parts[1:]} (95 % intervals, {prompts} prompts)."
 
     return find
 
 
 def histogram(results: Results) -> str:
-    """Medians of the crossings, and how often the real direction is first."""
+    """Medians of the crossings, and how far apart the two kinds are over all prompts."""
     parts = []
     for mode, units in (("sphere", "°"), ("straight", " ‖x‖")):
         curves = results[mode]
         medians = [f"{_median(censored_last(crossings(curves, name)), units)} along {name}" for name in (REAL, RANDOM)]
-        (first,) = (weigh(quantity, together=1) for quantity in earlier(mode, "absolute")(results))
         auc = separation_auc(crossings(curves, REAL), crossings(curves, RANDOM))
         parts.append(
-            f"In {mode} mode KL passes {THRESHOLD:g} at a median of {', '.join(medians)}; the real direction is first "
-            f"in a part of {first} of the prompts, and the area under the ROC curve of all prompts together is "
-            f"{auc:.2f}."
+            f"In {mode} mode KL passes {THRESHOLD:g} at a median of {', '.join(medians)}; the area under the ROC curve "
+            f"of all prompts together is {auc:.2f}."
         )
     return " ".join(parts)
 

@@ -8,17 +8,18 @@ from typing import Literal
 
 import numpy as np
 
-from tiltmeter.evidence import ABOVE_ONE, Quantity, Region
+from tiltmeter.evidence import ABOVE_ONE, FEWEST, Quantity, Region
 from tiltmeter.quantities import PerSequence, difference, ratio, share
-from tiltmeter.results import Results
+from tiltmeter.results import NotMeasured, Results
 from tiltmeter.studies.heimersheim2024.quantities import (
     FAR_DEGREES,
+    THRESHOLD,
     Weights,
     at_distance,
     at_step,
     corner,
     crossings,
-    first_more_often,
+    is_first,
     median_gap,
     median_ratio,
     neighbours,
@@ -59,27 +60,24 @@ SYMMETRIC = Region(0.8, 1.25)
 """Ratios in which medians at corners count as equal."""
 
 _MOVED = {"kl": "KL", "l2": "L2 at the end", "cos": "1 - cosine at the end"}
-_MODES = {"straight": "‖x‖", "sphere": "°"}
 _CROSSED = {"absolute": "KL 0.5", "relative": "the relative threshold"}
 
 
-def plateau(readout: str, distance: float, angle: float, base: str = "") -> Measures:
-    """Random base ÷ real one: the same targets, at the same distance and at the same angle.
+def plateau(readout: str, mode: str, at: float, base: str = "") -> Measures:
+    """Random base ÷ real one, with the same targets: at a distance in mean pair distances (straight), or an angle.
 
     `base` is empty for the prompt's own activation, `-other-base` for another prompt's in its place.
     """
     real = "transplanted real" if base else "real"
+    read_at, unit = (at_distance, " pair distances") if mode == "straight" else (at_step, "°")
 
     def measures(results: Results) -> list[Quantity]:
-        straight, sphere = (
-            [results[f"{mode}-random-base"], results[f"{mode}{base}"]] for mode in ("straight", "sphere")
-        )
-        what = f"{_MOVED[readout]}: random ÷ {real} base"
         return [
             ratio(
-                f"{what}, {distance:g} pair distances", *(at_distance(c, readout, RANDOM, distance) for c in straight)
-            ),
-            ratio(f"{what}, {angle:g}°", *(at_step(c, readout, RANDOM, angle) for c in sphere)),
+                f"{_MOVED[readout]}: random ÷ {real} base, {at:g}{unit}",
+                read_at(results[f"{mode}-random-base"], readout, RANDOM, at),
+                read_at(results[f"{mode}{base}"], readout, RANDOM, at),
+            )
         ]
 
     return measures
@@ -102,24 +100,17 @@ def quadratic(angle: float) -> float:
 
 def _rise(results: Results, base: str, angle: float, region: Region, what: str) -> Quantity:
     curves = results[f"sphere{base}"]
-    columns = (at_step(curves, "kl", RANDOM, one) for one in (angle, FAR_DEGREES))
-    return ratio(f"{what}: KL at {angle:g}° ÷ at {FAR_DEGREES:g}°", *columns, region)
+    near, far = (at_step(curves, "kl", RANDOM, one) for one in (angle, FAR_DEGREES))
+    return ratio(f"{what}: KL at {angle:g}° ÷ at {FAR_DEGREES:g}°", near, far, region)
 
 
-def stronger(readout: str, one: str, other: str, region: Region = ABOVE_ONE) -> Measures:
-    """One direction ÷ another: halfway along the straight path, and at the angle of the plateau's end."""
+def stronger(readout: str, mode: str, one: str, other: str, region: Region = ABOVE_ONE) -> Measures:
+    """One direction ÷ another: halfway along the straight path, or at the angle of the plateau's end."""
+    at, unit = (HALFWAY, " ‖x‖") if mode == "straight" else (PLATEAU_ANGLE, "°")
 
     def measures(results: Results) -> list[Quantity]:
-        at = {"straight": HALFWAY, "sphere": PLATEAU_ANGLE}
-        return [
-            ratio(
-                f"{_MOVED[readout]}: {one} ÷ {other}, {at[mode]:g} {unit}".replace(" °", "°"),
-                at_step(results[mode], readout, one, at[mode]),
-                at_step(results[mode], readout, other, at[mode]),
-                region,
-            )
-            for mode, unit in _MODES.items()
-        ]
+        moved = [at_step(results[mode], readout, name, at) for name in (one, other)]
+        return [ratio(f"{_MOVED[readout]}: {one} ÷ {other}, {at:g}{unit}", moved[0], moved[1], region)]
 
     return measures
 
@@ -130,7 +121,7 @@ def earlier(mode: str, threshold: Threshold, readout: str = "kl", region: Region
     def measures(results: Results) -> list[Quantity]:
         crossed = _CROSSED[threshold] + (f" of {_MOVED[readout]}" if threshold == "relative" else "")
         what = f"{mode}: part of the prompts in which {REAL} passes {crossed} before {RANDOM}"
-        return [share(what, first_more_often(*pair_times(results, mode, threshold, readout)), region)]
+        return [share(what, is_first(*pair_times(results, mode, threshold, readout)), region)]
 
     return measures
 
@@ -138,12 +129,18 @@ def earlier(mode: str, threshold: Threshold, readout: str = "kl", region: Region
 def pair_times(
     results: Results, experiment: str, threshold: Threshold, readout: str = "kl"
 ) -> tuple[PerSequence, PerSequence]:
-    """Crossings along the real and the random direction, by prompt."""
+    """Crossings along the real and the random direction, by prompt.
+
+    Raises:
+        NotMeasured: hardly any KL passes the absolute threshold.
+    """
     curves = results[experiment]
     if threshold == "relative":
         found = relative_crossings(curves, (REAL, RANDOM), readout)
         return times(found[REAL]), times(found[RANDOM])
-    return times(crossings(curves, REAL)), times(crossings(curves, RANDOM))
+    real, random = (times(crossings(curves, name)) for name in (REAL, RANDOM))
+    _check_crossed(real, random)
+    return real, random
 
 
 def together(*measures: Measures) -> Measures:
@@ -151,20 +148,23 @@ def together(*measures: Measures) -> Measures:
     return lambda results: [quantity for measure in measures for quantity in measure(results)]
 
 
+def last_layer_order(threshold: Threshold) -> Measures:
+    """In which part of the prompts the real direction is first in the last layer."""
+
+    def measures(results: Results) -> list[Quantity]:
+        what = f"last layer: part of the prompts in which {REAL} passes {_CROSSED[threshold]} before {RANDOM}"
+        return [share(what, is_first(*pair_times(results, "sphere-last-layer", threshold)), NO_ORDER)]
+
+    return measures
+
+
 def last_layer_gap(threshold: Threshold) -> Measures:
-    """How often the real direction is first in the last layer, and by how many degrees."""
+    """By how many degrees the real direction is first in the last layer."""
 
     def measures(results: Results) -> list[Quantity]:
         real, random = pair_times(results, "sphere-last-layer", threshold)
-        crossed = _CROSSED[threshold]
-        return [
-            share(
-                f"last layer: part of the prompts in which {REAL} passes {crossed} before {RANDOM}",
-                first_more_often(real, random),
-                NO_ORDER,
-            ),
-            median_gap(f"last layer: median angle of {crossed}, random - real", random, real, NO_GAP, "°"),
-        ]
+        what = f"last layer: median angle of {_CROSSED[threshold]}, random - real"
+        return [median_gap(what, random, real, NO_GAP, "°")]
 
     return measures
 
@@ -173,26 +173,22 @@ def gap_shrinks(threshold: Threshold) -> Measures:
     """How much more often the real direction is first in the study's layer than in the last one."""
 
     def measures(results: Results) -> list[Quantity]:
-        first = [first_more_often(*pair_times(results, layer, threshold)) for layer in ("sphere", "sphere-last-layer")]
+        here = is_first(*pair_times(results, "sphere", threshold))
+        last = is_first(*pair_times(results, "sphere-last-layer", threshold))
         what = f"how often {REAL} passes {_CROSSED[threshold]} before {RANDOM}: this layer - last layer"
-        return [difference(what, *first)]
+        return [difference(what, here, last)]
 
     return measures
 
 
 def corner_is_optimum(threshold: Threshold) -> Measures:
     """How often the angle at the real corner is below that at the next point of either side."""
+    what = f"part of the prompts in which the real corner passes {_CROSSED[threshold]} before the blend"
 
     def measures(results: Results) -> list[Quantity]:
-        found = triangle_times(results["triangle-real"], threshold)
-        return [
-            share(
-                f"{_CROSSED[threshold]}: the real corner before {_named(one)}",
-                first_more_often(found[corner(0)], found[one]),
-                MORE_OFTEN,
-            )
-            for one in neighbours(list(found), 0)
-        ]
+        found = _on_triangle(results, "real", threshold)
+        beside = neighbours(list(found), 0)
+        return [share(f"{what} {_named(one)}", is_first(found[corner(0)], found[one]), MORE_OFTEN) for one in beside]
 
     return measures
 
@@ -201,9 +197,9 @@ def real_corner_stands_out(threshold: Threshold) -> Measures:
     """How much more often a real corner is before its neighbours than a random corner is before its own."""
 
     def measures(results: Results) -> list[Quantity]:
-        real, random = (triangle_times(results[f"triangle-{name}"], threshold) for name in ("real", "random"))
-        at_random = np.mean([_dip(random, number) for number in range(3)], axis=0)
-        what = f"{_CROSSED[threshold]}: how often before the neighbours, real corner - random corners"
+        real, random = (_on_triangle(results, name, threshold) for name in ("real", "random"))
+        at_random = _mean_known([_dip(random, number) for number in range(3)])
+        what = f"how often a corner passes {_CROSSED[threshold]} before its neighbours: real - random corners"
         return [difference(what, _dip(real, 0), at_random)]
 
     return measures
@@ -213,7 +209,7 @@ def symmetric(threshold: Threshold) -> Measures:
     """Ratios of the median angles at three random corners."""
 
     def measures(results: Results) -> list[Quantity]:
-        found = triangle_times(results["triangle-random"], threshold)
+        found = _on_triangle(results, "random", threshold)
         names = ("top", "left", "right")
         return [
             median_ratio(
@@ -228,11 +224,33 @@ def symmetric(threshold: Threshold) -> Measures:
     return measures
 
 
+def _on_triangle(results: Results, name: str, threshold: Threshold) -> dict[Weights, PerSequence]:
+    found = triangle_times(results[f"triangle-{name}"], threshold)
+    if threshold == "absolute":
+        _check_crossed(*found.values())
+    return found
+
+
+def _check_crossed(*found: PerSequence) -> None:
+    """Refuse to say which of two is first where nearly none is anywhere."""
+    crossed = int(np.isfinite(np.stack(found)).any(axis=0).sum())
+    if crossed < FEWEST:
+        raise NotMeasured(
+            f"KL passes {THRESHOLD:g} nats in {crossed} of {len(found[0])} prompts; {FEWEST} are needed to compare."
+        )
+
+
 def _dip(found: dict[Weights, PerSequence], number: int) -> PerSequence:
     """How often a corner is before its two neighbours, by prompt."""
     beside = neighbours(list(found), number)
-    return np.mean([first_more_often(found[corner(number)], found[one]) for one in beside], axis=0)
+    return _mean_known([is_first(found[corner(number)], found[one]) for one in beside])
 
 
-def _named(weights: Sequence[float]) -> str:
-    return ", ".join(f"{weight:.2g}" for weight in weights)
+def _mean_known(columns: Sequence[PerSequence]) -> PerSequence:
+    """The mean of what is known of each prompt; NaN where nothing is."""
+    return np.ma.masked_invalid(np.stack(columns)).mean(axis=0).filled(np.nan)
+
+
+def _named(weights: Weights) -> str:
+    """`0.88 + 0.12 + 0`: how much of each target."""
+    return " + ".join(f"{weight:.2g}" for weight in weights)

@@ -87,10 +87,14 @@ def median_ratio(what: str, one: PerSequence, other: PerSequence, region: Region
     return Quantity(what, np.stack([one, other], -1), _median_ratio, region, "×")
 
 
-def first_more_often(first: PerSequence, second: PerSequence) -> PerSequence:
-    """1 where the first crossing comes before the second, 0 where after, ½ where neither (or both are censored)."""
-    before = (first < second) + 0.5 * (first == second)
-    return np.where(np.isnan(first) | np.isnan(second), np.nan, before)
+def is_first(one: PerSequence, other: PerSequence) -> PerSequence:
+    """1 where a prompt's first crossing comes before its second, 0 where after, ½ where both come at once.
+
+    NaN where neither comes: nothing is known of their order, as in a sign test.
+    """
+    before = (one < other) + 0.5 * (one == other)
+    unknown = np.isnan(one) | np.isnan(other) | (np.isinf(one) & np.isinf(other))
+    return np.where(unknown, np.nan, before)
 
 
 def points(curves: xr.Dataset) -> dict[Weights, str]:
