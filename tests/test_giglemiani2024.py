@@ -17,6 +17,8 @@ from tiltmeter import evidence
 from tiltmeter.charts import Bars, Chart, Histogram, Line, Points
 from tiltmeter.claims import Verdict, by_name, judge
 from tiltmeter.curves import Axes, build
+from tiltmeter.drawing import draw, to_png
+from tiltmeter.interactive import to_plotly
 from tiltmeter.loading import LoadedModel
 from tiltmeter.results import NotMeasured, Results
 from tiltmeter.shapes import Shape
@@ -280,6 +282,12 @@ def test_examples_have_their_dots_on_their_curves() -> None:
         assert (dots.x[row], dots.y[row]) == (at, values[at, row])
         assert np.array_equal(shown[row].y, values[:, row])
     assert np.allclose(mean.y, values.mean(1))
+
+
+@pytest.mark.parametrize("number", STUDY.figures)
+def test_figures_are_drawn_for_papers_and_for_the_report(number: str) -> None:
+    chart = STUDY.figures[number].chart(noisy(4))
+    assert to_png(draw(chart)) and to_plotly(chart)["data"]
 
 
 def test_bars_of_distances_are_those_of_scipy() -> None:

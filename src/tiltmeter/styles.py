@@ -28,6 +28,7 @@ class Style(NamedTuple):
     color: str
     linestyle: Dash = "solid"
     marker: str = "o"
+    """Empty where a line has none."""
     face: str = "white"
     """Filling of the marker."""
 

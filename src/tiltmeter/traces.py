@@ -122,16 +122,18 @@ def _line(mark: Line, panel: Panel, legend: Mapping[str, Named]) -> Iterator[Tra
         for band in _band(mark, panel):
             look = {"mode": "lines", "line": {"width": 0}, "fill": "toself", "fillcolor": pale(style.color, 0.18)}
             yield {"type": "scatter", **band, **named, **look, "showlegend": False, "hoverinfo": "skip"}
+    markers: Trace = {"mode": "lines"}
+    if style.marker:
+        markers = {"mode": "lines+markers", "marker": {**_marker(style), "maxdisplayed": 17}}
     yield {
         "type": "scatter",
-        "mode": "lines+markers",
         "x": numbers(mark.x),
         "y": numbers(mark.y),
         **named,
         "customdata": _intervals(mark),
         "hovertemplate": f"{_AT}%{{customdata}}<extra></extra>",
         "line": {"color": style.color, "width": 2, "dash": dash(style.linestyle)},
-        "marker": {**_marker(style), "maxdisplayed": 17},
+        **markers,
     }
 
 
