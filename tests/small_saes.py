@@ -3,8 +3,13 @@
 import torch
 
 from tiltmeter.saes.at_site import AtSite
+from tiltmeter.saes.files import saelens_files
 from tiltmeter.saes.sae import About, LinearSAE
+from tiltmeter.saes.weights import Convention, Facts, linear_sae
 from tiltmeter.sites import Site
+from tiny_models import WIDTH
+
+LATENTS = 40
 
 SITE = Site(1, "resid_pre")
 
@@ -36,3 +41,21 @@ def random_sae(width, latents, seed=0, name="A", bias=-1.0, scale=1.0, dtype=tor
 
 def at(sae, centre=centre, site=SITE):
     return AtSite(sae, site, centre)
+
+
+def save_sae(folder, seed=0, width=WIDTH, hook="blocks.1.hook_resid_pre", bias=-4.0, **changed):
+    """A folder of SAELens with a small SAE at the site; `changed` are facts of its configuration."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.nn.functional.normalize(torch.randn(LATENTS, width, generator=generator), dim=-1)
+    weights = {
+        "W_enc": rows.T.clone(),
+        "b_enc": torch.full((LATENTS,), bias),
+        "W_dec": rows.clone(),
+        "b_dec": torch.zeros(width),
+    } | changed.pop("weights", {})
+    facts = Facts(kind="local", hook_name=hook, processing="centred", prepend_bos=False) | changed
+    sae = linear_sae("small", weights, Convention(apply_b_dec_to_input=False), facts)
+    folder.mkdir(parents=True)
+    for name, data in saelens_files(sae, {"kind": facts["kind"]}).items():
+        (folder / name).write_bytes(data)
+    return folder

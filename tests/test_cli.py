@@ -41,10 +41,6 @@ def sweep(model, tokens, tmp_path):
     return arguments
 
 
-def figure_1(model, tokens, out, *more):
-    return ["reproduce", "lee2024", "--figure", "1", "--model", model, "--tokens", tokens, "--out", out, *more]
-
-
 def save(path, array):
     np.save(path, array, allow_pickle=True)
     return path
@@ -121,40 +117,6 @@ def test_numbers(text, numbers):
 def test_angles(sweep, tmp_path):
     assert command(*sweep({"--lengths": None, "--angles": "0:180:90"})).status == 0
     assert [*curves.load(tmp_path / "run" / "curves.nc").step.values] == [0, 90, 180]
-
-
-def test_figure_1(model, tokens, tmp_path):
-    done = command(*figure_1(model, tokens, tmp_path / "run", "--layer", 2, "--seed", 1))
-    assert done.status == 0, done
-    manifest = read_manifest(tmp_path / "run")
-    assert manifest["record"]["purpose"] == "lee2024/1"
-    assert manifest["identity"]["sweep"]["site"] == "blocks.2.hook_resid_pre"
-    assert manifest["identity"]["sweep"]["seed"] == 1
-    assert manifest["identity"]["sweep"]["sequences"] == 6  # all there are, where no number is asked for
-    assert [*curves.load(tmp_path / "run" / "curves.nc").direction.values] == [*DIRECTIONS]
-    assert (tmp_path / "run" / "figures" / "figure-1.svg").is_file()
-    assert all(name in done.out for name in DIRECTIONS)
-
-
-def test_the_middle_layer_and_a_named_folder_are_the_default(model, tokens, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "small").symlink_to(model)
-    assert command("reproduce", "lee2024", "--model", "small", "--tokens", tokens, "--n-sequences", 4).status == 0
-    (run,) = (tmp_path / "runs").glob("lee2024-1-small-1-*")
-    manifest = read_manifest(run)
-    assert manifest["identity"]["sweep"]["site"] == "blocks.1.hook_resid_pre"
-    assert manifest["identity"]["sweep"]["sequences"] == 4
-
-
-def test_figure_1_on_nano(tmp_path):
-    rows = np.random.default_rng(0).integers(1, 4000, (3, 12))
-    done = command(*figure_1("nano", save(tmp_path / "tokens.npy", rows), tmp_path / "run"))
-    assert done.status == 0, done
-    found = curves.load(tmp_path / "run" / "curves.nc")
-    assert found.attrs["model"] == "nano"
-    assert float(found.kl.isel(step=-1).min()) > 0.1
-    assert float(np.abs(found.kl.isel(step=0)).max()) < 1e-6
-    assert found.length.isel(step=-1).mean() == pytest.approx(101 / 81.59 * float(found.attrs["pair_distance"]), 1e-3)
 
 
 def test_list_names_everything():
@@ -286,22 +248,6 @@ def test_weights_that_are_not_finite(sweep, model, tmp_path, part, sentence):
     assert command(*sweep({"--model": damaged(model, tmp_path / "sound", lambda weights: None)})).status == 0
     found = refusal(*sweep({"--model": damaged(model, tmp_path / "model", edit), "--out": tmp_path / "other"}))
     assert sentence in found
-
-
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        (["lee2025"], "'lee2025' is not a study; choose from lee2024"),
-        (["lee2024", "--figure", "9"], "lee2024 has no figure '9'; choose from 1"),
-        (["lee2024", "--layer", "3"], "Layer 3 was asked for"),
-        (["lee2024", "--layer", "-1"], "Layer -1 was asked for"),
-        (["lee2024", "--n-sequences", "-1"], "sequences was -1"),
-        (["lee2024", "--n-sequences", "99"], "99 sequences were asked for"),
-    ],
-)
-def test_wrong_input_to_reproduce(model, tokens, tmp_path, arguments, sentence):
-    more = ["--model", model, "--tokens", tokens, "--out", tmp_path / "run"]
-    assert sentence in refusal("reproduce", *arguments, *more)
 
 
 def test_the_directory_of_another_run_is_refused(sweep, tmp_path):

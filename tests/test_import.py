@@ -57,8 +57,18 @@ def test_help_is_light_and_worth_reading(arguments):
     assert status == 0
     assert not heavy
     words = {
-        "--help": ["reproduce", "sweep", "list", "report"],
-        "reproduce": ["--figure", "--model", "--layer", "--tokens", "--n-sequences", "--device", "--out", "goes on"],
+        "--help": ["reproduce", "claims", "sweep", "list", "report"],
+        "reproduce": [
+            "--figure",
+            "--model",
+            "--layer",
+            "--tokens",
+            "--quick",
+            "--preset",
+            "--control",
+            "--out",
+            "goes on",
+        ],
         "sweep": ["--site", "--direction", "--lengths", "--angles", "--readout", "--positions", "along:FILE"],
         "report": ["run directory", "again"],
     }[arguments[0]]

@@ -3,39 +3,19 @@
 import json
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
 import tiltmeter as tm
+from small_saes import LATENTS, save_sae
 from sweep_cases import command, refusal, save_model, save_tokens
 from tiltmeter import sweep
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.latents import fit_latents
 from tiltmeter.runs import read_manifest
-from tiltmeter.saes.files import saelens_files
 from tiltmeter.saes.guard import guard
 from tiltmeter.saes.names import short_names
-from tiltmeter.saes.weights import Convention, Facts, linear_sae
-
-WIDTH, LATENTS = 32, 40
-
-
-def save_sae(folder, seed=0, width=WIDTH, hook="blocks.1.hook_resid_pre", bias=-4.0, **changed):
-    generator = torch.Generator().manual_seed(seed)
-    rows = torch.nn.functional.normalize(torch.randn(LATENTS, width, generator=generator), dim=-1)
-    weights = {
-        "W_enc": rows.T.clone(),
-        "b_enc": torch.full((LATENTS,), bias),
-        "W_dec": rows.clone(),
-        "b_dec": torch.zeros(width),
-    } | changed.pop("weights", {})
-    facts = Facts(kind="local", hook_name=hook, processing="centred", prepend_bos=False) | changed
-    sae = linear_sae("small", weights, Convention(apply_b_dec_to_input=False), facts)
-    folder.mkdir(parents=True)
-    for name, data in saelens_files(sae, {"kind": facts["kind"]}).items():
-        (folder / name).write_bytes(data)
-    return folder
+from tiny_models import WIDTH
 
 
 @pytest.fixture(scope="module")
@@ -222,25 +202,6 @@ def test_a_base_is_where_the_path_begins(inputs, saes, tmp_path):
     assert float(abs(curves.kl.sel(step=0)).max()) < 1e-9
     assert float(curves.kl.sel(step=2).min()) > 1e-6
     assert curves.attrs["base"] == "sae-reconstruction:one-l0-5"
-
-
-def test_figure_3_of_lee_and_heimersheim(inputs, saes, tmp_path):
-    one, other = saes
-    e2e = save_sae(tmp_path / "e2e-l0-4", seed=4, kind="e2e")
-    options = {key: inputs[key] for key in ("--model", "--tokens", "--n-sequences")}
-    run = tmp_path / "run"
-    given = ["--sae", one, "--sae", other, "--sae", e2e, "--layer", 1, "--out", run]
-    outcome = command("reproduce", "lee2024", "--figure", 3, *flat(options), *given)
-    assert outcome.status == 0, outcome.err
-    table = pd.read_csv(run / "summary.csv")
-    assert set(table.direction) == {
-        *(f"sae-error:{name}" for name in ("one-l0-5", "one-l0-9", "e2e-l0-4")),
-        *("isotropic", "cov-random-mixture", "real-mixture"),
-    }
-    svg = (run / "figures" / "figure-3.svg").read_text(encoding="utf-8")
-    assert ">local<" in svg and ">e2e<" in svg
-    assert "no SAE of" in refusal("reproduce", "lee2024", "--figure", 3, *flat(options))
-    assert "needs none" in refusal("reproduce", "lee2024", "--figure", 1, *flat(options), "--sae", one)
 
 
 def _nan():

@@ -1,214 +1,206 @@
-"""What is measured for each figure of a paper, and what is said of it; on synthetic curves, whose truth is known."""
+"""Studies: the same inside for every paper; measured, judged and published, on a model and on random weights."""
 
 import json
-import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from sweep_cases import token_set
-from tiltmeter import curves, studies
-from tiltmeter.directions import DIRECTIONS
-from tiltmeter.errors import TiltmeterError
-from tiltmeter.model import SplitModel
-from tiltmeter.plan import make_plan
-from tiltmeter.studies import STUDIES, find_figure
-from tiltmeter.studies.lee2024.figures import FEWEST, PAIRS, describe_figure_1, describe_figure_3, draw_figure_1
-from tiny_models import tiny
+from small_saes import save_sae
+from sweep_cases import command, refusal, save_model, save_tokens
+from tiltmeter import studies
+from tiltmeter.claims import judge
+from tiltmeter.results import Results
+from tiltmeter.runs import read_manifest
+from tiltmeter.studies import STUDIES
+from tiltmeter.studies.subject import corresponding_layer
 
-GRID = [0, 1, 11, 21, 31, 41, 51, 61, 71, 81, 91, 101]
-"""The paper's lengths, for activations 81.59 apart."""
-
-SIX = {
-    "isotropic",
-    "isotropic-difference",
-    "cov-random-difference",
-    "cov-random-mixture",
-    "real-difference",
-    "real-mixture",
-}
-PAIR_DISTANCE = 20.0
-STEPS = [length / 81.59 * PAIR_DISTANCE for length in GRID]
-HALF = 5
-"""Index of the step nearest to half the pair distance: 41 / 81.59."""
+SEQUENCES = 32
 
 
 @pytest.fixture(scope="module")
-def model():
-    return SplitModel(tiny("gpt2"))
+def inputs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("inputs")
+    tokens = save_tokens(folder / "tokens.npy", sequences=SEQUENCES)
+    return ["--model", save_model(folder / "model"), "--tokens", tokens, "--length", 8]
 
 
-def standard(sequences, seed=0):
-    """Noise of exactly mean zero and standard error one."""
-    noise = np.random.default_rng(seed).normal(size=sequences)
-    noise -= noise.mean()
-    return noise / noise.std(ddof=1) * np.sqrt(sequences)
+@pytest.fixture(scope="module")
+def run(inputs, tmp_path_factory):
+    """Lee & Heimersheim's baselines on a tiny model, with their control."""
+    folder = tmp_path_factory.mktemp("runs") / "lee"
+    done = command("reproduce", "lee2024", "--quick", "--figure", 1, *inputs, "--out", folder)
+    assert done.status == 0, done.err
+    return folder, done
 
 
-def synthetic(kl, sequences=40):
-    """Curves whose KL at half the pair distance is given by direction (otherwise 1); elsewhere it is the opposite."""
-    values = np.ones((len(SIX), len(STEPS), sequences))
-    for index, name in enumerate(DIRECTIONS):
-        values[index] = -np.asarray(kl.get(name, 1.0))
-        values[index, HALF] = kl.get(name, 1.0)
-    axes = curves.Axes(tuple(DIRECTIONS), STEPS, "L2", range(sequences))
-    readouts = {"kl": values, "l2@blocks.2.hook_resid_post": values, "length": np.zeros_like(values)}
-    tokens = np.full((len(SIX), sequences), 8)
-    return curves.build(readouts, tokens, axes, {"pair_distance": str(PAIR_DISTANCE)})
+@pytest.mark.parametrize("study", STUDIES.values(), ids=lambda study: study.name)
+def test_every_study_has_the_same_inside(study):
+    folder = Path(studies.__file__).parent / study.name
+    files = {"__init__.py", "sweeps.py", "exhibits.py", "figures.py", "findings.py", "claims.py", "quantities.py"}
+    assert files <= {file.name for file in folder.iterdir()}
+    assert {"nano", "gpt2"} <= study.presets.keys()
+    for figure in study.figures.values():
+        assert figure.title.startswith(study.citation.split(",")[0])
+        assert figure.caption.endswith(".")
+        assert figure.needs
+    for claim in study.claims:
+        assert claim.sentence.endswith(".") and claim.source
+    assert len({claim.name for claim in study.claims}) == len(study.claims)
 
 
-def verdict(kl, one="real-difference", other="real-mixture", sequences=40):
-    """What the finding says of a pair."""
-    said = describe_figure_1(synthetic(kl, sequences))
-    (found,) = re.findall(rf"[:;] {one} (above|below|not told apart from) {other} \(", said)
-    return found
+@pytest.mark.parametrize("study", STUDIES.values(), ids=lambda study: study.name)
+def test_nothing_measured_means_nothing_claimed(study):
+    assert {verdict.word for verdict in judge(study.claims, Results({}, {}))} == {"not tested"}
 
 
-def test_every_study_has_the_same_inside():
-    for name, study in STUDIES.items():
-        folder = Path(studies.__file__).parent / name
-        assert study.name == name
-        assert {"__init__.py", "sweeps.py", "figures.py"} <= {file.name for file in folder.iterdir()}
-        for number, figure in study.figures.items():
-            assert find_figure(name, number) == (study, figure)
-            assert figure.title
-            assert figure.caption.endswith(".")
+@pytest.mark.parametrize(
+    ("part", "layers", "layer"), [(0.5, 12, 6), (0.5, 6, 3), (1 / 12, 12, 1), (1 / 12, 6, 1), (0.5, 1, 0)]
+)
+def test_the_papers_layer_in_another_model(part, layers, layer):
+    assert corresponding_layer(part, layers) == layer
 
 
-@pytest.mark.parametrize(("study", "figure"), [("lee2023", "1"), ("lee2024", "0"), ("", ""), ("lee2024", "1 ")])
-def test_what_is_no_figure(study, figure):
-    with pytest.raises(TiltmeterError, match=r"choose from (lee2024|1, 3)\.$"):
-        find_figure(study, figure)
-
-
-@pytest.mark.parametrize("layer", [0, 2])
-def test_figure_1_is_measured_as_the_paper_says(model, layer):
-    sweep = find_figure("lee2024", "1")[1].sweep(model, layer)
-    assert set(sweep.directions) == SIX
-    assert sweep.readouts == ("kl", "l2@blocks.2.hook_resid_post")
-    assert sweep.site == f"blocks.{layer}.hook_resid_pre"
-    assert sweep.positions == "all"
-    assert (sweep.bos.statistics, sweep.bos.perturbation, sweep.bos.average) == ("out", "in", "in")
-    assert not sweep.keep_positions
-    plan = make_plan(sweep.model_copy(update={"sequences": 2}), model, token_set())
-    assert plan.positions.perturbed == plan.positions.read == tuple(range(8))
-
-
-@pytest.mark.parametrize("distance", [81.59, 7.0])
-def test_lengths_are_the_papers_on_the_scale_of_the_model(model, distance):
-    path = find_figure("lee2024", "1")[1].sweep(model, 1).path.resolved(distance)
-    assert path.unit == "absolute"
-    assert path.lengths == pytest.approx([length * distance / 81.59 for length in GRID])
-
-
-@pytest.mark.parametrize("pair", PAIRS)
-def test_above_and_below_and_not_told_apart(pair):
-    noise = standard(40)
-    assert verdict({pair[0]: 5 + noise / 10, pair[1]: 4.0}, *pair) == "above"
-    assert verdict({pair[0]: 4 + noise / 10, pair[1]: 5.0}, *pair) == "below"
-    assert verdict({pair[0]: 4.5 + noise, pair[1]: 4.5}, *pair) == "not told apart from"
-    assert verdict({}, *pair) == "not told apart from"
-
-
-def test_the_comparison_is_within_sequences():
-    """The sequences differ far more than the directions, which differ alike in each."""
-    luck = 100 + 10 * standard(40, 1)
-    assert verdict({"real-difference": luck + 0.1 + 0.01 * standard(40), "real-mixture": luck}) == "above"
-    assert verdict({"real-difference": luck[::-1] + 0.1, "real-mixture": luck}) == "not told apart from"
-
-
-@pytest.mark.parametrize(("errors", "said"), [(2.25, "not told apart from"), (3.3, "above")])
-def test_five_comparisons_must_hold_together(errors, said):
-    """A gap of 2.25 standard errors would do for one comparison, not for the luckiest of five."""
-    kl = {"real-difference": 9 + errors + standard(400), "real-mixture": 9.0}
-    assert verdict(kl, sequences=400) == said
-
-
-def test_directions_that_do_not_differ_are_seldom_told_apart():
-    rng = np.random.default_rng(0)
-    told = 0
-    for _ in range(40):
-        finding = describe_figure_1(synthetic({name: rng.gamma(2, size=40) for name in SIX}))
-        told += finding.count("not told apart from") < len(PAIRS)
-    assert told <= 6
-
-
-def test_the_finding_gives_values_and_intervals():
-    finding = describe_figure_1(synthetic({"real-difference": 14 + standard(400), "real-mixture": 9.0}, 400))
-    (found,) = re.findall(r"real-difference above real-mixture \((.+?) and (.+?); (.+?) to (.+?)\)", finding)
-    assert [float(number) for number in found] == pytest.approx([14, 9, 5 - 2.58, 5 + 2.58], abs=0.3)
-    assert finding.startswith("At length 10.1, about half the mean distance of two activations (20.0), mean KL in nats")
-    assert len(finding.split("; ")) >= len(PAIRS)
-
-
-def test_a_sequence_that_was_not_measured_is_left_out():
-    lost = 5 + standard(40) / 10
-    lost[:3] = np.nan
-    assert verdict({"real-difference": lost, "real-mixture": 4.0}) == "above"
-
-
-def test_few_sequences_say_nothing():
-    kl = {"real-difference": 9.0, "real-mixture": 1.0}
-    few = describe_figure_1(synthetic(kl, FEWEST - 1))
-    assert few == f"{FEWEST - 1} sequences are too few to compare directions; measure at least {FEWEST}."
-    assert "above" in describe_figure_1(synthetic(kl, FEWEST))
-
-
-def test_figure_1_has_the_papers_panels():
-    data = synthetic({name: 2.0 for name in SIX})
-    axes = draw_figure_1(data, curves.summary(data)).axes
-    shown = [{line.get_label() for line in panel.get_lines()} for panel in axes]
-    assert len(axes) == 8
-    assert [panel.get_title() for panel in axes[:4]] == [
-        "1a: cov-random",
-        "1a: real",
-        "1b: difference",
-        "1b: mixture",
+def test_a_study_leaves_a_run_for_each_experiment_and_column(run):
+    folder, _ = run
+    manifest = read_manifest(folder)
+    assert manifest["record"]["purpose"] == "study"
+    assert manifest["identity"]["layer"] == 2
+    experiments = json.loads((folder / "experiments.json").read_text())
+    assert experiments["model"]["directions"] == experiments["control"]["directions"] == ""
+    assert "leave --figure out" in experiments["model"]["directions-early"]
+    assert "No SAE" in experiments["model"]["errors"]
+    for column in ("model", "control"):
+        assert (folder / column / "directions" / "curves.nc").is_file()
+    names = [
+        read_manifest(folder / column / "directions")["record"]["model"]["name"] for column in ("model", "control")
     ]
-    assert shown[:4] == shown[4:]
-    assert [sorted(panel - {"isotropic", "isotropic-difference"}) for panel in shown[:4]] == [
-        ["cov-random-difference", "cov-random-mixture"],
-        ["real-difference", "real-mixture"],
-        ["cov-random-difference", "real-difference"],
-        ["cov-random-mixture", "real-mixture"],
-    ]
-    assert set.union(*shown) == SIX
-    labels = [panel.get_ylabel().replace("\n", " ") for panel in axes]
-    assert labels[0] == "KL(clean ‖ perturbed), nats"
-    assert labels[4] == "distance at blocks.2.hook_resid_post, L2"
-    assert {panel.get_xlabel() for panel in axes[4:]} == {"perturbation length (L2)"}
+    assert names[1] == f"{names[0]} with random weights"
+    assert not (folder / "model" / "directions-early").exists()
 
 
-def errors(kl, sequences=40):
-    """Curves of two local and one e2e SAE whose KL at every length is given by SAE; a baseline's is 1."""
-    saes = {"dense": ("local", 30.0), "sparse": ("local", 3.0), "end": ("e2e", 9.0)}
-    names = [*(f"sae-error:{sae}" for sae in saes), "isotropic", "cov-random-mixture", "real-mixture"]
-    values = np.ones((len(names), len(STEPS), sequences))
-    for row, sae in enumerate(saes):
-        values[row] = kl.get(sae, 1.0)
-    axes = curves.Axes(names, STEPS, "L2", range(sequences))
-    readouts = {"kl": values, "l2@blocks.2.hook_resid_post": values, "length": np.zeros_like(values)}
-    facts = json.dumps({sae: {"kind": kind, "l0": l0} for sae, (kind, l0) in saes.items()})
-    attrs = {"pair_distance": str(PAIR_DISTANCE), "saes": facts}
-    return curves.build(readouts, np.full((len(names), sequences), 8), axes, attrs)
+def test_claims_are_judged_on_both(run):
+    folder, done = run
+    rows = {row["name"]: row for row in json.loads((folder / "claims.json").read_text())}
+    assert len(rows) == len(STUDIES["lee2024"].claims)
+    tested = rows["real-difference-above-mixture"]
+    assert tested["verdict"] in ("supported", "contradicted", "inconclusive")
+    assert tested["control"] in ("supported", "contradicted", "inconclusive")
+    assert tested["published"] == ""  # the paper's numbers are of another model
+    assert rows["errors-plateau"]["verdict"] == "not tested"
+    assert "No SAE at blocks.2.hook_resid_pre was given" in rows["errors-plateau"]["note"]
+    assert f"{len(rows)} claims: " in done.out
+    again = command("claims", folder)
+    assert again.status == 0
+    assert again.out.strip() in done.out
 
 
-def test_figure_3_counts_the_errors_of_each_kind_that_lie_above_and_below():
-    noise = standard(40) / 10
-    finding = describe_figure_3(errors({"sparse": 3 + noise, "dense": 0.5 + noise, "end": 1 + standard(40)}))
-    assert finding.count("local 1 above, 1 below (3, 0.5); e2e 1 not told apart (1).") == 2  # at two lengths
-    assert finding.startswith("At length 5.1 (mean KL in nats: isotropic 1, cov-random-mixture 1, real-mixture 1)")
-    assert "At length 10.1" in finding
-    both = describe_figure_3(errors({"sparse": 3 + noise, "dense": 2 + noise}))
-    assert "local 2 above (3, 2); e2e 1 not told apart (1)" in both
-    assert "too few" in describe_figure_3(errors({}, FEWEST - 1))
+def test_figures_tables_and_report_are_there(run):
+    folder, done = run
+    for file in (
+        "figures/figure-1.png",
+        "figures/figure-1.svg",
+        "tables/figure-1.csv",
+        "tables/figure-1.tex",
+        "claims.tex",
+    ):
+        assert (folder / file).stat().st_size > 0
+    page = (folder / "report.html").read_text()
+    assert f"report:  {folder}/report.html" in done.out
+    claims, figures = page.index("cov-random-difference-above-mixture"), page.index("Figure 1: difference and mixture")
+    assert claims < figures
+    assert "Not drawn: errors: No SAE" in page
 
 
-def test_six_comparisons_must_hold_together():
-    """2.25 standard errors would do for one comparison, not for the luckiest of six; 3.3 do for six."""
-    for gap, said in ((2.25, "1 not told apart"), (3.3, "1 above")):
-        kl = {"end": 9 + gap + standard(400), "sparse": 9.0, "dense": 9.0}
-        data = errors(kl, 400)
-        data.kl.loc[{"direction": "cov-random-mixture"}] = 9.0
-        assert f"e2e {said}" in describe_figure_3(data)
+def test_the_same_command_measures_nothing_again(run, inputs):
+    folder, _ = run
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("shards/*")}
+    claims = (folder / "claims.json").read_bytes()
+    assert command("reproduce", "lee2024", "--quick", "--figure", 1, *inputs, "--out", folder).status == 0
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("shards/*")} == before
+    assert (folder / "claims.json").read_bytes() == claims
+
+
+def test_more_figures_go_into_the_same_folder(inputs, tmp_path):
+    out = ["--quick", "--control", "none", *inputs, "--out", tmp_path / "run"]
+    assert command("reproduce", "lee2024", "--figure", 1, *out).status == 0
+    assert command("reproduce", "lee2024", "--figure", "S1", *out).status == 0
+    assert (tmp_path / "run" / "model" / "directions-early" / "curves.nc").is_file()
+    assert not (tmp_path / "run" / "control").exists()
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert (tmp_path / "run" / "figures" / "figure-1.svg").exists() and "no control" in page
+
+
+def test_a_report_is_drawn_again_from_what_is_stored(run):
+    folder, _ = run
+    (folder / "report.html").unlink()
+    (folder / "figures" / "figure-2.png").unlink()
+    assert command("report", folder).status == 0
+    assert (folder / "report.html").is_file() and (folder / "figures" / "figure-2.png").is_file()
+
+
+def test_an_experiment_of_a_study_is_a_sweep_too(run):
+    folder, _ = run
+    assert command("report", folder / "model" / "directions").status == 0
+    assert (folder / "model" / "directions" / "report.html").is_file()
+
+
+def test_saes_of_ones_own(inputs, tmp_path):
+    local = [save_sae(tmp_path / f"local-l0-{l0}", seed=l0, kind="local") for l0 in (5, 9)]
+    e2e = save_sae(tmp_path / "e2e-l0-4", seed=4, kind="e2e")
+    given = [part for sae in (*local, e2e) for part in ("--sae", sae)]
+    run = tmp_path / "run"
+    done = command("reproduce", "lee2024", "--quick", "--figure", 5, *inputs, *given, "--layer", 1, "--out", run)
+    assert done.status == 0, done.err
+    svg = (run / "figures" / "figure-5.svg").read_text(encoding="utf-8")
+    assert ">local<" in svg and ">e2e<" in svg
+    rows = {row["name"]: row for row in json.loads((run / "claims.json").read_text())}
+    assert rows["errors-local-sparser-stronger"]["verdict"] != "not tested"
+    assert "A quick run trains no SAEs" in rows["errors-local-sparser-stronger"]["note"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["lee2025"], "'lee2025' is not a study; choose from heimersheim2024"),
+        (["lee2024", "--figure", "9"], "lee2024 has no figure '9'; choose from 1"),
+        (["all", "--figure", "1"], "--figure is of one study"),
+        (["lee2024", "--layer", "3"], "Layer 3 was asked for"),
+        (["lee2024", "--layer", "-1"], "Layer -1 was asked for"),
+        (["lee2024", "--size", "huge"], "'huge' is not a size; choose from quick, default, paper"),
+        (["lee2024", "--control", "shuffled"], "'shuffled' is not a control"),
+        (["lee2024", "--preset", "gpt2"], "Give --preset or --model, not both"),
+        (["lee2024", "--length", "128"], "expected 1 to 16, which is the model's context"),
+        (["lee2024", "--sae", "nowhere/at-all/here"], "nowhere/at-all/here"),
+    ],
+)
+def test_wrong_input(inputs, tmp_path, arguments, sentence):
+    given = [part for part in inputs if "--length" not in arguments or part not in ("--length", 8)]
+    assert sentence in refusal("reproduce", *arguments[:1], *given, *arguments[1:], "--out", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_wrong_input_without_a_model(tmp_path):
+    assert "'gpt3' is not a preset of lee2024" in refusal("reproduce", "lee2024", "--preset", "gpt3")
+    model = save_model(tmp_path / "model")
+    assert "No tokens were named" in refusal("reproduce", "lee2024", "--model", model)
+
+
+def test_claims_of_what_is_no_study(run, tmp_path):
+    folder, _ = run
+    assert "is not a run" in refusal("claims", tmp_path)
+    assert "is not the run of a study" in refusal("claims", folder / "model" / "directions")
+
+
+def test_a_study_cut_short_is_published_as_far_as_it_got(run, tmp_path):
+    folder, _ = run
+    copy = tmp_path / "copy"
+    for file in folder.rglob("*"):
+        if file.is_file() and "control" not in file.parts and file.name != "report.html":
+            (copy / file.relative_to(folder)).parent.mkdir(parents=True, exist_ok=True)
+            (copy / file.relative_to(folder)).write_bytes(file.read_bytes())
+    (copy / "model" / "directions" / "curves.nc").unlink()
+    done = command("claims", copy)
+    assert done.status == 0
+    assert "It has not finished; repeat the command" in done.out
+    assert np.all(["not tested" in line for line in done.out.splitlines() if "mixture" in line and ":" in line])

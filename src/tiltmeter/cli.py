@@ -88,6 +88,9 @@ def reproduce(
     tokens: Tokens = None,
     column: Column = None,
     tokens_revision: TokensRevision = None,
+    length: Annotated[
+        int | None, typer.Option(help="Tokens per sequence. (default: as in the paper, 10 or 128)")
+    ] = None,
     sae: Saes = None,
     control: Annotated[
         str, typer.Option(help="random-weights: the same on a random model of the same shape; none.")
@@ -116,6 +119,7 @@ def reproduce(
         tokens=tokens,
         column=column,
         tokens_revision=tokens_revision,
+        length=length,
         saes=tuple(sae or ()),
         control=control,
         device=device,

@@ -43,6 +43,7 @@ class Wanted:
     tokens: str | None = None
     column: str | None = None
     tokens_revision: str | None = None
+    length: int | None = None
     saes: tuple[str, ...] = ()
     control: str = "random-weights"
     device: str = "cpu"
@@ -110,7 +111,8 @@ def _request(study: Study, wanted: Wanted, loaded: dict[str, LoadedModel]) -> Re
     subject = make_subject(study, loaded[name], _layer(wanted, preset), saes, wanted.seed)
     size: Size = wanted.size  # type: ignore[assignment]  # checked above
     wanted = replace(wanted, tokens=wanted.tokens or (preset.tokens if preset else None))
-    tokens = _tokens(loaded[name], wanted, study.length, needed_sequences(study, subject, size))
+    length = wanted.length or min(study.length, loaded[name].model.context)
+    tokens = _tokens(loaded[name], wanted, length, needed_sequences(study, subject, size))
     return Request(study, size, subject, tokens, _training_tokens(loaded[name], wanted), wanted.figures)
 
 
@@ -132,7 +134,7 @@ def _training_tokens(loaded: LoadedModel, wanted: Wanted) -> TokenSet | None:
     if wanted.control == "none":
         return None
     name = "nano-train" if wanted.tokens == "nano" else wanted.tokens
-    length = min(TRAINING_LENGTH, loaded.model.context)
+    length = wanted.length or min(TRAINING_LENGTH, loaded.model.context)
     return _tokens(loaded, replace(wanted, tokens=name), length, TRAINING_SEQUENCES)
 
 
