@@ -11,9 +11,10 @@ import xarray as xr
 
 from tiltmeter.charts import Axis, Bars, Chart, Line, Panel, Points
 from tiltmeter.curve_charts import facets, lines, quantity
+from tiltmeter.quantities import late_l2
 from tiltmeter.results import Results, saes_by_kind
 from tiltmeter.shape_charts import distributions
-from tiltmeter.studies.lee2024.quantities import late_l2, matched
+from tiltmeter.studies.lee2024.quantities import matched
 from tiltmeter.studies.lee2024.sweeps import BASELINES, PAIR_DISTANCE, SUBSTITUTIONS
 from tiltmeter.styles import styles
 

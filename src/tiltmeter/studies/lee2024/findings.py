@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 import xarray as xr
 
 from tiltmeter.comparisons import TOGETHER, Pair, compared, difference, means, too_few, verb
+from tiltmeter.quantities import late_l2
 from tiltmeter.results import Results, saes_by_kind, saes_of
 from tiltmeter.shape_tables import shape_summary, shape_table
-from tiltmeter.studies.lee2024.quantities import late_l2, matched
+from tiltmeter.studies.lee2024.quantities import matched
 from tiltmeter.studies.lee2024.sweeps import BASELINES, PAIR_DISTANCE
 
 Find = Callable[[Results], str]

@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from tiltmeter.evidence import ABOVE_ONE, BELOW_ONE, Quantity, Region
-from tiltmeter.quantities import PerSequence, of_columns, pair_distance, ratio, read
+from tiltmeter.quantities import PerSequence, late_l2, of_columns, pair_distance, ratio, read
 from tiltmeter.results import NotMeasured, Results, saes_by_kind, saes_of
 from tiltmeter.studies.lee2024.sweeps import PAIR_DISTANCE
 
@@ -34,11 +34,6 @@ MATCHED_L0 = 30.0
 def at(curves: xr.Dataset, direction: str, length: float, readout: str = "kl") -> PerSequence:
     """A readout along a direction at one of the paper's lengths, scaled."""
     return read(curves, readout, direction, length / PAIR_DISTANCE * pair_distance(curves))
-
-
-def late_l2(curves: xr.Dataset) -> str:
-    """The name of the readout of L2 after the last block."""
-    return next(str(name) for name in curves.data_vars if str(name).startswith("l2@"))
 
 
 def ratio_of(
