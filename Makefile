@@ -1,4 +1,4 @@
-# make demo   Figure 1 of Lee & Heimersheim 2024 on nano, the model that comes with tiltmeter
+# make demo   Lee & Heimersheim 2024, quickly, on nano, the model that comes with tiltmeter
 # make test   the tests
 # make lint   style and types
 # Each sets up what it needs in .venv. PYTHON=python3.12 make demo uses another interpreter.
@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 .PHONY: demo test lint clean
 
 demo: .venv/installed
-	$(BIN)/tiltmeter reproduce lee2024 --figure 1 --out runs/demo
+	$(BIN)/tiltmeter reproduce lee2024 --quick --out runs/demo
 
 test: .venv/installed-dev
 	$(BIN)/pytest
