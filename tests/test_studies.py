@@ -200,6 +200,7 @@ def test_a_study_cut_short_is_published_as_far_as_it_got(run, tmp_path):
             (copy / file.relative_to(folder)).parent.mkdir(parents=True, exist_ok=True)
             (copy / file.relative_to(folder)).write_bytes(file.read_bytes())
     (copy / "model" / "directions" / "curves.nc").unlink()
+    (copy / "claims.json").unlink()
     done = command("claims", copy)
     assert done.status == 0
     assert "It has not finished; repeat the command" in done.out

@@ -102,14 +102,14 @@ def publish_all(folder: Path) -> Path:
 
 
 def claims_text(run: str | Path) -> str:
-    """The table of claims of a study's run, or of all studies in a folder, for a terminal.
+    """The table of claims of a study's run, or of all studies in a folder, for a terminal, as last judged.
 
     Raises:
         TiltmeterError: it is no such run.
     """
     folder = user_path(run)
     names = studies_in(folder)
-    rows = [row for name in names for row in claims_of(read_study(folder / name))] or claims_of(read_study(folder))
+    rows = [row for name in names for row in _stored_claims(folder / name)] or _stored_claims(folder)
     untested = "".join(f"\nnot tested: {row.claim} {row.note}" for row in rows if row.verdict == "not tested")
     words = [row.verdict for row in rows]
     counts = ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words))
@@ -176,9 +176,12 @@ def _write_claims(folder: Path, rows: Sequence[ClaimRow]) -> None:
 
 
 def _stored_claims(folder: Path) -> list[ClaimRow]:
-    """What `publish_study` has just judged."""
-    rows = json.loads((folder / "claims.json").read_text(encoding="utf-8"))
-    return [ClaimRow(**row | {"parts": tuple(row["parts"])}) for row in rows]
+    """What `publish_study` judged; a run that was cut short before that is judged as far as it got."""
+    try:
+        rows = json.loads((folder / "claims.json").read_text(encoding="utf-8"))
+        return [ClaimRow(**row | {"parts": tuple(row["parts"])}) for row in rows]
+    except (OSError, ValueError, TypeError):
+        return claims_of(read_study(folder))
 
 
 def _model(manifest: Mapping[str, Any]) -> str:
