@@ -34,7 +34,7 @@ PURPOSE = "study"
 MODEL, CONTROL = "model", "control"
 """What is measured, and the folders for it."""
 
-CONTROL_TOKENS: dict[Size, int] = {"quick": 0, "default": 200_000, "paper": 2_000_000}
+CONTROL_TOKENS: dict[Size, int] = {"quick": 0, "default": 80_000, "paper": 2_000_000}
 """What each SAE of the control is trained on; where it is nothing, the control has no SAEs."""
 
 NO_STAND_INS = "A quick run trains no SAEs on random weights."
