@@ -130,6 +130,16 @@ def test_a_loss_that_no_random_point_raises_has_no_ratio():
     assert (verdict.word, verdict.reason[:17]) == ("not tested", "Not defined here:")
 
 
+def test_an_l0_that_does_not_vary_is_no_predictor():
+    found = dict(results())
+    found["tokens-1"] = found["tokens-1"].assign(l0=found["tokens-1"].l0 * 0 + 32)
+    fixed = Results(found, {})
+    assert word("gap-hardly-with-l0", fixed) == "not tested"
+    assert word("gap-most-with-other-layers", fixed) == "supported"
+    assert "L0 (which does not vary)" in STUDY.figures["9"].finding(fixed)
+    assert "L0 (does not vary)" in [panel.title for panel in STUDY.figures["9"].chart(fixed).panels]
+
+
 @pytest.mark.parametrize("name", NAMED)
 def test_what_was_not_measured_is_not_tested(name):
     why = "No SAE was given."

@@ -174,7 +174,8 @@ CLAIMS: tuple[Claim, ...] = (
         "The correlation of the gap with the number of active latents is small.",
         f"{_POST}, When do these errors happen?",
         gap_with("L0", SMALL),
-        remark=f"Equivalence: within {SMALL}. {MARGIN} {_AT_STUDY_LAYER}",
+        remark=f"Equivalence: within {SMALL}. {MARGIN} Not defined for top-k SAEs, whose L0 does not vary. "
+        f"{_AT_STUDY_LAYER}",
     ),
     Claim(
         "gap-not-with-frequency",
@@ -189,7 +190,8 @@ CLAIMS: tuple[Claim, ...] = (
         "The strongest correlation of the gap is with the gap in other layers.",
         f"{_POST}, When do these errors happen?",
         other_layers_first,
-        remark=f"Strongest of the others: by size, of cosine, L0, position and log frequency. {_AT_STUDY_LAYER}",
+        remark="Strongest of the others: by size, of cosine, L0 (where it varies), position and log frequency. "
+        f"{_AT_STUDY_LAYER}",
     ),
     Claim(
         "attention-ratio-as-published",

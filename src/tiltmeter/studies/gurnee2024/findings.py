@@ -134,7 +134,8 @@ def many_draws(results: Results) -> str:
 
 def predictors(results: Results) -> str:
     """Correlations of the gap."""
-    parts = [f"{name} {_weighed(gap_with(name, ABOVE_ONE)(results)[0])}" for name in PREDICTORS]
+    found = {name: _weighed(gap_with(name, ABOVE_ONE)(results)[0]) for name in PREDICTORS}
+    parts = [f"{name} {one if one.value == one.value else '(which does not vary)'}" for name, one in found.items()]
     return f"Correlation of the KL gap at layer {study_layer(results)} with {', '.join(parts)}. {INTERVALS}"
 
 

@@ -88,7 +88,8 @@ def predictors(results: Results) -> Chart:
         r = float(matrix(sums_of([values, by]))[0, 1])
         found = trend(by, values)
         line = Line("gap", found.x, found.mean, style("sae-error"), found.low, found.high)
-        panels.append(Panel(f"{name} (r = {r:+.2f})", Axis(name), Axis(f"{GAP}, layer {layer}"), (line,)))
+        said = "does not vary" if np.isnan(r) else f"r = {r:+.2f}"
+        panels.append(Panel(f"{name} ({said})", Axis(name), Axis(f"{GAP}, layer {layer}"), (line,)))
     return Chart(in_rows(panels, 2), share=("y",))
 
 

@@ -64,7 +64,10 @@ def gaps(results: Results) -> dict[int, np.ndarray]:
 
 
 def other_layers_first(results: Results) -> list[Quantity]:
-    """The strongest correlation of the gap with that of another layer, less the strongest with anything else."""
+    """The strongest correlation of the gap with that of another layer, less the strongest with anything else.
+
+    What does not vary, as the number of active latents of a top-k SAE, has no correlation and is left out.
+    """
     layer, found = study_layer(results), gaps(results)
     if layer not in found or len(found) < 2:
         raise NotMeasured("The gap was not measured at the study's layer and at another.")
@@ -75,7 +78,7 @@ def other_layers_first(results: Results) -> list[Quantity]:
 
     def lead(sums: Sums) -> float:
         with_gap = matrix(sums)[0, 1:]
-        return float(with_gap[: len(others)].max() - np.abs(with_gap[len(others) :]).max())
+        return float(with_gap[: len(others)].max() - np.nanmax(np.abs(with_gap[len(others) :])))
 
     names = ", ".join(PREDICTORS)
     what = f"layer {layer}: largest correlation of the gap with another layer's - largest with {names}"
