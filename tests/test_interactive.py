@@ -182,9 +182,12 @@ def test_grids_and_triangles_are_coloured_on_one_scale():
     (dots,) = of(surface, "scatter3d")
     assert [html.unescape(name) for name in dots["text"]] == [EVIL, "B"]
     assert (dots["x"], dots["y"], dots["z"]) == ([0, 1], [5, 5], [5, 6])
-    (ternary,) = of(to_plotly(CHARTS["triangle"]), "scatterternary")
+    ternary, corners = of(to_plotly(CHARTS["triangle"]), "scatterternary")
     np.testing.assert_allclose(np.stack([ternary[way] for way in "abc"], 1), triangle().weights, rtol=1e-5)
     np.testing.assert_allclose(ternary["marker"]["color"], triangle().values, rtol=1e-5)
+    names = [html.unescape(name.replace("<br>", " ")) for name in corners["text"]]
+    assert names == list(triangle().corners)
+    assert np.array_equal(np.stack([corners[way] for way in "abc"]), np.eye(3))
 
 
 def test_rules_cross_their_panel():

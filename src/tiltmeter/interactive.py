@@ -54,7 +54,7 @@ def to_plotly(chart: Chart) -> Json:
     data = [
         {**trace, **_standing(place.places[cell], trace)}
         for cell, panel in cells(chart).items()
-        for trace in traces(panel, named, coloring)
+        for trace in traces(panel, named, coloring, place.places[cell].side)
     ]
     return {"data": data, "layout": _layout(chart, place)}
 
@@ -90,7 +90,7 @@ def _layout(chart: Chart, where: Frame) -> Json:
         if place.kind == "scene":
             layout[place.called("scene")] = _scene(panel, place, chart)
         elif place.kind == "ternary":
-            layout[place.called("ternary")] = _ternary(panel, place)
+            layout[place.called("ternary")] = _ternary(place)
         else:
             layout |= _axes(chart, cell, where)
             layout["shapes"] += rules(panel, place.called("x"), place.called("y"))
@@ -159,23 +159,19 @@ def _scene(panel: Panel, place: Place, chart: Chart) -> Json:
         "xaxis": {"title": {"text": text(panel.x.label), **title}},
         "yaxis": {"title": {"text": text(panel.y.label), **title}},
         "zaxis": {"title": {"text": ""}, "range": list(color_ranges(chart)[surface.name])},
-        "camera": {"eye": {"x": 1.5, "y": -1.5, "z": 0.9}},
+        "aspectmode": "manual",
+        "aspectratio": {"x": 1, "y": 1, "z": 0.7},
+        "camera": {"eye": {"x": 1.8, "y": -1.8, "z": 1.2}, "center": {"x": 0, "y": 0, "z": -0.15}},
     }
 
 
-def _ternary(panel: Panel, place: Place) -> Json:
-    """The names of the corners stand outside the triangle, a line away from its dots."""
-    triangle = next(mark for mark in panel.marks if isinstance(mark, Triangle))
-    top, left, right = (text(name, 16) for name in triangle.corners)
-    titles = {"a": f"{top}<br> ", "b": f"<br>{left}", "c": f"<br>{right}"}
-    bare = {"showticklabels": False, "ticks": "", "showgrid": False}
-    axes = {f"{way}axis": {"title": {"text": title, "font": {"size": 12}}, **bare} for way, title in titles.items()}
+def _ternary(place: Place) -> Json:
+    """Bare axes, with room about them for the names of the corners."""
+    bare = {"title": {"text": ""}, "showticklabels": False, "ticks": "", "showgrid": False}
     (begin, end), (low, high) = place.x, place.y
-    inner = {
-        "x": [begin + 0.14 * (end - begin), end - 0.14 * (end - begin)],
-        "y": [low + 0.06 * (high - low), high - 0.14 * (high - low)],
-    }
-    return {"sum": 1, "domain": inner, "bgcolor": "#ffffff", **axes}
+    beside, above = 0.14 * (end - begin), 0.12 * (high - low)
+    inner = {"x": [begin + beside, end - beside], "y": [low + above, high - above]}
+    return {"sum": 1, "domain": inner, "bgcolor": "#ffffff", **{f"{way}axis": bare for way in "abc"}}
 
 
 def _titles(chart: Chart, where: Frame) -> Iterator[Json]:

@@ -122,7 +122,7 @@ def _surface(axes: Any, mark: Surface, ranges: dict[str, Range]) -> None:
         x, y, mark.z, rcount=80, ccount=80, linewidth=0.15, edgecolor="#FFFFFF60", alpha=0.9, **_colors(mark, ranges)
     )
     axes.set_zlim(*ranges[mark.name])
-    axes.set_box_aspect(None, zoom=0.9)
+    axes.set_box_aspect(None, zoom=0.82)
     axes.tick_params(labelsize=8, pad=1)
     for name, *place in mark.marked:
         axes.plot(*([value] for value in place), linestyle="none", marker="o", color="#D55E00", zorder=10)

@@ -30,6 +30,11 @@ class Place(NamedTuple):
     height: int
     """In pixels, about."""
 
+    @property
+    def side(self) -> float:
+        """Of a triangle that stands here with names at its corners, in pixels, about."""
+        return min(0.72 * self.width, 0.88 * self.height)
+
     def called(self, name: str) -> str:
         """`xaxis`, `xaxis2`, `scene3`: plotly leaves the 1 out."""
         return f"{name}{self.number if self.number > 1 else ''}"
@@ -60,8 +65,9 @@ def frame(chart: Chart, buttons: bool) -> Frame:
 
 def least_width(chart: Chart) -> int:
     """Pixels below which the figure is scrolled rather than squeezed: several panels side by side need room."""
-    wide = 420 if any(kind_of(panel) != "xy" for panel in chart.panels) else 300
-    return min(wide * chart.columns, WIDTH + 40) if chart.columns > 1 else 0
+    if any(kind_of(panel) != "xy" for panel in chart.panels):
+        return min(420 * chart.columns, WIDTH + 40)
+    return min(300 * chart.columns, WIDTH + 40) if chart.columns > 1 else 0
 
 
 def _places(chart: Chart, rows: list[tuple[float, float]], heights: list[int]) -> Iterator[tuple[Cell, Place]]:
@@ -99,7 +105,7 @@ def _says(chart: Chart, cell: Cell, paper: Way) -> bool:
 
 def _height(panel: Panel, columns: int) -> int:
     if kind_of(panel) != "xy":
-        return 420 if columns < 3 else 330
+        return min(420, 60 + WIDTH // columns)
     if lies(panel):
         bars = sum(len(mark.categories) for mark in panel.marks if isinstance(mark, Bars))
         return 30 + max(26 * len(categories(panel)), 15 * bars)

@@ -35,13 +35,14 @@ _SYMBOLS = {
 _AT = "<b>%{meta[2]}</b><br>%{meta[0]}: %{x:.4~g}<br>%{meta[1]}: %{y:.4~g}"
 
 
-def traces(panel: Panel, legend: Mapping[str, Named], coloring: Mapping[str, str]) -> Iterator[Trace]:
+def traces(panel: Panel, legend: Mapping[str, Named], coloring: Mapping[str, str], side: float) -> Iterator[Trace]:
     """The traces of a panel, which do not yet say where they stand.
 
     Args:
         panel: whose marks.
         legend: the mark that stands for each name.
         coloring: the name of the colour axis of each quantity.
+        side: of a triangle in this panel, in pixels.
     """
     yield from _single_curves(panel, legend)
     for mark in panel.marks:
@@ -54,8 +55,10 @@ def traces(panel: Panel, legend: Mapping[str, Named], coloring: Mapping[str, str
                 yield _bars(mark, panel, legend)
             case Histogram():
                 yield _histogram(mark, panel, legend)
-            case HeatMap() | Surface() | Triangle():
-                yield from _colored(mark, panel, coloring[mark.name])
+            case HeatMap() | Surface():
+                yield from _grid(mark, panel, coloring[mark.name])
+            case Triangle():
+                yield from _blends(mark, coloring[mark.name], side)
             case _:
                 pass
 
@@ -231,16 +234,8 @@ def _histogram(mark: Histogram, panel: Panel, legend: Mapping[str, Named]) -> Tr
     }
 
 
-def _colored(mark: HeatMap | Surface | Triangle, panel: Panel, axis: str) -> Iterator[Trace]:
-    """What is shown by colour; none of it stands in the legend."""
-    shared = {
-        "name": text(mark.name),
-        "showlegend": False,
-        "meta": [text(panel.x.label) or "x", text(panel.y.label) or "y", text(mark.name)],
-    }
-    if isinstance(mark, Triangle):
-        yield {"type": "scatterternary", **shared, **_blends(mark, axis)}
-        return
+def _grid(mark: HeatMap | Surface, panel: Panel, axis: str) -> Iterator[Trace]:
+    shared = {"showlegend": False, "meta": [text(panel.x.label) or "x", text(panel.y.label) or "y", text(mark.name)]}
     grid = {"x": numbers(mark.x), "y": numbers(mark.y), "z": [numbers(row) for row in mark.z]}
     hover = "%{meta[0]}: %{x:.4~g}<br>%{meta[1]}: %{y:.4~g}<br>%{meta[2]}: %{z:.4~g}<extra></extra>"
     kind = "heatmap" if isinstance(mark, HeatMap) else "surface"
@@ -258,28 +253,26 @@ def _colored(mark: HeatMap | Surface | Triangle, panel: Panel, axis: str) -> Ite
         }
 
 
-def _blends(mark: Triangle, axis: str) -> Trace:
-    """Dots so large that they touch where the blends lie on an even grid."""
-    top, left, right = (numbers(column) for column in mark.weights.T)
-    names = [text(name) for name in mark.corners]
-    hover = "".join(
-        f"{name}: %{{{way}:.2f}}<br>"
-        for name, way in zip(("%{meta[3]}", "%{meta[4]}", "%{meta[5]}"), "abc", strict=True)
-    )
-    return {
+def _blends(mark: Triangle, axis: str, side: float) -> Iterator[Trace]:
+    """Dots so large that they touch where the blends lie on an even grid: of n (n + 1) / 2 blends, n on a side."""
+    on_a_side = np.sqrt(2 * max(len(mark.values), 1) + 0.25) - 0.5
+    size = round(float(np.clip(1.1 * side / max(on_a_side - 1, 1), 3, 40)), 1)
+    words = "".join(f"%{{meta[{at}]}}: %{{{way}:.2f}}<br>" for at, way in enumerate("abc"))
+    shared: Trace = {"type": "scatterternary", "showlegend": False, "cliponaxis": False}
+    yield shared | {
         "mode": "markers",
-        "a": top,
-        "b": left,
-        "c": right,
-        "meta": ["", "", text(mark.name), *names],
-        "cliponaxis": False,
-        "marker": {
-            "color": numbers(mark.values),
-            "coloraxis": axis,
-            "symbol": "hexagon",
-            "size": float(np.clip(330 / np.sqrt(2 * max(len(mark.values), 1)), 3, 30)),
-        },
-        "hovertemplate": f"{hover}%{{meta[2]}}: %{{marker.color:.4~g}}<extra></extra>",
+        **dict(zip("abc", map(numbers, mark.weights.T), strict=True)),
+        "meta": [text(name) for name in (*mark.corners, mark.name)],
+        "marker": {"color": numbers(mark.values), "coloraxis": axis, "symbol": "hexagon", "size": size},
+        "hovertemplate": f"{words}%{{meta[3]}}: %{{marker.color:.4~g}}<extra></extra>",
+    }
+    yield shared | {  # names stand clear of dots that cannot be seen
+        "mode": "markers+text",
+        **dict(zip("abc", np.eye(3).tolist(), strict=True)),
+        "text": [text(name, 16) for name in mark.corners],
+        "textposition": ["top center", "bottom center", "bottom center"],
+        "marker": {"size": size, "opacity": 0},
+        "hoverinfo": "skip",
     }
 
 
