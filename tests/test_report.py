@@ -206,7 +206,7 @@ def test_claims_come_first_with_words_symbols_and_the_control_beside_them(page):
     at = words.index("Real is special.")
     assert words[at : at + 10] == [
         "Real is special.",
-        "lee2024, Figure 1 ·",
+        "lee2024: Figure 1 ·",
         "a",
         f"{SYMBOLS['supported']} supported",
         "2.04",
@@ -220,10 +220,14 @@ def test_claims_come_first_with_words_symbols_and_the_control_beside_them(page):
     assert len(set(SYMBOLS.values())) == 4
 
 
-def test_without_a_control_there_is_no_column_for_it(tmp_path, claims):
+def test_what_no_claim_has_is_no_column(tmp_path, claims):
     rows = [row._replace(control="") for row in claims]
     page = write_report(tmp_path, "t", [], [], MANIFEST, claims=rows).read_text("utf-8")
     assert "On random weights" not in page
+    rows = [row._replace(study="lee2024", note="", published="") for row in rows]
+    words = Page(write_report(tmp_path, "t", [], [], MANIFEST, claims=rows).read_text("utf-8")).words
+    assert {"Note", "Published", "lee2024: Figure 1 ·"}.isdisjoint(words)
+    assert "Figure 1 ·" in words
 
 
 def test_the_paper_s_words_stand_before_the_run_s(page, tmp_path):
