@@ -95,6 +95,7 @@ def test_the_guard_is_asked_once(inputs, saes, tmp_path, monkeypatch):
     wanted = {"site": "resid_pre:1", "saes": (str(saes[0]),), "path": tm.Straight(lengths=(1,)), "sequences": 2}
     asked = []
     monkeypatch.setattr(sweep, "guard", lambda *_: asked.append(1) or guard(*_))
+    monkeypatch.setattr(sweep, "_guarded", {})
     for _ in range(2):
         tm.run_sweep(tm.Sweep(directions=("sae-error",), **wanted), loaded, tokens, tmp_path / "run")
     assert asked == [1]

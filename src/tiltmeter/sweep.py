@@ -27,7 +27,7 @@ from tiltmeter.loading import LoadedModel
 from tiltmeter.plan import Plan, Sweep, make_plan
 from tiltmeter.progress import progress
 from tiltmeter.saes.at_site import AtSite
-from tiltmeter.saes.guard import guard
+from tiltmeter.saes.guard import Guard, guard
 from tiltmeter.selfcheck import check_additive, check_split
 from tiltmeter.shards import measure_shard
 from tiltmeter.statistics import SiteStatistics, fit_statistics
@@ -37,6 +37,9 @@ SAES_A_PASS = 4
 """SAEs whose latents' statistics are taken in one pass over the tokens."""
 
 _log = logging.getLogger(__name__)
+
+_guarded: dict[tuple[Any, ...], Guard] = {}
+"""What the load guard found in this process: a study uses an SAE in many sweeps."""
 
 
 def run_sweep(
@@ -156,17 +159,19 @@ def _record(plan: Plan, loaded: LoadedModel, purpose: str) -> dict[str, Any]:
             "perturbed positions": list(plan.positions.perturbed),
             "read positions": list(plan.positions.read),
         },
-        "saes": {label: _sae_record(plan, at) for label, at in progress(list(plan.saes.items()), "load guard")},
+        "saes": {label: _sae_record(plan, loaded, at) for label, at in progress(list(plan.saes.items()), "load guard")},
     }
 
 
-def _sae_record(plan: Plan, at: AtSite) -> dict[str, Any]:
+def _sae_record(plan: Plan, loaded: LoadedModel, at: AtSite) -> dict[str, Any]:
     """What an SAE is, and what the load guard measured; it warns where that is far from what was published."""
-    found = guard(plan.model, at, plan.tokens)
-    for finding in found.findings:
-        _log.warning("warning: %s", finding)
+    place = (at.sae.about.sha256, at.site, plan.sweep.stream, loaded.facts["sha256"], plan.tokens.sha256())
+    if place not in _guarded:
+        _guarded[place] = guard(plan.model, at, plan.tokens)
+        for finding in _guarded[place].findings:
+            _log.warning("warning: %s", finding)
     about = asdict(at.sae.about)
-    return {name: value for name, value in about.items() if value is not None} | {"guard": found.to_json()}
+    return {name: value for name, value in about.items() if value is not None} | {"guard": _guarded[place].to_json()}
 
 
 def _attrs(
