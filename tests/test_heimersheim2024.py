@@ -353,7 +353,9 @@ def test_numbers_by_distance(held):
     at = len(mean.x) // 2
     naive = [np.interp(mean.x[at], curves.length.sel(sequence=n), curves.kl.sel(sequence=n)) for n in range(N)]
     assert mean.y[at] == pytest.approx(np.mean(naive))
-    assert mean.x[-1] == pytest.approx(float(held["straight"].length.isel(step=-1).min()))
+    together, _ = STUDY.figures["core-1"].chart(held).panels
+    reaches = [float(held[name].length.isel(step=-1).min()) for name in ("straight", "straight-random-base")]
+    assert [line.x[-1] for line in lines_of(together, thin=False)] == pytest.approx([min(reaches)] * 2)
     assert [mark.at for mark in kl.marks if isinstance(mark, Rule)] == [PAIR]
 
 

@@ -23,5 +23,5 @@ STUDY = Study(
         "nano": Preset("nano", "nano", 1, ()),
         "gpt2": Preset(gpt2.MODEL, gpt2.PROMPTS, 1, ()),
     },
-    uncontrolled=frozenset({"plane"}),
+    uncontrolled=frozenset({"plane", "straight-draws", "sphere-draws"}),
 )

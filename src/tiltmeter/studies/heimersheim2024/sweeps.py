@@ -60,7 +60,7 @@ class Scale(NamedTuple):
 
 SCALES: dict[Size, Scale] = {
     "quick": Scale(40, 20, 4, 1, tuple(step / 4 for step in range(-2, 7)), 512),
-    "default": Scale(512, 256, 8, 4, tuple(step / 8 for step in range(-4, 13)), 2048),
+    "default": Scale(512, 192, 8, 4, tuple(step / 8 for step in range(-4, 13)), 2048),
     "paper": Scale(1000, 1000, 10, 20, tuple(step / 20 for step in range(-10, 31)), 16_384),
 }
 
@@ -121,6 +121,7 @@ def _sweep(
             statistics_positions="perturbed",
             sequences=scale.prompts,
             statistics_sequences=scale.statistics,
+            shard=64,
             seed=subject.seed,
         )
     )
