@@ -30,7 +30,7 @@ _QUIET = (
     "--virtual-time-budget=20000",
 )
 _FRAME = """<!DOCTYPE html><meta charset="utf-8"><body style="margin:0">
-<iframe id="page" src="{page}" style="border:0;width:{width}px;height:3000px"></iframe><pre id="found"></pre>
+<iframe id="page" src="{page}" style="border:0;width:{width}px;height:12000px"></iframe><pre id="found"></pre>
 <script>
 const frame = document.getElementById("page");
 const wait = (time) => new Promise((done) => setTimeout(done, time));
@@ -61,7 +61,7 @@ def visit(page: Path, script: str, width: int = 1000) -> Visit:
     frame = page.with_name("frame.html")
     frame.write_text(_FRAME.format(page=page.name, width=width, script=script), "utf-8")
     profile = f"--user-data-dir={page.with_name('profile')}"
-    command = [str(BROWSER), *_QUIET, profile, f"--window-size={width},3000", "--dump-dom", frame.as_uri()]
+    command = [str(BROWSER), *_QUIET, profile, f"--window-size={width},12000", "--dump-dom", frame.as_uri()]
     done = subprocess.run(command, capture_output=True, check=False, timeout=120)
     said = re.findall(r"CONSOLE:?\d*[)\]] (.*)", done.stderr.decode("utf-8", "replace"))
     answer = re.search(r'<pre id="found">(.*?)</pre>', done.stdout.decode("utf-8"), re.DOTALL)

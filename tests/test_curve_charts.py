@@ -5,7 +5,7 @@ import pytest
 
 from chart_cases import L2, OWN, PAPER, line, measured, one
 from tiltmeter import curve_charts
-from tiltmeter.charts import Line, panel_names
+from tiltmeter.charts import Chart, Line, panel_names
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.styles import styles
 
@@ -72,6 +72,12 @@ def test_empty_charts_are_refused(data):
             curve_charts.facets(*data, readouts, groups)
     with pytest.raises(TiltmeterError, match="at least one"):
         curve_charts.bars(*data, [], "")
+
+
+@pytest.mark.parametrize("rows", [(), ((),), (one(line()).rows[0], ())])
+def test_a_chart_has_a_panel_in_each_row(rows):
+    with pytest.raises(TiltmeterError, match="at least one panel in each row"):
+        Chart(rows)
 
 
 def test_log_axes_begin_at_the_floor_or_at_the_smallest_value_of_a_row(data):

@@ -1,5 +1,6 @@
 """Drawn charts: the artists carry the chart's numbers, nothing overlaps, and files repeat to the byte."""
 
+import json
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -14,10 +15,11 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from chart_cases import CHARTS, EVIL, L2, OWN, PAPER, bars, grid, histograms, line, measured, one, points, triangle
-from tiltmeter.charts import Chart, HeatMap, Line, Surface
+from tiltmeter.charts import Bars, Chart, HeatMap, Histogram, Line, Points, Surface
 from tiltmeter.curve_charts import facets, log_y
 from tiltmeter.drawing import MOST_ENTRIES, draw, save, to_png, to_svg
 from tiltmeter.errors import TiltmeterError
+from tiltmeter.interactive import to_plotly
 from tiltmeter.styles import style
 
 
@@ -227,16 +229,40 @@ def test_files_repeat_to_the_byte_and_keep_text(name, tmp_path):
     assert (tmp_path / "new" / "one.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_name_in_any_script_and_with_any_byte_is_drawn():
+    svg = to_svg(draw(one(line("along:日本語\x01.npy"), title="\x02")))
+    texts = [node.text for node in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
+    assert "along:日本語?.npy" in texts
+
+
+NOTHING = np.full(5, np.nan)
+
+
+@pytest.mark.parametrize("log", [False, True])
+@pytest.mark.parametrize(
+    "mark",
+    [
+        replace(line(), y=NOTHING, low=NOTHING, high=NOTHING),
+        Line("a", *[np.empty(0)] * 2, style("zero"), *[np.empty(0)] * 2),
+        Line("a", NOTHING, NOTHING, style("zero"), thin=True),
+        Points("a", *[np.empty(0)] * 2, style("zero")),
+        Points("a", NOTHING, NOTHING, style("zero"), NOTHING, NOTHING),
+        Bars("a", ("x",), np.array([np.nan]), style("zero")),
+        Bars("a", (), np.empty(0), style("zero")),
+        Histogram("a", np.array([0.0, 1.0]), np.array([0.0]), style("zero")),
+    ],
+    ids=lambda mark: type(mark).__name__,
+)
+def test_marks_without_a_number_are_drawn(mark, log):
+    chart = one(mark, x_axis={"log": log and not isinstance(mark, Bars)}, y_axis={"log": log})
+    assert to_png(draw(chart))
+    assert json.dumps(to_plotly(chart), allow_nan=False)
+
+
 def test_save_says_what_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(TiltmeterError, match="cannot write figures"):
         save(Figure(), tmp_path / "file" / "below", "one")
-
-
-def test_a_chart_without_panels_is_refused():
-    for rows in ((), ((),)):
-        with pytest.raises(TiltmeterError, match="at least one panel"):
-            draw(Chart(rows))
 
 
 def test_many_points_and_cells_are_pixels_in_the_svg():

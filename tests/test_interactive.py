@@ -25,7 +25,6 @@ from chart_cases import (
 )
 from tiltmeter.charts import Chart, HeatMap
 from tiltmeter.curve_charts import facets, log_y
-from tiltmeter.errors import TiltmeterError
 from tiltmeter.interactive import to_plotly
 from tiltmeter.styles import style, styles
 
@@ -233,12 +232,6 @@ def test_a_panel_that_shares_its_axis_with_a_histogram_is_not_switched():
     (menu,) = to_plotly(Chart(((lines, counts),)))["layout"]["updatemenus"]
     assert menu["buttons"][0]["label"] == "y linear"
     assert list(menu["buttons"][0]["args"][0]) == ["yaxis.type", "yaxis.autorange"]
-
-
-def test_a_chart_without_panels_is_refused():
-    for rows in ((), ((),)):
-        with pytest.raises(TiltmeterError, match="at least one panel"):
-            to_plotly(Chart(rows))
 
 
 def test_markers_exist_for_every_style():

@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
+from tiltmeter.errors import TiltmeterError
 from tiltmeter.styles import Style
 
 Numbers = Float[np.ndarray, " point"]
@@ -138,7 +139,11 @@ class Panel:
 
 @dataclass(frozen=True)
 class Chart:
-    """Panels in rows."""
+    """Panels in rows.
+
+    Raises:
+        TiltmeterError: no rows, or a row without panels.
+    """
 
     rows: tuple[tuple[Panel, ...], ...]
     share: tuple[Literal["x", "y-of-row", "y"], ...] = field(default=("x", "y-of-row"))
@@ -146,10 +151,14 @@ class Chart:
     title: str = ""
     """Above all panels."""
 
+    def __post_init__(self) -> None:
+        if not self.rows or not all(self.rows):
+            raise TiltmeterError("a figure needs at least one panel in each row; leave empty rows out.")
+
     @property
     def columns(self) -> int:
         """How many panels stand side by side."""
-        return max(map(len, self.rows), default=0)
+        return max(map(len, self.rows))
 
     @property
     def panels(self) -> tuple[Panel, ...]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import re
 import textwrap
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,9 @@ MOST_ENTRIES = 24
 _LETTER = 0.067
 """Width of a letter in inches."""
 
+_NOT_XML = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]")
+"""Bytes that a name can have and XML cannot."""
+
 _LOOK: Any = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial"],
@@ -71,12 +76,7 @@ def draw(chart: Chart) -> Figure:
 
     Names stand in the legend once; of more than 24 it gives the first. On a logarithmic axis nothing that is not
     positive is shown.
-
-    Raises:
-        TiltmeterError: a chart without panels.
     """
-    if not chart.panels:
-        raise TiltmeterError("a figure needs at least one panel; this chart has none.")
     columns = chart.columns
     width = 0.9 + columns * _width(columns)
     heights = [max(_height(panel, columns) for panel in row) for row in chart.rows]
@@ -103,7 +103,8 @@ def to_png(figure: Figure) -> bytes:
 
 def to_svg(figure: Figure) -> bytes:
     """Draw the figure as SVG, its text kept as text; equal figures give equal bytes."""
-    return _bytes(figure, format="svg", dpi=200, metadata={"Date": None, "Creator": None})
+    svg = _bytes(figure, format="svg", dpi=200, metadata={"Date": None, "Creator": None})
+    return _NOT_XML.sub(b"?", svg)
 
 
 def save(figure: Figure, folder: Path, name: str) -> None:
@@ -122,7 +123,8 @@ def save(figure: Figure, folder: Path, name: str) -> None:
 
 def _bytes(figure: Figure, **settings: Any) -> bytes:
     buffer = io.BytesIO()
-    with mpl.rc_context(_LOOK):
+    with mpl.rc_context(_LOOK), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a file may have any name
         figure.savefig(buffer, **settings)
     return buffer.getvalue()
 
@@ -160,10 +162,10 @@ def _panel(axes: Any, panel: Panel, chart: Chart) -> None:
     for way, axis in zip(WAYS, (panel.x, panel.y), strict=True):
         across = on_paper(panel, way)
         reach = axes.dataLim.intervalx if across == "x" else axes.dataLim.intervaly
-        if axis.log:
-            axes.set(**{f"{across}scale": "log"})
         if axis.limits or (axis.log and not reach[1] > 0):
             axes.set(**{f"{across}lim": axis.limits or (0.1, 1.0)})
+        if axis.log:  # after the limits: matplotlib warns where it finds none
+            axes.set(**{f"{across}scale": "log"})
 
 
 def _labels(axes: Axes, chart: Chart, cell: Cell) -> None:

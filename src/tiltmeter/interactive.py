@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from tiltmeter.charts import Axis, Bars, Chart, HeatMap, Line, Panel, Points, Rule, Surface, Triangle
-from tiltmeter.errors import TiltmeterError
 from tiltmeter.layout import (
     WAYS,
     Cell,
@@ -43,12 +42,7 @@ def to_plotly(chart: Chart) -> Json:
 
     A click on a name in the legend switches all marks of that name, in all panels. Where lines and points have no
     negative values, buttons switch between linear and logarithmic axes.
-
-    Raises:
-        TiltmeterError: a chart without panels.
     """
-    if not chart.panels:
-        raise TiltmeterError("a figure needs at least one panel; this chart has none.")
     place = frame(chart, any(_switchable(chart, way) for way in WAYS))
     named, coloring = legend(chart), _coloring(chart)
     data = [

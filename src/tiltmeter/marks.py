@@ -83,7 +83,7 @@ def draw_bars(axes: Axes, panel: Panel) -> None:
     axes.grid(axis="y" if horizontal else "x", visible=False)
     if horizontal:
         axes.set_ylim(len(names) - 0.5, -0.5)
-    else:
+    elif names:
         axes.set_xlim(-0.5, len(names) - 0.5)
 
 

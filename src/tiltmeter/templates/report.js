@@ -1,22 +1,30 @@
-// Each figure's JSON becomes a plot in front of its picture, which stays where a plot cannot be drawn, and on paper.
-// plotly's button that sends a figure to its makers' site is taken away.
+// Each figure's JSON becomes a plot in front of its picture once the reader comes near it. The picture stays where a plot
+// cannot be drawn, and on paper. plotly's button that sends a figure to its makers' site is taken away.
 "use strict";
-for (const source of document.querySelectorAll("script.chart")) {
-  const paper = source.parentElement;
+const settings = (name, width) => ({
+  responsive: true, displaylogo: false, typesetMath: false, showSendToCloud: false, plotlyServerURL: "",
+  displayModeBar: width < 500 ? false : "hover",
+  modeBarButtonsToRemove: ["select2d", "lasso2d", "sendDataToCloud"],
+  toImageButtonOptions: { filename: name },
+});
+const draw = async (paper) => {
+  const source = paper.querySelector("script.chart");
   const plot = paper.querySelector(".plot");
-  const settings = {
-    responsive: true, displaylogo: false, typesetMath: false, showSendToCloud: false, plotlyServerURL: "",
-    displayModeBar: paper.clientWidth < 500 ? false : "hover",
-    modeBarButtonsToRemove: ["select2d", "lasso2d", "sendDataToCloud"],
-    toImageButtonOptions: { filename: source.dataset.name },
-  };
-  const draw = () => {
+  const name = source.dataset.name;
+  try {
     const figure = JSON.parse(source.textContent);
-    return Plotly.newPlot(plot, figure.data, figure.layout, settings);
-  };
-  new Promise((done) => { paper.classList.add("drawn"); done(draw()); }).catch((error) => {
+    paper.classList.add("drawn");
+    await Plotly.newPlot(plot, figure.data, figure.layout, settings(name, paper.clientWidth));
+  } catch (error) {
     paper.classList.remove("drawn");
     plot.remove();
-    console.warn(`${source.dataset.name} is shown as a picture: ${error}`);
-  });
-}
+    console.warn(`${name} is shown as a picture: ${error}`);
+  }
+};
+const near = new IntersectionObserver((entries) => {
+  for (const entry of entries.filter((one) => one.isIntersecting)) {
+    near.unobserve(entry.target);
+    draw(entry.target);
+  }
+}, { rootMargin: "1000px" });
+document.querySelectorAll(".paper").forEach((paper) => near.observe(paper));
