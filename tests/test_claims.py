@@ -81,6 +81,7 @@ def verdict(word):
         ("supported", "contradicted", "it comes with training"),
         ("supported", "inconclusive", "cannot be told"),
         ("contradicted", "supported", "Holds on random weights, not here"),
+        ("inconclusive", "supported", "Holds on random weights."),
         ("supported", "not tested", "There is no SAE."),
         ("contradicted", "contradicted", ""),
         ("not tested", "supported", ""),

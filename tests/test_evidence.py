@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tiltmeter.evidence import ABOVE_ONE, ABOVE_ZERO, FEWEST, Finding, Quantity, Region, weigh
-from tiltmeter.quantities import correlation, difference, ks_gap, mean, ratio, separation
+from tiltmeter.evidence import ABOVE_ONE, ABOVE_ZERO, BELOW_ZERO, FEWEST, Finding, Quantity, Region, weigh
+from tiltmeter.quantities import correlation, difference, ks_gap, mean, ratio, share
 
 
 def mean_of(values, region=ABOVE_ZERO):
@@ -107,12 +107,38 @@ def test_distances_of_distributions():
     naive = stats.ks_2samp(real, far).statistic - stats.ks_2samp(real, near).statistic
     assert found.value == pytest.approx(naive)
     assert found.where == "inside"
-    area = weigh(separation("auc", real, far, Region(0.5, 1.0)), 1)
-    assert area.value == pytest.approx(np.mean(real[:, None] < far[None, :]))
 
 
-def test_censored_values_are_larger_than_all():
-    low = np.arange(20.0)
-    high = np.where(np.arange(20) < 10, low, np.inf)
-    naive = np.mean((low[:, None] < high[None, :]) + 0.5 * (low[:, None] == high[None, :]))
-    assert weigh(separation("auc", low, high, Region(0.5, 1.0)), 1).value == pytest.approx(naive)
+def test_a_ratio_is_as_seldom_too_low_as_too_high():
+    """On the scale of the ratio itself, a large denominator makes it small and its error small: too often below."""
+    rng = np.random.default_rng(6)
+    below = above = 0
+    for trial in range(150):
+        one, other = rng.lognormal(0.0, 1.0, (2, 25))
+        found = weigh(ratio("ratio", one, other), 2, seed=trial)
+        below += found.where == "outside"
+        above += found.where == "inside"
+    assert below <= 6 and above <= 6  # of 150 each, 1.25 % by design
+
+
+def test_a_part_of_a_whole_is_never_certain():
+    always = weigh(share("part", np.ones(8 + FEWEST - 8), Region(0.8, math.inf)), 1)
+    assert always.value == 1.0 and always.joint_low < 0.8
+    assert always.where == "open"
+    assert weigh(share("part", np.ones(60), Region(0.7, math.inf)), 1).where == "inside"
+    half = weigh(share("part", np.repeat([0.0, 1.0], 200), Region(0.7, math.inf)), 1)
+    interval = stats.binomtest(200, 400).proportion_ci(method="wilson")
+    assert (half.joint_low, half.joint_high) == pytest.approx((interval.low, interval.high), abs=2e-3)
+    assert half.where == "outside"
+
+
+def test_what_is_picked_as_the_largest_must_clear_more():
+    quantity = mean_of(np.random.default_rng(7).normal(0.55, 1.0, 30))
+    one, picked = weigh(quantity, 1), weigh(quantity._replace(among=20), 1)
+    assert picked.joint_low < one.joint_low and picked.joint_high > one.joint_high
+
+
+def test_numbers_that_many_draws_do_not_have_decide_nothing():
+    rows = np.concatenate([np.ones(20), [-9.0, -9.0]])
+    rare = Quantity("log", rows, lambda r: math.log(r.mean()) if r.mean() > 0 else math.nan, BELOW_ZERO)
+    assert weigh(rare, 1).where == "open"

@@ -70,7 +70,9 @@ def test_claims_about_directions_hold_in_their_world():
     assert supported == [
         "cov-random-difference-above-mixture",
         "real-difference-above-mixture",
+        "difference-above-mixture-in-l2",
         "cov-random-mixture-above-isotropic",
+        "cov-random-mixture-above-isotropic-in-l2",
         "real-difference-above-cov-random-difference",
         "real-mixture-above-cov-random-mixture",
         "real-mixture-near-cov-random-mixture",
@@ -89,7 +91,9 @@ def test_claims_about_directions_fail_in_the_opposite_world():
     assert contradicted == {
         "cov-random-difference-above-mixture",
         "real-difference-above-mixture",
+        "difference-above-mixture-in-l2",
         "cov-random-mixture-above-isotropic",
+        "cov-random-mixture-above-isotropic-in-l2",
         "real-difference-above-cov-random-difference",
         "real-mixture-above-cov-random-mixture",
         "real-mixture-near-cov-random-mixture",
@@ -254,3 +258,23 @@ def test_bars_are_the_means():
     for kind in SUBSTITUTIONS:
         naive = [float(WORLD[f"layers-{layer}"].kl.sel(direction=f"{kind}:local-3-l0-31").mean()) for layer in range(3)]
         np.testing.assert_allclose(heights[kind], naive)
+
+
+def test_the_largest_of_several_is_picked_once_and_pays_for_it():
+    sae = ("local-3-l0-31",)
+    layers = {f"layers-{n}": substitution(sae, (f, 1.0, 2.0, 2.2)) for n, f in enumerate((3.0, 1.5, 2.0))}
+    (verdict,) = (
+        v for v in judge(STUDY.claims, Results(layers, {})) if v.claim.name == "substitution-sae-varies-by-layer"
+    )
+    largest, smallest = verdict.findings
+    assert "layer 0, the largest of 3" in largest.what and "layer 1, the smallest of 3" in smallest.what
+    nearer = words(Results(layers, {}))["substitution-sae-nearer-to-mixtures"]
+    assert nearer == "supported"
+    far = {f"layers-{n}": substitution(sae, (1.05, 1.0, 2.0, 2.2)) for n in range(3)}
+    assert words(Results(far, {}))["substitution-sae-nearer-to-mixtures"] == "contradicted"
+
+
+def test_the_saes_that_the_paper_excepts_are_left_out():
+    world = errors(lambda rank: plateau((0.02, 0.04)[rank], (0.6, 0.3)[rank]))
+    (verdict,) = (v for v in judge(STUDY.claims, Results({"errors": world}, {})) if "weaker-near" in v.claim.name)
+    assert {finding.what.partition(":")[0] for finding in verdict.findings} == {"e2e+ds"}

@@ -97,12 +97,14 @@ def remark_on_control(own: Verdict, control: Verdict | None) -> str:
     if control.word == "not tested":
         return f"Not tested on random weights: {control.reason}"
     if own.word == "supported" and control.word == "supported":
-        return "Holds on random weights, too: says nothing about what the model has learned."
+        return "Holds on random weights, too: that it holds says nothing about what the model has learned."
     if own.word == "supported" and control.word == "contradicted":
-        return "Does not hold on random weights: it comes with training."
+        return "Does not hold on random weights (one draw of them): it comes with training."
     if own.word == "supported":
         return "On random weights it cannot be told."
-    return "Holds on random weights, not here." if control.word == "supported" else ""
+    if control.word != "supported":
+        return ""
+    return "Holds on random weights, not here." if own.word == "contradicted" else "Holds on random weights."
 
 
 def by_name(verdicts: Sequence[Verdict]) -> Mapping[str, Verdict]:

@@ -7,7 +7,10 @@ is a region around the value of no difference, as wide as the margin (Schuirmann
 
 Two intervals are taken. The one that is shown is the bootstrap's own, BCa, at 95 %. The one that decides holds for many
 quantities together at 95 % (Bonferroni); there the bootstrap has too few draws in its tails, so it is Student's, with
-the bootstrap's standard error.
+the bootstrap's standard error: of the logarithm for ratios, whose large denominators would otherwise make a small ratio
+look certain, and Wilson's for parts of a whole, which are never certain.
+
+Sequences count as independent. Where several are cut from one document, intervals are too narrow.
 """
 
 from __future__ import annotations
@@ -31,6 +34,11 @@ FEWEST = 10
 Rows = Float[np.ndarray, "sequence ..."]
 Statistic = Callable[[Rows], float]
 Where = Literal["inside", "outside", "open"]
+Scale = Literal["difference", "ratio", "share"]
+"""What errors of a number are like: as large wherever it is, proportional to it, or those of a part of a whole."""
+
+UNDEFINED = 0.01
+"""Where more of the draws than this part have no such number, nothing is decided: the most extreme would be missing."""
 
 
 class Region(NamedTuple):
@@ -61,6 +69,9 @@ class Quantity(NamedTuple):
     region: Region
     """Where the claim has it."""
     unit: str = ""
+    scale: Scale = "difference"
+    among: int = 1
+    """Of how many numbers this is the one that was picked, as the largest of several layers: all of them count."""
 
 
 class Finding(NamedTuple):
@@ -101,7 +112,7 @@ class Finding(NamedTuple):
 
     @property
     def distance(self) -> float:
-        """How far the number lies inside its region, in standard errors; negative outside."""
+        """How far the number lies inside its region, in half widths of the deciding interval; negative outside."""
         error = max((self.joint_high - self.joint_low) / 2, 1e-300)
         return min(self.value - self.region.low, self.region.high - self.value) / error
 
@@ -121,12 +132,36 @@ def weigh(quantity: Quantity, together: int, seed: int = 0) -> Finding:
     rows = quantity.rows[~np.isnan(quantity.rows).reshape(len(quantity.rows), -1).all(axis=1)]
     n = len(rows)
     value = _value(quantity.statistic, rows)
-    low = high = joint_low = joint_high = math.nan
+    shown = joint = (math.nan, math.nan)
     if n > 1 and not math.isnan(value):
-        low, high, error = _bootstrap(quantity.statistic, rows, seed)
-        reach = stats.t.ppf(1 - (1 - CONFIDENCE) / (2 * together), n - 1) * error
-        joint_low, joint_high = value - reach, value + reach
-    return Finding(quantity.what, value, low, high, joint_low, joint_high, quantity.region, n, quantity.unit)
+        shown, drawn = _bootstrap(quantity.statistic, rows, seed)
+        joint = _joint(quantity, value, drawn, n, together)
+    return Finding(quantity.what, value, *shown, *joint, quantity.region, n, quantity.unit)
+
+
+def _joint(
+    quantity: Quantity, value: float, drawn: Float[np.ndarray, " draw"], n: int, together: int
+) -> tuple[float, float]:
+    """The interval that decides."""
+    if np.isnan(drawn).mean() > UNDEFINED:
+        return -math.inf, math.inf
+    reach = float(stats.t.ppf(1 - (1 - CONFIDENCE) / (2 * together * quantity.among), n - 1))
+    if quantity.scale == "share" and 0 <= value <= 1:
+        return _wilson(value, n, reach)
+    # the bootstrap's draws are of a sample, whose spread is that much smaller
+    reach *= math.sqrt(n / (n - 1))
+    if quantity.scale == "ratio" and value > 0 and np.nanmin(drawn) > 0:
+        factor = math.exp(reach * float(np.nanstd(np.log(drawn), ddof=1)))
+        return value / factor, value * factor
+    error = reach * float(np.nanstd(drawn, ddof=1))
+    return value - error, value + error
+
+
+def _wilson(part: float, n: int, z: float) -> tuple[float, float]:
+    """Wilson's interval (1927) of a part of a whole."""
+    centre, scale = part + z * z / (2 * n), 1 + z * z / n
+    half = z * math.sqrt(part * (1 - part) / n + z * z / (4 * n * n))
+    return (centre - half) / scale, (centre + half) / scale
 
 
 def _value(statistic: Statistic, rows: Rows) -> float:
@@ -142,21 +177,26 @@ def _value(statistic: Statistic, rows: Rows) -> float:
     return value if math.isfinite(value) else math.nan
 
 
-def _bootstrap(statistic: Statistic, rows: Rows, seed: int) -> tuple[float, float, float]:
-    """Bounds of the BCa interval (percentile where that is not defined), and the standard error."""
+def _bootstrap(statistic: Statistic, rows: Rows, seed: int) -> tuple[tuple[float, float], Float[np.ndarray, " draw"]]:
+    """Bounds of the BCa interval (percentile where that is not defined), and the draws."""
 
     def of_draw(index: Int[np.ndarray, " draw"]) -> float:
         return _value(statistic, rows[index])
 
-    def run(method: str, **settings: object) -> stats._resampling.BootstrapResult:
-        return stats.bootstrap((np.arange(len(rows)),), of_draw, vectorized=False, method=method, **settings)
-
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
-        found = run("BCa", n_resamples=RESAMPLES, confidence_level=CONFIDENCE, rng=np.random.default_rng(seed))
-        drawn = found.bootstrap_distribution
+        found = stats.bootstrap(
+            (np.arange(len(rows)),),
+            of_draw,
+            vectorized=False,
+            method="BCa",
+            n_resamples=RESAMPLES,
+            confidence_level=CONFIDENCE,
+            rng=np.random.default_rng(seed),
+        )
+        drawn = np.asarray(found.bootstrap_distribution, dtype=np.float64)
         low, high = found.confidence_interval
         if math.isnan(low) or math.isnan(high):
             tail = (1 - CONFIDENCE) / 2
             low, high = np.nanquantile(drawn, [tail, 1 - tail])
-        return float(low), float(high), float(np.nanstd(drawn, ddof=1))
+    return (float(low), float(high)), drawn

@@ -27,7 +27,7 @@ from tiltmeter.layout import (
     says_it_too,
     shared_axis,
 )
-from tiltmeter.places import TITLE, WIDTH, Frame, Place, frame
+from tiltmeter.places import LONGEST, TITLE, WIDTH, Frame, Place, frame
 from tiltmeter.traces import Trace, rules, text, traces
 
 _INK, _LINES, _GRID = "#333333", "#888888", "#e4e4e4"
@@ -134,7 +134,7 @@ def _bar_ticks(chart: Chart, cell: Cell, way: Way) -> Json:
     if way == "x":
         names = categories(panel)
         ends = [len(names) - 0.5, -0.5] if lies(panel) else [-0.5, len(names) - 0.5]
-        return {"tickvals": list(range(len(names))), "ticktext": [text(name, 34) for name in names], "range": ends}
+        return {"tickvals": list(range(len(names))), "ticktext": [text(name, LONGEST) for name in names], "range": ends}
     if panel.y.limits or panel.y.log:
         return _ticks(panel.y)
     alike = [one for other, one in cells(chart).items() if own and shared_axis(chart, other, way) == own] or [panel]

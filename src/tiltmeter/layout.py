@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from tiltmeter.charts import Axis, Bars, Chart, HeatMap, Histogram, Line, Mark, Panel, Points, Surface, Triangle
+from tiltmeter.charts import Axis, Bars, Chart, HeatMap, Histogram, Line, Mark, Panel, Points, Rule, Surface, Triangle
 
 Cell = tuple[int, int]
 """Row and column of a panel."""
@@ -107,6 +107,22 @@ def legend(chart: Chart) -> dict[str, Named]:
 def is_thin(mark: Mark) -> bool:
     """Whether a mark is one of many single curves."""
     return isinstance(mark, Line) and mark.thin
+
+
+def is_right_half(panel: Panel, rule: Rule) -> bool:
+    """Whether a rule across x stands in the right half of the panel, so that there is room for its word at its left."""
+    values = [_reach(mark) for mark in panel.marks]
+    known = np.concatenate([*values, np.array([rule.at])])
+    low, high = panel.x.limits or (float(np.nanmin(known)), float(np.nanmax(known)))
+    if panel.x.log and low > 0:
+        return bool(rule.at > np.sqrt(low * high))
+    return bool(rule.at > (low + high) / 2)
+
+
+def _reach(mark: Mark) -> np.ndarray:
+    if isinstance(mark, Histogram):
+        return mark.edges
+    return mark.x if isinstance(mark, Line | Points | HeatMap) else np.empty(0)
 
 
 def color_ranges(chart: Chart) -> dict[str, Range]:

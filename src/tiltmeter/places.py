@@ -13,6 +13,8 @@ from tiltmeter.layout import WAYS, Cell, Way, categories, cells, has, legend, li
 Kind = Literal["xy", "scene", "ternary"]
 TITLE, LABEL, GAP = 28, 58, 20
 """Pixels of a panel's title, of the numbers and the label below it, and between panels without either."""
+LONGEST = 34
+"""Letters in a line of a category's name."""
 WIDTH = 880
 """Pixels of the width that lines of text are broken for."""
 _BUTTONS, _TOOLS, _ENTRY = 50, 34, 21
@@ -72,7 +74,7 @@ def least_width(chart: Chart) -> int:
 
 def _places(chart: Chart, rows: list[tuple[float, float]], heights: list[int]) -> Iterator[tuple[Cell, Place]]:
     columns = chart.columns
-    gap = 0.1 if any(_says_left(chart, cell) for cell in cells(chart) if cell[1]) else 0.03
+    gap = max([_room_left(chart, cell) for cell in cells(chart) if cell[1]], default=0) / WIDTH
     width = (1 - gap * (columns - 1)) / columns
     counts: Counter[str] = Counter()
     for (row, column), panel in cells(chart).items():
@@ -93,9 +95,13 @@ def _labelled(chart: Chart, row: int) -> bool:
     return any(_says(chart, (row, column), "x") for column in range(len(chart.rows[row])))
 
 
-def _says_left(chart: Chart, cell: Cell) -> bool:
-    """Whether a panel has a label at its left."""
-    return kind_of(cells(chart)[cell]) == "xy" and _says(chart, cell, "y")
+def _room_left(chart: Chart, cell: Cell) -> int:
+    """Pixels for the numbers or names and the label at the left of a panel."""
+    panel = cells(chart)[cell]
+    if kind_of(panel) != "xy" or not _says(chart, cell, "y"):
+        return 26
+    longest = max(map(len, categories(panel)), default=0) if lies(panel) else 0
+    return max(88, 30 + 7 * min(longest, LONGEST))
 
 
 def _says(chart: Chart, cell: Cell, paper: Way) -> bool:

@@ -9,9 +9,9 @@ import xarray as xr
 from jaxtyping import Float
 
 from tiltmeter.correlations import matrix, sums_of
-from tiltmeter.evidence import ABOVE_ONE, ABOVE_ZERO, Quantity, Region, Rows
+from tiltmeter.evidence import ABOVE_ONE, ABOVE_ZERO, Quantity, Region, Rows, Scale
 from tiltmeter.results import NotMeasured
-from tiltmeter.shapes import ks_distance, separation_auc
+from tiltmeter.shapes import ks_distance
 
 PerSequence = Float[np.ndarray, " sequence"]
 PerToken = Float[np.ndarray, "sequence position"]
@@ -51,15 +51,15 @@ def pair_distance(curves: xr.Dataset) -> float:
 
 
 def ratio(what: str, one: PerSequence, other: PerSequence, region: Region = ABOVE_ONE) -> Quantity:
-    """Mean of one ÷ mean of the other, over the same sequences."""
-    return Quantity(what, _pairs(one, other), lambda r: _mean(r[:, 0]) / _mean(r[:, 1]), region, "×")
+    """Mean of one ÷ mean of the other, over the sequences that have both."""
+    return Quantity(what, _together(one, other), lambda r: _mean(r[:, 0]) / _mean(r[:, 1]), region, "×", "ratio")
 
 
 def difference(
     what: str, one: PerSequence, other: PerSequence, region: Region = ABOVE_ZERO, unit: str = ""
 ) -> Quantity:
-    """Mean of one - mean of the other, over the same sequences."""
-    return Quantity(what, _pairs(one, other), lambda r: _mean(r[:, 0]) - _mean(r[:, 1]), region, unit)
+    """Mean of one - mean of the other, over the sequences that have both."""
+    return Quantity(what, _together(one, other), lambda r: _mean(r[:, 0]) - _mean(r[:, 1]), region, unit)
 
 
 def mean(what: str, values: Float[np.ndarray, "sequence ..."], region: Region, unit: str = "") -> Quantity:
@@ -69,22 +69,12 @@ def mean(what: str, values: Float[np.ndarray, "sequence ..."], region: Region, u
 
 def share(what: str, truths: Float[np.ndarray, "sequence ..."], region: Region) -> Quantity:
     """The part of the tokens for which something is so: 1 where it is, 0 where not, NaN where it cannot be said."""
-    return Quantity(what, truths, _mean, region)
+    return Quantity(what, truths, _mean, region, scale="share")
 
 
 def correlation(what: str, one: PerToken, other: PerToken, region: Region) -> Quantity:
     """Pearson's correlation over the tokens of all sequences."""
     return Quantity(what, sums_of([one, other]), lambda sums: float(matrix(sums)[0, 1]), region)
-
-
-def rank_correlation(what: str, one: PerToken, other: PerToken, region: Region) -> Quantity:
-    """Pearson's correlation of ranks: Spearman's, with ranks taken once, over all tokens."""
-    return correlation(what, _ranks(one), _ranks(other), region)
-
-
-def separation(what: str, low: PerSequence, high: PerSequence, region: Region) -> Quantity:
-    """Area under the ROC curve: how often one of the first is below one of the second. +inf is a censored value."""
-    return Quantity(what, _pairs(low, high), lambda r: separation_auc(r[:, 0], r[:, 1]), region)
 
 
 def ks_gap(what: str, one: PerSequence, near: PerSequence, far: PerSequence) -> Quantity:
@@ -96,9 +86,21 @@ def ks_gap(what: str, one: PerSequence, near: PerSequence, far: PerSequence) -> 
     return Quantity(what, _pairs(one, near, far), gap, ABOVE_ZERO)
 
 
-def of_columns(what: str, columns: list[np.ndarray], statistic: Callable[[Rows], float], region: Region) -> Quantity:
+def of_columns(
+    what: str,
+    columns: list[np.ndarray],
+    statistic: Callable[[Rows], float],
+    region: Region,
+    scale: Scale = "difference",
+) -> Quantity:
     """Any statistic of several numbers per sequence (or token), side by side on the last axis."""
-    return Quantity(what, np.stack(columns, -1), statistic, region)
+    return Quantity(what, np.stack(columns, -1), statistic, region, scale=scale)
+
+
+def _together(one: PerSequence, other: PerSequence) -> Rows:
+    """Pairs; where one of two is missing, neither counts."""
+    pairs = _pairs(one, other)
+    return np.where(np.isnan(pairs).any(-1, keepdims=True), np.nan, pairs)
 
 
 def _pairs(*columns: PerSequence) -> Rows:
@@ -107,12 +109,3 @@ def _pairs(*columns: PerSequence) -> Rows:
 
 def _mean(rows: Rows) -> float:
     return float(np.nanmean(rows))
-
-
-def _ranks(values: PerToken) -> PerToken:
-    from scipy.stats import rankdata
-
-    ranks = np.full(values.shape, np.nan)
-    known = ~np.isnan(values)
-    ranks[known] = rankdata(values[known])
-    return ranks

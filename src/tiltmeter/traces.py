@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tiltmeter.charts import Bars, HeatMap, Histogram, Line, Panel, Points, Rule, Surface, Triangle
-from tiltmeter.layout import Named, bar_places, lies, shortened
+from tiltmeter.layout import Named, bar_places, is_right_half, lies, shortened
 from tiltmeter.styles import Dash, Style
 
 LONGEST = 60
@@ -72,7 +72,7 @@ def rules(panel: Panel, x: str, y: str) -> Iterator[Trace]:
             refs = {f"{across}ref": (x, y)[across == "y"], f"{along}ref": f"{(x, y)[along == 'y']} domain"}
             ends = {f"{across}0": mark.at, f"{across}1": mark.at, f"{along}0": 0, f"{along}1": 1}
             style = mark.style or Style("#666666", (0.0, (3.0, 2.0)))
-            beside = ("left", "top") if across == "x" else ("right", "bottom")
+            beside = ("right" if is_right_half(panel, mark) else "left", "top") if across == "x" else ("right", "bottom")
             label = {"text": text(mark.text), "textposition": "end", "textangle": 0, "font": {"size": 11}}
             label |= dict(zip(("xanchor", "yanchor"), beside, strict=True))
             line = {"color": style.color, "width": 1, "dash": dash(style.linestyle)}

@@ -37,7 +37,7 @@ END_TO_END = ("e2e", "e2e+ds")
 """Kinds of SAE that keep the output and need not explain the activation."""
 
 HARM = 0.01
-"""KL of an SAE, nats, up to which its error at first positions does no harm."""
+"""Nats up to which an SAE does no harm: KL that its error at first positions makes, differences of losses."""
 
 TRIED = 1024
 """Tokens, about, that causes are tried on."""
@@ -111,7 +111,7 @@ def _off(at: AtSite, quality: Quality, mean_loss: float) -> Iterator[str]:
         yield f"{sae} explains {explained:.3f} of the variance, and {published:.3f} by its files."
     elif published is None and not explained >= 0 and about.kind not in END_TO_END:
         yield f"{sae} explains {explained:.3f} of the variance, less than the mean activation does."
-    if quality.loss > mean_loss > quality.clean_loss:
+    if quality.loss > mean_loss + HARM > quality.clean_loss + 2 * HARM:
         yield (
             f"The loss with {sae} is {quality.loss:.3f} nats, worse than {mean_loss:.3f} with the mean activation in "
             f"the place of everything; without either it is {quality.clean_loss:.3f}."

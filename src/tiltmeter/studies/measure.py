@@ -3,7 +3,8 @@
     manifest.json              what is studied, on what
     experiments.json           which experiments there are, and why some are not
     model/<experiment>/        runs on the model
-    control/<experiment>/      the same on random weights, with SAEs trained on them in control/saes/
+    control/<experiment>/      the same on random weights
+    control-saes/              SAEs trained on them
     claims.csv .json .tex      verdicts
     figures/, tables/          pictures, and their numbers
     report.html
@@ -75,7 +76,7 @@ def measure(request: Request, out: Path, control_folder: Path | None = None) -> 
     """
     with runs.open_run(out, _identity(request), lambda: _record(request)) as run:
         table: dict[str, dict[str, str]] = {}
-        for column, subject in _subjects(request, control_folder or out / "control" / "saes"):
+        for column, subject in _subjects(request, control_folder or out / "control-saes"):
             experiments = request.study.experiments(subject, request.size)
             table[column] = _reasons(request, experiments, column)
             run.write_text("experiments.json", json.dumps(table, indent=2) + "\n")

@@ -1,4 +1,4 @@
-// Each figure's JSON becomes a plot in front of its picture once the reader comes near it. The picture stays where a plot
+// Each figure's JSON becomes a plot in front of its picture, from the top of the page down. The picture stays where a plot
 // cannot be drawn, and on paper. plotly's button that sends a figure to its makers' site is taken away.
 "use strict";
 const settings = (name, width) => ({
@@ -21,10 +21,10 @@ const draw = async (paper) => {
     console.warn(`${name} is shown as a picture: ${error}`);
   }
 };
-const near = new IntersectionObserver((entries) => {
-  for (const entry of entries.filter((one) => one.isIntersecting)) {
-    near.unobserve(entry.target);
-    draw(entry.target);
+const drawAll = async () => {
+  for (const paper of document.querySelectorAll(".paper")) {
+    await draw(paper);
+    await new Promise((done) => setTimeout(done)); // so that a long page can be scrolled meanwhile
   }
-}, { rootMargin: "1000px" });
-document.querySelectorAll(".paper").forEach((paper) => near.observe(paper));
+};
+drawAll();

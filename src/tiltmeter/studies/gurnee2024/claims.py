@@ -141,7 +141,7 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "gap-persists-more-in-early-layers",
-        "How much of the gap persists depends on how early the layer is: in the first layer more than in the last.",
+        "How much of the gap persists depends on how early the layer is (tested: more in the first than in the last).",
         f"{_POST}, Single Token Intervention Results",
         early_persists,
         remark="The paper does not say which way; more layers left can carry more to later tokens. Part left: mean "
@@ -212,7 +212,7 @@ CLAIMS: tuple[Claim, ...] = (
         "A larger part of SAE(x)'s KL is due to the norm change at the heads' outputs than in the residual stream.",
         f"{_POST}, Replication with Attention SAEs",
         attention_norm_matters_more,
-        remark="KL with the norm change alone ÷ KL of SAE(x), in the same layer.",
+        remark="KL with the norm change alone ÷ KL of SAE(x); mean of layers, on which it depends, as the post says.",
     ),
     Claim(
         "sae-worse-at-high-cosine",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -41,21 +42,12 @@ def together(*claims: Quantities) -> Quantities:
 
 
 def clusters(results: Results) -> list[Quantity]:
-    """The lower of SAE(x) and the norm-corrected one ÷ the highest of the random points, in each layer."""
-    names = ("sae-error", "sae-norm-corrected", *RANDOM)
-
-    def nearest(rows: Rows) -> float:
-        means = np.nanmean(rows, axis=0)
-        return float(means[:2].min() / means[2:].max())
-
+    """SAE(x) and the norm-corrected one, each ÷ each of the random points, in each layer."""
     return [
-        of_columns(
-            f"layer {layer}: KL of the lower of SAE(x) and its norm-corrected version ÷ the highest random point",
-            [mean_kl(curves, name) for name in names],
-            nearest,
-            ABOVE_ONE,
-        )
+        ratio(f"layer {layer}: KL of {own} ÷ {random}", mean_kl(curves, own), mean_kl(curves, random))
         for layer, curves in results.by_layer("layers").items()
+        for own in ("sae-error", "sae-norm-corrected")
+        for random in RANDOM
     ]
 
 
@@ -80,6 +72,7 @@ def loss_ratios(results: Results) -> list[Quantity]:
             [mean_of(loss_increase(one, kind)) for kind in ("sae-error", "epsilon-random")],
             _ratio_of_increases,
             Region(2.0, 4.0),
+            "ratio",
         )
         for layer, one in layers(results).items()
     ]
@@ -98,6 +91,7 @@ def quantiles(results: Results) -> list[Quantity]:
             [per_token(curves, kind) for kind in ("sae-error", "epsilon-random")],
             _quantile_ratio(part),
             ABOVE_ONE,
+            "ratio",
         )
         for layer, curves in results.by_layer("layers").items()
         for part in PARTS
@@ -134,12 +128,19 @@ def but_the_last_layer(claim: Quantities) -> Quantities:
     """The same without the last layer."""
 
     def quantities(results: Results) -> list[Quantity]:
-        found = claim(results)
-        if len(found) < 2:
-            raise NotMeasured("Only one layer was measured, and this is about all but the last.")
-        return found[:-1]
+        measured = list(results.by_layer("single"))
+        last = max(int(name.rpartition("-")[2]) for name in _single_layers(results))
+        found = [one for layer, one in zip(measured, claim(results), strict=True) if layer != last]
+        if not found:
+            raise NotMeasured("Only the last layer was measured, and this is about the others.")
+        return found
 
     return quantities
+
+
+def _single_layers(results: Results) -> list[str]:
+    """Every layer that the model has, whether it was measured or not."""
+    return [name for name in (*results.found, *results.missing) if re.fullmatch(r"single-\d+", name)]
 
 
 def early_persists(results: Results) -> list[Quantity]:

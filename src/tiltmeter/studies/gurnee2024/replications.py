@@ -30,22 +30,20 @@ def attention_gap_smaller(results: Results) -> list[Quantity]:
             _same([mean_kl(curves, kind) for curves in (heads, stream) for kind in ("sae-error", "epsilon-random")]),
             _double_ratio,
             Region(-np.inf, 1.0),
+            "ratio",
         )
         for layer, heads, stream in _attention(results)
     ]
 
 
 def attention_norm_matters_more(results: Results) -> list[Quantity]:
-    """Norm change alone as a part of SAE(x)'s KL: at the heads less in the stream of that layer."""
-    return [
-        of_columns(
-            f"layer {layer}: KL of sae-cos-corrected ÷ SAE(x), at the heads - in the stream",
-            _same([mean_kl(curves, kind) for curves in (heads, stream) for kind in ("sae-cos-corrected", "sae-error")]),
-            _difference_of_ratios,
-            ABOVE_ZERO,
-        )
-        for layer, heads, stream in _attention(results)
-    ]
+    """Norm change alone as a part of SAE(x)'s KL: at the heads less in the stream, mean of layers that have both."""
+    kinds = ("sae-cos-corrected", "sae-error")
+    both = _attention(results)
+    columns = [mean_kl(curves, kind) for _, heads, stream in both for curves in (heads, stream) for kind in kinds]
+    what = "KL of sae-cos-corrected ÷ SAE(x), at the heads - in the stream, mean of layers "
+    what += ", ".join(str(layer) for layer, *_ in both)
+    return [of_columns(what, _same(columns), _difference_of_ratios, ABOVE_ZERO)]
 
 
 def _same(columns: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -60,8 +58,8 @@ def _double_ratio(rows: Rows) -> float:
 
 
 def _difference_of_ratios(rows: Rows) -> float:
-    a, b, c, d = np.nanmean(rows, axis=0)
-    return float(a / b - c / d)
+    a, b, c, d = np.nanmean(rows, axis=0).reshape(-1, 4).T
+    return float(np.mean(a / b - c / d))
 
 
 def by_cosine(curves: xr.Dataset) -> list[str]:

@@ -84,7 +84,7 @@ def median_gap(what: str, late_one: PerSequence, early_one: PerSequence, region:
 
 def median_ratio(what: str, one: PerSequence, other: PerSequence, region: Region) -> Quantity:
     """Median of one crossing ÷ median of the other; not defined where more than half of either are censored."""
-    return Quantity(what, np.stack([one, other], -1), _median_ratio, region, "×")
+    return Quantity(what, np.stack([one, other], -1), _median_ratio, region, "×", "ratio")
 
 
 def is_first(one: PerSequence, other: PerSequence) -> PerSequence:

@@ -64,7 +64,9 @@ def _main(number: str, readout: str) -> dict[str, StudyFigure]:
         f"{number}5": StudyFigure(
             f"{_TITLE}, Figure {number}5: errors of SAEs{end}",
             f"{what} {_ERRORS}, with the paper's baselines. {_SCALED}",
-            said + "A plateau, then a more linear increase. Local SAEs: close to the cov-random mixture, lower L0 "
+            ""
+            if end
+            else "A plateau, then a more linear increase. Local SAEs: close to the cov-random mixture, lower L0 "
             "above. End-to-end SAEs: low up to about 50, then a spike; above 70 lower L0 is above, below 50 the "
             "opposite.",
             ("errors",),
@@ -74,7 +76,10 @@ def _main(number: str, readout: str) -> dict[str, StudyFigure]:
         f"{number}6": StudyFigure(
             f"{_TITLE}, Figure {number}6: errors of SAEs, close up{end}",
             f"The beginning of Figure {number}5, each column with an axis of its own. {_SCALED}",
-            said + "At small lengths end-to-end SAEs' errors matter little, and less so the lower the L0.",
+            ""
+            if end
+            else "At small lengths errors of end-to-end SAEs matter little, and less so the lower the L0 (the paper's "
+            "next sentence says the reverse).",
             ("errors",),
             figures.close_up(readout),
             findings.beside("isotropic", "errors", "sae-error", readout, (21.0, 41.0)),
@@ -82,7 +87,9 @@ def _main(number: str, readout: str) -> dict[str, StudyFigure]:
         f"{number}7": StudyFigure(
             f"{_TITLE}, Figure {number}7: features of SAEs{end}",
             f"{what} {_FEATURES}, with the paper's baselines. {_SCALED}",
-            said + "All features are above isotropic directions; lower L0 means a greater change, for all kinds.",
+            ""
+            if end
+            else "All features are above isotropic directions; lower L0 means a greater change, for all kinds.",
             ("features",),
             figures.by_kind("features", readout, "sae-feature", BASELINES),
             findings.beside("cov-random-mixture", "features", "sae-feature", readout),
@@ -91,7 +98,9 @@ def _main(number: str, readout: str) -> dict[str, StudyFigure]:
             f"{_TITLE}, Figure {number}8: features of three kinds of SAE{end}",
             "Features of the SAEs whose L0 is nearest to 30, and the baselines, at the paper's lengths 21, 41 and 61, "
             "scaled. Whiskers: 95 % intervals, bootstrap over sequences.",
-            said + "Features of local SAEs generally induce the greatest change among SAEs, those of e2e SAEs the "
+            "Local SAEs generally exhibit the greatest change."
+            if end
+            else "Features of local SAEs generally induce the greatest change among SAEs, those of e2e SAEs the "
             "least; the gap between local and e2e+ds shrinks with length.",
             ("features",),
             figures.bars_at_lengths(readout),
@@ -128,7 +137,7 @@ FIGURES: Mapping[str, StudyFigure] = {
     "S1": StudyFigure(
         f"{_TITLE}, Supplementary Figure 1: an early layer, difference and mixture",
         f"L2 after the last block and KL, in an early layer (2 of 12 in the paper). {_SCALED}",
-        "The trend of Figure 1 holds, but the difference is minimal in L2.",
+        "The trend of Figure 1 holds, but in L2 the difference is minimal, much smaller than in the later layer.",
         ("directions-early",),
         figures.early,
         pairs("directions-early", "kl", _DIFFERENCE_PAIRS),
@@ -136,7 +145,8 @@ FIGURES: Mapping[str, StudyFigure] = {
     "S2": StudyFigure(
         f"{_TITLE}, Supplementary Figure 2: an early layer, mixtures",
         f"L2 after the last block and KL of mixtures and isotropic directions, in an early layer. {_SCALED}",
-        "",
+        "Cov-random mixtures induce a significantly greater change than isotropic directions; real mixtures the most, "
+        "with minimal difference to cov-random mixtures, especially in L2.",
         ("directions-early",),
         figures.early_mixtures,
         pairs("directions-early", "kl", _KIND_PAIRS[1:]),

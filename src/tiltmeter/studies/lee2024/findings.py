@@ -38,16 +38,17 @@ def beside(other: str, experiment: str, direction: str, readout: str, lengths: S
         if few := too_few(curves):
             return few
         name = late_l2(curves) if readout == "l2" else readout
-        found = [_by_kind(curves, name, direction, other, _scaled(curves, length)) for length in lengths]
+        wanted = (curves, name, direction, other, len(lengths))
+        found = [_by_kind(*wanted, _scaled(curves, length)) for length in lengths]
         return " ".join([*found, TOGETHER])
 
     return find
 
 
-def _by_kind(curves: xr.Dataset, readout: str, direction: str, other: str, length: float) -> str:
+def _by_kind(curves: xr.Dataset, readout: str, direction: str, other: str, comparisons: int, length: float) -> str:
     values = curves[readout].sel(step=length, method="nearest")
     kinds = saes_by_kind(curves)
-    level = 1 - 0.05 / (len(LENGTHS) * sum(map(len, kinds.values())))
+    level = 1 - 0.05 / (comparisons * sum(map(len, kinds.values())))
     parts = []
     for kind, saes in kinds.items():
         names = [f"{direction}:{sae}" for sae in saes]

@@ -5,12 +5,12 @@ Lengths are the paper's; on another model they are scaled by the mean distance o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import xarray as xr
 
-from tiltmeter.evidence import ABOVE_ONE, BELOW_ONE, Quantity, Region
+from tiltmeter.evidence import ABOVE_ONE, ABOVE_ZERO, BELOW_ONE, Quantity, Region
 from tiltmeter.quantities import PerSequence, late_l2, of_columns, pair_distance, ratio, read
 from tiltmeter.results import NotMeasured, Results, saes_by_kind, saes_of
 from tiltmeter.studies.lee2024.sweeps import PAIR_DISTANCE
@@ -27,6 +27,9 @@ CLOSE = Region(0.67, 1.5)
 END_TO_END = ("e2e", "e2e+ds")
 ALL_KINDS = ("local", *END_TO_END)
 
+EXCEPTED_L0 = 30.0
+"""e2e SAEs that the paper excepts from "the opposite" are sparser: L0 21.0 and 27.5."""
+
 MATCHED_L0 = 30.0
 """The L0 at which the paper compares kinds of SAE: 30.9 local, 27.5 e2e, 31.4 e2e+ds."""
 
@@ -37,27 +40,45 @@ def at(curves: xr.Dataset, direction: str, length: float, readout: str = "kl") -
 
 
 def ratio_of(
-    experiment: str,
-    one: str,
-    other: str,
-    lengths: tuple[float, ...] = (SHORT, MIDDLE, LONG),
-    region: Region = ABOVE_ONE,
+    experiment: str, one: str, other: str, region: Region = ABOVE_ONE, readout: str = "kl"
 ) -> Callable[[Results], list[Quantity]]:
-    """KL of one direction ÷ that of another, at some lengths."""
+    """KL (or `l2`, after the last block) of one direction ÷ that of another, at three lengths."""
 
     def quantities(results: Results) -> list[Quantity]:
         curves = results[experiment]
+        name = late_l2(curves) if readout == "l2" else readout
         return [
             ratio(
-                f"KL of {one} ÷ {other} at length {length:g}",
-                at(curves, one, length),
-                at(curves, other, length),
+                f"{'L2 at the end' if readout == 'l2' else 'KL'}: {one} ÷ {other} at length {length:g}",
+                at(curves, one, length, name),
+                at(curves, other, length, name),
                 region,
             )
-            for length in lengths
+            for length in (SHORT, MIDDLE, LONG)
         ]
 
     return quantities
+
+
+def both_kinds_in_l2(results: Results) -> list[Quantity]:
+    """L2 after the last block, difference ÷ mixture, of cov-random and of real directions."""
+    claims = [
+        ratio_of("directions", f"{kind}-difference", f"{kind}-mixture", readout="l2") for kind in ("cov-random", "real")
+    ]
+    return [quantity for one in claims for quantity in one(results)]
+
+
+def early_gap_smaller(results: Results) -> list[Quantity]:
+    """L2 at the end, difference ÷ mixture: at the study's layer ÷ in the early one."""
+    layers = [results["directions"], results["directions-early"]]
+    found = []
+    for kind in ("cov-random", "real"):
+        names = (f"{kind}-difference", f"{kind}-mixture")
+        for length in (SHORT, MIDDLE, LONG):
+            columns = [at(curves, name, length, late_l2(curves)) for curves in layers for name in names]
+            what = f"{kind}, L2 at the end at length {length:g}: difference ÷ mixture, later layer ÷ early layer"
+            found.append(of_columns(what, columns, _double_ratio, ABOVE_ONE, "ratio"))
+    return found
 
 
 def late_distance_gap(results: Results) -> list[Quantity]:
@@ -93,26 +114,43 @@ def _substituted(curves: xr.Dataset, one: str, other: str) -> tuple[PerSequence,
     return read(curves, "kl", f"{one}:{sae}", 1.0), read(curves, "kl", f"{other}:{sae}", 1.0)
 
 
+def nearer_to_mixtures(results: Results) -> list[Quantity]:
+    """How far SAE(x) is from the isotropic point less from the cov-random mixture, as factors of KL, in each layer."""
+    names = ("sae-error", "epsilon-random", "epsilon-cov-random-mixture")
+    found = []
+    for layer, curves in results.by_layer("layers").items():
+        (sae,) = saes_of(curves)
+        columns = [read(curves, "kl", f"{name}:{sae}", 1.0) for name in names]
+        what = f"layer {layer}: |log(SAE(x) ÷ isotropic)| - |log(SAE(x) ÷ cov-random mixture)|"
+        found.append(of_columns(what, columns, _nearer, ABOVE_ZERO))
+    return found
+
+
+def _nearer(rows: np.ndarray) -> float:
+    own, isotropic, mixture = np.log(np.nanmean(rows, axis=0))
+    return float(abs(own - isotropic) - abs(own - mixture))
+
+
 def some_above_some_below(results: Results) -> list[Quantity]:
     """SAE(x) ÷ cov-random mixture: the largest and the smallest ratio of any layer."""
-    layers = list(results.by_layer("layers").values())
+    layers = results.by_layer("layers")
     if len(layers) < 2:
         raise NotMeasured("Only one layer has an SAE that was trained to reconstruct.")
-    pairs = [_substituted(curves, "sae-error", "epsilon-cov-random-mixture") for curves in layers]
-    columns = [column for pair in pairs for column in pair]
-    return _extremes("KL of SAE(x) ÷ cov-random mixture", "layer", columns)
+    pairs = {
+        f"layer {layer}": _substituted(curves, "sae-error", "epsilon-cov-random-mixture")
+        for layer, curves in layers.items()
+    }
+    return _extremes("KL of SAE(x) ÷ cov-random mixture", pairs)
 
 
-def _extremes(what: str, over: str, columns: list[np.ndarray]) -> list[Quantity]:
-    """The largest and the smallest of some ratios; columns are numerator, denominator, numerator, ..."""
-
-    def ratios(rows: np.ndarray) -> np.ndarray:
-        means = np.nanmean(rows, axis=0)
-        return means[::2] / means[1::2]
-
+def _extremes(what: str, pairs: Mapping[str, tuple[PerSequence, PerSequence]]) -> list[Quantity]:
+    """The largest and the smallest of some ratios, picked once: picked anew in each draw they would be biased."""
+    size = {name: float(np.nanmean(one) / np.nanmean(other)) for name, (one, other) in pairs.items()}
+    most, least = max(size, key=size.__getitem__), min(size, key=size.__getitem__)
+    ends = ((most, "largest", ABOVE_ONE), (least, "smallest", BELOW_ONE))
     return [
-        of_columns(f"{what}: largest of any {over}", columns, lambda r: float(ratios(r).max()), ABOVE_ONE),
-        of_columns(f"{what}: smallest of any {over}", columns, lambda r: float(ratios(r).min()), BELOW_ONE),
+        ratio(f"{what}: {name}, the {which} of {len(pairs)}", *pairs[name], region=region)._replace(among=len(pairs))
+        for name, which, region in ends
     ]
 
 
@@ -148,6 +186,7 @@ def plateau(results: Results) -> list[Quantity]:
             [at(curves, f"sae-error:{sae}", length) for length in (0.0, SHORT, MIDDLE, LONG)],
             _slopes(SHORT / (LONG - MIDDLE)),
             Region(-np.inf, 0.5),
+            "ratio",
         )
         for sae in saes_of(curves)
     ]
@@ -162,6 +201,7 @@ def straight_end(results: Results) -> list[Quantity]:
             [at(curves, f"sae-error:{sae}", length) for length in (51.0, 71.0, 81.0, 101.0)],
             _slopes(1.0),
             CLOSE,
+            "ratio",
         )
         for sae in _of_kind(curves, "local")
     ]
@@ -178,29 +218,41 @@ def _slopes(lengths: float) -> Callable[[np.ndarray], float]:
 
 
 def sparser_is_stronger(
-    experiment: str, direction: str, kinds: tuple[str, ...], lengths: tuple[float, ...], region: Region = ABOVE_ONE
+    experiment: str, direction: str, kinds: tuple[str, ...], lengths: tuple[float, ...]
 ) -> Callable[[Results], list[Quantity]]:
     """KL of the sparsest SAE of a kind ÷ that of the densest."""
 
     def quantities(results: Results) -> list[Quantity]:
-        return list(_by_sparsity(results[experiment], direction, kinds, lengths, region))
+        curves = results[experiment]
+        given = {kind: saes_by_kind(curves).get(kind, []) for kind in kinds}
+        return list(_by_sparsity(curves, direction, given, lengths, ABOVE_ONE))
 
     return quantities
 
 
+def sparser_is_weaker(results: Results) -> list[Quantity]:
+    """The opposite along errors of end-to-end SAEs at small lengths, without those that the paper excepts."""
+    curves = results["errors"]
+    facts = saes_of(curves)
+    given = {
+        kind: [sae for sae in saes_by_kind(curves).get(kind, []) if kind != "e2e" or facts[sae]["l0"] > EXCEPTED_L0]
+        for kind in END_TO_END
+    }
+    return list(_by_sparsity(curves, "sae-error", given, (11.0, SHORT, 41.0), BELOW_ONE))
+
+
 def _by_sparsity(
-    curves: xr.Dataset, direction: str, kinds: tuple[str, ...], lengths: tuple[float, ...], region: Region
+    curves: xr.Dataset, direction: str, given: Mapping[str, list[str]], lengths: tuple[float, ...], region: Region
 ) -> Iterator[Quantity]:
-    given = [kind for kind in kinds if len(saes_by_kind(curves).get(kind, [])) > 1]
-    if not given:
-        raise NotMeasured(f"This needs two SAEs of one of the kinds {', '.join(kinds)} at {curves.attrs['site']}.")
-    for kind in given:
-        sparse, *_, dense = _of_kind(curves, kind, 2)
-        for length in lengths:
+    """`given`: SAEs by kind, the sparsest first."""
+    if not any(len(saes) > 1 for saes in given.values()):
+        raise NotMeasured(f"This needs two SAEs of one of the kinds {', '.join(given)} at {curves.attrs['site']}.")
+    for kind, saes in given.items():
+        for length in lengths if len(saes) > 1 else ():
             yield ratio(
-                f"{kind}: KL of the sparsest ({sparse}) ÷ the densest ({dense}) at length {length:g}",
-                at(curves, f"{direction}:{sparse}", length),
-                at(curves, f"{direction}:{dense}", length),
+                f"{kind}: KL of the sparsest ({saes[0]}) ÷ the densest ({saes[-1]}) at length {length:g}",
+                at(curves, f"{direction}:{saes[0]}", length),
+                at(curves, f"{direction}:{saes[-1]}", length),
                 region,
             )
 
@@ -242,6 +294,7 @@ def spike(results: Results) -> list[Quantity]:
             [at(curves, name, length) for name in pair for length in (51.0, 101.0)],
             lambda r: float(np.divide(*_growths(r))),
             ABOVE_ONE,
+            "ratio",
         )
         for sae, pair in names
     ]
@@ -255,12 +308,11 @@ def _growths(rows: np.ndarray) -> tuple[float, float]:
 def above_and_below_mixture(results: Results) -> list[Quantity]:
     """Features ÷ cov-random mixture: the largest and the smallest ratio of any SAE."""
     curves = results["features"]
-    columns = [
-        column
+    pairs = {
+        sae: (at(curves, f"sae-feature:{sae}", MIDDLE), at(curves, "cov-random-mixture", MIDDLE))
         for sae in saes_of(curves)
-        for column in (at(curves, f"sae-feature:{sae}", MIDDLE), at(curves, "cov-random-mixture", MIDDLE))
-    ]
-    return _extremes(f"KL of sae-feature ÷ cov-random mixture at length {MIDDLE:g}", "SAE", columns)
+    }
+    return _extremes(f"KL of sae-feature ÷ cov-random mixture at length {MIDDLE:g}", pairs)
 
 
 def matched(curves: xr.Dataset, kind: str) -> str:
@@ -297,6 +349,7 @@ def gap_shrinks(results: Results) -> list[Quantity]:
             [at(curves, name, length) for length in (21.0, 61.0) for name in names],
             _double_ratio,
             ABOVE_ONE,
+            "ratio",
         )
     ]
 
@@ -332,6 +385,7 @@ def linear_start(results: Results) -> list[Quantity]:
             [at(curves, name, 11.0, l2) / 11, at(curves, name, 1.0, l2)],
             lambda r: float(np.nanmean(r[:, 0]) / np.nanmean(r[:, 1])),
             Region(0.9, 1.1),
+            "ratio",
         )
         for name in ("isotropic", "cov-random-mixture", "real-mixture")
     ]
