@@ -14,16 +14,18 @@ from chart_cases import (
     L2,
     OWN,
     PAPER,
+    bars,
     grid,
     histograms,
     line,
     measured,
     one,
+    panel,
     points,
     single_curves,
     triangle,
 )
-from tiltmeter.charts import Chart, HeatMap
+from tiltmeter.charts import Chart, HeatMap, Rule
 from tiltmeter.curve_charts import facets, log_y
 from tiltmeter.interactive import to_plotly
 from tiltmeter.styles import style, styles
@@ -196,6 +198,26 @@ def test_rules_cross_their_panel():
     assert second["line"]["color"] == style("clean").color
     (lying,) = to_plotly(CHARTS["lying bars"])["layout"]["shapes"]
     assert (lying["x0"], lying["yref"]) == (2, "y domain")
+
+
+def test_the_word_of_a_rule_stands_where_there_is_room():
+    left, right = (Rule(at, text="here") for at in (3.0, 14.0))
+    shapes = to_plotly(one(line(), left, right))["layout"]["shapes"]
+    assert [shape["label"]["xanchor"] for shape in shapes] == ["left", "right"]
+    log = to_plotly(one(line(), left, right, x_axis={"log": True, "limits": (0.01, 30.0)}))["layout"]["shapes"]
+    assert [shape["label"]["xanchor"] for shape in log] == ["right", "right"]
+    bar = CHARTS["lying bars"].panels[0].marks[0]
+    lying = to_plotly(one(bar, Rule(2.9, "y"), Rule(0.2, "y")))["layout"]["shapes"]
+    assert [shape["label"]["xanchor"] for shape in lying] == ["right", "left"]
+
+
+def test_names_of_lying_bars_have_room_beside_other_panels():
+    panels = tuple(panel(*bars(tuple(f"a long name of a kind {name}" for name in "abc"))) for _ in range(3))
+    layout = to_plotly(Chart((panels,), share=()))["layout"]
+    first, second = layout["xaxis"]["domain"], layout["xaxis2"]["domain"]
+    assert 880 * (second[0] - first[1]) > 6.5 * len("a long name of a kind a")
+    together = to_plotly(Chart((panels,), share=("x",)))["layout"]
+    assert together["xaxis2"]["domain"][0] - together["xaxis"]["domain"][1] < 0.04
 
 
 def test_panels_share_axes_and_do_not_overlap(paper):

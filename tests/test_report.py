@@ -241,6 +241,12 @@ def test_the_paper_s_words_stand_before_the_run_s(page, tmp_path):
     assert {'id="claims"', 'id="numbers"', 'id="files"'}.isdisjoint(re.findall('id="[a-z]+"', text))
 
 
+def test_what_stands_between_backticks_is_a_name(tmp_path):
+    exhibit = Exhibit("x", "t", "", "", "Of `sae-error` and `<b>`, ` alone.", None)
+    page = write_report(tmp_path, "t", [], [exhibit], MANIFEST).read_text("utf-8")
+    assert "Of <code>sae-error</code> and <code>&lt;b&gt;</code>, ` alone." in page
+
+
 def test_the_numbers_of_a_figure_are_on_the_page(page):
     words = Page(page).words
     for cell in ("3.12 [2.81, 3.75]", "0.800 [0.720, 0.960]"):

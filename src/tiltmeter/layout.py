@@ -110,19 +110,19 @@ def is_thin(mark: Mark) -> bool:
 
 
 def is_right_half(panel: Panel, rule: Rule) -> bool:
-    """Whether a rule across x stands in the right half of the panel, so that there is room for its word at its left."""
-    values = [_reach(mark) for mark in panel.marks]
-    known = np.concatenate([*values, np.array([rule.at])])
-    low, high = panel.x.limits or (float(np.nanmin(known)), float(np.nanmax(known)))
-    if panel.x.log and low > 0:
-        return bool(rule.at > np.sqrt(low * high))
-    return bool(rule.at > (low + high) / 2)
+    """Whether an upright rule stands in the right half of the panel, where its word has room at its left."""
+    axis = panel.x if rule.across == "x" else panel.y
+    known = np.concatenate([*(_extent(mark, rule.across) for mark in panel.marks), np.array([rule.at])])
+    low, high = axis.limits or (float(np.nanmin(known)), float(np.nanmax(known)))
+    return bool(rule.at > (np.sqrt(low * high) if axis.log and low > 0 else (low + high) / 2))
 
 
-def _reach(mark: Mark) -> np.ndarray:
+def _extent(mark: Mark, way: Way) -> np.ndarray:
     if isinstance(mark, Histogram):
         return mark.edges
-    return mark.x if isinstance(mark, Line | Points | HeatMap) else np.empty(0)
+    if isinstance(mark, Bars):
+        return np.append(mark.y, 0.0) if way == "y" else np.empty(0)
+    return (mark.x if way == "x" else mark.y) if isinstance(mark, Line | Points | HeatMap) else np.empty(0)
 
 
 def color_ranges(chart: Chart) -> dict[str, Range]:

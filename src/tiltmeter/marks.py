@@ -24,7 +24,7 @@ from tiltmeter.charts import (
     Surface,
     Triangle,
 )
-from tiltmeter.layout import Range, bar_places, categories, lies, shortened
+from tiltmeter.layout import Range, bar_places, categories, is_right_half, lies, shortened
 
 COLORS = "cividis"
 """Even to the eye, and nearly the same for colour-blind readers."""
@@ -58,7 +58,7 @@ def draw_mark(axes: Any, mark: Mark, panel: Panel, ranges: dict[str, Range]) -> 
         case Triangle():
             _triangle(axes, mark, ranges)
         case Rule():
-            _rule(axes, mark, upright=(mark.across == "x") != lies(panel))
+            _rule(axes, mark, panel)
 
 
 def mappable(name: str, ranges: dict[str, Range]) -> ScalarMappable:
@@ -148,33 +148,19 @@ def _triangle(axes: Axes, mark: Triangle, ranges: dict[str, Range]) -> None:
     axes.set_axis_off()
 
 
-def _rule(axes: Axes, mark: Rule, upright: bool) -> None:
-    color, words = mark.style.color if mark.style else "#666666", shortened(mark.text, 36)
+def _rule(axes: Axes, mark: Rule, panel: Panel) -> None:
+    """A line across the panel with its word beside it, inside."""
+    color = mark.style.color if mark.style else "#666666"
     line: Any = {"color": color, "linewidth": 0.9, "linestyle": mark.style.linestyle if mark.style else (0.0, (3, 2))}
-    if upright:
+    look: Any = {"textcoords": "offset points", "fontsize": 8, "color": color}
+    if (mark.across == "x") != lies(panel):
         axes.axvline(mark.at, **line)
-        axes.annotate(
-            words,
-            (mark.at, 1),
-            (3, -2),
-            axes.get_xaxis_transform(),
-            "offset points",
-            va="top",
-            fontsize=8,
-            color=color,
-        )
+        place, clear = ("right", (-3, -2)) if is_right_half(panel, mark) else ("left", (3, -2))
+        look |= {"xy": (mark.at, 1), "xycoords": axes.get_xaxis_transform(), "xytext": clear, "ha": place, "va": "top"}
     else:
         axes.axhline(mark.at, **line)
-        axes.annotate(
-            words,
-            (1, mark.at),
-            (-2, 2),
-            axes.get_yaxis_transform(),
-            "offset points",
-            ha="right",
-            fontsize=8,
-            color=color,
-        )
+        look |= {"xy": (1, mark.at), "xycoords": axes.get_yaxis_transform(), "xytext": (-2, 2), "ha": "right"}
+    axes.annotate(shortened(mark.text, 36), **look)
 
 
 def floor(panel: Panel) -> float:
