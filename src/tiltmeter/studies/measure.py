@@ -119,7 +119,7 @@ def _used_saes(request: Request) -> list[str]:
     """Those that an experiment that is wanted is of: training stand-ins for others would be for nothing."""
     experiments = request.study.experiments(request.subject, request.size)
     wanted = [experiments[name] for name, reason in _reasons(request, experiments, CONTROL).items() if not reason]
-    names = {name for one in wanted for name in getattr(getattr(one, "sweep", one), "saes", ())}
+    names = {name for one in wanted if not isinstance(one, Missing) for name in one.saes}
     return [sae.name for sae in request.subject.saes if sae.name in names]
 
 

@@ -31,6 +31,11 @@ class Experiment(Protocol):
         """How many token sequences it uses, its statistics included."""
         ...
 
+    @property
+    def saes(self) -> tuple[str, ...]:
+        """SAEs that it is of, as `load_sae` names them."""
+        ...
+
     def run(self, loaded: LoadedModel, tokens: TokenSet, out: Path, purpose: str) -> xr.Dataset:
         """Measure, or go on measuring."""
         ...
@@ -46,6 +51,11 @@ class Sweeping:
     def sequences(self) -> int:
         """Those that are measured, or as many as the statistics may want."""
         return max(self.sweep.sequences, self.sweep.statistics_sequences)
+
+    @property
+    def saes(self) -> tuple[str, ...]:
+        """The sweep's."""
+        return self.sweep.saes
 
     def run(self, loaded: LoadedModel, tokens: TokenSet, out: Path, purpose: str) -> xr.Dataset:
         """Run the sweep, on no more sequences than there are."""

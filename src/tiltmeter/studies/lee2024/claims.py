@@ -15,24 +15,26 @@ from tiltmeter.studies.lee2024.quantities import (
     SHORT,
     SIMILAR,
     above_and_below_mixture,
-    at_study_layer,
     both_kinds_in_l2,
     each_sae,
     early_gap_smaller,
-    farther_yet_closer,
     gap_shrinks,
-    in_each_layer,
     kinds_compared,
     late_distance_gap,
     linear_start,
-    nearer_to_mixtures,
     plateau,
     ratio_of,
-    some_above_some_below,
     sparser_is_stronger,
     sparser_is_weaker,
     spike,
     straight_end,
+)
+from tiltmeter.studies.lee2024.substitution import (
+    at_study_layer,
+    farther_yet_closer,
+    in_each_layer,
+    nearer_to_mixtures,
+    some_above_some_below,
 )
 
 MARGIN = "Margin chosen here: the paper has no number."

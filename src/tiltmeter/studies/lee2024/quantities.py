@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 import xarray as xr
 
-from tiltmeter.evidence import ABOVE_ONE, ABOVE_ZERO, BELOW_ONE, Quantity, Region
+from tiltmeter.evidence import ABOVE_ONE, BELOW_ONE, Quantity, Region
 from tiltmeter.quantities import PerSequence, late_l2, of_columns, pair_distance, ratio, read
 from tiltmeter.results import NotMeasured, Results, saes_by_kind, saes_of
 from tiltmeter.studies.lee2024.sweeps import PAIR_DISTANCE
@@ -97,53 +97,7 @@ def late_distance_gap(results: Results) -> list[Quantity]:
     ]
 
 
-def in_each_layer(one: str, other: str, region: Region) -> Callable[[Results], list[Quantity]]:
-    """KL of one substitution ÷ that of another, in each layer."""
-
-    def quantities(results: Results) -> list[Quantity]:
-        return [
-            ratio(f"layer {layer}: {one} ÷ {other}", *_substituted(curves, one, other), region)
-            for layer, curves in results.by_layer("layers").items()
-        ]
-
-    return quantities
-
-
-def _substituted(curves: xr.Dataset, one: str, other: str) -> tuple[PerSequence, PerSequence]:
-    (sae,) = saes_of(curves)
-    return read(curves, "kl", f"{one}:{sae}", 1.0), read(curves, "kl", f"{other}:{sae}", 1.0)
-
-
-def nearer_to_mixtures(results: Results) -> list[Quantity]:
-    """How far SAE(x) is from the isotropic point less from the cov-random mixture, as factors of KL, in each layer."""
-    names = ("sae-error", "epsilon-random", "epsilon-cov-random-mixture")
-    found = []
-    for layer, curves in results.by_layer("layers").items():
-        (sae,) = saes_of(curves)
-        columns = [read(curves, "kl", f"{name}:{sae}", 1.0) for name in names]
-        what = f"layer {layer}: |log(SAE(x) ÷ isotropic)| - |log(SAE(x) ÷ cov-random mixture)|"
-        found.append(of_columns(what, columns, _nearer, ABOVE_ZERO))
-    return found
-
-
-def _nearer(rows: np.ndarray) -> float:
-    own, isotropic, mixture = np.log(np.nanmean(rows, axis=0))
-    return float(abs(own - isotropic) - abs(own - mixture))
-
-
-def some_above_some_below(results: Results) -> list[Quantity]:
-    """SAE(x) ÷ cov-random mixture: the largest and the smallest ratio of any layer."""
-    layers = results.by_layer("layers")
-    if len(layers) < 2:
-        raise NotMeasured("Only one layer has an SAE that was trained to reconstruct.")
-    pairs = {
-        f"layer {layer}": _substituted(curves, "sae-error", "epsilon-cov-random-mixture")
-        for layer, curves in layers.items()
-    }
-    return _extremes("KL of SAE(x) ÷ cov-random mixture", pairs)
-
-
-def _extremes(what: str, pairs: Mapping[str, tuple[PerSequence, PerSequence]]) -> list[Quantity]:
+def extremes(what: str, pairs: Mapping[str, tuple[PerSequence, PerSequence]]) -> list[Quantity]:
     """The largest and the smallest of some ratios, picked once: picked anew in each draw they would be biased."""
     size = {name: float(np.nanmean(one) / np.nanmean(other)) for name, (one, other) in pairs.items()}
     most, least = max(size, key=size.__getitem__), min(size, key=size.__getitem__)
@@ -154,21 +108,7 @@ def _extremes(what: str, pairs: Mapping[str, tuple[PerSequence, PerSequence]]) -
     ]
 
 
-def at_study_layer(results: Results) -> list[Quantity]:
-    """SAE(x) ÷ cov-random mixture, of each SAE at the study's layer that was trained to reconstruct."""
-    curves = results["reconstructions"]
-    return [
-        ratio(
-            f"{sae}: SAE(x) ÷ cov-random mixture",
-            read(curves, "kl", f"sae-error:{sae}", 1.0),
-            read(curves, "kl", f"epsilon-cov-random-mixture:{sae}", 1.0),
-            SIMILAR,
-        )
-        for sae in _of_kind(curves, "local")
-    ]
-
-
-def _of_kind(curves: xr.Dataset, kind: str, fewest: int = 1) -> list[str]:
+def of_kind(curves: xr.Dataset, kind: str, fewest: int = 1) -> list[str]:
     """SAEs of a kind, the sparsest first."""
     found = saes_by_kind(curves).get(kind, [])
     if len(found) < fewest:
@@ -203,7 +143,7 @@ def straight_end(results: Results) -> list[Quantity]:
             CLOSE,
             "ratio",
         )
-        for sae in _of_kind(curves, "local")
+        for sae in of_kind(curves, "local")
     ]
 
 
@@ -312,13 +252,13 @@ def above_and_below_mixture(results: Results) -> list[Quantity]:
         sae: (at(curves, f"sae-feature:{sae}", MIDDLE), at(curves, "cov-random-mixture", MIDDLE))
         for sae in saes_of(curves)
     }
-    return _extremes(f"KL of sae-feature ÷ cov-random mixture at length {MIDDLE:g}", pairs)
+    return extremes(f"KL of sae-feature ÷ cov-random mixture at length {MIDDLE:g}", pairs)
 
 
 def matched(curves: xr.Dataset, kind: str) -> str:
     """The SAE of a kind whose L0 is nearest to the paper's."""
     facts = saes_of(curves)
-    return min(_of_kind(curves, kind), key=lambda sae: abs(facts[sae]["l0"] - MATCHED_L0))
+    return min(of_kind(curves, kind), key=lambda sae: abs(facts[sae]["l0"] - MATCHED_L0))
 
 
 def kinds_compared(one: str, other: str, lengths: tuple[float, ...]) -> Callable[[Results], list[Quantity]]:
@@ -357,22 +297,6 @@ def gap_shrinks(results: Results) -> list[Quantity]:
 def _double_ratio(rows: np.ndarray) -> float:
     a, b, c, d = np.nanmean(rows, axis=0)
     return (a / b) / (c / d)
-
-
-def farther_yet_closer(results: Results) -> list[Quantity]:
-    """Distance and KL of reconstructions, end-to-end ÷ local, at the L0 where the paper compares them."""
-    curves = results["reconstructions"]
-    base = matched(curves, "local")
-    found = []
-    for kind in END_TO_END:
-        if kind in saes_by_kind(curves):
-            name = matched(curves, kind)
-            for readout, what, region in (("length", "distance ε", ABOVE_ONE), ("kl", "KL", BELOW_ONE)):
-                values = [read(curves, readout, f"sae-error:{sae}", 1.0) for sae in (name, base)]
-                found.append(ratio(f"{what} of SAE(x): {name} ÷ {base}", values[0], values[1], region))
-    if not found:
-        raise NotMeasured("No end-to-end SAE was given.")
-    return found
 
 
 def linear_start(results: Results) -> list[Quantity]:
