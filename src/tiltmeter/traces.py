@@ -72,9 +72,7 @@ def rules(panel: Panel, x: str, y: str) -> Iterator[Trace]:
             refs = {f"{across}ref": (x, y)[across == "y"], f"{along}ref": f"{(x, y)[along == 'y']} domain"}
             ends = {f"{across}0": mark.at, f"{across}1": mark.at, f"{along}0": 0, f"{along}1": 1}
             style = mark.style or Style("#666666", (0.0, (3.0, 2.0)))
-            beside = (
-                ("right" if is_right_half(panel, mark) else "left", "top") if across == "x" else ("right", "bottom")
-            )
+            side = "right" if across == "y" or is_right_half(panel, mark) else "left"
             label = {"text": text(mark.text), "textposition": "end", "textangle": 0, "font": {"size": 11}}
             label |= {"xanchor": side, "yanchor": "top" if across == "x" else "bottom"}
             line = {"color": style.color, "width": 1, "dash": dash(style.linestyle)}
