@@ -58,6 +58,8 @@ def test_single_curves_are_thin_and_share_their_mean_s_entry():
     np.testing.assert_array_equal(found[0].get_ydata(), chart.panels[0].marks[0].y)
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["real-mixture"]
     assert figure.legends[0].get_lines()[0].get_marker() == style("real-mixture").marker
+    turned = draw(one(*reversed(chart.panels[0].marks)))
+    assert turned.legends[0].get_lines()[0].get_marker() == style("real-mixture").marker
 
 
 def test_points_and_their_whiskers():

@@ -242,7 +242,9 @@ def test_buttons_switch_axes_where_nothing_is_negative(paper):
     assert {change[f"yaxis{n}.type"] for n in ("", "2", "3", "4")} == {"log"}
     low, high = log_y(paper).panels[0].y.limits
     assert change["yaxis.range"] == pytest.approx([math.log10(low), math.log10(high)])
-    assert menus[1]["buttons"][0]["args"][0]["yaxis.range"] == [low, high]
+    (back,) = menus[1]["buttons"][0]["args"]
+    assert {back[f"yaxis{n}.type"] for n in ("", "2", "3", "4")} == {"linear"}
+    assert back["yaxis.range"] == [low, high]
     negative = to_plotly(one(line(factor=-1.0)))["layout"]["updatemenus"]
     assert [menu["buttons"][0]["label"] for menu in negative] == ["x linear"]
     for name in ("bars", "histograms", "heat map", "surface", "triangle"):
