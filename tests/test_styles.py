@@ -68,8 +68,8 @@ def test_order_decides_nothing():
 
 def test_a_lone_name_of_a_user_s_keeps_its_look_among_named_ones():
     assert styles(["along:x.npy"])["along:x.npy"] == styles([*PAPER, "along:x.npy"])["along:x.npy"]
-    together = styles(["along:a", "along:b"])  # their hashes want different styles
-    assert together == styles(["along:a"]) | styles(["along:b"])
+    together = styles(["along:a.npy", "along:b.npy"])  # their hashes want different colours
+    assert together == styles(["along:a.npy"]) | styles(["along:b.npy"])
 
 
 def test_many_names_of_a_user_s_differ():
