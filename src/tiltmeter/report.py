@@ -79,7 +79,7 @@ def write_report(
     notes: Sequence[str] = (),
     numbers: Numbers | None = None,
 ) -> Path:
-    """Write `report.html` into a run's folder, with `figures/`, `tables/` and, where there are claims, their tables.
+    """Write `report.html` into a run's folder, with `figures/`, `tables/` and tables of the claims; return its path.
 
     Args:
         folder: the run.
@@ -90,9 +90,6 @@ def write_report(
         claims: rows of the table at the top.
         notes: what a reader must know to read the page.
         numbers: the curves of a sweep, for its table.
-
-    Returns:
-        The page.
 
     Raises:
         TiltmeterError: the folder cannot be written.
