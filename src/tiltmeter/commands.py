@@ -66,7 +66,9 @@ def publish_again(folder: Path) -> tuple[Path, str]:
     """Draw a finished run again: of a sweep, of a study, or of all studies. The page, and a table as text."""
     from tiltmeter.publish import publish, short_table
     from tiltmeter.studies.publish import claims_text, is_study, publish_all, publish_study, studies_in
+    from tiltmeter.user_paths import user_path
 
+    folder = user_path(folder)
     if studies_in(folder):
         for name in studies_in(folder):
             publish_study(folder / name)
