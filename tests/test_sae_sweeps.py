@@ -106,7 +106,7 @@ def test_a_killed_run_keeps_the_latents_it_has_counted(inputs, saes, tmp_path, m
     tokens = loaded.load_tokens(str(inputs["--tokens"]))
     wanted = tm.Sweep(
         site="resid_pre:1",
-        directions=("sae-error",),
+        directions=("sae-feature-active",),
         saes=tuple(map(str, saes)),
         path=tm.Straight(lengths=(1,)),
         sequences=2,
