@@ -20,9 +20,9 @@ BOUNDARY = 0
 """The token that begins a document, in the tests' token sets and in the small GPT-2's configuration."""
 
 
-def save_model(folder, family="gpt2"):
+def save_model(folder, family="gpt2", **settings):
     """The directory of a small model, without a tokenizer."""
-    tiny(family).save_pretrained(folder)
+    tiny(family, **settings).save_pretrained(folder)
     return Path(folder)
 
 

@@ -131,6 +131,66 @@ def test_more_figures_go_into_the_same_folder(inputs, tmp_path):
     assert (tmp_path / "run" / "figures" / "figure-1.svg").exists() and "no control" in page
 
 
+def test_a_folder_holds_one_configuration(inputs, tmp_path):
+    run = tmp_path / "run"
+    out = ["--figure", 1, "--control", "none", *inputs, "--out", run]
+    assert command("reproduce", "lee2024", "--quick", "--layer", 1, *out).status == 0
+    before = {name: (run / name).read_bytes() for name in ("manifest.json", "experiments.json", "claims.json")}
+    assert "(layer is 1 there, 2 here)" in refusal("reproduce", "lee2024", "--quick", "--layer", 2, *out)
+    assert '(size is "quick" there, "default" here)' in refusal("reproduce", "lee2024", "--layer", 1, *out)
+    assert {name: (run / name).read_bytes() for name in before} == before
+
+
+def test_a_control_can_be_added_later(inputs, tmp_path):
+    run = tmp_path / "run"
+    out = ["lee2024", "--quick", "--figure", 1, *inputs, "--out", run]
+    assert command("reproduce", *out, "--control", "none").status == 0
+    measured = {path: path.stat().st_mtime_ns for path in run.rglob("model/**/shards/*")}
+    assert measured and "no control" in (run / "report.html").read_text()
+    assert command("reproduce", *out).status == 0
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("model/**/shards/*")} == measured
+    assert "the same on random weights beside it" in (run / "report.html").read_text()
+
+
+def test_a_model_of_one_layer_has_no_other_layers(tmp_path):
+    model, tokens = save_model(tmp_path / "model", n_layer=1), save_tokens(tmp_path / "tokens.npy", 40, 16)
+    given = ["--quick", "--control", "none", "--model", model, "--tokens", tokens, "--out"]
+    done = command("reproduce", "lee2024", *given, tmp_path / "lee")
+    assert done.status == 0, done.err
+    assert "The early layer, 1, does not come before layer 0, which is studied." in done.out
+    done = command("reproduce", "heimersheim2024", "--figure", "late-layer", *given, tmp_path / "heimersheim")
+    assert done.status == 0, done.err
+    assert "The last layer, 0, is the one that is studied." in done.out
+
+
+DAMAGE = [b"", b"null", b"[]", b"{}", b"3", b'"x"', b'{"model": 3}', b'[{"claim": 1}]', b"[" * 100_000, b"\xff\x00"]
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damaged_claims_are_judged_again(run, damage):
+    folder, done = run
+    whole = (folder / "claims.json").read_bytes()
+    (folder / "claims.json").write_bytes(damage)
+    again = command("claims", folder)
+    (folder / "claims.json").write_bytes(whole)
+    assert again.status == 0 and again.out.strip() in done.out
+
+
+@pytest.mark.parametrize("file", ["experiments.json", "manifest.json", "model/directions/curves.nc"])
+def test_damaged_files_are_named(run, file):
+    folder, _ = run
+    whole = (folder / file).read_bytes()
+    for damage in [whole[: len(whole) // 2], *DAMAGE]:
+        (folder / file).write_bytes(damage)
+        error = command("report", folder)
+        (folder / file).write_bytes(whole)
+        if error.status:
+            assert error.status == 2 and str(folder / file) in error.err and error.err.count("\n") == 1
+        else:  # nothing was measured, says experiments.json
+            assert file == "experiments.json" and damage == b"{}"
+    assert command("report", folder).status == 0
+
+
 def test_a_report_is_drawn_again_from_what_is_stored(run):
     folder, _ = run
     (folder / "report.html").unlink()

@@ -86,10 +86,12 @@ FAMILIES = {
 
 
 @cache
-def tiny(family: str, attention: str = "eager", dtype: torch.dtype = torch.float64) -> transformers.PreTrainedModel:
+def tiny(
+    family: str, attention: str = "eager", dtype: torch.dtype = torch.float64, **settings: int
+) -> transformers.PreTrainedModel:
     """A small model with large random weights and random norms, so that everything it computes shows."""
     parts = FAMILIES[family]
-    config = getattr(transformers, parts.config_class)(**parts.settings)
+    config = getattr(transformers, parts.config_class)(**parts.settings | settings)
     model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation=attention).double()
     generator = torch.Generator().manual_seed(7)
     with torch.no_grad():

@@ -100,12 +100,23 @@ class Run:
         Raises:
             TiltmeterError: the name leads out of the run or to one of its own files, or the disk refuses.
         """
+        file = self._own(name)
+        _write(file, data)
+        return file
+
+    def remove(self, name: str) -> None:
+        """Remove a file that `write_bytes` wrote, if it is there.
+
+        Raises:
+            TiltmeterError: as of `write_bytes`.
+        """
+        _unlink([self._own(name)])
+
+    def _own(self, name: str) -> Path:
         parts = PurePosixPath(name).parts
         if not parts or ".." in parts or parts[0] in {"/", MANIFEST, LOCK, SHARDS}:
             raise TiltmeterError(f"{name!r} is no name for a file of a run; give a relative path, outside {SHARDS}/.")
-        file = self.path.joinpath(*parts)
-        _write(file, data)
-        return file
+        return self.path.joinpath(*parts)
 
     def _files(self, name: str) -> list[Path]:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
@@ -137,7 +148,7 @@ def open_run(path: str | Path, identity: Mapping[str, Any], record: Callable[[],
         _remove(sorted(path.rglob(f".*{PARTIAL}")), "was not finished")
         if (path / MANIFEST).exists():
             found = _changes(path, identity)
-            if found and any((path / SHARDS).glob("*.safetensors")):
+            if found and any(path.rglob(f"{SHARDS}/*.safetensors")):  # its own, or those of a run inside it
                 raise TiltmeterError(
                     f"{path} is a run of another configuration ({found}); choose another directory (--out) or repeat "
                     "the old configuration."
@@ -164,7 +175,7 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
     except OSError as error:
         reason = f"it has no {MANIFEST} that can be read ({error.strerror})"
         raise TiltmeterError(f"{path} is not a run: {reason}; give a run's directory.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise TiltmeterError(f"{file} is damaged ({error}); choose another directory.") from error
     known = isinstance(manifest, dict) and manifest.get("format") == FORMAT
     if not known or not all(isinstance(manifest.get(part), dict) for part in ("identity", "record")):

@@ -32,6 +32,9 @@ from tiltmeter.tokens import TokenSet
 PURPOSE = "study"
 """Purpose of a run that is a study."""
 
+EXPERIMENTS, CLAIMS = "experiments.json", "claims.json"
+"""Which experiments there are, and the verdicts, kept until something more is measured."""
+
 MODEL, CONTROL = "model", "control"
 """What is measured, and the folders for it."""
 
@@ -75,11 +78,12 @@ def measure(request: Request, out: Path, control_folder: Path | None = None) -> 
         TiltmeterError: wrong input; `out` is in use or belongs to another run.
     """
     with runs.open_run(out, _identity(request), lambda: _record(request)) as run:
+        run.remove(CLAIMS)
         table: dict[str, dict[str, str]] = {}
         for column, subject in _subjects(request, control_folder or out / "control-saes"):
             experiments = request.study.experiments(subject, request.size)
             table[column] = _reasons(request, experiments, column)
-            run.write_text("experiments.json", json.dumps(table, indent=2) + "\n")
+            run.write_text(EXPERIMENTS, json.dumps(table, indent=2) + "\n")
             wanted = [name for name, reason in table[column].items() if not reason]
             for number, name in enumerate(wanted, 1):
                 _log.warning("%s, %s: %s (%d of %d)", request.study.name, column, name, number, len(wanted))
@@ -130,7 +134,9 @@ def _reasons(request: Request, experiments: dict[str, Experiment | Missing], col
     reasons = {name: _reason(name, one, needs) for name, one in experiments.items()}
     if column == CONTROL:
         why = LOCAL_ALONE if CONTROL_TOKENS[request.size] else NO_STAND_INS
-        reasons |= {name: why for name, one in experiments.items() if isinstance(one, Missing)}
+        own = request.study.experiments(request.subject, request.size)
+        lost = (name for name, one in experiments.items() if isinstance(one, Missing) and name in own)
+        reasons |= {name: why for name in lost if not isinstance(own[name], Missing)}
         reasons |= {name: "No claim rests on it." for name in reasons if _matches(name, request.study.uncontrolled)}
     return reasons
 
@@ -158,7 +164,6 @@ def _identity(request: Request) -> dict[str, Any]:
         "layer": subject.layer,
         "seed": subject.seed,
         "saes": names,
-        "control": request.controlled,
     }
 
 

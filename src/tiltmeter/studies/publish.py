@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import shutil
@@ -19,10 +20,10 @@ from tiltmeter.errors import TiltmeterError
 from tiltmeter.exhibits import Exhibit
 from tiltmeter.progress import progress
 from tiltmeter.report import write_report
-from tiltmeter.results import NotMeasured, Results
+from tiltmeter.results import NotMeasured, Results, saes_of
 from tiltmeter.runs import read_manifest
 from tiltmeter.studies import STUDIES, find_study
-from tiltmeter.studies.measure import CONTROL, MODEL, PURPOSE
+from tiltmeter.studies.measure import CLAIMS, CONTROL, EXPERIMENTS, MODEL, PURPOSE
 from tiltmeter.studies.study import Study, StudyFigure
 from tiltmeter.studies.verdicts import verdict_rows
 from tiltmeter.user_paths import user_path
@@ -136,9 +137,12 @@ def _exhibit(number: str, figure: StudyFigure, results: Results) -> Exhibit:
 
 def _reasons(folder: Path) -> dict[str, dict[str, str]]:
     try:
-        return json.loads((folder / "experiments.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise TiltmeterError(f"{folder} has no experiments that can be read ({error}); repeat its command.") from error
+        found = json.loads((folder / EXPERIMENTS).read_text(encoding="utf-8"))
+        return {column: {name: str(reason) for name, reason in rows.items()} for column, rows in found.items()}
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        raise TiltmeterError(
+            f"{folder / EXPERIMENTS} is missing or damaged ({error}); repeat the command that made the run."
+        ) from error
 
 
 def _results(folder: Path, column: str, reasons: Mapping[str, str]) -> Results:
@@ -153,8 +157,15 @@ def _dataset(folder: Path) -> xr.Dataset | None:
     if (folder / "curves.nc").is_file():
         return load_curves(folder / "curves.nc")
     if (folder / "facts.nc").is_file():
-        return xr.load_dataset(folder / "facts.nc", engine="scipy")
+        return _facts(folder / "facts.nc")
     return None
+
+
+def _facts(path: Path) -> xr.Dataset:
+    try:
+        return xr.load_dataset(io.BytesIO(path.read_bytes()), engine="scipy")
+    except Exception as error:  # the parser of a damaged file may fail in any way
+        raise TiltmeterError(f"{path} is no whole NetCDF file of facts; repeat the run's command.") from error
 
 
 def is_study(folder: Path) -> bool:
@@ -170,18 +181,19 @@ def studies_in(folder: Path) -> list[str]:
 def _write_claims(folder: Path, rows: Sequence[ClaimRow]) -> None:
     text = json.dumps([row._asdict() for row in rows], indent=2, ensure_ascii=False) + "\n"
     try:
-        (folder / "claims.json").write_text(text, encoding="utf-8")
+        (folder / CLAIMS).write_text(text, encoding="utf-8")
     except OSError as error:
-        raise TiltmeterError(f"cannot write {folder / 'claims.json'} ({error.strerror}); make room.") from error
+        raise TiltmeterError(f"cannot write {folder / CLAIMS} ({error.strerror}); make room.") from error
 
 
 def _stored_claims(folder: Path) -> list[ClaimRow]:
     """What `publish_study` judged; a run that was cut short before that is judged as far as it got."""
     try:
-        rows = json.loads((folder / "claims.json").read_text(encoding="utf-8"))
-        return [ClaimRow(**row | {"parts": tuple(row["parts"])}) for row in rows]
-    except (OSError, ValueError, TypeError):
-        return claims_of(read_study(folder))
+        rows = json.loads((folder / CLAIMS).read_text(encoding="utf-8"))
+        stored = [ClaimRow(**row | {"parts": tuple(row["parts"])}) for row in rows]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        stored = []
+    return stored or claims_of(read_study(folder))
 
 
 def _model(manifest: Mapping[str, Any]) -> str:
@@ -192,13 +204,24 @@ def _summary(stored: Stored) -> list[str]:
     """What was run and on what."""
     identity, record = stored.manifest["identity"], stored.manifest["record"]
     tokens, shape = record["tokens"], record["shape"]
-    control = "the same on random weights beside it" if identity["control"] else "no control"
-    saes = ", ".join(identity["saes"]) or "none"
+    control = "no control" if stored.control is None else "the same on random weights beside it"
+    saes = ", ".join(_used_saes(stored.results)) or "none"
     return [
         f"{_model(stored.manifest)} ({shape['layers']} layers of width {shape['width']}); the paper's layer is "
         f"{identity['layer']} here; tokens: {tokens['name']}, sequences of {tokens['shape'][1]}.",
         f"Size: {identity['size']}; {control}. {len(stored.results)} experiments. SAEs: {saes}.",
     ]
+
+
+def _used_saes(results: Results) -> list[str]:
+    """Labels of the SAEs that something was measured with, the sparsest first."""
+    found = {
+        label: facts["l0"]
+        for data in results.values()
+        if "saes" in data.attrs
+        for label, facts in saes_of(data).items()
+    }
+    return sorted(found, key=lambda label: found[label])
 
 
 def _notes(rows: Sequence[ClaimRow]) -> list[str]:

@@ -111,7 +111,7 @@ def _request(study: Study, wanted: Wanted, loaded: dict[str, LoadedModel]) -> Re
     subject = make_subject(study, loaded[name], _layer(wanted, preset), saes, wanted.seed)
     size: Size = wanted.size  # type: ignore[assignment]  # checked above
     wanted = replace(wanted, tokens=wanted.tokens or (preset.tokens if preset else None))
-    length = wanted.length or min(study.length, loaded[name].model.context)
+    length = min(study.length, loaded[name].model.context) if wanted.length is None else wanted.length
     tokens = _tokens(loaded[name], wanted, length, needed_sequences(study, subject, size))
     return Request(study, size, subject, tokens, _training_tokens(loaded[name], wanted), wanted.figures)
 
@@ -134,7 +134,7 @@ def _training_tokens(loaded: LoadedModel, wanted: Wanted) -> TokenSet | None:
     if wanted.control == "none":
         return None
     name = "nano-train" if wanted.tokens == "nano" else wanted.tokens
-    length = wanted.length or min(TRAINING_LENGTH, loaded.model.context)
+    length = min(TRAINING_LENGTH, loaded.model.context) if wanted.length is None else wanted.length
     return _tokens(loaded, replace(wanted, tokens=name), length, TRAINING_SEQUENCES)
 
 
@@ -156,5 +156,4 @@ def _told(request: Request) -> tuple[object, ...]:
         saes,
         subject.seed,
         request.tokens.sha256(),
-        request.controlled,
     )

@@ -80,7 +80,11 @@ def experiments(subject: Subject, size: Size) -> dict[str, Experiment | Missing]
         found[f"{mode}-other-base"] = _sweep(subject, scale, site, path, (RANDOM,), OTHER_BASE)
         drawn = (*draws(RANDOM, DRAWS), *draws(REAL, DRAWS))
         found[f"{mode}-draws"] = _sweep(subject, scale._replace(prompts=DRAWN_PROMPTS), site, path, drawn)
-    found["sphere-last-layer"] = _sweep(subject, scale, last, sphere, (RANDOM, REAL))
+    found["sphere-last-layer"] = (
+        _sweep(subject, scale, last, sphere, (RANDOM, REAL))
+        if subject.layer < last.layer
+        else Missing(f"The last layer, {last.layer}, is the one that is studied.")
+    )
     few = scale._replace(prompts=scale.triangles)
     for name, corners in (("triangle-random", RANDOM_TRIANGLE), ("triangle-real", REAL_TRIANGLE)):
         directions = triangle(corners, scale.side)

@@ -59,11 +59,9 @@ def experiments(subject: Subject, size: Size) -> dict[str, Experiment | Missing]
     lengths (the code draws one for a batch, anew at each length); and the last position counts (the code drops it).
     """
     scale, site = SCALES[size], Site(subject.layer, "resid_pre")
-    early = Site(max(1, round(EARLY * subject.n_layers)), "resid_pre")
-    differences = ("cov-random-difference", "cov-random-mixture", "real-difference", "real-mixture")
     return {
         "directions": _along(subject, site, tuple(DIRECTIONS), scale.baselines, scale),
-        "directions-early": _along(subject, early, (*differences, "isotropic"), scale.baselines, scale),
+        "directions-early": _early(subject, scale),
         "directions-larger": _along(subject, site, tuple(DIRECTIONS), scale.larger, scale, LENGTHS[::2]),
         "errors": _of_saes(subject, site, "sae-error", scale),
         "features": _of_saes(subject, site, "sae-feature", scale),
@@ -71,6 +69,14 @@ def experiments(subject: Subject, size: Size) -> dict[str, Experiment | Missing]
         **{f"layers-{layer}": _layer(subject, layer, scale) for layer in range(subject.n_layers)},
         "shapes": _shapes(subject, site, scale),
     }
+
+
+def _early(subject: Subject, scale: Scale) -> Sweeping | Missing:
+    layer = max(1, round(EARLY * subject.n_layers))
+    if layer >= subject.layer:
+        return Missing(f"The early layer, {layer}, does not come before layer {subject.layer}, which is studied.")
+    differences = ("cov-random-difference", "cov-random-mixture", "real-difference", "real-mixture", "isotropic")
+    return _along(subject, Site(layer, "resid_pre"), differences, scale.baselines, scale)
 
 
 def scaled(lengths: tuple[float, ...]) -> tuple[float, ...]:
