@@ -29,6 +29,10 @@ _SMALLEST = (
     "activations end."
 )
 _STOPS = "Absolute curves are read up to their targets, floor(distance ÷ step) steps, as in the published code."
+_SAMPLES = (
+    "Samples are a little farther apart than what they are drawn from (two of 500 from one distribution by about 0.05; "
+    "less where the distance is large), so that a contradiction by less than that would not count."
+)
 _THRESHOLD = (
     "A plateau ends at an L2 of 20 in the published code, 20/241 of where curves from real to random activations end; "
     "here at that part of the median end. Read on the whole path."
@@ -98,7 +102,7 @@ CLAIMS: tuple[Claim, ...] = (
         f"{_PAPER}, abstract",
         within(("ms-absolute", "ms-relative"), _STRUCTURED, CLOSE),
         Published("KS .10 (absolute) and .21 (relative)", _CODE),
-        remark=f"KS of MS steps {CLOSE}. Margin chosen here: the paper has none.",
+        remark=f"KS of MS steps {CLOSE}. Margin chosen here: the paper has none. {_SAMPLES}",
     ),
     Claim(
         "means-in-order",
@@ -151,7 +155,7 @@ CLAIMS: tuple[Claim, ...] = (
         "the authors' notebooks",
         within(("ms-absolute", "ms-relative"), "sae-reconstruction", ALIKE),
         Published("KS .01 (absolute) and .11 (relative)", _CODE),
-        remark=f"Equivalence: KS of MS steps {ALIKE}. Margin chosen here.",
+        remark=f"Equivalence: KS of MS steps {ALIKE}. Margin chosen here. {_SAMPLES}",
     ),
     Claim(
         "plateaus-real-above-random",

@@ -112,8 +112,8 @@ FIGURES: Mapping[str, StudyFigure] = {
         "difference of the lines at the right of the other figures: 0 for equal distributions (but two samples of 500 "
         "of one distribution are about 0.05 apart), 1 for disjoint ones. Whiskers: 95 % intervals, Student's with the "
         "standard error of a bootstrap over sequences.",
-        "By MS and AUC steps synthetic-structured is nearest to real, then synthetic-baseline, then random; the SAE's "
-        "reconstructions are hardly to be told from real.",
+        "By MS and AUC steps synthetic-structured is nearest to real, then synthetic-baseline, then random; in the "
+        "authors' notebooks, the SAE's reconstructions are hardly to be told from real.",
         (
             *_BOTH,
             "plateaus-real",

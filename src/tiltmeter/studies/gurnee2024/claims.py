@@ -32,6 +32,7 @@ TWICE = Region(2.0, float("inf"))
 
 _POST = "Gurnee 2024"
 _CODE = "means printed by the author's code (eval.ipynb), layer 6"
+_PRINTED = "Which kinds are in which cluster is taken from the means that the author's code printed."
 _COMMENT = "Riggs' comment on Gurnee 2024"
 _AT_STUDY_LAYER = "At the layer that corresponds to the paper's layer 6; over all tokens, the first of a sequence too."
 
@@ -79,7 +80,7 @@ CLAIMS: tuple[Claim, ...] = (
         f"{_POST}, Intervention Types",
         in_each_layer("sae-norm-corrected", "sae-error", SIMILAR),
         Published("1.06", _CODE),
-        f"Equivalence: ratios within {SIMILAR}. {MARGIN}",
+        f"Equivalence: ratios within {SIMILAR}. {MARGIN} {_PRINTED}",
     ),
     Claim(
         "not-shrinkage",
@@ -95,7 +96,7 @@ CLAIMS: tuple[Claim, ...] = (
         f"{_POST}, Intervention Types",
         clusters,
         Published("2.26", _CODE),
-        "The lower of the two ÷ the highest of the three.",
+        f"The lower of the two ÷ the highest of the three. {_PRINTED}",
     ),
     Claim(
         "random-points-alike",
@@ -106,7 +107,7 @@ CLAIMS: tuple[Claim, ...] = (
             in_each_layer("theta-random-true-norm", "epsilon-random", SIMILAR),
         ),
         Published("1.12 and 1.07", _CODE),
-        f"Equivalence: ratios within {SIMILAR}. {MARGIN}",
+        f"Equivalence: ratios within {SIMILAR}. {MARGIN} {_PRINTED}",
     ),
     Claim(
         "norm-change-smallest",
@@ -114,7 +115,7 @@ CLAIMS: tuple[Claim, ...] = (
         f"{_POST}, Intervention Types",
         in_each_layer("sae-cos-corrected", "epsilon-random", MUCH_SMALLER),
         Published("0.046", _CODE),
-        f"Much less: less than half. {MARGIN}",
+        f"Much less: less than half. {MARGIN} {_PRINTED}",
     ),
     Claim(
         "single-token-gap",

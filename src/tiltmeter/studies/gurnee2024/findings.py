@@ -48,7 +48,9 @@ def _range(what: str, quantities: Sequence[Quantity]) -> str:
         return f"{what}: {found[0]} ({_where(found[0])}){_too_few(found[0].n) if few else ''}."
     low, high = (pick(found, key=lambda one: one.value) for pick in (min, max))
     above, below = sum(one.low > 1 for one in found), sum(one.high < 1 for one in found)
-    said = _too_few(found[0].n) if few else f"; above 1 in {above} and below 1 in {below} of {len(found)}"
+    said = (
+        _too_few(found[0].n) if few else f"; above 1 in {above} and below 1 in {below} of {len(found)}, each by itself"
+    )
     return f"{what}: {low} ({_where(low)}) to {high} ({_where(high)}){said}."
 
 

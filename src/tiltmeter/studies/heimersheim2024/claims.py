@@ -261,7 +261,7 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "random-triangle-symmetric",
-        "Between three random targets, sensitivity is symmetric.",
+        "Between three random targets, sensitivity is expected to be symmetric.",
         f"{_SECTION_3}, upper row",
         symmetric("absolute"),
         remark=f"A check of the method. Equivalence: ratios of medians within {SYMMETRIC}, chosen here.",

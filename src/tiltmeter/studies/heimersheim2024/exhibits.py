@@ -145,7 +145,8 @@ FIGURES: Mapping[str, StudyFigure] = {
         f"The angle at which KL passes {THRESHOLD:g}, in sphere mode, toward blends of three targets: three random "
         "ones (above), a real one at the top and two random ones (below). Left: median of all prompts; right: single "
         "prompts, as in the post. Blank where KL never passes.",
-        "Between random targets the map is symmetric; a real corner appears to be a local optimum of sensitivity.",
+        "Between random targets the map is expected to be symmetric; a real corner appears to be a local optimum of "
+        "sensitivity, but two random directions of 768 are tested beside it.",
         ("triangle-random", "triangle-real"),
         maps.triangles,
         both(findings.triangles, told(together(corner_is_optimum("absolute"), real_corner_stands_out("absolute")))),
