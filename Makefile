@@ -13,7 +13,7 @@ demo: .venv/installed
 	$(BIN)/tiltmeter reproduce lee2024 --quick --out runs/demo
 
 test: .venv/installed-dev
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check

@@ -332,7 +332,8 @@ def test_interrupted_it_says_how_to_go_on(sweep, tmp_path, model):
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate()
-    assert process.returncode == 130, err
+    # Where the signal came inside an eval, Python ends by the signal itself; a shell shows 130 either way.
+    assert process.returncode in (130, -signal.SIGINT), err
     assert "Traceback" not in err
     assert err.splitlines()[-1] == ("tiltmeter: interrupted; the same command goes on from where it last saved.")
 

@@ -131,11 +131,13 @@ def weigh(quantity: Quantity, together: int, seed: int = 0) -> Finding:
     """
     rows = quantity.rows[~np.isnan(quantity.rows).reshape(len(quantity.rows), -1).all(axis=1)]
     n = len(rows)
-    value = _value(quantity.statistic, rows)
     shown = joint = (math.nan, math.nan)
-    if n > 1 and not math.isnan(value):
-        shown, drawn = _bootstrap(quantity.statistic, rows, seed)
-        joint = _joint(quantity, value, drawn, n, together)
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")  # of a mean of nothing, in a draw: it is NaN
+        value = _value(quantity.statistic, rows)
+        if n > 1 and not math.isnan(value):
+            shown, drawn = _bootstrap(quantity.statistic, rows, seed)
+            joint = _joint(quantity, value, drawn, n, together)
     return Finding(quantity.what, value, *shown, *joint, quantity.region, n, quantity.unit)
 
 
@@ -168,12 +170,10 @@ def _value(statistic: Statistic, rows: Rows) -> float:
     """The number; NaN where it is none, as a ratio to zero or a quantile of nothing."""
     if not len(rows):
         return math.nan
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")
-        try:
-            value = float(statistic(rows))
-        except ZeroDivisionError:
-            return math.nan
+    try:
+        value = float(statistic(rows))
+    except ZeroDivisionError:
+        return math.nan
     return value if math.isfinite(value) else math.nan
 
 
@@ -183,20 +183,18 @@ def _bootstrap(statistic: Statistic, rows: Rows, seed: int) -> tuple[tuple[float
     def of_draw(index: Int[np.ndarray, " draw"]) -> float:
         return _value(statistic, rows[index])
 
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")
-        found = stats.bootstrap(
-            (np.arange(len(rows)),),
-            of_draw,
-            vectorized=False,
-            method="BCa",
-            n_resamples=RESAMPLES,
-            confidence_level=CONFIDENCE,
-            rng=np.random.default_rng(seed),
-        )
-        drawn = np.asarray(found.bootstrap_distribution, dtype=np.float64)
-        low, high = found.confidence_interval
-        if math.isnan(low) or math.isnan(high):
-            tail = (1 - CONFIDENCE) / 2
-            low, high = np.nanquantile(drawn, [tail, 1 - tail])
+    found = stats.bootstrap(
+        (np.arange(len(rows)),),
+        of_draw,
+        vectorized=False,
+        method="BCa",
+        n_resamples=RESAMPLES,
+        confidence_level=CONFIDENCE,
+        rng=np.random.default_rng(seed),
+    )
+    drawn = np.asarray(found.bootstrap_distribution, dtype=np.float64)
+    low, high = found.confidence_interval
+    if math.isnan(low) or math.isnan(high):
+        tail = (1 - CONFIDENCE) / 2
+        low, high = np.nanquantile(drawn, [tail, 1 - tail])
     return (float(low), float(high)), drawn

@@ -108,4 +108,5 @@ def _pairs(*columns: PerSequence) -> Rows:
 
 
 def _mean(rows: Rows) -> float:
-    return float(np.nanmean(rows))
+    total = rows.sum()  # several times as quick as nanmean, a thousand times for each number
+    return float(np.nanmean(rows) if np.isnan(total) else total / rows.size)
