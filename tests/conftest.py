@@ -1,7 +1,8 @@
 """What every test runs under: shape annotations are checked, the network is never asked, and torch has one thread.
 
 Tensors of tests are so small that threads wait for each other more than they work: two processes of one thread each
-are three times as quick as one of two."""
+are more than twice as quick as one of two.
+"""
 
 import os
 
