@@ -2,6 +2,8 @@
 
 import io
 import re
+import shutil
+import subprocess
 
 import numpy as np
 import pandas as pd
@@ -13,6 +15,8 @@ from tiltmeter.charts import Chart, HeatMap, Line, Points, panel_names
 from tiltmeter.latex import escape
 from tiltmeter.styles import style
 from tiltmeter.wide_tables import MOST_COLUMNS, MOST_ROWS, wide_tables
+
+LETTERS = "é ü ß ÷ × ± · ≤ ≥ ≈ → ∞ − ² ° … θ μ σ Δ"
 
 KIND = {
     "Line": "line",
@@ -123,6 +127,28 @@ def test_single_curves_are_their_median_and_quantiles():
     head = next(name for name in table.cells.columns if "5 curves" in name)
     # heights 1, 2, 3, 4 and 5 at length 1; not measured at length 4
     assert table.cells[head].tolist()[1:3] == ["3.00 [1.20, 4.80]", "not measured"]
+
+
+def test_single_curves_with_places_of_their_own_share_a_table():
+    thin = [
+        Line("real", np.linspace(0, end, 5), slope * np.linspace(0, end, 5), style("real"), thin=True)
+        for end, slope in ((4.0, 1.0), (6.0, 2.0), (8.0, 3.0))
+    ]
+    (table,) = wide_tables(one(*thin))
+    assert table.cells.shape == (MOST_ROWS, 1)
+    assert (table.cells.index[0], table.cells.index[-1]) == ("0", "4")  # the shortest ends there
+    assert table.cells.iloc[-1, 0] == "8.00 [4.40, 11.6]"
+
+
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="no LaTeX here")
+@pytest.mark.parametrize("name", CHARTS)
+def test_latex_compiles(name, tmp_path):
+    (tmp_path / "table.tex").write_bytes(to_latex(CHARTS[name], f'Figure "{EVIL}" {LETTERS}'))
+    page = r"\documentclass{article}\usepackage{booktabs}\begin{document}\input{table}\end{document}"
+    (tmp_path / "page.tex").write_text(page)
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "page.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace", check=False)
+    assert done.returncode == 0, done.stdout[-2000:]
 
 
 def test_bars_histograms_grids_and_triangles():

@@ -21,7 +21,7 @@ _COMMANDS = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
+    '"': "''",
     "‖": r"$\Vert$",
     "ε": r"$\varepsilon$",
     "θ": r"$\theta$",

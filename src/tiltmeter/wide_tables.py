@@ -38,8 +38,9 @@ class WideTable(NamedTuple):
 def wide_tables(chart: Chart) -> list[WideTable]:
     """Tables of all panels; rows are evenly chosen where there are more than 14.
 
-    Of single curves, the median with the 5 % and 95 % quantiles; of a histogram, its quartiles; of a grid, some of its
-    rows and columns; of a triangle, the blends nearest to corners, edges and the centre.
+    Of single curves, the median with the 5 % and 95 % quantiles, as far as all of them go; of a histogram, its
+    quartiles; of a grid, some of its rows and columns; of a triangle, the blends nearest to corners, edges and the
+    centre.
     """
     return [
         WideTable(": ".join(filter(None, (name, what))), cells)
@@ -82,16 +83,24 @@ def _means(panel: Panel) -> Iterator[tuple[str, np.ndarray, list[str]]]:
 
 
 def _curves(panel: Panel) -> Iterator[tuple[str, np.ndarray, list[str]]]:
-    """Single curves, where all of one name have the same places."""
-    groups: dict[tuple[str, bytes], list[Line]] = {}
+    """Single curves, those of one name together."""
+    groups: dict[str, list[Line]] = {}
     for mark in panel.marks:
         if isinstance(mark, Line) and mark.thin:
-            groups.setdefault((mark.name, mark.x.tobytes()), []).append(mark)
-    for (name, _), curves in groups.items():
-        values = np.stack([curve.y for curve in curves])
-        bounds = [_quantiles(column) for column in values.T]
-        cells = [with_interval(*bound) for bound in bounds]
-        yield f"{name}, {len(curves)} curves: median [5 %, 95 %]", curves[0].x, cells
+            groups.setdefault(mark.name, []).append(mark)
+    for name, curves in groups.items():
+        x, values = _same_places(curves)
+        cells = [with_interval(*_quantiles(column)) for column in values.T]
+        yield f"{name}, {len(curves)} curves: median [5 %, 95 %]", x, cells
+
+
+def _same_places(curves: Sequence[Line]) -> tuple[np.ndarray, np.ndarray]:
+    """Places, and a row per curve; where their own differ, in straight lines between them, as far as all go."""
+    if all(np.array_equal(curve.x, curves[0].x) for curve in curves):
+        return curves[0].x, np.stack([curve.y for curve in curves])
+    start, end = max(curve.x.min() for curve in curves), min(curve.x.max() for curve in curves)
+    x = np.linspace(start, max(start, end), MOST_ROWS)
+    return x, np.stack([np.interp(x, curve.x[order := curve.x.argsort()], curve.y[order]) for curve in curves])
 
 
 def _quantiles(values: np.ndarray) -> tuple[float, float, float]:
