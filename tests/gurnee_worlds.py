@@ -34,6 +34,8 @@ class World(NamedTuple):
     """Part of the tokens whose SAE(x) is far above its random points."""
     typical: float = 0.5
     """Part that is around their mean; the rest is far below."""
+    with_position: float = 0.7
+    """How much larger the gap is at the last position than in the middle, as a part."""
     with_cosine: float = -0.5
     """How much of each goes with the gap."""
     with_l0: float = 0.0
@@ -59,10 +61,11 @@ def results(world=None, seed=0, **changes):
     """The datasets of a world."""
     world, draw = (world or World())._replace(**changes), _Draw(seed)
     shape = (SEQUENCES, POSITIONS)
-    common = draw.rng.lognormal(0, 1, shape)
+    rising = 1 + world.with_position * np.linspace(-1, 1, POSITIONS)
+    common = draw.rng.lognormal(0, 1, shape) * rising
     found = {}
     for layer in LAYERS:
-        own = draw.rng.lognormal(0, 1, shape)
+        own = draw.rng.lognormal(0, 1, shape) * rising
         difficulty = world.between * common + (1 - world.between) * own
         found[f"layers-{layer}"], found[f"tokens-{layer}"] = _layer(world, draw, layer, difficulty)
         found[f"single-{layer}"] = _single(world, draw, layer, difficulty)

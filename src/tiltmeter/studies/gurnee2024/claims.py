@@ -22,11 +22,18 @@ from tiltmeter.studies.gurnee2024.replications import (
     attention_norm_matters_more,
     beside_random_at,
 )
-from tiltmeter.studies.gurnee2024.variation import FAR, TYPICAL, gap_with, other_layers_first, typical_and_far
+from tiltmeter.studies.gurnee2024.variation import (
+    FAR,
+    TYPICAL,
+    gap_goes_with,
+    gap_with,
+    other_layers_first,
+    typical_and_far,
+)
 
 MARGIN = "Margin chosen here: the paper has no number."
-SMALL, NONE = Region(-0.2, 0.2), Region(-0.1, 0.1)
-"""Correlations that are small, and as good as none."""
+SMALL, NONE, SOME = Region(-0.2, 0.2), Region(-0.1, 0.1), Region(0.1, float("inf"))
+"""Correlations that are small, as good as none, and (by their size) more than none."""
 MUCH_SMALLER = Region(-float("inf"), 0.5)
 TWICE = Region(2.0, float("inf"))
 
@@ -162,6 +169,14 @@ CLAIMS: tuple[Claim, ...] = (
         typical_and_far,
         remark=f"Each at least a tenth of the tokens: within {TYPICAL:g} standard deviations of the random points' "
         f"mean, and more than {FAR:g} above. Bounds chosen here: the paper shows examples.",
+    ),
+    Claim(
+        "gap-with-position",
+        "There is some relationship of the gap with the position in the context.",
+        f"{_POST}, When do these errors happen?",
+        gap_goes_with("position", SOME),
+        remark=f"The paper does not say which way. Tested: a correlation of either sign, of a size {SOME}, since "
+        f"less counts as none elsewhere in this table. {_AT_STUDY_LAYER}",
     ),
     Claim(
         "gap-grows-with-angle",

@@ -46,6 +46,17 @@ def gap_with(predictor: str, region: Region) -> Quantities:
     return quantities
 
 
+def gap_goes_with(predictor: str, region: Region) -> Quantities:
+    """Size of the correlation over tokens of the gap with something, at the study's layer, whichever way it goes."""
+
+    def quantities(results: Results) -> list[Quantity]:
+        (signed,) = gap_with(predictor, region)(results)
+        what = signed.what.replace("correlation", "size of the correlation")
+        return [signed._replace(what=what, statistic=lambda rows: abs(signed.statistic(rows)))]
+
+    return quantities
+
+
 def layer_of(results: Results, layer: int) -> Layer:
     """One layer.
 
