@@ -115,6 +115,22 @@ def test_one_layer_is_enough_to_contradict_all_layers():
     assert word("sae-above-epsilon-random", Results(found, {})) == "contradicted"
 
 
+def test_one_layer_of_several_is_not_all_layers():
+    found = {name: one for name, one in results().items() if not name.endswith("-0")}
+    alone = Results(found, {"layers-0": "No SAE.", "tokens-0": "No SAE.", "single-0": "No SAE."})
+    about_all = {name for name, claim in NAMED.items() if claim.sentence.startswith("In all layers")}
+    assert len(about_all) == 10
+    for name in about_all:
+        verdict = judge([NAMED[name]], alone)[0]
+        assert (verdict.word, verdict.reason) == (
+            "not tested",
+            "It is about all layers, and was measured at layer 1 alone.",
+        )
+    assert word("single-token-gap", alone) == "supported"
+    assert STUDY.figures["2"].finding(alone)
+    assert word("sae-above-epsilon-random", Results(found, {})) == "supported"  # a model of one layer
+
+
 def test_the_last_layer_does_not_decide_about_the_next_token():
     found = dict(results())
     found["single-1"] = results(at_next=1.2)["single-1"]

@@ -219,6 +219,27 @@ def test_saes_of_ones_own(inputs, tmp_path):
     assert "A quick run trains no SAEs" in rows["errors-local-sparser-stronger"]["note"]
 
 
+def test_what_cannot_be_measured_does_not_keep_the_rest_from_it(inputs, tmp_path):
+    dead, run = save_sae(tmp_path / "dead", seed=1, kind="local", bias=-1e6), tmp_path / "run"
+    given = ["lee2024", "--quick", "--figure", 5, "--figure", 7, *inputs, "--layer", 1, "--sae", dead]
+    done = command("reproduce", *given, "--control", "none", "--out", run)
+    assert done.status == 2
+    assert "model/features: " in done.err.splitlines()[-1] and f"The report, {run}/report.html" in done.err
+    told = command("claims", run)
+    assert told.status == 0 and "It could not be measured: " in told.out
+    assert (run / "figures" / "figure-5.svg").is_file() and not (run / "figures" / "figure-7.svg").exists()
+
+
+def test_the_folder_of_all_is_of_all(run, inputs, tmp_path):
+    folder, _ = run
+    before = {path: path.read_bytes() for path in folder.glob("*.*")}
+    assert "is a run of another configuration" in refusal("reproduce", "all", "--quick", *inputs, "--out", folder)
+    assert {path: path.read_bytes() for path in folder.glob("*.*")} == before
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "mine.txt").write_text("mine")
+    assert "not empty and not a run" in refusal("reproduce", "all", "--quick", *inputs, "--out", tmp_path / "foreign")
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -230,6 +251,10 @@ def test_saes_of_ones_own(inputs, tmp_path):
         (["lee2024", "--size", "huge"], "'huge' is not a size; choose from quick, default, paper"),
         (["lee2024", "--control", "shuffled"], "'shuffled' is not a control"),
         (["lee2024", "--preset", "gpt2"], "Give --preset or --model, not both"),
+        (["lee2024", "--size", "paper", "--quick"], "Both --quick and --size paper were given"),
+        (["lee2024", "--bos-before", "line"], "choose document or sequence"),
+        (["lee2024", "--length", "0"], "expected 1 to 16"),
+        (["lee2024", "--model", "/no/where"], "There is no model '/no/where': expected nano, an existing directory"),
         (["lee2024", "--length", "128"], "expected 1 to 16, which is the model's context"),
         (["lee2024", "--sae", "nowhere/at-all/here"], "nowhere/at-all/here"),
     ],

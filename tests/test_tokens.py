@@ -17,7 +17,17 @@ import tiltmeter
 from tiltmeter import corpus
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.tokens import TokenSet
-from token_cases import IDS, ascii_ids, ascii_tokenizer, load, make_tokenizer, small_library, stored, write_jsonl
+from token_cases import (
+    IDS,
+    ascii_ids,
+    ascii_tokenizer,
+    assert_sentence,
+    load,
+    make_tokenizer,
+    small_library,
+    stored,
+    write_jsonl,
+)
 
 NANO_FOLDER = Path(tiltmeter.__file__).parent / "nano"
 
@@ -49,6 +59,28 @@ def test_each_document_begins_with_the_boundary_and_shares_no_sequence(tmp_path,
         "documents_read": "3",
         "documents_too_short": "1",
     }
+
+
+def test_each_sequence_begins_with_the_boundary_where_asked(tmp_path, tokenizer):
+    file = write_jsonl(tmp_path / "a.jsonl", {"text": "abcdefg"}, {"text": "hi"}, {"text": "jklmn"})
+    tokens = load(file, tokenizer, length=4, bos_before="sequence")
+    assert tokens.ids.tolist() == [[0, *ascii_ids(text)] for text in ("abc", "def", "jkl")]
+    rows = write_jsonl(tmp_path / "b.jsonl", *({"tokens": row} for row in ([0, 5, 6, 7], [5, 6, 7, 8], [9, 9, 9])))
+    assert load(rows, tokenizer, length=4, bos_before="sequence").ids.tolist() == [
+        [0, 5, 6, 7],
+        [0, 5, 6, 7],
+        [0, 9, 9, 9],
+    ]
+    assert load(rows, tokenizer, length=4).ids.tolist() == [[0, 5, 6, 7], [5, 6, 7, 8]]
+
+
+def test_no_boundary_to_begin_with(tmp_path, tokenizer):
+    file = write_jsonl(tmp_path / "a.jsonl", {"text": "abcdefg"})
+    asked = {"length": 4, "bos_before": "sequence"}
+    assert_sentence("has neither bos nor eos", file, make_tokenizer(), **asked)
+    assert_sentence("there is no tokenizer", stored(tmp_path, "npy"), None, **asked)
+    assert_sentence("choose document or sequence", file, tokenizer, bos_before="line")
+    assert_sentence("no whole sequence of 1 tokens", file, tokenizer, length=1, bos_before="sequence")
 
 
 def test_the_boundary_is_bos_else_eos_else_nothing(tmp_path):

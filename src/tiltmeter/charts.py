@@ -172,10 +172,11 @@ def in_rows(panels: Sequence[Panel], columns: int) -> tuple[tuple[Panel, ...], .
 
 
 def panel_names(chart: Chart) -> list[str]:
-    """A name for each panel, row after row, that no other has: its column's title, its quantity, its number."""
+    """A name for each panel, row after row, that no other has: its column's title, its quantity, its x, its number."""
     tops = [next((panel.title for panel in column if panel.title), "") for column in _columns(chart)]
     titles = [panel.title or tops[at] for row in chart.rows for at, panel in enumerate(row)]
-    for more in ([panel.y.label for panel in chart.panels], [str(number) for number in range(1, len(titles) + 1)]):
+    labels = ([panel.y.label for panel in chart.panels], [panel.x.label for panel in chart.panels])
+    for more in (*labels, [str(number) for number in range(1, len(titles) + 1)]):
         if len(set(titles)) < len(titles):
             titles = [": ".join(filter(None, pair)) for pair in zip(titles, more, strict=True)]
     return titles

@@ -13,6 +13,7 @@ from tiltmeter import __version__, commands
 from tiltmeter.arguments import given, path_of, run_folder, sweep_of
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.options import (
+    BosBefore,
     Column,
     Device,
     Length,
@@ -91,6 +92,13 @@ def reproduce(
     length: Annotated[
         int | None, typer.Option(help="Tokens per sequence. (default: as in the paper, 10 or 128)")
     ] = None,
+    bos_before: Annotated[
+        str | None,
+        typer.Option(
+            help="document: text begins with the tokenizer's boundary token; sequence: each sequence does. "
+            "(default: as in the paper's preset, else document)"
+        ),
+    ] = None,
     sae: Saes = None,
     control: Annotated[
         str, typer.Option(help="random-weights: the same on a random model of the same shape; none.")
@@ -109,6 +117,8 @@ def reproduce(
     from tiltmeter.studies.reproduce import Wanted
     from tiltmeter.studies.reproduce import reproduce as run
 
+    if quick and size not in ("default", "quick"):
+        raise TiltmeterError(f"Both --quick and --size {size} were given; choose one.")
     wanted = Wanted(
         figures=tuple(figure or ()),
         size="quick" if quick else size,
@@ -120,6 +130,7 @@ def reproduce(
         column=column,
         tokens_revision=tokens_revision,
         length=length,
+        bos_before=bos_before,
         saes=tuple(sae or ()),
         control=control,
         device=device,
@@ -170,6 +181,7 @@ def sweep(
     column: Column = None,
     tokens_revision: TokensRevision = None,
     length: Length = None,
+    bos_before: BosBefore = "document",
     n_sequences: NSequences = None,
     device: Device = "cpu",
     precision: Precision = "float32",
@@ -196,7 +208,7 @@ def sweep(
     }
     wanted = sweep_of(config, sequences=n_sequences, seed=seed)
     loaded = commands.load(model, revision, device, precision)
-    token_set = commands.load_tokens(loaded, _needed(wanted), tokens, column, tokens_revision, length)
+    token_set = commands.load_tokens(loaded, _needed(wanted), tokens, column, tokens_revision, length, bos_before)
     wanted = commands.as_many_as_there_are(wanted, token_set, n_sequences)
     place = loaded.model.site(site).name
     commands.run(
@@ -235,6 +247,7 @@ def train_sae(
     column: Column = None,
     tokens_revision: TokensRevision = None,
     length: Length = None,
+    bos_before: BosBefore = "document",
     device: Device = "cpu",
     seed: Seed = None,
     out: Out = None,
@@ -269,7 +282,14 @@ def train_sae(
     )
     loaded = commands.load(model, revision, device, "float32")
     token_set = commands.load_tokens(
-        loaded, commands.sequences_for(config, length), tokens, column, tokens_revision, length, nano="nano-train"
+        loaded,
+        commands.sequences_for(config, length),
+        tokens,
+        column,
+        tokens_revision,
+        length,
+        bos_before,
+        nano="nano-train",
     )
     name = f"sae-{Path(model).name}-{loaded.model.site(site).name}-{kind}-{sparsity:g}"
     out = out or run_folder(name, config, model, token_set)

@@ -31,6 +31,7 @@ def load_tokens(
     column: str | None,
     revision: str | None,
     length: int | None,
+    bos_before: str,
     nano: str = "nano",
 ) -> TokenSet:
     """The sequences that were named; for the model nano, where none were, those called `nano`."""
@@ -40,7 +41,12 @@ def load_tokens(
             f"No tokens were named for {model}; give --tokens a file or a data set of token sequences."
         )
     return loaded.load_tokens(
-        nano if name is None else name, at_most=at_most, length=length, column=column, revision=revision
+        nano if name is None else name,
+        at_most=at_most,
+        length=length,
+        column=column,
+        revision=revision,
+        bos_before=bos_before,
     )
 
 

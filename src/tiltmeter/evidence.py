@@ -153,7 +153,7 @@ def _joint(
     # the bootstrap's draws are of a sample, whose spread is that much smaller
     reach *= math.sqrt(n / (n - 1))
     if quantity.scale == "ratio" and value > 0 and np.nanmin(drawn) > 0:
-        factor = math.exp(reach * float(np.nanstd(np.log(drawn), ddof=1)))
+        factor = float(np.exp(reach * np.nanstd(np.log(drawn), ddof=1)))  # infinite for a few wild sequences
         return value / factor, value * factor
     error = reach * float(np.nanstd(drawn, ddof=1))
     return value - error, value + error

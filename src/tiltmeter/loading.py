@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,9 @@ from tiltmeter.user_paths import user_path
 
 EMBEDDED: Mapping[str, Path] = {"nano": Path(__file__).parent / "nano"}
 """Models that ship with tiltmeter, by name."""
+
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+"""What the Hugging Face hub may call a model."""
 
 PRECISIONS: Mapping[str, torch.dtype] = {"float32": torch.float32, "float64": torch.float64}
 """Precisions of the model's arithmetic. KL is always taken in float64, of logits of this precision."""
@@ -40,6 +44,7 @@ class LoadedModel:
         length: int | None = None,
         column: str | None = None,
         revision: str | None = None,
+        bos_before: str = "document",
     ) -> TokenSet:
         """Load token sequences that fit this model: `tiltmeter.tokens.load_tokens` with its tokenizer and limits."""
         return load_tokens(
@@ -51,6 +56,7 @@ class LoadedModel:
             length=length,
             column=column,
             revision=revision,
+            bos_before=bos_before,
         )
 
 
@@ -101,6 +107,11 @@ def _locate(name: str) -> str:
     if path.is_file():
         raise TiltmeterError(f"{name} is a file; give the directory of a Hugging Face model, with its config.json.")
     if not path.is_dir():
+        if not HUB_NAME.fullmatch(name):
+            raise TiltmeterError(
+                f"There is no model {name!r}: expected {', '.join(EMBEDDED)}, an existing directory, or OWNER/NAME of "
+                "the Hugging Face hub."
+            )
         return name
     if not (path / "config.json").is_file():
         raise TiltmeterError(f"{name} has no config.json; give the directory of a Hugging Face model.")

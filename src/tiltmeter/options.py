@@ -20,6 +20,10 @@ Tokens = Annotated[
 ]
 Column = Annotated[str | None, typer.Option(help="Column of token ids or text. (default: tokens, input_ids, text)")]
 TokensRevision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a data set on the hub.")]
+BosBefore = Annotated[
+    str,
+    typer.Option(help="document: text begins with the tokenizer's boundary token; sequence: each sequence does."),
+]
 Length = Annotated[int | None, typer.Option(help="Tokens per sequence. (default: as stored; 128 for text)")]
 NSequences = Annotated[int | None, typer.Option(help="Sequences to measure. (default: 192, or all there are)")]
 Device = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1.")]

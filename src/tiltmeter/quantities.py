@@ -10,11 +10,13 @@ from jaxtyping import Float
 
 from tiltmeter.correlations import matrix, sums_of
 from tiltmeter.evidence import ABOVE_ONE, ABOVE_ZERO, Quantity, Region, Rows, Scale
-from tiltmeter.results import NotMeasured
+from tiltmeter.results import NotMeasured, Results
 from tiltmeter.shapes import ks_distance
 
 PerSequence = Float[np.ndarray, " sequence"]
 PerToken = Float[np.ndarray, "sequence position"]
+Quantities = Callable[[Results], list[Quantity]]
+"""What a claim is about, of the results of a study."""
 
 
 def read(curves: xr.Dataset, readout: str, direction: str, step: float | None = None) -> Float[np.ndarray, "..."]:
@@ -95,6 +97,21 @@ def of_columns(
 ) -> Quantity:
     """Any statistic of several numbers per sequence (or token), side by side on the last axis."""
     return Quantity(what, np.stack(columns, -1), statistic, region, scale=scale)
+
+
+def about_all_layers(quantities: Quantities) -> Quantities:
+    """The same quantities, of a claim about all layers: not tested where one of several was measured.
+
+    Layers that were not measured, since they have no SAE, are left out of "all".
+    """
+
+    def checked(results: Results) -> list[Quantity]:
+        layers = list(results.by_layer("layers"))
+        if len(layers) == 1 and any(name.startswith("layers-") for name in results.missing):
+            raise NotMeasured(f"It is about all layers, and was measured at layer {layers[0]} alone.")
+        return quantities(results)
+
+    return checked
 
 
 def _together(one: PerSequence, other: PerSequence) -> Rows:

@@ -1,8 +1,8 @@
 """From documents, or from stored token ids, to sequences of one length.
 
 1. A `Source` is what a name stands for: documents still to be tokenised, or rows of stored token ids.
-2. `pack_documents` tokenises documents: the boundary token, then the document, cut into whole sequences. What is left
-   at the document's end is dropped, so that no sequence holds two documents.
+2. `pack_documents` tokenises documents and cuts them into whole sequences, the boundary token before each document, or
+   before each sequence. What is left at a document's end is dropped, so that no sequence holds two documents.
 3. `cut_rows` takes the first tokens of every stored row and drops the rows that are too short.
 
 Both stop reading as soon as they have as many sequences as were asked for.
@@ -29,6 +29,9 @@ TEXT_COLUMNS = ("text", "content")
 
 BATCH = 64
 """Documents tokenised at once."""
+
+BOS_BEFORE = ("document", "sequence")
+"""Where the boundary token is put: before each document of text, or before each sequence."""
 
 T = TypeVar("T")
 
@@ -63,6 +66,47 @@ class Sequences(NamedTuple):
     facts: dict[str, str]
 
 
+class Cut(NamedTuple):
+    """How text and rows become sequences."""
+
+    length: int
+    """Tokens of a sequence, with its boundary token."""
+    document: list[int]
+    """What stands before each document: the boundary token, or nothing."""
+    sequence: list[int]
+    """What stands before each sequence."""
+
+    def document_pieces(self, ids: Int64[np.ndarray, " position"]) -> list[np.ndarray]:
+        """The consecutive whole sequences of a document's tokens; the incomplete last one is dropped."""
+        ids, own = _joined(self.document, ids), self.length - len(self.sequence)
+        starts = range(0, len(ids) - own + 1, own) if own else ()
+        return [_joined(self.sequence, ids[start : start + own]) for start in starts]
+
+    def row(self, ids: Integer[np.ndarray, " position"]) -> Integer[np.ndarray, " cut"]:
+        """The first tokens of a stored row, which may have its boundary token already."""
+        begins = ids[: len(self.sequence)].tolist() == self.sequence
+        return ids[: self.length] if begins else _joined(self.sequence, ids)[: self.length]
+
+
+def _joined(begin: list[int], ids: Integer[np.ndarray, " position"]) -> Int64[np.ndarray, " joined"]:
+    return np.concatenate([np.array(begin, dtype=np.int64), ids.astype(np.int64)])
+
+
+def cut_of(tokenizer: PreTrainedTokenizerBase | None, length: int, bos_before: str, name: str) -> Cut:
+    """How sequences of this length begin.
+
+    Raises `TiltmeterError` where each is to begin with a boundary token and none is known.
+    """
+    boundary = boundary_of(tokenizer)
+    begin = [] if boundary is None else [boundary]
+    if bos_before == "document":
+        return Cut(length, begin, [])
+    if not begin:
+        why = "there is no tokenizer" if tokenizer is None else "the tokenizer has neither bos nor eos"
+        raise TiltmeterError(f"Each sequence of {name!r} was to begin with a boundary token, but {why}: leave it out.")
+    return Cut(length, [], begin)
+
+
 def boundary_of(tokenizer: PreTrainedTokenizerBase | None) -> int | None:
     """Return the id of the token that begins a document: the tokenizer's bos, else its eos, else None."""
     if tokenizer is None:
@@ -71,24 +115,17 @@ def boundary_of(tokenizer: PreTrainedTokenizerBase | None) -> int | None:
 
 
 def encode(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> Iterator[Int64[np.ndarray, " position"]]:
-    """Yield the token ids of each text, after the boundary token where the tokenizer has one."""
-    boundary = boundary_of(tokenizer)
-    begin = [] if boundary is None else [boundary]
+    """Yield the token ids of each text, without a boundary token."""
     texts = iter(texts)
     while batch := list(islice(texts, BATCH)):
         # `verbose` would warn that a document is longer than the model's context; it is cut afterwards
         encoded = tokenizer(batch, add_special_tokens=False, return_attention_mask=False, verbose=False)
         for ids in encoded["input_ids"]:
-            yield np.array(begin + ids, dtype=np.int64)
-
-
-def whole_pieces(ids: Int64[np.ndarray, " position"], length: int) -> list[np.ndarray]:
-    """Cut into the consecutive pieces of exactly `length` tokens; the incomplete last one is dropped."""
-    return [ids[start : start + length] for start in range(0, len(ids) - length + 1, length)]
+            yield np.array(ids, dtype=np.int64)
 
 
 def pack_documents(
-    source: Documents, tokenizer: PreTrainedTokenizerBase | None, length: int, limit: int | None
+    source: Documents, tokenizer: PreTrainedTokenizerBase | None, cut: Cut, limit: int | None
 ) -> Sequences:
     """Tokenise documents into the first `limit` sequences (None: all), in the documents' order.
 
@@ -102,7 +139,7 @@ def pack_documents(
     pieces: list[np.ndarray] = []
     read = short = 0
     for ids in encode(_only_text(source), tokenizer):
-        found = whole_pieces(ids, length)
+        found = cut.document_pieces(ids)
         pieces += found
         read += 1
         short += not found
@@ -121,19 +158,20 @@ def _only_text(source: Documents) -> Iterator[str]:
         yield text
 
 
-def cut_rows(source: Rows, length: int, limit: int | None) -> Sequences:
-    """Take the first `length` tokens of the first `limit` rows (None: all) that are long enough.
+def cut_rows(source: Rows, cut: Cut, limit: int | None) -> Sequences:
+    """Take the first tokens of the first `limit` rows (None: all) that are long enough.
 
     Raises `TiltmeterError` where a row is not a list of integers.
     """
     pieces: list[np.ndarray] = []
     read = shorter = longer = 0
     for ids in checked_rows(source):
+        row = cut.row(ids)
         read += 1
-        shorter += len(ids) < length
-        longer += len(ids) > length
-        if len(ids) >= length:
-            pieces.append(ids[:length])
+        shorter += len(row) < cut.length
+        longer += len(ids) > cut.length
+        if len(row) == cut.length:
+            pieces.append(row)
         if len(pieces) == limit:
             break
     counts = {"rows_read": read, "rows_dropped_as_shorter": shorter, "rows_cut_as_longer": longer}

@@ -27,16 +27,17 @@ from tiltmeter.errors import TiltmeterError
 from tiltmeter.token_datasets import HUB_NAME, hub_source, saved_source
 from tiltmeter.token_files import file_source, is_token_file
 from tiltmeter.token_sequences import (
+    BOS_BEFORE,
     Documents,
     Sequences,
     Source,
     boundary_of,
     check_vocabulary,
+    cut_of,
     cut_rows,
     encode,
     pack_documents,
     rows_of_stored_length,
-    whole_pieces,
 )
 
 NANO: Mapping[str, Literal["train", "held-out"]] = {"nano": "held-out", "nano-train": "train"}
@@ -76,6 +77,7 @@ def load_tokens(
     length: int | None = None,
     column: str | None = None,
     revision: str | None = None,
+    bos_before: str = "document",
 ) -> TokenSet:
     """Load the token sequences, at most the first `at_most` of them (None: all), that `name` stands for.
 
@@ -89,28 +91,39 @@ def load_tokens(
     the boundary token first, and cut into sequences of `length` (default 128, or the context where that is less); the
     incomplete last piece of a document is dropped. `tokenizer` may be None where the ids are stored.
 
+    `bos_before="sequence"` puts the boundary token before every sequence of that length instead, as SAELens does where
+    `prepend_bos` is set: those of text, and stored ones that do not have it.
+
     `column` names a table's column or a file's tensor (default: the first of `tokens`, `input_ids`, `text`,
     `content`); `revision` a branch, tag or commit on the hub. Only the ids that are returned are checked.
 
     Raises `TiltmeterError` where the name is unknown, nothing whole is left, or the ids do not fit the model's
     vocabulary (a size) or context (in tokens).
     """
-    _check_numbers(at_most, length, context)
+    _check_numbers(at_most, length, context, bos_before)
     if name in NANO:
-        pieces, facts = _nano(name, tokenizer, length or min(context, TEXT_LENGTH), column, revision)
+        _refuse_column(name, column)
+        _refuse_revision(name, revision)
+        pieces, facts = _nano(name, tokenizer, length or min(context, TEXT_LENGTH), bos_before)
     else:
         source = _resolve(name, column, revision)
-        pieces, facts = _sequences(source, tokenizer, length, context, at_most)
+        pieces, facts = _sequences(source, tokenizer, length, context, at_most, bos_before)
         facts = {**source.facts, **facts}
     if not pieces:
         asked = f" of {length} tokens" if length else ""
-        raise TiltmeterError(f"{name!r} holds no whole sequence{asked}: ask for a smaller length, or give more text.")
+        raise TiltmeterError(
+            f"{name!r} holds no whole sequence{asked}: ask for a smaller length (--length), or give more text."
+        )
     ids = np.stack(pieces[:at_most])
     check_vocabulary(ids, vocabulary, name)
     return TokenSet(torch.from_numpy(ids.astype(np.int64)), name, boundary_of(tokenizer), facts)
 
 
-def _check_numbers(at_most: int | None, length: int | None, context: int) -> None:
+def _check_numbers(at_most: int | None, length: int | None, context: int, bos_before: str) -> None:
+    if bos_before not in BOS_BEFORE:
+        raise TiltmeterError(
+            f"The boundary token was to stand before each {bos_before!r}; choose {' or '.join(BOS_BEFORE)}."
+        )
     if at_most is not None and at_most < 1:
         raise TiltmeterError(f"The number of sequences is {at_most}, expected at least 1.")
     if length is not None and not 1 <= length <= context:
@@ -144,26 +157,32 @@ def _refuse_revision(name: str, revision: str | None) -> None:
         )
 
 
+def _refuse_column(name: str, column: str | None) -> None:
+    if column is not None:
+        raise TiltmeterError(f"{name!r} has no columns, but the column {column!r} was asked for: leave it out.")
+
+
 def _sequences(
-    source: Source, tokenizer: PreTrainedTokenizerBase | None, length: int | None, context: int, limit: int | None
+    source: Source,
+    tokenizer: PreTrainedTokenizerBase | None,
+    length: int | None,
+    context: int,
+    limit: int | None,
+    bos_before: str,
 ) -> Sequences:
     if isinstance(source, Documents):
-        return pack_documents(source, tokenizer, length or min(context, TEXT_LENGTH), limit)
+        cut = cut_of(tokenizer, length or min(context, TEXT_LENGTH), bos_before, source.name)
+        return pack_documents(source, tokenizer, cut, limit)
     if length is None:
         source, length = rows_of_stored_length(source, context)
-    return cut_rows(source, length, limit)
+    return cut_rows(source, cut_of(tokenizer, length, bos_before, source.name), limit)
 
 
-def _nano(
-    name: str, tokenizer: PreTrainedTokenizerBase | None, length: int, column: str | None, revision: str | None
-) -> Sequences:
+def _nano(name: str, tokenizer: PreTrainedTokenizerBase | None, length: int, bos_before: str) -> Sequences:
     """Make all sequences of one side's modules, ordered by a hash of (module, index of the sequence in it).
 
     So the first few are of many modules, and a module that an interpreter lacks takes only its own sequences away.
     """
-    _refuse_revision(name, revision)
-    if column is not None:
-        raise TiltmeterError(f"{name!r} has no columns, but the column {column!r} was asked for: leave it out.")
     if tokenizer is None:
         raise TiltmeterError(f"{name!r} is text and there is no tokenizer to read it with: give a model that has one.")
     modules = list(corpus.texts(NANO[name]))
@@ -172,11 +191,12 @@ def _nano(
             f"{name!r} is the source of Python's standard library, and this interpreter has none in "
             f"{str(corpus.library_root())!r}: use another interpreter or other tokens."
         )
+    cut = cut_of(tokenizer, length, bos_before, name)
     keyed: list[tuple[bytes, np.ndarray]] = []
     texts_hash = hashlib.sha256()
     for (module, text), ids in zip(modules, encode((text for _, text in modules), tokenizer), strict=True):
         texts_hash.update(f"{module}\0{text}\0".encode())
-        for index, piece in enumerate(whole_pieces(ids, length)):
+        for index, piece in enumerate(cut.document_pieces(ids)):
             keyed.append((hashlib.sha256(f"{module}/{index}".encode()).digest(), piece))
     facts = {
         "python": platform.python_version(),

@@ -70,8 +70,10 @@ def _lines(panel: Panel) -> Iterator[pd.DataFrame]:
     """Lines whose points stand at the same places share a table."""
     together: dict[bytes, dict[str, list[str]]] = {}
     for name, x, cells in [*_means(panel), *_curves(panel)]:
-        columns = together.setdefault(x.tobytes(), {})
-        columns[f"{name} ({len(columns)})" if name in columns else name] = cells
+        columns, number = together.setdefault(x.tobytes(), {}), 1
+        while (own := name if number == 1 else f"{name} ({number})") in columns:
+            number += 1
+        columns[own] = cells
     for places, columns in together.items():
         yield _chosen(columns, [f"{value:.4g}" for value in np.frombuffer(places)], panel.x.label)
 

@@ -139,6 +139,8 @@ def _boundary(
 ) -> Iterator[str]:
     """Whether first positions, with a far larger error than others, are what raises the loss."""
     x = model.activation(ids[:, :1], at.site)
+    if not quality.norm > 0 or not x.norm(dim=-1).all():  # nothing there to be reconstructed
+        return
     first = float(((at.reconstruct(x) - x).norm(dim=-1) / x.norm(dim=-1)).mean())
     elsewhere = quality.distance / quality.norm
     if not first > max(0.5, 3 * elsewhere):

@@ -9,8 +9,8 @@ PROMPTS = "apollo-research/Skylion007-openwebtext-tokenizer-gpt2:train"
 Mendel 2024, Giglemiani et al. 2024)."""
 
 DOCUMENTS = "Skylion007/openwebtext:train"
-"""OpenWebText as text, the boundary token before each document (Gurnee 2024, Lee & Heimersheim 2024). Their packing put
-the boundary token before every sequence; here it stands where a document begins."""
+"""OpenWebText as text (Gurnee 2024, Lee & Heimersheim 2024). As there, the boundary token stands before every sequence
+of 128 tokens; but here no sequence holds the end of one document and the beginning of another."""
 
 RESIDUAL_SAES = tuple(f"gpt2-small-res-jb:blocks.{layer}.hook_resid_pre" for layer in range(12))
 """Bloom's."""

@@ -17,20 +17,22 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tiltmeter import provenance, runs
 from tiltmeter.control import control_saes, random_weights
+from tiltmeter.errors import TiltmeterError
 from tiltmeter.loading import LoadedModel
 from tiltmeter.saes.names import short_names
 from tiltmeter.studies.study import Experiment, KnownSAE, Missing, Size, Study, Subject
 from tiltmeter.tokens import TokenSet
 
-PURPOSE = "study"
-"""Purpose of a run that is a study."""
+PURPOSE, SEVERAL = "study", "studies"
+"""Purposes of a run that is a study, and of a folder of several."""
 
 EXPERIMENTS, CLAIMS = "experiments.json", "claims.json"
 """Which experiments there are, and the verdicts, kept until something more is measured."""
@@ -43,6 +45,9 @@ CONTROL_TOKENS: dict[Size, int] = {"quick": 0, "default": 80_000, "paper": 2_000
 
 NO_STAND_INS = "A quick run trains no SAEs on random weights."
 LOCAL_ALONE = "On random weights only SAEs that reconstruct are trained, and there are none of them for this."
+
+Table = dict[str, dict[str, str]]
+"""By column and experiment: why it is not there; empty where it is."""
 
 _log = logging.getLogger(__name__)
 
@@ -66,30 +71,65 @@ class Request:
         return self.training_tokens is not None
 
 
-def measure(request: Request, out: Path, control_folder: Path | None = None) -> None:
-    """Measure whatever is not there yet.
+def measure(request: Request, out: Path, control_folder: Path | None = None) -> list[str]:
+    """Measure whatever is not there yet. What cannot be measured does not keep the rest from it.
 
     Args:
         request: what to reproduce.
         out: the study's run directory.
         control_folder: where SAEs of the control are kept; several studies can share it. Default: in `out`.
 
+    Returns:
+        What could not be measured and why, a sentence each.
+
     Raises:
-        TiltmeterError: wrong input; `out` is in use or belongs to another run.
+        TiltmeterError: nothing of the model could be measured; `out` is in use or belongs to another run.
     """
     with runs.open_run(out, _identity(request), lambda: _record(request)) as run:
         run.remove(CLAIMS)
-        table: dict[str, dict[str, str]] = {}
-        for column, subject in _subjects(request, control_folder or out / "control-saes"):
-            experiments = request.study.experiments(subject, request.size)
-            table[column] = _reasons(request, experiments, column)
+        table: Table = {}
+        failures = _measure_column(request, request.subject, MODEL, run, table)
+        if request.training_tokens is not None:
+            folder = control_folder or out / "control-saes"
+            try:
+                control = _control(request, request.training_tokens, folder)
+                failures += _measure_column(request, control, CONTROL, run, table)
+            except TiltmeterError as error:
+                failures.append(f"{CONTROL}: {error}")
+    return failures
+
+
+def _measure_column(request: Request, subject: Subject, column: str, run: runs.Run, table: Table) -> list[str]:
+    """Measure what has no reason not to be; returns what failed, and raises where everything did."""
+    experiments = request.study.experiments(subject, request.size)
+    reasons = table[column] = _reasons(request, experiments, column)
+    run.write_text(EXPERIMENTS, json.dumps(table, indent=2) + "\n")
+    wanted = {name: experiments[name] for name, reason in reasons.items() if not reason}
+    failures = []
+    for number, (name, experiment) in enumerate(wanted.items(), 1):
+        assert not isinstance(experiment, Missing)
+        _log.warning("%s, %s: %s (%d of %d)", request.study.name, column, name, number, len(wanted))
+        try:
+            experiment.run(subject.loaded, request.tokens, run.path / column / name, f"{request.study.name}/{name}")
+        except TiltmeterError as error:
+            failures.append(f"{column}/{name}: {error}")
+            reasons[name] = f"It could not be measured: {error}"
             run.write_text(EXPERIMENTS, json.dumps(table, indent=2) + "\n")
-            wanted = [name for name, reason in table[column].items() if not reason]
-            for number, name in enumerate(wanted, 1):
-                _log.warning("%s, %s: %s (%d of %d)", request.study.name, column, name, number, len(wanted))
-                experiment = experiments[name]
-                assert not isinstance(experiment, Missing)
-                experiment.run(subject.loaded, request.tokens, out / column / name, f"{request.study.name}/{name}")
+            if len(failures) == len(wanted):
+                raise
+    return failures
+
+
+@contextmanager
+def held(requests: Sequence[Request], out: Path) -> Iterator[None]:
+    """Hold the folder of several studies, so that it is used for nothing else.
+
+    Raises:
+        TiltmeterError: it is in use, or belongs to another run.
+    """
+    identity = {request.study.name: _identity(request) for request in requests}
+    with runs.open_run(out, identity, lambda: {"purpose": SEVERAL}):
+        yield
 
 
 def needed_sequences(study: Study, subject: Subject, size: Size) -> int:
@@ -98,14 +138,10 @@ def needed_sequences(study: Study, subject: Subject, size: Size) -> int:
     return max((one.sequences for one in experiments if not isinstance(one, Missing)), default=1)
 
 
-def _subjects(request: Request, folder: Path) -> Iterator[tuple[str, Subject]]:
-    """What is measured: the model, and then the control, whose SAEs are trained when it is its turn."""
-    subject = request.subject
-    yield MODEL, subject
-    if request.training_tokens is not None:
-        control = random_weights(subject.loaded, subject.seed)
-        stand_ins = _stand_ins(request, request.training_tokens, control, folder)
-        yield CONTROL, replace(subject, loaded=control, saes=stand_ins)
+def _control(request: Request, tokens: TokenSet, folder: Path) -> Subject:
+    """The control, its SAEs trained."""
+    control = random_weights(request.subject.loaded, request.subject.seed)
+    return replace(request.subject, loaded=control, saes=_stand_ins(request, tokens, control, folder))
 
 
 def _stand_ins(request: Request, tokens: TokenSet, control: LoadedModel, folder: Path) -> tuple[KnownSAE, ...]:

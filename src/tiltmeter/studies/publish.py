@@ -31,6 +31,13 @@ from tiltmeter.user_paths import user_path
 GPT2_SMALL = {"layers": 12, "width": 768, "vocabulary": 50257}
 """Numbers of the papers are shown beside a run on this model alone."""
 
+MEASURED = (
+    "Measured: of the numbers that a claim is about, the one that lies least where the paper has it, and its 95 % "
+    "interval."
+)
+
+QUICK = "A quick run measures too little to decide most claims; the default size decides more."
+
 _log = logging.getLogger(__name__)
 
 
@@ -80,7 +87,9 @@ def publish_study(folder: Path) -> Path:
     _write_claims(folder, rows)
     exhibits = exhibits_of(stored)
     title = f"{stored.study.citation}, on {_model(stored.manifest)}"
-    return write_report(folder, title, _summary(stored), exhibits, stored.manifest, claims=rows, notes=_notes(rows))
+    return write_report(
+        folder, title, _summary(stored), exhibits, stored.manifest, claims=rows, notes=_notes(rows, [stored.manifest])
+    )
 
 
 def publish_all(folder: Path) -> Path:
@@ -99,7 +108,9 @@ def publish_all(folder: Path) -> Path:
     summary = [line for one in stored for line in (f"{one.study.citation}.", *_summary(one))]
     title = f"Four works on sensitive directions, on {_model(stored[0].manifest)}"
     _write_claims(folder, rows)
-    return write_report(folder, title, summary, exhibits, manifest, claims=rows, notes=_notes(rows))
+    return write_report(
+        folder, title, summary, exhibits, manifest, claims=rows, notes=_notes(rows, [one.manifest for one in stored])
+    )
 
 
 def claims_text(run: str | Path) -> str:
@@ -111,12 +122,22 @@ def claims_text(run: str | Path) -> str:
     folder = user_path(run)
     names = studies_in(folder)
     rows = [row for name in names for row in _stored_claims(folder / name)] or _stored_claims(folder)
-    untested = "".join(f"\nnot tested: {row.claim} {row.note}" for row in rows if row.verdict == "not tested")
     words = [row.verdict for row in rows]
     counts = ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words))
     width = shutil.get_terminal_size((140, 24)).columns
     tested = claims_table.to_text([row for row in rows if row.verdict != "not tested"], max(width, 100))
-    return f"{tested}\n{untested}\n\n{len(rows)} claims: {counts}."
+    said = "\n".join([MEASURED, *_about_size([read_manifest(folder / name) for name in names or [""]])])
+    return f"{tested}\n{_untested(rows)}\n{said}\n{len(rows)} claims: {counts}."
+
+
+def _untested(rows: Sequence[ClaimRow]) -> str:
+    """The claims that were not tested, those of one reason together."""
+    reasons: dict[str, list[str]] = {}
+    for row in rows:
+        if row.verdict == "not tested":
+            reasons.setdefault(row.note, []).append(row.claim)
+    told = ("\n  ".join([f"\nnot tested: {reason}", *claims]) for reason, claims in reasons.items())
+    return "".join(f"{one}\n" for one in told)
 
 
 def exhibits_of(stored: Stored) -> list[Exhibit]:
@@ -224,7 +245,11 @@ def _used_saes(results: Results) -> list[str]:
     return sorted(found, key=lambda label: found[label])
 
 
-def _notes(rows: Sequence[ClaimRow]) -> list[str]:
+def _about_size(manifests: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [QUICK] if any(one["identity"]["size"] == "quick" for one in manifests) else []
+
+
+def _notes(rows: Sequence[ClaimRow], manifests: Sequence[Mapping[str, Any]]) -> list[str]:
     """How to read the table."""
     names = dict.fromkeys(row.study for row in rows)
     return [
@@ -232,6 +257,8 @@ def _notes(rows: Sequence[ClaimRow]) -> list[str]:
         "lies elsewhere, inconclusive where that cannot be told. Intervals shown are 95 % for each number (bootstrap "
         f"over sequences); verdicts are at a level at which all those of a paper ({', '.join(names)}) hold together "
         "with 95 % (Bonferroni), so that an interval beside an inconclusive verdict can be narrow.",
+        MEASURED,
+        *_about_size(manifests),
         "Random weights: the same claims on a randomly initialised model of the same shape. A claim that holds there, "
         "too, says nothing about what the model has learned.",
     ]

@@ -11,7 +11,7 @@ from typing import get_args
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.loading import LoadedModel, load_model
 from tiltmeter.studies import STUDIES, check_figures, find_study
-from tiltmeter.studies.measure import Request, measure, needed_sequences
+from tiltmeter.studies.measure import Request, held, measure, needed_sequences
 from tiltmeter.studies.publish import claims_text, publish_all, publish_study
 from tiltmeter.studies.study import Preset, Size, Study
 from tiltmeter.studies.subject import make_subject
@@ -44,6 +44,7 @@ class Wanted:
     column: str | None = None
     tokens_revision: str | None = None
     length: int | None = None
+    bos_before: str | None = None
     saes: tuple[str, ...] = ()
     control: str = "random-weights"
     device: str = "cpu"
@@ -65,12 +66,33 @@ def reproduce(name: str, wanted: Wanted, out: Path | None) -> tuple[Path, str]:
     loaded: dict[str, LoadedModel] = {}
     requests = [_request(study, wanted, loaded) for study in studies]
     folder = user_path(out) if out else _folder(name, requests)
-    several = len(requests) > 1
-    for request in requests:
-        own = folder / request.study.name if several else folder
-        measure(request, own, folder / "control-saes" if several else None)
-        page = publish_study(own)
-    return (publish_all(folder) if several else page), claims_text(folder)
+    page, failures = _one(requests[0], folder) if name != ALL else _all(requests, folder)
+    if failures:
+        more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
+        raise TiltmeterError(f"{failures[0]}{more} The report, {page}, has what could be measured.")
+    return page, claims_text(folder)
+
+
+def _one(request: Request, folder: Path) -> tuple[Path, list[str]]:
+    failures = measure(request, folder)
+    return publish_study(folder), failures
+
+
+def _all(requests: list[Request], folder: Path) -> tuple[Path, list[str]]:
+    """Every study, though one of them may fail; they share the control's SAEs."""
+    failures: list[str] = []
+    done = []
+    with held(requests, folder):
+        for request in requests:
+            own = folder / request.study.name
+            try:
+                failures += measure(request, own, folder / "control-saes")
+                done.append(publish_study(own))
+            except TiltmeterError as error:
+                failures.append(f"{request.study.name}: {error}")
+                if request is requests[-1] and not done:
+                    raise
+        return publish_all(folder), failures
 
 
 def _check(studies: list[Study], name: str, wanted: Wanted) -> None:
@@ -110,7 +132,8 @@ def _request(study: Study, wanted: Wanted, loaded: dict[str, LoadedModel]) -> Re
     saes = wanted.saes or (preset.saes if preset else ())
     subject = make_subject(study, loaded[name], _layer(wanted, preset), saes, wanted.seed)
     size: Size = wanted.size  # type: ignore[assignment]  # checked above
-    wanted = replace(wanted, tokens=wanted.tokens or (preset.tokens if preset else None))
+    if preset and not wanted.tokens:
+        wanted = replace(wanted, tokens=preset.tokens, bos_before=wanted.bos_before or preset.bos_before)
     length = min(study.length, loaded[name].model.context) if wanted.length is None else wanted.length
     tokens = _tokens(loaded[name], wanted, length, needed_sequences(study, subject, size))
     return Request(study, size, subject, tokens, _training_tokens(loaded[name], wanted), wanted.figures)
@@ -125,7 +148,12 @@ def _layer(wanted: Wanted, preset: Preset | None) -> int | None:
 def _tokens(loaded: LoadedModel, wanted: Wanted, length: int, at_most: int) -> TokenSet:
     assert wanted.tokens
     return loaded.load_tokens(
-        wanted.tokens, at_most=at_most, length=length, column=wanted.column, revision=wanted.tokens_revision
+        wanted.tokens,
+        at_most=at_most,
+        length=length,
+        column=wanted.column,
+        revision=wanted.tokens_revision,
+        bos_before=wanted.bos_before or "document",
     )
 
 

@@ -138,7 +138,7 @@ class Preset(NamedTuple):
     tokens: str
     layer: int
     saes: tuple[str, ...]
-    revision: str | None = None
+    bos_before: str = "document"
 
 
 class Study(NamedTuple):

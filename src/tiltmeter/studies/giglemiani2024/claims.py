@@ -114,7 +114,7 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "means-in-order-relative",
-        "The same with relative steps.",
+        "With relative steps, too, mean MS steps rise from real over structured and baseline to random.",
         f"{_PAPER}, Figure A.1",
         means_in_order("ms-relative", "real", _STRUCTURED, _BASELINE, _RANDOM),
         Published("51.6, 55.7, 56.9, 65.0", _CODE),
@@ -129,14 +129,14 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "auc-same-order-relative",
-        "The same with relative steps.",
+        "By AUC steps, relative, structured is nearest to real, then the baseline, then random.",
         f"{_PAPER}, Figure B.1, bottom",
         both(nearer("auc-relative", _STRUCTURED, _BASELINE), nearer("auc-relative", _BASELINE, _RANDOM)),
         Published("KS .21, .22, .59", _CODE),
     ),
     Claim(
         "kl-same-order",
-        "MS steps of KL, relative, have the same order.",
+        "By MS steps of KL, relative, structured is nearest to real, then the baseline, then random.",
         "the authors' notebooks",
         both(nearer("kl-ms-relative", _STRUCTURED, _BASELINE), nearer("kl-ms-relative", _BASELINE, _RANDOM)),
         Published("KS .26, .32, .69", _CODE),

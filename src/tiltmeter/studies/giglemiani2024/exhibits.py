@@ -12,8 +12,8 @@ _PATH = (
     "activation is read."
 )
 _ABSOLUTE = (
-    "A step is a hundredth of the mean distance of two real activations, as the paper's 0.5 about is; a curve is read "
-    "up to its target."
+    "A step is a hundredth of the mean distance of two real activations, about what the paper's 0.5 is in GPT-2; a "
+    "curve is read up to its target."
 )
 _RELATIVE = "A step is a hundredth of the way to the target."
 _TYPES = (
@@ -45,7 +45,7 @@ FIGURES: Mapping[str, StudyFigure] = {
         f"L2 distance after the last block (left) and KL of the next-token prediction (right). {_PATH} Solid: curves "
         "of the first three sequences, with dots at their MS steps, the ends of their steepest rises. Dashed: means "
         "over all sequences, with 95 % intervals (bootstrap over sequences). A step is a hundredth of the mean "
-        "distance of two real activations, as the paper's 0.5 about is.",
+        "distance of two real activations, about what the paper's 0.5 is in GPT-2.",
         "A linear part at the start (the activation plateau), then a sharp rise (the blowup), earlier toward real "
         "activations than toward random ones.",
         ("absolute", "relative"),

@@ -6,13 +6,13 @@ censored curve is later than every step where distributions are compared, and le
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 
 import numpy as np
 
 from tiltmeter.evidence import ABOVE_ONE, ABOVE_ZERO, Quantity, Region, Rows
-from tiltmeter.quantities import PerSequence, difference, ks_gap, late_l2, of_columns, ratio, read
+from tiltmeter.quantities import PerSequence, Quantities, difference, ks_gap, late_l2, of_columns, ratio, read
 from tiltmeter.results import Results
 from tiltmeter.shapes import ks_distance
 from tiltmeter.studies.giglemiani2024.readoffs import STATISTICS, sample, steps
@@ -28,8 +28,6 @@ SIMILAR = Region(0.8, 1.25)
 
 EARLY, LATE = 20, 80
 """Parts of a path, per cent, where a step-like curve is below and above a straight one."""
-
-Quantities = Callable[[Results], list[Quantity]]
 
 
 def column(results: Results, name: str, kind: str) -> PerSequence:

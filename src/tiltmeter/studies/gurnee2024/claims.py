@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tiltmeter.claims import Claim, Published
 from tiltmeter.evidence import ABOVE_ONE, BELOW_ONE, BELOW_ZERO, Region
+from tiltmeter.quantities import about_all_layers
 from tiltmeter.studies.gurnee2024.quantities import (
     SIMILAR,
     at_offsets,
@@ -48,14 +49,14 @@ CLAIMS: tuple[Claim, ...] = (
         "sae-above-epsilon-random",
         "In all layers, SAE(x) in the place of x changes the prediction more than a random point as far away (KL).",
         f"{_POST}, Summary",
-        in_each_layer("sae-error", "epsilon-random"),
+        about_all_layers(in_each_layer("sae-error", "epsilon-random")),
         Published("2.2 to 4.5 times, by layer", f"{_POST}, Introduction"),
     ),
     Claim(
         "kl-ratio-as-published",
         "In all layers the KL of SAE(x) is 2.2 to 4.5 times that of a random point as far away.",
         f"{_POST}, Introduction",
-        in_each_layer("sae-error", "epsilon-random", Region(2.2, 4.5)),
+        about_all_layers(in_each_layer("sae-error", "epsilon-random", Region(2.2, 4.5))),
         Published("2.2 to 4.5 times, by layer", f"{_POST}, Introduction"),
         "The paper's numbers for GPT-2 small and SAEs with 32 latents per dimension; other SAEs may well differ.",
     ),
@@ -63,14 +64,14 @@ CLAIMS: tuple[Claim, ...] = (
         "loss-above-epsilon-random",
         "In all layers, SAE(x) in the place of x gives a higher loss than a random point as far away.",
         f"{_POST}, Summary",
-        losses,
+        about_all_layers(losses),
         Published("0.0767 nats", _CODE),
     ),
     Claim(
         "loss-ratio-as-published",
         "In all layers the loss increase of SAE(x) is 2 to 4 times that of a random point as far away.",
         f"{_POST}, Layerwise Intervention Results",
-        loss_ratios,
+        about_all_layers(loss_ratios),
         Published("2 to 4 times, by layer", f"{_POST}, Layerwise Intervention Results"),
         "Not defined where the random point does not raise the loss, as it may be where there is nothing to lose.",
     ),
@@ -78,14 +79,14 @@ CLAIMS: tuple[Claim, ...] = (
         "whole-distribution-shifted",
         "In all layers the whole distribution of KL over tokens is shifted, rather than a few outliers.",
         f"{_POST}, Layerwise Intervention Results",
-        quantiles,
+        about_all_layers(quantiles),
         remark="The 10, 50 and 90 % quantiles of SAE(x)'s KL are above those of the random point's.",
     ),
     Claim(
         "norm-corrected-similar",
         "In all layers SAE(x) scaled to the norm of x changes the prediction about as much as SAE(x).",
         f"{_POST}, Intervention Types",
-        in_each_layer("sae-norm-corrected", "sae-error", SIMILAR),
+        about_all_layers(in_each_layer("sae-norm-corrected", "sae-error", SIMILAR)),
         Published("1.06", _CODE),
         f"Equivalence: ratios within {SIMILAR}. {MARGIN} {_PRINTED}",
     ),
@@ -93,7 +94,7 @@ CLAIMS: tuple[Claim, ...] = (
         "not-shrinkage",
         "In all layers the gap is not caused by shrinkage: it is there at equal norm and equal angle, too.",
         f"{_POST}, Summary",
-        in_each_layer("sae-norm-corrected", "theta-random-true-norm"),
+        about_all_layers(in_each_layer("sae-norm-corrected", "theta-random-true-norm")),
         Published("2.50", _CODE),
         "SAE(x) scaled to the norm of x, beside random points of that norm at the angle of SAE(x).",
     ),
@@ -101,7 +102,7 @@ CLAIMS: tuple[Claim, ...] = (
         "three-clusters",
         "In all layers SAE(x) and its norm-corrected version are both above all three random points.",
         f"{_POST}, Intervention Types",
-        clusters,
+        about_all_layers(clusters),
         Published("2.26", _CODE),
         f"The lower of the two ÷ the highest of the three. {_PRINTED}",
     ),
@@ -109,9 +110,11 @@ CLAIMS: tuple[Claim, ...] = (
         "random-points-alike",
         "In all layers the three kinds of random point change the prediction about as much.",
         f"{_POST}, Intervention Types",
-        together(
-            in_each_layer("theta-random-sae-norm", "epsilon-random", SIMILAR),
-            in_each_layer("theta-random-true-norm", "epsilon-random", SIMILAR),
+        about_all_layers(
+            together(
+                in_each_layer("theta-random-sae-norm", "epsilon-random", SIMILAR),
+                in_each_layer("theta-random-true-norm", "epsilon-random", SIMILAR),
+            )
         ),
         Published("1.12 and 1.07", _CODE),
         f"Equivalence: ratios within {SIMILAR}. {MARGIN} {_PRINTED}",
@@ -120,7 +123,7 @@ CLAIMS: tuple[Claim, ...] = (
         "norm-change-smallest",
         "In all layers a change of the norm alone matters much less than a random point.",
         f"{_POST}, Intervention Types",
-        in_each_layer("sae-cos-corrected", "epsilon-random", MUCH_SMALLER),
+        about_all_layers(in_each_layer("sae-cos-corrected", "epsilon-random", MUCH_SMALLER)),
         Published("0.046", _CODE),
         f"Much less: less than half. {MARGIN} {_PRINTED}",
     ),
@@ -134,7 +137,8 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "next-token-gap",
-        "So it is at the token after it, but for the last layer.",
+        "Where one token alone is replaced, the KL of SAE(x) is more than twice the random point's at the token "
+        "after it, too, but for the last layer.",
         f"{_POST}, Single Token Intervention Results",
         but_the_last_layer(at_offsets("the next token", slice(1, 2), TWICE)),
         Published("above 2 in layers 0 to 10", f"{_POST}, Single Token Intervention Results"),

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from tiltmeter.evidence import ABOVE_ONE, BELOW_ONE, FEWEST, Finding, Quantity, weigh
-from tiltmeter.quantities import correlation
+from tiltmeter.quantities import Quantities, correlation
 from tiltmeter.results import NotMeasured, Results
-from tiltmeter.studies.gurnee2024.quantities import Quantities, at_offsets, in_each_layer, loss_ratios, quantiles
+from tiltmeter.studies.gurnee2024.quantities import at_offsets, in_each_layer, loss_ratios, quantiles
 from tiltmeter.studies.gurnee2024.replications import beside_random_at
 from tiltmeter.studies.gurnee2024.sweeps import AFTER
 from tiltmeter.studies.gurnee2024.token_figures import FEWEST_OCCURRENCES, Worst, worst

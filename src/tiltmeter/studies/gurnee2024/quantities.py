@@ -8,11 +8,9 @@ from collections.abc import Callable
 import numpy as np
 
 from tiltmeter.evidence import ABOVE_ONE, ABOVE_ZERO, Quantity, Region, Rows
-from tiltmeter.quantities import difference, of_columns, ratio
+from tiltmeter.quantities import Quantities, difference, of_columns, ratio
 from tiltmeter.results import NotMeasured, Results
 from tiltmeter.studies.gurnee2024.tokens import gap, layers, loss_increase, mean_kl, mean_of, per_token
-
-Quantities = Callable[[Results], list[Quantity]]
 
 RANDOM = ("epsilon-random", "theta-random-sae-norm", "theta-random-true-norm")
 """The three random points: at SAE(x)'s distance, or at its angle."""

@@ -8,9 +8,8 @@ import numpy as np
 import xarray as xr
 
 from tiltmeter.evidence import ABOVE_ZERO, Quantity, Region, Rows
-from tiltmeter.quantities import of_columns, ratio, read
+from tiltmeter.quantities import Quantities, of_columns, ratio, read
 from tiltmeter.results import NotMeasured, Results, saes_by_kind
-from tiltmeter.studies.gurnee2024.quantities import Quantities
 from tiltmeter.studies.gurnee2024.tokens import mean_kl
 
 

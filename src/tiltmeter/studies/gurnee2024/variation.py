@@ -8,9 +8,8 @@ import numpy as np
 
 from tiltmeter.correlations import Sums, matrix, sums_of
 from tiltmeter.evidence import ABOVE_ZERO, Quantity, Region
-from tiltmeter.quantities import correlation, share
+from tiltmeter.quantities import Quantities, correlation, share
 from tiltmeter.results import NotMeasured, Results
-from tiltmeter.studies.gurnee2024.quantities import Quantities
 from tiltmeter.studies.gurnee2024.tokens import PREDICTORS, Layer, drawn, gap, layers, study_layer
 
 TYPICAL, FAR = 2.0, 5.0

@@ -71,28 +71,32 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "plateau-medium",
-        "The same for a perturbation of medium length.",
+        "A perturbation of medium length toward a random point, too, changes the output less at a real activation "
+        "than at a random one.",
         f"{_CORE_1}, {_SECTION_1}",
         together(plateau("kl", "straight", MEDIUM), plateau("kl", "sphere", PLATEAU_ANGLE)),
         remark=f"Medium is {MEDIUM:g} mean distances, and the {PLATEAU_ANGLE:g}° where the post has the plateau end.",
     ),
     Claim(
         "plateau-short-l2",
-        "The same for the L2 distance after the last block.",
+        "In the L2 distance after the last block, too, a short perturbation has less effect at a real activation "
+        "than at a random one.",
         f"{_CORE_1}, {_SECTION_1}",
         _short("l2"),
         remark=_SHORT_AT,
     ),
     Claim(
         "plateau-short-cosine",
-        "The same for the cosine similarity after the last block.",
+        "In the cosine similarity after the last block, too, a short perturbation has less effect at a real "
+        "activation than at a random one.",
         _CORE_1,
         _short("cos"),
         remark=f"1 - the cosine. {_SHORT_AT}",
     ),
     Claim(
         "plateau-short-transplanted",
-        "The same where the real activation is another prompt's, in the place of the prompt's own.",
+        "A short perturbation has less effect at a real activation than at a random one where the real one is "
+        "another prompt's, too, in the place of the prompt's own.",
         f"{_SECTION_1}: bases are random or real-other",
         _short("kl", "-other-base"),
         remark="The post's methods start from the prompt's own activation, its section 1 names real-other ones: both "
@@ -131,7 +135,8 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "real-direction-earlier-sphere-relative",
-        "The same for a threshold relative to what the output moves.",
+        "In sphere mode, real directions pass a threshold relative to what the output moves at a smaller angle "
+        "than random ones.",
         _SECTION_2,
         earlier("sphere", "relative"),
         remark=_RELATIVE,
@@ -145,7 +150,8 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "real-direction-earlier-straight-relative",
-        "The same for a threshold relative to what the output moves.",
+        "In straight mode, real directions pass a threshold relative to what the output moves at a smaller length "
+        "than random ones.",
         _SECTION_2,
         earlier("straight", "relative"),
         remark=_RELATIVE,
@@ -181,7 +187,8 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "naive-random-much-less-sensitive",
-        "They are much less sensitive.",
+        "Naive isotropic random directions are much less sensitive than random ones with the covariance of "
+        "activations.",
         _CORE_2,
         _stronger("kl", NAIVE, MUCH_LESS),
         remark=f"Less than half the KL; the post has no number. {_AT} In straight mode a naive random direction is g - "
@@ -189,21 +196,22 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "last-layer-no-order",
-        "Perturbed in the last layer, neither of real and random directions passes the threshold before the other.",
+        "Perturbed in the last layer, neither of real and random directions passes KL 0.5 before the other.",
         _COMMENT,
         last_layer_order("absolute"),
         remark=f"Equivalence: the real one is first in {NO_ORDER} of the prompts, a margin chosen here. {_PROBABILITY}",
     ),
     Claim(
         "last-layer-no-order-relative",
-        "The same for a threshold relative to what the output moves.",
+        "Perturbed in the last layer, neither of real and random directions passes a threshold relative to what "
+        "the output moves before the other.",
         _COMMENT,
         last_layer_order("relative"),
         remark=_RELATIVE,
     ),
     Claim(
         "last-layer-same-angle",
-        "Perturbed in the last layer, real and random directions pass the threshold at the same angle.",
+        "Perturbed in the last layer, real and random directions pass KL 0.5 at the same angle.",
         _COMMENT,
         last_layer_gap("absolute"),
         remark=f"Equivalence: medians within {NO_GAP.high:g}°, a margin chosen here, one step of the scan. Where all "
@@ -211,7 +219,8 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "last-layer-same-angle-relative",
-        "The same for a threshold relative to what the output moves.",
+        "Perturbed in the last layer, real and random directions pass a threshold relative to what the output "
+        "moves at the same angle.",
         _COMMENT,
         last_layer_gap("relative"),
         remark=_RELATIVE,
@@ -225,7 +234,8 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "last-layer-gap-smaller-relative",
-        "The same for a threshold relative to what the output moves.",
+        "By a threshold relative to what the output moves, too, the gap between real and random directions is "
+        "smaller in the last layer than in the early one.",
         _COMMENT,
         gap_shrinks("relative"),
         remark=_RELATIVE,
@@ -240,7 +250,8 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "real-corner-local-optimum-relative",
-        "The same for a threshold relative to what the output moves.",
+        "By a threshold relative to what the output moves, too, a real target among two random ones is a local "
+        "optimum of sensitivity.",
         f"{_SECTION_3}, lower row",
         corner_is_optimum("relative"),
         remark="Half of what the prompt's whole triangle reaches on average at 90°.",
@@ -254,7 +265,8 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "real-corner-stands-out-relative",
-        "The same for a threshold relative to what the output moves.",
+        "By a threshold relative to what the output moves, too, a real corner is a local optimum more often than a "
+        "random corner is.",
         f"{_SECTION_3}, lower row beside the upper",
         real_corner_stands_out("relative"),
         remark="Half of what the prompt's whole triangle reaches on average at 90°.",
@@ -268,7 +280,8 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "random-triangle-symmetric-relative",
-        "The same for a threshold relative to what the output moves.",
+        "Between three random targets, sensitivity by a threshold relative to what the output moves is expected to "
+        "be symmetric, too.",
         f"{_SECTION_3}, upper row",
         symmetric("relative"),
         remark="Half of what the prompt's whole triangle reaches on average at 90°.",

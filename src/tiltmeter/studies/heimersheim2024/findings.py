@@ -88,7 +88,7 @@ def plane(results: Results) -> str:
     shares = ", ".join(f"{100 * part:.0f} %" for part in mean[:-1] / mean[-1])
     return (
         f"A quarter, half and three quarters of the way to another activation, KL is {shares} of the {mean[-1]:.3g} "
-        f"nats that it is there: means of both ways, {len(grids)} prompts."
+        f"nats that it is there: means of both ways, {len(grids)} {'prompt' if len(grids) == 1 else 'prompts'}."
     )
 
 

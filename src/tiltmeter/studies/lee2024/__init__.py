@@ -22,7 +22,7 @@ STUDY = Study(
     claims=CLAIMS,
     presets={
         "nano": Preset("nano", "nano", 3, ("nano:*",)),
-        "gpt2": Preset(gpt2.MODEL, gpt2.DOCUMENTS, 6, (*gpt2.RESIDUAL_SAES, *gpt2.END_TO_END_SAES)),
+        "gpt2": Preset(gpt2.MODEL, gpt2.DOCUMENTS, 6, (*gpt2.RESIDUAL_SAES, *gpt2.END_TO_END_SAES), "sequence"),
     },
     uncontrolled=frozenset({"directions-larger", "shapes"}),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tiltmeter.claims import Claim, Published
 from tiltmeter.evidence import ABOVE_ONE, BELOW_ONE
+from tiltmeter.quantities import about_all_layers
 from tiltmeter.studies.lee2024.quantities import (
     ALL_KINDS,
     CLOSE,
@@ -59,21 +60,21 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "early-cov-random-difference-above-mixture",
-        "The same for cov-random directions in an early layer.",
+        "In an early layer, too, cov-random differences change the output more than cov-random mixtures.",
         f"{_FORUM}, Supplementary Figure 1",
         ratio_of("directions-early", "cov-random-difference", "cov-random-mixture"),
         remark=LENGTHS_CHOSEN,
     ),
     Claim(
         "early-real-difference-above-mixture",
-        "The same for real directions in an early layer.",
+        "In an early layer, too, real differences change the output more than real mixtures.",
         f"{_FORUM}, Supplementary Figure 1",
         ratio_of("directions-early", "real-difference", "real-mixture"),
         remark=LENGTHS_CHOSEN,
     ),
     Claim(
         "difference-above-mixture-in-l2",
-        "The same holds for the L2 distance at the end, of cov-random and of real directions.",
+        "Differences change the L2 distance at the end more than mixtures, too, of cov-random and of real directions.",
         f"{_FORUM}, L2 Figure 1",
         both_kinds_in_l2,
         remark=LENGTHS_CHOSEN,
@@ -152,28 +153,28 @@ CLAIMS: tuple[Claim, ...] = (
         "substitution-isotropic-smallest",
         "In all layers, isotropic substitution changes the output less than cov-random mixtures as far away.",
         f"{_PAPER}, section 3.2, Figure 2",
-        in_each_layer("epsilon-random", "epsilon-cov-random-mixture", BELOW_ONE),
+        about_all_layers(in_each_layer("epsilon-random", "epsilon-cov-random-mixture", BELOW_ONE)),
         remark="The paper says much smaller; the effect shown is the smallest difference of any layer.",
     ),
     Claim(
         "substitution-real-above-cov-random",
         "Across all layers, cov-random mixtures are below real mixtures.",
         f"{_FORUM}, Figure 3",
-        in_each_layer("epsilon-real-mixture", "epsilon-cov-random-mixture", ABOVE_ONE),
+        about_all_layers(in_each_layer("epsilon-real-mixture", "epsilon-cov-random-mixture", ABOVE_ONE)),
         remark="The paper says slightly.",
     ),
     Claim(
         "substitution-sae-nearer-to-mixtures",
         "In all layers the KL of SAE(x) is closer to that of cov-random mixtures than to that of isotropic points.",
         f"{_PAPER}, abstract and section 3.2",
-        nearer_to_mixtures,
+        about_all_layers(nearer_to_mixtures),
         remark="Closer as a factor. The paper says generally: its main result, that errors are no longer pathological.",
     ),
     Claim(
         "substitution-isotropic-below-sae",
         "In all layers, SAE(x) changes the output more than an isotropic point as far away.",
         f"{_PAPER}, section 3.2, Figure 2; Gurnee 2024",
-        in_each_layer("sae-error", "epsilon-random", ABOVE_ONE),
+        about_all_layers(in_each_layer("sae-error", "epsilon-random", ABOVE_ONE)),
         Published("2.2 to 4.5 times", "Gurnee 2024"),
     ),
     Claim(
@@ -229,7 +230,7 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "errors-end-to-end-spike",
-        "Then they spike up.",
+        "Beyond length 50, errors of end-to-end SAEs spike up.",
         f"{_PAPER}, section 4.1, Figure 3a",
         spike,
         remark="KL grows by a larger factor from 51 to 101 than along the cov-random mixture.",
@@ -282,7 +283,7 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "features-local-downstream-gap-shrinks",
-        "This difference shrinks as the length grows.",
+        "The difference between features of local and of e2e+ds SAEs shrinks as the length grows.",
         f"{_PAPER}, section 4.2, Figure 5",
         gap_shrinks,
         remark=f"At the L0 nearest to {MATCHED_L0:g}.",

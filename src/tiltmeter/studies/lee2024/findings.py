@@ -77,9 +77,10 @@ def substitution_by_layer(results: Results) -> str:
         own, isotropic = (
             float(values.sel(direction=f"{kind}:{sae}").mean()) for kind in ("sae-error", "epsilon-random")
         )
-        ratios.append(own / isotropic)
+        ratios += [own / isotropic] if isotropic > 0 else []
+    times = f"{min(ratios):.2f} to {max(ratios):.2f} times" if ratios else "not to be compared with (KL 0)"
     return (
-        f"SAE(x) is {min(ratios):.2f} to {max(ratios):.2f} times the isotropic point as far away; beside the "
+        f"SAE(x) is {times} the isotropic point as far away; beside the "
         f"cov-random mixture as far away, by layer: {', '.join(words)}. {TOGETHER}"
     )
 

@@ -246,8 +246,14 @@ def _growths(rows: np.ndarray) -> tuple[float, float]:
 
 
 def above_and_below_mixture(results: Results) -> list[Quantity]:
-    """Features ÷ cov-random mixture: the largest and the smallest ratio of any SAE."""
+    """Features ÷ cov-random mixture: the largest and the smallest ratio of any SAE.
+
+    Raises:
+        NotMeasured: there is one alone.
+    """
     curves = results["features"]
+    if len(saes_of(curves)) == 1:
+        raise NotMeasured("It is about several SAEs, and one was given.")
     pairs = {
         sae: (at(curves, f"sae-feature:{sae}", MIDDLE), at(curves, "cov-random-mixture", MIDDLE))
         for sae in saes_of(curves)

@@ -60,8 +60,14 @@ def some_above_some_below(results: Results) -> list[Quantity]:
 
 
 def at_study_layer(results: Results) -> list[Quantity]:
-    """SAE(x) ÷ cov-random mixture, of each SAE at the study's layer that was trained to reconstruct."""
+    """SAE(x) ÷ cov-random mixture, of each SAE at the study's layer that was trained to reconstruct.
+
+    Raises:
+        NotMeasured: there is one, and the claim is about several L0.
+    """
     curves = results["reconstructions"]
+    if len(of_kind(curves, "local")) == 1:
+        raise NotMeasured("It is about SAEs of several L0, and one was given.")
     return [
         ratio(
             f"{sae}: SAE(x) ÷ cov-random mixture",
