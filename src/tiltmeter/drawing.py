@@ -177,8 +177,16 @@ def _labels(axes: Axes, chart: Chart, cell: Cell) -> None:
         if says_it_too(chart, cell, way):
             axes.tick_params(axis=across, labelbottom=False, labelleft=False)
         else:
-            room = _width(columns) if across == "x" else _height(panel, columns)
+            room = _width(columns) - _names_width(chart, cell) if across == "x" else _height(panel, columns)
             axes.set(**{f"{across}label": _wrapped(axis.label, room)})
+
+
+def _names_width(chart: Chart, cell: Cell) -> float:
+    """What the names of lying bars take of a panel's width, up to a half; little, where panels share them."""
+    panel = cells(chart)[cell]
+    if not lies(panel) or shared_axis(chart, cell, "x"):
+        return 0.0
+    return min(_LETTER * max(map(len, categories(panel))), _width(3) / 2)
 
 
 def _log_ticks(axes: Axes) -> None:

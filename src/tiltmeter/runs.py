@@ -224,7 +224,9 @@ def _refuse_foreign(path: Path) -> None:
     if MANIFEST in entries:
         read_manifest(path)
     elif entries - {LOCK, _partial(Path(MANIFEST)).name}:
-        raise TiltmeterError(f"{path} is not empty and not a run (no {MANIFEST}); choose a new or empty directory.")
+        raise TiltmeterError(
+            f"{path} is not empty and not a run (no {MANIFEST}); choose a new or empty directory, or remove this one."
+        )
 
 
 def _locked(path: Path) -> FileLock:

@@ -38,6 +38,9 @@ MEASURED = (
 
 QUICK = "A quick run measures too little to decide most claims; the default size decides more."
 
+NEEDED = {"identity": ("study", "size", "layer"), "record": ("model", "tokens", "shape")}
+"""What is read of the manifest of a study."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -59,6 +62,8 @@ def read_study(folder: Path) -> Stored:
     manifest = read_manifest(folder)
     if not is_study(folder):
         raise TiltmeterError(f"{folder} is not the run of a study; name what tiltmeter reproduce made.")
+    if lacking := [key for part, keys in NEEDED.items() for key in keys if key not in manifest[part]]:
+        raise TiltmeterError(f"{folder / 'manifest.json'} is damaged: it lacks {lacking[0]}; choose another directory.")
     reasons = _reasons(folder)
     control = _results(folder, CONTROL, reasons[CONTROL]) if CONTROL in reasons else None
     study = find_study(str(manifest["identity"]["study"]))
@@ -212,6 +217,8 @@ def _stored_claims(folder: Path) -> list[ClaimRow]:
     try:
         rows = json.loads((folder / CLAIMS).read_text(encoding="utf-8"))
         stored = [ClaimRow(**row | {"parts": tuple(row["parts"])}) for row in rows]
+        if not all(isinstance(text, str) for row in stored for text in (*row[:-1], *row.parts)):
+            stored = []
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         stored = []
     return stored or claims_of(read_study(folder))

@@ -92,7 +92,7 @@ FIGURES: Mapping[str, StudyFigure] = {
     "NL": StudyFigure(
         f"{_TITLE}: nonlinearity steps",
         f"{_NL} {_PATH} Top: absolute. {_ABSOLUTE} Bottom: relative. {_RELATIVE} {_TYPES} {_DRAWN}",
-        f"Of the authors' notebooks: {_ORDER}",
+        f"{_ORDER} (The authors' notebooks.)",
         _BOTH,
         figures.distribution("nl-absolute", "nl-relative"),
         findings.distribution("nl-absolute", "nl-relative"),
@@ -101,7 +101,7 @@ FIGURES: Mapping[str, StudyFigure] = {
         f"{_TITLE}: max-slope steps of KL",
         f"{_MS} The last of ten tokens is perturbed in an early layer; KL of the next-token prediction is read. Top: "
         f"absolute. {_ABSOLUTE} Bottom: relative. {_RELATIVE} {_TYPES} {_DRAWN}",
-        f"Of the authors' notebooks: {_ORDER}",
+        f"{_ORDER} (The authors' notebooks.)",
         _BOTH,
         figures.distribution("kl-ms-absolute", "kl-ms-relative"),
         findings.distribution("kl-ms-absolute", "kl-ms-relative"),

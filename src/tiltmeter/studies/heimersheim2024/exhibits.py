@@ -133,8 +133,8 @@ FIGURES: Mapping[str, StudyFigure] = {
     "2-histogram": StudyFigure(
         f"{_TITLE}, section 2: telling directions apart",
         f"The angle (above) and the length (below) at which KL passes {THRESHOLD:g}, a curve for each prompt and kind "
-        "of direction. Left: counts; right: the part of the curves that is past. Curves that never get there are in "
-        "no bin, and are counted in the whole.",
+        "of direction. Left: counts; right: the part of the curves that is past. Curves that never pass are in no "
+        "bin; they are counted in the whole, and above the right panel in the order of the legend.",
         "The angle at which KL exceeds 0.5 reasonably distinguishes the two classes of perturbation.",
         ("sphere", "straight"),
         figures.histograms,

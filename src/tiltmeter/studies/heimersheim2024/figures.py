@@ -115,10 +115,10 @@ def histograms(results: Results) -> Chart:
         curves = results[mode]
         found = {name: crossings(curves, name) for name in BOTH}
         left, right = panels(found, f"{axis_label(curves.step)} at KL {THRESHOLD:g}")
-        never = ", ".join(f"{int(shape.censored.sum())} {name}" for name, shape in found.items())
+        never = ", ".join(str(int(shape.censored.sum())) for shape in found.values())
         auc = separation_auc(found[REAL], found[RANDOM])
         title = f"area under the ROC curve {auc:.2f}"
-        rows.append((replace(left, title=title), replace(right, title=f"never there: {never}")))
+        rows.append((replace(left, title=title), replace(right, title=f"never past it: {never}")))
     return Chart(tuple(rows), share=())
 
 

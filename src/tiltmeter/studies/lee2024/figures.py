@@ -138,7 +138,7 @@ def bars_at_lengths(readout: str) -> Draw:
         chosen = [*BASELINES, *(f"sae-feature:{matched(curves, kind)}" for kind in saes_by_kind(curves))]
         scale = float(curves.attrs["pair_distance"]) / PAIR_DISTANCE
         panels = tuple(_bars_at(curves, table, name, chosen, length * scale) for length in BAR_LENGTHS)
-        return Chart((panels,), share=())
+        return Chart((panels,), share=("x",))
 
     return draw
 
