@@ -1,6 +1,7 @@
 """Studies: the same inside for every paper; measured, judged and published, on a model and on random weights."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -228,6 +229,26 @@ def test_what_cannot_be_measured_does_not_keep_the_rest_from_it(inputs, tmp_path
     told = command("claims", run)
     assert told.status == 0 and "It could not be measured: " in told.out
     assert (run / "figures" / "figure-5.svg").is_file() and not (run / "figures" / "figure-7.svg").exists()
+
+
+def test_a_figure_of_which_nothing_can_be_measured_is_refused(inputs, tmp_path):
+    sentence = "Figure 5 cannot be drawn. No SAE at blocks.2.hook_resid_pre was given."
+    given = ["lee2024", "--figure", 1, "--figure", 5, *inputs, "--out", tmp_path / "run"]
+    assert sentence in refusal("reproduce", *given)
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_a_folder_of_all_lacks_is_said(run, tmp_path):
+    folder, _ = run
+    shutil.copytree(folder, tmp_path / "all" / "lee2024")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    both = {"lee2024": manifest["identity"], "gurnee2024": manifest["identity"]}
+    (tmp_path / "all" / "manifest.json").write_text(
+        json.dumps(manifest | {"identity": both, "record": {"purpose": "studies"}})
+    )
+    assert "gurnee2024 is not here; repeat the command" in command("claims", tmp_path / "all").out
+    assert command("report", tmp_path / "all").status == 0
+    assert "gurnee2024 is not here; repeat the command" in (tmp_path / "all" / "report.html").read_text()
 
 
 def test_the_folder_of_all_is_of_all(run, inputs, tmp_path):

@@ -16,6 +16,11 @@ def with_interval(mean: float, low: float = math.nan, high: float = math.nan) ->
     return shown[0] if math.isnan(low) or math.isnan(high) else f"{shown[0]} [{shown[1]}, {shown[2]}]"
 
 
+def three_digits(value: float) -> str:
+    """A number in a sentence."""
+    return "undefined" if math.isnan(value) else f"{value:.3g}"
+
+
 def evenly(number: int, most: int) -> Int[np.ndarray, " chosen"]:
     """Indices of at most so many of a number of rows, evenly spaced, the first and the last among them."""
     return np.unique(np.linspace(0, max(number - 1, 0), min(number, most)).round().astype(int))

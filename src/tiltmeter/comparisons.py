@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
+from tiltmeter.cells import three_digits
 from tiltmeter.evidence import FEWEST
 from tiltmeter.intervals import paired_interval
 
@@ -38,11 +39,13 @@ def compared(curves: xr.Dataset, readout: str, pairs: Sequence[Pair], lengths: S
 def means(curves: xr.Dataset, readout: str, directions: Sequence[str], length: float) -> str:
     """Means of some directions at a length: `isotropic 1.56, real-mixture 1.9`."""
     values = _per_sequence(curves[readout].sel(step=length, method="nearest"))
-    return ", ".join(f"{name} {float(values.sel(direction=name).mean()):.3g}" for name in directions)
+    return ", ".join(f"{name} {three_digits(float(values.sel(direction=name).mean()))}" for name in directions)
 
 
 def verb(low: float, high: float) -> str:
     """What an interval of a difference says."""
+    if np.isnan(low) or np.isnan(high):
+        return "not defined beside"
     return "above" if low > 0 else "below" if high < 0 else "not told apart from"
 
 
@@ -55,7 +58,8 @@ def difference(values: xr.DataArray, pair: Pair, level: float) -> tuple[float, f
 def _pair(values: xr.DataArray, pair: Pair, level: float) -> str:
     one, other = (float(values.sel(direction=name).mean()) for name in pair)
     low, high = difference(values, pair, level)
-    return f"{pair[0]} {verb(low, high)} {pair[1]} ({one:.3g} and {other:.3g}; {low:+.3g} to {high:+.3g})"
+    interval = "" if np.isnan(low) or np.isnan(high) else f"; {low:+.3g} to {high:+.3g}"
+    return f"{pair[0]} {verb(low, high)} {pair[1]} ({three_digits(one)} and {three_digits(other)}{interval})"
 
 
 def _per_sequence(values: xr.DataArray) -> xr.DataArray:

@@ -118,6 +118,8 @@ class Finding(NamedTuple):
 
     def __str__(self) -> str:
         """`2.04 [1.97, 2.11]`."""
+        if math.isnan(self.value):
+            return "not defined"
         return f"{self.value:.3g}{self.unit} [{self.low:.3g}, {self.high:.3g}]"
 
 

@@ -176,7 +176,7 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
         reason = f"it has no {MANIFEST} that can be read ({error.strerror})"
         raise TiltmeterError(f"{path} is not a run: {reason}; give a run's directory.") from error
     except (ValueError, RecursionError) as error:
-        raise TiltmeterError(f"{file} is damaged ({error}); choose another directory.") from error
+        raise TiltmeterError(f"{file} is damaged ({error}); choose another directory, or remove this one.") from error
     known = isinstance(manifest, dict) and manifest.get("format") == FORMAT
     if not known or not all(isinstance(manifest.get(part), dict) for part in ("identity", "record")):
         raise TiltmeterError(f"{file} is not the manifest of a run of format {FORMAT}; choose another directory.")

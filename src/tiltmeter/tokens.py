@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Int64
+from jaxtyping import Int64, Integer
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -42,6 +43,11 @@ from tiltmeter.token_sequences import (
 
 NANO: Mapping[str, Literal["train", "held-out"]] = {"nano": "held-out", "nano-train": "train"}
 """Names of the sides of the standard library: the modules that nano was not trained on, and those it was."""
+
+MOSTLY = 0.9
+"""Where less than this part of the sequences are different, it is said."""
+
+_log = logging.getLogger(__name__)
 
 TEXT_LENGTH = 128
 """Tokens per sequence of text where no length is asked for and the context allows it."""
@@ -116,7 +122,20 @@ def load_tokens(
         )
     ids = np.stack(pieces[:at_most])
     check_vocabulary(ids, vocabulary, name)
+    _warn_of_repeats(ids, name)
     return TokenSet(torch.from_numpy(ids.astype(np.int64)), name, boundary_of(tokenizer), facts)
+
+
+def _warn_of_repeats(ids: Integer[np.ndarray, "sequence position"], name: str) -> None:
+    different = len(np.unique(ids, axis=0))
+    if different < MOSTLY * len(ids):
+        _log.warning(
+            "Of the %d sequences of %s only %d are different; intervals take all of them for independent, and are too "
+            "narrow.",
+            len(ids),
+            name,
+            different,
+        )
 
 
 def _check_numbers(at_most: int | None, length: int | None, context: int, bos_before: str) -> None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -60,8 +60,8 @@ class Request:
     size: Size
     subject: Subject
     tokens: TokenSet
-    training_tokens: TokenSet | None
-    """What SAEs of the control are trained on; None for no control."""
+    training_tokens: Callable[[], TokenSet] | None
+    """Loads what SAEs of the control are trained on; None for no control."""
     figures: tuple[str, ...] = ()
     """Only what these need; none for all."""
 
@@ -83,8 +83,10 @@ def measure(request: Request, out: Path, control_folder: Path | None = None) -> 
         What could not be measured and why, a sentence each.
 
     Raises:
-        TiltmeterError: nothing of the model could be measured; `out` is in use or belongs to another run.
+        TiltmeterError: a figure that cannot be drawn was asked for; nothing of the model could be measured; `out` is
+            in use or belongs to another run.
     """
+    _refuse_figures(request)
     with runs.open_run(out, _identity(request), lambda: _record(request)) as run:
         run.remove(CLAIMS)
         table: Table = {}
@@ -97,6 +99,16 @@ def measure(request: Request, out: Path, control_folder: Path | None = None) -> 
             except TiltmeterError as error:
                 failures.append(f"{CONTROL}: {error}")
     return failures
+
+
+def _refuse_figures(request: Request) -> None:
+    """Refuse a figure that was asked for and of which nothing can be measured."""
+    experiments = request.study.experiments(request.subject, request.size)
+    for number in request.figures:
+        needs = request.study.figures[number].needs
+        needed = [one for name, one in experiments.items() if _matches(name, needs)] or list(experiments.values())
+        if all(isinstance(one, Missing) for one in needed):
+            raise TiltmeterError(f"Figure {number} cannot be drawn. {needed[0].reason}")  # type: ignore[union-attr]
 
 
 def _measure_column(request: Request, subject: Subject, column: str, run: runs.Run, table: Table) -> list[str]:
@@ -138,20 +150,22 @@ def needed_sequences(study: Study, subject: Subject, size: Size) -> int:
     return max((one.sequences for one in experiments if not isinstance(one, Missing)), default=1)
 
 
-def _control(request: Request, tokens: TokenSet, folder: Path) -> Subject:
+def _control(request: Request, tokens: Callable[[], TokenSet], folder: Path) -> Subject:
     """The control, its SAEs trained."""
     control = random_weights(request.subject.loaded, request.subject.seed)
     return replace(request.subject, loaded=control, saes=_stand_ins(request, tokens, control, folder))
 
 
-def _stand_ins(request: Request, tokens: TokenSet, control: LoadedModel, folder: Path) -> tuple[KnownSAE, ...]:
+def _stand_ins(
+    request: Request, tokens: Callable[[], TokenSet], control: LoadedModel, folder: Path
+) -> tuple[KnownSAE, ...]:
     """The SAEs of the control."""
-    if not (budget := CONTROL_TOKENS[request.size]):
-        return ()
     used = _used_saes(request)
+    if not used or not (budget := CONTROL_TOKENS[request.size]):
+        return ()
     known = {sae.name: sae for sae in request.subject.saes if sae.name in used}
     l0 = {name: sae.l0 for name, sae in known.items() if sae.l0 is not None}
-    trained = control_saes(used, control, tokens, folder, budget, l0)
+    trained = control_saes(used, control, tokens(), folder, budget, l0)
     return tuple(known[name]._replace(name=own) for name, own in trained.items())
 
 

@@ -21,9 +21,9 @@ from tiltmeter.exhibits import Exhibit
 from tiltmeter.progress import progress
 from tiltmeter.report import write_report
 from tiltmeter.results import NotMeasured, Results, saes_of
-from tiltmeter.runs import read_manifest
+from tiltmeter.runs import MANIFEST, read_manifest
 from tiltmeter.studies import STUDIES, find_study
-from tiltmeter.studies.measure import CLAIMS, CONTROL, EXPERIMENTS, MODEL, PURPOSE
+from tiltmeter.studies.measure import CLAIMS, CONTROL, EXPERIMENTS, MODEL, PURPOSE, SEVERAL
 from tiltmeter.studies.study import Study, StudyFigure
 from tiltmeter.studies.verdicts import verdict_rows
 from tiltmeter.user_paths import user_path
@@ -63,7 +63,7 @@ def read_study(folder: Path) -> Stored:
     if not is_study(folder):
         raise TiltmeterError(f"{folder} is not the run of a study; name what tiltmeter reproduce made.")
     if lacking := [key for part, keys in NEEDED.items() for key in keys if key not in manifest[part]]:
-        raise TiltmeterError(f"{folder / 'manifest.json'} is damaged: it lacks {lacking[0]}; choose another directory.")
+        raise TiltmeterError(f"{folder / MANIFEST} is damaged: it lacks {lacking[0]}; choose another directory.")
     reasons = _reasons(folder)
     control = _results(folder, CONTROL, reasons[CONTROL]) if CONTROL in reasons else None
     study = find_study(str(manifest["identity"]["study"]))
@@ -110,8 +110,8 @@ def publish_all(folder: Path) -> Path:
     ]
     manifest = {"identity": {one.study.name: one.manifest["identity"] for one in stored}}
     manifest |= {"record": {one.study.name: one.manifest["record"] for one in stored}}
-    summary = [line for one in stored for line in (f"{one.study.citation}.", *_summary(one))]
-    title = f"Four works on sensitive directions, on {_model(stored[0].manifest)}"
+    summary = [line for one in stored for line in (f"{one.study.citation}.", *_summary(one))] + _lacking(folder)
+    title = f"Works on sensitive directions, on {_model(stored[0].manifest)}"
     _write_claims(folder, rows)
     return write_report(
         folder, title, summary, exhibits, manifest, claims=rows, notes=_notes(rows, [one.manifest for one in stored])
@@ -131,7 +131,8 @@ def claims_text(run: str | Path) -> str:
     counts = ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words))
     width = shutil.get_terminal_size((140, 24)).columns
     tested = claims_table.to_text([row for row in rows if row.verdict != "not tested"], max(width, 100))
-    said = "\n".join([MEASURED, *_about_size([read_manifest(folder / name) for name in names or [""]])])
+    sizes = _about_size([read_manifest(folder / name) for name in names or [""]])
+    said = "\n".join([MEASURED, *_lacking(folder), *sizes])
     return f"{tested}\n{_untested(rows)}\n{said}\n{len(rows)} claims: {counts}."
 
 
@@ -166,8 +167,9 @@ def _reasons(folder: Path) -> dict[str, dict[str, str]]:
         found = json.loads((folder / EXPERIMENTS).read_text(encoding="utf-8"))
         return {column: {name: str(reason) for name, reason in rows.items()} for column, rows in found.items()}
     except (OSError, ValueError, AttributeError, RecursionError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise TiltmeterError(
-            f"{folder / EXPERIMENTS} is missing or damaged ({error}); repeat the command that made the run."
+            f"{folder / EXPERIMENTS} cannot be read ({reason}); repeat the command that made the run."
         ) from error
 
 
@@ -201,7 +203,15 @@ def is_study(folder: Path) -> bool:
 
 def studies_in(folder: Path) -> list[str]:
     """Studies whose runs lie in a folder: that of `reproduce all`."""
-    return [name for name in STUDIES if (folder / name / "manifest.json").is_file()]
+    return [name for name in STUDIES if (folder / name / MANIFEST).is_file()]
+
+
+def _lacking(folder: Path) -> list[str]:
+    """Studies that were asked for and are not in a folder of several."""
+    if not (folder / MANIFEST).is_file() or read_manifest(folder)["record"].get("purpose") != SEVERAL:
+        return []
+    names = [name for name in read_manifest(folder)["identity"] if name not in studies_in(folder)]
+    return [f"{name} is not here; repeat the command that made the run." for name in names]
 
 
 def _write_claims(folder: Path, rows: Sequence[ClaimRow]) -> None:

@@ -64,7 +64,8 @@ def reproduce(name: str, wanted: Wanted, out: Path | None) -> tuple[Path, str]:
     studies = list(STUDIES.values()) if name == ALL else [find_study(name)]
     _check(studies, name, wanted)
     loaded: dict[str, LoadedModel] = {}
-    requests = [_request(study, wanted, loaded) for study in studies]
+    texts: dict[str, TokenSet] = {}
+    requests = [_request(study, wanted, loaded, texts) for study in studies]
     folder = user_path(out) if out else _folder(name, requests)
     page, failures = _one(requests[0], folder) if name != ALL else _all(requests, folder)
     if failures:
@@ -123,7 +124,7 @@ def _preset(study: Study, wanted: Wanted) -> Preset:
     return study.presets[name]
 
 
-def _request(study: Study, wanted: Wanted, loaded: dict[str, LoadedModel]) -> Request:
+def _request(study: Study, wanted: Wanted, loaded: dict[str, LoadedModel], texts: dict[str, TokenSet]) -> Request:
     preset = None if wanted.model else _preset(study, wanted)
     name = wanted.model or (preset.model if preset else "")
     if name not in loaded:
@@ -136,7 +137,8 @@ def _request(study: Study, wanted: Wanted, loaded: dict[str, LoadedModel]) -> Re
         wanted = replace(wanted, tokens=preset.tokens, bos_before=wanted.bos_before or preset.bos_before)
     length = min(study.length, loaded[name].model.context) if wanted.length is None else wanted.length
     tokens = _tokens(loaded[name], wanted, length, needed_sequences(study, subject, size))
-    return Request(study, size, subject, tokens, _training_tokens(loaded[name], wanted), wanted.figures)
+    training = None if wanted.control == "none" else lambda: _training_tokens(loaded[name], wanted, texts)
+    return Request(study, size, subject, tokens, training, wanted.figures)
 
 
 def _layer(wanted: Wanted, preset: Preset | None) -> int | None:
@@ -157,13 +159,13 @@ def _tokens(loaded: LoadedModel, wanted: Wanted, length: int, at_most: int) -> T
     )
 
 
-def _training_tokens(loaded: LoadedModel, wanted: Wanted) -> TokenSet | None:
-    """What SAEs of the control are trained on: for nano other text than is measured, else the same data."""
-    if wanted.control == "none":
-        return None
-    name = "nano-train" if wanted.tokens == "nano" else wanted.tokens
+def _training_tokens(loaded: LoadedModel, wanted: Wanted, texts: dict[str, TokenSet]) -> TokenSet:
+    """What SAEs of the control are trained on, loaded once: for nano other text than is measured, else the same."""
+    name = "nano-train" if wanted.tokens == "nano" else str(wanted.tokens)
     length = min(TRAINING_LENGTH, loaded.model.context) if wanted.length is None else wanted.length
-    return _tokens(loaded, replace(wanted, tokens=name), length, TRAINING_SEQUENCES)
+    if name not in texts:
+        texts[name] = _tokens(loaded, replace(wanted, tokens=name), length, TRAINING_SEQUENCES)
+    return texts[name]
 
 
 def _folder(name: str, requests: list[Request]) -> Path:

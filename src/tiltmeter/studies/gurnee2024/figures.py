@@ -50,7 +50,8 @@ def _prediction(one: xr.Dataset, prompt: str, texts: tuple[str, ...]) -> Panel:
         *(Line(name, rank, values, style(name)) for name, values in runs.items()),
         Points("clean", rank, runs["clean"], style("clean"), texts=texts),
     )
-    title = f"…{' '.join(prompt.split())[-20:]}: KL {kl}"
+    shown = "".join(letter if letter.isprintable() else "�" for letter in " ".join(prompt.split())[-20:])
+    title = f"…{shown}: KL {kl}"
     return Panel(title, Axis("rank of the next token, clean"), Axis("log probability, nats"), marks)
 
 

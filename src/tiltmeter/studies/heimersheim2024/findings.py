@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import xarray as xr
 
+from tiltmeter.cells import three_digits
 from tiltmeter.evidence import weigh
 from tiltmeter.numbered import split_draw
 from tiltmeter.results import NotMeasured, Results
@@ -85,6 +86,8 @@ def plane(results: Results) -> str:
     weights, zero = grids[0].weights, int(np.argmin(np.abs(grids[0].weights)))
     ways = np.stack([way for grid in grids for way in (grid.values[zero], grid.values[:, zero])])
     mean = np.interp((*PARTS, 1.0), weights, np.nanmean(ways, axis=0))
+    if not mean[-1] > 0:
+        return f"KL is {three_digits(float(mean[-1]))} at the other activation: there is nothing to compare with."
     shares = ", ".join(f"{100 * part:.0f} %" for part in mean[:-1] / mean[-1])
     return (
         f"A quarter, half and three quarters of the way to another activation, KL is {shares} of the {mean[-1]:.3g} "

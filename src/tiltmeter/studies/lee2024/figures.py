@@ -72,7 +72,8 @@ def close_up(readout: str) -> Draw:
 
 def _cut(panel: Panel, reach: float) -> Panel:
     marks = [mark for mark in panel.marks if isinstance(mark, Line)]
-    highest = max(float(np.nanmax(mark.y[mark.x <= reach])) for mark in marks)
+    near = np.concatenate([mark.y[mark.x <= reach] for mark in marks])
+    highest = float(near[np.isfinite(near)].max(initial=0.0)) or 1.0
     return replace(
         panel, x=replace(panel.x, limits=(0.0, reach)), y=replace(panel.y, limits=(-0.03 * highest, 1.08 * highest))
     )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import xarray as xr
 
+from tiltmeter.cells import three_digits
 from tiltmeter.comparisons import TOGETHER, Pair, compared, difference, means, too_few, verb
 from tiltmeter.quantities import late_l2
 from tiltmeter.results import Results, saes_by_kind, saes_of
@@ -54,7 +55,7 @@ def _by_kind(curves: xr.Dataset, readout: str, direction: str, other: str, compa
         names = [f"{direction}:{sae}" for sae in saes]
         verbs = [verb(*difference(values, (name, other), level)) for name in names]
         counts = ", ".join(f"{verbs.count(one)} {one.removesuffix(' from')}" for one in dict.fromkeys(verbs))
-        numbers = ", ".join(f"{float(values.sel(direction=name).mean()):.3g}" for name in names)
+        numbers = ", ".join(three_digits(float(values.sel(direction=name).mean())) for name in names)
         parts.append(f"{kind} {counts} ({numbers})")
     return (
         f"At length {float(values.step):.3g} (mean {values.attrs['long_name']}: "
@@ -78,7 +79,11 @@ def substitution_by_layer(results: Results) -> str:
             float(values.sel(direction=f"{kind}:{sae}").mean()) for kind in ("sae-error", "epsilon-random")
         )
         ratios += [own / isotropic] if isotropic > 0 else []
-    times = f"{min(ratios):.2f} to {max(ratios):.2f} times" if ratios else "not to be compared with (KL 0)"
+    times = (
+        f"{min(ratios):.2f} to {max(ratios):.2f} times"
+        if ratios
+        else "not to be compared with (its KL is 0 or undefined)"
+    )
     return (
         f"SAE(x) is {times} the isotropic point as far away; beside the "
         f"cov-random mixture as far away, by layer: {', '.join(words)}. {TOGETHER}"
@@ -113,7 +118,8 @@ def reconstruction_error(results: Results) -> str:
     parts = []
     for kind, saes in saes_by_kind(curves).items():
         one = [curves.sel(direction=f"sae-error:{sae}").isel(step=0) for sae in saes]
-        parts.append(f"{kind} " + ", ".join(f"{float(c.length.mean()):.3g} and {float(c.kl.mean()):.3g}" for c in one))
+        numbers = ((float(curve.length.mean()), float(curve.kl.mean())) for curve in one)
+        parts.append(f"{kind} " + ", ".join(f"{three_digits(far)} and {three_digits(kl)}" for far, kl in numbers))
     return f"Mean distance and mean KL of SAE(x), sparse first: {'; '.join(parts)}."
 
 
@@ -121,7 +127,10 @@ def shapes(results: Results) -> str:
     """Where single tokens' curves are halfway up."""
     table = shape_summary(shape_table(results["shapes"], "kl", fraction=0.5, statistics=("max_slope",)))
     rows = table[table.statistic == "relative_crossing_at"]
-    parts = [f"{row.direction} {row.median:.3g} (mean {row.mean:.3g}, std {row.std:.3g})" for row in rows.itertuples()]
+    parts = [
+        f"{row.direction} {three_digits(row.median)} (mean {three_digits(row.mean)}, std {three_digits(row.std)})"
+        for row in rows.itertuples()
+    ]
     return f"Single tokens' curves are halfway up at a median length of {'; '.join(parts)}."
 
 
