@@ -119,6 +119,7 @@ def test_the_paired_interval_is_scipys():
     expected = stats.ttest_1samp(values, 0).confidence_interval(0.99)
     with_gaps = np.concatenate([values[:5], [np.nan], values[5:], [np.nan]])
     assert paired_interval(with_gaps, 0.99) == pytest.approx((expected.low, expected.high))
+    assert np.isnan(paired_interval(np.array([1.0, np.nan]), 0.95)).all()
 
 
 def test_at_extreme_levels_the_paired_interval_covers_where_the_bootstrap_does_not():

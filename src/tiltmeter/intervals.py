@@ -124,10 +124,12 @@ def _scipy_intervals(
 
 
 def paired_interval(differences: Float64[np.ndarray, " sequence"], confidence: float) -> tuple[float, float]:
-    """Student's interval of a mean of paired differences, without those that are NaN.
+    """Student's interval of a mean of paired differences, without those that are NaN; NaN where fewer than two are left.
 
     For extreme levels, as of many comparisons at once, where the bootstrap of a few dozen sequences is too narrow.
     """
     known = differences[~np.isnan(differences)]
+    if len(known) < 2:
+        return np.nan, np.nan
     reach = stats.t.ppf((1 + confidence) / 2, len(known) - 1) * known.std(ddof=1) / np.sqrt(len(known))
     return float(known.mean() - reach), float(known.mean() + reach)

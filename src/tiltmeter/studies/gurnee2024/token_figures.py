@@ -72,6 +72,8 @@ def trend(by: Float[np.ndarray, "sequence position"], values: Float[np.ndarray, 
     rows = []
     for one in range(max(len(edges) - 1, 1)):
         inside = (group == one) & ~np.isnan(by)
+        if not inside.any():
+            continue
         found = bootstrap_mean(mean_of(np.where(inside, values, np.nan)), resamples=1000)
         rows.append([float(np.mean(by[inside])), *map(float, found[:3])])
     return Trend(*np.array(rows).T)

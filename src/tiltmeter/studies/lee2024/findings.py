@@ -78,7 +78,7 @@ def substitution_by_layer(results: Results) -> str:
         own, isotropic = (
             float(values.sel(direction=f"{kind}:{sae}").mean()) for kind in ("sae-error", "epsilon-random")
         )
-        ratios += [own / isotropic] if isotropic > 0 else []
+        ratios += [own / isotropic] if own >= 0 and isotropic > 0 else []
     times = (
         f"{min(ratios):.2f} to {max(ratios):.2f} times"
         if ratios
