@@ -124,7 +124,7 @@ def _scipy_intervals(
 
 
 def paired_interval(differences: Float64[np.ndarray, " sequence"], confidence: float) -> tuple[float, float]:
-    """Student's interval of a mean of paired differences, without those that are NaN; NaN where fewer than two are left.
+    """Student's interval of a mean of paired differences, without those that are NaN; NaN where less than two are left.
 
     For extreme levels, as of many comparisons at once, where the bootstrap of a few dozen sequences is too narrow.
     """
