@@ -226,8 +226,8 @@ CLAIMS: tuple[Claim, ...] = (
         "Errors of end-to-end SAEs stay low up to about length 50.",
         f"{_PAPER}, section 4.1, Figure 3a",
         each_sae("errors", "sae-error", END_TO_END, "cov-random-mixture", (SHORT, 41.0), BELOW_ONE),
-        remark="Below the cov-random mixture at the paper's lengths 21 and 41; at 51, where the paper's curves turn, it "
-        "is not asked for.",
+        remark="Below the cov-random mixture at the paper's lengths 21 and 41; not asked for at 51, where the paper's "
+        "curves turn.",
     ),
     Claim(
         "errors-end-to-end-spike",
