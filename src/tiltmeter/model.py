@@ -29,6 +29,7 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from tiltmeter.anatomy import dissect, ignores_mean
+from tiltmeter.differences import Shifted
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.hooks import captured, replaced
 from tiltmeter.positions import Span
@@ -195,6 +196,27 @@ class SplitModel:
         sites = {s: self.centre(values[0], s).reshape(*shape, -1) for s, values in found.items()}
         return LateRun(final.reshape(*shape, -1), sites)
 
+    def resume_differences(self, clean: CleanRun, difference: Float[Tensor, "point batch span d_site"]) -> LateRun:
+        """The same for activations `difference` away from the clean ones: how far what is read after the site moves.
+
+        Differences are carried through the model exactly (`tiltmeter.differences`), not taken of two runs.
+
+        Raises:
+            TiltmeterError: the model uses an operation that has no difference rule.
+        """
+        moved = Shifted(clean.span.cut(clean.activation), difference)
+        if clean.site.kind in STREAM:
+            moved = Shifted(clean.entry, difference)
+        with ExitStack() as stack:
+            stack.enter_context(torch.no_grad())
+            stack.enter_context(skipped(self.anatomy.blocks, range(clean.site.boundary)))
+            stack.enter_context(replaced(*self._stream_tap(clean.site.boundary), clean.entry))
+            stack.enter_context(replaced(*self.tap(clean.site), moved))
+            found = {s: stack.enter_context(captured(*self.tap(s))) for s in clean.late.sites}
+            final = self._suffix(clean, clean.entry, 1)
+        sites = {s: self.centre(_difference(values[0], len(difference)), s) for s, values in found.items()}
+        return LateRun(_difference(final, len(difference)), sites)
+
     def logits(self, final: Float[Tensor, "token d_model"]) -> Float[Tensor, "token vocabulary"]:
         """Logits of final hidden states through the model's own head (soft-cap and scaling included)."""
         trunk = self.anatomy.trunk
@@ -246,6 +268,13 @@ class SplitModel:
                 raise TiltmeterError(
                     f"{read.name} lies before {site.name}, so nothing done there can reach it; read a later site."
                 )
+
+
+def _difference(value: Tensor, points: int) -> Tensor:
+    """What a value moved; nothing, where nothing that was done reached it."""
+    if isinstance(value, Shifted):
+        return value.difference
+    return torch.zeros_like(value).expand(points, *value.shape)
 
 
 @contextmanager

@@ -1,0 +1,171 @@
+"""Exact differences: every rule against float64, and whole models of every family."""
+
+import pytest
+import torch
+from torch.nn import functional
+
+from tiltmeter.differences import Shifted
+from tiltmeter.errors import TiltmeterError
+from tiltmeter.model import SplitModel
+from tiltmeter.positions import Span
+from tiltmeter.sites import Site
+from tiny_models import FAMILIES, random_tokens, tiny
+
+SIZES = [1e-7, 1e-4, 1e-1, 1.0, 10.0, 100.0]
+"""Of differences, beside values of about one."""
+
+
+def shifted(size, *shape, points=3, seed=0, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(seed)
+    clean = torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
+    difference = size * torch.randn((points, *shape), generator=generator, dtype=torch.float64).to(dtype)
+    return Shifted(clean, difference)
+
+
+def exact(function, *values):
+    """f(x + δ) - f(x) in float64, point by point."""
+    values = [one if isinstance(one, Shifted) else one.double() for one in values]
+    clean = [one.clean.double() if isinstance(one, Shifted) else one for one in values]
+    points = max(one.points for one in values if isinstance(one, Shifted))
+    moved = [
+        [one.clean.double() + one.difference[at].double() if isinstance(one, Shifted) else one for one in values]
+        for at in range(points)
+    ]
+    return torch.stack([function(*one) - function(*clean) for one in moved])
+
+
+FUNCTIONS = {
+    "square": lambda x: x.pow(2),
+    "cube": lambda x: torch.pow(x, 3.0),
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+    "silu": functional.silu,
+    "gelu": functional.gelu,
+    "gelu-tanh": lambda x: functional.gelu(x, approximate="tanh"),
+    "relu": functional.relu,
+    "rsqrt": lambda x: torch.rsqrt(x.pow(2) + 0.5),
+    "mean": lambda x: x.mean(-1, keepdim=True),
+    "soft-cap": lambda x: torch.tanh(x / 4.0) * 4.0,
+    "softmax": lambda x: torch.softmax(4 * x, -1),
+    "layer-norm": lambda x: functional.layer_norm(x, x.shape[-1:], eps=1e-5),
+    "linear": lambda x: functional.linear(x, torch.linspace(-1, 1, 64).reshape(4, 16).to(x.dtype)),
+    "turned": lambda x: torch.cat([-x[..., 8:], x[..., :8]], -1).transpose(0, 1) * 2 - 1,
+}
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_rule_gives_the_difference(name, size):
+    x = shifted(size, 5, 16)
+    function = FUNCTIONS[name]
+    found, wanted = function(x), exact(function, x)
+    scale = wanted.abs().amax(-1, keepdim=True).clamp(min=1e-300)
+    # Differences of scores are rounded themselves, and stand in an exponent.
+    tolerance = 2e-5 * max(1.0, size if name == "softmax" else 1.0)
+    assert float(((found.difference - wanted) / scale).abs().max()) < tolerance
+    torch.testing.assert_close(found.clean.double(), function(x.clean.double()), atol=1e-5, rtol=1e-5)
+    assert found.shape == (3 * found.clean.shape[0], *found.clean.shape[1:])
+
+
+@pytest.mark.parametrize("size", [1e-7, 1e-2, 3.0])
+@pytest.mark.parametrize("name", ["tanh", "sigmoid"])
+def test_even_where_the_function_is_flat_every_difference_is_right(name, size):
+    """Element by element: tanh(9) and tanh(9.01) share nine digits, and float32 has seven."""
+    x = Shifted(torch.linspace(-30, 30, 61)[:, None], torch.full((1, 61, 1), size))
+    clean, moved = x.clean.double(), x.clean.double() + x.difference[0].double()
+    half = 1.0 if name == "tanh" else 0.5  # σ(x) = (1 + tanh(x/2)) / 2
+    wanted = torch.sinh(half * (moved - clean)) / (torch.cosh(half * clean) * torch.cosh(half * moved)) * half
+    torch.testing.assert_close(FUNCTIONS[name](x).difference[0].double(), wanted, atol=0.0, rtol=2e-5)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("function", [torch.mul, torch.add, torch.sub, torch.div, lambda a, b: a @ b.transpose(-2, -1)])
+def test_rules_of_two_numbers(function, size):
+    a, b = shifted(size, 4, 6, 8), shifted(size, 4, 6, 8, seed=1)
+    plain = torch.linspace(1, 2, 8)
+    for pair in ((a, b), (a, plain[None, None].expand(4, 6, 8)), (plain[None, None].expand(4, 6, 8), b)):
+        found = function(*pair)
+        wanted = exact(function, *pair)
+        error = (found.difference - wanted).abs() / wanted.abs().amax().clamp(min=1e-300)
+        assert float(error.max()) < 2e-5
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("size", SIZES[:5])
+def test_attention(size, causal):
+    q, k, v = (shifted(size, 2, 4, 7, 8, seed=seed) for seed in range(3))
+
+    def attend(q, k, v):
+        return functional.scaled_dot_product_attention(q, k, v, is_causal=causal)
+
+    wanted = exact(attend, q, k, v)
+    assert float((attend(q, k, v).difference - wanted).abs().max() / wanted.abs().max()) < 2e-5
+
+
+def test_a_mask_that_all_points_share_and_one_that_they_do_not():
+    q, k, v = (shifted(0.1, 2, 1, 4, 8, seed=seed) for seed in range(3))
+    mask = torch.ones(4, 4, dtype=torch.bool).tril().expand(6, 1, 4, 4)
+    found = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    wanted = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+    torch.testing.assert_close(found.difference, wanted.difference)
+    other = mask.clone()
+    other[-1, 0, 3, 0] = False
+    with pytest.raises(TiltmeterError, match="share no clean value"):
+        functional.scaled_dot_product_attention(q, k, v, attn_mask=other)
+
+
+def test_what_has_no_rule_says_so():
+    with pytest.raises(TiltmeterError, match=r"no difference rule for cumsum.*--precision float32"):
+        torch.cumsum(shifted(1.0, 2, 3), 0)
+
+
+def test_subtracting_two_runs_loses_what_the_rules_keep():
+    """The negative control."""
+    x = shifted(1e-6, 5, 16)
+    wanted = exact(functional.gelu, x)
+    subtracted = functional.gelu(x.clean + x.difference) - functional.gelu(x.clean)
+    assert float((subtracted - wanted).abs().max() / wanted.abs().max()) > 1e-2
+    assert float((functional.gelu(x).difference - wanted).abs().max() / wanted.abs().max()) < 2e-5
+
+
+SITES = (Site(1, "resid_pre"), Site(1, "attn_out"), Site(0, "z"), Site(2, "resid_post"))
+
+
+@pytest.mark.parametrize("site", SITES, ids=str)
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_whole_models(family, attention, site):
+    """In float64, where a second full run is right to nine digits; less where the model itself rounds to float32."""
+    if family == "gemma2" and attention == "sdpa":
+        pytest.skip("its attention has a soft-cap")
+    model = SplitModel(tiny(family, attention))
+    tokens, span = random_tokens(2, 10), Span(3, 10)
+    read = Site(model.n_layers - 1, "resid_post")
+    clean = model.start(tokens, site, (read,), span)
+    generator = torch.Generator().manual_seed(3)
+    moved = span.cut(clean.activation)
+    rounds = attention == "eager" or not family.startswith(("gpt2", "neox"))
+    for size in (1.0, 30.0) if rounds else (1e-5, 1e-2, 1.0, 30.0):
+        difference = size * torch.randn((3, *moved.shape), generator=generator, dtype=torch.float64)
+        found, other = model.resume_differences(clean, difference), model.resume(clean, moved + difference)
+        for one, two, base in (
+            (found.final, other.final, clean.late.final),
+            (found.sites[read], other.sites[read], clean.late.sites[read]),
+        ):
+            wanted = two - base
+            assert float((one - wanted).abs().max() / wanted.abs().max()) < (
+                1e-5 if rounds else max(1e-9, 1e-11 / size)
+            )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_in_float32_a_small_difference_keeps_its_digits(family):
+    site, tokens = Site(1, "resid_pre"), random_tokens(2, 10)
+    exactly, quickly = SplitModel(tiny(family)), SplitModel(tiny(family, dtype=torch.float32))
+    runs = [model.start(tokens, site) for model in (exactly, quickly)]
+    difference = 1e-5 * torch.randn((2, *runs[0].activation.shape), generator=torch.Generator().manual_seed(0))
+    wanted = exactly.resume_differences(runs[0], difference.double()).final
+    found = quickly.resume_differences(runs[1], difference).final
+    subtracted = quickly.resume(runs[1], runs[1].activation + difference).final - runs[1].late.final
+    errors = [float((one.double() - wanted).norm() / wanted.norm()) for one in (found, subtracted)]
+    assert errors[0] < 2e-5 and errors[1] > 1e-2, errors
