@@ -321,6 +321,19 @@ def test_default_folders_differ_with_the_configuration(model, tokens, tmp_path, 
     assert len(list((tmp_path / "runs").iterdir())) == 2
 
 
+def test_differences_that_are_carried(sweep, tmp_path):
+    """Far below what two float32 runs can tell apart, KL still grows with the square of the length."""
+    options = {"--lengths": "0.000001,0.00001", "--readout": "kl"}
+    kl = {}
+    for precision in ("float32", "float32-difference"):
+        out = {"--precision": precision, "--out": tmp_path / precision}
+        assert command(*sweep(options | out)).status == 0
+        kl[precision] = curves.load(tmp_path / precision / "curves.nc").kl.mean("sequence").values
+    ratios = {precision: values[:, 1] / values[:, 0] for precision, values in kl.items()}
+    assert np.abs(ratios["float32-difference"] / 100 - 1).max() < 1e-3
+    assert np.abs(ratios["float32"] / 100 - 1).max() > 1e-2
+
+
 def test_interrupted_it_says_how_to_go_on(sweep, tmp_path, model):
     tokens = save_tokens(tmp_path / "many.npy", sequences=400, length=12)
     # Far more work than is done before the signal comes.

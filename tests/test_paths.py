@@ -16,6 +16,11 @@ DEGREES = (0.0, 1e-3, 1.0, 40.0, 90.0, 135.0, 179.5, 180.0)
 ALL = slice(None)
 
 
+def reached(path, x, push, steps):
+    """Where a path leads."""
+    return x + path.changes(x, push, steps)
+
+
 def draw(seed, dtype=torch.float64, scale=80.0):
     return (scale * torch.randn(3, 5, 24, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)).to(dtype)
 
@@ -41,7 +46,7 @@ def angles(points, x):
 @pytest.mark.parametrize("unit", ["absolute", "norm", "target"])
 def test_straight_lengths_are_exact(unit, dtype):
     x, vector = draw(0, dtype), draw(1, dtype, scale=5)
-    points = Straight(lengths=LENGTHS, unit=unit).points(x, toward(vector), ALL)
+    points = reached(Straight(lengths=LENGTHS, unit=unit), x, toward(vector), ALL)
     assert points.dtype == dtype
     assert points.shape == (6, 3, 5, 24)
     scale = {"absolute": torch.ones(3, 5), "norm": x.norm(dim=-1), "target": vector.norm(dim=-1)}[unit]
@@ -56,7 +61,7 @@ def test_straight_lengths_are_exact(unit, dtype):
 def test_a_target_is_reached_at_one():
     x, target = draw(0), draw(1)
     path = Straight(lengths=(0.0, 0.5, 1.0), unit="target")
-    points = path.points(x, toward(target - x), ALL)
+    points = reached(path, x, toward(target - x), ALL)
     torch.testing.assert_close(points, torch.stack([x, (x + target) / 2, target]))
 
 
@@ -65,10 +70,10 @@ def test_a_substitute_is_where_the_vector_ends_and_zero_is_zero(dtype):
     x, target = draw(0, dtype), draw(1, dtype)
     path = Substitute()
     assert (path.steps, path.units) == ((1.0,), "substitution")
-    points = path.points(x, toward(target - x), ALL)
+    points = reached(path, x, toward(target - x), ALL)
     assert points.shape == (1, 3, 5, 24)
     torch.testing.assert_close(points[0], target)
-    assert not path.points(x, toward(-x), ALL).any()  # to the last digit: an RMSNorm would blow up any rest
+    assert not reached(path, x, toward(-x), ALL).any()  # to the last digit: an RMSNorm would blow up any rest
 
 
 def test_pair_distances_become_absolute_lengths():
@@ -78,7 +83,7 @@ def test_pair_distances_become_absolute_lengths():
     assert resolved.steps == (0.0, 0.5 * 81.59, 2 * 81.59)
     assert resolved.units == "L2"
     x = draw(0)
-    moved = (resolved.points(x, toward(draw(1)), ALL) - x).norm(dim=-1)
+    moved = (reached(resolved, x, toward(draw(1)), ALL) - x).norm(dim=-1)
     torch.testing.assert_close(moved[2], torch.full((3, 5), 163.18, dtype=torch.float64))
     for other in (Straight(lengths=(1.0,), unit="norm"), Sphere(degrees=(1.0,)), Substitute()):
         assert other.resolved(81.59) == other
@@ -87,7 +92,7 @@ def test_pair_distances_become_absolute_lengths():
 @pytest.mark.parametrize("dtype", TYPES)
 def test_on_the_sphere_the_norm_stays_and_the_angle_grows(dtype):
     x = draw(0, dtype)
-    points = Sphere(degrees=DEGREES).points(x, toward(draw(1, dtype)), ALL)
+    points = reached(Sphere(degrees=DEGREES), x, toward(draw(1, dtype)), ALL)
     assert points.dtype == dtype
     norms = x.double().norm(dim=-1).expand(len(DEGREES), -1, -1)
     torch.testing.assert_close(points.double().norm(dim=-1), norms, rtol=digits(dtype), atol=0)
@@ -100,11 +105,11 @@ def test_on_the_sphere_the_norm_stays_and_the_angle_grows(dtype):
 @pytest.mark.parametrize("degrees", [1e-7, 1e-5, 1e-3])
 def test_small_angles_keep_their_digits(degrees):
     x, vector = draw(0), draw(1)
-    points = Sphere(degrees=(degrees,)).points(x, toward(vector), ALL)
+    points = reached(Sphere(degrees=(degrees,)), x, toward(vector), ALL)
     asked = torch.full((1, 3, 5), degrees, dtype=torch.float64)
     torch.testing.assert_close(angles(points, x), asked, rtol=1e-13 / np.deg2rad(degrees), atol=0)
     # float32 adds no more than the rounding of x itself
-    rough = Sphere(degrees=(degrees,)).points(x.float(), toward(vector.float()), ALL)
+    rough = reached(Sphere(degrees=(degrees,)), x.float(), toward(vector.float()), ALL)
     assert ((rough - points).norm(dim=-1) < digits(torch.float32) * x.norm(dim=-1)).all()
 
 
@@ -113,7 +118,7 @@ def test_the_path_goes_toward_the_direction():
     x, vector = draw(0), draw(1)
     between = angles(vector, x)
     for token in [(0, 0), (2, 3)]:
-        point = Sphere(degrees=(float(between[token]),)).points(x, toward(vector), ALL)[0][token]
+        point = reached(Sphere(degrees=(float(between[token]),)), x, toward(vector), ALL)[0][token]
         unit = vector[token] / vector[token].norm()
         torch.testing.assert_close(point, x[token].norm() * unit)
 
@@ -122,9 +127,9 @@ def test_the_path_goes_toward_the_direction():
 def test_a_target_and_the_difference_to_it_give_one_sphere_path(dtype):
     x, target = draw(0, dtype), draw(1, dtype)
     path = Sphere(degrees=DEGREES)
-    one, other = path.points(x, toward(target), ALL), path.points(x, toward(target - x), ALL)
+    one, other = reached(path, x, toward(target), ALL), reached(path, x, toward(target - x), ALL)
     torch.testing.assert_close(one, other, rtol=0, atol=10 * digits(dtype) * 80 * 24**0.5)
-    mixture = path.points(x, toward(target - draw(2, dtype)), ALL)
+    mixture = reached(path, x, toward(target - draw(2, dtype)), ALL)
     assert (one - mixture)[3].norm(dim=-1).min() > 10
 
 
@@ -132,7 +137,7 @@ def test_a_target_and_the_difference_to_it_give_one_sphere_path(dtype):
 def test_a_direction_nearly_along_x_is_no_less_exact(dtype):
     """What of x is left in the direction after rounding must not tilt the path."""
     x = draw(0, dtype)
-    points = Sphere(degrees=DEGREES).points(x, toward(x + 1e-3 * draw(1, dtype)), ALL)
+    points = reached(Sphere(degrees=DEGREES), x, toward(x + 1e-3 * draw(1, dtype)), ALL)
     asked = torch.tensor(DEGREES, dtype=torch.float64)[:, None, None]
     assert ((angles(points, x) - asked).abs() <= np.rad2deg(digits(dtype))).all()
 
@@ -141,16 +146,16 @@ def test_a_direction_nearly_along_x_is_no_less_exact(dtype):
 @pytest.mark.parametrize("multiple", [1.0, -1.0])
 def test_a_direction_along_x_leaves_x_where_it_is(dtype, multiple):
     x = draw(0, dtype)
-    points = Sphere(degrees=DEGREES).points(x, toward(multiple * x), ALL)
+    points = reached(Sphere(degrees=DEGREES), x, toward(multiple * x), ALL)
     assert torch.equal(points, x.expand_as(points))
 
 
 @pytest.mark.parametrize("path", [Straight(lengths=LENGTHS), Sphere(degrees=DEGREES), Substitute()])
 def test_no_direction_and_no_activation_stay_where_they_are(path):
     x = draw(0)
-    points = path.points(x, Push(torch.zeros_like(x), torch.zeros(3, 5).double(), torch.zeros_like(x)), ALL)
+    points = reached(path, x, Push(torch.zeros_like(x), torch.zeros(3, 5).double(), torch.zeros_like(x)), ALL)
     assert torch.equal(points, x.expand_as(points))
-    assert torch.isfinite(path.points(0 * x, toward(draw(1)), ALL)).all()
+    assert torch.isfinite(reached(path, 0 * x, toward(draw(1)), ALL)).all()
 
 
 @pytest.mark.parametrize("dtype", TYPES)
@@ -158,8 +163,8 @@ def test_no_direction_and_no_activation_stay_where_they_are(path):
 def test_slices_of_steps_are_the_whole_and_nothing_is_edited(path, dtype):
     x, push = draw(0, dtype), toward(draw(1, dtype))
     before = (x.clone(), *(part.clone() for part in push))
-    whole = path.points(x, push, ALL)
-    parts = torch.cat([path.points(x, push, steps) for steps in (slice(0, 2), slice(2, 3), slice(3, 9))])
+    whole = reached(path, x, push, ALL)
+    parts = torch.cat([reached(path, x, push, steps) for steps in (slice(0, 2), slice(2, 3), slice(3, 9))])
     assert len(whole) == len(path.steps)
     assert torch.equal(whole, parts)
     whole += 1

@@ -11,7 +11,7 @@ from transformers import Gemma2Config, Gemma2ForCausalLM, GPT2Config, GPT2LMHead
 from contexts import context_at
 from tiltmeter import load_model
 from tiltmeter.errors import TiltmeterError
-from tiltmeter.model import LateRun, SplitModel
+from tiltmeter.model import ExactModel, LateRun, SplitModel
 from tiltmeter.noise import Address
 from tiltmeter.paths import Straight
 from tiltmeter.positions import Span
@@ -175,14 +175,19 @@ def names(model, *readouts):
 
 def along_a_path(model, tokens, lengths, site="resid_pre:1"):
     """A clean run, and the late activations of a straight path in random directions."""
+    clean, changes = changes_along_a_path(model, tokens, lengths, site)
+    return clean, model.resume(clean, clean.activation + changes)
+
+
+def changes_along_a_path(model, tokens, lengths, site="resid_pre:1"):
+    """A clean run, and the changes of a straight path in random directions."""
     clean = model.start(tokens, model.site(site))
     x = clean.activation
     address = Address(0, "isotropic", torch.arange(len(tokens)), torch.arange(tokens.shape[1]))
     pushed = push(
         Plain(Isotropic(x.shape[-1])), context_at(address, x), lambda vector: model.centre(vector, clean.site)
     )
-    points = Straight(lengths=tuple(lengths), unit="norm").points(x, pushed, slice(None))
-    return clean, model.resume(clean, points)
+    return clean, Straight(lengths=tuple(lengths), unit="norm").changes(x, pushed, slice(None))
 
 
 def pair(name):
@@ -199,7 +204,8 @@ def test_one_percent_through_the_whole_pipeline(name):
     tokens = torch.randint(1, models[0].vocabulary, (4, 24), generator=torch.Generator().manual_seed(1))
     runs = [along_a_path(model, tokens, [float(length) for length in torch.logspace(-4.5, 1, 16)]) for model in models]
     kl, expected = (
-        measure(model, *run, names(model, "kl"), range(24))["kl"] for model, run in zip(models, runs, strict=True)
+        measure(model, run[0], run[1].minus(run[0].late), names(model, "kl"), range(24))["kl"]
+        for model, run in zip(models, runs, strict=True)
     )
     clean, late = runs[0]
     logits = models[0].logits(clean.late.final.flatten(0, 1))
@@ -217,6 +223,35 @@ def test_one_percent_through_the_whole_pipeline(name):
             assert (naive.reshape(expected.shape) / expected - 1).abs()[chosen].median() > 1e-2
 
 
+def exact_pair(name):
+    """One model that carries differences in float32, and in float64."""
+    if name == "nano":
+        return [load_model("nano", precision=precision).model for precision in ("float32-difference", "float64")]
+    return [ExactModel(gpt2(dtype=torch.float32).hf), gpt2(dtype=torch.float64)]
+
+
+@pytest.mark.parametrize("name", ["nano", "random"])
+def test_carried_differences_are_right_at_every_kl(name):
+    """From 1e-10 to 10: where subtracting two float32 runs is noise, and where it is not."""
+    models = exact_pair(name)
+    tokens = torch.randint(1, models[0].vocabulary, (4, 24), generator=torch.Generator().manual_seed(1))
+    found = []
+    for model in models:
+        clean, changes = changes_along_a_path(model, tokens, [float(x) for x in torch.logspace(-5.5, 1, 24)])
+        found.append(measure(model, clean, model.changes(clean, changes), names(model, "kl"), range(24))["kl"])
+    kl, expected = found
+    seen = 0
+    for decade in range(-9, 1):  # the oracle, a second run in float64, is itself noise below
+        chosen = (expected >= 10.0**decade) & (expected < 10.0 ** (decade + 1))
+        if int(chosen.sum()) < 20:
+            continue
+        seen += 1
+        relative = (kl / expected - 1).abs()[chosen]
+        assert relative.median() < 1e-5, decade
+        assert relative.quantile(0.99) < 1e-4, decade
+    assert seen >= 9
+
+
 @pytest.fixture(scope="module")
 def small():
     """A small model in float64, a clean run that reads two late sites, and three points of a path."""
@@ -230,7 +265,7 @@ def small():
 
 def test_measured_values_are_those_of_the_logits(small):
     model, tokens, clean, late = small
-    found = measure(model, clean, late, names(model, *READOUTS), [4, 6, 9])
+    found = measure(model, clean, late.minus(clean.late), names(model, *READOUTS), [4, 6, 9])
     assert {name: tuple(value.shape) for name, value in found.items()} == dict.fromkeys(READOUTS, (3, 3, 3))
     p = model.logits(clean.late.final[:, [0, 2, 5]].flatten(0, 1)).log_softmax(-1).unflatten(0, (3, 3))
     for point in range(3):
@@ -248,7 +283,7 @@ def test_measured_values_are_those_of_the_logits(small):
 
 def test_the_loss_is_the_models_own_where_nothing_moves(small):
     model, tokens, clean, late = small
-    loss = measure(model, clean, late, names(model, "loss"), range(4, 10))["loss"]
+    loss = measure(model, clean, late.minus(clean.late), names(model, "loss"), range(4, 10))["loss"]
     logits = model.hf(tokens).logits
     own = cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten(), reduction="none").reshape(3, 9)
     torch.testing.assert_close(loss[0, :, :-1], own[:, 4:], rtol=1e-9, atol=0)
@@ -259,7 +294,9 @@ def test_the_loss_is_the_models_own_where_nothing_moves(small):
 def test_distances_and_cosines_are_those_of_the_late_activations(small):
     model, _, clean, late = small
     where = "blocks.3.hook_resid_post"
-    found = measure(model, clean, late, names(model, "l2@resid_post:3", f"cos@{where}", "l2@mlp_out:2"), [5, 9])
+    found = measure(
+        model, clean, late.minus(clean.late), names(model, "l2@resid_post:3", f"cos@{where}", "l2@mlp_out:2"), [5, 9]
+    )
     assert set(found) == {f"l2@{where}", f"cos@{where}", "l2@blocks.2.hook_mlp_out"}
     for readout, site in [(f"l2@{where}", Site(3, "resid_post")), ("l2@blocks.2.hook_mlp_out", Site(2, "mlp_out"))]:
         a, b = clean.late.sites[site][:, [1, 5]], late.sites[site][:, :, [1, 5]]
@@ -272,19 +309,19 @@ def test_distances_and_cosines_are_those_of_the_late_activations(small):
 def test_small_angles_keep_their_digits_in_float32():
     clean, sideways = torch.zeros(1, 64), torch.zeros(1, 64)
     clean[:, 0], sideways[:, 1] = 80.0, 80.0
-    assert 1 - cosine(clean, clean + 1e-4 * sideways).item() == pytest.approx(5e-9, rel=1e-3)
-    assert l2(clean, clean + 1e-4 * sideways).item() == pytest.approx(8e-3)
+    assert 1 - cosine(clean, 1e-4 * sideways).item() == pytest.approx(5e-9, rel=1e-3)
+    assert l2(clean, 1e-4 * sideways).item() == pytest.approx(8e-3)
 
 
 def test_readouts_are_the_same_in_chunks_of_any_size(small, monkeypatch):
     model, _, clean, late = small
     readouts = names(model, *READOUTS, "l2@resid_post:3")
-    whole = measure(model, clean, late, readouts, range(4, 10))
+    whole = measure(model, clean, late.minus(clean.late), readouts, range(4, 10))
     sizes = []
     logits = model.logits
     monkeypatch.setattr("tiltmeter.readouts.CHUNK_ELEMENTS", 1)
     monkeypatch.setattr(model, "logits", lambda final: sizes.append(len(final)) or logits(final))
-    parts = measure(model, clean, late, readouts, range(4, 10))
+    parts = measure(model, clean, late.minus(clean.late), readouts, range(4, 10))
     assert set(sizes) == {16, 2}  # of 18 tokens
     for name, value in whole.items():
         torch.testing.assert_close(value, parts[name], rtol=1e-9, atol=1e-15, equal_nan=True)
@@ -292,9 +329,12 @@ def test_readouts_are_the_same_in_chunks_of_any_size(small, monkeypatch):
 
 def test_points_and_positions_do_not_see_each_other(small):
     model, _, clean, late = small
-    whole = measure(model, clean, late, names(model, "kl"), range(4, 10))["kl"]
+    whole = measure(model, clean, late.minus(clean.late), names(model, "kl"), range(4, 10))["kl"]
     last = LateRun(late.final[2:], {})
-    torch.testing.assert_close(measure(model, clean, last, names(model, "kl"), [8])["kl"], whole[2:, :, 4:5])
+    torch.testing.assert_close(
+        measure(model, clean, last.minus(LateRun(clean.late.final, {})), names(model, "kl"), [8])["kl"],
+        whole[2:, :, 4:5],
+    )
 
 
 def soft_capped():
@@ -320,11 +360,23 @@ def test_heads_that_are_not_linear_are_read_whole(build, linear):
         parameter.copy_(draw(*parameter.shape))
     tokens = torch.randint(1, 90, (2, 6), generator=torch.Generator().manual_seed(0))
     clean, late = along_a_path(model, tokens, [0.3, 2.0])
-    found = measure(model, clean, late, names(model, "kl"), range(6))["kl"]
+    found = measure(model, clean, late.minus(clean.late), names(model, "kl"), range(6))["kl"]
     p = model.logits(clean.late.final.flatten(0, 1)).log_softmax(-1)
     q = model.logits(late.final.flatten(0, 2)).log_softmax(-1).unflatten(0, (2, 12))
     torch.testing.assert_close(found.flatten(1), (p.exp() * (p - q)).sum(-1), rtol=1e-9, atol=1e-13)
     assert found.median() > 1e-3
+
+
+@pytest.mark.parametrize("build", [soft_capped, biased, gpt2])
+def test_carried_differences_pass_any_head(build):
+    model = build()
+    for parameter in model.hf.get_output_embeddings().parameters():
+        parameter.copy_(draw(*parameter.shape))
+    exact = ExactModel(model.hf)
+    tokens = torch.randint(1, model.vocabulary, (2, 6), generator=torch.Generator().manual_seed(0))
+    clean, changes = changes_along_a_path(model, tokens, [0.3, 2.0])
+    kl = [measure(one, clean, one.changes(clean, changes), names(one, "kl"), range(6))["kl"] for one in (exact, model)]
+    torch.testing.assert_close(kl[0], kl[1], rtol=1e-4 if build is soft_capped else 1e-9, atol=1e-13)
 
 
 def test_names(small):

@@ -56,7 +56,7 @@ class Case:
         """The substitute for x, by the path."""
         address = Address(0, name, torch.arange(x.shape[0]), torch.arange(x.shape[1]))
         pushed = push(self.directions(name)[name], context_at(address, x), self.centre)
-        return Substitute().points(x, pushed, slice(None))[0].double()
+        return (x + Substitute().changes(x, pushed, slice(None)))[0].double()
 
     def x(self, dtype=torch.float64):
         stream = full_pass(self.family, tiny(self.family), TOKENS.ids, [(1, "resid_pre")]).seen[1, "resid_pre"]

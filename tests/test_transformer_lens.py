@@ -192,7 +192,7 @@ def test_pushes(pair, name):
     x = span.cut(clean.activation)
     delta = pushes(pair, site, x)
     readouts = [parse_readout(text, pair.ours) for text in ("kl", "loss", f"l2@{late_site.name}")]
-    measured = measure(pair.ours, clean, pair.ours.resume(clean, x + delta), readouts, range(*span))
+    measured = measure(pair.ours, clean, pair.ours.resume(clean, x + delta).minus(clean.late), readouts, range(*span))
     ours = {readout.kind: measured[readout.name] for readout in readouts}
     theirs = read_theirs(pair, site, late_site, delta)
 

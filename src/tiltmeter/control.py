@@ -19,7 +19,6 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.hashes import weights_sha256
 from tiltmeter.loading import LoadedModel
-from tiltmeter.model import SplitModel
 from tiltmeter.results import LOCAL_KINDS
 from tiltmeter.saes.loading import load_sae
 from tiltmeter.saes.names import short_names
@@ -65,7 +64,7 @@ def random_weights(loaded: LoadedModel, seed: int = 0) -> LoadedModel:
         "revision": f"random weights, seed {seed}",
         "sha256": weights_sha256(hf.state_dict().items()),
     }
-    return LoadedModel(SplitModel(hf, name), loaded.tokenizer, facts)
+    return LoadedModel(type(loaded.model)(hf, name), loaded.tokenizer, facts)
 
 
 def _initialised(original: PreTrainedModel, seed: int) -> PreTrainedModel:

@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.hashes import weights_sha256
-from tiltmeter.model import SplitModel
+from tiltmeter.model import ExactModel, SplitModel
 from tiltmeter.tokens import TokenSet, load_tokens
 from tiltmeter.user_paths import user_path
 
@@ -24,8 +24,12 @@ EMBEDDED: Mapping[str, Path] = {"nano": Path(__file__).parent / "nano"}
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 """What the Hugging Face hub may call a model."""
 
-PRECISIONS: Mapping[str, torch.dtype] = {"float32": torch.float32, "float64": torch.float64}
-"""Precisions of the model's arithmetic. KL is always taken in float64, of logits of this precision."""
+PRECISIONS: Mapping[str, tuple[torch.dtype, type[SplitModel]]] = {
+    "float32": (torch.float32, SplitModel),
+    "float64": (torch.float64, SplitModel),
+    "float32-difference": (torch.float32, ExactModel),
+}
+"""Precisions of the model's arithmetic, and how it is run. KL is always taken in float64, of logits so computed."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,7 @@ def load_model(name: str, revision: str | None = None, device: str = "cpu", prec
     """
     if precision not in PRECISIONS:
         raise TiltmeterError(f"{precision!r} is not a precision; choose from {', '.join(PRECISIONS)}.")
+    dtype, kind = PRECISIONS[precision]
     _check_device(device)
     where = _locate(name)
     _refuse_revision(name, where, revision)
@@ -79,7 +84,7 @@ def load_model(name: str, revision: str | None = None, device: str = "cpu", prec
             where,
             config=config,
             revision=revision,
-            dtype=PRECISIONS[precision],
+            dtype=dtype,
             use_safetensors=True,
             ignore_mismatched_sizes=True,  # they are refused below, in a sentence that names them
             trust_remote_code=False,
@@ -96,7 +101,7 @@ def load_model(name: str, revision: str | None = None, device: str = "cpu", prec
         "device": device,
         "sha256": weights_sha256(hf.state_dict().items()),
     }
-    return LoadedModel(SplitModel(hf.to(device), name), _tokenizer(where, revision), facts)
+    return LoadedModel(kind(hf.to(device), name), _tokenizer(where, revision), facts)
 
 
 def _locate(name: str) -> str:

@@ -64,6 +64,12 @@ class LateRun:
     """Hidden states after the final norm, the unembedding's input."""
     sites: dict[Site, Float[Tensor, "*point batch span d_site"]]
 
+    def minus(self, clean: LateRun) -> LateRun:
+        """How far everything has moved."""
+        return LateRun(
+            self.final - clean.final, {site: value - clean.sites[site] for site, value in self.sites.items()}
+        )
+
 
 class SplitModel:
     """Any Hugging Face causal language model, cut at a site."""
@@ -196,17 +202,25 @@ class SplitModel:
         sites = {s: self.centre(values[0], s).reshape(*shape, -1) for s, values in found.items()}
         return LateRun(final.reshape(*shape, -1), sites)
 
-    def resume_differences(self, clean: CleanRun, difference: Float[Tensor, "point batch span d_site"]) -> LateRun:
-        """The same for activations `difference` away from the clean ones: how far what is read after the site moves.
+    def changes(self, clean: CleanRun, change: Float[Tensor, "point batch span d_site"]) -> LateRun:
+        """How far what is read after the site moves where the activations there move by `change`."""
+        return self.resume(clean, clean.span.cut(clean.activation) + change).minus(clean.late)
 
-        Differences are carried through the model exactly (`tiltmeter.differences`), not taken of two runs.
+    def logit_changes(
+        self, final: Float[Tensor, "token d_model"], change: Float[Tensor, "token d_model"]
+    ) -> Float[Tensor, "token vocabulary"]:
+        """How far the logits of final hidden states move where those move by `change`."""
+        if self.head_is_linear:
+            return self.logits(change)
+        return self.logits(final + change) - self.logits(final)
+
+    def resume_differences(self, clean: CleanRun, change: Float[Tensor, "point batch span d_site"]) -> LateRun:
+        """The same as `changes`, carried through the model exactly (`tiltmeter.differences`), not taken of two runs.
 
         Raises:
             TiltmeterError: the model uses an operation that has no difference rule.
         """
-        moved = Shifted(clean.span.cut(clean.activation), difference)
-        if clean.site.kind in STREAM:
-            moved = Shifted(clean.entry, difference)
+        moved = Shifted(clean.span.cut(clean.activation), change)
         with ExitStack() as stack:
             stack.enter_context(torch.no_grad())
             stack.enter_context(skipped(self.anatomy.blocks, range(clean.site.boundary)))
@@ -214,16 +228,19 @@ class SplitModel:
             stack.enter_context(replaced(*self.tap(clean.site), moved))
             found = {s: stack.enter_context(captured(*self.tap(s))) for s in clean.late.sites}
             final = self._suffix(clean, clean.entry, 1)
-        sites = {s: self.centre(_difference(values[0], len(difference)), s) for s, values in found.items()}
-        return LateRun(_difference(final, len(difference)), sites)
+        sites = {s: self.centre(_difference(values[0], len(change)), s) for s, values in found.items()}
+        return LateRun(_difference(final, len(change)), sites)
 
     def logits(self, final: Float[Tensor, "token d_model"]) -> Float[Tensor, "token vocabulary"]:
         """Logits of final hidden states through the model's own head (soft-cap and scaling included)."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and final.requires_grad):
+            return self._head(final[None], final[None])[0]
+
+    def _head(self, hidden: Tensor, placeholder: Tensor) -> Tensor:
         trunk = self.anatomy.trunk
-        trunk.forward = lambda *_, **__: _TrunkOutput(last_hidden_state=final[None])
+        trunk.forward = lambda *_, **__: _TrunkOutput(last_hidden_state=hidden)
         try:
-            with torch.set_grad_enabled(torch.is_grad_enabled() and final.requires_grad):
-                return self.hf(inputs_embeds=final[None], use_cache=False).logits[0]
+            return self.hf(inputs_embeds=placeholder, use_cache=False).logits
         finally:
             del trunk.forward
 
@@ -268,6 +285,22 @@ class SplitModel:
                 raise TiltmeterError(
                     f"{read.name} lies before {site.name}, so nothing done there can reach it; read a later site."
                 )
+
+
+class ExactModel(SplitModel):
+    """A model whose small changes keep their digits: they are carried through it, never subtracted."""
+
+    changes = SplitModel.resume_differences
+
+    def logit_changes(
+        self, final: Float[Tensor, "token d_model"], change: Float[Tensor, "token d_model"]
+    ) -> Float[Tensor, "token vocabulary"]:
+        """By the rules, soft-cap and scaling included."""
+        if self.head_is_linear:
+            return self.logits(change)
+        logits = self._head(Shifted(final[None], change[None, None]), final[None])
+        assert isinstance(logits, Shifted)
+        return logits.difference[0, 0]
 
 
 def _difference(value: Tensor, points: int) -> Tensor:

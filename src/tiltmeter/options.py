@@ -27,7 +27,12 @@ BosBefore = Annotated[
 Length = Annotated[int | None, typer.Option(help="Tokens per sequence. (default: as stored; 128 for text)")]
 NSequences = Annotated[int | None, typer.Option(help="Sequences to measure. (default: 192, or all there are)")]
 Device = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1.")]
-Precision = Annotated[str, typer.Option(help="Arithmetic of the model: float32 or float64.")]
+Precision = Annotated[
+    str,
+    typer.Option(
+        help="Arithmetic of the model: float32, float64, or float32-difference (small changes keep their digits)."
+    ),
+]
 Seed = Annotated[int | None, typer.Option(help="Seed of every random vector. (default: 0)")]
 Out = Annotated[Path | None, typer.Option(help="Run directory. (default: runs/NAME-MODEL-...)")]
 Saes = Annotated[

@@ -64,13 +64,13 @@ class Straight(Configuration):
             )
         return Straight(lengths=tuple(length * pair_distance for length in self.lengths))
 
-    def points(
+    def changes(
         self, x: Float[Tensor, "batch position d_site"], push: Push, steps: slice
     ) -> Float[Tensor, "step batch position d_site"]:
-        """The points of these steps, one new tensor."""
+        """From x to the points of these steps, one new tensor."""
         scale = {"absolute": torch.ones_like(push.distance), "norm": x.norm(dim=-1), "target": push.distance}[self.unit]
         lengths = torch.tensor(self.lengths[steps], dtype=x.dtype, device=x.device)[:, None, None, None]
-        return x + lengths * (scale[..., None] * push.unit)
+        return lengths * (scale[..., None] * push.unit)
 
 
 class Sphere(Configuration):
@@ -105,10 +105,10 @@ class Sphere(Configuration):
         """Angles need no unit of length."""
         return self
 
-    def points(
+    def changes(
         self, x: Float[Tensor, "batch position d_site"], push: Push, steps: slice
     ) -> Float[Tensor, "step batch position d_site"]:
-        """The points of these steps, one new tensor. Where the direction has no part orthogonal to x, x itself."""
+        """From x to the points, one new tensor. Zero where no part of it is orthogonal to x."""
         norm = x.norm(dim=-1, keepdim=True)
         radial = x / norm.clamp(min=1e-30)
         sideways = push.unit - (push.unit * radial).sum(-1, keepdim=True) * radial
@@ -119,7 +119,7 @@ class Sphere(Configuration):
         angles = torch.tensor(self.degrees[steps], dtype=x.dtype, device=x.device).deg2rad()[:, None, None, None]
         # cos θ - 1 without cancellation, so that small angles keep their digits
         change = -2 * (angles / 2).sin() ** 2 * x + angles.sin() * tangent
-        return x + torch.where(exists, change, 0.0)
+        return torch.where(exists, change, 0.0)
 
 
 class Substitute(Configuration):
@@ -144,11 +144,11 @@ class Substitute(Configuration):
         """A substitution needs no unit of length."""
         return self
 
-    def points(
+    def changes(
         self, x: Float[Tensor, "batch position d_site"], push: Push, steps: slice
     ) -> Float[Tensor, "step batch position d_site"]:
-        """The one point, a new tensor."""
-        return (x + push.vector)[None][steps]
+        """From x to the one point, a new tensor."""
+        return push.vector.clone()[None][steps]
 
 
 def _refuse_repeated(steps: tuple[float, ...]) -> None:

@@ -76,16 +76,15 @@ class OutputChange:
         return self.kl - (self.log_p + self.x).gather(1, index)[:, 0]
 
 
-def l2(clean: Float[Tensor, "*#point d_site"], perturbed: Float[Tensor, "*point d_site"]) -> Float[Tensor, "*point"]:
+def l2(clean: Float[Tensor, "*#point d_site"], change: Float[Tensor, "*point d_site"]) -> Float[Tensor, "*point"]:
     """L2 distance of the perturbed from the clean late activation."""
-    return (perturbed - clean).norm(dim=-1)
+    return change.norm(dim=-1)
 
 
-def cosine(
-    clean: Float[Tensor, "*#point d_site"], perturbed: Float[Tensor, "*point d_site"]
-) -> Float[Tensor, "*point"]:
+def cosine(clean: Float[Tensor, "*#point d_site"], change: Float[Tensor, "*point d_site"]) -> Float[Tensor, "*point"]:
     """Cosine similarity of the perturbed to the clean late activation."""
-    return torch.nn.functional.cosine_similarity(clean.double(), perturbed.double(), dim=-1)
+    clean = clean.double()
+    return torch.nn.functional.cosine_similarity(clean, clean + change.double(), dim=-1)
 
 
 class Definition(NamedTuple):
@@ -136,16 +135,16 @@ def parse_readout(name: str, model: SplitModel) -> Readout:
 
 @torch.no_grad()
 def measure(
-    model: SplitModel, clean: CleanRun, late: LateRun, readouts: Sequence[Readout], read: Sequence[int]
+    model: SplitModel, clean: CleanRun, changes: LateRun, readouts: Sequence[Readout], read: Sequence[int]
 ) -> dict[str, Float64[Tensor, "point batch read"]]:
-    """Every readout at the positions `read` of each point of a perturbed run.
+    """Every readout at the positions `read`, where each point of a perturbed run differs so much from the clean one.
 
     The loss at the last position of a sequence is NaN: no token follows.
     """
-    index = torch.tensor(read, device=late.final.device) - clean.span.first
+    index = torch.tensor(read, device=changes.final.device) - clean.span.first
     values = {
         r.name: SITE_READOUTS[r.kind]
-        .measure(clean.late.sites[r.site][:, index], late.sites[r.site][:, :, index])
+        .measure(clean.late.sites[r.site][:, index], changes.sites[r.site][:, :, index])
         .double()
         for r in readouts
         if r.site is not None
@@ -153,7 +152,7 @@ def measure(
     kinds = [r.kind for r in readouts if r.site is None]
     if kinds:
         targets = _targets(clean.tokens, read).to(index.device)
-        outputs = _measure_outputs(model, clean.late.final[:, index], late.final[:, :, index], targets, kinds)
+        outputs = _measure_outputs(model, clean.late.final[:, index], changes.final[:, :, index], targets, kinds)
         if "loss" in outputs:
             outputs["loss"][..., targets < 0] = torch.nan
         values |= outputs
@@ -167,19 +166,16 @@ def _targets(tokens: Tensor, read: Sequence[int]) -> Int[Tensor, "batch read"]:
 
 
 def _measure_outputs(
-    model: SplitModel, clean: Tensor, late: Tensor, targets: Tensor, kinds: Sequence[str]
+    model: SplitModel, clean: Tensor, changes: Tensor, targets: Tensor, kinds: Sequence[str]
 ) -> dict[str, Float64[Tensor, "point batch read"]]:
     """Unembed and compare, a chunk of tokens at a time; the clean logits of a chunk serve all points."""
-    points, shape = late.shape[0], late.shape[:-1]
-    clean, late, targets = clean.flatten(0, 1), late.flatten(1, 2), targets.flatten().clamp(min=0)
-    values = {kind: torch.empty(points, len(clean), dtype=torch.float64, device=late.device) for kind in kinds}
-    for rows in torch.arange(len(clean), device=late.device).split(max(16, CHUNK_ELEMENTS // model.vocabulary)):
+    points, shape = changes.shape[0], changes.shape[:-1]
+    clean, changes, targets = clean.flatten(0, 1), changes.flatten(1, 2), targets.flatten().clamp(min=0)
+    values = {kind: torch.empty(points, len(clean), dtype=torch.float64, device=changes.device) for kind in kinds}
+    for rows in torch.arange(len(clean), device=changes.device).split(max(16, CHUNK_ELEMENTS // model.vocabulary)):
         output = CleanOutput(model.logits(clean[rows]))
         for point in range(points):
-            final = late[point, rows]
-            difference = (
-                model.logits(final - clean[rows]) if model.head_is_linear else model.logits(final) - output.logits
-            )
+            difference = model.logit_changes(clean[rows], changes[point, rows])
             change = OutputChange(output, difference, targets[rows])
             for kind in kinds:
                 values[kind][point, rows] = OUTPUT_READOUTS[kind].measure(change)

@@ -25,15 +25,14 @@ def check_split(model: SplitModel, clean: CleanRun) -> None:
             not finite.
     """
     x = clean.span.cut(clean.activation)
-    pushed = x + x.flip(-1) * 0.5
+    change = x.flip(-1) * 0.5
     logits = _last_logits(model, clean)
     if not bool(torch.isfinite(clean.late.final).all() and torch.isfinite(logits).all()):
         raise TiltmeterError(f"The outputs of {model.name} are not finite on these tokens; check its weights.")
     _check_equal(model, clean, "its head", model.logits(clean.late.final[:, -1]), logits)
     _check_equal(model, clean, "an unperturbed resumed pass", model.resume(clean, x).final, clean.late.final)
-    _check_equal(
-        model, clean, "a perturbed resumed pass", model.resume(clean, pushed).final, _full_pass(model, clean, pushed)
-    )
+    moved = clean.late.final + model.changes(clean, change[None]).final[0]
+    _check_equal(model, clean, "a perturbed resumed pass", moved, _full_pass(model, clean, x + change))
 
 
 def check_additive(model: SplitModel, tokens: Tensor, site: Site) -> None:

@@ -112,10 +112,10 @@ def _measure_direction(batch: Batch, name: str, direction: Direction, path: Path
     pushed, lost = _push(batch, name, direction)
     blocks: list[dict[str, Tensor]] = []
     for steps in _step_slices(plan, path, len(batch.sequences)):
-        points = path.points(x, pushed, steps)
-        values = measure(plan.model, clean, plan.model.resume(clean, points), plan.readouts, plan.positions.read)
+        change = path.changes(x, pushed, steps)
+        values = measure(plan.model, clean, plan.model.changes(clean, change), plan.readouts, plan.positions.read)
         _check_finite(plan, values, name, path.steps[steps])
-        blocks.append({**values, "length": (points - x).double().norm(dim=-1).cpu()})
+        blocks.append({**values, "length": change.double().norm(dim=-1).cpu()})
     values = {key: torch.cat([block[key] for block in blocks]) for key in blocks[0]}
     read = torch.tensor(plan.positions.read) - plan.positions.span.first
     moved = batch.perturbed & ~lost

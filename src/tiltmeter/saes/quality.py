@@ -175,8 +175,9 @@ class _Outputs:
         self.seen: dict[str, list[Tensor]] = {"clean_loss": [], "loss": [], "kl": []}
 
     def add(self, model: SplitModel, clean: CleanRun, given: Float[Tensor, "batch position d_site"]) -> None:
-        late = LateRun(torch.stack([clean.late.final, model.resume(clean, given).final]), {})
-        found = measure(model, clean, late, [Readout("kl"), Readout("loss")], range(clean.span.stop))
+        moved = model.resume(clean, given).minus(clean.late).final
+        changes = LateRun(torch.stack([torch.zeros_like(moved), moved]), {})
+        found = measure(model, clean, changes, [Readout("kl"), Readout("loss")], range(clean.span.stop))
         self.seen["clean_loss"].append(found["loss"][0, :, :-1].flatten())
         self.seen["loss"].append(found["loss"][1, :, :-1].flatten())
         self.seen["kl"].append(found["kl"][1].flatten())
