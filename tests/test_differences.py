@@ -6,7 +6,7 @@ from torch.nn import functional
 
 from tiltmeter.differences import Shifted
 from tiltmeter.errors import TiltmeterError
-from tiltmeter.model import SplitModel
+from tiltmeter.exact_model import ExactModel
 from tiltmeter.positions import Span
 from tiltmeter.sites import Site
 from tiny_models import FAMILIES, random_tokens, tiny
@@ -138,7 +138,7 @@ def test_whole_models(family, attention, site):
     """In float64, where a second full run is right to nine digits; less where the model itself rounds to float32."""
     if family == "gemma2" and attention == "sdpa":
         pytest.skip("its attention has a soft-cap")
-    model = SplitModel(tiny(family, attention))
+    model = ExactModel(tiny(family, attention))
     tokens, span = random_tokens(2, 10), Span(3, 10)
     read = Site(model.n_layers - 1, "resid_post")
     clean = model.start(tokens, site, (read,), span)
@@ -147,7 +147,7 @@ def test_whole_models(family, attention, site):
     rounds = attention == "eager" or not family.startswith(("gpt2", "neox"))
     for size in (1.0, 30.0) if rounds else (1e-5, 1e-2, 1.0, 30.0):
         difference = size * torch.randn((3, *moved.shape), generator=generator, dtype=torch.float64)
-        found, other = model.resume_differences(clean, difference), model.resume(clean, moved + difference)
+        found, other = model.changes(clean, difference), model.resume(clean, moved + difference)
         for one, two, base in (
             (found.final, other.final, clean.late.final),
             (found.sites[read], other.sites[read], clean.late.sites[read]),
@@ -161,11 +161,11 @@ def test_whole_models(family, attention, site):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_in_float32_a_small_difference_keeps_its_digits(family):
     site, tokens = Site(1, "resid_pre"), random_tokens(2, 10)
-    exactly, quickly = SplitModel(tiny(family)), SplitModel(tiny(family, dtype=torch.float32))
+    exactly, quickly = ExactModel(tiny(family)), ExactModel(tiny(family, dtype=torch.float32))
     runs = [model.start(tokens, site) for model in (exactly, quickly)]
     difference = 1e-5 * torch.randn((2, *runs[0].activation.shape), generator=torch.Generator().manual_seed(0))
-    wanted = exactly.resume_differences(runs[0], difference.double()).final
-    found = quickly.resume_differences(runs[1], difference).final
+    wanted = exactly.changes(runs[0], difference.double()).final
+    found = quickly.changes(runs[1], difference).final
     subtracted = quickly.resume(runs[1], runs[1].activation + difference).final - runs[1].late.final
     errors = [float((one.double() - wanted).norm() / wanted.norm()) for one in (found, subtracted)]
     assert errors[0] < 2e-5 and errors[1] > 1e-2, errors

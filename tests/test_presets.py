@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from huggingface_hub.utils import EntryNotFoundError
 from safetensors.torch import save_file
 
+from fake_hub import download_from
 from sweep_cases import command
 from tiltmeter import loading, tokens
 from tiltmeter.runs import read_manifest
@@ -86,14 +86,7 @@ def data_set(name, column, revision):
 @pytest.fixture
 def offline(hub, monkeypatch):
     """The same names, looked up in folders."""
-
-    def download(repo_id, filename, subfolder="", **_):
-        file = hub / repo_id / subfolder / filename
-        if not file.is_file():
-            raise EntryNotFoundError(f"404: {repo_id} has no {filename}")
-        return str(file)
-
-    monkeypatch.setattr(loaders, "hf_hub_download", download)
+    monkeypatch.setattr(loaders, "hf_hub_download", download_from(hub))
     monkeypatch.setattr(loading, "_locate", lambda name: str(hub / name))
     monkeypatch.setattr(tokens, "hub_source", data_set)
 
@@ -125,9 +118,10 @@ def test_the_papers_own_settings(study, offline, tmp_path):
     assert manifest["record"]["tokens"]["shape"][1] == length
     preset = STUDIES[study].presets["gpt2"]
     assert (preset.bos_before == "sequence") == begins
-    loaded = loading.load_model("gpt2").load_tokens(
-        preset.tokens, at_most=50, length=length, bos_before=preset.bos_before
-    )
+    number = manifest["record"]["tokens"]["shape"][0]
+    asked = {"at_most": number, "length": length, "bos_before": preset.bos_before}
+    loaded = loading.load_model("gpt2").load_tokens(preset.tokens, **asked)
+    assert manifest["identity"]["tokens"]["sha256"] == loaded.sha256()
     assert bool((loaded.ids[:, 0] == 0).all()) == begins and not (loaded.ids[:, 1:] == 0).any()
     for figure in figures:
         assert (tmp_path / "run" / "figures" / f"figure-{figure}.svg").is_file()

@@ -11,7 +11,8 @@ from transformers import Gemma2Config, Gemma2ForCausalLM, GPT2Config, GPT2LMHead
 from contexts import context_at
 from tiltmeter import load_model
 from tiltmeter.errors import TiltmeterError
-from tiltmeter.model import ExactModel, LateRun, SplitModel
+from tiltmeter.exact_model import ExactModel
+from tiltmeter.model import LateRun, SplitModel
 from tiltmeter.noise import Address
 from tiltmeter.paths import Straight
 from tiltmeter.positions import Span

@@ -4,9 +4,9 @@ import json
 
 import pytest
 import torch
-from huggingface_hub.utils import EntryNotFoundError
 from safetensors.torch import save_file
 
+from fake_hub import download_from
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.saes.loading import load_sae
 
@@ -21,14 +21,7 @@ OLD = {"d_in": D_IN, "d_sae": D_SAE, "dtype": "float32", "model_name": "gpt2-sma
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
     """A folder for each repository, in the place of the hub; None where the hub cannot be reached."""
-
-    def download(repo_id, filename, subfolder="", **_):
-        file = tmp_path / repo_id / subfolder / filename
-        if not file.is_file():
-            raise EntryNotFoundError(f"404: {repo_id} has no {filename}")
-        return str(file)
-
-    monkeypatch.setattr(loaders, "hf_hub_download", download)
+    monkeypatch.setattr(loaders, "hf_hub_download", download_from(tmp_path))
     return tmp_path
 
 

@@ -13,8 +13,9 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from tiltmeter.errors import TiltmeterError
+from tiltmeter.exact_model import ExactModel
 from tiltmeter.hashes import weights_sha256
-from tiltmeter.model import ExactModel, SplitModel
+from tiltmeter.model import SplitModel
 from tiltmeter.tokens import TokenSet, load_tokens
 from tiltmeter.user_paths import user_path
 

@@ -29,7 +29,6 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from tiltmeter.anatomy import dissect, ignores_mean
-from tiltmeter.differences import Shifted
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.hooks import captured, replaced
 from tiltmeter.positions import Span
@@ -207,29 +206,13 @@ class SplitModel:
         return self.resume(clean, clean.span.cut(clean.activation) + change).minus(clean.late)
 
     def logit_changes(
-        self, final: Float[Tensor, "token d_model"], change: Float[Tensor, "token d_model"]
+        self,
+        final: Float[Tensor, "token d_model"],
+        logits: Float[Tensor, "token vocabulary"],
+        change: Float[Tensor, "token d_model"],
     ) -> Float[Tensor, "token vocabulary"]:
         """How far the logits of final hidden states move where those move by `change`."""
-        if self.head_is_linear:
-            return self.logits(change)
-        return self.logits(final + change) - self.logits(final)
-
-    def resume_differences(self, clean: CleanRun, change: Float[Tensor, "point batch span d_site"]) -> LateRun:
-        """The same as `changes`, carried through the model exactly (`tiltmeter.differences`), not taken of two runs.
-
-        Raises:
-            TiltmeterError: the model uses an operation that has no difference rule.
-        """
-        moved = Shifted(clean.span.cut(clean.activation), change)
-        with ExitStack() as stack:
-            stack.enter_context(torch.no_grad())
-            stack.enter_context(skipped(self.anatomy.blocks, range(clean.site.boundary)))
-            stack.enter_context(replaced(*self._stream_tap(clean.site.boundary), clean.entry))
-            stack.enter_context(replaced(*self.tap(clean.site), moved))
-            found = {s: stack.enter_context(captured(*self.tap(s))) for s in clean.late.sites}
-            final = self._suffix(clean, clean.entry, 1)
-        sites = {s: self.centre(_difference(values[0], len(change)), s) for s, values in found.items()}
-        return LateRun(_difference(final, len(change)), sites)
+        return self.logits(change) if self.head_is_linear else self.logits(final + change) - logits
 
     def logits(self, final: Float[Tensor, "token d_model"]) -> Float[Tensor, "token vocabulary"]:
         """Logits of final hidden states through the model's own head (soft-cap and scaling included)."""
@@ -285,29 +268,6 @@ class SplitModel:
                 raise TiltmeterError(
                     f"{read.name} lies before {site.name}, so nothing done there can reach it; read a later site."
                 )
-
-
-class ExactModel(SplitModel):
-    """A model whose small changes keep their digits: they are carried through it, never subtracted."""
-
-    changes = SplitModel.resume_differences
-
-    def logit_changes(
-        self, final: Float[Tensor, "token d_model"], change: Float[Tensor, "token d_model"]
-    ) -> Float[Tensor, "token vocabulary"]:
-        """By the rules, soft-cap and scaling included."""
-        if self.head_is_linear:
-            return self.logits(change)
-        logits = self._head(Shifted(final[None], change[None, None]), final[None])
-        assert isinstance(logits, Shifted)
-        return logits.difference[0, 0]
-
-
-def _difference(value: Tensor, points: int) -> Tensor:
-    """What a value moved; nothing, where nothing that was done reached it."""
-    if isinstance(value, Shifted):
-        return value.difference
-    return torch.zeros_like(value).expand(points, *value.shape)
 
 
 @contextmanager

@@ -175,7 +175,7 @@ def _measure_outputs(
     for rows in torch.arange(len(clean), device=changes.device).split(max(16, CHUNK_ELEMENTS // model.vocabulary)):
         output = CleanOutput(model.logits(clean[rows]))
         for point in range(points):
-            difference = model.logit_changes(clean[rows], changes[point, rows])
+            difference = model.logit_changes(clean[rows], output.logits, changes[point, rows])
             change = OutputChange(output, difference, targets[rows])
             for kind in kinds:
                 values[kind][point, rows] = OUTPUT_READOUTS[kind].measure(change)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tiltmeter.differences.shapes import to
-from tiltmeter.differences.shifted import Shifted, clean_rows, parts, rule
+from tiltmeter.differences.shifted import Shifted, clean_rows, no_rule, parts, rule
 
 
 @rule(functional.linear)
@@ -79,7 +79,8 @@ def softmax_difference(scores: Tensor, p: Tensor, d: Tensor) -> Tensor:
 @rule(functional.softmax, torch.softmax, torch.Tensor.softmax)
 def softmax(a: Shifted, dim: int = -1, **named: Any) -> Shifted:
     """Over the last axis, as attention has it."""
-    assert dim in (-1, a.ndim - 1), "attention is a distribution over the last axis"
+    if dim not in (-1, a.ndim - 1):
+        raise no_rule("a softmax over another axis than the last")
     a = to(a, named.get("dtype") or a.dtype)
     p = torch.softmax(a.clean, -1)
     return Shifted(p, softmax_difference(a.clean, p, a.difference))

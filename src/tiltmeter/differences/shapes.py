@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tiltmeter.differences.shifted import Shifted, clean_rows, rule
+from tiltmeter.differences.shifted import Shifted, clean_rows, no_rule, rule
 
 
 def axis_behind(axis: int) -> int:
@@ -88,7 +88,8 @@ def getitem(x: Shifted, index: Any) -> Shifted:
     """Whole rows only: what is taken of the first axis would mix points."""
     index = index if isinstance(index, tuple) else (index,)
     whole = index[0] is Ellipsis or index[0] == slice(None)
-    assert whole, "rows of points are taken together"
+    if not whole:
+        raise no_rule("an index into the rows")
     behind = index if index[0] is Ellipsis else (slice(None), *index)
     return Shifted(x.clean[index], x.difference[behind])
 

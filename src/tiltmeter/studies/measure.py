@@ -107,8 +107,9 @@ def _refuse_figures(request: Request) -> None:
     for number in request.figures:
         needs = request.study.figures[number].needs
         needed = [one for name, one in experiments.items() if _matches(name, needs)] or list(experiments.values())
-        if all(isinstance(one, Missing) for one in needed):
-            raise TiltmeterError(f"Figure {number} cannot be drawn. {needed[0].reason}")  # type: ignore[union-attr]
+        reasons = [one.reason for one in needed if isinstance(one, Missing)]
+        if len(reasons) == len(needed):
+            raise TiltmeterError(f"Figure {number} cannot be drawn. {reasons[0]}")
 
 
 def _measure_column(request: Request, subject: Subject, column: str, run: runs.Run, table: Table) -> list[str]:

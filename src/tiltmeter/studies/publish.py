@@ -208,9 +208,10 @@ def studies_in(folder: Path) -> list[str]:
 
 def _lacking(folder: Path) -> list[str]:
     """Studies that were asked for and are not in a folder of several."""
-    if not (folder / MANIFEST).is_file() or read_manifest(folder)["record"].get("purpose") != SEVERAL:
+    manifest = read_manifest(folder) if (folder / MANIFEST).is_file() else {"record": {}}
+    if manifest["record"].get("purpose") != SEVERAL:
         return []
-    names = [name for name in read_manifest(folder)["identity"] if name not in studies_in(folder)]
+    names = [name for name in manifest["identity"] if name not in studies_in(folder)]
     return [f"{name} is not here; repeat the command that made the run." for name in names]
 
 
