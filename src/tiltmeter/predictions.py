@@ -33,10 +33,8 @@ from tiltmeter.saes.at_site import AtSite
 from tiltmeter.saes.names import load_at_site, sae_names
 from tiltmeter.sources import Isotropic
 from tiltmeter.substitutions import AtDistance
-from tiltmeter.token_facts import strings
+from tiltmeter.token_facts import FILE, strings
 from tiltmeter.tokens import TokenSet
-
-FILE = "facts.nc"
 
 TOP = 25
 """How many tokens are kept."""

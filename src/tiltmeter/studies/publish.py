@@ -26,6 +26,7 @@ from tiltmeter.studies import STUDIES, find_study
 from tiltmeter.studies.measure import CLAIMS, CONTROL, EXPERIMENTS, MODEL, PURPOSE, SEVERAL
 from tiltmeter.studies.study import Study, StudyFigure
 from tiltmeter.studies.verdicts import verdict_rows
+from tiltmeter.token_facts import FILE as FACTS
 from tiltmeter.user_paths import user_path
 
 GPT2_SMALL = {"layers": 12, "width": 768, "vocabulary": 50257}
@@ -184,8 +185,8 @@ def _results(folder: Path, column: str, reasons: Mapping[str, str]) -> Results:
 def _dataset(folder: Path) -> xr.Dataset | None:
     if (folder / "curves.nc").is_file():
         return load_curves(folder / "curves.nc")
-    if (folder / "facts.nc").is_file():
-        return _facts(folder / "facts.nc")
+    if (folder / FACTS).is_file():
+        return _facts(folder / FACTS)
     return None
 
 
