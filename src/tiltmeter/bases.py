@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tiltmeter.differences import Tape
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.latents import BoundSAE
 from tiltmeter.model import CleanRun, SplitModel
@@ -119,4 +120,4 @@ def transplanted(model: SplitModel, clean: CleanRun, x0: Float[Tensor, "batch sp
             "--precision float64."
         )
     before, after = clean.activation[:, : clean.span.first], clean.activation[:, clean.span.stop :]
-    return replace(clean, activation=torch.cat([before, x0, after], dim=1), late=late)
+    return replace(clean, activation=torch.cat([before, x0, after], dim=1), late=late, tape=Tape())

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.activations import GELUTanh, NewGELUActivation
 
-from tiltmeter.differences import Shifted
+from tiltmeter.differences import Shifted, Tape, operands
 from tiltmeter.hooks import captured, replaced
 from tiltmeter.model import CleanRun, LateRun, SplitModel, skipped
+from tiltmeter.sites import STREAM
 
 
 class ExactModel(SplitModel):
     """As a `SplitModel`, but changes are never taken of two runs."""
+
+    def __init__(self, hf: PreTrainedModel, name: str = "model") -> None:
+        super().__init__(hf, name)
+        _name_activations(hf)
 
     @torch.no_grad()
     def changes(self, clean: CleanRun, change: Float[Tensor, "point batch span d_site"]) -> LateRun:
@@ -25,13 +35,30 @@ class ExactModel(SplitModel):
         """
         moved = Shifted(clean.span.cut(clean.activation), change)
         with ExitStack() as stack:
+            stack.enter_context(operands(self.rounding))
             stack.enter_context(skipped(self.anatomy.blocks, range(clean.site.boundary)))
             stack.enter_context(replaced(*self._stream_tap(clean.site.boundary), clean.entry))
             stack.enter_context(replaced(*self.tap(clean.site), moved))
+            stack.enter_context(self._playing(clean))
             found = {s: stack.enter_context(captured(*self.tap(s))) for s in clean.late.sites}
             final = self._suffix(clean, clean.entry, 1)
         sites = {s: self.centre(_difference(values[0], len(change)), s) for s, values in found.items()}
         return LateRun(_difference(final, len(change)), sites)
+
+    @contextmanager
+    def _playing(self, clean: CleanRun) -> Iterator[None]:
+        """The run's tape, with a section for each block.
+
+        One that is entered in its middle asks for less than the whole block does.
+        """
+        first, inside = clean.site.boundary, clean.site.kind not in STREAM
+        parts = [*self.anatomy.blocks[first:], self.anatomy.final_norm]
+        with ExitStack() as stack:
+            stack.enter_context(clean.tape.playing())
+            for index, part in enumerate(parts, start=first):
+                section = (index, clean.site.kind if inside and index == first else "whole")
+                stack.callback(_on_entry(part, partial(clean.tape.turn_to, section)))
+            yield
 
     def logit_changes(
         self,
@@ -45,8 +72,27 @@ class ExactModel(SplitModel):
         return _difference(self._head(Shifted(final[None], change[None, None]), final[None]), 1)[0, 0]
 
 
+class RoundedModel(ExactModel):
+    """The same with differences rounded to bfloat16 where they enter a product of matrices."""
+
+    rounding = torch.bfloat16
+
+
+def _name_activations(hf: PreTrainedModel) -> None:
+    """Put torch's own GELU where transformers writes the same function out, so that one rule sees it."""
+    for parent in hf.modules():
+        for name, child in parent.named_children():
+            if isinstance(child, NewGELUActivation):
+                setattr(parent, name, GELUTanh())
+
+
+def _on_entry(module: nn.Module, call: Any) -> Any:
+    """Call whenever the module is entered; gives what ends that."""
+    return module.register_forward_pre_hook(lambda *_: call()).remove
+
+
 def _difference(value: Tensor, points: int) -> Tensor:
-    """What a value moved; nothing, where nothing that was done reached it."""
+    """What a value moved, in the clean value's type; nothing, where nothing that was done reached it."""
     if isinstance(value, Shifted):
-        return value.difference
+        return value.difference.to(value.clean.dtype)
     return torch.zeros_like(value).expand(points, *value.shape)

@@ -13,7 +13,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from tiltmeter.errors import TiltmeterError
-from tiltmeter.exact_model import ExactModel
+from tiltmeter.exact_model import ExactModel, RoundedModel
 from tiltmeter.hashes import weights_sha256
 from tiltmeter.model import SplitModel
 from tiltmeter.tokens import TokenSet, load_tokens
@@ -29,6 +29,7 @@ PRECISIONS: Mapping[str, tuple[torch.dtype, type[SplitModel]]] = {
     "float32": (torch.float32, SplitModel),
     "float64": (torch.float64, SplitModel),
     "float32-difference": (torch.float32, ExactModel),
+    "bf16-difference": (torch.float32, RoundedModel),
 }
 """Precisions of the model's arithmetic, and how it is run. KL is always taken in float64, of logits so computed."""
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
@@ -29,10 +29,12 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from tiltmeter.anatomy import dissect, ignores_mean
+from tiltmeter.differences.tape import Tape
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.hooks import captured, replaced
 from tiltmeter.positions import Span
 from tiltmeter.sites import STREAM, Site, parse_site
+from tiltmeter.vocabulary import Unembedding
 
 Stream = Literal["centred", "raw"]
 """How a LayerNorm model's residual stream is measured: minus its mean over d_model, or as it is."""
@@ -53,6 +55,8 @@ class CleanRun:
     prefix: tuple[tuple[Tensor, Tensor], ...]
     """Keys and values of the positions before the span, for each block that runs again."""
     late: LateRun
+    tape: Tape = field(default_factory=Tape)
+    """What exact differences need of clean values besides, from the first perturbed run on."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,9 @@ class LateRun:
 
 class SplitModel:
     """Any Hugging Face causal language model, cut at a site."""
+
+    rounding: torch.dtype | None = None
+    """What differences are rounded to where they enter a product of matrices."""
 
     def __init__(self, hf: PreTrainedModel, name: str = "model") -> None:
         self.hf = hf.eval().requires_grad_(False)
@@ -232,6 +239,16 @@ class SplitModel:
         """Whether the logits of a difference are the difference of the logits: the head has no bias and no soft-cap."""
         probe = torch.linspace(-1, 1, self.width, dtype=self.hf.dtype, device=self.device)[None]
         return torch.equal(self.logits(1024 * probe), 1024 * self.logits(probe))  # a power of two rounds nothing
+
+    @cached_property
+    def unembedding(self) -> Unembedding | None:
+        """The matrix that makes logits of final hidden states, where nothing else does, in a model of float32."""
+        head = self.hf.get_output_embeddings()
+        if self.hf.dtype != torch.float32 or not isinstance(head, nn.Linear) or not self.head_is_linear:
+            return None
+        probe = torch.linspace(-1, 1, self.width, dtype=self.hf.dtype, device=self.device)[None]
+        own, found = head.weight @ probe[0], self.logits(probe)[0]
+        return Unembedding(head.weight) if torch.allclose(own, found, rtol=1e-3, atol=1e-3 * float(found.abs().max())) else None
 
     def _suffix(self, clean: CleanRun, entry: Tensor, copies: int) -> Tensor:
         """Run the trunk on the span's positions, with the clean keys and values of earlier ones.

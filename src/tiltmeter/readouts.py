@@ -20,9 +20,11 @@ import torch
 from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
+from tiltmeter.differences import operands
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.model import CleanRun, LateRun, SplitModel
 from tiltmeter.sites import Site
+from tiltmeter.vocabulary import ROWS, clean_vocabulary
 
 CHUNK_ELEMENTS = 2**19
 """Logits held at once, per path point: a chunk of tokens times the vocabulary."""
@@ -152,7 +154,12 @@ def measure(
     kinds = [r.kind for r in readouts if r.site is None]
     if kinds:
         targets = _targets(clean.tokens, read).to(index.device)
-        outputs = _measure_outputs(model, clean.late.final[:, index], changes.final[:, :, index], targets, kinds)
+        final, change = clean.late.final[:, index], changes.final[:, :, index]
+        if model.unembedding is None or "js" in kinds:
+            outputs = _measure_outputs(model, final, change, targets, kinds)
+        else:
+            found = _measure_vocabulary(model, final, change, targets)
+            outputs = {kind: found[kind] for kind in kinds}
         if "loss" in outputs:
             outputs["loss"][..., targets < 0] = torch.nan
         values |= outputs
@@ -180,3 +187,23 @@ def _measure_outputs(
             for kind in kinds:
                 values[kind][point, rows] = OUTPUT_READOUTS[kind].measure(change)
     return {kind: value.reshape(shape) for kind, value in values.items()}
+
+
+def _measure_vocabulary(
+    model: SplitModel, final: Tensor, changes: Tensor, targets: Tensor
+) -> dict[str, Float64[Tensor, "point batch read"]]:
+    """The same of KL and loss alone, in one pass over the unembedding (`tiltmeter.vocabulary`)."""
+    points, shape = changes.shape[0], changes.shape[:-1]
+    final, changes, targets = final.flatten(0, 1), changes.flatten(1, 2), targets.flatten().clamp(min=0)
+    with operands(model.rounding):
+        distributions = clean_vocabulary(model.unembedding, final, targets)
+        kl, loss = (torch.empty(changes.shape[:-1], dtype=torch.float64, device=changes.device) for _ in range(2))
+        size = max(16, ROWS // points)
+        for rows in (slice(begin, begin + size) for begin in range(0, len(final), size)):
+            own = distributions.at(rows)
+            kl[:, rows] = own.kl(changes[:, rows])
+            loss[:, rows] = own.target_change(changes[:, rows]) - own.log_p_target
+    if bool((overflown := ~torch.isfinite(kl)).any()):
+        whole = _measure_outputs(model, final[None], changes[:, None], targets[None], ["kl"])["kl"][:, 0]
+        kl = torch.where(overflown, whole, kl)
+    return {"kl": kl.reshape(shape), "loss": (loss + kl).reshape(shape)}

@@ -7,6 +7,8 @@ cancellation. The derivations are in docs/differences.md.
 """
 
 from tiltmeter.differences import arithmetic, networks, shapes  # importing them registers their rules
+from tiltmeter.differences.products import operands
 from tiltmeter.differences.shifted import Shifted
+from tiltmeter.differences.tape import Tape
 
-__all__ = ["Shifted", "arithmetic", "networks", "shapes"]
+__all__ = ["Shifted", "Tape", "arithmetic", "networks", "operands", "shapes"]

@@ -9,20 +9,23 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from tiltmeter.differences import kernels
+from tiltmeter.differences.products import batched, product, shared
 from tiltmeter.differences.shapes import to
 from tiltmeter.differences.shifted import Shifted, clean_rows, no_rule, parts, rule
+from tiltmeter.differences.tape import once
 
 
 @rule(functional.linear)
 def linear(a: Shifted, weight: Tensor, bias: Tensor | None = None) -> Shifted:
     """Acts on the difference alone; the bias is in the clean value."""
-    return Shifted(functional.linear(a.clean, weight, bias), functional.linear(a.difference, weight))
+    return Shifted(once(functional.linear, a.clean, weight, bias), product(a.difference, weight))
 
 
 @rule(torch.addmm)
 def addmm(bias: Tensor, a: Shifted, weight: Tensor) -> Shifted:
     """GPT-2's projections."""
-    return Shifted(torch.addmm(bias, a.clean, weight), a.difference @ weight)
+    return Shifted(once(torch.addmm, bias, a.clean, weight), product(a.difference, weight, turned=True))
 
 
 @rule(torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__)
@@ -30,9 +33,10 @@ def matmul(a: Any, b: Any) -> Shifted:
     """As a product of numbers: xε + δ(y + ε)."""
     like = a if isinstance(a, Shifted) else b
     (x, dx), (y, dy) = parts(a, like), parts(b, like)
+    clean = once(torch.matmul, x, y)
     if dx is None:
-        return Shifted(x @ y, x @ dy)
-    return Shifted(x @ y, dx @ y if dy is None else x @ dy + dx @ (y + dy))
+        return Shifted(clean, shared(x, dy))
+    return Shifted(clean, batched(dx, y) if dy is None else shared(x, dy) + batched(dx, y + dy))
 
 
 @rule(functional.layer_norm, torch.layer_norm)
@@ -44,36 +48,35 @@ def layer_norm(
     eps: float = 1e-5,
     *_: Any,
 ) -> Shifted:
-    """Through the difference of variances: with u = x and δ less their means, Δv = mean(δ(2u + δ)).
-
-    The result's difference is δs + u(s - r), r = 1/√(v + eps), s = 1/√(v + Δv + eps), s - r = -Δv r² s² / (r + s).
-    """
-    axes = tuple(range(-len(normalized_shape), 0))
-    u = a.clean - a.clean.mean(axes, keepdim=True)
-    d = a.difference - a.difference.mean(axes, keepdim=True)
-    v, dv = u.square().mean(axes, keepdim=True), (d * (2 * u + d)).mean(axes, keepdim=True)
-    r, s = (v + eps).rsqrt(), (v + dv + eps).rsqrt()
-    change = d * s - u * (dv * (r * s).square() / (r + s))
-    clean = functional.layer_norm(a.clean, normalized_shape, weight, bias, eps)
+    """By `layer_norm_difference`."""
+    if len(normalized_shape) != 1:
+        raise no_rule("a norm over several axes")
+    clean = once(functional.layer_norm, a.clean, normalized_shape, weight, bias, eps)
+    u, v = once(_centred, a.clean, eps)
+    change = kernels.layer_norm_difference(u, v, a.difference)
     return Shifted(clean, change if weight is None else change * weight)
 
 
-FAR = 20.0
-"""Where a score rises so far above the mean change, the two distributions share little, and are subtracted."""
+def _centred(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    u = x - x.mean(-1, keepdim=True)
+    return u, u.square().mean(-1, keepdim=True) + eps
 
 
 def softmax_difference(scores: Tensor, p: Tensor, d: Tensor) -> Tensor:
-    """What probabilities p of scores change where the scores change by δ.
+    """What probabilities p of scores change where the scores change by δ; masked ones stay at zero."""
+    far = _rises_far(scores, p, d)
+    near = kernels.softmax_difference(p, d)
+    if far is None:
+        return near
+    return torch.where(far, torch.softmax(scores + d, -1) - p, near)
 
-    p (e - S) / (1 + S), e = expm1(δ - c), S = Σ p e, for any c: the mean change, Σ p δ.
-    """
-    d = torch.where(torch.isneginf(scores), 0.0, d)  # masked scores stay so
-    centred = torch.where(p > 0, d - (p * d).sum(-1, keepdim=True), 0.0)
-    e = torch.expm1(centred.clamp(max=FAR))
-    total = (p * e).sum(-1, keepdim=True)
-    near = p * (e - total) / (1 + total)
-    far = (d - (p * d).sum(-1, keepdim=True)).amax(-1, keepdim=True) > FAR
-    return torch.where(far, torch.softmax(scores + d, -1) - p, near) if bool(far.any()) else near
+
+def _rises_far(scores: Tensor, p: Tensor, d: Tensor) -> Tensor | None:
+    """Rows in which a score rises further above the mean change than `kernels.softmax_difference` can follow."""
+    if float(d.abs().amax()) < kernels.FAR / 2:
+        return None
+    d = torch.where(torch.isneginf(scores), 0.0, d)
+    return (d - (p * d).sum(-1, keepdim=True)).amax(-1, keepdim=True) > kernels.FAR
 
 
 @rule(functional.softmax, torch.softmax, torch.Tensor.softmax)
@@ -82,7 +85,7 @@ def softmax(a: Shifted, dim: int = -1, **named: Any) -> Shifted:
     if dim not in (-1, a.ndim - 1):
         raise no_rule("a softmax over another axis than the last")
     a = to(a, named.get("dtype") or a.dtype)
-    p = torch.softmax(a.clean, -1)
+    p = once(torch.softmax, a.clean, -1)
     return Shifted(p, softmax_difference(a.clean, p, a.difference))
 
 
@@ -103,16 +106,21 @@ def attention(
     if enable_gqa:
         groups = query.shape[-3] // key.shape[-3]
         key, value = _repeated(key, groups), _repeated(value, groups)
+    query = Shifted(query.clean * scale, query.difference * scale)
     scores = matmul(query, Shifted(key.clean.transpose(-2, -1), key.difference.transpose(-2, -1)))
-    clean, change = scores.clean * scale, scores.difference * scale
+    mask = None if attn_mask is None else clean_rows(attn_mask, query)
+    clean = once(_masked, scores.clean, mask, is_causal)
+    p = once(torch.softmax, clean, -1)
+    return matmul(Shifted(p, softmax_difference(clean, p, scores.difference)), value)
+
+
+def _masked(scores: Tensor, mask: Tensor | None, is_causal: bool) -> Tensor:
     if is_causal:
-        seen = torch.ones(clean.shape[-2:], dtype=torch.bool, device=clean.device).tril()
-        clean = clean.masked_fill(~seen, -math.inf)
-    if attn_mask is not None:
-        mask = clean_rows(attn_mask, query)
-        clean = clean.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else clean + mask
-    p = torch.softmax(clean, -1)
-    return matmul(Shifted(p, softmax_difference(clean, p, change)), value)
+        seen = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+        scores = scores.masked_fill(~seen, -math.inf)
+    if mask is None:
+        return scores
+    return scores.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else scores + mask
 
 
 def _repeated(heads: Shifted, groups: int) -> Shifted:

@@ -20,6 +20,8 @@ RULES: dict[Any, Rule] = {}
 class Shifted(torch.Tensor):
     """Looks like a tensor of rows, those of all points one after the other; holds the clean rows once.
 
+    The difference may be of a type with fewer digits than the clean value: it has no digits to lose to that.
+
     A model's own code runs on it unchanged: each of torch's functions is answered by a rule.
     """
 
@@ -30,7 +32,7 @@ class Shifted(torch.Tensor):
     def __new__(cls: type[Shifted], clean: Tensor, difference: Tensor) -> Shifted:
         """A tensor without numbers of its own, of the shape of all points' rows."""
         shape = (difference.shape[0] * clean.shape[0], *clean.shape[1:])
-        return torch.Tensor._make_wrapper_subclass(cls, shape, dtype=difference.dtype, device=difference.device)
+        return torch.Tensor._make_wrapper_subclass(cls, shape, dtype=clean.dtype, device=difference.device)
 
     def __init__(self, clean: Tensor, difference: Tensor) -> None:
         expected = (difference.shape[0], *clean.shape)

@@ -1,0 +1,39 @@
+"""The same work with tiltmeter."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tiltmeter.bench.workloads import Workload
+from tiltmeter.model import SplitModel
+from tiltmeter.positions import Span
+from tiltmeter.readouts import Readout, measure
+from tiltmeter.sites import Site
+
+POINT_TOKENS = 8192
+"""Perturbed tokens at once."""
+
+
+@torch.no_grad()
+def measure_workload(model: SplitModel, work: Workload) -> dict[str, Float[Tensor, "layer point sequence read"]]:
+    """Every readout of a workload."""
+    last = Site(model.n_layers - 1, "resid_post")
+    span = Span(work.read.start, work.read.stop)
+    readouts = [Readout(name) if name != "l2" else Readout("l2", last) for name in work.readouts]
+    reads = tuple(readout.site for readout in readouts if readout.site is not None)
+    parts = []
+    for begin in range(0, len(work.tokens), work.sequences_at_once):
+        batch = slice(begin, begin + work.sequences_at_once)
+        layers = []
+        for layer in work.layers:
+            clean = model.start(work.tokens[batch], Site(layer, "resid_pre"), reads, span)
+            size = max(1, POINT_TOKENS // clean.entry[..., 0].numel())
+            found = []
+            for first in range(0, len(work.lengths), size):
+                change = work.change(layer, work.lengths[first : first + size], batch)[:, :, span.first : span.stop]
+                found.append(measure(model, clean, model.changes(clean, change), readouts, work.read))
+            layers.append({r.name: torch.cat([one[r.name] for one in found]) for r in readouts})
+        parts.append({r.kind: torch.stack([layer[r.name] for layer in layers]) for r in readouts})
+    return {name: torch.cat([part[name] for part in parts], 2) for name in work.readouts}

@@ -1,0 +1,102 @@
+"""Hugging Face transformers: hooks on the whole model, or by hand on the part that matters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import DynamicCache, GPT2LMHeadModel
+
+from tiltmeter.bench.peers.peer import Clean, Output
+from tiltmeter.bench.workloads import Workload
+
+
+class Hooks:
+    """A pre-hook that adds, a hook that looks on, and logits only where they are read."""
+
+    def __init__(self, model: GPT2LMHeadModel) -> None:
+        self.model = model
+        self.device = model.device
+
+    def clean(self, tokens: Int[Tensor, "batch position"], work: Workload) -> Clean:
+        """A full pass."""
+        return Clean(tokens, self._run(tokens, work.read))
+
+    def perturbed(self, clean: Clean, work: Workload, layer: int, change: Float[Tensor, "row position d_model"]) -> Output:
+        """A full pass with hooks."""
+        tokens = clean.tokens.repeat(len(change) // len(clean.tokens), 1)
+        handle = self.model.transformer.h[layer].register_forward_pre_hook(
+            lambda module, inputs: (inputs[0] + change, *inputs[1:])
+        )
+        try:
+            return self._run(tokens, work.read)
+        finally:
+            handle.remove()
+
+    def _run(self, tokens: Tensor, read: range) -> Output:
+        seen: list[Tensor] = []
+        handle = self.model.transformer.h[-1].register_forward_hook(lambda *call: seen.append(call[2]))
+        try:
+            keep = torch.tensor(read, device=tokens.device)
+            logits = self.model(tokens, use_cache=False, logits_to_keep=keep).logits
+        finally:
+            handle.remove()
+        return Output(seen[0][:, keep], logits)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What an expert keeps of the clean run."""
+
+    streams: list[Tensor]
+    """In front of each layer, up to the last position that is read."""
+    cache: DynamicCache | None
+    """Keys and values of the positions before the one that is moved, where only the last is."""
+
+
+class ByHand:
+    """Only the blocks after the site; keys and values kept where one position is moved and read; no later tokens."""
+
+    def __init__(self, model: GPT2LMHeadModel) -> None:
+        self.model = model
+        self.device = model.device
+
+    def clean(self, tokens: Int[Tensor, "batch position"], work: Workload) -> Clean:
+        """A full pass that keeps the streams, and keys and values where they are of use."""
+        cache = DynamicCache() if len(work.read) == 1 else None
+        trunk = self.model.transformer(
+            tokens[:, : work.read.stop], past_key_values=cache, use_cache=cache is not None, output_hidden_states=True
+        )
+        streams = list(trunk.hidden_states)  # the last is after the final norm
+        late = self._last_block(streams[-2][:, : work.read.stop])
+        read = slice(work.read.start, work.read.stop)
+        logits = self.model.lm_head(trunk.last_hidden_state[:, read])
+        return Clean(tokens, Output(late[:, read], logits), Kept(streams, cache))
+
+    def _last_block(self, stream: Tensor) -> Tensor:
+        return self.model.transformer.h[-1](stream)
+
+    def perturbed(self, clean: Clean, work: Workload, layer: int, change: Float[Tensor, "row position d_model"]) -> Output:
+        """Block after block."""
+        copies = len(change) // len(clean.tokens)
+        kept: Kept = clean.kept
+        begin = work.read.start if kept.cache is not None else 0
+        x = kept.streams[layer][:, begin:].repeat(copies, 1, 1) + change[:, begin : work.read.stop]
+        cache = None if kept.cache is None else _prefix(kept.cache, begin, layer, copies)
+        for block in self.model.transformer.h[layer:]:
+            x = block(x, past_key_values=cache, use_cache=cache is not None)
+        late = x[:, work.read.start - begin :]
+        return Output(late, self.model.lm_head(self.model.transformer.ln_f(late)))
+
+
+def _prefix(cache: DynamicCache, length: int, layer: int, copies: int) -> DynamicCache:
+    """Keys and values of the first tokens, for each point. Earlier layers' are not needed."""
+    prefix = DynamicCache()
+    for index, own in enumerate(cache.layers):
+        times = copies if index >= layer else 1
+        prefix.update(
+            own.keys[:, :, :length].repeat(times, 1, 1, 1), own.values[:, :, :length].repeat(times, 1, 1, 1), index
+        )
+    return prefix

@@ -1,0 +1,84 @@
+"""What every peer has in common: the loop over batches and points, and KL as everyone computes it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from tiltmeter.bench.workloads import Workload
+
+ROW_TOKENS = 512
+"""Tokens a forward pass: four sequences of 128, which were as fast as any other number for every peer."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a forward pass is read for."""
+
+    late: Float[Tensor, "row read d_model"]
+    """The stream after the last block."""
+    logits: Float[Tensor, "row read vocabulary"]
+
+
+@dataclass(frozen=True)
+class Clean:
+    """The unperturbed run of a batch."""
+
+    tokens: Int[Tensor, "batch position"]
+    output: Output
+    kept: Any = None
+    """What an expert keeps of it."""
+
+
+class Peer(Protocol):
+    """A tool, as somebody uses it."""
+
+    device: torch.device
+
+    def clean(self, tokens: Int[Tensor, "batch position"], work: Workload) -> Clean:
+        """Run the model as it is."""
+
+    def perturbed(self, clean: Clean, work: Workload, layer: int, change: Float[Tensor, "row position d_model"]) -> Output:
+        """Run it with the activations in front of a layer moved by `change`; rows are points times the batch."""
+
+
+@torch.no_grad()
+def measure(peer: Peer, work: Workload, dtype: torch.dtype = torch.float32) -> dict[str, Float[Tensor, "layer point sequence read"]]:
+    """Every readout of a workload."""
+    parts = []
+    for begin in range(0, len(work.tokens), work.sequences_at_once):
+        batch = slice(begin, begin + work.sequences_at_once)
+        clean = peer.clean(work.tokens[batch], work)
+        parts.append([_layer(peer, work, clean, layer, batch, dtype) for layer in work.layers])
+    return {
+        name: torch.cat([torch.stack([layer[name] for layer in part]) for part in parts], 2).cpu()
+        for name in work.readouts
+    }
+
+
+def _layer(peer: Peer, work: Workload, clean: Clean, layer: int, batch: slice, dtype: torch.dtype) -> dict[str, Tensor]:
+    log_p = clean.output.logits.log_softmax(-1)
+    p, targets = log_p.exp(), following(clean.tokens, work.read)
+    rows = max(1, ROW_TOKENS // clean.tokens.numel())
+    found: dict[str, list[Tensor]] = {name: [] for name in work.readouts}
+    for begin in range(0, len(work.lengths), rows):
+        lengths = work.lengths[begin : begin + rows]
+        change = work.change(layer, lengths, batch).to(dtype).flatten(0, 1)
+        output = peer.perturbed(clean, work, layer, change)
+        log_q = output.logits.unflatten(0, (len(lengths), -1)).log_softmax(-1)
+        found["kl"].append((p * (log_p - log_q)).sum(-1))
+        if "l2" in found:
+            found["l2"].append((output.late.unflatten(0, (len(lengths), -1)) - clean.output.late).norm(dim=-1))
+        if "loss" in found:
+            found["loss"].append(-log_q.gather(-1, targets.expand(len(lengths), -1, -1)[..., None])[..., 0])
+    return {name: torch.cat(values) for name, values in found.items()}
+
+
+def following(tokens: Int[Tensor, "batch position"], read: Sequence[int]) -> Int[Tensor, "batch read"]:
+    """The token after each position; after the last, the first."""
+    return tokens.roll(-1, dims=1)[:, list(read)]

@@ -1,0 +1,165 @@
+"""The arithmetic of the rules that is not a product of matrices: long sums and functions of one number.
+
+Written in torch's operations, each of which would go through memory once; `compiled` makes one pass of them (C++ on a
+processor, Triton on a GPU) where the work is worth the seconds that takes and a compiler is there.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import shutil
+from collections.abc import Callable
+from functools import cache, wraps
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+WORTH = 2**20
+"""Numbers in the largest argument from which a kernel is compiled: a second or two once, on the order of what ten such
+calls save."""
+
+_log = logging.getLogger(__name__)
+
+
+@cache
+def has_compiler() -> bool:
+    """Whether there is a C++ compiler; Triton needs one as well, for what it starts kernels with."""
+    return any(shutil.which(name) for name in (os.environ.get("CXX"), "g++", "clang++") if name)
+
+
+def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The same function, as one pass over memory for large arguments."""
+    state: dict[str, Callable[..., Tensor]] = {}
+
+    @wraps(function)
+    def call(*tensors: Tensor) -> Tensor:
+        if max(tensor.numel() for tensor in tensors) < WORTH or not has_compiler():
+            return function(*tensors)
+        if "fast" not in state:
+            state["fast"] = torch.compile(function, dynamic=True)
+        try:
+            return state["fast"](*tensors)
+        except Exception as error:  # whatever is wrong with the compiler, the numbers are the same without
+            _log.warning("warning: %s is not compiled (%s), and slower.", function.__name__, type(error).__name__)
+            state["fast"] = function
+            return function(*tensors)
+
+    return call
+
+
+def logistic_difference(a: Tensor, b: Tensor, d: Tensor) -> Tensor:
+    """σ(b) - σ(a), where d = b - a: σ(larger) σ(-smaller) (1 - e^(-|d|)), with the sign of d.
+
+    No term exceeds one, and none is a difference of what nearly agrees.
+    """
+    high, low = torch.maximum(a, b), torch.minimum(a, b)
+    return torch.sign(d) * torch.sigmoid(high) * torch.sigmoid(-low) * -torch.expm1(-d.abs())
+
+
+def tanh_difference(x: Tensor, d: Tensor) -> Tensor:
+    """tanh(x + δ) - tanh x, from tanh x = 2σ(2x) - 1."""
+    return 2 * logistic_difference(2 * x, 2 * (x + d), 2 * d)
+
+
+GELU_SCALE, GELU_CUBE = 2 * math.sqrt(2 / math.pi), 0.044715
+
+
+@compiled
+def gelu_tanh_difference(x: Float[Tensor, "*rest"], d: Float[Tensor, "point *rest"]) -> Float[Tensor, "point *rest"]:
+    """Of xσ(u), u = s(x + kx³): δσ(u) + (x + δ)(σ(u + e) - σ(u)), with e = sδ(1 + k(3x(x + δ) + δ²))."""
+    kind, d = d.dtype, d.to(x.dtype)
+    y = x + d
+    u, v = GELU_SCALE * (x + GELU_CUBE * x * x * x), GELU_SCALE * (y + GELU_CUBE * y * y * y)
+    e = GELU_SCALE * d * (1 + GELU_CUBE * (3 * x * y + d * d))
+    return (d * torch.sigmoid(u) + y * logistic_difference(u, v, e)).to(kind)
+
+
+@compiled
+def silu_difference(x: Float[Tensor, "*rest"], d: Float[Tensor, "point *rest"]) -> Float[Tensor, "point *rest"]:
+    """Of xσ(x): δσ(x) + (x + δ)(σ(x + δ) - σ(x))."""
+    kind, d = d.dtype, d.to(x.dtype)
+    return (d * torch.sigmoid(x) + (x + d) * logistic_difference(x, x + d, d)).to(kind)
+
+
+NODES = (-0.9061798459386640, -0.5384693101056831, 0.0, 0.5384693101056831, 0.9061798459386640)
+WEIGHTS = (0.2369268850561891, 0.4786286704993665, 0.5688888888888889, 0.4786286704993665, 0.2369268850561891)
+"""Gauss-Legendre quadrature on [-1, 1]."""
+
+NEAR = 1.0
+"""Up to this difference the normal distribution is integrated by quadrature; beyond, little is shared."""
+
+
+@compiled
+def gelu_difference(x: Float[Tensor, "*rest"], d: Float[Tensor, "point *rest"]) -> Float[Tensor, "point *rest"]:
+    """Of xΦ(x): δΦ(x) + (x + δ)(Φ(x + δ) - Φ(x))."""
+    kind, d = d.dtype, d.to(x.dtype)
+    return (d * torch.special.ndtr(x) + (x + d) * normal_difference(x, d)).to(kind)
+
+
+def normal_difference(x: Tensor, d: Tensor) -> Tensor:
+    """Φ(x + δ) - Φ(x), the integral of the normal density: by quadrature, or far apart by subtraction of tails."""
+    half = d / 2
+    near = torch.zeros_like(d)
+    for node, weight in zip(NODES, WEIGHTS, strict=True):
+        at = x + half * (1 + node)
+        near = near + weight * torch.exp(-at * at / 2)
+    y = x + d
+    side = torch.where(x + y > 0, -1.0, 1.0).to(x.dtype)  # both tails on the side where they are small
+    far = side * (torch.special.ndtr(side * y) - torch.special.ndtr(side * x))
+    return torch.where(d.abs() <= NEAR, half * near / math.sqrt(2 * math.pi), far)
+
+
+@compiled
+def layer_norm_difference(
+    u: Float[Tensor, "*rest width"], v: Float[Tensor, "*rest one"], d: Float[Tensor, "point *rest width"]
+) -> Float[Tensor, "point *rest width"]:
+    """Of u/√v, u centred and v its variance plus eps: through the difference of variances, Δv = mean(δ(2u + δ)).
+
+    δs + u(s - r), r = 1/√v, s = 1/√(v + Δv), s - r = -Δv r² s² / (r + s), with δ centred.
+    """
+    d = d.to(u.dtype)
+    d = d - d.mean(-1, keepdim=True)
+    dv = (d * (2 * u + d)).mean(-1, keepdim=True)
+    r, s = v.rsqrt(), (v + dv).rsqrt()
+    return d * s - u * (dv * (r * s).square() / (r + s))
+
+
+FAR = 80.0
+"""Where a score rises so far above the mean change, the two distributions share nothing, and are subtracted."""
+
+
+@compiled
+def softmax_difference(
+    p: Float[Tensor, "*rest key"], d: Float[Tensor, "point *rest key"]
+) -> Float[Tensor, "point *rest key"]:
+    """What probabilities p change where their scores change by δ, none by more than `FAR` above the mean change.
+
+    p (e - S) / (1 + S), e = expm1(δ - c), S = Σ p e, for any c: the mean change, Σ p δ.
+    """
+    d = d.to(p.dtype)
+    e = torch.expm1((d - (p * d).sum(-1, keepdim=True)).clamp(max=FAR))
+    total = (p * e).sum(-1, keepdim=True)
+    return p * (e - total) / (1 + total)
+
+
+SMALL = 0.7
+"""Below, φ is a series."""
+
+
+def phi(x: Tensor) -> Tensor:
+    """eˣ - 1 - x, to a few units in the last place: for small x by its series, of which float32 needs seven terms."""
+    series = x * x * (
+        0.5 + x * (1 / 6 + x * (1 / 24 + x * (1 / 120 + x * (1 / 720 + x * (1 / 5040 + x * (1 / 40320 + x / 362880))))))
+    )
+    return torch.where(x.abs() < SMALL, series, torch.exp(x) - 1 - x)
+
+
+@compiled
+def phi_sum(
+    p: Float[Tensor, "token column"], change: Float[Tensor, "point token column"], mean: Float[Tensor, "point token"]
+) -> Float[Tensor, "point token"]:
+    """Σ p φ(dz - c) over some columns of the vocabulary."""
+    return (p * phi(change.to(p.dtype) - mean[..., None])).sum(-1)

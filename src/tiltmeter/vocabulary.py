@@ -1,0 +1,83 @@
+"""KL over a large vocabulary in one pass, without logits in memory: a few thousand columns of the unembedding at a time.
+
+    x = dz - c,    c = Σ p dz = m·dh,    KL = log1p(Σ p φ(x)),    φ(x) = eˣ - 1 - x
+
+dh is the change of the final hidden state, dz = W dh that of the logits, m = Σ p W the mean row of the unembedding
+under the clean distribution. m is known before the first column is, so each column is looked at once. No term is
+negative, so that float32 suffices.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from tiltmeter.differences.kernels import phi_sum
+from tiltmeter.differences.products import product, rounded
+
+COLUMNS = 2048
+"""Columns at once: what they give stays in the processor's cache."""
+
+ROWS = 1536
+"""Tokens of all points at once."""
+
+
+class Unembedding:
+    """The matrix that logits are made with, in pieces, each less the mean row: a constant in all logits is nothing."""
+
+    def __init__(self, weight: Float[Tensor, "vocabulary d_model"]) -> None:
+        self.width = len(weight)
+        self.pieces = tuple((weight - weight.mean(0)).split(COLUMNS))
+
+    def rows(self, index: Int[Tensor, "token"]) -> Float[Tensor, "token d_model"]:
+        """Those of some tokens of the vocabulary."""
+        found = self.pieces[0].new_empty(len(index), self.pieces[0].shape[1])
+        for number, piece in enumerate(self.pieces):
+            here = index.div(COLUMNS, rounding_mode="floor") == number
+            found[here] = piece[index[here] - number * COLUMNS]
+        return found
+
+
+@dataclass(frozen=True)
+class CleanVocabulary:
+    """Clean next-token distributions, and what is needed of them: all points are compared with these."""
+
+    unembedding: Unembedding
+    p: tuple[Float[Tensor, "token column"], ...]
+    mean: Float[Tensor, "token d_model"]
+    """m, of the unembedding as products round it."""
+    log_p_target: Float[Tensor, "token"]
+    targets: Int[Tensor, "token"]
+
+    def at(self, rows: slice) -> CleanVocabulary:
+        """Some of the tokens."""
+        p = tuple(piece[rows] for piece in self.p)
+        return CleanVocabulary(self.unembedding, p, self.mean[rows], self.log_p_target[rows], self.targets[rows])
+
+    def kl(self, change: Float[Tensor, "point token d_model"]) -> Float[Tensor, "point token"]:
+        """KL(clean ‖ perturbed), nats; infinite or NaN where e^x leaves float32."""
+        change = rounded(change)
+        mean = torch.linalg.vecdot(change.to(self.mean.dtype), self.mean)
+        total = torch.zeros_like(mean, dtype=torch.float64)
+        for weight, p in zip(self.unembedding.pieces, self.p, strict=True):
+            total += phi_sum(p, product(change, weight), mean)
+        return torch.log1p(total)
+
+    def target_change(self, change: Float[Tensor, "point token d_model"]) -> Float[Tensor, "point token"]:
+        """How far log p of the token that follows falls, less KL: minus its x."""
+        return -torch.linalg.vecdot(change, self.unembedding.rows(self.targets) - self.mean).double()
+
+
+def clean_vocabulary(
+    unembedding: Unembedding, final: Float[Tensor, "token d_model"], targets: Int[Tensor, "token"]
+) -> CleanVocabulary:
+    """The clean distributions of these final hidden states, in the precision of the model."""
+    logits = [torch.nn.functional.linear(final, weight) for weight in unembedding.pieces]
+    log_total = torch.stack([piece.logsumexp(-1) for piece in logits]).logsumexp(0)
+    at_target = torch.linalg.vecdot(final, unembedding.rows(targets)) - log_total
+    p = tuple(piece.sub_(log_total[:, None]).exp_() for piece in logits)
+    mean = sum(one @ rounded(weight).to(one.dtype) for one, weight in zip(p, unembedding.pieces, strict=True))
+    return CleanVocabulary(unembedding, p, mean, at_target.double(), targets)
