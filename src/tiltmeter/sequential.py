@@ -36,7 +36,7 @@ more than a tenth. It is not the number that was asked for, so that equal sequen
 
 
 def reach(
-    n: Int[np.ndarray, "*batch"], deviation: Float64[np.ndarray, "*batch"], confidence: float = 0.95
+    n: Int[np.ndarray, "*#batch"], deviation: Float64[np.ndarray, "*#batch"], confidence: float = 0.95
 ) -> Float64[np.ndarray, "*batch"]:
     """Half the width of the interval of a mean, in the unit of the deviation; NaN where n is below `FEWEST`.
 
@@ -80,12 +80,12 @@ def sequential_mean(values: Float[np.ndarray, "*batch sequence"], confidence: fl
         TiltmeterError: `confidence` is not between 0 and 1.
     """
     measured = ~np.isnan(values)
-    n = measured.sum(axis=-1)
+    n = np.asarray(measured.sum(axis=-1))
     some = np.maximum(n, 1)
     mean = np.where(measured, values, 0.0).sum(axis=-1) / some
     with np.errstate(invalid="ignore"):  # an infinite value has no deviation, and its curve no interval
         rest = np.where(measured, values - mean[..., None], 0.0)
-        deviation = np.sqrt((rest**2).sum(axis=-1) / np.maximum(n - 1, 1))
+        deviation = np.asarray(np.sqrt((rest**2).sum(axis=-1) / np.maximum(n - 1, 1)))
         half = reach(n, deviation, confidence)
         mean = np.where(n > 0, mean, np.nan)
-        return MeanInterval(mean, mean - half, mean + half, n)
+        return MeanInterval(mean, np.asarray(mean - half), np.asarray(mean + half), n)

@@ -74,7 +74,8 @@ class Stopped:
             return f"{self.of} has no interval, which takes {FEWEST} sequences"
         # Intervals narrow with the square root, nearly
         enough = self.sequences * (self.widest / self.until_ci) ** 2
-        return f"{self.of} is known to ±{_two_digits(100 * self.widest)} %; that takes about {_two_digits(enough)} sequences"
+        known = f"{self.of} is known to ±{_two_digits(100 * self.widest)} %"
+        return f"{known}, and the goal takes about {_two_digits(enough)} sequences"
 
     def to_json(self) -> str:
         """As the attribute `stopping` of curves."""
