@@ -86,7 +86,7 @@ def _note(data: xr.Dataset) -> str:
     if Stopped.of_curves(data):
         return (
             "Brackets in tables, bands and whiskers in figures are time-uniform 95 % intervals of the mean over "
-            "sequences, taken in random order: they hold for whoever stops when the means are known."
+            "sequences, which were taken in random order: they hold although it stopped as soon as they were narrow."
         )
     narrow = "; of so few sequences they are too narrow" if data.sizes["sequence"] < FEW else ""
     return (

@@ -38,26 +38,24 @@ more than a tenth. It is not the number that was asked for, so that equal sequen
 def reach(
     n: Int[np.ndarray, "*#batch"], deviation: Float64[np.ndarray, "*#batch"], confidence: float = 0.95
 ) -> Float64[np.ndarray, "*batch"]:
-    """Half the width of the interval of a mean, in the unit of the deviation; NaN where n is below `FEWEST`.
+    """Half the width of the interval of a mean, in the unit of the deviation; infinite where n is too small for one.
 
     Args:
         n: how many values the mean is of.
         deviation: their standard deviation, with n - 1 degrees of freedom.
-        confidence: probability that all looks from `FEWEST` values on hold the true mean.
+        confidence: probability that the intervals of all n hold the true mean.
 
     Raises:
         TiltmeterError: `confidence` is not between 0 and 1.
     """
     if not 0 < confidence < 1:
         raise TiltmeterError(f"the confidence is {confidence}; give a number between 0 and 1, such as 0.95.")
-    enough = np.maximum(n, FEWEST).astype(np.float64)
-    h = 1 + enough * _effect(1 - confidence) / TUNED_FOR
-    # a - 1, which is small where n is large, keeps its digits
-    above = np.expm1(2 / enough * np.log(np.sqrt(h) / (1 - confidence)))
+    n = np.maximum(n, 1).astype(np.float64)
+    h = 1 + n * _effect(1 - confidence) / TUNED_FOR
+    above = np.expm1(2 / n * np.log(np.sqrt(h) / (1 - confidence)))  # a - 1, which keeps its digits where n is large
     room = 1 - (1 + above) / h
     with np.errstate(invalid="ignore", divide="ignore"):
-        factor = np.where(room > 0, np.sqrt((enough - 1) / enough * above / room), np.inf)
-        return np.where(n >= FEWEST, deviation * factor, np.nan)
+        return np.where(room > 0, deviation * np.sqrt((n - 1) / n * above / room), np.inf)
 
 
 def _effect(alpha: float) -> float:
@@ -86,6 +84,6 @@ def sequential_mean(values: Float[np.ndarray, "*batch sequence"], confidence: fl
     with np.errstate(invalid="ignore"):  # an infinite value has no deviation, and its curve no interval
         rest = np.where(measured, values - mean[..., None], 0.0)
         deviation = np.asarray(np.sqrt((rest**2).sum(axis=-1) / np.maximum(n - 1, 1)))
-        half = reach(n, deviation, confidence)
+        half = np.where(n < FEWEST, np.nan, reach(n, deviation, confidence))
         mean = np.where(n > 0, mean, np.nan)
         return MeanInterval(mean, np.asarray(mean - half), np.asarray(mean + half), n)
