@@ -2,10 +2,10 @@
 
     python scripts/stopping_coverage.py
 
-Values are exp(σ g), g normal: positive with a long tail, as KLs of sequences are. Their skewness is 0.8 at σ = 0.25, 1.8
-at σ = 0.5, 6 at σ = 1 and 33 at σ = 1.5. Simulated runs look at them after every shard of 16 and stop as
-`tiltmeter sweep --until-ci` does. Beside that stands the naive rule: Student's 95 % interval of the values so far, as if
-their number had been fixed.
+Values are exp(σ g), g normal: positive with a long tail, as KLs of sequences are. Their skewness is 0.8 at σ = 0.25,
+1.8 at σ = 0.5, 6 at σ = 1 and 33 at σ = 1.5. Simulated runs look at them after every shard of 16 and stop as
+`tiltmeter sweep --until-ci` does. Beside that stands the naive rule: Student's 95 % interval of the values so far, as
+if their number had been fixed.
 """
 
 from __future__ import annotations
