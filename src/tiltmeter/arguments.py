@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
 
 MOST_NUMBERS = 100_000
 """No START:STOP:STEP means more."""
+
+AT_MOST = 16_000
+"""Sequences that `--until-ci` takes at most where none are asked for: of 128 tokens, the two millions of Lee &
+Heimersheim 2024."""
 
 
 def numbers(text: str) -> list[float]:
@@ -32,6 +37,22 @@ def numbers(text: str) -> list[float]:
         raise TiltmeterError(
             f"{text!r} was not understood; give numbers with commas (0,1,5) or START:STOP:STEP (0:50:5)."
         ) from None
+
+
+def share(text: str | None) -> float | None:
+    """`2%`, `2 %` or `0.02`: a share of the mean, from above 0 to a half; None stays None."""
+    if text is None:
+        return None
+    number, percent, rest = text.partition("%")
+    try:
+        value = float(number) / (100 if percent else 1)
+    except ValueError:
+        value = math.nan
+    if rest.strip() or not 0 < value <= 0.5:
+        raise TiltmeterError(
+            f"--until-ci {text!r} is no share of a mean; give more than 0 and at most a half, such as 2% or 0.02."
+        )
+    return value
 
 
 def path_of(lengths: str, unit: str, angles: str, substitute: bool) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from tiltmeter import __version__, commands
-from tiltmeter.arguments import given, path_of, run_folder, sweep_of
+from tiltmeter.arguments import AT_MOST, given, path_of, run_folder, share, sweep_of
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.options import (
     BosBefore,
@@ -26,6 +26,7 @@ from tiltmeter.options import (
     Seed,
     Tokens,
     TokensRevision,
+    UntilCI,
 )
 
 if TYPE_CHECKING:
@@ -183,6 +184,7 @@ def sweep(
     length: Length = None,
     bos_before: BosBefore = "document",
     n_sequences: NSequences = None,
+    until_ci: UntilCI = None,
     device: Device = "cpu",
     precision: Precision = "float32",
     seed: Seed = None,
@@ -206,7 +208,9 @@ def sweep(
         "bos": {"statistics": bos_statistics, "perturbation": bos_perturbation, "average": bos_average},
         "keep_positions": keep_positions,
     }
-    wanted = sweep_of(config, sequences=n_sequences, seed=seed)
+    goal = share(until_ci)
+    most = AT_MOST if goal and n_sequences is None else n_sequences
+    wanted = sweep_of(config, sequences=most, until_ci=goal, seed=seed)
     loaded = commands.load(model, revision, device, precision)
     token_set = commands.load_tokens(loaded, _needed(wanted), tokens, column, tokens_revision, length, bos_before)
     wanted = commands.as_many_as_there_are(wanted, token_set, n_sequences)

@@ -58,11 +58,15 @@ def as_many_as_there_are(sweep: Sweep, tokens: TokenSet, asked: int | None) -> S
 def run(sweep: Sweep, loaded: LoadedModel, tokens: TokenSet, out: Path, purpose: str) -> None:
     """Measure, draw, and say what came out and where it is."""
     from tiltmeter.publish import publish, short_table
+    from tiltmeter.stopping import Stopped
     from tiltmeter.sweep import run_sweep
 
-    typer.echo(f"run:   {out}  ({sweep.sequences} sequences of {tokens.ids.shape[1]} tokens at {sweep.site})", err=True)
+    number = f"{sweep.sequences}" if sweep.until_ci is None else f"at most {sweep.sequences}"
+    typer.echo(f"run:   {out}  ({number} sequences of {tokens.ids.shape[1]} tokens at {sweep.site})", err=True)
     curves = run_sweep(sweep, loaded, tokens, out, purpose)
     page = publish(out)
+    if (stopped := Stopped.of_curves(curves)) and stopped.reached:
+        typer.echo(stopped.sentence)
     typer.echo(f"mean distance of two real activations: {float(curves.attrs['pair_distance']):.2f}")
     typer.echo(short_table(out))
     typer.echo(f"figures: {out / 'figures'}\nreport:  {page}")

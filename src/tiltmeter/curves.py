@@ -19,10 +19,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import xarray as xr
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float64, Int
 
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.intervals import bootstrap_mean
+from tiltmeter.sequential import sequential_mean
 from tiltmeter.user_paths import user_path
 
 _DIMS = ("direction", "step", "sequence", "position")
@@ -199,11 +200,20 @@ def to_frame(curves: xr.Dataset) -> pd.DataFrame:
     return curves.to_dataframe(dim_order=dims).reset_index()
 
 
+def sequence_means(curves: xr.Dataset) -> Float64[np.ndarray, "direction step readout sequence"]:
+    """Every sequence's value of every readout (and `length`): its mean over positions where these are kept apart."""
+    names = readout_names(curves)
+    per_sequence = curves[names].mean("position") if "position" in curves.dims else curves[names]
+    return np.stack([per_sequence[name].values for name in names], axis=2)
+
+
 def summary(curves: xr.Dataset, confidence: float = 0.95, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
-    """Average every readout over sequences, with its bootstrap interval, one row each.
+    """Average every readout over sequences, with its interval, one row each.
 
     Every sequence counts the same, whatever the number of its tokens; positions that were kept apart are averaged
-    within their sequence first.
+    within their sequence first. The interval is the bootstrap's (`tiltmeter.intervals`). Where the sweep was to stop as
+    soon as its means are known (the attribute `stopping`), a bootstrap would not know of that, and the interval is
+    time-uniform (`tiltmeter.sequential`), without resamples.
 
     Returns:
         Columns `direction`, `step`, `readout`, `mean`, `low`, `high` (units of the readout) and `n` (sequences), in the
@@ -212,10 +222,11 @@ def summary(curves: xr.Dataset, confidence: float = 0.95, resamples: int = 2000,
     Raises:
         TiltmeterError: a confidence outside (0, 1) or no resamples.
     """
-    names = readout_names(curves)
-    per_sequence = curves[names].mean("position") if "position" in curves.dims else curves[names]
-    values = np.stack([per_sequence[name].values for name in names], axis=2)
-    interval = bootstrap_mean(values, confidence, resamples, seed)
+    names, values = readout_names(curves), sequence_means(curves)
+    if "stopping" in curves.attrs:
+        interval = sequential_mean(values, confidence)
+    else:
+        interval = bootstrap_mean(values, confidence, resamples, seed)
     rows = pd.MultiIndex.from_product(
         [curves.direction.values, curves.step.values, names], names=["direction", "step", "readout"]
     ).to_frame(index=False)

@@ -66,3 +66,12 @@ def uniform(address: Address, stream: str, count: int) -> Float64[Tensor, "batch
     """Independent uniform numbers in [0, 1) with 53 random bits."""
     pairs = words(address, stream, 2 * count).unflatten(-1, (-1, 2))
     return ((pairs[..., 0] << 21) + (pairs[..., 1] >> 11)).double() / 2**53
+
+
+def random_order(number: int, seed: int) -> tuple[int, ...]:
+    """The first `number` sequences in an order that the seed decides, each order as likely as any other.
+
+    Neighbours of a token set are often of one document; the first of this order are a fair sample of all.
+    """
+    address = Address(seed, "order of sequences", torch.arange(number), torch.zeros(1, dtype=torch.int64))
+    return tuple(uniform(address, "priority", 1).flatten().argsort(stable=True).tolist())

@@ -26,6 +26,14 @@ BosBefore = Annotated[
 ]
 Length = Annotated[int | None, typer.Option(help="Tokens per sequence. (default: as stored; 128 for text)")]
 NSequences = Annotated[int | None, typer.Option(help="Sequences to measure. (default: 192, or all there are)")]
+UntilCI = Annotated[
+    str | None,
+    typer.Option(
+        "--until-ci",
+        help="Stop when every mean is known to ± this share of it: 2% or 0.02. --n-sequences is then the most it takes "
+        "(default: 16,000, or all there are).",
+    ),
+]
 Device = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1.")]
 Precision = Annotated[
     str,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -13,6 +14,7 @@ from tiltmeter.configuration import Configuration
 from tiltmeter.directions import DIRECTIONS, check_direction_name
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.model import SplitModel, Stream
+from tiltmeter.noise import random_order
 from tiltmeter.numbered import split_draw
 from tiltmeter.paths import Path as PushPath
 from tiltmeter.positions import BosPolicy, Positions, parse_positions
@@ -20,6 +22,7 @@ from tiltmeter.readouts import Readout, parse_readout
 from tiltmeter.sae_directions import COUNTING, SAE_DIRECTIONS
 from tiltmeter.saes.at_site import AtSite
 from tiltmeter.saes.names import load_at_site, sae_names
+from tiltmeter.sequential import FEWEST
 from tiltmeter.sites import Site
 from tiltmeter.synthetic import Synthesis
 from tiltmeter.tokens import TokenSet
@@ -48,6 +51,9 @@ class Sweep(Configuration):
     readouts: Annotated[tuple[str, ...], Field(min_length=1)] = ("kl",)
     sequences: Count = 192
     """How many sequences are measured: the first of the token set."""
+    until_ci: Annotated[float, Field(gt=0, le=0.5)] | None = None
+    """Stop as soon as half the interval of every mean is at most this share of it (`tiltmeter.stopping`). Sequences are
+    then taken in random order, and `sequences` is how many that may be at most."""
     positions: str = "all"
     """Positions that are perturbed and read: `all`, `last`, `32`, `32+16`, `3,7,9`."""
     bos: BosPolicy = BosPolicy()
@@ -89,6 +95,13 @@ class Plan:
         return None if self.sweep.statistics_positions == "all" else self.positions.perturbed
 
     @property
+    def order(self) -> Sequence[int]:
+        """The sequences, in the order in which they are measured."""
+        if self.sweep.until_ci is None:
+            return range(self.sweep.sequences)
+        return random_order(self.sweep.sequences, self.sweep.seed)
+
+    @property
     def counted_saes(self) -> tuple[str, ...]:
         """Those whose latents' statistics a direction or the base asks for."""
         kinds = COUNTING | COUNTING_BASES
@@ -102,13 +115,18 @@ def make_plan(sweep: Sweep, model: SplitModel, tokens: TokenSet) -> Plan:
 
     Raises:
         TiltmeterError: a site, direction, readout, position or SAE that does not exist; an SAE of another site or
-            model, or SAEs that nothing uses; fewer sequences than asked for.
+            model, or SAEs that nothing uses; fewer sequences than asked for, or than `until_ci` needs.
     """
     model = model.measured_in(sweep.stream)
     if len(tokens.ids) < sweep.sequences:
         raise TiltmeterError(
             f"{sweep.sequences} sequences were asked for, but {tokens.name} gave {len(tokens.ids)}; ask for at most "
             "that many."
+        )
+    if sweep.until_ci is not None and sweep.sequences < FEWEST:
+        raise TiltmeterError(
+            f"No mean can be known of {sweep.sequences} sequences: the first look is after {FEWEST}; ask for as many, "
+            "better a thousand (--n-sequences), or leave --until-ci out."
         )
     site = model.site(sweep.site)
     readouts = tuple(parse_readout(name, model) for name in dict.fromkeys(sweep.readouts))

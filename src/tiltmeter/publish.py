@@ -17,6 +17,7 @@ from tiltmeter.exhibits import Exhibit
 from tiltmeter.report import Numbers, headline, write_report
 from tiltmeter.runs import read_manifest
 from tiltmeter.sae_directions import SAE_DIRECTIONS
+from tiltmeter.stopping import Stopped
 from tiltmeter.user_paths import user_path
 
 SWEEP = "sweep"
@@ -56,16 +57,17 @@ def publish(run: str | Path) -> Path:
 
 
 def _summary(data: xr.Dataset, manifest: Mapping[str, Any]) -> list[str]:
-    """What was run and on what, in three lines."""
+    """What was run and on what, in three lines, and why it stopped where it was to stop by itself."""
     length = manifest["record"]["tokens"]["shape"][1]
     names = [str(name) for name in data.direction.values]
     more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
     place = f"{data.attrs['site']} (positions: {data.attrs['positions']})"
-    return [
+    lines = [
         f"{data.attrs['model']} on {data.sizes['sequence']} sequences of {length} tokens of {data.attrs['tokens']}.",
         f"Moved at {place} along {', '.join(names[:MOST_NAMED])}{more}.",
         f"{_steps(data)}.",
     ]
+    return lines if (stopped := Stopped.of_curves(data)) is None else [*lines, stopped.sentence]
 
 
 def _steps(data: xr.Dataset) -> str:
@@ -81,6 +83,11 @@ def _steps(data: xr.Dataset) -> str:
 
 
 def _note(data: xr.Dataset) -> str:
+    if Stopped.of_curves(data):
+        return (
+            "Brackets in tables, bands and whiskers in figures are time-uniform 95 % intervals of the mean over "
+            "sequences, which were taken in random order: they hold although it stopped as soon as they were narrow."
+        )
     narrow = "; of so few sequences they are too narrow" if data.sizes["sequence"] < FEW else ""
     return (
         "Brackets in tables, bands and whiskers in figures are 95 % intervals of the mean, bootstrapped over "
@@ -91,7 +98,8 @@ def _note(data: xr.Dataset) -> str:
 def _exhibit(data: xr.Dataset, table: pd.DataFrame) -> Exhibit:
     names = curves.readout_names(data)[:-1]  # the last is the realised length
     kind = "Whiskers" if data.sizes["step"] == 1 else "Bands"
-    caption = f"Mean of each readout. {kind}: 95 % intervals, bootstrap over sequences."
+    method = "time-uniform" if Stopped.of_curves(data) else "bootstrap"
+    caption = f"Mean of each readout. {kind}: 95 % intervals, {method} over sequences."
     finding = _last_step(data, table, names[0])
     return Exhibit("sweep", f"Sweep at {data.attrs['site']}", caption, "", finding, _chart(data, table, names))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -31,7 +31,7 @@ class Batch:
     """A few sequences, run once as they are when a path starts: clean, or with a base in place."""
 
     plan: Plan
-    sequences: range
+    sequences: Sequence[int]
     clean: CleanRun
     perturbed: Bool[Tensor, "batch span"]
     """Tokens that are moved."""
@@ -42,7 +42,11 @@ class Batch:
 
 
 def measure_shard(
-    plan: Plan, directions: Mapping[str, Direction], path: Path, sequences: range, base: Base | None = None
+    plan: Plan,
+    directions: Mapping[str, Direction],
+    path: Path,
+    sequences: Sequence[int],
+    base: Base | None = None,
 ) -> Arrays:
     """Measure all directions on some sequences.
 
@@ -50,7 +54,7 @@ def measure_shard(
         plan: what is measured.
         directions: by name.
         path: where they lead.
-        sequences: which ones.
+        sequences: which ones, by their index in the token set.
         base: what the path starts at, at the perturbed tokens; None for the clean activation. Readouts then compare
             with the run that has it in place.
 
@@ -64,16 +68,16 @@ def measure_shard(
     per_sequence = (plan.positions.span.stop - plan.positions.span.first) * len(path.steps)
     size = max(1, plan.sweep.batch_tokens // per_sequence)
     parts = []
-    for begin in range(sequences.start, sequences.stop, size):
-        batch = _start(plan, range(begin, min(begin + size, sequences.stop)))
+    for begin in range(0, len(sequences), size):
+        batch = _start(plan, sequences[begin : begin + size])
         batch = batch if base is None else _based(batch, base)
         found = [_measure_direction(batch, name, direction, path) for name, direction in directions.items()]
         parts.append({name: np.stack([one[name] for one in found]) for name in found[0]})
     return {name: np.concatenate([part[name] for part in parts], 1 if name == "tokens" else 2) for name in parts[0]}
 
 
-def _start(plan: Plan, sequences: range) -> Batch:
-    ids = plan.tokens.ids[sequences.start : sequences.stop]
+def _start(plan: Plan, sequences: Sequence[int]) -> Batch:
+    ids = plan.tokens.ids[torch.tensor(sequences)]
     reads = tuple(dict.fromkeys(readout.site for readout in plan.readouts if readout.site is not None))
     span, bos = plan.positions.span, plan.sweep.bos
     boundary = boundary_mask(ids, plan.tokens.boundary)

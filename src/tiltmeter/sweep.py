@@ -2,7 +2,8 @@
 
 1. Look up every name (`make_plan`) and open the run directory.
 2. Take the statistics of real activations at the site, once, and let the run check itself.
-3. Measure shard after shard (`measure_shard`). A finished shard is never computed again.
+3. Measure shard after shard (`measure_shard`), all of them or until every mean is known. A finished shard is never
+   computed again.
 4. Merge the shards into labelled curves and write the tables.
 """
 
@@ -31,6 +32,7 @@ from tiltmeter.saes.guard import Guard, guard
 from tiltmeter.selfcheck import check_additive, check_split
 from tiltmeter.shards import measure_shard
 from tiltmeter.statistics import SiteStatistics, fit_statistics
+from tiltmeter.stopping import Watch
 from tiltmeter.tokens import TokenSet
 
 SAES_A_PASS = 4
@@ -50,7 +52,8 @@ def run_sweep(
     Args:
         sweep: what is measured.
         loaded: the model.
-        tokens: token sequences; the first are measured, and the statistics may use more.
+        tokens: token sequences; the first are measured, and the statistics may use more. With `until_ci`, those are
+            taken in random order, until every mean is known or none is left (which is warned of).
         out: the run directory, made if it is not there.
         purpose: `sweep`, or the study's figure that it is for (`lee2024/1`), for the report.
 
@@ -64,8 +67,10 @@ def run_sweep(
     plan = make_plan(sweep, loaded.model, tokens)
     with runs.open_run(out, _identity(plan, loaded), partial(_record, plan, loaded, purpose)) as run:
         statistics, saes = _statistics(plan, run), _latents(plan, run)
-        result = curves.merge(_measure(plan, statistics, saes, run), range(sweep.sequences))
-        result = result.assign_attrs(_attrs(plan, statistics, saes, runs.read_manifest(run.path)))
+        watch = _watch(plan)
+        parts = _measure(plan, statistics, saes, run, watch)
+        result = curves.merge(parts, plan.order[: sum(part.sizes["sequence"] for part in parts)])
+        result = result.assign_attrs(_attrs(plan, statistics, saes, runs.read_manifest(run.path)) | _ending(watch))
         if not bool(result.tokens.any()):
             raise TiltmeterError(
                 "Nothing was measured: at these positions, with these rules for boundary positions, no token was both "
@@ -112,8 +117,25 @@ def _for_statistics(plan: Plan) -> TokenSet:
     return replace(plan.tokens, ids=plan.tokens.ids[: plan.sweep.statistics_sequences])
 
 
-def _measure(plan: Plan, statistics: SiteStatistics, saes: dict[str, BoundSAE], run: runs.Run) -> list[xr.Dataset]:
-    """Measure every shard that is not there yet; all of them as labelled curves."""
+def _watch(plan: Plan) -> Watch | None:
+    """Who says when to stop, where the sweep does not end with its sequences."""
+    goal = plan.sweep.until_ci
+    return None if goal is None else Watch(goal, plan.sweep.sequences, plan.tokens.ids.shape[1])
+
+
+def _ending(watch: Watch | None) -> dict[str, str]:
+    """How a watched sweep has ended, as an attribute of its curves."""
+    if watch is None or watch.stopped is None:
+        return {}
+    if not watch.stopped.reached:
+        _log.warning("warning: %s", watch.stopped.sentence)
+    return {"stopping": watch.stopped.to_json()}
+
+
+def _measure(
+    plan: Plan, statistics: SiteStatistics, saes: dict[str, BoundSAE], run: runs.Run, watch: Watch | None
+) -> list[xr.Dataset]:
+    """Measure every shard that is not there yet; all of them, up to where the watch says stop, as labelled curves."""
     sweep = plan.sweep
     directions = build_directions(plan.directions, statistics, plan.vectors, saes)
     base = build_base(sweep.base, statistics, saes)
@@ -122,9 +144,9 @@ def _measure(plan: Plan, statistics: SiteStatistics, saes: dict[str, BoundSAE], 
     check_split(plan.model, plan.model.start(plan.tokens.ids[:2], plan.site, (), plan.positions.span))
     for site in {plan.site, *(readout.site for readout in plan.readouts if readout.site)}:
         check_additive(plan.model, plan.tokens.ids[:2], site)
-    result = []
-    for begin in progress(range(0, sweep.sequences, sweep.shard), "shards"):
-        sequences = range(begin, min(begin + sweep.shard, sweep.sequences))
+    result, order = [], plan.order
+    for begin in progress(range(0, len(order), sweep.shard), "shards, at most" if watch else "shards"):
+        sequences = order[begin : begin + sweep.shard]
         name = f"shard-{begin // sweep.shard:05d}"
         if (arrays := run.load(name)) is None:
             arrays = measure_shard(plan, directions, path, sequences, base)
@@ -132,6 +154,9 @@ def _measure(plan: Plan, statistics: SiteStatistics, saes: dict[str, BoundSAE], 
         axes = curves.Axes(plan.directions, path.steps, path.units, sequences, positions)
         readouts = {key: arrays[key] for key in (*(readout.name for readout in plan.readouts), "length")}
         result.append(curves.build(readouts, arrays["tokens"], axes, {}))
+        # Whatever shards lie behind this one: where a run stops does not depend on where it was killed.
+        if watch is not None and watch.look(result[-1]):
+            break
     return result
 
 

@@ -1,0 +1,104 @@
+"""How often time-uniform intervals hold the true mean, and what they cost: the table of docs/stopping.md.
+
+    python scripts/stopping_coverage.py
+
+Values are exp(σ g), g normal: positive with a long tail, as KLs of sequences are. Their skewness is 0.8 at σ = 0.25,
+1.8 at σ = 0.5, 6 at σ = 1 and 33 at σ = 1.5. Simulated runs look at them after every shard of 16 and stop as
+`tiltmeter sweep --until-ci` does. Beside that stands the naive rule: Student's 95 % interval of the values so far, as
+if their number had been fixed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int
+from scipy import stats
+
+from tiltmeter.sequential import FEWEST, reach
+
+SHARD = 16
+
+Reach = Callable[[Int[np.ndarray, " look"], Float64[np.ndarray, "run look"]], Float64[np.ndarray, "run look"]]
+
+
+class Looks(NamedTuple):
+    """Simulated runs, as they stand after every shard from the first look on."""
+
+    n: Int[np.ndarray, " look"]
+    mean: Float64[np.ndarray, "run look"]
+    deviation: Float64[np.ndarray, "run look"]
+    truth: float
+
+
+class Ending(NamedTuple):
+    """How the runs of one rule end."""
+
+    covered: float
+    """Share of the runs whose interval, where they stop, holds the true mean."""
+    always: float
+    """Share of the runs all of whose looks do."""
+    sequences: float
+    """What a run takes on average."""
+
+
+def simulate(sigma: float, most: int, runs: int, seed: int = 0, fewest: int = FEWEST) -> Looks:
+    """Runs of at most so many lognormal values with median 1; σ = 0 stands for normal ones of mean and deviation 1."""
+    rng = np.random.default_rng(seed)
+    n = np.arange(SHARD, most + 1, SHARD)
+    sums, squares = np.empty((2, runs, len(n)))
+    for block in np.array_split(np.arange(runs), max(1, runs * most // 2**22)):  # 32 MB at once
+        values = rng.standard_normal((len(block), len(n), SHARD))
+        values = np.exp(sigma * values) if sigma else 1 + values
+        sums[block], squares[block] = values.sum(-1).cumsum(-1), (values**2).sum(-1).cumsum(-1)
+    mean, seen = sums / n, n >= fewest
+    deviation = np.sqrt(np.maximum(squares - n * mean**2, 0) / (n - 1))
+    return Looks(n[seen], mean[:, seen], deviation[:, seen], float(np.exp(sigma**2 / 2)))
+
+
+def student(n: Int[np.ndarray, " look"], deviation: Float64[np.ndarray, "run look"]) -> Float64[np.ndarray, "run look"]:
+    """Half of Student's 95 % interval for a number of values that was fixed before."""
+    return stats.t.ppf(0.975, n - 1) * deviation / np.sqrt(n)
+
+
+def ending(looks: Looks, until_ci: float, half: Reach) -> Ending:
+    """Stop every run at the first look where half its interval is at most this share of its mean, else at the last."""
+    width = half(looks.n, looks.deviation)
+    holds: Bool[np.ndarray, "run look"] = np.abs(looks.mean - looks.truth) <= width
+    known = width <= until_ci * np.abs(looks.mean)
+    stop = np.where(known.any(-1), known.argmax(-1), known.shape[-1] - 1)
+    return Ending(
+        float(holds[np.arange(len(stop)), stop].mean()), float(holds.all(-1).mean()), float(looks.n[stop].mean())
+    )
+
+
+def main(runs: int = 4000) -> None:
+    """Print the table."""
+    print(f"| σ | until | holds where it stops | sequences | naive: holds | sequences |\n{'|--:' * 6}|")
+    for sigma, goals, most in ((0.25, (0.02, 0.05), 4096), (0.5, (0.05, 0.1), 2048), (1.0, (0.1, 0.2, 0.5), 4096)):
+        table(simulate(sigma, most, runs), sigma, goals)
+    table(simulate(1.5, 4096, runs), 1.5, (0.2, 0.5))
+    print(f"\n| σ | holds at all looks from {FEWEST} to 4,096 | naive |\n{'|--:' * 3}|")
+    for sigma in (0, 0.25, 0.5, 1.0, 1.5):
+        looks = simulate(sigma, 4096, runs)
+        ours, naive = (ending(looks, 0.5, half).always for half in (reach, student))
+        print(f"| {sigma or 'normal'} | {ours:.3f} | {naive:.3f} |")
+    print(f"\n| first look (σ = 1.5, until 50 %) | holds where it stops |\n{'|--:' * 2}|")
+    for fewest in (32, 64, FEWEST, 256):
+        print(f"| {fewest} | {ending(simulate(1.5, 1024, 4 * runs, fewest=fewest), 0.5, reach).covered:.3f} |")
+
+
+def table(looks: Looks, sigma: float, goals: tuple[float, ...]) -> None:
+    """Print the rows of one σ."""
+    for goal in goals:
+        ours, naive = ending(looks, goal, reach), ending(looks, goal, student)
+        print(
+            f"| {sigma} | {100 * goal:g} % | {ours.covered:.3f} | {ours.sequences:,.0f} | {naive.covered:.3f} "
+            f"| {naive.sequences:,.0f} |"
+        )
+
+
+if __name__ == "__main__":
+    main()
