@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -53,6 +53,17 @@ class CleanRun:
     prefix: tuple[tuple[Tensor, Tensor], ...]
     """Keys and values of the positions before the span, for each block that runs again."""
     late: LateRun
+
+    def rows(self, index: Int[Tensor, "row"]) -> CleanRun:
+        """The run of these rows of the batch, in this order, as often as each is named."""
+        return replace(
+            self,
+            tokens=self.tokens[index.to(self.tokens.device)],
+            activation=self.activation[index],
+            entry=self.entry[index],
+            prefix=tuple((keys[index], values[index]) for keys, values in self.prefix),
+            late=LateRun(self.late.final[index], {site: value[index] for site, value in self.late.sites.items()}),
+        )
 
 
 @dataclass(frozen=True)
