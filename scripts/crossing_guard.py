@@ -2,9 +2,11 @@
 
     python scripts/crossing_guard.py --threshold 0.5 RUN [RUN ...]
 
-Replays `tiltmeter crossings` on the curves of finished sweeps, with guards of several sizes. No model runs: a point that
-bisection asks for is looked up in the scan.
+Replays `tiltmeter crossings` on the curves of finished sweeps, with guards of several sizes. No model runs: a point
+that bisection asks for is looked up in the scan.
 """
+
+from __future__ import annotations
 
 import argparse
 from functools import partial
@@ -12,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float, Int
 
 from tiltmeter import curves
 from tiltmeter.bisection import Goal, find_crossings
@@ -20,7 +23,12 @@ from tiltmeter.shapes import crossing
 GUARDS = (0, 1, 2, 3, 4, 6, 8, 12, 16)
 
 
-def looked_up(values, steps, rows, at):
+def looked_up(
+    values: Float[np.ndarray, "curve step"],
+    steps: Float[np.ndarray, " step"],
+    rows: Int[np.ndarray, " row"],
+    at: Float[np.ndarray, " row"],
+) -> Float[np.ndarray, " row"]:
     """The values of some curves at a step each."""
     return values[rows, np.searchsorted(steps, at)]
 

@@ -154,6 +154,29 @@ def crossing_summary(table: pd.DataFrame, span: int, steps: int) -> pd.DataFrame
     )
 
 
+def described(summary: pd.DataFrame, wanted: Crossings, units: str) -> str:
+    """A `crossing_summary` as text, for the terminal."""
+    goal = wanted.goal
+    level = f"{goal.threshold:g}" if goal.fraction is None else f"{goal.fraction:g} of its value at the last step"
+    cells = pd.DataFrame(
+        {
+            "median [95 % interval]": [
+                f"{row.median:.4g} [{row.median_low:.4g}, {row.median_high:.4g}]" for row in summary.itertuples()
+            ],
+            "crossed": summary.n,
+            "never": summary.censored,
+            "not measured": summary.missing,
+            "points a curve": summary.points.map("{:.1f}".format),
+        }
+    ).set_index(summary.direction.rename(None))
+    run, scan = summary.passes.sum(), summary.scan_passes.sum()
+    return (
+        f"where {wanted.sweep.readouts[0]} passes {level} ({units}), over sequences\n{cells.to_string()}\n"
+        f"perturbed-token passes: {run:,}, {run / scan:.1%} of the {scan:,} of a scan of all "
+        f"{len(wanted.sweep.path.steps)} steps"
+    )
+
+
 def _times(shape: Shape) -> Any:
     return np.where(shape.censored, np.inf, shape.value)
 
@@ -161,6 +184,7 @@ def _times(shape: Shape) -> Any:
 def _measure(wanted: Crossings, plan: Plan, ready: Ready, run: runs.Run) -> Arrays:
     """Measure every shard that is not there yet, and put all in sequence order."""
     sweep, goal = wanted.sweep, _resolved(wanted, ready)
+    assert not isinstance(ready.path, Substitute)  # `Crossings` refuses it
     parts = []
     for begin in progress(range(0, sweep.sequences, sweep.shard), "shards"):
         name = f"crossings-{begin // sweep.shard:05d}"
@@ -173,7 +197,7 @@ def _measure(wanted: Crossings, plan: Plan, ready: Ready, run: runs.Run) -> Arra
 
 
 def _resolved(wanted: Crossings, ready: Ready) -> Goal:
-    """The goal with its tolerance in the units of the path that is walked: a path of pair distances is one of lengths."""
+    """The goal with its tolerance in the units of the path that is walked: pair distances have become lengths."""
     goal = wanted.goal
     if goal.tolerance is None:
         return goal
