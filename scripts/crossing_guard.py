@@ -33,9 +33,10 @@ def looked_up(
     return values[rows, np.searchsorted(steps, at)]
 
 
-def replay(run: Path, readout: str, threshold: float) -> pd.DataFrame:
+def replay(run: Path, readout: str, threshold: float, every: int) -> pd.DataFrame:
     """One row a guard: points a curve, and curves whose crossing is not the scan's first."""
     block = curves.load(run / "curves.nc")[readout].sortby("step").transpose("direction", "sequence", "step")
+    block = block.isel(step=slice(None, None, every))
     steps, values = block.step.values, block.values.reshape(-1, block.sizes["step"])
     values = values[np.isfinite(values).all(-1)]
     scan, above = crossing(values, steps, threshold), values > threshold
@@ -68,8 +69,9 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
     parser.add_argument("--threshold", type=float, required=True, help="in units of the readout")
     parser.add_argument("--readout", default="kl")
+    parser.add_argument("--every", type=int, default=1, help="of the scan's steps: 5 for a scan five times as coarse")
     asked = parser.parse_args()
-    table = pd.concat([replay(run, asked.readout, asked.threshold) for run in asked.runs])
+    table = pd.concat([replay(run, asked.readout, asked.threshold, asked.every) for run in asked.runs])
     print(table.to_string(index=False, float_format="{:.2f}".format))
     total = table.assign(points=table.points * table.curves).groupby("guard", as_index=False).sum(numeric_only=True)
     total["points"] /= total.curves

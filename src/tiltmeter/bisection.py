@@ -38,7 +38,7 @@ class Goal(Configuration):
     """In units of the readout (Heimersheim & Mendel 2024: KL 0.5)."""
     fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Instead: of the curve's own value at the last step, which is measured first."""
-    guard: Annotated[int, Field(ge=0)] = 6
+    guard: Annotated[int, Field(ge=0)] = 4
     """Steps that are measured in ascending order before halving begins."""
     tolerance: Positive | None = None
     """How long a bracket may be, in units of the steps; without it, from one step to the next."""

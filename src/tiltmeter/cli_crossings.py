@@ -53,7 +53,7 @@ def crossings(
     ] = None,
     guard: Annotated[
         int | None,
-        typer.Option(help="Steps that are measured in ascending order before bisection begins. (default: 6)"),
+        typer.Option(help="Steps that are measured in ascending order before bisection begins. (default: 4)"),
     ] = None,
     lengths: Lengths = "",
     unit: LengthUnit = "absolute",
