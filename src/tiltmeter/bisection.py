@@ -10,8 +10,8 @@ above at the first step, or still below at the last, is found to be so by having
 3. With a tolerance, the piece of path between these is halved until it is no longer than that.
 
 Where a curve passes the threshold once, this is what a scan of all steps gives (`shapes.crossing`). Where it passes it
-several times, it is one of its upward crossings: the first, if no step of the guard was missed by an excursion above
-the threshold or back below it. A guard of all steps is the scan, read in ascending order.
+several times, it is one of its upward crossings: the first, unless an excursion above the threshold, or back below it,
+lies between two steps that were measured. A guard of all steps is the scan, read in ascending order up to there.
 """
 
 from __future__ import annotations
