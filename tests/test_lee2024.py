@@ -278,21 +278,3 @@ def test_the_saes_that_the_paper_excepts_are_left_out():
     world = errors(lambda rank: plateau((0.02, 0.04)[rank], (0.6, 0.3)[rank]))
     (verdict,) = (v for v in judge(STUDY.claims, Results({"errors": world}, {})) if "weaker-near" in v.claim.name)
     assert {finding.what.partition(":")[0] for finding in verdict.findings} == {"e2e+ds"}
-
-
-def test_the_largest_of_several_is_picked_once_and_pays_for_it():
-    sae = ("local-3-l0-31",)
-    layers = {f"layers-{n}": substitution(sae, (f, 1.0, 2.0, 2.2)) for n, f in enumerate((3.0, 1.5, 2.0))}
-    (verdict,) = (v for v in judge(STUDY.claims, Results(layers, {})) if v.claim.name == "substitution-sae-varies-by-layer")
-    largest, smallest = verdict.findings
-    assert "layer 0, the largest of 3" in largest.what and "layer 1, the smallest of 3" in smallest.what
-    nearer = words(Results(layers, {}))["substitution-sae-nearer-to-mixtures"]
-    assert nearer == "supported"
-    far = {f"layers-{n}": substitution(sae, (1.05, 1.0, 2.0, 2.2)) for n in range(3)}
-    assert words(Results(far, {}))["substitution-sae-nearer-to-mixtures"] == "contradicted"
-
-
-def test_the_saes_that_the_paper_excepts_are_left_out():
-    world = errors(lambda rank: plateau((0.02, 0.04)[rank], (0.6, 0.3)[rank]))
-    (verdict,) = (v for v in judge(STUDY.claims, Results({"errors": world}, {})) if "weaker-near" in v.claim.name)
-    assert {finding.what.partition(":")[0] for finding in verdict.findings} == {"e2e+ds"}

@@ -171,6 +171,21 @@ def test_slices_of_steps_are_the_whole_and_nothing_is_edited(path, dtype):
     assert all(torch.equal(now, then) for now, then in zip((x, *push), before, strict=True))
 
 
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize(
+    "path", [Straight(lengths=LENGTHS), Straight(lengths=LENGTHS, unit="target"), Sphere(degrees=DEGREES)]
+)
+def test_every_token_can_be_at_a_point_of_its_own(path, dtype):
+    x, push = draw(0, dtype), toward(draw(1, dtype))
+    whole = path.changes(x, push, ALL)
+    index = torch.randint(len(path.steps), (4, 3, 5), generator=torch.Generator().manual_seed(2))
+    steps = torch.tensor(path.steps, dtype=dtype)
+    assert torch.equal(path.at(x, push, steps[index]), torch.take_along_dim(whole, index[..., None], 0))
+    per_sequence = path.at(x, push, steps[index[:, :, :1]])  # as sequences bisect: all tokens of one at one step
+    expected = torch.take_along_dim(whole, index[:, :, :1, None].expand(-1, -1, 5, -1), 0)
+    assert torch.equal(per_sequence, expected)
+
+
 @pytest.mark.parametrize("value", [-1e-9, float("nan"), float("inf"), float("-inf")])
 def test_lengths_and_angles_that_are_none_are_refused(value):
     with pytest.raises(TiltmeterError, match="a length is"):

@@ -29,7 +29,7 @@ def options_of(command):
     return set(re.findall(r"--[a-z][a-z-]*", usage))
 
 
-@pytest.mark.parametrize("command", ["reproduce", "sweep"])
+@pytest.mark.parametrize("command", ["reproduce", "sweep", "crossings"])
 def test_the_options_it_shows_exist(command):
     shown = re.findall(rf"tiltmeter {command} (.*?)\n(?!    )", README.replace("\\\n", ""), flags=re.DOTALL)
     asked = {word for line in shown for word in shlex.split(line) if word.startswith("--")}

@@ -9,6 +9,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tiltmeter.bisection import Goal
+    from tiltmeter.crossings import Crossings, run_crossings
     from tiltmeter.curves import load as load_curves
     from tiltmeter.curves import summary
     from tiltmeter.errors import TiltmeterError
@@ -29,6 +31,8 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "BosPolicy": "positions",
+    "Crossings": "crossings",
+    "Goal": "bisection",
     "SAE": "saes.sae",
     "LoadedModel": "loading",
     "Sphere": "paths",
@@ -43,6 +47,7 @@ _HOMES = {
     "load_model": "loading",
     "load_sae": "saes.loading",
     "load_tokens": "tokens",
+    "run_crossings": "crossings",
     "run_sweep": "sweep",
     "shape_table": "shape_tables",
     "summary": "curves",
@@ -52,6 +57,8 @@ _HOMES = {
 __all__ = [
     "SAE",
     "BosPolicy",
+    "Crossings",
+    "Goal",
     "LoadedModel",
     "Sphere",
     "SplitModel",
@@ -65,6 +72,7 @@ __all__ = [
     "load_model",
     "load_sae",
     "load_tokens",
+    "run_crossings",
     "run_sweep",
     "shape_table",
     "summary",

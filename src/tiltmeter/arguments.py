@@ -11,6 +11,7 @@ from tiltmeter.errors import TiltmeterError
 
 if TYPE_CHECKING:
     from tiltmeter.configuration import Configuration
+    from tiltmeter.crossings import Crossings
     from tiltmeter.plan import Sweep
     from tiltmeter.tokens import TokenSet
 
@@ -91,6 +92,14 @@ def sweep_of(config: dict[str, Any], **options: Any) -> Sweep:
         look_up(sweep.directions, names)
         check_base_name(sweep.base, names)
     return sweep
+
+
+def crossings_of(sweep: Sweep, **options: Any) -> Crossings:
+    """Crossings of this sweep's curves, by the options that were given."""
+    from tiltmeter.bisection import Goal
+    from tiltmeter.crossings import Crossings
+
+    return Crossings(sweep=sweep, goal=Goal(**given(**options)))
 
 
 def layer_of(layer: int | None, n_layers: int, model: str) -> int:

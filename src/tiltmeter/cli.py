@@ -4,33 +4,42 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from tiltmeter import __version__, commands
 from tiltmeter.arguments import AT_MOST, given, path_of, run_folder, share, sweep_of
+from tiltmeter.cli_crossings import crossings
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.options import (
+    Angles,
+    BaseName,
+    BosAverage,
     BosBefore,
+    BosPerturbation,
+    BosStatistics,
     Column,
     Device,
+    Directions,
     Length,
+    Lengths,
+    LengthUnit,
     Model,
     NSequences,
     Out,
+    PositionsText,
     Precision,
     Revision,
     Saes,
     Seed,
+    SiteName,
+    StreamName,
     Tokens,
     TokensRevision,
     UntilCI,
 )
-
-if TYPE_CHECKING:
-    from tiltmeter.plan import Sweep
 
 
 class _Commands(TyperGroup):
@@ -153,28 +162,22 @@ def claims(run: Annotated[Path, typer.Argument(help="The run directory of a stud
 
 @app.command()
 def sweep(
-    site: Annotated[str, typer.Option(help="Where to push: blocks.3.hook_resid_pre, or short resid_pre:3.")],
-    direction: Annotated[
-        list[str], typer.Option(help="A direction's name, or along:FILE (.npy, .safetensors). Repeat for several.")
-    ],
-    lengths: Annotated[str, typer.Option(help="Comma-separated lengths, or START:STOP:STEP.")] = "",
-    unit: Annotated[
-        str, typer.Option(help="Unit of the lengths: absolute, norm (of x), target (1 reaches it) or pair-distance.")
-    ] = "absolute",
-    angles: Annotated[str, typer.Option(help="Instead of lengths: degrees on the sphere, in the same form.")] = "",
+    site: SiteName,
+    direction: Directions,
+    lengths: Lengths = "",
+    unit: LengthUnit = "absolute",
+    angles: Angles = "",
     substitute: Annotated[
         bool, typer.Option("--substitute", help="Instead of lengths: go to where each direction's vector ends.")
     ] = False,
     sae: Saes = None,
-    base: Annotated[
-        str, typer.Option(help="Where paths begin: clean, real, cov-random, ... (tiltmeter list).")
-    ] = "clean",
-    stream: Annotated[str, typer.Option(help="Residual stream of a LayerNorm model: centred or raw.")] = "centred",
+    base: BaseName = "clean",
+    stream: StreamName = "centred",
     readout: Annotated[list[str], typer.Option(help="kl, js, loss, l2@SITE, cos@SITE. Repeat for several.")] = ["kl"],  # noqa: B006
-    positions: Annotated[str, typer.Option(help="all, last, 32, 32+16 (perturb 32, read 32 to 48) or 3,7,9.")] = "all",
-    bos_statistics: Annotated[str, typer.Option(help="Boundary positions in or out of the statistics.")] = "out",
-    bos_perturbation: Annotated[str, typer.Option(help="Boundary positions in or out of the perturbation.")] = "in",
-    bos_average: Annotated[str, typer.Option(help="Boundary positions in or out of the averages.")] = "in",
+    positions: PositionsText = "all",
+    bos_statistics: BosStatistics = "out",
+    bos_perturbation: BosPerturbation = "in",
+    bos_average: BosAverage = "in",
     keep_positions: Annotated[bool, typer.Option(help="Keep each position apart in the results.")] = False,
     model: Model = "nano",
     revision: Revision = None,
@@ -212,7 +215,9 @@ def sweep(
     most = AT_MOST if goal and n_sequences is None else n_sequences
     wanted = sweep_of(config, sequences=most, until_ci=goal, seed=seed)
     loaded = commands.load(model, revision, device, precision)
-    token_set = commands.load_tokens(loaded, _needed(wanted), tokens, column, tokens_revision, length, bos_before)
+    token_set = commands.load_tokens(
+        loaded, commands.needed(wanted), tokens, column, tokens_revision, length, bos_before
+    )
     wanted = commands.as_many_as_there_are(wanted, token_set, n_sequences)
     place = loaded.model.site(site).name
     commands.run(
@@ -222,6 +227,9 @@ def sweep(
         out or run_folder(f"sweep-{Path(model).name}-{place}", wanted, model, token_set),
         "sweep",
     )
+
+
+app.command()(crossings)
 
 
 @app.command("train-sae")
@@ -318,11 +326,6 @@ def report(run: Annotated[Path, typer.Argument(help="A run directory.")]) -> Non
     """Draw a finished run's figures and report again, from its stored results."""
     page, text = commands.publish_again(run)
     typer.echo(f"{text}\nreport: {page}")
-
-
-def _needed(sweep: Sweep) -> int:
-    """Sequences to measure, and as many more as the statistics may want."""
-    return max(sweep.sequences, sweep.statistics_sequences)
 
 
 def main() -> None:

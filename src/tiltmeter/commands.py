@@ -10,6 +10,7 @@ import typer
 from tiltmeter.errors import TiltmeterError
 
 if TYPE_CHECKING:
+    from tiltmeter.crossings import Crossings
     from tiltmeter.loading import LoadedModel
     from tiltmeter.plan import Sweep
     from tiltmeter.tokens import TokenSet
@@ -55,6 +56,11 @@ def as_many_as_there_are(sweep: Sweep, tokens: TokenSet, asked: int | None) -> S
     return sweep if asked else sweep.model_copy(update={"sequences": min(sweep.sequences, len(tokens.ids))})
 
 
+def needed(sweep: Sweep) -> int:
+    """Sequences to measure, and as many more as the statistics may want."""
+    return max(sweep.sequences, sweep.statistics_sequences)
+
+
 def run(sweep: Sweep, loaded: LoadedModel, tokens: TokenSet, out: Path, purpose: str) -> None:
     """Measure, draw, and say what came out and where it is."""
     from tiltmeter.publish import publish, short_table
@@ -70,6 +76,21 @@ def run(sweep: Sweep, loaded: LoadedModel, tokens: TokenSet, out: Path, purpose:
     typer.echo(f"mean distance of two real activations: {float(curves.attrs['pair_distance']):.2f}")
     typer.echo(short_table(out))
     typer.echo(f"figures: {out / 'figures'}\nreport:  {page}")
+
+
+def run_crossings(wanted: Crossings, loaded: LoadedModel, tokens: TokenSet, out: Path) -> None:
+    """Find crossings, and say where they are and what it cost."""
+    import pandas as pd
+
+    from tiltmeter import crossings
+    from tiltmeter.runs import read_manifest
+
+    sweep = wanted.sweep
+    typer.echo(f"run:   {out}  ({sweep.sequences} sequences of {tokens.ids.shape[1]} tokens at {sweep.site})", err=True)
+    crossings.run_crossings(wanted, loaded, tokens, out)
+    summary = pd.read_csv(out / "summary.csv")
+    typer.echo(crossings.described(summary, wanted, read_manifest(out)["record"]["units"]))
+    typer.echo(f"tables: {out / 'crossings.csv'}, {out / 'summary.csv'} (and .parquet)")
 
 
 def publish_again(folder: Path) -> tuple[Path, str]:

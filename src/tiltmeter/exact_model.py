@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.activations import GELUTanh, NewGELUActivation
 
-from tiltmeter.differences import Shifted, Tape, operands
+from tiltmeter.differences import Shifted, operands
 from tiltmeter.hooks import captured, replaced
 from tiltmeter.model import CleanRun, LateRun, SplitModel, skipped
 from tiltmeter.sites import STREAM

@@ -123,6 +123,20 @@ def _scipy_intervals(
     return bounds
 
 
+def median_interval(values: Float[np.ndarray, " sequence"], confidence: float = 0.95) -> tuple[float, float]:
+    """Interval of a median between two of the values, from the binomial distribution (Thompson 1936).
+
+    It needs no draws and no assumption but that sequences are independent, holds at least as often as asked, and takes
+    censored values as infinite: an end that falls among them is infinite. NaN values are left out; NaN where even the
+    smallest and largest value do not hold the median that often (below 6 values, at 0.95).
+    """
+    known = np.sort(values[~np.isnan(values)])
+    rank = int(stats.binom.ppf((1 - confidence) / 2, len(known), 0.5)) if len(known) else 0
+    if rank < 1:
+        return np.nan, np.nan
+    return float(known[rank - 1]), float(known[-rank])
+
+
 def paired_interval(differences: Float64[np.ndarray, " sequence"], confidence: float) -> tuple[float, float]:
     """Student's interval of a mean of paired differences, without those that are NaN; NaN where less than two are left.
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -57,6 +57,18 @@ class CleanRun:
     late: LateRun
     tape: Tape = field(default_factory=Tape)
     """What exact differences need of clean values besides, from the first perturbed run on."""
+
+    def rows(self, index: Int[Tensor, "row"]) -> CleanRun:
+        """The run of these rows of the batch, in this order, as often as each is named."""
+        return replace(
+            self,
+            tokens=self.tokens[index.to(self.tokens.device)],
+            activation=self.activation[index],
+            entry=self.entry[index],
+            prefix=tuple((keys[index], values[index]) for keys, values in self.prefix),
+            late=LateRun(self.late.final[index], {site: value[index] for site, value in self.late.sites.items()}),
+            tape=Tape(),
+        )
 
 
 @dataclass(frozen=True)
@@ -130,31 +142,53 @@ class SplitModel:
             TiltmeterError: a read lies before the site, the sequences exceed the context, or an activation is not
                 finite.
         """
+        return self.starts(tokens, [site], reads, span)[site]
+
+    @torch.no_grad()
+    def starts(
+        self,
+        tokens: Int[Tensor, "batch position"],
+        sites: Sequence[Site],
+        reads: Sequence[Site] = (),
+        span: Span | None = None,
+    ) -> dict[Site, CleanRun]:
+        """As `start`, for perturbed runs at several sites, each by itself: one pass serves them all.
+
+        Raises:
+            TiltmeterError: as `start`.
+        """
         span = span or Span(0, tokens.shape[1])
-        self._check(tokens, site, reads)
-        entry = site if site.kind in STREAM else Site(site.layer, "resid_pre")
+        for site in sites:
+            self._check(tokens, site, reads)
         cache = DynamicCache() if span.first else None
-        wanted = {site, entry, *reads}
         with ExitStack() as stack:
+            wanted = {*sites, *map(_entry, sites), *reads}
             found = {s: stack.enter_context(captured(*self.tap(s))) for s in wanted}
             final = self._trunk(input_ids=tokens.to(self.device), past_key_values=cache, use_cache=cache is not None)
         seen = {s: values[0] for s, values in found.items()}
-        activation = self.centre(seen[site], site)
+        late = LateRun(span.cut(final), {s: self.centre(span.cut(seen[s]), s) for s in reads})
+        tape = Tape()
+        return {
+            site: CleanRun(
+                tokens=tokens,
+                site=site,
+                span=span,
+                activation=self._finite(self.centre(seen[site], site), site),
+                entry=span.cut(seen[_entry(site)]),
+                prefix=_prefix(cache, site.boundary, span),
+                late=late,
+                tape=tape,
+            )
+            for site in sites
+        }
+
+    def _finite(self, activation: Tensor, site: Site) -> Tensor:
         if not bool(torch.isfinite(activation).all()):
             raise TiltmeterError(
                 f"The model's activations at {site.name} are not finite on these tokens; check its weights, or load it "
                 "with --precision float32 or float64."
             )
-        late = {s: self.centre(span.cut(seen[s]), s) for s in reads}
-        return CleanRun(
-            tokens=tokens,
-            site=site,
-            span=span,
-            activation=activation,
-            entry=span.cut(seen[entry]),
-            prefix=_prefix(cache, site.boundary, span),
-            late=LateRun(span.cut(final), late),
-        )
+        return activation
 
     @torch.no_grad()
     def activation(self, tokens: Int[Tensor, "batch position"], site: Site) -> Float[Tensor, "batch position d_site"]:
@@ -248,7 +282,8 @@ class SplitModel:
             return None
         probe = torch.linspace(-1, 1, self.width, dtype=self.hf.dtype, device=self.device)[None]
         own, found = head.weight @ probe[0], self.logits(probe)[0]
-        return Unembedding(head.weight) if torch.allclose(own, found, rtol=1e-3, atol=1e-3 * float(found.abs().max())) else None
+        alone = torch.allclose(own, found, rtol=1e-3, atol=1e-3 * float(found.abs().max()))
+        return Unembedding(head.weight) if alone else None
 
     def _suffix(self, clean: CleanRun, entry: Tensor, copies: int) -> Tensor:
         """Run the trunk on the span's positions, with the clean keys and values of earlier ones.
@@ -285,6 +320,11 @@ class SplitModel:
                 raise TiltmeterError(
                     f"{read.name} lies before {site.name}, so nothing done there can reach it; read a later site."
                 )
+
+
+def _entry(site: Site) -> Site:
+    """The stream in front of the first block that runs again."""
+    return site if site.kind in STREAM else Site(site.layer, "resid_pre")
 
 
 @contextmanager

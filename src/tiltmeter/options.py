@@ -9,6 +9,27 @@ import typer
 
 Model = Annotated[str, typer.Option(help="nano, a Hugging Face id, or the directory of a Hugging Face model.")]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hugging Face model.")]
+SiteName = Annotated[str, typer.Option("--site", help="Where to push: blocks.3.hook_resid_pre, or short resid_pre:3.")]
+Directions = Annotated[
+    list[str],
+    typer.Option("--direction", help="A direction's name, or along:FILE (.npy, .safetensors). Repeat for several."),
+]
+Lengths = Annotated[str, typer.Option(help="Comma-separated lengths, or START:STOP:STEP.")]
+LengthUnit = Annotated[
+    str,
+    typer.Option("--unit", help="Unit of the lengths: absolute, norm (of x), target (1 reaches it) or pair-distance."),
+]
+Angles = Annotated[str, typer.Option(help="Instead of lengths: degrees on the sphere, in the same form.")]
+BaseName = Annotated[
+    str, typer.Option("--base", help="Where paths begin: clean, real, cov-random, ... (tiltmeter list).")
+]
+StreamName = Annotated[str, typer.Option("--stream", help="Residual stream of a LayerNorm model: centred or raw.")]
+PositionsText = Annotated[
+    str, typer.Option("--positions", help="all, last, 32, 32+16 (perturb 32, read 32 to 48) or 3,7,9.")
+]
+BosStatistics = Annotated[str, typer.Option(help="Boundary positions in or out of the statistics.")]
+BosPerturbation = Annotated[str, typer.Option(help="Boundary positions in or out of the perturbation.")]
+BosAverage = Annotated[str, typer.Option(help="Boundary positions in or out of the averages.")]
 Tokens = Annotated[
     str | None,
     typer.Option(

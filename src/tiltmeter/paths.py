@@ -68,9 +68,14 @@ class Straight(Configuration):
         self, x: Float[Tensor, "batch position d_site"], push: Push, steps: slice
     ) -> Float[Tensor, "step batch position d_site"]:
         """From x to the points of these steps, one new tensor."""
+        return self.at(x, push, torch.tensor(self.lengths[steps], dtype=x.dtype, device=x.device)[:, None, None])
+
+    def at(
+        self, x: Float[Tensor, "batch position d_site"], push: Push, lengths: Float[Tensor, "point #batch #position"]
+    ) -> Float[Tensor, "point batch position d_site"]:
+        """From x to any points of the path, the same for all tokens or not, one new tensor."""
         scale = {"absolute": torch.ones_like(push.distance), "norm": x.norm(dim=-1), "target": push.distance}[self.unit]
-        lengths = torch.tensor(self.lengths[steps], dtype=x.dtype, device=x.device)[:, None, None, None]
-        return lengths * (scale[..., None] * push.unit)
+        return lengths[..., None] * (scale[..., None] * push.unit)
 
 
 class Sphere(Configuration):
@@ -108,7 +113,16 @@ class Sphere(Configuration):
     def changes(
         self, x: Float[Tensor, "batch position d_site"], push: Push, steps: slice
     ) -> Float[Tensor, "step batch position d_site"]:
-        """From x to the points, one new tensor. Zero where no part of it is orthogonal to x."""
+        """From x to the points of these steps, one new tensor."""
+        return self.at(x, push, torch.tensor(self.degrees[steps], dtype=x.dtype, device=x.device)[:, None, None])
+
+    def at(
+        self, x: Float[Tensor, "batch position d_site"], push: Push, degrees: Float[Tensor, "point #batch #position"]
+    ) -> Float[Tensor, "point batch position d_site"]:
+        """From x to any points of the path, the same for all tokens or not, one new tensor.
+
+        Zero where no part of the direction is orthogonal to x.
+        """
         norm = x.norm(dim=-1, keepdim=True)
         radial = x / norm.clamp(min=1e-30)
         sideways = push.unit - (push.unit * radial).sum(-1, keepdim=True) * radial
@@ -116,7 +130,7 @@ class Sphere(Configuration):
         size = sideways.norm(dim=-1, keepdim=True)
         exists = size > 1e-5
         tangent = torch.where(exists, norm * sideways / size.clamp(min=1e-30), 0.0)
-        angles = torch.tensor(self.degrees[steps], dtype=x.dtype, device=x.device).deg2rad()[:, None, None, None]
+        angles = degrees.deg2rad()[..., None]
         # cos θ - 1 without cancellation, so that small angles keep their digits
         change = -2 * (angles / 2).sin() ** 2 * x + angles.sin() * tangent
         return torch.where(exists, change, 0.0)

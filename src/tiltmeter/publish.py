@@ -47,6 +47,10 @@ def publish(run: str | Path) -> Path:
     manifest = read_manifest(folder)
     if manifest["record"].get("purpose") == TRAINING:
         raise TiltmeterError(f"{folder} is the training of an SAE; look at its training.png and log.csv.")
+    if "crossings" in manifest["identity"]:
+        raise TiltmeterError(
+            f"{folder} holds crossings, which have no figures; look at its crossings.csv and summary.csv."
+        )
     if not (folder / "curves.nc").is_file():
         raise TiltmeterError(f"{folder} is a run that has not finished; repeat its command to go on with it.")
     data = curves.load(folder / "curves.nc")

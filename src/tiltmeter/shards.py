@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float64, Int
 from torch import Tensor
 
 from tiltmeter.bases import Base, transplanted
@@ -41,6 +42,16 @@ class Batch:
     """Tokens that statistics count."""
 
 
+class Pushed(NamedTuple):
+    """A direction on a batch."""
+
+    push: Push
+    moved: Bool[Tensor, "batch span"]
+    """Tokens that move: those that should, less those without a direction."""
+    averaged: Bool[Tensor, "batch read"]
+    """Tokens that a sequence's mean along it is taken over."""
+
+
 def measure_shard(
     plan: Plan,
     directions: Mapping[str, Direction],
@@ -69,14 +80,19 @@ def measure_shard(
     size = max(1, plan.sweep.batch_tokens // per_sequence)
     parts = []
     for begin in range(0, len(sequences), size):
-        batch = _start(plan, sequences[begin : begin + size])
-        batch = batch if base is None else _based(batch, base)
+        batch = start_batch(plan, sequences[begin : begin + size], base)
         found = [_measure_direction(batch, name, direction, path) for name, direction in directions.items()]
         parts.append({name: np.stack([one[name] for one in found]) for name in found[0]})
     return {name: np.concatenate([part[name] for part in parts], 1 if name == "tokens" else 2) for name in parts[0]}
 
 
-def _start(plan: Plan, sequences: Sequence[int]) -> Batch:
+def start_batch(plan: Plan, sequences: Sequence[int], base: Base | None) -> Batch:
+    """Run some sequences as they are when a path starts: clean, or with a base in place."""
+    batch = _clean(plan, sequences)
+    return batch if base is None else _based(batch, base)
+
+
+def _clean(plan: Plan, sequences: Sequence[int]) -> Batch:
     ids = plan.tokens.ids[torch.tensor(sequences)]
     reads = tuple(dict.fromkeys(readout.site for readout in plan.readouts if readout.site is not None))
     span, bos = plan.positions.span, plan.sweep.bos
@@ -113,7 +129,7 @@ def _measure_direction(batch: Batch, name: str, direction: Direction, path: Path
     """One direction's curves on one batch, [step, sequence] or [step, sequence, position]."""
     plan, clean = batch.plan, batch.clean
     x = plan.positions.span.cut(clean.activation)
-    pushed, lost = _push(batch, name, direction)
+    pushed, moved, averaged = start_push(batch, name, direction)
     blocks: list[dict[str, Tensor]] = []
     for steps in _step_slices(plan, path, len(batch.sequences)):
         change = path.changes(x, pushed, steps)
@@ -121,17 +137,27 @@ def _measure_direction(batch: Batch, name: str, direction: Direction, path: Path
         _check_finite(plan, values, name, path.steps[steps])
         blocks.append({**values, "length": change.double().norm(dim=-1).cpu()})
     values = {key: torch.cat([block[key] for block in blocks]) for key in blocks[0]}
-    read = torch.tensor(plan.positions.read) - plan.positions.span.first
-    moved = batch.perturbed & ~lost
-    nothing_moved = ~moved.any(1)  # such a sequence was not perturbed at all
-    averaged = batch.averaged & ~lost[:, read] & ~nothing_moved[:, None]
     tokens = averaged.sum(-1).numpy()
     if plan.sweep.keep_positions:
+        read = _read(plan)
         masks = {key: averaged for key in values} | {"length": (moved[:, read] & averaged)}
         values["length"] = values["length"][..., read]
         return {key: value.where(masks[key], torch.nan).numpy() for key, value in values.items()} | {"tokens": tokens}
-    means = {key: _mean(value, moved if key == "length" else averaged).numpy() for key, value in values.items()}
+    means = {key: masked_mean(value, moved if key == "length" else averaged).numpy() for key, value in values.items()}
     return means | {"tokens": tokens}
+
+
+def start_push(batch: Batch, name: str, direction: Direction) -> Pushed:
+    """Where a direction leads from each token of a batch, and which tokens it moves and is averaged over."""
+    pushed, lost = _push(batch, name, direction)
+    moved = batch.perturbed & ~lost
+    nothing_moved = ~moved.any(1)  # such a sequence was not perturbed at all
+    return Pushed(pushed, moved, batch.averaged & ~lost[:, _read(batch.plan)] & ~nothing_moved[:, None])
+
+
+def _read(plan: Plan) -> Int[Tensor, "read"]:
+    """The places in the span that are read."""
+    return torch.tensor(plan.positions.read) - plan.positions.span.first
 
 
 def _push(batch: Batch, name: str, direction: Direction) -> tuple[Push, Bool[Tensor, "batch span"]]:
@@ -155,7 +181,7 @@ def _step_slices(plan: Plan, path: Path, sequences: int) -> Iterator[slice]:
         yield slice(begin, begin + size)
 
 
-def _mean(
+def masked_mean(
     values: Float64[Tensor, "step batch position"], mask: Bool[Tensor, "batch position"]
 ) -> Float64[Tensor, "step batch"]:
     """Mean over the masked positions that have a value (a loss has none at the last); NaN where none is left."""

@@ -15,18 +15,20 @@ import logging
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import xarray as xr
 
 from tiltmeter import curves, provenance, runs
-from tiltmeter.bases import build_base
+from tiltmeter.bases import Base, build_base
 from tiltmeter.directions import build_directions
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.latents import BoundSAE, LatentStatistics, fit_latents
 from tiltmeter.loading import LoadedModel
+from tiltmeter.paths import Path as PushPath
 from tiltmeter.plan import Plan, Sweep, make_plan
 from tiltmeter.progress import progress
+from tiltmeter.pushes import Direction
 from tiltmeter.saes.at_site import AtSite
 from tiltmeter.saes.guard import Guard, guard
 from tiltmeter.selfcheck import check_additive, check_split
@@ -65,12 +67,12 @@ def run_sweep(
         TiltmeterError: wrong input; `out` is in use or belongs to another run; the model cannot be split.
     """
     plan = make_plan(sweep, loaded.model, tokens)
-    with runs.open_run(out, _identity(plan, loaded), partial(_record, plan, loaded, purpose)) as run:
-        statistics, saes = _statistics(plan, run), _latents(plan, run)
-        watch = _watch(plan)
-        parts = _measure(plan, statistics, saes, run, watch)
+    with runs.open_run(out, identity(plan, loaded), partial(record, plan, loaded, purpose)) as run:
+        ready, watch = prepare(plan, run), _watch(plan)
+        parts = _measure(plan, ready, run, watch)
         result = curves.merge(parts, plan.order[: sum(part.sizes["sequence"] for part in parts)])
-        result = result.assign_attrs(_attrs(plan, statistics, saes, runs.read_manifest(run.path)) | _ending(watch))
+        attrs = _attrs(plan, ready.statistics, ready.saes, runs.read_manifest(run.path))
+        result = result.assign_attrs(attrs | _ending(watch))
         if not bool(result.tokens.any()):
             raise TiltmeterError(
                 "Nothing was measured: at these positions, with these rules for boundary positions, no token was both "
@@ -81,6 +83,33 @@ def run_sweep(
         run.write_bytes("summary.csv", curves.to_csv(table))
         run.write_bytes("summary.parquet", curves.to_parquet(table))
     return result
+
+
+class Ready(NamedTuple):
+    """What a plan needs besides a model before anything is measured."""
+
+    statistics: SiteStatistics
+    saes: dict[str, BoundSAE]
+    directions: dict[str, Direction]
+    path: PushPath
+    """In lengths or angles."""
+    base: Base | None
+
+
+def prepare(plan: Plan, run: runs.Run) -> Ready:
+    """Take statistics, or read those that the run has, build what rests on them, and let the run check itself.
+
+    Raises:
+        TiltmeterError: the model cannot be split at the site, or what is measured there adds nothing to its stream.
+    """
+    statistics, saes = _statistics(plan, run), _latents(plan, run)
+    directions = build_directions(plan.directions, statistics, plan.vectors, saes)
+    base = build_base(plan.sweep.base, statistics, saes)
+    path = plan.sweep.path.resolved(statistics.pair_distance)
+    check_split(plan.model, plan.model.start(plan.tokens.ids[:2], plan.site, (), plan.positions.span))
+    for site in {plan.site, *(readout.site for readout in plan.readouts if readout.site)}:
+        check_additive(plan.model, plan.tokens.ids[:2], site)
+    return Ready(statistics, saes, directions, path, base)
 
 
 def _statistics(plan: Plan, run: runs.Run) -> SiteStatistics:
@@ -132,26 +161,18 @@ def _ending(watch: Watch | None) -> dict[str, str]:
     return {"stopping": watch.stopped.to_json()}
 
 
-def _measure(
-    plan: Plan, statistics: SiteStatistics, saes: dict[str, BoundSAE], run: runs.Run, watch: Watch | None
-) -> list[xr.Dataset]:
+def _measure(plan: Plan, ready: Ready, run: runs.Run, watch: Watch | None) -> list[xr.Dataset]:
     """Measure every shard that is not there yet; all of them, up to where the watch says stop, as labelled curves."""
     sweep = plan.sweep
-    directions = build_directions(plan.directions, statistics, plan.vectors, saes)
-    base = build_base(sweep.base, statistics, saes)
-    path = sweep.path.resolved(statistics.pair_distance)
     positions = plan.positions.read if sweep.keep_positions else None
-    check_split(plan.model, plan.model.start(plan.tokens.ids[:2], plan.site, (), plan.positions.span))
-    for site in {plan.site, *(readout.site for readout in plan.readouts if readout.site)}:
-        check_additive(plan.model, plan.tokens.ids[:2], site)
     result, order = [], plan.order
     for begin in progress(range(0, len(order), sweep.shard), "shards, at most" if watch else "shards"):
         sequences = order[begin : begin + sweep.shard]
         name = f"shard-{begin // sweep.shard:05d}"
         if (arrays := run.load(name)) is None:
-            arrays = measure_shard(plan, directions, path, sequences, base)
+            arrays = measure_shard(plan, ready.directions, ready.path, sequences, ready.base)
             run.save(name, arrays)
-        axes = curves.Axes(plan.directions, path.steps, path.units, sequences, positions)
+        axes = curves.Axes(plan.directions, ready.path.steps, ready.path.units, sequences, positions)
         readouts = {key: arrays[key] for key in (*(readout.name for readout in plan.readouts), "length")}
         result.append(curves.build(readouts, arrays["tokens"], axes, {}))
         # Whatever shards lie behind this one: where a run stops does not depend on where it was killed.
@@ -160,7 +181,7 @@ def _measure(
     return result
 
 
-def _identity(plan: Plan, loaded: LoadedModel) -> dict[str, Any]:
+def identity(plan: Plan, loaded: LoadedModel) -> dict[str, Any]:
     """Everything that decides the numbers of a run."""
     return provenance.identity(loaded, plan.tokens) | {
         "sweep": plan.sweep.model_dump(mode="json", exclude={"saes"})
@@ -172,7 +193,7 @@ def _identity(plan: Plan, loaded: LoadedModel) -> dict[str, Any]:
     }
 
 
-def _record(plan: Plan, loaded: LoadedModel, purpose: str) -> dict[str, Any]:
+def record(plan: Plan, loaded: LoadedModel, purpose: str) -> dict[str, Any]:
     """What a reader of the manifest wants to know besides."""
     centred = plan.model.centred and plan.site.kind != "z"
     return provenance.record(loaded, plan.tokens) | {

@@ -1,4 +1,4 @@
-"""KL over a large vocabulary in one pass, without logits in memory: a few thousand columns of the unembedding at a time.
+"""KL over a large vocabulary in one pass, without logits in memory: some columns of the unembedding at a time.
 
     x = dz - c,    c = Σ p dz = m·dh,    KL = log1p(Σ p φ(x)),    φ(x) = eˣ - 1 - x
 

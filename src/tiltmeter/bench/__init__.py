@@ -1,1 +1,1 @@
-"""How long the same work takes with tiltmeter and with the tools that researchers use, and how right the answers are."""
+"""How long the same work takes with tiltmeter and with other tools, and how right the answers are."""

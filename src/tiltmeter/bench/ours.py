@@ -12,6 +12,9 @@ from tiltmeter.positions import Span
 from tiltmeter.readouts import Readout, measure
 from tiltmeter.sites import Site
 
+SEQUENCES = 8
+"""Sequences of a batch, at most."""
+
 POINT_TOKENS = 8192
 """Perturbed tokens at once."""
 
@@ -24,11 +27,13 @@ def measure_workload(model: SplitModel, work: Workload) -> dict[str, Float[Tenso
     readouts = [Readout(name) if name != "l2" else Readout("l2", last) for name in work.readouts]
     reads = tuple(readout.site for readout in readouts if readout.site is not None)
     parts = []
-    for begin in range(0, len(work.tokens), work.sequences_at_once):
-        batch = slice(begin, begin + work.sequences_at_once)
+    for begin in range(0, len(work.tokens), SEQUENCES):
+        batch = slice(begin, begin + SEQUENCES)
         layers = []
-        for layer in work.layers:
-            clean = model.start(work.tokens[batch], Site(layer, "resid_pre"), reads, span)
+        sites = [Site(layer, "resid_pre") for layer in work.layers]
+        for layer, clean in zip(
+            work.layers, model.starts(work.tokens[batch], sites, reads, span).values(), strict=True
+        ):
             size = max(1, POINT_TOKENS // clean.entry[..., 0].numel())
             found = []
             for first in range(0, len(work.lengths), size):

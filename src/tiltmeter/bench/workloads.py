@@ -17,9 +17,7 @@ from tiltmeter.errors import TiltmeterError
 
 SIZES: Mapping[str, GPT2Config] = {
     "gpt2": GPT2Config(bos_token_id=0, eos_token_id=0),
-    "tiny": GPT2Config(
-        n_layer=3, n_embd=64, n_head=4, vocab_size=512, n_positions=128, bos_token_id=0, eos_token_id=0
-    ),
+    "tiny": GPT2Config(n_layer=3, n_embd=64, n_head=4, vocab_size=512, n_positions=128, bos_token_id=0, eos_token_id=0),
 }
 """Sizes of the random model: GPT-2 small; one to try the benchmark on."""
 
@@ -44,24 +42,22 @@ class Workload:
     """Positions that are read; the first of them is the first that is moved."""
     readouts: tuple[str, ...]
     """`kl`, and `l2` of the stream after the last block, or `loss`."""
-    sequences_at_once: int
-    """As many as fit a forward pass well, for every contender."""
 
     @property
     def curves(self) -> int:
         """Directions times sequences."""
         return len(self.layers) * len(self.tokens)
 
-    def change(self, layer: int, lengths: tuple[float, ...], sequences: slice) -> Float[Tensor, "point batch position d"]:
+    def change(
+        self, layer: int, lengths: tuple[float, ...], sequences: slice
+    ) -> Float[Tensor, "point batch position d_model"]:
         """How far activations are moved at these lengths."""
         scale = torch.tensor(lengths, device=self.directions.device)[:, None, None, None]
         return scale * self.directions[self.layers.index(layer), sequences]
 
     def to(self, device: str) -> Workload:
         """The same, there."""
-        return Workload(
-            **{**vars(self), "tokens": self.tokens.to(device), "directions": self.directions.to(device)}
-        )
+        return Workload(**{**vars(self), "tokens": self.tokens.to(device), "directions": self.directions.to(device)})
 
 
 def random_gpt2(size: str, seed: int = 0) -> GPT2LMHeadModel:
@@ -86,28 +82,22 @@ def make_workloads(size: str, seed: int = 0) -> dict[str, Workload]:
     middle, last = config.n_layer // 2, config.n_layer - 1
     long = 128 if config.n_positions >= 128 else config.n_positions
     make = _Maker(config, torch.Generator().manual_seed(seed))
-    return {
-        "A": make(
-            "A", "every position moved, 11 lengths", 4, long, (middle,), range(long), _ladder(0, 60, 11), ("kl", "l2"), 4
+    whole, both = range(long), ("kl", "l2")
+    decades = tuple(float(x) for x in torch.logspace(-3.25, 2, 22))
+    made = (
+        make("A", "every position moved, 11 lengths", 4, long, (middle,), whole, _ladder(60, 11), both),
+        make("B", "last of 10 tokens moved, 101 lengths", 8, 10, (1,), range(9, 10), _ladder(50, 101), both),
+        make("C", "one token moved, 16 read, 21 lengths", 2, long, (middle,), range(32, 48), _ladder(60, 21), both),
+        make(
+            "D", "each layer in turn, one substitution", 4, long, tuple(range(last + 1)), whole, (20.0,), ("kl", "loss")
         ),
-        "B": make("B", "last of 10 tokens, 101 lengths", 8, 10, (1,), range(9, 10), _ladder(0, 50, 101), ("kl", "l2"), 8),
-        "C": make(
-            "C", "one token moved, 16 read, 21 lengths", 2, long, (middle,), range(32, 48), _ladder(0, 60, 21),
-            ("kl", "l2"), 2,
-        ),
-        "D": make(
-            "D", "every layer in turn, one substitution", 4, long, tuple(range(last + 1)), range(long), (20.0,),
-            ("kl", "loss"), 4,
-        ),
-        "precision": make(
-            "precision", "lengths from 0.001 to 100", 1, 64, (middle,), range(64),
-            tuple(float(x) for x in torch.logspace(-3.25, 2, 22)), ("kl",), 1,
-        ),
-    }
+        make("precision", "lengths from 0.001 to 100", 1, 64, (middle,), range(64), decades, ("kl",)),
+    )
+    return {work.name: work for work in made}
 
 
-def _ladder(low: float, high: float, steps: int) -> tuple[float, ...]:
-    return tuple(float(x) for x in torch.linspace(low, high, steps))
+def _ladder(longest: float, steps: int) -> tuple[float, ...]:
+    return tuple(float(x) for x in torch.linspace(0, longest, steps))
 
 
 class _Maker:
@@ -126,7 +116,6 @@ class _Maker:
         read: range,
         lengths: tuple[float, ...],
         readouts: tuple[str, ...],
-        at_once: int,
     ) -> Workload:
         moved = range(read.start, read.start + 1) if name == "C" else read
         shape = (len(layers), sequences, length, self.config.n_embd)
@@ -143,5 +132,4 @@ class _Maker:
             lengths=lengths,
             read=read,
             readouts=readouts,
-            sequences_at_once=at_once,
         )

@@ -79,7 +79,9 @@ def power(a: Shifted, exponent: Any) -> Shifted:
 def mean(a: Shifted, dim: Any, keepdim: bool = False, **_: Any) -> Shifted:
     """Of the difference alike."""
     axes = dim if isinstance(dim, tuple | list) else (dim,)
-    return Shifted(once(torch.mean, a.clean, axes, keepdim), a.difference.mean([axis_behind(axis) for axis in axes], keepdim))
+    return Shifted(
+        once(torch.mean, a.clean, axes, keepdim), a.difference.mean([axis_behind(axis) for axis in axes], keepdim)
+    )
 
 
 @rule(torch.rsqrt, torch.Tensor.rsqrt)

@@ -151,8 +151,13 @@ SMALL = 0.7
 
 def phi(x: Tensor) -> Tensor:
     """eˣ - 1 - x, to a few units in the last place: for small x by its series, of which float32 needs seven terms."""
-    series = x * x * (
-        0.5 + x * (1 / 6 + x * (1 / 24 + x * (1 / 120 + x * (1 / 720 + x * (1 / 5040 + x * (1 / 40320 + x / 362880))))))
+    series = (
+        x
+        * x
+        * (
+            0.5
+            + x * (1 / 6 + x * (1 / 24 + x * (1 / 120 + x * (1 / 720 + x * (1 / 5040 + x * (1 / 40320 + x / 362880))))))
+        )
     )
     return torch.where(x.abs() < SMALL, series, torch.exp(x) - 1 - x)
 

@@ -46,7 +46,7 @@ def rounded(d: Tensor) -> Tensor:
 
 
 def product(d: Float[Tensor, "*row inputs"], weight: Tensor, turned: bool = False) -> Float[Tensor, "*row outputs"]:
-    """d Wᵀ, in the type of `operands`. W is [outputs, inputs], or where it is `turned` [inputs, outputs]."""
+    """The product d Wᵀ, in the type of `operands`. W is [outputs, inputs], or `turned` [inputs, outputs]."""
     d = rounded(d)
     if d.device.type == "cpu" and d.dtype != torch.float64 and torch.backends.mkldnn.is_available():
         flat = d.reshape(-1, d.shape[-1])
@@ -70,9 +70,7 @@ def _prepare(weight: Tensor, turned: bool, dtype: torch.dtype) -> Tensor:
     return known[key]
 
 
-def batched(
-    a: Float[Tensor, "*#batch n inner"], b: Float[Tensor, "*#batch inner m"]
-) -> Float[Tensor, "*#batch n m"]:
+def batched(a: Float[Tensor, "*#batch n inner"], b: Float[Tensor, "*#batch inner m"]) -> Float[Tensor, "*#batch n m"]:
     """Products of many small matrices, in float32 or more; on a GPU in the type of `operands`."""
     dtype = torch.promote_types(torch.promote_types(a.dtype, b.dtype), torch.float32)
     if a.device.type != "cpu":
@@ -80,7 +78,9 @@ def batched(
     return torch.matmul(a.to(dtype), b.to(dtype))
 
 
-def shared(a: Float[Tensor, "*batch n inner"], b: Float[Tensor, "point *batch inner m"]) -> Float[Tensor, "point *batch n m"]:
+def shared(
+    a: Float[Tensor, "*batch n inner"], b: Float[Tensor, "point *batch inner m"]
+) -> Float[Tensor, "point *batch n m"]:
     """The same with a left matrix that all points share: they stand side by side, so that it is not copied."""
     points, columns = b.shape[0], b.shape[-1]
     beside = b.movedim(0, -2).flatten(-2)

@@ -9,11 +9,10 @@ from typing import Any
 
 
 class Tape:
-    """What rules computed of clean values alone, in the order in which they asked: the first pass records, later ones
-    play it.
+    """What rules computed of clean values alone, in the order in which they asked.
 
-    A pass may begin anywhere: each block of a model is a section of its own, and passes that begin at different blocks
-    share the later ones.
+    The first pass records, later ones play it. A pass may begin anywhere: each block of a model is a section of its
+    own, and passes that begin at different blocks share the later ones.
     """
 
     def __init__(self) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 from transformers import DynamicCache, GPT2LMHeadModel
 
-from tiltmeter.bench.peers.peer import Clean, Output
+from tiltmeter.bench.peers.peer import Clean, Output, RowChange
 from tiltmeter.bench.workloads import Workload
 
 
@@ -24,7 +24,7 @@ class Hooks:
         """A full pass."""
         return Clean(tokens, self._run(tokens, work.read))
 
-    def perturbed(self, clean: Clean, work: Workload, layer: int, change: Float[Tensor, "row position d_model"]) -> Output:
+    def perturbed(self, clean: Clean, work: Workload, layer: int, change: RowChange) -> Output:
         """A full pass with hooks."""
         tokens = clean.tokens.repeat(len(change) // len(clean.tokens), 1)
         handle = self.model.transformer.h[layer].register_forward_pre_hook(
@@ -78,7 +78,7 @@ class ByHand:
     def _last_block(self, stream: Tensor) -> Tensor:
         return self.model.transformer.h[-1](stream)
 
-    def perturbed(self, clean: Clean, work: Workload, layer: int, change: Float[Tensor, "row position d_model"]) -> Output:
+    def perturbed(self, clean: Clean, work: Workload, layer: int, change: RowChange) -> Output:
         """Block after block."""
         copies = len(change) // len(clean.tokens)
         kept: Kept = clean.kept

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 from transformers import AutoTokenizer, GPT2LMHeadModel
 
-from tiltmeter.bench.peers.peer import Clean, Output
+from tiltmeter.bench.peers.peer import Clean, Output, RowChange
 from tiltmeter.bench.workloads import Workload
 from tiltmeter.loading import EMBEDDED
 
@@ -54,7 +54,7 @@ class Hooks:
         """A full pass."""
         return Clean(tokens, self._run(tokens, work.read, []))
 
-    def perturbed(self, clean: Clean, work: Workload, layer: int, change: Float[Tensor, "row position d_model"]) -> Output:
+    def perturbed(self, clean: Clean, work: Workload, layer: int, change: RowChange) -> Output:
         """A full pass with hooks."""
         tokens = clean.tokens.repeat(len(change) // len(clean.tokens), 1)
         return self._run(tokens, work.read, [(f"blocks.{layer}.hook_resid_pre", partial(_add, change))])
@@ -85,7 +85,7 @@ class FromLayer:
         keep = slice(work.read.start, work.read.stop)
         return Clean(tokens, Output(cache[self.last][:, keep], logits[:, keep]), cache)
 
-    def perturbed(self, clean: Clean, work: Workload, layer: int, change: Float[Tensor, "row position d_model"]) -> Output:
+    def perturbed(self, clean: Clean, work: Workload, layer: int, change: RowChange) -> Output:
         """The layers from there on."""
         alone = len(work.read) == 1
         begin = work.read.start if alone else 0

@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 from transformers import GPT2LMHeadModel
 
-from tiltmeter.bench.peers.peer import Clean, Output
+from tiltmeter.bench.peers.peer import Clean, Output, RowChange
 from tiltmeter.bench.workloads import Workload
 
 
 def wrapped(hf: GPT2LMHeadModel) -> Any:
-    """nnsight's wrapper. (Its LanguageModel is deprecated.)"""
+    """The wrapper of any module: LanguageModel is deprecated."""
     from nnsight import NNsight
 
     return NNsight(hf)
@@ -36,7 +36,7 @@ class Trace:
             logits = model.lm_head.output.save()
         return Clean(tokens, Output(late[:, keep], logits))
 
-    def perturbed(self, clean: Clean, work: Workload, layer: int, change: Float[Tensor, "row position d_model"]) -> Output:
+    def perturbed(self, clean: Clean, work: Workload, layer: int, change: RowChange) -> Output:
         """A full pass."""
         tokens = clean.tokens.repeat(len(change) // len(clean.tokens), 1)
         keep = torch.tensor(work.read, device=tokens.device)
@@ -67,7 +67,7 @@ class Skip:
             logits = model.lm_head.output.save()
         return Clean(tokens, Output(late[:, keep], logits), streams)
 
-    def perturbed(self, clean: Clean, work: Workload, layer: int, change: Float[Tensor, "row position d_model"]) -> Output:
+    def perturbed(self, clean: Clean, work: Workload, layer: int, change: RowChange) -> Output:
         """The blocks from there on."""
         copies = len(change) // len(clean.tokens)
         tokens = clean.tokens[:, : work.read.stop].repeat(copies, 1)

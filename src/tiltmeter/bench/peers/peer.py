@@ -12,8 +12,15 @@ from torch import Tensor
 
 from tiltmeter.bench.workloads import Workload
 
+SEQUENCES = 8
+"""Sequences of a batch, at most."""
+
 ROW_TOKENS = 512
 """Tokens a forward pass: four sequences of 128, which were as fast as any other number for every peer."""
+
+
+RowChange = Float[Tensor, "row position d_model"]
+"""How far activations are moved."""
 
 
 @dataclass(frozen=True)
@@ -43,16 +50,18 @@ class Peer(Protocol):
     def clean(self, tokens: Int[Tensor, "batch position"], work: Workload) -> Clean:
         """Run the model as it is."""
 
-    def perturbed(self, clean: Clean, work: Workload, layer: int, change: Float[Tensor, "row position d_model"]) -> Output:
+    def perturbed(self, clean: Clean, work: Workload, layer: int, change: RowChange) -> Output:
         """Run it with the activations in front of a layer moved by `change`; rows are points times the batch."""
 
 
 @torch.no_grad()
-def measure(peer: Peer, work: Workload, dtype: torch.dtype = torch.float32) -> dict[str, Float[Tensor, "layer point sequence read"]]:
+def measure(
+    peer: Peer, work: Workload, dtype: torch.dtype = torch.float32
+) -> dict[str, Float[Tensor, "layer point sequence read"]]:
     """Every readout of a workload."""
     parts = []
-    for begin in range(0, len(work.tokens), work.sequences_at_once):
-        batch = slice(begin, begin + work.sequences_at_once)
+    for begin in range(0, len(work.tokens), SEQUENCES):
+        batch = slice(begin, begin + SEQUENCES)
         clean = peer.clean(work.tokens[batch], work)
         parts.append([_layer(peer, work, clean, layer, batch, dtype) for layer in work.layers])
     return {
