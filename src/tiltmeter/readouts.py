@@ -158,7 +158,7 @@ def measure(
         if model.unembedding is None or "js" in kinds:
             outputs = _measure_outputs(model, final, change, targets, kinds)
         else:
-            found = _measure_vocabulary(model, final, change, targets)
+            found = _measure_vocabulary(model, clean, tuple(read), final, change, targets)
             outputs = {kind: found[kind] for kind in kinds}
         if "loss" in outputs:
             outputs["loss"][..., targets < 0] = torch.nan
@@ -190,13 +190,15 @@ def _measure_outputs(
 
 
 def _measure_vocabulary(
-    model: SplitModel, final: Tensor, changes: Tensor, targets: Tensor
+    model: SplitModel, clean: CleanRun, read: tuple[int, ...], final: Tensor, changes: Tensor, targets: Tensor
 ) -> dict[str, Float64[Tensor, "point batch read"]]:
     """The same of KL and loss alone, in one pass over the unembedding (`tiltmeter.vocabulary`)."""
     points, shape = changes.shape[0], changes.shape[:-1]
     final, changes, targets = final.flatten(0, 1), changes.flatten(1, 2), targets.flatten().clamp(min=0)
     with operands(model.rounding):
-        distributions = clean_vocabulary(model.unembedding, final, targets)
+        distributions = clean.tape.kept(
+            ("vocabulary", read), lambda: clean_vocabulary(model.unembedding, final, targets)
+        )
         kl, loss = (torch.empty(changes.shape[:-1], dtype=torch.float64, device=changes.device) for _ in range(2))
         size = max(16, ROWS // points)
         for rows in (slice(begin, begin + size) for begin in range(0, len(final), size)):

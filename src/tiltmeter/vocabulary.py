@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tiltmeter.differences.kernels import phi_sum
-from tiltmeter.differences.products import product, rounded
+from tiltmeter.differences.products import batched, product, rounded
 
 COLUMNS = 2048
 """Columns at once: what they give stays in the processor's cache."""
@@ -79,5 +79,5 @@ def clean_vocabulary(
     log_total = torch.stack([piece.logsumexp(-1) for piece in logits]).logsumexp(0)
     at_target = torch.linalg.vecdot(final, unembedding.rows(targets)) - log_total
     p = tuple(piece.sub_(log_total[:, None]).exp_() for piece in logits)
-    mean = sum(one @ rounded(weight).to(one.dtype) for one, weight in zip(p, unembedding.pieces, strict=True))
+    mean = sum(batched(one, rounded(weight)) for one, weight in zip(p, unembedding.pieces, strict=True))
     return CleanVocabulary(unembedding, p, mean, at_target.double(), targets)

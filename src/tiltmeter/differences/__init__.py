@@ -6,9 +6,9 @@ operation has a rule that gives the difference of its result, rule(x, δ) = f(x 
 cancellation. The derivations are in docs/differences.md.
 """
 
-from tiltmeter.differences import arithmetic, networks, shapes  # importing them registers their rules
+from tiltmeter.differences import arithmetic, attention, networks, shapes  # importing them registers their rules
 from tiltmeter.differences.products import operands
 from tiltmeter.differences.shifted import Shifted
 from tiltmeter.differences.tape import Tape
 
-__all__ = ["Shifted", "Tape", "arithmetic", "networks", "operands", "shapes"]
+__all__ = ["Shifted", "Tape", "arithmetic", "attention", "networks", "operands", "shapes"]

@@ -12,6 +12,7 @@ import os
 import shutil
 from collections.abc import Callable
 from functools import cache, wraps
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -35,17 +36,18 @@ def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     state: dict[str, Callable[..., Tensor]] = {}
 
     @wraps(function)
-    def call(*tensors: Tensor) -> Tensor:
-        if max(tensor.numel() for tensor in tensors) < WORTH or not has_compiler():
-            return function(*tensors)
+    def call(*arguments: Any) -> Tensor:
+        largest = max(one.numel() for one in arguments if isinstance(one, Tensor))
+        if largest < WORTH or not has_compiler():
+            return function(*arguments)
         if "fast" not in state:
             state["fast"] = torch.compile(function, dynamic=True)
         try:
-            return state["fast"](*tensors)
+            return state["fast"](*arguments)
         except Exception as error:  # whatever is wrong with the compiler, the numbers are the same without
             _log.warning("warning: %s is not compiled (%s), and slower.", function.__name__, type(error).__name__)
             state["fast"] = function
-            return function(*tensors)
+            return function(*arguments)
 
     return call
 
@@ -114,17 +116,45 @@ def normal_difference(x: Tensor, d: Tensor) -> Tensor:
 
 @compiled
 def layer_norm_difference(
-    u: Float[Tensor, "*rest width"], v: Float[Tensor, "*rest one"], d: Float[Tensor, "point *rest width"]
+    u: Float[Tensor, "*rest width"],
+    v: Float[Tensor, "*rest one"],
+    d: Float[Tensor, "point *rest width"],
+    weight: Float[Tensor, "width"],
+    kind: torch.dtype,
 ) -> Float[Tensor, "point *rest width"]:
-    """Of u/√v, u centred and v its variance plus eps: through the difference of variances, Δv = mean(δ(2u + δ)).
+    """Of wu/√v, u centred and v its variance plus eps: through the difference of variances, Δv = mean(δ(2u + δ)).
 
-    δs + u(s - r), r = 1/√v, s = 1/√(v + Δv), s - r = -Δv r² s² / (r + s), with δ centred.
+    w(δs + u(s - r)), r = 1/√v, s = 1/√(v + Δv), s - r = -Δv r² s² / (r + s), with δ centred.
     """
     d = d.to(u.dtype)
     d = d - d.mean(-1, keepdim=True)
     dv = (d * (2 * u + d)).mean(-1, keepdim=True)
     r, s = v.rsqrt(), (v + dv).rsqrt()
-    return d * s - u * (dv * (r * s).square() / (r + s))
+    return (weight * (d * s - u * (dv * (r * s).square() / (r + s)))).to(kind)
+
+
+@compiled
+def query_beside(
+    q: Float[Tensor, "*rest head"], d: Float[Tensor, "point *rest head"], scale: float, kind: torch.dtype
+) -> Float[Tensor, "point *rest two_heads"]:
+    """Difference and clean value side by side: (δ, q) · (k + ε, ε) = δ(k + ε) + qε."""
+    d = d.to(q.dtype) * scale
+    return torch.cat([d, (q * scale).expand_as(d)], -1).to(kind)
+
+
+@compiled
+def key_beside(
+    k: Float[Tensor, "*rest head"], d: Float[Tensor, "point *rest head"], kind: torch.dtype
+) -> Float[Tensor, "point *rest two_heads"]:
+    """What stands against `query_beside`."""
+    d = d.to(k.dtype)
+    return torch.cat([k + d, d], -1).to(kind)
+
+
+@compiled
+def moved(x: Float[Tensor, "*rest"], d: Float[Tensor, "point *rest"]) -> Float[Tensor, "point *rest"]:
+    """The clean value plus the difference."""
+    return x + d.to(x.dtype)
 
 
 FAR = 80.0

@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from tiltmeter.differences import kernels
-from tiltmeter.differences.products import batched, product, shared
+from tiltmeter.differences.products import batched, product, rounding, shared
 from tiltmeter.differences.shapes import to
-from tiltmeter.differences.shifted import Shifted, clean_rows, no_rule, parts, rule
+from tiltmeter.differences.shifted import Shifted, no_rule, parts, rule
 from tiltmeter.differences.tape import once
 
 
@@ -53,8 +53,8 @@ def layer_norm(
         raise no_rule("a norm over several axes")
     clean = once(functional.layer_norm, a.clean, normalized_shape, weight, bias, eps)
     u, v = once(_centred, a.clean, eps)
-    change = kernels.layer_norm_difference(u, v, a.difference)
-    return Shifted(clean, change if weight is None else change * weight)
+    weight = a.clean.new_ones(normalized_shape) if weight is None else weight
+    return Shifted(clean, kernels.layer_norm_difference(u, v, a.difference, weight, rounding(a.clean.dtype)))
 
 
 def _centred(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
@@ -73,7 +73,7 @@ def softmax_difference(scores: Tensor, p: Tensor, d: Tensor) -> Tensor:
 
 def _rises_far(scores: Tensor, p: Tensor, d: Tensor) -> Tensor | None:
     """Rows in which a score rises further above the mean change than `kernels.softmax_difference` can follow."""
-    if float(d.abs().amax()) < kernels.FAR / 2:
+    if float(torch.linalg.vector_norm(d, math.inf)) < kernels.FAR / 2:
         return None
     d = torch.where(torch.isneginf(scores), 0.0, d)
     return (d - (p * d).sum(-1, keepdim=True)).amax(-1, keepdim=True) > kernels.FAR
@@ -87,41 +87,3 @@ def softmax(a: Shifted, dim: int = -1, **named: Any) -> Shifted:
     a = to(a, named.get("dtype") or a.dtype)
     p = once(torch.softmax, a.clean, -1)
     return Shifted(p, softmax_difference(a.clean, p, a.difference))
-
-
-@rule(functional.scaled_dot_product_attention)
-def attention(
-    query: Shifted,
-    key: Shifted,
-    value: Shifted,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: float | None = None,
-    enable_gqa: bool = False,
-) -> Shifted:
-    """Scores, softmax and weighted sum, each by its rule."""
-    assert dropout_p == 0.0, "models are measured in evaluation"
-    scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
-    if enable_gqa:
-        groups = query.shape[-3] // key.shape[-3]
-        key, value = _repeated(key, groups), _repeated(value, groups)
-    query = Shifted(query.clean * scale, query.difference * scale)
-    scores = matmul(query, Shifted(key.clean.transpose(-2, -1), key.difference.transpose(-2, -1)))
-    mask = None if attn_mask is None else clean_rows(attn_mask, query)
-    clean = once(_masked, scores.clean, mask, is_causal)
-    p = once(torch.softmax, clean, -1)
-    return matmul(Shifted(p, softmax_difference(clean, p, scores.difference)), value)
-
-
-def _masked(scores: Tensor, mask: Tensor | None, is_causal: bool) -> Tensor:
-    if is_causal:
-        seen = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
-        scores = scores.masked_fill(~seen, -math.inf)
-    if mask is None:
-        return scores
-    return scores.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else scores + mask
-
-
-def _repeated(heads: Shifted, groups: int) -> Shifted:
-    return Shifted(heads.clean.repeat_interleave(groups, -3), heads.difference.repeat_interleave(groups, -3))

@@ -29,20 +29,20 @@ _prepared: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 def operands(dtype: torch.dtype | None) -> Iterator[None]:
     """Round what enters a product to this type; None leaves it as it is."""
     token = _OPERANDS.set(dtype)
-    matrices = torch.backends.mkldnn.matmul
-    before = matrices.fp32_precision
     try:
-        if dtype == torch.bfloat16:
-            matrices.fp32_precision = "bf16"  # float32 in and out, rounded in between: for products of two activations
         yield
     finally:
-        matrices.fp32_precision = before
         _OPERANDS.reset(token)
+
+
+def rounding(dtype: torch.dtype) -> torch.dtype:
+    """What differences from values of this type are when they enter a product."""
+    return _OPERANDS.get() or dtype
 
 
 def rounded(d: Tensor) -> Tensor:
     """A difference as it enters a product."""
-    return d.to(_OPERANDS.get() or d.dtype)
+    return d.to(rounding(d.dtype))
 
 
 def product(d: Float[Tensor, "*row inputs"], weight: Tensor, turned: bool = False) -> Float[Tensor, "*row outputs"]:
@@ -71,11 +71,28 @@ def _prepare(weight: Tensor, turned: bool, dtype: torch.dtype) -> Tensor:
 
 
 def batched(a: Float[Tensor, "*#batch n inner"], b: Float[Tensor, "*#batch inner m"]) -> Float[Tensor, "*#batch n m"]:
-    """Products of many small matrices, in float32 or more; on a GPU in the type of `operands`."""
+    """Products of many small matrices, rounded as `operands` says; the result is of float32 or more.
+
+    Processors have no fast way to many small products in bfloat16, but one that takes float32 and rounds within.
+    """
     dtype = torch.promote_types(torch.promote_types(a.dtype, b.dtype), torch.float32)
     if a.device.type != "cpu":
-        dtype = _OPERANDS.get() or dtype
-    return torch.matmul(a.to(dtype), b.to(dtype))
+        return torch.matmul(a.to(rounding(dtype)), b.to(rounding(dtype))).to(dtype)
+    with _rounding_within(rounding(dtype)):
+        return torch.matmul(a.to(dtype), b.to(dtype))
+
+
+@contextmanager
+def _rounding_within(dtype: torch.dtype) -> Iterator[None]:
+    """Let oneDNN round float32 to bfloat16 in products of matrices; everywhere else it does not."""
+    matrices = torch.backends.mkldnn.matmul
+    before = matrices.fp32_precision
+    try:
+        if dtype == torch.bfloat16:
+            matrices.fp32_precision = "bf16"
+        yield
+    finally:
+        matrices.fp32_precision = before
 
 
 def shared(

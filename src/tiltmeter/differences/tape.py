@@ -30,6 +30,11 @@ class Tape:
         self._place += 1
         return self._values[self._place - 1]
 
+    def kept(self, section: Hashable, compute: Callable[[], Any]) -> Any:
+        """The one value of a section; computed where nobody has been here."""
+        self.turn_to(section)
+        return self.next(compute)
+
     @contextmanager
     def playing(self) -> Iterator[None]:
         """Let `once` ask this tape."""
