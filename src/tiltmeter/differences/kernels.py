@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-WORTH = 2**20
+WORTH = 2**18
 """Numbers in the largest argument from which a kernel is compiled: a second or two once, on the order of what ten such
 calls save."""
 

@@ -102,3 +102,12 @@ def shared(
     points, columns = b.shape[0], b.shape[-1]
     beside = b.movedim(0, -2).flatten(-2)
     return batched(a, beside).unflatten(-1, (points, columns)).movedim(-2, 0)
+
+
+def shared_right(
+    a: Float[Tensor, "point *batch n inner"], b: Float[Tensor, "*batch inner m"]
+) -> Float[Tensor, "point *batch n m"]:
+    """The same with a right matrix that all points share: they stand below each other."""
+    points, rows = a.shape[0], a.shape[-2]
+    below = a.movedim(0, -3).flatten(-3, -2)
+    return batched(below, b).unflatten(-2, (points, rows)).movedim(-3, 0).contiguous()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from tiltmeter.differences.shifted import Shifted, clean_rows, no_rule, rule
+from tiltmeter.differences.tape import once
 
 
 def axis_behind(axis: int) -> int:
@@ -106,14 +108,41 @@ _divide("split")
 _divide("chunk")
 
 
+class Grown(Shifted):
+    """Keys or values: those of earlier positions, which do not move, and behind them some that do.
+
+    The earlier ones are there once, whatever the number of points. A rule that does not know of them sees zeros.
+    """
+
+    def __init__(self, clean: Tensor, tail: Tensor) -> None:
+        self.clean = clean
+        self.tail = tail
+
+    @cached_property
+    def difference(self) -> Tensor:  # type: ignore[override]
+        """With the zeros in front."""
+        points, *rest = self.tail.shape
+        still = self.clean.shape[-2] - rest[-2]
+        zeros = self.tail.new_zeros(1).expand(points, *rest[:-2], still, rest[-1])
+        return torch.cat([zeros, self.tail], -2)
+
+    @property
+    def points(self) -> int:
+        """How many points share the clean value."""
+        return self.tail.shape[0]
+
+
 @rule(torch.cat)
 def cat(tensors: Sequence[Any], dim: int = 0) -> Shifted:
     """What is not shifted has difference zero."""
+    first, last = tensors[0], tensors[-1]
     like = next(one for one in tensors if isinstance(one, Shifted))
+    if len(tensors) == 2 and not isinstance(first, Shifted) and dim in (-2, like.ndim - 2) and first.numel():
+        clean = once(torch.cat, [clean_rows(first, like), like.clean], -2)
+        return Grown(clean, last.difference)
     pairs = [_as_shifted(one, like) for one in tensors]
-    return Shifted(
-        torch.cat([one.clean for one in pairs], dim), torch.cat([one.difference for one in pairs], axis_behind(dim))
-    )
+    clean = once(torch.cat, [one.clean for one in pairs], dim)
+    return Shifted(clean, torch.cat([one.difference for one in pairs], axis_behind(dim)))
 
 
 def _as_shifted(value: Tensor, like: Shifted) -> Shifted:
