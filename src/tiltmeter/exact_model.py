@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 from transformers.activations import GELUTanh, NewGELUActivation
 
-from tiltmeter.differences import Shifted, operands
+from tiltmeter.differences import Shifted, Tape, operands
 from tiltmeter.hooks import captured, replaced
 from tiltmeter.model import CleanRun, LateRun, SplitModel, skipped
-from tiltmeter.sites import STREAM
+from tiltmeter.positions import Span
+from tiltmeter.sites import STREAM, Site
 
 
 class ExactModel(SplitModel):
@@ -34,30 +35,43 @@ class ExactModel(SplitModel):
             TiltmeterError: the model uses an operation that has no difference rule.
         """
         moved = Shifted(clean.span.cut(clean.activation), change)
-        with ExitStack() as stack:
-            stack.enter_context(operands(self.rounding))
+        with operands(self.rounding), self._playing(clean.tape, clean.site), ExitStack() as stack:
             stack.enter_context(skipped(self.anatomy.blocks, range(clean.site.boundary)))
             stack.enter_context(replaced(*self._stream_tap(clean.site.boundary), clean.entry))
             stack.enter_context(replaced(*self.tap(clean.site), moved))
-            stack.enter_context(self._playing(clean))
             found = {s: stack.enter_context(captured(*self.tap(s))) for s in clean.late.sites}
             final = self._suffix(clean, clean.entry, 1)
         sites = {s: self.centre(_difference(values[0], len(change)), s) for s, values in found.items()}
         return LateRun(_difference(final, len(change)), sites)
 
+    def _clean_pass(
+        self, tokens: Tensor, wanted: set[Site], span: Span, tape: Tape
+    ) -> tuple[dict[Site, Tensor], Tensor, DynamicCache | None]:
+        """Where everything is perturbed, what the perturbed runs need of clean values is recorded on the way."""
+        first = min(wanted, key=lambda site: site.boundary)
+        if span.first or span.stop < tokens.shape[1] or first.kind not in STREAM:
+            return super()._clean_pass(tokens, wanted, span, tape)
+        start = self.activation(tokens, first)
+        with self._playing(tape, first), ExitStack() as stack:
+            stack.enter_context(skipped(self.anatomy.blocks, range(first.boundary)))
+            moved = Shifted(start, start.new_empty(0, *start.shape))
+            stack.enter_context(replaced(*self._stream_tap(first.boundary), moved))
+            found = {s: stack.enter_context(captured(*self.tap(s))) for s in wanted}
+            final = self._trunk(inputs_embeds=start, use_cache=False)
+        return {s: _clean(values[0]) for s, values in found.items()}, _clean(final), None
+
     @contextmanager
-    def _playing(self, clean: CleanRun) -> Iterator[None]:
-        """The run's tape, with a section for each block.
+    def _playing(self, tape: Tape, site: Site) -> Iterator[None]:
+        """The tape, with a section for each block.
 
         One that is entered in its middle asks for less than the whole block does.
         """
-        first, inside = clean.site.boundary, clean.site.kind not in STREAM
+        first, inside = site.boundary, site.kind not in STREAM
         parts = [*self.anatomy.blocks[first:], self.anatomy.final_norm]
-        with ExitStack() as stack:
-            stack.enter_context(clean.tape.playing())
+        with tape.playing(), ExitStack() as stack:
             for index, part in enumerate(parts, start=first):
-                section = (index, clean.site.kind if inside and index == first else "whole")
-                stack.callback(_on_entry(part, partial(clean.tape.turn_to, section)))
+                section = (index, site.kind if inside and index == first else "whole")
+                stack.callback(_on_entry(part, partial(tape.turn_to, section)))
             yield
 
     def logit_changes(
@@ -89,6 +103,10 @@ def _name_activations(hf: PreTrainedModel) -> None:
 def _on_entry(module: nn.Module, call: Any) -> Any:
     """Call whenever the module is entered; gives what ends that."""
     return module.register_forward_pre_hook(lambda *_: call()).remove
+
+
+def _clean(value: Tensor) -> Tensor:
+    return value.clean if isinstance(value, Shifted) else value
 
 
 def _difference(value: Tensor, points: int) -> Tensor:

@@ -160,14 +160,9 @@ class SplitModel:
         span = span or Span(0, tokens.shape[1])
         for site in sites:
             self._check(tokens, site, reads)
-        cache = DynamicCache() if span.first else None
-        with ExitStack() as stack:
-            wanted = {*sites, *map(_entry, sites), *reads}
-            found = {s: stack.enter_context(captured(*self.tap(s))) for s in wanted}
-            final = self._trunk(input_ids=tokens.to(self.device), past_key_values=cache, use_cache=cache is not None)
-        seen = {s: values[0] for s, values in found.items()}
-        late = LateRun(span.cut(final), {s: self.centre(span.cut(seen[s]), s) for s in reads})
         tape = Tape()
+        seen, final, cache = self._clean_pass(tokens, {*sites, *map(_entry, sites), *reads}, span, tape)
+        late = LateRun(span.cut(final), {s: self.centre(span.cut(seen[s]), s) for s in reads})
         return {
             site: CleanRun(
                 tokens=tokens,
@@ -181,6 +176,16 @@ class SplitModel:
             )
             for site in sites
         }
+
+    def _clean_pass(
+        self, tokens: Tensor, wanted: set[Site], span: Span, tape: Tape
+    ) -> tuple[dict[Site, Tensor], Tensor, DynamicCache | None]:
+        """What is wanted, the final hidden states, and the keys and values where some of them stay as they are."""
+        cache = DynamicCache() if span.first else None
+        with ExitStack() as stack:
+            found = {s: stack.enter_context(captured(*self.tap(s))) for s in wanted}
+            final = self._trunk(input_ids=tokens.to(self.device), past_key_values=cache, use_cache=cache is not None)
+        return {s: values[0] for s, values in found.items()}, final, cache
 
     def _finite(self, activation: Tensor, site: Site) -> Tensor:
         if not bool(torch.isfinite(activation).all()):

@@ -79,5 +79,5 @@ def clean_vocabulary(
     log_total = torch.stack([piece.logsumexp(-1) for piece in logits]).logsumexp(0)
     at_target = torch.linalg.vecdot(final, unembedding.rows(targets)) - log_total
     p = tuple(piece.sub_(log_total[:, None]).exp_() for piece in logits)
-    mean = sum(batched(one, rounded(weight)) for one, weight in zip(p, unembedding.pieces, strict=True))
+    mean = sum(batched(one, weight) for one, weight in zip(p, unembedding.pieces, strict=True))
     return CleanVocabulary(unembedding, p, mean, at_target.double(), targets)

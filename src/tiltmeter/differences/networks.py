@@ -73,7 +73,7 @@ def softmax_difference(scores: Tensor, p: Tensor, d: Tensor) -> Tensor:
 
 def _rises_far(scores: Tensor, p: Tensor, d: Tensor) -> Tensor | None:
     """Rows in which a score rises further above the mean change than `kernels.softmax_difference` can follow."""
-    if float(torch.linalg.vector_norm(d, math.inf)) < kernels.FAR / 2:
+    if d.numel() == 0 or float(torch.linalg.vector_norm(d, math.inf)) < kernels.FAR / 2:
         return None
     d = torch.where(torch.isneginf(scores), 0.0, d)
     return (d - (p * d).sum(-1, keepdim=True)).amax(-1, keepdim=True) > kernels.FAR

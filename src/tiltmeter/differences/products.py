@@ -48,6 +48,8 @@ def rounded(d: Tensor) -> Tensor:
 def product(d: Float[Tensor, "*row inputs"], weight: Tensor, turned: bool = False) -> Float[Tensor, "*row outputs"]:
     """The product d Wᵀ, in the type of `operands`. W is [outputs, inputs], or `turned` [inputs, outputs]."""
     d = rounded(d)
+    if not d.numel():
+        return d.new_empty(*d.shape[:-1], weight.shape[1 if turned else 0])
     if d.device.type == "cpu" and d.dtype != torch.float64 and torch.backends.mkldnn.is_available():
         flat = d.reshape(-1, d.shape[-1])
         packed = _prepare(weight, turned, d.dtype)

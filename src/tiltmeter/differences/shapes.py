@@ -27,8 +27,8 @@ def _sizes(sizes: Sequence[Any]) -> tuple[int, ...]:
 def view(x: Shifted, *sizes: Any, **named: Any) -> Shifted:
     """The first axis holds all points' rows; elsewhere sizes are those of the clean value."""
     first, *rest = _sizes(sizes or (named["shape"],))
-    own = first if first == -1 else first // x.points
-    return Shifted(x.clean.reshape(own, *rest), x.difference.reshape(x.points, own, *rest))
+    clean = x.clean.reshape(first if first == -1 else first // max(1, x.points), *rest)
+    return Shifted(clean, x.difference.reshape(x.points, *clean.shape))
 
 
 @rule(torch.Tensor.transpose, torch.transpose)

@@ -22,7 +22,8 @@ class Shifted(torch.Tensor):
 
     The difference may be of a type with fewer digits than the clean value: it has no digits to lose to that.
 
-    A model's own code runs on it unchanged: each of torch's functions is answered by a rule.
+    A model's own code runs on it unchanged: each of torch's functions is answered by a rule. Without points it has the
+    shape of the clean value: a clean run that is recorded.
     """
 
     clean: Float[Tensor, "row *rest"]
@@ -31,7 +32,7 @@ class Shifted(torch.Tensor):
     @staticmethod
     def __new__(cls: type[Shifted], clean: Tensor, difference: Tensor) -> Shifted:
         """A tensor without numbers of its own, of the shape of all points' rows."""
-        shape = (difference.shape[0] * clean.shape[0], *clean.shape[1:])
+        shape = (max(1, difference.shape[0]) * clean.shape[0], *clean.shape[1:])
         return torch.Tensor._make_wrapper_subclass(cls, shape, dtype=clean.dtype, device=difference.device)
 
     def __init__(self, clean: Tensor, difference: Tensor) -> None:
@@ -109,7 +110,7 @@ def parts(value: Any, like: Shifted) -> tuple[Any, Any]:
 def clean_rows(value: Any, like: Shifted) -> Any:
     """An ordinary tensor that has a row for each point's rows: those of the first point, which all must share."""
     rows, points = like.clean.shape[0], like.points
-    if not isinstance(value, Tensor) or points == 1 or value.ndim < like.ndim or value.shape[0] != rows * points:
+    if not isinstance(value, Tensor) or points <= 1 or value.ndim < like.ndim or value.shape[0] != rows * points:
         return value
     each = value.unflatten(0, (points, rows))
     if not torch.equal(each, each[:1].expand_as(each)):
