@@ -1,0 +1,1 @@
+"""Speed, measured beside other tools on the same work. Nothing of tiltmeter imports it."""
