@@ -140,7 +140,7 @@ def agreement(case: Case) -> float:
     """How far SAELens's loss of a batch is from tiltmeter's, relative, at the same weights."""
     config, dictionary, x = case.task.config, case.state.dictionary, next(case.batches()).flatten(0, 1)
     terms, _ = local.add_gradient(dictionary, config.sparsity, [x], len(x))
-    expected = float(saelens_side.step(_their_trainer(case, None), x).loss)
+    expected = saelens_side.step(_their_trainer(case, None), x).loss.item()
     return abs(float(trainer.weighted(config, terms)) * x.shape[-1] / expected - 1)
 
 

@@ -68,7 +68,7 @@ def sae(dictionary: Dictionary, sparsity: float) -> Any:
 
 
 def hold_rows(made: Any) -> None:
-    """Hold the decoder's rows at unit length as tiltmeter does: then both train the same function of the same weights."""
+    """Hold the decoder's rows at unit length, as tiltmeter does: both then train one function of the same weights."""
     torch.nn.utils.parametrize.register_parametrization(made, "W_dec", _UnitRows())
 
 
@@ -139,7 +139,7 @@ def _hooked(model: SplitModel) -> Any:
     with tempfile.TemporaryDirectory() as directory:
         (Path(directory) / "config.json").write_text(json.dumps(settings))
         config = get_pretrained_model_config(directory, dtype=hf.dtype, device=str(model.device))
-    hooked = HookedTransformer(config)
+        hooked = HookedTransformer(config)  # looks for a tokenizer there
     weights = convert_gpt2_weights(hf, config)
     hooked.load_and_process_state_dict(weights, fold_ln=False, center_unembed=False, fold_value_biases=False)
     return hooked.eval().requires_grad_(False)

@@ -28,7 +28,7 @@ Terms = dict[str, Float[Tensor, ""]]
 
 @torch.no_grad()
 def add_gradient(
-    dictionary: Dictionary, sparsity: float, pieces: Iterable[Float[Tensor, "token d_site"]], tokens: int
+    dictionary: Dictionary, sparsity: float, pieces: Iterable[Float[Tensor, "_ d_site"]], tokens: int
 ) -> tuple[Terms, Bool[Tensor, "latent"]]:
     """Put the gradient of `objectives`' local loss where an optimizer looks for it.
 
