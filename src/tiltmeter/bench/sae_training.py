@@ -61,7 +61,7 @@ def nano(latents: int, learned: bool) -> Case:
     case = _case("nano", loaded.model, "resid_pre:3", ids, latents)
     if learned:
         sae = tm.load_sae(str(Path(tm.__file__).parent / "nano" / "saes" / "local-3-l0-31"))
-        _put(case, {"W_enc": sae.W_enc, "b_enc": sae.b_enc, "W_dec": sae.W_dec, "b_dec": sae.b_dec})
+        _put(case, {name: getattr(sae, name) for name in ("W_enc", "b_enc", "W_dec", "b_dec")})
     return case
 
 
@@ -73,7 +73,7 @@ def wide(latents: int, learned: bool) -> Case:
     if learned:
         with torch.no_grad():
             pre = case.state.dictionary.pre(case.x[:2].flatten(0, 1))
-            case.state.dictionary.b_enc -= pre.topk(L0, dim=-1).values[:, -1].mean()
+            case.state.dictionary.b_enc.sub_(pre.topk(L0, dim=-1).values[:, -1].mean())
     return case
 
 
