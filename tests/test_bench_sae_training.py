@@ -95,7 +95,7 @@ def test_pairs_are_timed_in_turn_and_the_first_is_not_counted():
     calls = []
     found = pairs.timed(lambda: calls.append("a"), lambda: calls.append("b"), 3, 2)
     assert "".join(calls) == "aabb" + "bbaa" + "aabb" + "bbaa"
-    assert len(found.ours) == len(found.theirs) == 3
+    assert all(len(clock.ours) == len(clock.theirs) == 3 for clock in found)
     assert pairs.Pairs((1.0, 2.0, 4.0), (2.0, 2.0, 2.0)).ratios == (2.0, 1.0, 0.5)
     assert pairs.Pairs((1.0, 2.0, 4.0), (2.0, 2.0, 2.0)).ratio == 1.0
 

@@ -6,11 +6,12 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Seconds of one and of the other, pair by pair."""
+    """Seconds of one and of the other, pair by pair, by some clock."""
 
     ours: tuple[float, ...]
     theirs: tuple[float, ...]
@@ -26,22 +27,31 @@ class Pairs:
         return statistics.median(self.ratios)
 
 
-def timed(ours: Callable[[], object], theirs: Callable[[], object], pairs: int, steps: int) -> Pairs:
+class Clocks(NamedTuple):
+    """The same by two clocks."""
+
+    wall: Pairs
+    processor: Pairs
+    """Of all threads of this process, which other processes do not slow by taking turns with it."""
+
+
+def timed(ours: Callable[[], object], theirs: Callable[[], object], pairs: int, steps: int) -> Clocks:
     """Time `steps` calls of one and of the other, in turn, `pairs` times; every second pair begins with the other.
 
-    One block of each runs before, and is not counted.
+    One block of each runs before, and is not counted. Seconds are those of one call.
     """
-    seconds: tuple[list[float], list[float]] = ([], [])
+    blocks: tuple[list[tuple[float, float]], list[tuple[float, float]]] = ([], [])
     for pair in range(-1, pairs):
         for which in (0, 1) if pair % 2 else (1, 0):
             took = _block((ours, theirs)[which], steps)
             if pair >= 0:
-                seconds[which].append(took)
-    return Pairs(tuple(seconds[0]), tuple(seconds[1]))
+                blocks[which].append(took)
+    wall, processor = (Pairs(*(tuple(took[clock] for took in side) for side in blocks)) for clock in (0, 1))
+    return Clocks(wall, processor)
 
 
-def _block(call: Callable[[], object], times: int) -> float:
-    began = time.perf_counter()
+def _block(call: Callable[[], object], times: int) -> tuple[float, float]:
+    wall, processor = time.perf_counter(), time.process_time()
     for _ in range(times):
         call()
-    return (time.perf_counter() - began) / times
+    return (time.perf_counter() - wall) / times, (time.process_time() - processor) / times

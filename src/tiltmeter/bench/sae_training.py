@@ -25,7 +25,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 import tiltmeter as tm
 from tiltmeter import runs
 from tiltmeter.bench import saelens_side
-from tiltmeter.bench.pairs import Pairs, timed
+from tiltmeter.bench.pairs import Clocks, timed
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.model import SplitModel
 from tiltmeter.training import local, trainer
@@ -95,7 +95,7 @@ def _put(case: Case, weights: dict[str, Tensor]) -> None:
     case.state.dictionary.load_state_dict(weights)
 
 
-def steps(case: Case, pairs: int, block: int) -> Pairs:
+def steps(case: Case, pairs: int, block: int) -> Clocks:
     """Seconds a step on given activations."""
     config, state = case.task.config, case.state
     its = _their_trainer(case, None)
@@ -108,7 +108,7 @@ def steps(case: Case, pairs: int, block: int) -> Pairs:
     )
 
 
-def pipeline(case: Case, pairs: int, block: int) -> Pairs:
+def pipeline(case: Case, pairs: int, block: int) -> Clocks:
     """Seconds a step, the model's activations included."""
     task = case.task
     config = _their_config(case)
@@ -156,7 +156,7 @@ def measure(name: str, latents: int | None, learned: bool, pairs: int, block: in
     same = agreement(case)
     rows = []
     for what, measured in (("steps", steps), ("pipeline", pipeline)):
-        fired, seconds = active(case), measured(case, pairs, block)
+        fired, (seconds, processor) = active(case), measured(case, pairs, block)
         tokens = case.task.config.batch * LENGTH
         rows.append(
             {
@@ -175,6 +175,9 @@ def measure(name: str, latents: int | None, learned: bool, pairs: int, block: in
                 },
                 "ratio": seconds.ratio,
                 "ratios": seconds.ratios,
+                "processor_seconds": {"tiltmeter": processor.ours, "sae_lens": processor.theirs},
+                "processor_ratio": processor.ratio,
+                "processor_ratios": processor.ratios,
             }
         )
     return rows
@@ -186,13 +189,14 @@ def line(row: dict[str, Any]) -> str:
     return (
         f"| {row['model']} | {row['width']} | {row['latents']} | {row['state']}, L0 {row['l0'][0]:.0f} "
         f"| {row['measured']} | {speed['tiltmeter']:,.0f} | {speed['sae_lens']:,.0f} "
-        f"| {row['ratio']:.2f} ({min(row['ratios']):.2f}–{max(row['ratios']):.2f}) |"
+        f"| {row['ratio']:.2f} ({min(row['ratios']):.2f}–{max(row['ratios']):.2f}) "
+        f"| {row['processor_ratio']:.2f} ({min(row['processor_ratios']):.2f}–{max(row['processor_ratios']):.2f}) |"
     )
 
 
 HEAD = (
-    "| model | d | latents | state | measured | tiltmeter, tokens/s | SAELens, tokens/s | ratio (least–most) |\n"
-    "|---|---|---|---|---|---|---|---|"
+    "| model | d | latents | state | measured | tiltmeter, tokens/s | SAELens, tokens/s "
+    "| ratio (least–most) | of processor time |\n|---|---|---|---|---|---|---|---|---|"
 )
 
 
