@@ -16,6 +16,9 @@ from torch import Tensor
 SPARSE_BELOW = 1 / 32
 """Part of the latents that fires on a token, below which sparse products are the quicker ones on a CPU."""
 
+PROBE = 64
+"""Tokens by which it is judged how many latents fire."""
+
 CHUNK_ELEMENTS = 2**22
 """Latents computed at once where few are kept: memory that the allocator does not give back and clear each time."""
 
@@ -61,7 +64,8 @@ class Dense:
     def slopes(self, tokens: Float[Tensor, "token d"], rows: Float[Tensor, "latent d"], constant: float) -> Dense:
         """See `Fired`."""
         everywhere = torch.addmm(rows.new_tensor(constant), tokens, rows.T)
-        return Dense(everywhere.masked_fill_(self.values == 0, 0.0))
+        relu_backward = torch.ops.aten.threshold_backward.grad_input
+        return Dense(relu_backward(everywhere, self.values, 0.0, grad_input=everywhere))
 
 
 @dataclass(frozen=True)
@@ -104,14 +108,10 @@ def encode(
     x: Float[Tensor, "token d"], weights: Float[Tensor, "d latent"], bias: Float[Tensor, "latent"]
 ) -> Dense | Sparse:
     """relu(x weights + bias), sparse on a CPU where few latents fire on the first of the tokens."""
-    chunks = x.split(max(1, CHUNK_ELEMENTS // len(bias)))
-    first = _relu(chunks[0], weights, bias)
-    few = SPARSE_BELOW * first.numel()
-    if x.device.type != "cpu" or int(first.count_nonzero()) > few:
-        return Dense(first if len(chunks) == 1 else _relu(x, weights, bias))
-    found = [_entries(first)]
-    del first  # its memory is the next chunk's
-    found += [_entries(_relu(chunk, weights, bias)) for chunk in chunks[1:]]
+    probe = _relu(x[:PROBE], weights, bias)
+    if x.device.type != "cpu" or int(probe.count_nonzero()) > SPARSE_BELOW * probe.numel():
+        return Dense(_relu(x, weights, bias))
+    found = [_entries(_relu(chunk, weights, bias)) for chunk in x.split(max(1, CHUNK_ELEMENTS // len(bias)))]
     counts, latents, values = (torch.cat(parts) for parts in zip(*found, strict=True))
     return _sparse(counts, latents, values, len(bias))
 
