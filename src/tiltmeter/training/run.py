@@ -174,7 +174,7 @@ def _freeze(task: trainer.Task, state: trainer.State) -> LinearSAE:
 
 def _check_finite(state: trainer.State) -> None:
     weights = [float(value.detach().abs().sum()) for value in state.dictionary.parameters()]
-    if not all(map(math.isfinite, [*state.recent.values(), *weights])):
+    if not all(map(math.isfinite, [*map(float, state.recent.values()), *weights])):
         raise TiltmeterError(
             f"The loss is not finite at step {state.step}; take a smaller --learning-rate, or --arithmetic float32."
         )
@@ -182,7 +182,7 @@ def _check_finite(state: trainer.State) -> None:
 
 def _entry(task: trainer.Task, state: trainer.State, quality: Quality, seconds: float) -> dict[str, float]:
     done = state.step * task.config.batch * task.ids.shape[1]
-    terms = {f"term_{name}": value for name, value in state.recent.items()}
+    terms = {f"term_{name}": float(value) for name, value in state.recent.items()}
     measured = {name: float(value) for name, value in asdict(quality).items() if name != "tokens"}
     return {"step": float(state.step), "tokens": float(done), "seconds": seconds, **measured, **terms}
 

@@ -6,6 +6,7 @@ import contextlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from tiltmeter.noise import Address, uniform
 from tiltmeter.positions import allowed, boundary_mask
 from tiltmeter.saes.sae import Activation, TopK
 from tiltmeter.sites import Site
-from tiltmeter.training import objectives
+from tiltmeter.training import local, objectives
 from tiltmeter.training.config import Training
 from tiltmeter.training.dictionary import Dictionary
 
@@ -51,8 +52,8 @@ class State:
     idle: Float[Tensor, "latent"]
     """Tokens since each latent fired."""
     step: int = 0
-    recent: dict[str, float] = field(default_factory=dict)
-    """The terms of the last step's loss."""
+    recent: dict[str, Float[Tensor, ""]] = field(default_factory=dict)
+    """The terms of the last step's loss, where they were computed: reading them waits for the device."""
 
 
 def begin(task: Task, width: int) -> State:
@@ -60,7 +61,7 @@ def begin(task: Task, width: int) -> State:
     config = task.config
     activation = TopK(int(config.sparsity)) if config.kind == "topk" else torch.relu
     dictionary = _dictionary(config, width, activation).to(task.model.device, task.model.hf.dtype)
-    optimizer = torch.optim.Adam(dictionary.parameters(), lr=config.learning_rate)
+    optimizer = torch.optim.Adam(dictionary.parameters(), lr=config.learning_rate, fused=True)
     return State(dictionary, optimizer, torch.zeros(config.latents, device=task.model.device))
 
 
@@ -84,42 +85,72 @@ def learning_rate(config: Training, progress: float) -> float:
 def rows_of(task: Task, step: int) -> Int[Tensor, "batch"]:
     """The sequences of a step: all of them in a random order, then again in another."""
     count, size = len(task.ids), task.config.batch
-    wanted = torch.arange(step * size, (step + 1) * size)
-    order = {epoch: _order(task, epoch) for epoch in set((wanted // count).tolist())}
-    return torch.stack([order[int(i) // count][int(i) % count] for i in wanted])
+    begin, end = step * size, (step + 1) * size
+    epochs = range(begin // count, (end - 1) // count + 1)
+    order = torch.cat([_order(task.config.seed, count, epoch) for epoch in epochs])
+    return order[begin - epochs[0] * count : end - epochs[0] * count]
 
 
-def _order(task: Task, epoch: int) -> Int[Tensor, "sequence"]:
-    address = Address(task.config.seed, "training order", torch.arange(len(task.ids)), torch.zeros(1).long(), epoch)
+@lru_cache(maxsize=2)  # drawn once an epoch, not once a step
+def _order(seed: int, count: int, epoch: int) -> Int[Tensor, "sequence"]:
+    address = Address(seed, "training order", torch.arange(count), torch.zeros(1).long(), epoch)
     return uniform(address, "order", 1)[:, 0, 0].argsort()
 
 
 def advance(task: Task, state: State) -> None:
     """One step."""
     config = task.config
-    rate = learning_rate(config, (state.step + 0.5) / task.steps)
+    ids = task.ids[rows_of(task, state.step)]
+    if config.kind == "local" and config.arithmetic == "float32":
+        terms, active = _written_out(task, state, ids)
+    else:
+        terms, active = _by_graph(task, state, ids)
+    update(config, state, active, learning_rate(config, (state.step + 0.5) / task.steps), ids.numel())
+    state.recent = terms
+
+
+def update(config: Training, state: State, active: Bool[Tensor, "latent"], rate: float, tokens: int) -> None:
+    """Take the step that the gradients ask for, at this learning rate; `active` fired on its `tokens`."""
     for group in state.optimizer.param_groups:
         group["lr"] = rate
+    torch.nn.utils.clip_grad_norm_(state.dictionary.parameters(), config.clip)
+    state.optimizer.step()
+    state.idle = torch.where(active, 0.0, state.idle + tokens)
+    state.step += 1
+
+
+def _written_out(
+    task: Task, state: State, ids: Int[Tensor, "batch position"]
+) -> tuple[dict[str, Float[Tensor, ""]], Bool[Tensor, "latent"]]:
+    """The gradient of a local loss, from its formulas."""
+    taken = allowed(boundary_mask(ids, task.boundary), task.config.bos)
+    pieces = (
+        task.model.activation(some, task.site)[counted.to(task.model.device)]
+        for some, counted in zip(ids.split(task.config.at_once), taken.split(task.config.at_once), strict=True)
+    )
+    terms, active = local.add_gradient(state.dictionary, task.config.sparsity, pieces, int(taken.sum()))
+    return {**terms, "total": weighted(task.config, terms)}, active
+
+
+def _by_graph(
+    task: Task, state: State, ids: Int[Tensor, "batch position"]
+) -> tuple[dict[str, Float[Tensor, ""]], Bool[Tensor, "latent"]]:
+    """The gradient of any loss, from its graph."""
+    config = task.config
     active = torch.zeros_like(state.idle, dtype=torch.bool)
-    sums: dict[str, float] = {}
-    rows = rows_of(task, state.step)
-    taken = allowed(boundary_mask(task.ids[rows], task.boundary), config.bos)
-    for some in torch.arange(len(rows)).split(config.at_once):
+    sums: dict[str, Tensor] = {}
+    taken = allowed(boundary_mask(ids, task.boundary), config.bos)
+    state.optimizer.zero_grad(set_to_none=False)
+    for some in torch.arange(len(ids)).split(config.at_once):
         with _arithmetic(config, task.model.device):
-            terms, fired = loss_terms(task, state, task.ids[rows[some]])
+            terms, fired = loss_terms(task, state, ids[some])
         total = weighted(config, terms)
         part = int(taken[some].sum()) / int(taken.sum())
         (total * part).backward()
         active |= fired
         for name, value in {**terms, "total": total}.items():
-            sums[name] = sums.get(name, 0.0) + value.item() * part
-    torch.nn.utils.clip_grad_norm_(state.dictionary.parameters(), config.clip)
-    state.optimizer.step()
-    state.optimizer.zero_grad(set_to_none=True)
-    tokens = config.batch * task.ids.shape[1]
-    state.idle = torch.where(active, 0.0, state.idle + tokens)
-    state.step += 1
-    state.recent = sums
+            sums[name] = sums.get(name, 0.0) + value.detach() * part
+    return sums, active
 
 
 def weighted(config: Training, terms: dict[str, Float[Tensor, ""]]) -> Float[Tensor, ""]:
@@ -180,9 +211,18 @@ def restore(state: State, arrays: dict[str, np.ndarray]) -> None:
     state.dictionary.load_state_dict(dict(_below("weight", tensors)))
     adam = state.optimizer.state_dict()
     indices = {int(name.split(".")[0]) for name, _ in _below("adam", tensors)}
-    adam["state"] = {index: dict(_below(f"adam.{index}", tensors)) for index in indices}
+    parameters = list(state.dictionary.parameters())
+    adam["state"] = {index: _moments(parameters[index], dict(_below(f"adam.{index}", tensors))) for index in indices}
     state.optimizer.load_state_dict(adam)
     state.idle, state.step = tensors["idle"].to(state.idle.device), int(tensors["step"])
+
+
+def _moments(parameter: Tensor, stored: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Moments in memory as their parameter lies there: fused Adam walks through both in the order of memory."""
+    return {
+        name: torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value
+        for name, value in stored.items()
+    }
 
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
