@@ -22,6 +22,9 @@ WORTH = 2**18
 """Numbers in the largest argument from which a kernel is compiled: a second or two once, on the order of what ten such
 calls save."""
 
+VARIANTS = 64
+"""Of one kernel, at most: each type, number of axes and set of axes of length one is another."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -31,16 +34,17 @@ def has_compiler() -> bool:
     return any(shutil.which(name) for name in (os.environ.get("CXX"), "g++", "clang++") if name)
 
 
-def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """The same function, as one pass over memory for large arguments."""
-    state: dict[str, Callable[..., Tensor]] = {}
+    state: dict[str, Callable[..., Any]] = {}
 
     @wraps(function)
-    def call(*arguments: Any) -> Tensor:
-        largest = max(one.numel() for one in arguments if isinstance(one, Tensor))
-        if largest < WORTH or not has_compiler():
+    def call(*arguments: Any) -> Any:
+        sizes = [one.numel() for one in arguments if isinstance(one, Tensor)]
+        if not min(sizes) or max(sizes) < WORTH or not has_compiler():
             return function(*arguments)
         if "fast" not in state:
+            torch._dynamo.config.recompile_limit = max(VARIANTS, torch._dynamo.config.recompile_limit)
             state["fast"] = torch.compile(function, dynamic=True)
         try:
             return state["fast"](*arguments)
@@ -76,14 +80,25 @@ def gelu_tanh_difference(x: Float[Tensor, "*rest"], d: Float[Tensor, "point *res
     y = x + d
     u, v = GELU_SCALE * (x + GELU_CUBE * x * x * x), GELU_SCALE * (y + GELU_CUBE * y * y * y)
     e = GELU_SCALE * d * (1 + GELU_CUBE * (3 * x * y + d * d))
-    return (d * torch.sigmoid(u) + y * logistic_difference(u, v, e)).to(kind)
+    s = torch.sigmoid(u)
+    return (d * s + y * _gate_difference(s, v, e)).to(kind)
+
+
+def _gate_difference(s: Tensor, v: Tensor, e: Tensor) -> Tensor:
+    """σ(v) - s, s = σ(v - e), to the digits that a gate needs: where s is near one, more of δs than of this is seen.
+
+    s(1 - s)g / (1 + sg), g = expm1(e), and for large e, where little is shared, by subtraction.
+    """
+    g = torch.expm1(e.clamp(-SMALL, SMALL))
+    return torch.where(e.abs() < SMALL, s * (1 - s) * g / (1 + s * g), torch.sigmoid(v) - s)
 
 
 @compiled
 def silu_difference(x: Float[Tensor, "*rest"], d: Float[Tensor, "point *rest"]) -> Float[Tensor, "point *rest"]:
     """Of xσ(x): δσ(x) + (x + δ)(σ(x + δ) - σ(x))."""
     kind, d = d.dtype, d.to(x.dtype)
-    return (d * torch.sigmoid(x) + (x + d) * logistic_difference(x, x + d, d)).to(kind)
+    y, s = x + d, torch.sigmoid(x)
+    return (d * s + y * _gate_difference(s, y, d)).to(kind)
 
 
 NODES = (-0.9061798459386640, -0.5384693101056831, 0.0, 0.5384693101056831, 0.9061798459386640)
@@ -157,6 +172,9 @@ def moved(x: Float[Tensor, "*rest"], d: Float[Tensor, "point *rest"]) -> Float[T
     return x + d.to(x.dtype)
 
 
+SMALL = 0.7
+"""Below, a series; above, little is shared."""
+
 FAR = 80.0
 """Where a score rises so far above the mean change, the two distributions share nothing, and are subtracted."""
 
@@ -164,19 +182,16 @@ FAR = 80.0
 @compiled
 def softmax_difference(
     p: Float[Tensor, "*rest key"], d: Float[Tensor, "point *rest key"]
-) -> Float[Tensor, "point *rest key"]:
-    """What probabilities p change where their scores change by δ, none by more than `FAR` above the mean change.
+) -> tuple[Float[Tensor, "point *rest key"], Float[Tensor, "point *rest"]]:
+    """What probabilities p change where their scores change by δ, and how far the highest rises above the mean change.
 
-    p (e - S) / (1 + S), e = expm1(δ - c), S = Σ p e, for any c: the mean change, Σ p δ.
+    p (e - S) / (1 + S), e = expm1(δ - c), S = Σ p e, for any c: the mean change, Σ p δ. Right up to `FAR`.
     """
     d = d.to(p.dtype)
-    e = torch.expm1((d - (p * d).sum(-1, keepdim=True)).clamp(max=FAR))
+    risen = d - (p * d).sum(-1, keepdim=True)
+    e = torch.expm1(risen.clamp(max=FAR))
     total = (p * e).sum(-1, keepdim=True)
-    return p * (e - total) / (1 + total)
-
-
-SMALL = 0.7
-"""Below, φ is a series."""
+    return p * (e - total) / (1 + total), risen.amax(-1)
 
 
 def phi(x: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -64,19 +63,12 @@ def _centred(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
 
 def softmax_difference(scores: Tensor, p: Tensor, d: Tensor) -> Tensor:
     """What probabilities p of scores change where the scores change by δ; masked ones stay at zero."""
-    far = _rises_far(scores, p, d)
-    near = kernels.softmax_difference(p, d)
-    if far is None:
+    near, risen = kernels.softmax_difference(p, d)
+    if not near.numel() or float(risen.max()) < kernels.FAR:
         return near
-    return torch.where(far, torch.softmax(scores + d, -1) - p, near)
-
-
-def _rises_far(scores: Tensor, p: Tensor, d: Tensor) -> Tensor | None:
-    """Rows in which a score rises further above the mean change than `kernels.softmax_difference` can follow."""
-    if d.numel() == 0 or float(torch.linalg.vector_norm(d, math.inf)) < kernels.FAR / 2:
-        return None
-    d = torch.where(torch.isneginf(scores), 0.0, d)
-    return (d - (p * d).sum(-1, keepdim=True)).amax(-1, keepdim=True) > kernels.FAR
+    seen = torch.where(torch.isneginf(scores), 0.0, d.to(p.dtype))
+    far = (seen - (p * seen).sum(-1, keepdim=True)).amax(-1, keepdim=True) > kernels.FAR
+    return torch.where(far, torch.softmax(scores + seen, -1) - p, near)
 
 
 @rule(functional.softmax, torch.softmax, torch.Tensor.softmax)
