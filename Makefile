@@ -1,5 +1,6 @@
 # make demo   Lee & Heimersheim 2024, quickly, on nano, the model that comes with tiltmeter
 # make test   the tests
+# make bench  tiltmeter beside other tools, on a machine that does nothing else
 # make lint   style and types
 # Each sets up what it needs in .venv. PYTHON=python3.12 make demo uses another interpreter.
 
@@ -7,13 +8,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint clean
+.PHONY: demo test bench lint clean
 
 demo: .venv/installed
 	$(BIN)/tiltmeter reproduce lee2024 --quick --out runs/demo
 
 test: .venv/installed-dev
 	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
+bench: .venv/installed-bench
+	$(BIN)/tiltmeter bench
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check
@@ -30,6 +34,10 @@ clean:
 .venv/installed: .venv/bin/python pyproject.toml constraints.txt
 	@echo "setting up .venv (a few minutes the first time)"
 	$(PIP) --editable .
+	@touch $@
+
+.venv/installed-bench: .venv/installed
+	$(PIP) --editable '.[bench]'
 	@touch $@
 
 .venv/installed-dev: .venv/installed

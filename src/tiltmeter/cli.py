@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from tiltmeter import __version__, commands
 from tiltmeter.arguments import AT_MOST, given, path_of, run_folder, share, sweep_of
+from tiltmeter.cli_bench import bench
 from tiltmeter.cli_crossings import crossings
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.options import (
@@ -230,6 +231,7 @@ def sweep(
 
 
 app.command()(crossings)
+app.command()(bench)
 
 
 @app.command("train-sae")

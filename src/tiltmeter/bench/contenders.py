@@ -1,0 +1,74 @@
+"""Who takes part: the tools that researchers use, each as a good user and as an expert writes it, and tiltmeter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Literal
+
+import torch
+from torch import Tensor
+from transformers import GPT2LMHeadModel
+
+from tiltmeter.bench import ours
+from tiltmeter.bench.peers import hf, lens, nns, peer
+from tiltmeter.bench.workloads import Workload
+from tiltmeter.loading import PRECISIONS
+
+Results = dict[str, Tensor]
+"""By readout, [layer, point, sequence, read]."""
+
+Group = Literal["plain", "expert", "tiltmeter"]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """Someone who does the work."""
+
+    group: Group
+    build: Callable[[GPT2LMHeadModel], Callable[[Workload], Results]]
+    package: str = "transformers"
+    """What must be installed."""
+
+    @property
+    def installed(self) -> bool:
+        """Whether it can take part here."""
+        return find_spec(self.package) is not None
+
+
+def _peer(group: Group, make: Callable[[GPT2LMHeadModel], peer.Peer], package: str = "transformers") -> Contender:
+    def build(model: GPT2LMHeadModel) -> Callable[[Workload], Results]:
+        one = make(model)
+        return lambda work: peer.measure(one, work)
+
+    return Contender(group, build, package)
+
+
+def _tiltmeter(precision: str) -> Contender:
+    def build(model: GPT2LMHeadModel) -> Callable[[Workload], Results]:
+        dtype, kind = PRECISIONS[precision]
+        split = kind(model.to(dtype))
+        return lambda work: ours.measure_workload(split, work)
+
+    return Contender("tiltmeter", build)
+
+
+LENS = "transformer_lens"
+
+CONTENDERS: Mapping[str, Contender] = {
+    "hf-hooks": _peer("plain", hf.Hooks),
+    "nnsight": _peer("plain", lambda model: nns.Trace(nns.wrapped(model)), "nnsight"),
+    "transformer-lens": _peer("plain", lambda model: lens.Hooks(lens.hooked_transformer(model)), LENS),
+    "transformer-bridge": _peer("plain", lambda model: lens.Hooks(lens.bridge(model)), LENS),
+    "hf-expert": _peer("expert", hf.ByHand),
+    "nnsight-expert": _peer("expert", lambda model: nns.Skip(nns.wrapped(model)), "nnsight"),
+    "transformer-lens-expert": _peer("expert", lambda model: lens.FromLayer(lens.hooked_transformer(model)), LENS),
+    **{f"tiltmeter {precision}": _tiltmeter(precision) for precision in PRECISIONS if precision != "float64"},
+}
+
+
+def exactly(model: GPT2LMHeadModel) -> Callable[[Workload], Results]:
+    """The oracle: hooks and log-softmax, all in float64, with no code of tiltmeter's."""
+    one = hf.Hooks(model.double())
+    return lambda work: peer.measure(one, work, torch.float64)

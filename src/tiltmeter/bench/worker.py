@@ -1,0 +1,70 @@
+"""A process of its own for each contender, so that memory can be told apart. It answers lines of JSON.
+
+python -m tiltmeter.bench.worker NAME SIZE DEVICE
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+
+from tiltmeter.bench.contenders import CONTENDERS, Results, exactly
+from tiltmeter.bench.workloads import Workload, make_workloads, random_gpt2
+from tiltmeter.memory import keep_freed_memory
+
+MIB = 2**20
+ORACLE = "float64"
+
+
+def main() -> None:
+    """Build the contender, then do what each line asks: run a workload, and say how long that took."""
+    name, size, device = sys.argv[1:]
+    answers, sys.stdout = sys.stdout, sys.stderr  # libraries print
+    if name.startswith("tiltmeter"):
+        keep_freed_memory()
+    run = (exactly if name == ORACLE else CONTENDERS[name].build)(random_gpt2(size).to(device))
+    works = {key: work.to(device) for key, work in make_workloads(size).items()}
+    for line in sys.stdin:
+        asked = json.loads(line)
+        answer = _timed(run, works[asked["work"]], torch.device(device), asked.get("save"))
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+def _timed(run: Any, work: Workload, device: torch.device, save: str | None) -> dict[str, float]:
+    _forget_peak(device)
+    begin = time.perf_counter()
+    found: Results = run(work)
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    seconds = time.perf_counter() - begin
+    if save:
+        safetensors.torch.save_file({key: value.double().cpu().contiguous() for key, value in found.items()}, save)
+    return {"seconds": seconds, "peak_mib": _peak(device)}
+
+
+def _forget_peak(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    elif (file := Path("/proc/self/clear_refs")).exists():
+        file.write_text("5")
+
+
+def _peak(device: torch.device) -> float:
+    """Largest memory since then, MiB: of the process, or of the GPU's tensors. NaN where the system does not say."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / MIB
+    file = Path("/proc/self/status")
+    if not file.exists():
+        return float("nan")
+    line = next(line for line in file.read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 1024
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+"""The command `bench`, of `cli`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tiltmeter.options import Device
+
+Works = Annotated[str, typer.Option(help="Workloads, of A, B, C and D.")]
+
+
+def bench(
+    works: Works = "ABCD",
+    contender: Annotated[
+        list[str] | None, typer.Option(help="Only this one (hf-hooks, 'tiltmeter float32', …). Repeat for several.")
+    ] = None,
+    size: Annotated[str, typer.Option(help="The model, with random weights: gpt2, or tiny to try it out.")] = "gpt2",
+    repetitions: Annotated[int, typer.Option(min=1, help="Times that each does each workload.")] = 5,
+    device: Device = "cpu",
+    out: Annotated[Path, typer.Option(help="The record, a JSON file.")] = Path("bench.json"),
+) -> None:
+    """Time tiltmeter beside the tools that researchers use, and compare everyone's KL with float64.
+
+    On a machine that does nothing else. What the numbers mean: docs/benchmark.md.
+    """
+    from tiltmeter.bench.speed import run_bench
+    from tiltmeter.bench.tables import text
+
+    record = run_bench(size, device, repetitions, works, contender or (), out)
+    typer.echo(text(record))
+    typer.echo(f"\nrecord: {out}")
