@@ -6,20 +6,20 @@ import ctypes
 import sys
 from contextlib import suppress
 
-TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD = -1, -2, -3
+TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4
 """Names of `mallopt`'s parameters."""
 
-MIB = 2**20
+SETTINGS = {MMAP_MAX: 0, TRIM_THRESHOLD: 2**31 - 1, TOP_PAD: 64 * 2**20}
 
 
 def keep_freed_memory() -> None:
-    """Let the C library of Linux keep what is freed, up to 32 MiB a piece, for what is wanted next.
+    """Let the C library of Linux keep what this process frees for what it wants next.
 
-    Otherwise each large tensor gets new pages from the kernel, which clears them: a fifth of the time of a sweep.
+    Otherwise every large tensor gets new pages from the kernel, which clears each of them: a fifth of a sweep's time.
     """
     if not sys.platform.startswith("linux"):
         return
     with suppress(OSError, AttributeError):  # another C library has no such setting
         libc = ctypes.CDLL(None)
-        for parameter, value in ((MMAP_THRESHOLD, 32 * MIB), (TRIM_THRESHOLD, 2**31 - 1), (TOP_PAD, 64 * MIB)):
+        for parameter, value in SETTINGS.items():
             libc.mallopt(parameter, value)

@@ -24,7 +24,7 @@ from tiltmeter.differences import operands
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.model import CleanRun, LateRun, SplitModel
 from tiltmeter.sites import Site
-from tiltmeter.vocabulary import ROWS, clean_vocabulary
+from tiltmeter.vocabulary import ROWS, CleanVocabulary, clean_vocabulary
 
 CHUNK_ELEMENTS = 2**19
 """Logits held at once, per path point: a chunk of tokens times the vocabulary."""
@@ -155,11 +155,15 @@ def measure(
     if kinds:
         targets = _targets(clean.tokens, read).to(index.device)
         final, change = clean.late.final[:, index], changes.final[:, :, index]
-        if model.unembedding is None or "js" in kinds:
+        unembedding = None if "js" in kinds else model.unembedding
+        if unembedding is None:
             outputs = _measure_outputs(model, final, change, targets, kinds)
         else:
-            found = _measure_vocabulary(model, clean, tuple(read), final, change, targets)
-            outputs = {kind: found[kind] for kind in kinds}
+            distributions = clean.tape.kept(
+                ("vocabulary", tuple(read)),
+                lambda: clean_vocabulary(unembedding, final.flatten(0, 1), targets.flatten().clamp(min=0)),
+            )
+            outputs = _measure_vocabulary(model, distributions, final, change, targets, kinds)
         if "loss" in outputs:
             outputs["loss"][..., targets < 0] = torch.nan
         values |= outputs
@@ -190,22 +194,25 @@ def _measure_outputs(
 
 
 def _measure_vocabulary(
-    model: SplitModel, clean: CleanRun, read: tuple[int, ...], final: Tensor, changes: Tensor, targets: Tensor
+    model: SplitModel,
+    distributions: CleanVocabulary,
+    final: Tensor,
+    changes: Tensor,
+    targets: Tensor,
+    kinds: Sequence[str],
 ) -> dict[str, Float64[Tensor, "point batch read"]]:
     """The same of KL and loss alone, in one pass over the unembedding (`tiltmeter.vocabulary`)."""
-    points, shape = changes.shape[0], changes.shape[:-1]
-    final, changes, targets = final.flatten(0, 1), changes.flatten(1, 2), targets.flatten().clamp(min=0)
+    points, shape, whole = changes.shape[0], changes.shape[:-1], changes
+    changes = changes.flatten(1, 2)
+    kl, loss = (torch.empty(changes.shape[:-1], dtype=torch.float64, device=changes.device) for _ in range(2))
+    size = max(16, ROWS // points)
     with operands(model.rounding):
-        distributions = clean.tape.kept(
-            ("vocabulary", read), lambda: clean_vocabulary(model.unembedding, final, targets)
-        )
-        kl, loss = (torch.empty(changes.shape[:-1], dtype=torch.float64, device=changes.device) for _ in range(2))
-        size = max(16, ROWS // points)
-        for rows in (slice(begin, begin + size) for begin in range(0, len(final), size)):
+        for rows in (slice(begin, begin + size) for begin in range(0, changes.shape[1], size)):
             own = distributions.at(rows)
             kl[:, rows] = own.kl(changes[:, rows])
             loss[:, rows] = own.target_change(changes[:, rows]) - own.log_p_target
+    kl = kl.reshape(shape)
     if bool((overflown := ~torch.isfinite(kl)).any()):
-        whole = _measure_outputs(model, final[None], changes[:, None], targets[None], ["kl"])["kl"][:, 0]
-        kl = torch.where(overflown, whole, kl)
-    return {"kl": kl.reshape(shape), "loss": (loss + kl).reshape(shape)}
+        kl = torch.where(overflown, _measure_outputs(model, final, whole, targets, ["kl"])["kl"], kl)
+    values = {"kl": kl, "loss": loss.reshape(shape) + kl}
+    return {kind: values[kind] for kind in kinds}

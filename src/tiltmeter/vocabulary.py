@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tiltmeter.differences.kernels import phi_sum
+from tiltmeter.differences.kernels import log_sum_exp, phi_sum
 from tiltmeter.differences.products import batched, product, rounded
 
 COLUMNS = 2048
@@ -76,8 +76,10 @@ def clean_vocabulary(
 ) -> CleanVocabulary:
     """The clean distributions of these final hidden states, in the precision of the model."""
     logits = [torch.nn.functional.linear(final, weight) for weight in unembedding.pieces]
-    log_total = torch.stack([piece.logsumexp(-1) for piece in logits]).logsumexp(0)
+    log_total = torch.stack([log_sum_exp(piece) for piece in logits]).logsumexp(0)
     at_target = torch.linalg.vecdot(final, unembedding.rows(targets)) - log_total
     p = tuple(piece.sub_(log_total[:, None]).exp_() for piece in logits)
-    mean = sum(batched(one, weight) for one, weight in zip(p, unembedding.pieces, strict=True))
+    mean = torch.zeros_like(final)
+    for one, weight in zip(p, unembedding.pieces, strict=True):
+        mean += batched(one, weight)
     return CleanVocabulary(unembedding, p, mean, at_target.double(), targets)

@@ -10,13 +10,14 @@ import logging
 import math
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, wraps
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 WORTH = 2**18
 """Numbers in the largest argument from which a kernel is compiled: a second or two once, on the order of what ten such
@@ -41,7 +42,9 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(function)
     def call(*arguments: Any) -> Any:
         sizes = [one.numel() for one in arguments if isinstance(one, Tensor)]
-        if not min(sizes) or max(sizes) < WORTH or not has_compiler():
+        if not min(sizes):
+            return _nothing(function, arguments)
+        if max(sizes) < WORTH or not has_compiler():
             return function(*arguments)
         if "fast" not in state:
             torch._dynamo.config.recompile_limit = max(VARIANTS, torch._dynamo.config.recompile_limit)
@@ -54,6 +57,13 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
             return function(*arguments)
 
     return call
+
+
+def _nothing(function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
+    """What the function gives where there are no points: tensors without numbers, for which nothing is computed."""
+    found = function(*tree_map_only(Tensor, lambda one: one.to("meta"), list(arguments)))
+    device = next(one.device for one in arguments if isinstance(one, Tensor))
+    return tree_map_only(Tensor, lambda one: torch.empty_like(one, device=device), found)
 
 
 def logistic_difference(a: Tensor, b: Tensor, d: Tensor) -> Tensor:
@@ -89,7 +99,7 @@ def _gate_difference(s: Tensor, v: Tensor, e: Tensor) -> Tensor:
 
     s(1 - s)g / (1 + sg), g = expm1(e), and for large e, where little is shared, by subtraction.
     """
-    g = torch.expm1(e.clamp(-SMALL, SMALL))
+    g = e * _exponential_series(e, 1)
     return torch.where(e.abs() < SMALL, s * (1 - s) * g / (1 + s * g), torch.sigmoid(v) - s)
 
 
@@ -172,6 +182,9 @@ def moved(x: Float[Tensor, "*rest"], d: Float[Tensor, "point *rest"]) -> Float[T
     return x + d.to(x.dtype)
 
 
+TERMS = 9
+"""Of a series of the exponential function."""
+
 SMALL = 0.7
 """Below, a series; above, little is shared."""
 
@@ -195,16 +208,16 @@ def softmax_difference(
 
 
 def phi(x: Tensor) -> Tensor:
-    """eˣ - 1 - x, to a few units in the last place: for small x by its series, of which float32 needs seven terms."""
-    series = (
-        x
-        * x
-        * (
-            0.5
-            + x * (1 / 6 + x * (1 / 24 + x * (1 / 120 + x * (1 / 720 + x * (1 / 5040 + x * (1 / 40320 + x / 362880))))))
-        )
-    )
-    return torch.where(x.abs() < SMALL, series, torch.exp(x) - 1 - x)
+    """eˣ - 1 - x, to a few units in the last place: for small x by its series."""
+    return torch.where(x.abs() < SMALL, x * x * _exponential_series(x, 2), torch.exp(x) - 1 - x)
+
+
+def _exponential_series(x: Tensor, first: int) -> Tensor:
+    """Σ xⁿ⁻ᵏ / n! from n = k on: (eˣ less its first k terms) / xᵏ, to float32's digits where |x| is below `SMALL`."""
+    total = torch.full_like(x, 1 / math.factorial(TERMS))
+    for n in range(TERMS - 1, first - 1, -1):
+        total = 1 / math.factorial(n) + x * total
+    return total
 
 
 @compiled
@@ -213,3 +226,10 @@ def phi_sum(
 ) -> Float[Tensor, "point token"]:
     """Σ p φ(dz - c) over some columns of the vocabulary."""
     return (p * phi(change.to(p.dtype) - mean[..., None])).sum(-1)
+
+
+@compiled
+def log_sum_exp(x: Float[Tensor, "row column"]) -> Float[Tensor, "row"]:
+    """Over columns."""
+    top = x.amax(-1, keepdim=True)
+    return (torch.exp(x - top).sum(-1, keepdim=True).log() + top)[..., 0]

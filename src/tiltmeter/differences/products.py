@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -87,7 +88,7 @@ def batched(a: Float[Tensor, "*#batch n inner"], b: Float[Tensor, "*#batch inner
 @contextmanager
 def _rounding_within(dtype: torch.dtype) -> Iterator[None]:
     """Let oneDNN round float32 to bfloat16 in products of matrices; everywhere else it does not."""
-    matrices = torch.backends.mkldnn.matmul
+    matrices: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
     before = matrices.fp32_precision
     try:
         if dtype == torch.bfloat16:
