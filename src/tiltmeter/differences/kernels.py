@@ -182,8 +182,8 @@ def moved(x: Float[Tensor, "*rest"], d: Float[Tensor, "point *rest"]) -> Float[T
     return x + d.to(x.dtype)
 
 
-TERMS = 9
-"""Of a series of the exponential function."""
+TERMS = 13
+"""Of a series of the exponential function: below `SMALL`, what is left out is 1e-12 of the whole."""
 
 SMALL = 0.7
 """Below, a series; above, little is shared."""
@@ -213,7 +213,7 @@ def phi(x: Tensor) -> Tensor:
 
 
 def _exponential_series(x: Tensor, first: int) -> Tensor:
-    """Σ xⁿ⁻ᵏ / n! from n = k on: (eˣ less its first k terms) / xᵏ, to float32's digits where |x| is below `SMALL`."""
+    """Σ xⁿ⁻ᵏ / n! from n = k on: (eˣ less its first k terms) / xᵏ, where |x| is below `SMALL`."""
     total = torch.full_like(x, 1 / math.factorial(TERMS))
     for n in range(TERMS - 1, first - 1, -1):
         total = 1 / math.factorial(n) + x * total
