@@ -168,7 +168,7 @@ def test_list_names_everything():
         ({"--bos-statistics": "maybe"}, "bos.statistics was 'maybe': Input should be 'in' or 'out'"),
         ({"--bos-perturbation": "no"}, "bos.perturbation was 'no'"),
         ({"--bos-average": ""}, "bos.average was ''"),
-        ({"--precision": "float16"}, "'float16' is not a precision; choose from float32, float64"),
+        ({"--precision": "float16"}, "'float16' is not a precision; choose from auto, float32, float64"),
         ({"--device": "abacus"}, "The device 'abacus' cannot be used here"),
         ({"--device": "meta"}, "The device 'meta' cannot be used here"),
         ({"--out": "/dev/null"}, "/dev/null cannot be used"),

@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from sweep_cases import command, refusal, save_model, save_tokens, token_set
 from tiltmeter import crossings
@@ -20,9 +19,7 @@ from tiltmeter.loading import LoadedModel, load_model
 from tiltmeter.model import SplitModel
 from tiltmeter.paths import Sphere, Straight, Substitute
 from tiltmeter.plan import Sweep
-from tiltmeter.positions import Span
 from tiltmeter.shapes import crossing, relative
-from tiltmeter.sites import Site
 from tiltmeter.sweep import run_sweep
 from tiny_models import tiny
 
@@ -151,19 +148,6 @@ def test_a_tolerance_is_in_the_units_that_were_asked_for(loaded, tmp_path):
     widths = (tables[0].above_at - tables[0].below_at).to_numpy()
     np.testing.assert_allclose(widths, pair_distance / 8)
     assert json.loads((tmp_path / "low" / "manifest.json").read_text())["record"]["units"] == "L2"
-
-
-def test_rows_of_a_clean_run_resume_as_they_did():
-    model = SplitModel(tiny("gpt2").double())
-    ids, site = token_set().ids[:4], Site(1, "resid_pre")
-    clean = model.start(ids, site, (Site(2, "resid_post"),), Span(3, 7))
-    change = torch.randn(1, 4, 4, clean.activation.shape[-1], generator=torch.Generator().manual_seed(0)).double()
-    index = torch.tensor([2, 0, 2, 3, 3])
-    whole, rows = model.changes(clean, change), model.changes(clean.rows(index), change[:, index])
-    torch.testing.assert_close(rows.final, whole.final[:, index])
-    for name, value in rows.sites.items():
-        torch.testing.assert_close(value, whole.sites[name][:, index])
-    assert torch.equal(clean.rows(index).tokens, ids[index])
 
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(loaded, tmp_path, monkeypatch):

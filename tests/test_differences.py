@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from tiltmeter.differences import Shifted
+from tiltmeter.bases import transplanted
+from tiltmeter.differences import Shifted, kernels
+from tiltmeter.differences.shapes import Grown
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.exact_model import ExactModel
 from tiltmeter.positions import Span
@@ -169,3 +171,101 @@ def test_in_float32_a_small_difference_keeps_its_digits(family):
     subtracted = quickly.resume(runs[1], runs[1].activation + difference).final - runs[1].late.final
     errors = [float((one.double() - wanted).norm() / wanted.norm()) for one in (found, subtracted)]
     assert errors[0] < 2e-5 and errors[1] > 1e-2, errors
+
+
+@pytest.mark.parametrize("span", [Span(0, 10), Span(3, 10), Span(4, 7)], ids=str)
+def test_one_clean_pass_serves_several_sites_in_any_order(span):
+    """What was recorded for one is played for the others, from their block on."""
+    model, tokens = ExactModel(tiny("gpt2")), random_tokens(2, 10)
+    sites = [Site(1, "resid_pre"), Site(1, "mlp_out"), Site(0, "z"), Site(2, "resid_pre"), Site(2, "resid_post")]
+    read = (Site(model.n_layers - 1, "resid_post"),)
+    runs = model.starts(tokens, sites, read, span)
+    for site in (sites[3], sites[0], sites[1], sites[2], sites[4], sites[0]):
+        alone = model.start(tokens, site, read, span)
+        torch.testing.assert_close(runs[site].activation, alone.activation)
+        torch.testing.assert_close(runs[site].late.final, alone.late.final)
+        change = torch.randn(2, *span.cut(alone.activation).shape, dtype=torch.float64)
+        found, wanted = model.changes(runs[site], change), model.changes(alone, change)
+        torch.testing.assert_close(found.final, wanted.final)
+        torch.testing.assert_close(found.sites[read[0]], wanted.sites[read[0]])
+
+
+def test_clean_values_are_computed_once():
+    model, tokens = ExactModel(tiny("gpt2")), random_tokens(2, 10)
+    clean = model.start(tokens, Site(1, "resid_pre"), (), Span(3, 10))
+
+    def recorded():
+        return [id(value) for section in clean.tape._sections.values() for value in section]
+
+    changes, seen = [], []
+    for points in (1, 3, 2):
+        changes.append(model.changes(clean, torch.ones(points, *clean.span.cut(clean.activation).shape).double()))
+        seen.append(recorded())
+    assert len(seen[0]) > 20 and seen[0] == seen[1] == seen[2]
+    torch.testing.assert_close(changes[1].final[2], changes[0].final[0])
+
+
+def test_another_base_has_clean_values_of_its_own():
+    model, tokens = ExactModel(tiny("gpt2")), random_tokens(2, 10)
+    clean = model.start(tokens, Site(1, "resid_pre"))
+    change = torch.randn(1, *clean.activation.shape, generator=torch.Generator().manual_seed(0)).double()
+    model.changes(clean, change)
+    moved = transplanted(model, clean, clean.activation.roll(1, 0))
+    found = model.changes(moved, change).final
+    wanted = model.resume(moved, moved.activation + change).final - moved.late.final
+    torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("size", [1e-3, 1.0, 100.0])
+@pytest.mark.parametrize("prefix", [0, 5])
+def test_keys_of_earlier_positions_are_there_once(size, prefix):
+    """Against the same with zeros written out."""
+    q, k, v = (shifted(size, 2, 4, 3, 8, seed=seed) for seed in range(3))
+    before = [torch.randn(2, 4, prefix, 8, generator=torch.Generator().manual_seed(9)) for _ in range(2)]
+    grown = [torch.cat([one.repeat(3, 1, 1, 1), two], -2) for one, two in zip(before, (k, v), strict=True)]
+    whole = [
+        Shifted(torch.cat([one, two.clean], -2), functional.pad(two.difference, (0, 0, prefix, 0)))
+        for one, two in zip(before, (k, v), strict=True)
+    ]
+    assert all(isinstance(one, Grown) == (prefix > 0) for one in grown)
+    found = functional.scaled_dot_product_attention(q, *grown)
+    wanted = functional.scaled_dot_product_attention(q, *whole)
+    torch.testing.assert_close(found.difference, wanted.difference, rtol=1e-4, atol=1e-5 * min(size, 1.0))
+    for one, two in zip(grown, whole, strict=True):
+        torch.testing.assert_close(one.difference, two.difference)
+
+
+def test_compiled_or_not_kernels_give_the_same(monkeypatch):
+    """Both ways round a GELU, a norm and a softmax, in float32 and with differences in bfloat16."""
+    if not kernels.has_compiler():
+        pytest.skip("there is no C++ compiler")
+    x, wide = torch.randn(4, 256), torch.rand(4, 256)
+    cases = {
+        kernels.gelu_tanh_difference: (x, 0.1 * torch.randn(3, 4, 256)),
+        kernels.softmax_difference: (wide.softmax(-1), torch.randn(3, 4, 256)),
+        kernels.phi_sum: (wide.softmax(-1), torch.randn(3, 4, 256).bfloat16(), torch.randn(3, 4)),
+    }
+    for kernel, arguments in cases.items():
+        eager = kernel(*arguments)
+        monkeypatch.setattr(kernels, "WORTH", 1)
+        torch.testing.assert_close(kernel(*arguments), eager, rtol=1e-4, atol=1e-6)
+        monkeypatch.setattr(kernels, "WORTH", 2**30)
+
+
+def test_without_a_compiler_it_goes_on(monkeypatch, caplog):
+    calls = []
+
+    def broken(function, **_):
+        def fail(*arguments):
+            calls.append(arguments)
+            raise RuntimeError("no compiler")
+
+        return fail
+
+    monkeypatch.setattr(torch, "compile", broken)
+    monkeypatch.setattr(kernels, "WORTH", 1)
+    monkeypatch.setattr(kernels, "has_compiler", lambda: True)
+    double = kernels.compiled(lambda x: 2 * x)
+    for _ in range(2):
+        assert double(torch.ones(2)).tolist() == [2.0, 2.0]
+    assert len(calls) == 1 and "slower" in caplog.text

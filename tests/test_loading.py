@@ -14,6 +14,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
+from tiltmeter.differences.shifted import RULES
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.hashes import weights_sha256
 from tiltmeter.loading import EMBEDDED, load_model
@@ -60,7 +61,7 @@ def test_the_embedded_model_is_complete():
         "name": "nano",
         "class": "GPT2LMHeadModel",
         "revision": "local",
-        "precision": "float32",
+        "precision": "float32-difference",
         "device": "cpu",
         "sha256": "",
     }
@@ -121,6 +122,13 @@ def test_names_types_and_shapes_are_part_of_the_hash():
     assert digest(a=counting.T) == digest(a=counting.T.contiguous()) != digest(a=counting.reshape(3, 2))
 
 
+def test_a_model_with_an_operation_without_a_rule_is_measured_as_it_is(directory, monkeypatch):
+    monkeypatch.delitem(RULES, torch.nn.functional.layer_norm)
+    assert load_model(str(directory)).facts["precision"] == "float32"
+    message = refusal(directory, precision="bf16-difference")
+    assert "no difference rule for layer_norm" in message and "--precision float32" in message
+
+
 def test_precision_is_that_of_the_arithmetic_and_keeps_the_stored_values(directory):
     stored = {name: tensor.half() for name, tensor in load_file(directory / WEIGHTS).items()}
     save_file(stored, directory / WEIGHTS, metadata={"format": "pt"})
@@ -131,7 +139,7 @@ def test_precision_is_that_of_the_arithmetic_and_keeps_the_stored_values(directo
         assert all(tensor.dtype == dtype for tensor in weights.values())
         assert all(torch.equal(weights[name], tensor.to(dtype)) for name, tensor in stored.items())
         assert loaded.model.start(random_tokens(), Site(1, "z")).late.final.dtype == dtype
-    assert "float32, float64" in refusal(directory, precision="float16")
+    assert "auto, float32, float64" in refusal(directory, precision="float16")
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from tiltmeter.arguments import AT_MOST, given, path_of, run_folder, share, swee
 from tiltmeter.cli_bench import bench
 from tiltmeter.cli_crossings import crossings
 from tiltmeter.errors import TiltmeterError
+from tiltmeter.memory import keep_freed_memory
 from tiltmeter.options import (
     Angles,
     BaseName,
@@ -115,7 +116,7 @@ def reproduce(
         str, typer.Option(help="random-weights: the same on a random model of the same shape; none.")
     ] = "random-weights",
     device: Device = "cpu",
-    precision: Precision = "float32",
+    precision: Precision = "auto",
     seed: Seed = None,
     out: Out = None,
 ) -> None:
@@ -190,7 +191,7 @@ def sweep(
     n_sequences: NSequences = None,
     until_ci: UntilCI = None,
     device: Device = "cpu",
-    precision: Precision = "float32",
+    precision: Precision = "auto",
     seed: Seed = None,
     out: Out = None,
 ) -> None:
@@ -332,6 +333,7 @@ def report(run: Annotated[Path, typer.Argument(help="A run directory.")]) -> Non
 
 def main() -> None:
     """Run the command line. Wrong input ends with one sentence on stderr and status 2."""
+    keep_freed_memory()
     try:
         app(standalone_mode=True)
     except TiltmeterError as error:

@@ -75,7 +75,7 @@ def crossings(
     bos_before: BosBefore = "document",
     n_sequences: NSequences = None,
     device: Device = "cpu",
-    precision: Precision = "float32",
+    precision: Precision = "auto",
     seed: Seed = None,
     out: Out = None,
 ) -> None:

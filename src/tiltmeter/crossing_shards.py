@@ -17,7 +17,7 @@ from tiltmeter.paths import Sphere, Straight
 from tiltmeter.plan import Plan
 from tiltmeter.pushes import Direction, Push
 from tiltmeter.readouts import measure
-from tiltmeter.shards import Batch, Pushed, masked_mean, start_batch, start_push
+from tiltmeter.shards import Batch, Pushed, masked_mean, sequences_at_once, start_batch, start_push
 
 Arrays = dict[str, np.ndarray]
 
@@ -41,8 +41,7 @@ def measure_crossings(
     Raises:
         TiltmeterError: activations or the readout are not finite.
     """
-    per_sequence = (plan.positions.span.stop - plan.positions.span.first) * len(directions)
-    size = max(1, plan.sweep.batch_tokens // per_sequence)
+    size = sequences_at_once(plan, len(directions))
     parts = []
     for begin in range(sequences.start, sequences.stop, size):
         batch = start_batch(plan, range(begin, min(begin + size, sequences.stop)), base)
@@ -67,8 +66,8 @@ def _find(
 class BatchCurves:
     """Every direction's curve on every sequence of a batch, measured a point at a time.
 
-    Curves are numbered direction by direction. Each is a row of its own: those that have been found cost nothing more,
-    at the price of the clean run's logits once a row.
+    Curves are numbered direction by direction. The curves of a sequence share its clean run, as the points of one path
+    do: those that have been found make room for others, and what stays empty is not moved.
     """
 
     batch: Batch
@@ -80,22 +79,20 @@ class BatchCurves:
 
     def __call__(self, rows: Int[np.ndarray, " row"], at: Float[np.ndarray, " row"]) -> Float[np.ndarray, " row"]:
         """The curves' values, each at its own point."""
-        plan = self.batch.plan
-        size = max(1, plan.sweep.batch_tokens // (plan.positions.span.stop - plan.positions.span.first))
-        pieces = (slice(begin, begin + size) for begin in range(0, len(rows), size))
-        return np.concatenate([self._values(rows[piece], at[piece]) for piece in pieces])
-
-    def _values(self, rows: Int[np.ndarray, " row"], at: Float[np.ndarray, " row"]) -> Float[np.ndarray, " row"]:
-        plan = self.batch.plan
-        index = torch.from_numpy(rows)
-        clean = self.batch.clean.rows((index % len(self.batch.sequences)).to(self.batch.clean.activation.device))
+        plan, clean = self.batch.plan, self.batch.clean
+        sequence = rows % len(self.batch.sequences)
+        point = np.tril(sequence[:, None] == sequence, -1).sum(1)  # the first, the second, … curve of its sequence
+        index, place = torch.from_numpy(rows), (torch.from_numpy(point), torch.from_numpy(sequence))
         x = plan.positions.span.cut(clean.activation)
         push = Push(*(part[index.to(part.device)] for part in self.push))
-        points = torch.tensor(at, dtype=x.dtype, device=x.device)[None, :, None]
-        change = plan.model.changes(clean, self.path.at(x, push, points))
-        (values,) = measure(plan.model, clean, change, plan.readouts, plan.positions.read).values()
-        self._check_finite(values[0], rows, at)
-        return masked_mean(values, self.averaged[index])[0].numpy()
+        steps = torch.tensor(at, dtype=x.dtype, device=x.device)[None, :, None]
+        change = x.new_zeros(int(point.max()) + 1, *x.shape)
+        change[place] = self.path.at(x[place[1].to(x.device)], push, steps)[0]
+        (values,) = measure(
+            plan.model, clean, plan.model.changes(clean, change), plan.readouts, plan.positions.read
+        ).values()
+        self._check_finite(values[place], rows, at)
+        return masked_mean(values[place][None], self.averaged[index])[0].numpy()
 
     def _check_finite(
         self, values: Float[Tensor, "row read"], rows: Int[np.ndarray, " row"], at: Float[np.ndarray, " row"]

@@ -14,6 +14,7 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.activations import GELUTanh, NewGELUActivation
 
 from tiltmeter.differences import Shifted, Tape, operands
+from tiltmeter.errors import TiltmeterError
 from tiltmeter.hooks import captured, replaced
 from tiltmeter.model import CleanRun, LateRun, SplitModel, skipped
 from tiltmeter.positions import Span
@@ -48,7 +49,7 @@ class ExactModel(SplitModel):
         self, tokens: Tensor, wanted: set[Site], span: Span, tape: Tape
     ) -> tuple[dict[Site, Tensor], Tensor, DynamicCache | None]:
         """Where everything is perturbed, what the perturbed runs need of clean values is recorded on the way."""
-        first = min(wanted, key=lambda site: site.boundary)
+        first = min(wanted, key=lambda site: (site.boundary, site.kind not in STREAM))
         if span.first or span.stop < tokens.shape[1] or first.kind not in STREAM:
             return super()._clean_pass(tokens, wanted, span, tape)
         start = self.activation(tokens, first)
@@ -84,6 +85,18 @@ class ExactModel(SplitModel):
         if self.head_is_linear:
             return self.logits(change)
         return _difference(self._head(Shifted(final[None], change[None, None]), final[None]), 1)[0, 0]
+
+    def obstacle(self) -> str | None:
+        """Why differences cannot be carried through this model; None where they can."""
+        tokens = torch.zeros(1, 3, dtype=torch.long)
+        try:
+            clean = self.start(tokens, Site(0, "resid_pre"), (), Span(1, 3))
+            change = self.changes(clean, torch.ones_like(clean.span.cut(clean.activation))[None])
+            final = clean.late.final[0]
+            self.logit_changes(final, self.logits(final), change.final[0, 0])
+        except Exception as error:  # a rule may meet arguments that it does not know, and end in any way
+            return str(error) if isinstance(error, TiltmeterError) else f"{type(error).__name__}: {error}"
+        return None
 
 
 class RoundedModel(ExactModel):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.exact_model import ExactModel, RoundedModel
@@ -31,7 +31,11 @@ PRECISIONS: Mapping[str, tuple[torch.dtype, type[SplitModel]]] = {
     "float32-difference": (torch.float32, ExactModel),
     "bf16-difference": (torch.float32, RoundedModel),
 }
-"""Precisions of the model's arithmetic, and how it is run. KL is always taken in float64, of logits so computed."""
+"""Precisions of the model's arithmetic, and how it is run."""
+
+AUTO = ("float32-difference", "float32")
+"""What the precision `auto` is: the first of these that the model can be run in. The first is the most exact of
+float32's, and as fast as the other."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ class LoadedModel:
         )
 
 
-def load_model(name: str, revision: str | None = None, device: str = "cpu", precision: str = "float32") -> LoadedModel:
+def load_model(name: str, revision: str | None = None, device: str = "cpu", precision: str = "auto") -> LoadedModel:
     """Load a causal language model by embedded name, directory or Hugging Face id.
 
     Weights are read from safetensors only, and no code of the repository's own is run.
@@ -74,9 +78,9 @@ def load_model(name: str, revision: str | None = None, device: str = "cpu", prec
     Raises:
         TiltmeterError: no such model, precision or device; no weights; weights that are pickles.
     """
-    if precision not in PRECISIONS:
-        raise TiltmeterError(f"{precision!r} is not a precision; choose from {', '.join(PRECISIONS)}.")
-    dtype, kind = PRECISIONS[precision]
+    if precision not in PRECISIONS and precision != "auto":
+        raise TiltmeterError(f"{precision!r} is not a precision; choose from auto, {', '.join(PRECISIONS)}.")
+    wanted = AUTO if precision == "auto" else (precision,)
     _check_device(device)
     where = _locate(name)
     _refuse_revision(name, where, revision)
@@ -86,7 +90,7 @@ def load_model(name: str, revision: str | None = None, device: str = "cpu", prec
             where,
             config=config,
             revision=revision,
-            dtype=dtype,
+            dtype=PRECISIONS[wanted[0]][0],
             use_safetensors=True,
             ignore_mismatched_sizes=True,  # they are refused below, in a sentence that names them
             trust_remote_code=False,
@@ -95,15 +99,26 @@ def load_model(name: str, revision: str | None = None, device: str = "cpu", prec
     except Exception as error:
         raise TiltmeterError(_explain(name, where, error)) from None
     _check_complete(name, loading)
+    chosen, model = _split(hf.to(device), name, wanted)
     facts = {
         "name": name,
         "class": type(hf).__name__,
         "revision": str(getattr(config, "_commit_hash", None) or revision or "local"),
-        "precision": precision,
+        "precision": chosen,
         "device": device,
         "sha256": weights_sha256(hf.state_dict().items()),
     }
-    return LoadedModel(kind(hf.to(device), name), _tokenizer(where, revision), facts)
+    return LoadedModel(model, _tokenizer(where, revision), facts)
+
+
+def _split(hf: PreTrainedModel, name: str, precisions: Sequence[str]) -> tuple[str, SplitModel]:
+    """The model in the first of these precisions that it can be run in, and that one's name."""
+    for precision in precisions:
+        model = PRECISIONS[precision][1](hf, name)
+        obstacle = model.obstacle() if isinstance(model, ExactModel) else None
+        if obstacle is None:
+            return precision, model
+    raise TiltmeterError(f"{name} cannot be measured with --precision {precisions[-1]}: {obstacle}")
 
 
 def _locate(name: str) -> str:

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from copy import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
@@ -57,18 +57,6 @@ class CleanRun:
     late: LateRun
     tape: Tape = field(default_factory=Tape)
     """What exact differences need of clean values besides, from the first perturbed run on."""
-
-    def rows(self, index: Int[Tensor, "row"]) -> CleanRun:
-        """The run of these rows of the batch, in this order, as often as each is named."""
-        return replace(
-            self,
-            tokens=self.tokens[index.to(self.tokens.device)],
-            activation=self.activation[index],
-            entry=self.entry[index],
-            prefix=tuple((keys[index], values[index]) for keys, values in self.prefix),
-            late=LateRun(self.late.final[index], {site: value[index] for site, value in self.late.sites.items()}),
-            tape=Tape(),
-        )
 
 
 @dataclass(frozen=True)

@@ -5,16 +5,18 @@
     x = dz - Σ p dz,    KL = log1p(Σ p (eˣ - 1 - x)),
 
 whose terms are never negative, so that nothing cancels and small values keep their digits. For the same reason a linear
-head is applied to the difference of the final hidden states: all logits of a token can share a large offset.
+head is applied to the difference of the final hidden states: all logits of a token can share a large offset. Where the
+head is a matrix and no more, `tiltmeter.vocabulary` does that a piece at a time, in float32; else, and for `js`, it is
+done here, in float64.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import NamedTuple
+from functools import cached_property, partial
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Float64, Int
@@ -24,7 +26,7 @@ from tiltmeter.differences import operands
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.model import CleanRun, LateRun, SplitModel
 from tiltmeter.sites import Site
-from tiltmeter.vocabulary import ROWS, CleanVocabulary, clean_vocabulary
+from tiltmeter.vocabulary import KEPT, Unembedding, at_once, clean_vocabulary
 
 CHUNK_ELEMENTS = 2**19
 """Logits held at once, per path point: a chunk of tokens times the vocabulary."""
@@ -159,11 +161,8 @@ def measure(
         if unembedding is None:
             outputs = _measure_outputs(model, final, change, targets, kinds)
         else:
-            distributions = clean.tape.kept(
-                ("vocabulary", tuple(read)),
-                lambda: clean_vocabulary(unembedding, final.flatten(0, 1), targets.flatten().clamp(min=0)),
-            )
-            outputs = _measure_vocabulary(model, distributions, final, change, targets, kinds)
+            kept = partial(clean.tape.kept, ("vocabulary", tuple(read)))
+            outputs = _measure_vocabulary(model, unembedding, kept, final, change, targets, kinds)
         if "loss" in outputs:
             outputs["loss"][..., targets < 0] = torch.nan
         values |= outputs
@@ -195,24 +194,36 @@ def _measure_outputs(
 
 def _measure_vocabulary(
     model: SplitModel,
-    distributions: CleanVocabulary,
-    final: Tensor,
+    unembedding: Unembedding,
+    kept: Callable[[Callable[[], Any]], Any],
+    clean: Tensor,
     changes: Tensor,
     targets: Tensor,
     kinds: Sequence[str],
 ) -> dict[str, Float64[Tensor, "point batch read"]]:
-    """The same of KL and loss alone, in one pass over the unembedding (`tiltmeter.vocabulary`)."""
-    points, shape, whole = changes.shape[0], changes.shape[:-1], changes
-    changes = changes.flatten(1, 2)
-    kl, loss = (torch.empty(changes.shape[:-1], dtype=torch.float64, device=changes.device) for _ in range(2))
-    size = max(16, ROWS // points)
+    """The same of KL and loss alone, in one pass over the unembedding (`tiltmeter.vocabulary`).
+
+    Clean distributions that fit are made once for all points that start at this run; of more tokens, again and again.
+    """
+    shape, size = changes.shape[:-1], at_once(changes.device).rows // changes.shape[0]
+    final, moved, following = clean.flatten(0, 1), changes.flatten(1, 2), targets.flatten().clamp(min=0)
+    kl, loss = (torch.empty(moved.shape[:-1], dtype=torch.float64, device=moved.device) for _ in range(2))
+    blocks = list(_slices(slice(0, len(final)), max(16, KEPT // model.vocabulary)))
     with operands(model.rounding):
-        for rows in (slice(begin, begin + size) for begin in range(0, changes.shape[1], size)):
-            own = distributions.at(rows)
-            kl[:, rows] = own.kl(changes[:, rows])
-            loss[:, rows] = own.target_change(changes[:, rows]) - own.log_p_target
+        for block in blocks:
+            make = partial(clean_vocabulary, unembedding, final[block], following[block])
+            distributions = kept(make) if len(blocks) == 1 else make()
+            for rows in _slices(block, max(16, size)):
+                own = distributions.at(slice(rows.start - block.start, rows.stop - block.start))
+                kl[:, rows] = own.kl(moved[:, rows])
+                loss[:, rows] = own.target_change(moved[:, rows]) - own.log_p_target
     kl = kl.reshape(shape)
     if bool((overflown := ~torch.isfinite(kl)).any()):
-        kl = torch.where(overflown, _measure_outputs(model, final, whole, targets, ["kl"])["kl"], kl)
+        kl = torch.where(overflown, _measure_outputs(model, clean, changes, targets, ["kl"])["kl"], kl)
     values = {"kl": kl, "loss": loss.reshape(shape) + kl}
     return {kind: values[kind] for kind in kinds}
+
+
+def _slices(whole: slice, size: int) -> Iterator[slice]:
+    for begin in range(whole.start, whole.stop, size):
+        yield slice(begin, min(begin + size, whole.stop))

@@ -26,6 +26,9 @@ from tiltmeter.readouts import measure
 
 Arrays = dict[str, np.ndarray]
 
+CLEAN_TOKENS = 1024
+"""Clean tokens at once: what is kept of one for its perturbed runs is, in GPT-2 small, up to a megabyte."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -76,14 +79,19 @@ def measure_shard(
     Raises:
         TiltmeterError: activations or a readout are not finite.
     """
-    per_sequence = (plan.positions.span.stop - plan.positions.span.first) * len(path.steps)
-    size = max(1, plan.sweep.batch_tokens // per_sequence)
+    size = sequences_at_once(plan, len(path.steps))
     parts = []
     for begin in range(0, len(sequences), size):
         batch = start_batch(plan, sequences[begin : begin + size], base)
         found = [_measure_direction(batch, name, direction, path) for name, direction in directions.items()]
         parts.append({name: np.stack([one[name] for one in found]) for name in found[0]})
     return {name: np.concatenate([part[name] for part in parts], 1 if name == "tokens" else 2) for name in parts[0]}
+
+
+def sequences_at_once(plan: Plan, points: int) -> int:
+    """How many sequences, each perturbed at so many points, fit in memory: perturbed tokens, and clean ones."""
+    span = plan.positions.span.stop - plan.positions.span.first
+    return max(1, min(plan.sweep.batch_tokens // (span * points), CLEAN_TOKENS // span))
 
 
 def start_batch(plan: Plan, sequences: Sequence[int], base: Base | None) -> Batch:

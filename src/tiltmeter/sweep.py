@@ -200,7 +200,7 @@ def record(plan: Plan, loaded: LoadedModel, purpose: str) -> dict[str, Any]:
         "purpose": purpose,
         "policies": {
             "stream": "centred: x minus its mean over d_model" if centred else "raw",
-            "kl": "KL(clean ‖ perturbed), nats, in float64 from logits of the model's precision",
+            "kl": "KL(clean ‖ perturbed), nats, from the difference of logits, of terms that cannot cancel",
             "boundary positions": plan.sweep.bos.model_dump(),
             "perturbed positions": list(plan.positions.perturbed),
             "read positions": list(plan.positions.read),

@@ -10,6 +10,7 @@ negative, so that float32 suffices.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -18,27 +19,37 @@ from torch import Tensor
 from tiltmeter.differences.kernels import log_sum_exp, phi_sum
 from tiltmeter.differences.products import batched, product, rounded
 
-COLUMNS = 2048
-"""Columns at once: what they give stays in the processor's cache."""
 
-ROWS = 1536
-"""Tokens of all points at once."""
+class AtOnce(NamedTuple):
+    """How much of the matrix of logits is there at once."""
+
+    columns: int
+    rows: int
+    """Tokens of all points."""
+
+
+KEPT = 2**27
+"""Probabilities of clean tokens that are kept for further points: half a gigabyte."""
+
+CACHE, GPU = AtOnce(2048, 1536), AtOnce(8192, 16384)
+"""What stays in a processor's cache; what keeps a GPU busy."""
+
+
+def at_once(device: torch.device) -> AtOnce:
+    """How much suits this device."""
+    return CACHE if device.type == "cpu" else GPU
 
 
 class Unembedding:
     """The matrix that logits are made with, in pieces, each less the mean row: a constant in all logits is nothing."""
 
     def __init__(self, weight: Float[Tensor, "vocabulary d_model"]) -> None:
-        self.width = len(weight)
-        self.pieces = tuple((weight - weight.mean(0)).split(COLUMNS))
+        self.weight, self.centre = weight, weight.mean(0)
+        self.pieces = tuple((weight - self.centre).split(at_once(weight.device).columns))
 
     def rows(self, index: Int[Tensor, "token"]) -> Float[Tensor, "token d_model"]:
         """Those of some tokens of the vocabulary."""
-        found = self.pieces[0].new_empty(len(index), self.pieces[0].shape[1])
-        for number, piece in enumerate(self.pieces):
-            here = index.div(COLUMNS, rounding_mode="floor") == number
-            found[here] = piece[index[here] - number * COLUMNS]
-        return found
+        return self.weight[index] - self.centre
 
 
 @dataclass(frozen=True)

@@ -207,6 +207,19 @@ def softmax_difference(
     return p * (e - total) / (1 + total), risen.amax(-1)
 
 
+@compiled
+def softmax_difference_far(
+    scores: Float[Tensor, "*rest key"],
+    p: Float[Tensor, "*rest key"],
+    d: Float[Tensor, "point *rest key"],
+    near: Float[Tensor, "point *rest key"],
+) -> Float[Tensor, "point *rest key"]:
+    """The same with what is right beyond `FAR`, where a score rises so far: the difference of two softmaxes."""
+    d = torch.where(torch.isneginf(scores), 0.0, d.to(p.dtype))
+    far = (d - (p * d).sum(-1, keepdim=True)).amax(-1, keepdim=True) > FAR
+    return torch.where(far, torch.softmax(scores + d, -1) - p, near)
+
+
 def phi(x: Tensor) -> Tensor:
     """eˣ - 1 - x, to a few units in the last place: for small x by its series."""
     return torch.where(x.abs() < SMALL, x * x * _exponential_series(x, 2), torch.exp(x) - 1 - x)

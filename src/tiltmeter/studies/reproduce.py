@@ -48,7 +48,7 @@ class Wanted:
     saes: tuple[str, ...] = ()
     control: str = "random-weights"
     device: str = "cpu"
-    precision: str = "float32"
+    precision: str = "auto"
     seed: int = 0
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -54,23 +54,40 @@ class Peer(Protocol):
         """Run it with the activations in front of a layer moved by `change`; rows are points times the batch."""
 
 
+Divergence = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""KL of p, log p and log q."""
+
+
+def usual_kl(p: Tensor, log_p: Tensor, log_q: Tensor) -> Tensor:
+    """As everyone computes it."""
+    return (p * (log_p - log_q)).sum(-1)
+
+
+def exact_kl(p: Tensor, log_p: Tensor, log_q: Tensor) -> Tensor:
+    """The same number, as Σ q is 1, without the cancellation that the usual way has in float64, too, below 1e-8."""
+    u = log_q - log_p
+    return (p * (torch.expm1(u) - u)).sum(-1)
+
+
 @torch.no_grad()
 def measure(
-    peer: Peer, work: Workload, dtype: torch.dtype = torch.float32
+    peer: Peer, work: Workload, dtype: torch.dtype = torch.float32, kl: Divergence = usual_kl
 ) -> dict[str, Float[Tensor, "layer point sequence read"]]:
     """Every readout of a workload."""
     parts = []
     for begin in range(0, len(work.tokens), SEQUENCES):
         batch = slice(begin, begin + SEQUENCES)
         clean = peer.clean(work.tokens[batch], work)
-        parts.append([_layer(peer, work, clean, layer, batch, dtype) for layer in work.layers])
+        parts.append([_layer(peer, work, clean, layer, batch, dtype, kl) for layer in work.layers])
     return {
         name: torch.cat([torch.stack([layer[name] for layer in part]) for part in parts], 2).cpu()
         for name in work.readouts
     }
 
 
-def _layer(peer: Peer, work: Workload, clean: Clean, layer: int, batch: slice, dtype: torch.dtype) -> dict[str, Tensor]:
+def _layer(
+    peer: Peer, work: Workload, clean: Clean, layer: int, batch: slice, dtype: torch.dtype, kl: Divergence
+) -> dict[str, Tensor]:
     log_p = clean.output.logits.log_softmax(-1)
     p, targets = log_p.exp(), following(clean.tokens, work.read)
     rows = max(1, ROW_TOKENS // clean.tokens.numel())
@@ -80,7 +97,7 @@ def _layer(peer: Peer, work: Workload, clean: Clean, layer: int, batch: slice, d
         change = work.change(layer, lengths, batch).to(dtype).flatten(0, 1)
         output = peer.perturbed(clean, work, layer, change)
         log_q = output.logits.unflatten(0, (len(lengths), -1)).log_softmax(-1)
-        found["kl"].append((p * (log_p - log_q)).sum(-1))
+        found["kl"].append(kl(p, log_p, log_q))
         if "l2" in found:
             found["l2"].append((output.late.unflatten(0, (len(lengths), -1)) - clean.output.late).norm(dim=-1))
         if "loss" in found:
