@@ -12,11 +12,11 @@ from tiltmeter.memory import keep_freed_memory
 {call}
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(3):
-    torch.zeros(2**24)  # 64 MiB
+for _ in range(20):
+    torch.ones(2**24)  # 64 MiB
 before = faults()
 for _ in range(5):
-    torch.zeros(2**24)
+    torch.ones(2**24)
 print(faults() - before)
 """
 

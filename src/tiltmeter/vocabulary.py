@@ -57,7 +57,7 @@ class CleanVocabulary:
     """Clean next-token distributions, and what is needed of them: all points are compared with these."""
 
     unembedding: Unembedding
-    p: tuple[Float[Tensor, "token column"], ...]
+    p: tuple[Float[Tensor, "token _"], ...]
     mean: Float[Tensor, "token d_model"]
     """m, of the unembedding as products round it."""
     log_p_target: Float[Tensor, "token"]

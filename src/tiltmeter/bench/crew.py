@@ -51,4 +51,4 @@ class Crew:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for process in self.processes.values():
             process.kill()
-            process.wait()
+            process.communicate()  # closes its pipes

@@ -39,14 +39,14 @@ def necessary(work: Workload, config: GPT2Config) -> Flops:
     layers = sum(config.n_layer - layer for layer in work.layers)
     points = len(work.lengths)
     return Flops(
-        clean=sequences * (config.n_layer * whole + read * head),
-        perturbed=sequences * points * (layers * moved + len(work.layers) * read * head),
+        clean=float(sequences * (config.n_layer * whole + read * head)),
+        perturbed=float(sequences * points * (layers * moved + len(work.layers) * read * head)),
     )
 
 
 def _token_layer(config: GPT2Config, keys: int) -> float:
     """One token in one block: four projections, and attention to so many keys."""
-    return 2 * 12 * config.n_embd**2 + 4 * keys * config.n_embd
+    return float(2 * 12 * config.n_embd**2 + 4 * keys * config.n_embd)
 
 
 def matrix_rate(config: GPT2Config, device: torch.device, dtype: torch.dtype) -> float:

@@ -96,7 +96,7 @@ def make_workloads(size: str, seed: int = 0) -> dict[str, Workload]:
     return {work.name: work for work in made}
 
 
-def _ladder(longest: float, steps: int) -> tuple[float, ...]:
+def _ladder(longest: int, steps: int) -> tuple[float, ...]:
     return tuple(float(x) for x in torch.linspace(0, longest, steps))
 
 

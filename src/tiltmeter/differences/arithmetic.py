@@ -21,7 +21,10 @@ def add(a: Any, b: Any) -> Shifted:
     """The sum of the differences."""
     like = _one_shifted(a, b)
     (x, dx), (y, dy) = parts(a, like), parts(b, like)
-    return Shifted(once(torch.add, x, y), dy if dx is None else dx if dy is None else dx + dy)
+    clean = once(torch.add, x, y)
+    difference = dy if dx is None else dx if dy is None else dx + dy
+    moved = None if like.moved is None or (dx is not None and dy is not None) else like.moved + (y if dy is None else x)
+    return Shifted(clean, difference.to(clean.dtype), moved)  # a stream that is rounded at each sum would lose digits
 
 
 @rule(torch.neg, torch.Tensor.neg, torch.Tensor.__neg__)
@@ -50,7 +53,7 @@ def multiply(a: Any, b: Any) -> Shifted:
     clean = once(torch.mul, x, y)
     if dx is None:
         return Shifted(clean, x * dy)
-    return Shifted(clean, dx * y if dy is None else torch.addcmul(dx * (y + dy), x, dy))
+    return Shifted(clean, dx * y if dy is None else kernels.product_difference(x, dx, y, dy))
 
 
 @rule(torch.div, torch.Tensor.div, torch.Tensor.__truediv__)
@@ -69,7 +72,7 @@ def power(a: Shifted, exponent: Any) -> Shifted:
     """(x + δ)² - x² = δ(2x + δ); (x + δ)³ - x³ = δ(3x² + 3xδ + δ²)."""
     x, d = a.clean, a.difference
     if exponent == 2:
-        return Shifted(once(torch.square, x), d * (2 * x + d))
+        return Shifted(once(torch.square, x), d * (2 * x + d), (x + d).square())
     if exponent == 3:
         return Shifted(once(torch.pow, x, 3), d * (3 * x * (x + d) + d.square()))
     raise no_rule(f"the power {exponent}")
@@ -79,15 +82,15 @@ def power(a: Shifted, exponent: Any) -> Shifted:
 def mean(a: Shifted, dim: Any, keepdim: bool = False, **_: Any) -> Shifted:
     """Of the difference alike."""
     axes = dim if isinstance(dim, tuple | list) else (dim,)
-    return Shifted(
-        once(torch.mean, a.clean, axes, keepdim), a.difference.mean([axis_behind(axis) for axis in axes], keepdim)
-    )
+    behind = [axis_behind(axis) for axis in axes]
+    moved = None if a.moved is None else a.moved.mean(behind, keepdim)
+    return Shifted(once(torch.mean, a.clean, axes, keepdim), a.difference.mean(behind, keepdim), moved)
 
 
 @rule(torch.rsqrt, torch.Tensor.rsqrt)
 def rsqrt(a: Shifted) -> Shifted:
     """1/√(x + δ) - 1/√x = -δ r² s² / (r + s), r and s the two reciprocal roots."""
-    r, s = once(torch.rsqrt, a.clean), (a.clean + a.difference).rsqrt()
+    r, s = once(torch.rsqrt, a.clean), (a.clean + a.difference if a.moved is None else a.moved).rsqrt()
     return Shifted(r, -a.difference * (r * s).square() / (r + s))
 
 

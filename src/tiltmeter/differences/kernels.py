@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch._dynamo.decorators import mark_unbacked
 from torch.utils._pytree import tree_map_only
 
 WORTH = 2**18
@@ -24,7 +25,7 @@ WORTH = 2**18
 calls save."""
 
 VARIANTS = 64
-"""Of one kernel, at most: each type, number of axes and set of axes of length one is another."""
+"""Of one kernel, at most: each type, number of axes and order in memory is another."""
 
 _log = logging.getLogger(__name__)
 
@@ -50,13 +51,26 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
             torch._dynamo.config.recompile_limit = max(VARIANTS, torch._dynamo.config.recompile_limit)
             state["fast"] = torch.compile(function, dynamic=True)
         try:
-            return state["fast"](*arguments)
+            return state["fast"](*map(_of_any_size, arguments))
         except Exception as error:  # whatever is wrong with the compiler, the numbers are the same without
             _log.warning("warning: %s is not compiled (%s), and slower.", function.__name__, type(error).__name__)
             state["fast"] = function
             return function(*arguments)
 
     return call
+
+
+def _of_any_size(argument: Any) -> Any:
+    """The argument, such that what is compiled knows nothing of its sizes.
+
+    Otherwise the code, and with it the last digits, would depend on which sizes a process happened to meet first.
+    """
+    if not isinstance(argument, Tensor):
+        return argument
+    alias = argument.detach()  # the mark is no business of the caller's
+    for axis in range(alias.ndim):
+        mark_unbacked(alias, axis)
+    return alias
 
 
 def _nothing(function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
@@ -142,20 +156,35 @@ def normal_difference(x: Tensor, d: Tensor) -> Tensor:
 @compiled
 def layer_norm_difference(
     u: Float[Tensor, "*rest width"],
-    v: Float[Tensor, "*rest one"],
+    v: Float[Tensor, "*rest"],
     d: Float[Tensor, "point *rest width"],
     weight: Float[Tensor, "width"],
+    eps: float,
     kind: torch.dtype,
 ) -> Float[Tensor, "point *rest width"]:
     """Of wu/√v, u centred and v its variance plus eps: through the difference of variances, Δv = mean(δ(2u + δ)).
 
-    w(δs + u(s - r)), r = 1/√v, s = 1/√(v + Δv), s - r = -Δv r² s² / (r + s), with δ centred.
+    w(δs + u(s - r)), r = 1/√v, s = 1/√(v + Δv), s - r = -Δv r² s² / (r + s), with δ centred. s is taken of the moved
+    value's own variance: near zero, v + Δv has no digits left. Where the variance changes much, little is shared.
     """
     d = d.to(u.dtype)
     d = d - d.mean(-1, keepdim=True)
+    y, v = u + d, v[..., None]
     dv = (d * (2 * u + d)).mean(-1, keepdim=True)
-    r, s = v.rsqrt(), (v + dv).rsqrt()
-    return (weight * (d * s - u * (dv * (r * s).square() / (r + s)))).to(kind)
+    r, s = v.rsqrt(), (y.square().mean(-1, keepdim=True) + eps).rsqrt()
+    near = d * s - u * (dv * (r * s).square() / (r + s))
+    return (weight * torch.where(dv.abs() < v / 2, near, y * s - u * r)).to(kind)
+
+
+@compiled
+def product_difference(
+    x: Float[Tensor, "*#rest"],
+    d: Float[Tensor, "point *#rest"],
+    y: Float[Tensor, "*#rest"],
+    e: Float[Tensor, "point *#rest"],
+) -> Float[Tensor, "point *#rest"]:
+    """Of xy: xε + δ(y + ε), and where y changes by more than itself, and little is shared, by subtraction."""
+    return torch.where(e.abs() < y.abs(), x * e + d * (y + e), (x + d) * (y + e) - x * y)
 
 
 @compiled

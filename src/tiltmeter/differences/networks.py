@@ -53,12 +53,12 @@ def layer_norm(
     clean = once(functional.layer_norm, a.clean, normalized_shape, weight, bias, eps)
     u, v = once(_centred, a.clean, eps)
     weight = a.clean.new_ones(normalized_shape) if weight is None else weight
-    return Shifted(clean, kernels.layer_norm_difference(u, v, a.difference, weight, rounding(a.clean.dtype)))
+    return Shifted(clean, kernels.layer_norm_difference(u, v, a.difference, weight, eps, rounding(a.clean.dtype)))
 
 
 def _centred(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     u = x - x.mean(-1, keepdim=True)
-    return u, u.square().mean(-1, keepdim=True) + eps
+    return u, u.square().mean(-1) + eps
 
 
 def softmax_difference(scores: Tensor, p: Tensor, d: Tensor) -> Tensor:

@@ -20,6 +20,10 @@ class Hooks:
         self.model = model
         self.device = model.device
 
+    def computed(self, work: Workload) -> int:
+        """All."""
+        return work.tokens.shape[1]
+
     def clean(self, tokens: Int[Tensor, "batch position"], work: Workload) -> Clean:
         """A full pass."""
         return Clean(tokens, self._run(tokens, work.read))
@@ -53,19 +57,23 @@ class Kept:
     streams: list[Tensor]
     """In front of each layer, up to the last position that is read."""
     cache: DynamicCache | None
-    """Keys and values of the positions before the one that is moved, where only the last is."""
+    """Keys and values of the positions before the first that is moved."""
 
 
 class ByHand:
-    """Only the blocks after the site; keys and values kept where one position is moved and read; no later tokens."""
+    """Only the blocks after the site, only positions that can change and are read; earlier keys and values are kept."""
 
     def __init__(self, model: GPT2LMHeadModel) -> None:
         self.model = model
         self.device = model.device
 
+    def computed(self, work: Workload) -> int:
+        """From the first that is moved to the last that is read."""
+        return len(work.read)
+
     def clean(self, tokens: Int[Tensor, "batch position"], work: Workload) -> Clean:
         """A full pass that keeps the streams, and keys and values where they are of use."""
-        cache = DynamicCache() if len(work.read) == 1 else None
+        cache = DynamicCache() if work.read.start else None
         trunk = self.model.transformer(
             tokens[:, : work.read.stop], past_key_values=cache, use_cache=cache is not None, output_hidden_states=True
         )
@@ -82,13 +90,13 @@ class ByHand:
         """Block after block."""
         copies = len(change) // len(clean.tokens)
         kept: Kept = clean.kept
-        begin = work.read.start if kept.cache is not None else 0
-        x = kept.streams[layer][:, begin:].repeat(copies, 1, 1) + change[:, begin : work.read.stop]
+        begin, stop = work.read.start, work.read.stop
+        x = kept.streams[layer][:, begin:].repeat(copies, 1, 1) + change[:, begin:stop]
         cache = None if kept.cache is None else _prefix(kept.cache, begin, layer, copies)
+        seen = torch.ones(stop - begin, stop, dtype=torch.bool, device=x.device).tril(begin) if begin else None
         for block in self.model.transformer.h[layer:]:
-            x = block(x, past_key_values=cache, use_cache=cache is not None)
-        late = x[:, work.read.start - begin :]
-        return Output(late, self.model.lm_head(self.model.transformer.ln_f(late)))
+            x = block(x, past_key_values=cache, attention_mask=seen, use_cache=cache is not None)
+        return Output(x, self.model.lm_head(self.model.transformer.ln_f(x)))
 
 
 def _prefix(cache: DynamicCache, length: int, layer: int, copies: int) -> DynamicCache:

@@ -50,6 +50,10 @@ class Hooks:
         self.last = f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"
         self.device = torch.device(model.cfg.device)
 
+    def computed(self, work: Workload) -> int:
+        """All."""
+        return work.tokens.shape[1]
+
     def clean(self, tokens: Int[Tensor, "batch position"], work: Workload) -> Clean:
         """A full pass."""
         return Clean(tokens, self._run(tokens, work.read, []))
@@ -72,12 +76,16 @@ def _add(change: Tensor, value: Tensor, hook: Any) -> Tensor:
 
 
 class FromLayer:
-    """`start_at_layer`; keys and values frozen where one position is moved and read; no later tokens."""
+    """`start_at_layer`, keys and values of positions before the first that is moved frozen, no later tokens."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
         self.last = f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"
         self.device = torch.device(model.cfg.device)
+
+    def computed(self, work: Workload) -> int:
+        """From the first that is moved to the last that is read."""
+        return len(work.read)
 
     def clean(self, tokens: Int[Tensor, "batch position"], work: Workload) -> Clean:
         """A full pass that keeps the streams, keys and values."""
@@ -87,20 +95,17 @@ class FromLayer:
 
     def perturbed(self, clean: Clean, work: Workload, layer: int, change: RowChange) -> Output:
         """The layers from there on."""
-        alone = len(work.read) == 1
-        begin = work.read.start if alone else 0
+        begin, stop = work.read.start, work.read.stop
         copies = len(change) // len(clean.tokens)
         stream = clean.kept[f"blocks.{layer}.hook_resid_pre"]
-        x = stream[:, begin:].repeat(copies, 1, 1) + change[:, begin : work.read.stop]
         seen: list[Tensor] = []
         logits = self.model.run_with_hooks(
-            x,
+            stream[:, begin:].repeat(copies, 1, 1) + change[:, begin:stop],
             start_at_layer=layer,
-            past_kv_cache=_frozen(self.model, clean.kept, begin, copies) if alone else None,
+            past_kv_cache=_frozen(self.model, clean.kept, begin, copies) if begin else None,
             fwd_hooks=[(self.last, lambda value, hook: seen.append(value))],
         )
-        keep = slice(work.read.start - begin, None)
-        return Output(seen[0][:, keep], logits[:, keep])
+        return Output(seen[0], logits)
 
 
 def _kept(name: str) -> bool:

@@ -27,6 +27,10 @@ class Trace:
         self.model = model
         self.device = torch.device(model._module.device)
 
+    def computed(self, work: Workload) -> int:
+        """All."""
+        return work.tokens.shape[1]
+
     def clean(self, tokens: Int[Tensor, "batch position"], work: Workload) -> Clean:
         """A full pass."""
         keep = torch.tensor(work.read, device=tokens.device)
@@ -55,6 +59,10 @@ class Skip:
     def __init__(self, model: Any) -> None:
         self.model = model
         self.device = torch.device(model._module.device)
+
+    def computed(self, work: Workload) -> int:
+        """Up to the last that is read."""
+        return work.read.stop
 
     def clean(self, tokens: Int[Tensor, "batch position"], work: Workload) -> Clean:
         """A full pass that keeps the streams."""

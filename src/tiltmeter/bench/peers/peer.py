@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import cached_property
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -16,7 +17,7 @@ SEQUENCES = 8
 """Sequences of a batch, at most."""
 
 ROW_TOKENS = 512
-"""Tokens a forward pass: four sequences of 128, which were as fast as any other number for every peer."""
+"""Tokens that a forward pass computes: four sequences of 128, which were as fast as any other number."""
 
 
 RowChange = Float[Tensor, "row position d_model"]
@@ -41,11 +42,25 @@ class Clean:
     kept: Any = None
     """What an expert keeps of it."""
 
+    @cached_property
+    def log_p(self) -> Float[Tensor, "row read vocabulary"]:
+        """Of the next token."""
+        return self.output.logits.log_softmax(-1)
 
+    @cached_property
+    def p(self) -> Float[Tensor, "row read vocabulary"]:
+        """Its probability."""
+        return self.log_p.exp()
+
+
+@runtime_checkable
 class Peer(Protocol):
     """A tool, as somebody uses it."""
 
     device: torch.device
+
+    def computed(self, work: Workload) -> int:
+        """Tokens of a sequence that a perturbed run computes."""
 
     def clean(self, tokens: Int[Tensor, "batch position"], work: Workload) -> Clean:
         """Run the model as it is."""
@@ -88,16 +103,15 @@ def measure(
 def _layer(
     peer: Peer, work: Workload, clean: Clean, layer: int, batch: slice, dtype: torch.dtype, kl: Divergence
 ) -> dict[str, Tensor]:
-    log_p = clean.output.logits.log_softmax(-1)
-    p, targets = log_p.exp(), following(clean.tokens, work.read)
-    rows = max(1, ROW_TOKENS // clean.tokens.numel())
+    targets = following(clean.tokens, work.read)
+    rows = max(1, ROW_TOKENS // (len(clean.tokens) * peer.computed(work)))
     found: dict[str, list[Tensor]] = {name: [] for name in work.readouts}
     for begin in range(0, len(work.lengths), rows):
         lengths = work.lengths[begin : begin + rows]
         change = work.change(layer, lengths, batch).to(dtype).flatten(0, 1)
         output = peer.perturbed(clean, work, layer, change)
         log_q = output.logits.unflatten(0, (len(lengths), -1)).log_softmax(-1)
-        found["kl"].append(kl(p, log_p, log_q))
+        found["kl"].append(kl(clean.p, clean.log_p, log_q))
         if "l2" in found:
             found["l2"].append((output.late.unflatten(0, (len(lengths), -1)) - clean.output.late).norm(dim=-1))
         if "loss" in found:
