@@ -168,3 +168,18 @@ def test_what_cannot_be_measured_is_neither_crossed_nor_censored():
 def test_wrong_goals_are_refused(wrong, words):
     with pytest.raises(TiltmeterError, match=words):
         Goal(**wrong)
+
+
+def test_a_tolerance_below_what_numbers_can_tell_ends():
+    found = find_crossings(lambda rows, at: at**2, 3, np.linspace(0.0, 100.0, 11), Goal(threshold=2.0, tolerance=1e-30))
+    np.testing.assert_allclose(found.at, math.sqrt(2), rtol=1e-12)
+    assert (np.nextafter(found.below, found.above) == found.above).all()
+
+
+def test_a_point_between_two_steps_that_cannot_be_measured_empties_the_curve():
+    def curves(rows, at):
+        return np.where((rows == 1) & (at % 1 != 0), np.nan, at)
+
+    found = find_crossings(curves, 3, np.arange(11.0), Goal(threshold=4.5, tolerance=0.25))
+    assert np.isnan([found.at[1], found.below[1], found.above[1], found.value_below[1]]).all()
+    np.testing.assert_allclose(found.at[[0, 2]], 4.5)

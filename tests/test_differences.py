@@ -269,3 +269,43 @@ def test_without_a_compiler_it_goes_on(monkeypatch, caplog):
     for _ in range(2):
         assert double(torch.ones(2)).tolist() == [2.0, 2.0]
     assert len(calls) == 1 and "slower" in caplog.text
+
+
+NORMS = {
+    "layer norm": lambda x: functional.layer_norm(x, x.shape[-1:], torch.linspace(0.5, 2, 64).to(x.dtype), None, 1e-5),
+    "RMS norm": lambda x: x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6),
+}
+
+
+@pytest.mark.parametrize("left", [0.3, 1e-2, 1e-3, 1e-4, 1e-5, 0.0])
+@pytest.mark.parametrize("name", NORMS)
+def test_norms_of_what_is_nearly_moved_to_zero(name, left):
+    """There the variance of the clean value plus its change has no digits left, but the moved value has."""
+    clean = 30 * torch.randn(5, 64, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(3, 5, 64, generator=torch.Generator().manual_seed(1))
+    x = Shifted(clean, -(1 - left) * clean + left * noise)
+    found, wanted = NORMS[name](x).difference, exact(NORMS[name], x)
+    assert float(((found - wanted) / wanted.abs().amax(-1, keepdim=True)).abs().max()) < 2e-5
+
+
+@pytest.mark.parametrize("norm", [1e2, 1e4, 1e6])
+@pytest.mark.parametrize("name", NORMS)
+def test_norms_of_a_massive_activation_that_becomes_an_ordinary_one(name, norm):
+    clean = torch.randn(5, 64, generator=torch.Generator().manual_seed(0))
+    clean[:, 7] = norm
+    x = Shifted(clean, torch.randn(3, 5, 64, generator=torch.Generator().manual_seed(1)) - clean)
+    found, wanted = NORMS[name](x).difference, exact(NORMS[name], x)
+    assert float(((found - wanted) / wanted.abs().amax(-1, keepdim=True)).abs().max()) < 2e-5
+
+
+@pytest.mark.parametrize("share", [0.9, 0.99, 0.999, 1.0])
+def test_models_of_what_is_nearly_moved_to_zero(share):
+    """The direction `zero`, against float64, where the norm that follows sees next to nothing."""
+    for family in ("gpt2", "llama"):
+        exactly, quickly = ExactModel(tiny(family)), ExactModel(tiny(family, dtype=torch.float32))
+        runs = [model.start(random_tokens(2, 10), Site(1, "resid_pre")) for model in (exactly, quickly)]
+        change = (-share * runs[1].activation)[None]
+        moved = runs[0].activation + change.double()
+        wanted = exactly.resume(runs[0], moved).final - runs[0].late.final
+        found = quickly.changes(runs[1], change).final
+        assert float((found - wanted).norm() / wanted.norm()) < 1e-4

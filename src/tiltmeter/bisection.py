@@ -137,10 +137,13 @@ class _Search:
         return Found(at, censored, below, above, self.low, self.high, self.points)
 
     def _halve(self, below: Float[np.ndarray, " curve"], above: Float[np.ndarray, " curve"], tolerance: float) -> None:
-        # NaN, an end that there is not, is no width
-        while len(rows := np.flatnonzero(above - below > tolerance)):
+        # NaN, an end that there is not, is no width; and between two neighbouring numbers there is no middle
+        while len(rows := np.flatnonzero((above - below > tolerance) & (np.nextafter(below, above) < above))):
             middle = (below[rows] + above[rows]) / 2
             values = self._measure(rows, middle)
+            lost = np.isnan(values)
+            below[rows[lost]] = above[rows[lost]] = self.low[rows[lost]] = self.high[rows[lost]] = np.nan
+            rows, middle, values = rows[~lost], middle[~lost], values[~lost]
             up = values > self.threshold
             above[rows[up]], self.high[rows[up]] = middle[up], values[up]
             below[rows[~up]], self.low[rows[~up]] = middle[~up], values[~up]

@@ -1,8 +1,9 @@
 """Means with intervals that may be looked at after every sequence: a time-uniform confidence sequence.
 
 An interval for a fixed number of sequences is wrong for who looks again and again and stops when it pleases: in the end
-some look misses. The intervals here hold at all looks at once, so at whichever one somebody stops. That of n sequences
-with the standard deviation s (n - 1 degrees of freedom) is
+some look misses. The intervals here are made to hold at all looks at once, so at whichever one somebody stops: exactly
+for normal values, for others as the first look grows (`scripts/stopping_coverage.py` measures how well). That of n
+sequences with the standard deviation s (n - 1 degrees of freedom) is
 
     mean ± s √((n - 1)/n · (a - 1)/(1 - a/h)),    h = 1 + n g,    a = (√h / α)^(2/n),
 
@@ -13,9 +14,9 @@ sequences for Gaussian means with unknown variance"). With growing n it becomes,
 
     mean ± s √(2 (n ρ² + 1)/(n² ρ²) · log(√(n ρ² + 1)/α)),
 
-which holds for any values that have a variance, as the central limit theorem does (Waudby-Smith, Arbour, Sinha, Kennedy
-& Ramdas 2024, "Time-uniform central limit theory and asymptotic confidence sequences"). Unlike the limit, it knows that
-a deviation of few values is itself uncertain.
+which holds in the limit for any values that have a variance, as the central limit theorem does (Waudby-Smith, Arbour,
+Sinha, Kennedy & Ramdas 2024, "Time-uniform central limit theory and asymptotic confidence sequences").
+Unlike the limit, it knows that a deviation of few values is itself uncertain.
 """
 
 from __future__ import annotations
