@@ -75,15 +75,8 @@ class ExactModel(SplitModel):
                 stack.callback(_on_entry(part, partial(tape.turn_to, section)))
             yield
 
-    def logit_changes(
-        self,
-        final: Float[Tensor, "token d_model"],
-        logits: Float[Tensor, "token vocabulary"],
-        change: Float[Tensor, "token d_model"],
-    ) -> Float[Tensor, "token vocabulary"]:
+    def _bent_changes(self, final: Tensor, logits: Tensor, change: Tensor) -> Tensor:
         """By the rules, soft-cap and scaling included."""
-        if self.head_is_linear:
-            return self.logits(change)
         return _difference(self._head(Shifted(final[None], change[None, None]), final[None]), 1)[0, 0]
 
     def obstacle(self) -> str | None:

@@ -246,7 +246,11 @@ class SplitModel:
         change: Float[Tensor, "token d_model"],
     ) -> Float[Tensor, "token vocabulary"]:
         """How far the logits of final hidden states move where those move by `change`."""
-        return self.logits(change) if self.head_is_linear else self.logits(final + change) - logits
+        return self.logits(change) if self.head_is_linear else self._bent_changes(final, logits, change)
+
+    def _bent_changes(self, final: Tensor, logits: Tensor, change: Tensor) -> Tensor:
+        """The same of a head that is not linear."""
+        return self.logits(final + change) - logits
 
     def logits(self, final: Float[Tensor, "token d_model"]) -> Float[Tensor, "token vocabulary"]:
         """Logits of final hidden states through the model's own head (soft-cap and scaling included)."""

@@ -18,7 +18,7 @@ import logging
 import os
 import platform
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -193,10 +193,10 @@ def code_sha256(root: Path | None = None) -> str:
     return total.hexdigest()
 
 
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that may change a number, for a run's identity. Imports none of them."""
-    found = {"python": platform.python_version(), **dict.fromkeys(CHANGES_NUMBERS, "not installed")}
-    for package in CHANGES_NUMBERS:
+def versions(packages: Sequence[str] = CHANGES_NUMBERS) -> dict[str, str]:
+    """Versions of Python and of packages, by default those that may change a number. Imports none of them."""
+    found = {"python": platform.python_version(), **dict.fromkeys(packages, "not installed")}
+    for package in packages:
         with suppress(metadata.PackageNotFoundError):
             found[package] = metadata.version(package)
     return found

@@ -22,6 +22,9 @@ from tiltmeter.bench.workloads import SIZES, make_workloads
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.progress import progress
 
+PACKAGES = (*runs.CHANGES_NUMBERS, "transformer_lens", "nnsight")
+"""Those whose versions are recorded."""
+
 AGREE = 0.02
 """How far, relatively, anyone's KL above `LARGE` may be from float64 before the times are of different work."""
 
@@ -82,7 +85,7 @@ def run_bench(
     wanted = _check(size, works, names)
     present = [name for name in wanted if CONTENDERS[name].installed]
     titles = {key: work.title for key, work in make_workloads(size).items() if key in works}
-    record = Record(size, device, _machine(device), _versions(), titles)
+    record = Record(size, device, _machine(device), runs.versions(PACKAGES), titles)
     record.missing.extend(name for name in wanted if name not in present)
     with Crew([*present, ORACLE], size, device) as crew, TemporaryDirectory() as folder:
         _compare(crew, present, Path(folder), record)
@@ -140,15 +143,3 @@ def _machine(device: str) -> dict[str, str]:
     gpu = {"gpu": torch.cuda.get_device_name(device)} if device.startswith("cuda") else {}
     capability = torch.backends.cpu.get_cpu_capability()
     return {**runs.machine(), **gpu, "threads": str(torch.get_num_threads()), "instructions": capability}
-
-
-def _versions() -> dict[str, str]:
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = dict(runs.versions())
-    for package in ("transformer_lens", "nnsight"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found

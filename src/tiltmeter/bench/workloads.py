@@ -43,11 +43,6 @@ class Workload:
     readouts: tuple[str, ...]
     """`kl`, and `l2` of the stream after the last block, or `loss`."""
 
-    @property
-    def curves(self) -> int:
-        """Directions times sequences."""
-        return len(self.layers) * len(self.tokens)
-
     def change(
         self, layer: int, lengths: tuple[float, ...], sequences: slice
     ) -> Float[Tensor, "point batch position d_model"]:

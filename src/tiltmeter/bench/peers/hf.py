@@ -11,6 +11,7 @@ from transformers import DynamicCache, GPT2LMHeadModel
 
 from tiltmeter.bench.peers.peer import Clean, Output, RowChange
 from tiltmeter.bench.workloads import Workload
+from tiltmeter.hooks import captured
 
 
 class Hooks:
@@ -18,7 +19,6 @@ class Hooks:
 
     def __init__(self, model: GPT2LMHeadModel) -> None:
         self.model = model
-        self.device = model.device
 
     def computed(self, work: Workload) -> int:
         """All."""
@@ -40,22 +40,18 @@ class Hooks:
             handle.remove()
 
     def _run(self, tokens: Tensor, read: range) -> Output:
-        seen: list[Tensor] = []
-        handle = self.model.transformer.h[-1].register_forward_hook(lambda *call: seen.append(call[2]))
-        try:
-            keep = torch.tensor(read, device=tokens.device)
+        keep = torch.tensor(read, device=tokens.device)
+        with captured(self.model.transformer.h[-1], "output") as late:
             logits = self.model(tokens, use_cache=False, logits_to_keep=keep).logits
-        finally:
-            handle.remove()
-        return Output(seen[0][:, keep], logits)
+        return Output(late[0][:, keep], logits)
 
 
 @dataclass(frozen=True)
 class Kept:
     """What an expert keeps of the clean run."""
 
-    streams: list[Tensor]
-    """In front of each layer, up to the last position that is read."""
+    streams: tuple[Tensor, ...]
+    """In front of each layer, and last after the final norm, up to the last position that is read."""
     cache: DynamicCache | None
     """Keys and values of the positions before the first that is moved."""
 
@@ -65,7 +61,6 @@ class ByHand:
 
     def __init__(self, model: GPT2LMHeadModel) -> None:
         self.model = model
-        self.device = model.device
 
     def computed(self, work: Workload) -> int:
         """From the first that is moved to the last that is read."""
@@ -74,17 +69,16 @@ class ByHand:
     def clean(self, tokens: Int[Tensor, "batch position"], work: Workload) -> Clean:
         """A full pass that keeps the streams, and keys and values where they are of use."""
         cache = DynamicCache() if work.read.start else None
-        trunk = self.model.transformer(
-            tokens[:, : work.read.stop], past_key_values=cache, use_cache=cache is not None, output_hidden_states=True
-        )
-        streams = list(trunk.hidden_states)  # the last is after the final norm
-        late = self._last_block(streams[-2][:, : work.read.stop])
+        with captured(self.model.transformer.h[-1], "output") as late:
+            trunk = self.model.transformer(
+                tokens[:, : work.read.stop],
+                past_key_values=cache,
+                use_cache=cache is not None,
+                output_hidden_states=True,
+            )
         read = slice(work.read.start, work.read.stop)
         logits = self.model.lm_head(trunk.last_hidden_state[:, read])
-        return Clean(tokens, Output(late[:, read], logits), Kept(streams, cache))
-
-    def _last_block(self, stream: Tensor) -> Tensor:
-        return self.model.transformer.h[-1](stream)
+        return Clean(tokens, Output(late[0][:, read], logits), Kept(trunk.hidden_states, cache))
 
     def perturbed(self, clean: Clean, work: Workload, layer: int, change: RowChange) -> Output:
         """Block after block."""

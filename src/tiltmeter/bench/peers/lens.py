@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from jaxtyping import Int
 from torch import Tensor
 from transformers import AutoTokenizer, GPT2LMHeadModel
@@ -48,7 +47,6 @@ class Hooks:
     def __init__(self, model: Any) -> None:
         self.model = model
         self.last = f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"
-        self.device = torch.device(model.cfg.device)
 
     def computed(self, work: Workload) -> int:
         """All."""
@@ -81,7 +79,6 @@ class FromLayer:
     def __init__(self, model: Any) -> None:
         self.model = model
         self.last = f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"
-        self.device = torch.device(model.cfg.device)
 
     def computed(self, work: Workload) -> int:
         """From the first that is moved to the last that is read."""

@@ -25,7 +25,6 @@ class Trace:
 
     def __init__(self, model: Any) -> None:
         self.model = model
-        self.device = torch.device(model._module.device)
 
     def computed(self, work: Workload) -> int:
         """All."""
@@ -58,7 +57,6 @@ class Skip:
 
     def __init__(self, model: Any) -> None:
         self.model = model
-        self.device = torch.device(model._module.device)
 
     def computed(self, work: Workload) -> int:
         """Up to the last that is read."""

@@ -57,8 +57,6 @@ class Clean:
 class Peer(Protocol):
     """A tool, as somebody uses it."""
 
-    device: torch.device
-
     def computed(self, work: Workload) -> int:
         """Tokens of a sequence that a perturbed run computes."""
 
