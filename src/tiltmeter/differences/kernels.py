@@ -12,6 +12,8 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from functools import cache, wraps
+from inspect import unwrap
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -38,7 +40,7 @@ def has_compiler() -> bool:
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """The same function, as one pass over memory for large arguments."""
-    state: dict[str, Callable[..., Any]] = {}
+    copies: dict[Axes, Callable[..., Any]] = {}
 
     @wraps(function)
     def call(*arguments: Any) -> Any:
@@ -47,29 +49,48 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
             return _nothing(function, arguments)
         if max(sizes) < WORTH or not has_compiler():
             return function(*arguments)
-        if "fast" not in state:
-            torch._dynamo.config.recompile_limit = max(VARIANTS, torch._dynamo.config.recompile_limit)
-            state["fast"] = torch.compile(function, dynamic=True)
+        ones = _axes_of_one(arguments)
+        if ones not in copies:
+            copies[ones] = _compiled_copy(function)
         try:
-            return state["fast"](*map(_of_any_size, arguments))
+            return copies[ones](*map(_of_any_size, arguments))
         except Exception as error:  # whatever is wrong with the compiler, the numbers are the same without
             _log.warning("warning: %s is not compiled (%s), and slower.", function.__name__, type(error).__name__)
-            state["fast"] = function
+            copies[ones] = function
             return function(*arguments)
 
     return call
 
 
+Axes = tuple[tuple[int, ...], ...]
+
+
+def _axes_of_one(arguments: Sequence[Any]) -> Axes:
+    """Which axes of each tensor have length one: what is compiled knows of these, as a loop over one keeps one core."""
+    return tuple(
+        tuple(axis for axis, size in enumerate(one.shape) if size == 1) for one in arguments if isinstance(one, Tensor)
+    )
+
+
+def _compiled_copy(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compiled by itself: of one function, what is compiled first would have a say in what is compiled later."""
+    torch._dynamo.config.recompile_limit = max(VARIANTS, torch._dynamo.config.recompile_limit)
+    plain = unwrap(function)  # without what checks shapes
+    copy = FunctionType(plain.__code__.replace(), plain.__globals__, plain.__name__)
+    return torch.compile(copy, dynamic=True)
+
+
 def _of_any_size(argument: Any) -> Any:
-    """The argument, such that what is compiled knows nothing of its sizes.
+    """The argument, such that what is compiled knows nothing of its sizes but which are one.
 
     Otherwise the code, and with it the last digits, would depend on which sizes a process happened to meet first.
     """
     if not isinstance(argument, Tensor):
         return argument
     alias = argument.detach()  # the mark is no business of the caller's
-    for axis in range(alias.ndim):
-        mark_unbacked(alias, axis)
+    for axis, size in enumerate(alias.shape):
+        if size != 1:
+            mark_unbacked(alias, axis)
     return alias
 
 
@@ -231,7 +252,7 @@ def softmax_difference(
     """
     d = d.to(p.dtype)
     risen = d - (p * d).sum(-1, keepdim=True)
-    e = torch.expm1(risen.clamp(max=FAR))
+    e = expm1(risen.clamp(max=FAR))
     total = (p * e).sum(-1, keepdim=True)
     return p * (e - total) / (1 + total), risen.amax(-1)
 
@@ -252,6 +273,11 @@ def softmax_difference_far(
 def phi(x: Tensor) -> Tensor:
     """eˣ - 1 - x, to a few units in the last place: for small x by its series."""
     return torch.where(x.abs() < SMALL, x * x * _exponential_series(x, 2), torch.exp(x) - 1 - x)
+
+
+def expm1(x: Tensor) -> Tensor:
+    """eˣ - 1, likewise. What torch compiles for its own `expm1` is that subtraction, without digits for small x."""
+    return torch.where(x.abs() < SMALL, x * _exponential_series(x, 1), torch.exp(x) - 1)
 
 
 def _exponential_series(x: Tensor, first: int) -> Tensor:
