@@ -211,7 +211,7 @@ def test_the_sequence_that_directions_see_has_the_base_in_it(name):
 
     CASE.measured(name, directions={"looks": Looks()}, positions="2+3")
     whole = start(CASE, name, [2])
-    torch.testing.assert_close(seen[0].whole, whole)
+    torch.testing.assert_close(seen[0].whole(), whole)
     torch.testing.assert_close(seen[0].x, whole[:, 2:6])
 
 

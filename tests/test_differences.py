@@ -265,6 +265,23 @@ def test_compiled_kernels_keep_their_digits(name, size, points, monkeypatch):
     assert float((found - wanted).norm() / wanted.norm()) < 2e-6
 
 
+GATES = {
+    "SiLU": (kernels.silu_difference, functional.silu),
+    "GELU by tanh": (kernels.gelu_tanh_difference, lambda x: functional.gelu(x, approximate="tanh")),
+}
+
+
+@pytest.mark.parametrize("size", [1e-2, 1.0, 30.0, 300.0])
+@pytest.mark.parametrize("scale", [1.0, 10.0, 300.0])
+@pytest.mark.parametrize("name", GATES)
+def test_gates_however_far_open_or_shut(name, scale, size):
+    """To rounding of the change: where a gate opens from nothing, where it shuts, and where exponentials overflow."""
+    rule, function = GATES[name]
+    x, d = scale * torch.randn(20000), size * torch.randn(2, 20000)
+    wanted = function(x.double() + d.double()) - function(x.double())
+    assert float(((rule(x, d) - wanted) / d.double()).abs().max()) < 1e-6
+
+
 def test_without_a_compiler_it_goes_on(monkeypatch, caplog):
     calls = []
 

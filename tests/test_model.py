@@ -55,12 +55,13 @@ def push(family: str, model: SplitModel, site: Site, positions: Positions, point
     reads = [read for read in SITES if read.is_visible_from(site)]
     clean = model.start(tokens, site, reads, positions.span)
     generator = torch.Generator().manual_seed(SITES.index(site))
-    shape = (points, *clean.activation.shape)
-    noise = 0.5 + 2 * torch.randn(shape, generator=generator, dtype=torch.float64).to(clean.activation.dtype)
+    whole = model.whole(clean)
+    shape = (points, *whole.shape)
+    noise = 0.5 + 2 * torch.randn(shape, generator=generator, dtype=torch.float64).to(whole.dtype)
     moved = torch.zeros(LENGTH, 1, dtype=noise.dtype)
     moved[list(positions.perturbed)] = 1
     delta = noise * moved
-    x = (clean.activation + delta)[:, :, positions.span.first : positions.span.stop]
+    x = (whole + delta)[:, :, positions.span.first : positions.span.stop]
     full = [full_pass(family, model.hf, tokens, reads, {site: lambda raw, d=d: raw + d}) for d in delta]
     return Push(clean, x, model.resume(clean, x), full)
 
@@ -107,7 +108,8 @@ def test_a_clean_run_holds_what_hooks_see(family):
     for site in SITES:
         clean = model.start(tokens, site, [site], span)
         expected = centred(family, site, full.seen[site])
-        torch.testing.assert_close(clean.activation, expected, rtol=0, atol=1e-12)
+        torch.testing.assert_close(clean.activation, expected[:, :10], rtol=0, atol=1e-12)
+        torch.testing.assert_close(model.whole(clean), expected, rtol=0, atol=1e-12)
         torch.testing.assert_close(clean.late.sites[site], expected[:, 3:10], rtol=0, atol=1e-12)
         entry = full.seen[Site(site.layer, "resid_post" if site.kind == "resid_post" else "resid_pre")]
         torch.testing.assert_close(clean.entry, entry[:, 3:10], rtol=0, atol=1e-12)

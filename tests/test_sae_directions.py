@@ -63,7 +63,7 @@ def build(*names, **saes):
 def context(name, rows=range(SEQUENCES), positions=range(LENGTH), whole=WHOLE):
     rows, positions = torch.tensor(list(rows)), torch.tensor(list(positions))
     x = whole[rows][:, positions % LENGTH]
-    return Context(x, Address(0, draws_as(name), rows, positions), whole[rows], COUNTED[rows])
+    return Context(x, Address(0, draws_as(name), rows, positions), lambda: whole[rows], COUNTED[rows])
 
 
 def vectors(name, **where):

@@ -119,5 +119,5 @@ def transplanted(model: SplitModel, clean: CleanRun, x0: Float[Tensor, "batch sp
             f"The model's output is not finite with the base in place at {clean.site.name}; use another base, or "
             "--precision float64."
         )
-    before, after = clean.activation[:, : clean.span.first], clean.activation[:, clean.span.stop :]
-    return replace(clean, activation=torch.cat([before, x0, after], dim=1), late=late, tape=Tape())
+    activation = torch.cat([clean.activation[:, : clean.span.first], x0], dim=1)
+    return replace(clean, activation=activation, late=late, tape=Tape())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from jaxtyping import Bool, Float
@@ -18,7 +19,8 @@ class Context:
     """The activation at the tokens that a direction is wanted for."""
     address: Address
     """Their sequences and positions, and where their random numbers come from."""
-    whole: Float[Tensor, "batch position d_site"]
-    """The activation at every position of the sequences: the clean one, or a base where one is in its place."""
+    whole: Callable[[], Float[Tensor, "batch position d_site"]]
+    """The activation at every position of the sequences: the clean one, or a base where one is in its place. Asked for,
+    as the model need not have run positions behind those that are measured."""
     counted: Bool[Tensor, "batch position"]
     """The positions that statistics count: all, or all but the boundary positions."""

@@ -50,7 +50,7 @@ class ExactModel(SplitModel):
     ) -> tuple[dict[Site, Tensor], Tensor, DynamicCache | None]:
         """Where everything is perturbed, what the perturbed runs need of clean values is recorded on the way."""
         first = min(wanted, key=lambda site: (site.boundary, site.kind not in STREAM))
-        if span.first or span.stop < tokens.shape[1] or first.kind not in STREAM:
+        if span.first or first.kind not in STREAM:
             return super()._clean_pass(tokens, wanted, span, tape)
         start = self.activation(tokens, first)
         with self._playing(tape, first), ExitStack() as stack:

@@ -48,8 +48,8 @@ class CleanRun:
     site: Site
     span: Span
     """The positions that perturbed runs compute."""
-    activation: Float[Tensor, "batch position d_site"]
-    """At the site, at every position."""
+    activation: Float[Tensor, "batch seen d_site"]
+    """At the site, at every position up to the end of the span: later ones are not run (`SplitModel.whole`)."""
     entry: Float[Tensor, "batch span d_model"]
     """The stream entering the first block that runs again."""
     prefix: tuple[tuple[Tensor, Tensor], ...]
@@ -149,7 +149,7 @@ class SplitModel:
         for site in sites:
             self._check(tokens, site, reads)
         tape = Tape()
-        seen, final, cache = self._clean_pass(tokens, {*sites, *map(_entry, sites), *reads}, span, tape)
+        seen, final, cache = self._clean_pass(tokens[:, : span.stop], {*sites, *map(_entry, sites), *reads}, span, tape)
         late = LateRun(span.cut(final), {s: self.centre(span.cut(seen[s]), s) for s in reads})
         return {
             site: CleanRun(
@@ -197,6 +197,13 @@ class SplitModel:
             found = stack.enter_context(captured(*self.tap(site)))
             self._trunk(input_ids=tokens.to(self.device), use_cache=False)
         return self.centre(found[0], site)
+
+    def whole(self, clean: CleanRun) -> Float[Tensor, "batch position d_site"]:
+        """The activation at the site of a clean run at every position: those after its span are run for this."""
+        if clean.span.stop == clean.tokens.shape[1]:
+            return clean.activation
+        after = self.activation(clean.tokens, clean.site)[:, clean.span.stop :]
+        return torch.cat([clean.activation, after], dim=1)
 
     def resume(self, clean: CleanRun, x: Float[Tensor, "*point batch span d_site"]) -> LateRun:
         """Run the layers after the site with activation `x` there. Gradients reach `x` where it asks for them.

@@ -109,9 +109,8 @@ class Predictions:
         counted = torch.ones(1, last + 1, dtype=torch.bool, device=x.device)
         for name, direction in directions.items():
             address = Address(self.seed, draws_as(name), torch.tensor([case.number]), torch.tensor([last]))
-            pushed = push(
-                direction, Context(x, address, clean.activation, counted), lambda vector: model.centre(vector, at.site)
-            )
+            context = Context(x, address, lambda: clean.activation, counted)
+            pushed = push(direction, context, lambda vector: model.centre(vector, at.site))
             final = model.resume(clean, (x + pushed.vector)[None]).final
             log_p[name.partition(":")[0]] = model.logits(final[0, 0])[0].double().log_softmax(-1).cpu()
         return _Prediction(case.ids, log_p)

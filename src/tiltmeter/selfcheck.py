@@ -74,7 +74,7 @@ def _last_logits(model: SplitModel, clean: CleanRun) -> Tensor:
 
 @torch.no_grad()
 def _full_pass(model: SplitModel, clean: CleanRun, point: Tensor) -> Tensor:
-    full = clean.activation.clone()
+    full = model.whole(clean).clone()
     full[:, clean.span.first : clean.span.stop] = point
     with replaced(*model.tap(clean.site), full):
         final = model.anatomy.trunk(input_ids=clean.tokens.to(model.device), use_cache=False).last_hidden_state

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float64, Int
+from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
 from tiltmeter.bases import Base, transplanted
@@ -43,6 +44,11 @@ class Batch:
     """Tokens that a sequence's mean is taken over."""
     counted: Bool[Tensor, "batch position"]
     """Tokens that statistics count."""
+
+    @cached_property
+    def whole(self) -> Float[Tensor, "batch position d_site"]:
+        """The activation at every position."""
+        return self.plan.model.whole(self.clean)
 
 
 class Pushed(NamedTuple):
@@ -127,10 +133,11 @@ def _based(batch: Batch, base: Base) -> Batch:
 
 def _context(batch: Batch, drawing: str, draw: int = 0) -> Context:
     """What a direction or a base that draws under this name may look at, and which of its draws it is."""
-    span, whole = batch.plan.positions.span, batch.clean.activation
+    span, activation = batch.plan.positions.span, batch.clean.activation
     rows, columns = torch.tensor(batch.sequences), torch.arange(span.first, span.stop)
     address = Address(batch.plan.sweep.seed, drawing, rows, columns, draw)
-    return Context(span.cut(whole), address, whole, batch.counted.to(whole.device))
+    counted = batch.counted.to(activation.device)
+    return Context(span.cut(activation), address, lambda: batch.whole, counted)
 
 
 def _measure_direction(batch: Batch, name: str, direction: Direction, path: Path) -> Arrays:

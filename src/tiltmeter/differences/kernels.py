@@ -10,7 +10,7 @@ import logging
 import math
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache, wraps
 from inspect import unwrap
 from types import FunctionType
@@ -28,6 +28,9 @@ calls save."""
 
 VARIANTS = 64
 """Of one kernel, at most: each type, number of axes and order in memory is another."""
+
+ONE_PASS = ("realize_opcount_threshold", "realize_reads_threshold", "realize_acc_reads_threshold")
+"""From how many operations on the compiler would go through memory in between."""
 
 _log = logging.getLogger(__name__)
 
@@ -49,49 +52,56 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
             return _nothing(function, arguments)
         if max(sizes) < WORTH or not has_compiler():
             return function(*arguments)
-        ones = _axes_of_one(arguments)
-        if ones not in copies:
-            copies[ones] = _compiled_copy(function)
+        axes = _axes(arguments)
+        if axes not in copies:
+            copies[axes] = _compiled_copy(function)
         try:
-            return copies[ones](*map(_of_any_size, arguments))
+            return copies[axes](*_of_any_size(arguments, axes))
         except Exception as error:  # whatever is wrong with the compiler, the numbers are the same without
             _log.warning("warning: %s is not compiled (%s), and slower.", function.__name__, type(error).__name__)
-            copies[ones] = function
+            copies[axes] = function
             return function(*arguments)
 
     return call
 
 
 Axes = tuple[tuple[int, ...], ...]
+"""For each tensor which of the sizes that occur its axes have, in the order in which they do; -1 for a size of one."""
 
 
-def _axes_of_one(arguments: Sequence[Any]) -> Axes:
-    """Which axes of each tensor have length one: what is compiled knows of these, as a loop over one keeps one core."""
-    return tuple(
-        tuple(axis for axis, size in enumerate(one.shape) if size == 1) for one in arguments if isinstance(one, Tensor)
-    )
+def _axes(arguments: Sequence[Any]) -> Axes:
+    """What the compiler is told of sizes: which are equal, and which are one, as a loop over one keeps one core."""
+    names: dict[int, int] = {1: -1}
+    shapes = [one.shape for one in arguments if isinstance(one, Tensor)]
+    return tuple(tuple(names.setdefault(size, len(names) - 1) for size in shape) for shape in shapes)
 
 
 def _compiled_copy(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compiled by itself: of one function, what is compiled first would have a say in what is compiled later."""
+    torch._dynamo.config.specialize_float = True  # constants are none of the arguments
     torch._dynamo.config.recompile_limit = max(VARIANTS, torch._dynamo.config.recompile_limit)
     plain = unwrap(function)  # without what checks shapes
     copy = FunctionType(plain.__code__.replace(), plain.__globals__, plain.__name__)
-    return torch.compile(copy, dynamic=True)
+    return torch.compile(copy, dynamic=True, options=dict.fromkeys(ONE_PASS, 10**6))
 
 
-def _of_any_size(argument: Any) -> Any:
-    """The argument, such that what is compiled knows nothing of its sizes but which are one.
+FEW, MANY = 3, 1024
+"""What the compiler takes for sizes where it must decide on loops: of an axis, and of one that is last."""
+
+
+def _of_any_size(arguments: Sequence[Any], axes: Axes) -> Iterator[Any]:
+    """The arguments, such that what is compiled knows no more of their sizes.
 
     Otherwise the code, and with it the last digits, would depend on which sizes a process happened to meet first.
     """
-    if not isinstance(argument, Tensor):
-        return argument
-    alias = argument.detach()  # the mark is no business of the caller's
-    for axis, size in enumerate(alias.shape):
-        if size != 1:
-            mark_unbacked(alias, axis)
-    return alias
+    last, shapes = {names[-1] for names in axes if names}, iter(axes)
+    for one in arguments:
+        if isinstance(one, Tensor):
+            one = one.detach()  # the mark is no business of the caller's
+            for axis, name in enumerate(next(shapes)):
+                if name >= 0:
+                    mark_unbacked(one, axis, MANY if name in last else FEW, shape_id=str(name))
+        yield one
 
 
 def _nothing(function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
@@ -125,25 +135,40 @@ def gelu_tanh_difference(x: Float[Tensor, "*rest"], d: Float[Tensor, "point *res
     y = x + d
     u, v = GELU_SCALE * (x + GELU_CUBE * x * x * x), GELU_SCALE * (y + GELU_CUBE * y * y * y)
     e = GELU_SCALE * d * (1 + GELU_CUBE * (3 * x * y + d * d))
-    s = torch.sigmoid(u)
-    return (d * s + y * _gate_difference(s, v, e)).to(kind)
-
-
-def _gate_difference(s: Tensor, v: Tensor, e: Tensor) -> Tensor:
-    """σ(v) - s, s = σ(v - e), to the digits that a gate needs: where s is near one, more of δs than of this is seen.
-
-    s(1 - s)g / (1 + sg), g = expm1(e), and for large e, where little is shared, by subtraction.
-    """
-    g = e * _exponential_series(e, 1)
-    return torch.where(e.abs() < SMALL, s * (1 - s) * g / (1 + s * g), torch.sigmoid(v) - s)
+    before, rise = _gate(u, v, e)
+    return (d * before + y * rise).to(kind)
 
 
 @compiled
 def silu_difference(x: Float[Tensor, "*rest"], d: Float[Tensor, "point *rest"]) -> Float[Tensor, "point *rest"]:
     """Of xσ(x): δσ(x) + (x + δ)(σ(x + δ) - σ(x))."""
     kind, d = d.dtype, d.to(x.dtype)
-    y, s = x + d, torch.sigmoid(x)
-    return (d * s + y * _gate_difference(s, y, d)).to(kind)
+    y = x + d
+    before, rise = _gate(x, y, d)
+    return (d * before + y * rise).to(kind)
+
+
+SHUT = 40.0
+"""Beyond, a gate is open or shut to all digits."""
+
+
+def _gate(u: Tensor, v: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
+    """σ(u) and σ(v) - σ(u), where e = v - u, of the higher one, h, and the lower one, l.
+
+        s = σ(h), q = σ(-h), k = l - h ≤ 0:    σ(l) = s eᵏ / (q + s eᵏ),    σ(l) - σ(h) = s q (eᵏ - 1) / (q + s eᵏ),
+
+    in which nothing cancels. For small |e|, k is exactly -|e|; for large, little is shared.
+    """
+    high, low = torch.maximum(u, v).clamp(-SHUT, SHUT), torch.minimum(u, v).clamp(-SHUT, SHUT)
+    near = e.abs() < SMALL
+    k = torch.where(near, -e.abs(), low - high)
+    t, shared = torch.exp(-high.abs()), torch.exp(k)
+    one, other = torch.where(high > 0, 1.0, t), torch.where(high > 0, t, 1.0)  # s and q, times 1 + t
+    total = other + one * shared
+    scale = 1 / ((1 + t) * total)  # the only division
+    s, q, lower = one * total * scale, other * total * scale, one * (1 + t) * scale
+    fall = lower * q * torch.where(near, k * _exponential_series(k, 1), shared - 1)
+    return torch.where(e > 0, lower * shared, s), torch.where(e > 0, -fall, fall)
 
 
 NODES = (-0.9061798459386640, -0.5384693101056831, 0.0, 0.5384693101056831, 0.9061798459386640)
@@ -232,8 +257,8 @@ def moved(x: Float[Tensor, "*rest"], d: Float[Tensor, "point *rest"]) -> Float[T
     return x + d.to(x.dtype)
 
 
-TERMS = 13
-"""Of a series of the exponential function: below `SMALL`, what is left out is 1e-12 of the whole."""
+TERMS = {torch.float32: 10, torch.float64: 16}
+"""Of a series of the exponential function: below `SMALL`, what is left out is less than rounding."""
 
 SMALL = 0.7
 """Below, a series; above, little is shared."""
@@ -248,13 +273,13 @@ def softmax_difference(
 ) -> tuple[Float[Tensor, "point *rest key"], Float[Tensor, "point *rest"]]:
     """What probabilities p change where their scores change by δ, and how far the highest rises above the mean change.
 
-    p (e - S) / (1 + S), e = expm1(δ - c), S = Σ p e, for any c: the mean change, Σ p δ. Right up to `FAR`.
+    (e - p S) / (1 + S), e = p expm1(δ - c), S = Σ e, for any c: the mean change, Σ p δ. Right up to `FAR`.
     """
     d = d.to(p.dtype)
     risen = d - (p * d).sum(-1, keepdim=True)
-    e = expm1(risen.clamp(max=FAR))
-    total = (p * e).sum(-1, keepdim=True)
-    return p * (e - total) / (1 + total), risen.amax(-1)
+    e = p * expm1(risen.clamp(max=FAR))
+    total = e.sum(-1, keepdim=True)
+    return (e - p * total) / (1 + total), risen.amax(-1)
 
 
 @compiled
@@ -282,8 +307,9 @@ def expm1(x: Tensor) -> Tensor:
 
 def _exponential_series(x: Tensor, first: int) -> Tensor:
     """Σ xⁿ⁻ᵏ / n! from n = k on: (eˣ less its first k terms) / xᵏ, where |x| is below `SMALL`."""
-    total = torch.full_like(x, 1 / math.factorial(TERMS))
-    for n in range(TERMS - 1, first - 1, -1):
+    terms = TERMS[x.dtype]
+    total = torch.full_like(x, 1 / math.factorial(terms))
+    for n in range(terms - 1, first - 1, -1):
         total = 1 / math.factorial(n) + x * total
     return total
 

@@ -79,10 +79,17 @@ def batched(a: Float[Tensor, "*#batch n inner"], b: Float[Tensor, "*#batch inner
     Processors have no fast way to many small products in bfloat16, but one that takes float32 and rounds within.
     """
     dtype = torch.promote_types(torch.promote_types(a.dtype, b.dtype), torch.float32)
+    if 1 in (a.shape[-1], a.shape[-2] * b.shape[-1]):  # numbers alone, of which libraries take one at a time
+        return _of_numbers(a.to(dtype), b.to(dtype))
     if a.device.type != "cpu":
         return torch.matmul(a.to(rounding(dtype)), b.to(rounding(dtype))).to(dtype)
     with _rounding_within(rounding(dtype)):
         return torch.matmul(a.to(dtype), b.to(dtype))
+
+
+def _of_numbers(a: Tensor, b: Tensor) -> Tensor:
+    """The product where a sum, or the result, is a single number; rounds nothing."""
+    return a * b if a.shape[-1] == 1 else torch.linalg.vecdot(a, b.transpose(-2, -1))[..., None]
 
 
 @contextmanager
