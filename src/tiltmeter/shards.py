@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -89,9 +89,21 @@ def measure_shard(
     parts = []
     for begin in range(0, len(sequences), size):
         batch = start_batch(plan, sequences[begin : begin + size], base)
-        found = [_measure_direction(batch, name, direction, path) for name, direction in directions.items()]
-        parts.append({name: np.stack([one[name] for one in found]) for name in found[0]})
+        found = (_measure_direction(batch, name, direction, path) for name, direction in directions.items())
+        parts.append(_stacked(found, len(directions)))
     return {name: np.concatenate([part[name] for part in parts], 1 if name == "tokens" else 2) for name in parts[0]}
+
+
+def _stacked(found: Iterable[Arrays], number: int) -> Arrays:
+    """So many of them, in arrays that are there from the first on.
+
+    Kept one by one, each would lie behind the large tensors of its making, and hold the freed memory apart.
+    """
+    whole: Arrays = {}
+    for row, one in enumerate(found):
+        for name, values in one.items():
+            whole.setdefault(name, np.empty((number, *values.shape), values.dtype))[row] = values
+    return whole
 
 
 def sequences_at_once(plan: Plan, points: int) -> int:

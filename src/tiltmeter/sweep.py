@@ -163,22 +163,29 @@ def _ending(watch: Watch | None) -> dict[str, str]:
 
 def _measure(plan: Plan, ready: Ready, run: runs.Run, watch: Watch | None) -> list[xr.Dataset]:
     """Measure every shard that is not there yet; all of them, up to where the watch says stop, as labelled curves."""
-    sweep = plan.sweep
-    positions = plan.positions.read if sweep.keep_positions else None
-    result, order = [], plan.order
-    for begin in progress(range(0, len(order), sweep.shard), "shards, at most" if watch else "shards"):
-        sequences = order[begin : begin + sweep.shard]
-        name = f"shard-{begin // sweep.shard:05d}"
-        if (arrays := run.load(name)) is None:
-            arrays = measure_shard(plan, ready.directions, ready.path, sequences, ready.base)
-            run.save(name, arrays)
-        axes = curves.Axes(plan.directions, ready.path.steps, ready.path.units, sequences, positions)
-        readouts = {key: arrays[key] for key in (*(readout.name for readout in plan.readouts), "length")}
-        result.append(curves.build(readouts, arrays["tokens"], axes, {}))
+    measured = []
+    shards = range(0, len(plan.order), plan.sweep.shard)
+    for begin in progress(shards, "shards, at most" if watch else "shards"):
+        measured.append(begin)
+        shard = _shard(plan, ready, run, begin)
         # Whatever shards lie behind this one: where a run stops does not depend on where it was killed.
-        if watch is not None and watch.look(result[-1]):
+        if watch is not None and watch.look(shard):
             break
-    return result
+    # Read again, as what is kept from one shard to the next would hold the memory apart that they free.
+    return [_shard(plan, ready, run, begin) for begin in measured]
+
+
+def _shard(plan: Plan, ready: Ready, run: runs.Run, begin: int) -> xr.Dataset:
+    """The curves of some sequences: those that the run has, or measured."""
+    sequences = plan.order[begin : begin + plan.sweep.shard]
+    name = f"shard-{begin // plan.sweep.shard:05d}"
+    if (arrays := run.load(name)) is None:
+        arrays = measure_shard(plan, ready.directions, ready.path, sequences, ready.base)
+        run.save(name, arrays)
+    positions = plan.positions.read if plan.sweep.keep_positions else None
+    axes = curves.Axes(plan.directions, ready.path.steps, ready.path.units, sequences, positions)
+    readouts = {key: arrays[key] for key in (*(readout.name for readout in plan.readouts), "length")}
+    return curves.build(readouts, arrays["tokens"], axes, {})
 
 
 def identity(plan: Plan, loaded: LoadedModel) -> dict[str, Any]:

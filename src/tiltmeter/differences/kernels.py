@@ -44,12 +44,13 @@ def has_compiler() -> bool:
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """The same function, as one pass over memory for large arguments."""
     copies: dict[Axes, Callable[..., Any]] = {}
+    empty: dict[Any, Any] = {}
 
     @wraps(function)
     def call(*arguments: Any) -> Any:
         sizes = [one.numel() for one in arguments if isinstance(one, Tensor)]
         if not min(sizes):
-            return _nothing(function, arguments)
+            return _nothing(function, arguments, empty)
         if max(sizes) < WORTH or not has_compiler():
             return function(*arguments)
         axes = _axes(arguments)
@@ -104,11 +105,16 @@ def _of_any_size(arguments: Sequence[Any], axes: Axes) -> Iterator[Any]:
         yield one
 
 
-def _nothing(function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
-    """What the function gives where there are no points: tensors without numbers, for which nothing is computed."""
-    found = function(*tree_map_only(Tensor, lambda one: one.to("meta"), list(arguments)))
+def _nothing(function: Callable[..., Any], arguments: Sequence[Any], known: dict[Any, Any]) -> Any:
+    """What the function gives where there are no points: tensors without numbers, for which nothing is computed.
+
+    Their shapes are found once for all arguments of the same ones.
+    """
+    key = tuple((one.shape, one.dtype) if isinstance(one, Tensor) else one for one in arguments)
+    if key not in known:
+        known[key] = function(*tree_map_only(Tensor, lambda one: one.to("meta"), list(arguments)))
     device = next(one.device for one in arguments if isinstance(one, Tensor))
-    return tree_map_only(Tensor, lambda one: torch.empty_like(one, device=device), found)
+    return tree_map_only(Tensor, lambda one: torch.empty_like(one, device=device), known[key])
 
 
 def logistic_difference(a: Tensor, b: Tensor, d: Tensor) -> Tensor:
