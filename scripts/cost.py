@@ -19,7 +19,7 @@ SEQUENCES, DIRECTIONS, LENGTHS = 16, 1, 4
 """What a row has of what it does not vary."""
 
 ROWS = {
-    "sequences": ((16, 160, 1600), lambda n: (n, DIRECTIONS, LENGTHS)),
+    "sequences": ((2, 20, 200, 2000), lambda n: (n, DIRECTIONS, LENGTHS)),
     "directions": ((1, 10, 100, 1000), lambda n: (SEQUENCES, n, LENGTHS)),
     "lengths": ((4, 40, 400, 4000), lambda n: (SEQUENCES, DIRECTIONS, n)),
 }

@@ -266,6 +266,7 @@ def test_compiled_kernels_keep_their_digits(name, size, points, monkeypatch):
 
 
 GATES = {
+    "GELU": (kernels.gelu_difference, functional.gelu),
     "SiLU": (kernels.silu_difference, functional.silu),
     "GELU by tanh": (kernels.gelu_tanh_difference, lambda x: functional.gelu(x, approximate="tanh")),
 }

@@ -79,18 +79,17 @@ def run(sweep: Sweep, loaded: LoadedModel, tokens: TokenSet, out: Path, purpose:
 
 
 def run_crossings(wanted: Crossings, loaded: LoadedModel, tokens: TokenSet, out: Path) -> None:
-    """Find crossings, and say where they are and what it cost."""
-    import pandas as pd
-
+    """Find crossings, draw them, and say where they are and what it cost."""
     from tiltmeter import crossings
-    from tiltmeter.runs import read_manifest
+    from tiltmeter.publish import publish, short_table
 
     sweep = wanted.sweep
     typer.echo(f"run:   {out}  ({sweep.sequences} sequences of {tokens.ids.shape[1]} tokens at {sweep.site})", err=True)
     crossings.run_crossings(wanted, loaded, tokens, out)
-    summary = pd.read_csv(out / "summary.csv")
-    typer.echo(crossings.described(summary, wanted, read_manifest(out)["record"]["units"]))
+    page = publish(out)
+    typer.echo(short_table(out))
     typer.echo(f"tables: {out / 'crossings.csv'}, {out / 'summary.csv'} (and .parquet)")
+    typer.echo(f"figures: {out / 'figures'}\nreport:  {page}")
 
 
 def publish_again(folder: Path) -> tuple[Path, str]:

@@ -154,29 +154,6 @@ def crossing_summary(table: pd.DataFrame, span: int, steps: int) -> pd.DataFrame
     )
 
 
-def described(summary: pd.DataFrame, wanted: Crossings, units: str) -> str:
-    """A `crossing_summary` as text, for the terminal."""
-    goal = wanted.goal
-    level = f"{goal.threshold:g}" if goal.fraction is None else f"{goal.fraction:g} of its value at the last step"
-    cells = pd.DataFrame(
-        {
-            "median [95 % interval]": [
-                f"{row.median:.4g} [{row.median_low:.4g}, {row.median_high:.4g}]" for row in summary.itertuples()
-            ],
-            "crossed": summary.n,
-            "never": summary.censored,
-            "not measured": summary.missing,
-            "points a curve": summary.points.map("{:.1f}".format),
-        }
-    ).set_index(summary.direction.rename(None))
-    run, scan = summary.passes.sum(), summary.scan_passes.sum()
-    return (
-        f"where {wanted.sweep.readouts[0]} passes {level} ({units}), over sequences\n{cells.to_string()}\n"
-        f"perturbed-token passes: {run:,}, {run / scan:.1%} of the {scan:,} of a scan of all "
-        f"{len(wanted.sweep.path.steps)} steps"
-    )
-
-
 def _times(shape: Shape) -> Any:
     return np.where(shape.censored, np.inf, shape.value)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4
 """Names of `mallopt`'s parameters."""
@@ -17,9 +17,19 @@ def keep_freed_memory() -> None:
 
     Otherwise every large tensor gets new pages from the kernel, which clears each of them: a fifth of a sweep's time.
     """
-    if not sys.platform.startswith("linux"):
-        return
-    with suppress(OSError, AttributeError):  # another C library has no such setting
-        libc = ctypes.CDLL(None)
+    with _libc() as libc:
         for parameter, value in SETTINGS.items():
             libc.mallopt(parameter, value)
+
+
+def give_back_freed_memory() -> None:
+    """Let others have what this process has kept so far."""
+    with _libc() as libc:
+        libc.malloc_trim(0)
+
+
+@contextmanager
+def _libc() -> Iterator[ctypes.CDLL]:
+    """The C library of Linux; where there is another, which has no such functions, what is asked of it is left out."""
+    with suppress(OSError, AttributeError, TypeError):  # Windows knows no library without a name
+        yield ctypes.CDLL(None)

@@ -11,6 +11,7 @@ import xarray as xr
 
 from tiltmeter import curves
 from tiltmeter.charts import Chart
+from tiltmeter.crossing_publish import crossings_text, publish_crossings
 from tiltmeter.curve_charts import axis_label, bars, facets
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.exhibits import Exhibit
@@ -25,6 +26,9 @@ SWEEP = "sweep"
 
 TRAINING = "train-sae"
 """Purpose of a run that measures nothing."""
+
+CROSSINGS = "crossings"
+"""What the identity of a run of crossings has, and no other."""
 
 MOST_NAMED = 6
 """Directions that a sentence about a sweep names."""
@@ -47,10 +51,8 @@ def publish(run: str | Path) -> Path:
     manifest = read_manifest(folder)
     if manifest["record"].get("purpose") == TRAINING:
         raise TiltmeterError(f"{folder} is the training of an SAE; look at its training.png and log.csv.")
-    if "crossings" in manifest["identity"]:
-        raise TiltmeterError(
-            f"{folder} holds crossings, which have no figures; look at its crossings.csv and summary.csv."
-        )
+    if CROSSINGS in manifest["identity"]:
+        return publish_crossings(folder, manifest)
     if not (folder / "curves.nc").is_file():
         raise TiltmeterError(f"{folder} is a run that has not finished; repeat its command to go on with it.")
     data = curves.load(folder / "curves.nc")
@@ -141,8 +143,11 @@ def _last_step(data: xr.Dataset, table: pd.DataFrame, readout: str) -> str:
 
 
 def short_table(run: str | Path) -> str:
-    """A few lengths of the first readout as text, for the terminal."""
-    data = curves.load(user_path(run) / "curves.nc")
+    """A few lengths of the first readout as text, for the terminal; or where curves cross."""
+    folder = user_path(run)
+    if CROSSINGS in (manifest := read_manifest(folder))["identity"]:
+        return crossings_text(folder, manifest)
+    data = curves.load(folder / "curves.nc")
     name = curves.readout_names(data)[0]
     cells = headline(curves.summary(data), name)
     title = f"{axis_label(data[name])}, mean [95 % interval] by {axis_label(data.step)}"

@@ -136,22 +136,24 @@ GELU_SCALE, GELU_CUBE = 2 * math.sqrt(2 / math.pi), 0.044715
 
 @compiled
 def gelu_tanh_difference(x: Float[Tensor, "*rest"], d: Float[Tensor, "point *rest"]) -> Float[Tensor, "point *rest"]:
-    """Of xσ(u), u = s(x + kx³): δσ(u) + (x + δ)(σ(u + e) - σ(u)), with e = sδ(1 + k(3x(x + δ) + δ²))."""
+    """Of xσ(u), u = s(x + kx³), which moves by e = sδ(1 + k(3x(x + δ) + δ²)): by `_gated`."""
     kind, d = d.dtype, d.to(x.dtype)
     y = x + d
     u, v = GELU_SCALE * (x + GELU_CUBE * x * x * x), GELU_SCALE * (y + GELU_CUBE * y * y * y)
     e = GELU_SCALE * d * (1 + GELU_CUBE * (3 * x * y + d * d))
-    before, rise = _gate(u, v, e)
-    return (d * before + y * rise).to(kind)
+    return _gated(x, d, *_gate(u, v, e)).to(kind)
 
 
 @compiled
 def silu_difference(x: Float[Tensor, "*rest"], d: Float[Tensor, "point *rest"]) -> Float[Tensor, "point *rest"]:
-    """Of xσ(x): δσ(x) + (x + δ)(σ(x + δ) - σ(x))."""
+    """Of xσ(x): by `_gated`."""
     kind, d = d.dtype, d.to(x.dtype)
-    y = x + d
-    before, rise = _gate(x, y, d)
-    return (d * before + y * rise).to(kind)
+    return _gated(x, d, *_gate(x, x + d, d)).to(kind)
+
+
+def _gated(x: Tensor, d: Tensor, lower: Tensor, rise: Tensor) -> Tensor:
+    """(x + δ)h - xg, the gate growing from g to h or falling: δ min(g, h) + max(x, x + δ)(h - g)."""
+    return d * lower + torch.maximum(x, x + d) * rise
 
 
 SHUT = 40.0
@@ -159,7 +161,7 @@ SHUT = 40.0
 
 
 def _gate(u: Tensor, v: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
-    """σ(u) and σ(v) - σ(u), where e = v - u, of the higher one, h, and the lower one, l.
+    """The lower of σ(u) and σ(v), and σ(v) - σ(u), where e = v - u, of the higher one, h, and the lower one, l.
 
         s = σ(h), q = σ(-h), k = l - h ≤ 0:    σ(l) = s eᵏ / (q + s eᵏ),    σ(l) - σ(h) = s q (eᵏ - 1) / (q + s eᵏ),
 
@@ -172,9 +174,9 @@ def _gate(u: Tensor, v: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
     one, other = torch.where(high > 0, 1.0, t), torch.where(high > 0, t, 1.0)  # s and q, times 1 + t
     total = other + one * shared
     scale = 1 / ((1 + t) * total)  # the only division
-    s, q, lower = one * total * scale, other * total * scale, one * (1 + t) * scale
-    fall = lower * q * torch.where(near, k * _exponential_series(k, 1), shared - 1)
-    return torch.where(e > 0, lower * shared, s), torch.where(e > 0, -fall, fall)
+    q, share = other * total * scale, one * (1 + t) * scale
+    fall = share * q * torch.where(near, k * _exponential_series(k, 1), shared - 1)
+    return share * shared, torch.where(e > 0, -fall, fall)
 
 
 NODES = (-0.9061798459386640, -0.5384693101056831, 0.0, 0.5384693101056831, 0.9061798459386640)
@@ -187,9 +189,14 @@ NEAR = 1.0
 
 @compiled
 def gelu_difference(x: Float[Tensor, "*rest"], d: Float[Tensor, "point *rest"]) -> Float[Tensor, "point *rest"]:
-    """Of xΦ(x): δΦ(x) + (x + δ)(Φ(x + δ) - Φ(x))."""
+    """Of xΦ(x): by `_gated`."""
     kind, d = d.dtype, d.to(x.dtype)
-    return (d * torch.special.ndtr(x) + (x + d) * normal_difference(x, d)).to(kind)
+    return _gated(x, d, _normal(torch.minimum(x, x + d)), normal_difference(x, d)).to(kind)
+
+
+def _normal(x: Tensor) -> Tensor:
+    """Φ, with the digits of its lower tail, which torch's `ndtr` has not."""
+    return 0.5 * torch.erfc(-math.sqrt(0.5) * x)
 
 
 def normal_difference(x: Tensor, d: Tensor) -> Tensor:
@@ -201,7 +208,7 @@ def normal_difference(x: Tensor, d: Tensor) -> Tensor:
         near = near + weight * torch.exp(-at * at / 2)
     y = x + d
     side = torch.where(x + y > 0, -1.0, 1.0).to(x.dtype)  # both tails on the side where they are small
-    far = side * (torch.special.ndtr(side * y) - torch.special.ndtr(side * x))
+    far = side * (_normal(side * y) - _normal(side * x))
     return torch.where(d.abs() <= NEAR, half * near / math.sqrt(2 * math.pi), far)
 
 
@@ -296,7 +303,8 @@ def softmax_difference_far(
     near: Float[Tensor, "point *rest key"],
 ) -> Float[Tensor, "point *rest key"]:
     """The same with what is right beyond `FAR`, where a score rises so far: the difference of two softmaxes."""
-    d = torch.where(torch.isneginf(scores), 0.0, d.to(p.dtype))
+    masked = scores < torch.finfo(scores.dtype).min / 2  # some models add the least number, not -inf
+    d = torch.where(masked, 0.0, d.to(p.dtype))
     far = (d - (p * d).sum(-1, keepdim=True)).amax(-1, keepdim=True) > FAR
     return torch.where(far, torch.softmax(scores + d, -1) - p, near)
 

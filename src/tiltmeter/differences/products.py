@@ -51,7 +51,7 @@ def product(d: Float[Tensor, "*row inputs"], weight: Tensor, turned: bool = Fals
     d = rounded(d)
     if not d.numel():
         return d.new_empty(*d.shape[:-1], weight.shape[1 if turned else 0])
-    if d.device.type == "cpu" and d.dtype != torch.float64 and torch.backends.mkldnn.is_available():
+    if _packs(d.device, d.dtype):
         flat = d.reshape(-1, d.shape[-1])
         packed = _prepare(weight, turned, d.dtype)
         return torch.ops.mkldnn._linear_pointwise(flat, packed, None, "none", [], "").view(*d.shape[:-1], -1)
@@ -60,13 +60,17 @@ def product(d: Float[Tensor, "*row inputs"], weight: Tensor, turned: bool = Fals
     return torch.matmul(d, weight if turned else weight.t())
 
 
+def _packs(device: torch.device, dtype: torch.dtype) -> bool:
+    return device.type == "cpu" and dtype != torch.float64 and torch.backends.mkldnn.is_available()
+
+
 def _prepare(weight: Tensor, turned: bool, dtype: torch.dtype) -> Tensor:
     """Rounded, and on a processor packed. Kept for as long as the model keeps its own, and that stays as it is."""
     known = _prepared.setdefault(weight, {})
     key = (weight._version, turned, dtype)
     if key not in known:
         own = weight.detach().to(dtype)
-        if weight.device.type == "cpu":
+        if _packs(weight.device, dtype):
             own = torch.ops.mkldnn._reorder_linear_weight((own.t() if turned else own).contiguous(), ROWS)
         known.clear()
         known[key] = own
