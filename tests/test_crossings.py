@@ -239,9 +239,7 @@ def test_the_command_prints_what_it_found_and_cost(given, tmp_path):
     page = (out / "report.html").read_text()
     assert "Where curves cross" in page and (out / "figures" / "crossings.png").stat().st_size > 10_000
     drawn = pd.read_csv(out / "tables" / "crossings.csv")
-    assert (
-        drawn[drawn.x_end.notna()].y.sum() == table.crossing_at.notna().sum()
-    )  # each curve that crosses is in one bin
+    assert drawn[drawn.x_end.notna()].y.sum() == table.crossing_at.notna().sum()  # each in one bin
     (out / "report.html").unlink()
     assert command("report", out).out.count(f"{table.crossing_at.median():.4g} [") == 1
     assert (out / "report.html").read_text() == page

@@ -1,5 +1,8 @@
 """Exact differences: every rule against float64, and whole models of every family."""
 
+import math
+
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional
@@ -282,6 +285,24 @@ def test_gates_however_far_open_or_shut(name, scale, size):
     wanted = function(x.double() + d.double()) - function(x.double())
     error = (rule(x, d) - wanted).abs() / (d.double().abs() + 1e-3 * size)  # float64, too, rounds x + δ
     assert float(error.max()) < 1e-6
+
+
+@pytest.mark.parametrize("masked", [-math.inf, torch.finfo(torch.float32).min])
+def test_a_masked_key_whose_score_rises_takes_no_digits(masked):
+    """As models mask: with two keys that are seen, a softmax is a logistic function, and its difference tanh δ / 2."""
+    scores, d = torch.tensor([[0.0, 0.0, masked]]), torch.tensor([[[1e-4, -1e-4, 100.0]]])
+    found = functional.softmax(Shifted(scores, d), -1).difference[0, 0]
+    moved = math.tanh(1e-4) / 2
+    torch.testing.assert_close(found, torch.tensor([moved, -moved, 0.0]), rtol=1e-6, atol=0)
+
+
+def test_gelu_keeps_its_digits_where_it_is_nearly_shut():
+    def exact_gelu(x):
+        return x * math.erfc(-x / math.sqrt(2)) / 2
+
+    found = kernels.gelu_difference(torch.tensor([-6.0, -5.0]), torch.tensor([[-2.0, 1e-3]]))[0]
+    wanted = [exact_gelu(-8.0) - exact_gelu(-6.0), exact_gelu(-4.999) - exact_gelu(-5.0)]
+    np.testing.assert_allclose(found.double().numpy(), wanted, rtol=1e-4)
 
 
 def test_without_a_compiler_it_goes_on(monkeypatch, caplog):
