@@ -244,11 +244,11 @@ COMPILED = {
     "SiLU": (kernels.silu_difference, lambda x, d: (x, d)),
     "layer norm": (
         kernels.layer_norm_difference,
-        lambda x, d: (x - x.mean(-1, True), x.var(-1, correction=0) + 1e-5, d, x[0].exp(), 1e-5, x.dtype),
+        lambda x, d: (x - x.mean(-1, True), x.var(-1, correction=0, keepdim=True) + 1e-5, d, x[0].exp(), 1e-5, x.dtype),
     ),
     "product": (kernels.product_difference, lambda x, d: (x, d, x.exp(), d.flip(0))),
     "softmax": (lambda *both: kernels.softmax_difference(*both)[0], lambda x, d: (x.softmax(-1), d)),
-    "φ": (kernels.phi_sum, lambda x, d: (x.softmax(-1), d, d.mean(-1))),
+    "φ": (kernels.phi_sum, lambda x, d: (x.softmax(-1), d, d.mean(-1, True))),
 }
 
 

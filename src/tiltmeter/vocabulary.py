@@ -74,7 +74,7 @@ class CleanVocabulary:
         mean = torch.linalg.vecdot(change.to(self.mean.dtype), self.mean)
         total = torch.zeros_like(mean, dtype=torch.float64)
         for weight, p in zip(self.unembedding.pieces, self.p, strict=True):
-            total += phi_sum(p, product(change, weight), mean)
+            total += phi_sum(p, product(change, weight), mean[..., None])
         return torch.log1p(total)
 
     def target_change(self, change: Float[Tensor, "point token d_model"]) -> Float[Tensor, "point token"]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 import subprocess
 import sys
 from types import TracebackType
@@ -10,12 +12,22 @@ from typing import Any
 
 from tiltmeter.errors import TiltmeterError
 
+NEEDED = 3.5 * 2**30
+"""What a contender keeps of freed memory, at most, with its weights."""
+
+
+def _memory() -> float:
+    """Of this machine, bytes."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else math.inf
+
 
 class Crew:
     """Processes that stay, so that everyone is asked again and again in turn."""
 
     def __init__(self, names: list[str], size: str, device: str) -> None:
         self.size, self.device = size, device
+        # All contenders together need more than a small machine has; then everyone gives back what is free.
+        self.crowded = device == "cpu" and NEEDED * len(names) > _memory()
         self.processes = {name: self._start(name) for name in names}
 
     def _start(self, name: str) -> subprocess.Popen[str]:
@@ -33,7 +45,7 @@ class Crew:
         process = self.processes[name]
         assert process.stdin is not None and process.stdout is not None
         try:
-            process.stdin.write(json.dumps(question) + "\n")
+            process.stdin.write(json.dumps({**question, "give_back": self.crowded}) + "\n")
             process.stdin.flush()
             line = process.stdout.readline()
         except BrokenPipeError:

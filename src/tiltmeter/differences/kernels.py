@@ -10,7 +10,7 @@ import logging
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, wraps
 from inspect import unwrap
 from types import FunctionType
@@ -57,7 +57,7 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
         if axes not in copies:
             copies[axes] = _compiled_copy(function)
         try:
-            return copies[axes](*_of_any_size(arguments, axes))
+            return copies[axes](*map(_of_any_size, arguments))
         except Exception as error:  # whatever is wrong with the compiler, the numbers are the same without
             _log.warning("warning: %s is not compiled (%s), and slower.", function.__name__, type(error).__name__)
             copies[axes] = function
@@ -66,15 +66,13 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-Axes = tuple[tuple[int, ...], ...]
-"""For each tensor which of the sizes that occur its axes have, in the order in which they do; -1 for a size of one."""
+Axes = tuple[tuple[bool, ...], ...]
+"""For each tensor which of its axes are longer than one."""
 
 
 def _axes(arguments: Sequence[Any]) -> Axes:
-    """What the compiler is told of sizes: which are equal, and which are one, as a loop over one keeps one core."""
-    names: dict[int, int] = {1: -1}
-    shapes = [one.shape for one in arguments if isinstance(one, Tensor)]
-    return tuple(tuple(names.setdefault(size, len(names) - 1) for size in shape) for shape in shapes)
+    """What the compiler is told of sizes: which are one, as a loop over one keeps one core."""
+    return tuple(tuple(size != 1 for size in one.shape) for one in arguments if isinstance(one, Tensor))
 
 
 def _compiled_copy(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -90,19 +88,19 @@ FEW, MANY = 3, 1024
 """What the compiler takes for sizes where it must decide on loops: of an axis, and of one that is last."""
 
 
-def _of_any_size(arguments: Sequence[Any], axes: Axes) -> Iterator[Any]:
-    """The arguments, such that what is compiled knows no more of their sizes.
+def _of_any_size(argument: Any) -> Any:
+    """The argument, such that what is compiled knows no more of its sizes than that those equal what they are beside.
 
-    Otherwise the code, and with it the last digits, would depend on which sizes a process happened to meet first.
+    Otherwise the code, and with it the last digits, would depend on which sizes a process happened to meet first. In
+    kernels the last axes stand beside each other, those before them beside each other, and so on.
     """
-    last, shapes = {names[-1] for names in axes if names}, iter(axes)
-    for one in arguments:
-        if isinstance(one, Tensor):
-            one = one.detach()  # the mark is no business of the caller's
-            for axis, name in enumerate(next(shapes)):
-                if name >= 0:
-                    mark_unbacked(one, axis, MANY if name in last else FEW, shape_id=str(name))
-        yield one
+    if not isinstance(argument, Tensor):
+        return argument
+    alias = argument.detach()  # the mark is no business of the caller's
+    for axis, size in enumerate(alias.shape, start=-alias.ndim):
+        if size != 1:
+            mark_unbacked(alias, axis + alias.ndim, MANY if axis == -1 else FEW, shape_id=str(axis))
+    return alias
 
 
 def _nothing(function: Callable[..., Any], arguments: Sequence[Any], known: dict[Any, Any]) -> Any:
@@ -215,7 +213,7 @@ def normal_difference(x: Tensor, d: Tensor) -> Tensor:
 @compiled
 def layer_norm_difference(
     u: Float[Tensor, "*rest width"],
-    v: Float[Tensor, "*rest"],
+    v: Float[Tensor, "*rest 1"],
     d: Float[Tensor, "point *rest width"],
     weight: Float[Tensor, "width"],
     eps: float,
@@ -228,7 +226,7 @@ def layer_norm_difference(
     """
     d = d.to(u.dtype)
     d = d - d.mean(-1, keepdim=True)
-    y, v = u + d, v[..., None]
+    y = u + d
     dv = (d * (2 * u + d)).mean(-1, keepdim=True)
     r, s = v.rsqrt(), (y.square().mean(-1, keepdim=True) + eps).rsqrt()
     near = d * s - u * (dv * (r * s).square() / (r + s))
@@ -330,10 +328,10 @@ def _exponential_series(x: Tensor, first: int) -> Tensor:
 
 @compiled
 def phi_sum(
-    p: Float[Tensor, "token column"], change: Float[Tensor, "point token column"], mean: Float[Tensor, "point token"]
+    p: Float[Tensor, "token column"], change: Float[Tensor, "point token column"], mean: Float[Tensor, "point token 1"]
 ) -> Float[Tensor, "point token"]:
     """Σ p φ(dz - c) over some columns of the vocabulary."""
-    return (p * phi(change.to(p.dtype) - mean[..., None])).sum(-1)
+    return (p * phi(change.to(p.dtype) - mean)).sum(-1)
 
 
 @compiled

@@ -58,7 +58,7 @@ def layer_norm(
 
 def _centred(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     u = x - x.mean(-1, keepdim=True)
-    return u, u.square().mean(-1) + eps
+    return u, u.square().mean(-1, keepdim=True) + eps
 
 
 def softmax_difference(scores: Tensor, p: Tensor, d: Tensor) -> Tensor:
