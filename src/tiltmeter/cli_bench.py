@@ -20,6 +20,7 @@ def bench(
     size: Annotated[str, typer.Option(help="The model, with random weights: gpt2, or tiny to try it out.")] = "gpt2",
     repetitions: Annotated[int, typer.Option(min=1, help="Times that each does each workload.")] = 5,
     device: Device = "cpu",
+    scale: Annotated[int, typer.Option(min=1, help="How many times as many sequences; 16 or more suit a GPU.")] = 1,
     out: Annotated[Path, typer.Option(help="The record, a JSON file.")] = Path("bench.json"),
 ) -> None:
     """Time tiltmeter beside the tools that researchers use, and compare everyone's KL with float64.
@@ -29,6 +30,6 @@ def bench(
     from tiltmeter.bench.speed import run_bench
     from tiltmeter.bench.tables import text
 
-    record = run_bench(size, device, repetitions, works, contender or (), out)
+    record = run_bench(size, device, repetitions, works, contender or (), out, scale)
     typer.echo(text(record))
     typer.echo(f"\nrecord: {out}")

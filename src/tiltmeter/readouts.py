@@ -26,7 +26,7 @@ from tiltmeter.differences import operands
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.model import CleanRun, LateRun, SplitModel
 from tiltmeter.sites import Site
-from tiltmeter.vocabulary import KEPT, Unembedding, at_once, clean_vocabulary
+from tiltmeter.vocabulary import Unembedding, at_once, clean_vocabulary
 
 CHUNK_ELEMENTS = 2**19
 """Logits held at once, per path point: a chunk of tokens times the vocabulary."""
@@ -208,7 +208,7 @@ def _measure_vocabulary(
     shape, size = changes.shape[:-1], at_once(changes.device).rows // changes.shape[0]
     final, moved, following = clean.flatten(0, 1), changes.flatten(1, 2), targets.flatten().clamp(min=0)
     kl, loss = (torch.empty(moved.shape[:-1], dtype=torch.float64, device=moved.device) for _ in range(2))
-    blocks = list(_slices(slice(0, len(final)), max(16, KEPT // model.vocabulary)))
+    blocks = list(_slices(slice(0, len(final)), max(16, at_once(final.device).kept // model.vocabulary)))
     with operands(model.rounding):
         for block in blocks:
             make = partial(clean_vocabulary, unembedding, final[block], following[block])

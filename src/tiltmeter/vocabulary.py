@@ -26,13 +26,12 @@ class AtOnce(NamedTuple):
     columns: int
     rows: int
     """Tokens of all points."""
+    kept: int
+    """Probabilities of clean tokens that are kept for further points."""
 
 
-KEPT = 2**27
-"""Probabilities of clean tokens that are kept for further points: half a gigabyte."""
-
-CACHE, GPU = AtOnce(2048, 1536), AtOnce(8192, 16384)
-"""What stays in a processor's cache; what keeps a GPU busy."""
+CACHE, GPU = AtOnce(2048, 1536, 2**27), AtOnce(8192, 16384, 2**30)
+"""What stays in a processor's cache; what keeps a GPU busy. Kept are half a gigabyte, and four."""
 
 
 def at_once(device: torch.device) -> AtOnce:

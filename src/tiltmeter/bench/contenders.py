@@ -19,7 +19,11 @@ from tiltmeter.loading import PRECISIONS
 Results = dict[str, Tensor]
 """By readout, [layer, point, sequence, read]."""
 
-Group = Literal["plain", "expert", "tiltmeter"]
+Group = Literal["plain", "expert", "rounded", "tiltmeter"]
+"""`rounded`: an expert who gives up digits for the matrix units of a GPU."""
+
+AGREE, ROUNDED_AGREE = 0.02, 0.5
+"""How far, relatively, anyone's large KL may be from float64 before the times are of different work."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,12 @@ class Contender:
     build: Callable[[GPT2LMHeadModel], Callable[[Workload], Results]]
     package: str = "transformers"
     """What must be installed."""
+    devices: tuple[str, ...] = ("cpu", "cuda")
+    agreement: float = AGREE
+
+    def runs_on(self, device: str) -> bool:
+        """Whether it is of interest there."""
+        return device.split(":")[0] in self.devices
 
     @property
     def installed(self) -> bool:
@@ -54,6 +64,11 @@ def _tiltmeter(precision: str) -> Contender:
     return Contender("tiltmeter", build)
 
 
+def _rounded(make: Callable[[GPT2LMHeadModel], peer.Peer]) -> Contender:
+    build = _peer("rounded", make).build
+    return Contender("rounded", build, devices=("cuda",), agreement=ROUNDED_AGREE)
+
+
 LENS = "transformer_lens"
 
 CONTENDERS: Mapping[str, Contender] = {
@@ -64,6 +79,8 @@ CONTENDERS: Mapping[str, Contender] = {
     "hf-expert": _peer("expert", hf.ByHand),
     "nnsight-expert": _peer("expert", lambda model: nns.Skip(nns.wrapped(model)), "nnsight"),
     "transformer-lens-expert": _peer("expert", lambda model: lens.FromLayer(lens.hooked_transformer(model)), LENS),
+    "hf-expert-tf32": _rounded(hf.tf32),
+    "hf-expert-bf16": _rounded(hf.InBfloat16),
     **{f"tiltmeter {precision}": _tiltmeter(precision) for precision in PRECISIONS if precision != "float64"},
 }
 

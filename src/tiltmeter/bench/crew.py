@@ -24,14 +24,14 @@ def _memory() -> float:
 class Crew:
     """Processes that stay, so that everyone is asked again and again in turn."""
 
-    def __init__(self, names: list[str], size: str, device: str) -> None:
-        self.size, self.device = size, device
+    def __init__(self, names: list[str], size: str, device: str, scale: int = 1) -> None:
+        self.size, self.device, self.scale = size, device, str(scale)
         # All contenders together need more than a small machine has; then everyone gives back what is free.
-        self.crowded = device == "cpu" and NEEDED * len(names) > _memory()
+        self.crowded = device != "cpu" or NEEDED * len(names) > _memory()
         self.processes = {name: self._start(name) for name in names}
 
     def _start(self, name: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-W", "ignore", "-m", "tiltmeter.bench.worker", name, self.size, self.device]
+        command = [sys.executable, "-W", "ignore", "-m", "tiltmeter.bench.worker", name, self.size, self.device, self.scale]
         return subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
@@ -53,7 +53,7 @@ class Crew:
         if not line:
             raise TiltmeterError(
                 f"{name} ended while it worked on {question['work']}; to see why: echo '{json.dumps(question)}' | "
-                f"python -m tiltmeter.bench.worker '{name}' {self.size} {self.device}"
+                f"python -m tiltmeter.bench.worker '{name}' {self.size} {self.device} {self.scale}"
             )
         return json.loads(line)
 

@@ -18,7 +18,8 @@ from transformers import GPT2Config
 from tiltmeter.bench.workloads import Workload
 from tiltmeter.differences.products import operands, product
 
-ROWS, COLUMNS, REPETITIONS = 1024, 2048, 9
+ROWS = {"cpu": 1024, "cuda": 16384}
+COLUMNS, REPETITIONS = 2048, 9
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,9 @@ def matrix_rate(config: GPT2Config, device: torch.device, dtype: torch.dtype) ->
     width = config.n_embd
     shapes = ((3 * width, width), (width, width), (4 * width, width), (width, 4 * width), (COLUMNS, width))
     weights = [torch.randn(shape, device=device) for shape in shapes]
-    inputs = [torch.randn(ROWS, shape[1], device=device).to(dtype) for shape in shapes]
-    flops = sum(2 * ROWS * weight.numel() for weight in weights)
+    rows = ROWS[device.type]
+    inputs = [torch.randn(rows, shape[1], device=device).to(dtype) for shape in shapes]
+    flops = sum(2 * rows * weight.numel() for weight in weights)
 
     def once() -> None:
         for x, weight in zip(inputs, weights, strict=True):

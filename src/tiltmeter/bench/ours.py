@@ -12,10 +12,10 @@ from tiltmeter.positions import Span
 from tiltmeter.readouts import Readout, measure
 from tiltmeter.sites import Site
 
-SEQUENCES = 8
+SEQUENCES = {"cpu": 8, "cuda": 64}
 """Sequences of a batch, at most."""
 
-POINT_TOKENS = 8192
+POINT_TOKENS = {"cpu": 8192, "cuda": 32768}
 """Perturbed tokens at once."""
 
 
@@ -27,14 +27,14 @@ def measure_workload(model: SplitModel, work: Workload) -> dict[str, Float[Tenso
     readouts = [Readout(name) if name != "l2" else Readout("l2", last) for name in work.readouts]
     reads = tuple(readout.site for readout in readouts if readout.site is not None)
     parts = []
-    for begin in range(0, len(work.tokens), SEQUENCES):
-        batch = slice(begin, begin + SEQUENCES)
+    device = work.tokens.device.type
+    for batch in work.batches(SEQUENCES[device]):
         layers = []
         sites = [Site(layer, "resid_pre") for layer in work.layers]
         for layer, clean in zip(
             work.layers, model.starts(work.tokens[batch], sites, reads, span).values(), strict=True
         ):
-            size = max(1, POINT_TOKENS // clean.entry[..., 0].numel())
+            size = max(1, POINT_TOKENS[device] // clean.entry[..., 0].numel())
             found = []
             for first in range(0, len(work.lengths), size):
                 change = work.change(layer, work.lengths[first : first + size], batch)[:, :, span.first : span.stop]

@@ -25,9 +25,6 @@ from tiltmeter.progress import progress
 PACKAGES = (*runs.CHANGES_NUMBERS, "transformer_lens", "nnsight")
 """Those whose versions are recorded."""
 
-AGREE = 0.02
-"""How far, relatively, anyone's KL above `LARGE` may be from float64 before the times are of different work."""
-
 LARGE = 0.1
 
 
@@ -49,6 +46,8 @@ class Record:
     errors: dict[str, list[Error]] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
     """Contenders that are not installed."""
+    scale: int = 1
+    """How many times as many sequences as the four workloads have on a processor."""
 
     def middle(self, work: str, name: str) -> float:
         """The median of a contender's seconds."""
@@ -75,19 +74,25 @@ class Record:
 
 
 def run_bench(
-    size: str, device: str, repetitions: int, works: Sequence[str], names: Sequence[str], out: Path
+    size: str,
+    device: str,
+    repetitions: int,
+    works: Sequence[str],
+    names: Sequence[str],
+    out: Path,
+    scale: int = 1,
 ) -> Record:
     """Measure, and write the record to `out` after each repetition.
 
     Raises:
         TiltmeterError: no such size, workload or contender; a contender that fails or gives other answers.
     """
-    wanted = _check(size, works, names)
+    wanted = [name for name in _check(size, works, names) if CONTENDERS[name].runs_on(device)]
     present = [name for name in wanted if CONTENDERS[name].installed]
-    titles = {key: work.title for key, work in make_workloads(size).items() if key in works}
-    record = Record(size, device, _machine(device), runs.versions(PACKAGES), titles)
+    titles = {key: work.title for key, work in make_workloads(size, scale=scale).items() if key in works}
+    record = Record(size, device, _machine(device), runs.versions(PACKAGES), titles, scale=scale)
     record.missing.extend(name for name in wanted if name not in present)
-    with Crew([*present, ORACLE], size, device) as crew, TemporaryDirectory() as folder:
+    with Crew([*present, ORACLE], size, device, scale) as crew, TemporaryDirectory() as folder:
         _compare(crew, present, Path(folder), record)
         _rates(record)
         for repetition in progress(range(-1, repetitions), "repetitions, the first to warm up"):
@@ -125,7 +130,7 @@ def _compare(crew: Crew, names: Sequence[str], folder: Path, record: Record) -> 
     for name in progress(names, "answers compared"):
         found = kl(name)
         worst = float(((found - exact) / exact)[exact > LARGE].abs().max())
-        if not worst < AGREE:
+        if not worst < CONTENDERS[name].agreement:
             raise TiltmeterError(f"{name} gives other KLs than float64, by up to {worst:.1%}; its times mean nothing.")
         record.errors[name] = errors(found, exact)
 
@@ -134,7 +139,7 @@ def _rates(record: Record) -> None:
     config, device = SIZES[record.size], torch.device(record.device)
     for dtype in (torch.float32, torch.bfloat16):
         record.rates[str(dtype).removeprefix("torch.")] = matrix_rate(config, device, dtype)
-    for key, work in make_workloads(record.size).items():
+    for key, work in make_workloads(record.size, scale=record.scale).items():
         if key in record.titles:
             record.flops[key] = asdict(necessary(work, config))
 

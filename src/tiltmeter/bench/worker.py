@@ -1,6 +1,6 @@
 """A process of its own for each contender, so that memory can be told apart. It answers lines of JSON.
 
-python -m tiltmeter.bench.worker NAME SIZE DEVICE
+python -m tiltmeter.bench.worker NAME SIZE DEVICE SCALE
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ ORACLE = "float64"
 
 def main() -> None:
     """Build the contender, then do what each line asks: run a workload, and say how long that took."""
-    name, size, device = sys.argv[1:]
+    name, size, device, scale = sys.argv[1:]
     answers, sys.stdout = sys.stdout, sys.stderr  # libraries print
     keep_freed_memory()  # for everyone: it is a setting of the process
     run = (exactly if name == ORACLE else CONTENDERS[name].build)(random_gpt2(size).to(device))
-    works = {key: work.to(device) for key, work in make_workloads(size).items()}
+    works = {key: work.to(device) for key, work in make_workloads(size, scale=int(scale)).items()}
     needed: dict[str, float] = {}
     for line in sys.stdin:
         asked = json.loads(line)
@@ -37,14 +37,15 @@ def main() -> None:
         needed[asked["work"]] = answer["peak_mib"]
         if asked.get("give_back"):
             give_back_freed_memory()
+            torch.cuda.empty_cache()
         print(json.dumps(answer), file=answers, flush=True)
 
 
 def _warm(mib: float, device: torch.device) -> None:
     """Get as much memory as the work needed before: in a long run, which this stands for, it is there already."""
-    spare = mib - _resident()
-    if device.type == "cpu" and spare > 0:
-        torch.empty(int(spare * MIB), dtype=torch.uint8).fill_(1)
+    spare = mib - (_resident() if device.type == "cpu" else torch.cuda.memory_allocated() / MIB)
+    if spare > 0:
+        torch.empty(int(spare * MIB), dtype=torch.uint8, device=device).fill_(1)
 
 
 def _timed(run: Any, work: Workload, device: torch.device, save: str | None) -> dict[str, float]:

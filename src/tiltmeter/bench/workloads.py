@@ -50,6 +50,10 @@ class Workload:
         scale = torch.tensor(lengths, device=self.directions.device)[:, None, None, None]
         return scale * self.directions[self.layers.index(layer), sequences]
 
+    def batches(self, sequences: int) -> list[slice]:
+        """So many sequences at a time."""
+        return [slice(begin, begin + sequences) for begin in range(0, len(self.tokens), sequences)]
+
     def to(self, device: str) -> Workload:
         """The same, there."""
         return Workload(**{**vars(self), "tokens": self.tokens.to(device), "directions": self.directions.to(device)})
@@ -71,8 +75,11 @@ def random_gpt2(size: str, seed: int = 0) -> GPT2LMHeadModel:
     return model
 
 
-def make_workloads(size: str, seed: int = 0) -> dict[str, Workload]:
-    """The four workloads, and `precision`: short and with lengths over five decades, for errors by size of KL."""
+def make_workloads(size: str, seed: int = 0, scale: int = 1) -> dict[str, Workload]:
+    """The four workloads, and `precision`: short and with lengths over five decades, for errors by size of KL.
+
+    `scale` multiplies the numbers of sequences: a GPU is idle with those that keep a processor busy.
+    """
     config = SIZES[size]
     middle, last = config.n_layer // 2, config.n_layer - 1
     long = 128 if config.n_positions >= 128 else config.n_positions
@@ -80,11 +87,11 @@ def make_workloads(size: str, seed: int = 0) -> dict[str, Workload]:
     whole, both = range(long), ("kl", "l2")
     decades = tuple(float(x) for x in torch.logspace(-3.25, 2, 22))
     made = (
-        make("A", "every position moved, 11 lengths", 4, long, (middle,), whole, _ladder(60, 11), both),
-        make("B", "last of 10 tokens moved, 101 lengths", 8, 10, (1,), range(9, 10), _ladder(50, 101), both),
-        make("C", "one token moved, 16 read, 21 lengths", 2, long, (middle,), range(32, 48), _ladder(60, 21), both),
+        make("A", "every position moved, 11 lengths", 4 * scale, long, (middle,), whole, _ladder(60, 11), both),
+        make("B", "last of 10 tokens moved, 101 lengths", 8 * scale, 10, (1,), range(9, 10), _ladder(50, 101), both),
+        make("C", "one token moved, 16 read, 21 lengths", 2 * scale, long, (middle,), range(32, 48), _ladder(60, 21), both),
         make(
-            "D", "each layer in turn, one substitution", 4, long, tuple(range(last + 1)), whole, (20.0,), ("kl", "loss")
+            "D", "each layer in turn, one substitution", 4 * scale, long, tuple(range(last + 1)), whole, (20.0,), ("kl", "loss")
         ),
         make("precision", "lengths from 0.001 to 100", 1, 64, (middle,), range(64), decades, ("kl",)),
     )

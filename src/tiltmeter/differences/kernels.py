@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch._dynamo.decorators import mark_unbacked
+from torch._dynamo.decorators import mark_static, mark_unbacked
 from torch.utils._pytree import tree_map_only
 
 WORTH = 2**18
@@ -87,6 +87,9 @@ def _compiled_copy(function: Callable[..., Any]) -> Callable[..., Any]:
 FEW, MANY = 3, 1024
 """What the compiler takes for sizes where it must decide on loops: of an axis, and of one that is last."""
 
+MANY_ROWS = 64
+"""The same on a GPU, of an axis that is not last. With fewer it would split sums, to keep all of the GPU busy."""
+
 
 def _of_any_size(argument: Any) -> Any:
     """The argument, such that what is compiled knows no more of its sizes than that those equal what they are beside.
@@ -97,9 +100,17 @@ def _of_any_size(argument: Any) -> Any:
     if not isinstance(argument, Tensor):
         return argument
     alias = argument.detach()  # the mark is no business of the caller's
+    on_gpu = argument.device.type != "cpu"
     for axis, size in enumerate(alias.shape, start=-alias.ndim):
-        if size != 1:
-            mark_unbacked(alias, axis + alias.ndim, MANY if axis == -1 else FEW, shape_id=str(axis))
+        if size == 1:
+            continue
+        if on_gpu and axis == -1:
+            # Triton sums along an axis of known length in registers, which halves a sweep's time; the code, and so the
+            # last digits, depend on that length and on no other.
+            mark_static(alias, alias.ndim - 1)
+        else:
+            few = MANY_ROWS if on_gpu else FEW
+            mark_unbacked(alias, axis + alias.ndim, MANY if axis == -1 else few, shape_id=str(axis))
     return alias
 
 

@@ -93,6 +93,32 @@ class ByHand:
         return Output(x, self.model.lm_head(self.model.transformer.ln_f(x)))
 
 
+def tf32(model: GPT2LMHeadModel) -> ByHand:
+    """The same with a GPU's TensorFloat-32 products, which keep 11 bits of each factor."""
+    torch.set_float32_matmul_precision("high")
+    return ByHand(model)
+
+
+class InBfloat16(ByHand):
+    """The same with weights and activations in bfloat16; log-softmax in float32, as an expert takes it."""
+
+    def __init__(self, model: GPT2LMHeadModel) -> None:
+        super().__init__(model.bfloat16())
+
+    def clean(self, tokens: Int[Tensor, "batch position"], work: Workload) -> Clean:
+        """In bfloat16."""
+        found = super().clean(tokens, work)
+        return Clean(tokens, _in_float32(found.output), found.kept)
+
+    def perturbed(self, clean: Clean, work: Workload, layer: int, change: RowChange) -> Output:
+        """In bfloat16."""
+        return _in_float32(super().perturbed(clean, work, layer, change.bfloat16()))
+
+
+def _in_float32(output: Output) -> Output:
+    return Output(output.late.float(), output.logits.float())
+
+
 def _prefix(cache: DynamicCache, length: int, layer: int, copies: int) -> DynamicCache:
     """Keys and values of the first tokens, for each point. Earlier layers' are not needed."""
     prefix = DynamicCache()

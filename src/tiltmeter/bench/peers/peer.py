@@ -13,11 +13,11 @@ from torch import Tensor
 
 from tiltmeter.bench.workloads import Workload
 
-SEQUENCES = 8
+SEQUENCES = {"cpu": 8, "cuda": 64}
 """Sequences of a batch, at most."""
 
-ROW_TOKENS = 512
-"""Tokens that a forward pass computes: four sequences of 128, which were as fast as any other number."""
+ROW_TOKENS = {"cpu": 512, "cuda": 8192}
+"""Tokens that a forward pass computes. On processors four sequences of 128 were as fast as any other number."""
 
 
 RowChange = Float[Tensor, "row position d_model"]
@@ -88,8 +88,7 @@ def measure(
 ) -> dict[str, Float[Tensor, "layer point sequence read"]]:
     """Every readout of a workload."""
     parts = []
-    for begin in range(0, len(work.tokens), SEQUENCES):
-        batch = slice(begin, begin + SEQUENCES)
+    for batch in work.batches(SEQUENCES[work.tokens.device.type]):
         clean = peer.clean(work.tokens[batch], work)
         parts.append([_layer(peer, work, clean, layer, batch, dtype, kl) for layer in work.layers])
     return {
@@ -102,7 +101,7 @@ def _layer(
     peer: Peer, work: Workload, clean: Clean, layer: int, batch: slice, dtype: torch.dtype, kl: Divergence
 ) -> dict[str, Tensor]:
     targets = following(clean.tokens, work.read)
-    rows = max(1, ROW_TOKENS // (len(clean.tokens) * peer.computed(work)))
+    rows = max(1, ROW_TOKENS[clean.tokens.device.type] // (len(clean.tokens) * peer.computed(work)))
     found: dict[str, list[Tensor]] = {name: [] for name in work.readouts}
     for begin in range(0, len(work.lengths), rows):
         lengths = work.lengths[begin : begin + rows]
