@@ -17,7 +17,7 @@ test: .venv/installed-dev
 	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 bench: .venv/installed-bench
-	$(BIN)/tiltmeter bench
+	$(BIN)/python -m benchmarks
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check

@@ -35,7 +35,7 @@ ROWS = {
 def measure(sequences: int, directions: int, lengths: int) -> dict[str, float]:
     """Seconds of a sweep, perturbed tokens, and the largest memory of this process, MiB."""
     import tiltmeter as tm
-    from tiltmeter.memory import keep_freed_memory
+    from tiltmeter.runs.malloc import keep_freed_memory
 
     keep_freed_memory()
     loaded = tm.load_model("nano")

@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable
 
 import tiltmeter as tm
-from tiltmeter.crossing_shards import measure_crossings
-from tiltmeter.directions import build_directions
-from tiltmeter.plan import make_plan
-from tiltmeter.shards import measure_shard
-from tiltmeter.statistics import fit_statistics
+from tiltmeter.perturb.registry import build_directions
+from tiltmeter.perturb.site_statistics import fit_statistics
+from tiltmeter.sweeps.crossing_measure import measure_crossings
+from tiltmeter.sweeps.measure import measure_shard
+from tiltmeter.sweeps.plan import make_plan
 
 DIRECTIONS = ("isotropic", "cov-random-difference", "cov-random-mixture", "real-difference", "real-mixture")
 SEQUENCES = 16

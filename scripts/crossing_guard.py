@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from tiltmeter import curves
-from tiltmeter.bisection import Goal, find_crossings
-from tiltmeter.shapes import crossing
+from tiltmeter.analysis import curves
+from tiltmeter.analysis.bisection import Goal, find_crossings
+from tiltmeter.analysis.shapes import crossing
 
 GUARDS = (0, 1, 2, 3, 4, 6, 8, 12, 16)
 

@@ -21,7 +21,7 @@ from scipy.stats import bootstrap
 from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from ngram import NgramModel
-from tiltmeter import corpus
+from tiltmeter.data import stdlib
 from tiltmeter.errors import TiltmeterError
 from train_nano import BOUNDARY, CONTEXT, VOCABULARY, encode, learning_rate_factor, optimizers
 
@@ -47,7 +47,7 @@ Software Foundation License Version 2 (PSF-2.0); some files carry notices of the
 
 {sides}
 
-A hash of the module's top-level name decides its side (`tiltmeter.corpus.side`), so it is the same in every Python
+A hash of the module's top-level name decides its side (`tiltmeter.data.stdlib.side`), so it is the same in every Python
 version and a package's modules stay together. Packages of tests are trained on, also those of held-out modules, and so
 are those that some distributions lack (`OPTIONAL_PACKAGES` there). Generated tables (`GENERATED`) are on neither side.
 Held out are {share_modules:.0%} of the modules outside tests, {share_bytes:.0%} of their bytes: {held_out_names}.
@@ -122,14 +122,14 @@ class Measured(NamedTuple):
     """Bytes that the predicted tokens stand for."""
 
 
-def read(which: corpus.Side, tokenizer: PreTrainedTokenizerFast) -> list[Source]:
+def read(which: stdlib.Side, tokenizer: PreTrainedTokenizerFast) -> list[Source]:
     """All modules of one side, tokenised."""
-    return [Source(name, len(text.encode()), encode(tokenizer, [text])) for name, text in corpus.texts(which)]
+    return [Source(name, len(text.encode()), encode(tokenizer, [text])) for name, text in stdlib.texts(which)]
 
 
 def comparable_sample(train: list[Source], count: int, seed: int) -> list[Source]:
     """At most `count` random training modules of the kind that may be held out: no tests, no optional packages."""
-    like = [s for s in train if not corpus.is_test(s.name) and s.name.split(".")[0] not in corpus.OPTIONAL_PACKAGES]
+    like = [s for s in train if not stdlib.is_test(s.name) and s.name.split(".")[0] not in stdlib.OPTIONAL_PACKAGES]
     return [like[i] for i in np.random.default_rng(seed).permutation(len(like))[:count]]
 
 
@@ -186,7 +186,7 @@ def table(*lines: list[str]) -> str:
 
 def describe_data(train: list[Source], held_out: list[Source]) -> dict[str, object]:
     """Say which modules are on which side, and how much text they are."""
-    outside_tests = [*held_out, *(m for m in train if not corpus.is_test(m.name))]
+    outside_tests = [*held_out, *(m for m in train if not stdlib.is_test(m.name))]
     rows = [
         [label, f"{len(side):,}", f"{sum(m.size for m in side):,}", f"{sum(len(m.stream) for m in side):,}"]
         for label, side in (("trained on", train), ("held out", held_out))

@@ -17,13 +17,13 @@ import pandas as pd
 import torch
 
 import tiltmeter as tm
-from tiltmeter.loading import LoadedModel
-from tiltmeter.runs import read_manifest
-from tiltmeter.saes.files import saelens_files
+from tiltmeter.data.token_set import TokenSet
+from tiltmeter.models.loading import LoadedModel
+from tiltmeter.runs.run_directory import read_manifest
+from tiltmeter.saes.evaluation import Quality, assess, through
+from tiltmeter.saes.formats.saelens_export import saelens_files
 from tiltmeter.saes.loading import EMBEDDED_SAES
-from tiltmeter.saes.quality import Quality, assess, through
 from tiltmeter.saes.sae import LinearSAE
-from tiltmeter.tokens import TokenSet
 from train_saes import MIDDLE
 
 CARD = """# SAEs on nano

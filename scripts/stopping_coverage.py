@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int
 from scipy import stats
 
-from tiltmeter.sequential import FEWEST, reach
+from tiltmeter.analysis.confidence_sequences import FEWEST, reach
 
 SHARD = 16
 

@@ -2,7 +2,7 @@
 
     python scripts/train_nano.py --out nano-training
 
-1. Split the standard library into a training and a held-out side (`tiltmeter.corpus`).
+1. Split the standard library into a training and a held-out side (`tiltmeter.data.stdlib`).
 2. Train a byte-level BPE tokenizer on the training side.
 3. Train a GPT-2 on random windows of the training side: Muon on the matrices of the blocks, AdamW on the rest, a short
    warm-up, then a linear decay to zero. A checkpoint is kept; the same command goes on from it.
@@ -24,7 +24,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from tiltmeter import corpus
+from tiltmeter.data import stdlib
 
 BOUNDARY = "<|endoftext|>"
 CONTEXT = 128
@@ -171,7 +171,7 @@ def main() -> None:
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
 
-    texts = {which: [text for _, text in corpus.texts(which)] for which in ("train", "held-out")}
+    texts = {which: [text for _, text in stdlib.texts(which)] for which in ("train", "held-out")}
     tokenizer = train_tokenizer(texts["train"])
     streams = {which: torch.from_numpy(encode(tokenizer, t).astype(np.int64)) for which, t in texts.items()}
     print({which: len(stream) for which, stream in streams.items()}, flush=True)

@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 
 import tiltmeter as tm
-from tiltmeter.training.config import Kind, Training
-from tiltmeter.training.run import train_sae
+from tiltmeter.saes.training.config import Kind, Training
+from tiltmeter.saes.training.run import train_sae
 
 MIDDLE = 3
 

@@ -11,4 +11,4 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from jaxtyping import install_import_hook
 
-install_import_hook("tiltmeter", "beartype.beartype")
+install_import_hook(["tiltmeter", "benchmarks"], "beartype.beartype")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tiltmeter import corpus
+from tiltmeter.data import stdlib
 from tiltmeter.errors import TiltmeterError
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
@@ -187,10 +187,10 @@ def test_log_runs_on_where_training_was_started_again(tmp_path):
 
 def test_card_is_written_from_what_was_measured(tmp_path, monkeypatch):
     some = {
-        which: [(name, text[:1500]) for name, text in islice(corpus.texts(which), 12)]
+        which: [(name, text[:1500]) for name, text in islice(stdlib.texts(which), 12)]
         for which in ("train", "held-out")
     }
-    monkeypatch.setattr(corpus, "texts", some.get)
+    monkeypatch.setattr(stdlib, "texts", some.get)
     tokenizer = train_nano.train_tokenizer([text for _, text in some["train"]])
     tokenizer.save_pretrained(tmp_path)
     train_nano.new_model(0).half().save_pretrained(tmp_path)

@@ -9,49 +9,49 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tiltmeter.bisection import Goal
-    from tiltmeter.crossings import Crossings, run_crossings
-    from tiltmeter.curves import load as load_curves
-    from tiltmeter.curves import summary
+    from tiltmeter.analysis.bisection import Goal
+    from tiltmeter.analysis.curves import load as load_curves
+    from tiltmeter.analysis.curves import summary
+    from tiltmeter.analysis.shape_tables import shape_table
+    from tiltmeter.data.token_set import TokenSet, load_tokens
     from tiltmeter.errors import TiltmeterError
-    from tiltmeter.loading import LoadedModel, load_model
-    from tiltmeter.model import SplitModel
-    from tiltmeter.paths import Sphere, Straight, Substitute
-    from tiltmeter.plan import Sweep
-    from tiltmeter.positions import BosPolicy
+    from tiltmeter.models.loading import LoadedModel, load_model
+    from tiltmeter.models.positions import BosPolicy
+    from tiltmeter.models.split_model import SplitModel
+    from tiltmeter.perturb.paths import Sphere, Straight, Substitute
     from tiltmeter.saes.loading import load_sae
     from tiltmeter.saes.sae import SAE
-    from tiltmeter.shape_tables import shape_table
-    from tiltmeter.sweep import run_sweep
-    from tiltmeter.tokens import TokenSet, load_tokens
-    from tiltmeter.training.config import Training
-    from tiltmeter.training.run import train_sae
+    from tiltmeter.saes.training.config import Training
+    from tiltmeter.saes.training.run import train_sae
+    from tiltmeter.sweeps.crossings import Crossings, run_crossings
+    from tiltmeter.sweeps.plan import Sweep
+    from tiltmeter.sweeps.run import run_sweep
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "BosPolicy": "positions",
-    "Crossings": "crossings",
-    "Goal": "bisection",
+    "BosPolicy": "models.positions",
+    "Crossings": "sweeps.crossings",
+    "Goal": "analysis.bisection",
     "SAE": "saes.sae",
-    "LoadedModel": "loading",
-    "Sphere": "paths",
-    "SplitModel": "model",
-    "Straight": "paths",
-    "Substitute": "paths",
-    "Sweep": "plan",
+    "LoadedModel": "models.loading",
+    "Sphere": "perturb.paths",
+    "SplitModel": "models.split_model",
+    "Straight": "perturb.paths",
+    "Substitute": "perturb.paths",
+    "Sweep": "sweeps.plan",
     "TiltmeterError": "errors",
-    "TokenSet": "tokens",
-    "Training": "training.config",
-    "load_curves": "curves:load",
-    "load_model": "loading",
+    "TokenSet": "data.token_set",
+    "Training": "saes.training.config",
+    "load_curves": "analysis.curves:load",
+    "load_model": "models.loading",
     "load_sae": "saes.loading",
-    "load_tokens": "tokens",
-    "run_crossings": "crossings",
-    "run_sweep": "sweep",
-    "shape_table": "shape_tables",
-    "summary": "curves",
-    "train_sae": "training.run",
+    "load_tokens": "data.token_set",
+    "run_crossings": "sweeps.crossings",
+    "run_sweep": "sweeps.run",
+    "shape_table": "analysis.shape_tables",
+    "summary": "analysis.curves",
+    "train_sae": "saes.training.run",
 }
 
 __all__ = [

@@ -14,8 +14,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from tiltmeter.errors import TiltmeterError
+from tiltmeter.models.sites import Site
 from tiltmeter.saes.sae import SAE
-from tiltmeter.sites import Site
 
 AT_ONCE = 2**22
 """Numbers held at once for the latents of many tokens: with 2,048 latents, those of 2,048 tokens. Larger pieces, 32 MB

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from tiltmeter.errors import TiltmeterError
-from tiltmeter.saes import folders
-from tiltmeter.saes.braun import final_file, load_braun
-from tiltmeter.saes.config import metadata_of
+from tiltmeter.runs.user_paths import user_path
+from tiltmeter.saes.formats import saelens_folder
+from tiltmeter.saes.formats.braun2024 import final_file, load_braun
+from tiltmeter.saes.formats.four_weights import load_weights_file
+from tiltmeter.saes.formats.saelens_config import metadata_of
 from tiltmeter.saes.sae import SAE
-from tiltmeter.saes.weights import load_weights_file
-from tiltmeter.user_paths import user_path
 
-EMBEDDED_SAES: Mapping[str, Path] = {"nano": Path(__file__).parent.parent / "nano" / "saes"}
+EMBEDDED_SAES: Mapping[str, Path] = {"nano": Path(__file__).parent.parent / "models" / "nano" / "saes"}
 """Where the SAEs of models that ship with tiltmeter are, by model; each folder there is one."""
 
 KINDS = (
@@ -35,7 +35,7 @@ def load_sae(name: str | Path) -> SAE:
     | a folder | `cfg.json` and `sae_weights.safetensors`, as SAELens saves them |
     | a run directory | of `tiltmeter train-sae` |
     | a folder or `.pt` file | `final_config.yaml` and `samples_N.pt` (largest N) of Braun et al. |
-    | a `.safetensors` file | W_enc, b_enc, W_dec, b_dec: `tiltmeter.saes.weights.load_weights_file` |
+    | a `.safetensors` file | W_enc, b_enc, W_dec, b_dec: `tiltmeter.saes.formats.four_weights.load_weights_file` |
     | `gpt2-small-res-jb:blocks.6.hook_resid_pre` | a release that SAELens lists, and an SAE in it |
     | `OWNER/REPO:FOLDER` | a folder of a Hugging Face repository |
 
@@ -48,14 +48,14 @@ def load_sae(name: str | Path) -> SAE:
     name = str(name)
     model, colon, short = name.partition(":")
     if colon and model in EMBEDDED_SAES:
-        return folders.load_folder(_embedded(model, short), name)
+        return saelens_folder.load_folder(_embedded(model, short), name)
     path, chosen = _split(name)
     if path.is_dir():
         return _load_folder(path, name, chosen)
     if path.is_file():
         return _load_file(path, name, chosen)
     if match := _RELEASE.fullmatch(name):
-        from tiltmeter.saes.saelens import load_release
+        from tiltmeter.saes.formats.saelens_release import load_release
 
         return load_release(match["release"], match["sae"], name)
     raise _unknown(name)
@@ -78,10 +78,10 @@ def refuse_unknown(name: str) -> None:
 def list_embedded() -> dict[str, dict[str, Any]]:
     """The SAEs that come with tiltmeter, by the name that loads them, and the metadata in each one's `cfg.json`."""
     found = {
-        f"{model}:{folder.name}": dict(metadata_of(folders.read_config(folder)))
+        f"{model}:{folder.name}": dict(metadata_of(saelens_folder.read_config(folder)))
         for model, root in EMBEDDED_SAES.items()
         for folder in (sorted(root.iterdir()) if root.is_dir() else [])
-        if (folder / folders.CONFIG).is_file()
+        if (folder / saelens_folder.CONFIG).is_file()
     }
     return dict(sorted(found.items(), key=lambda one: (one[0].partition("-l0-")[0], one[1].get("l0") or 0.0)))
 
@@ -111,16 +111,17 @@ def _split(name: str) -> tuple[Path, str]:
 
 
 def _load_folder(path: Path, name: str, chosen: str) -> SAE:
-    if (path / folders.CONFIG).is_file():
+    if (path / saelens_folder.CONFIG).is_file():
         _refuse_choice(name, chosen)
-        return folders.load_folder(path, name)
-    if (path / "sae" / folders.CONFIG).is_file():
+        return saelens_folder.load_folder(path, name)
+    if (path / "sae" / saelens_folder.CONFIG).is_file():
         return _load_folder(path / "sae", name, chosen)
     if final_file(path) is not None:
         return load_braun(path, name, chosen)
     model = " and is a language model's" if (path / "config.json").is_file() else ""
     raise TiltmeterError(
-        f"The folder {name} is no SAE: it has neither {folders.CONFIG} nor samples_N.pt{model}; expected {KINDS}."
+        f"The folder {name} is no SAE: it has neither {saelens_folder.CONFIG} nor samples_N.pt{model}; expected "
+        f"{KINDS}."
     )
 
 
@@ -128,8 +129,8 @@ def _load_file(path: Path, name: str, chosen: str) -> SAE:
     if path.suffix == ".pt":
         return load_braun(path, name, chosen)
     _refuse_choice(name, chosen)
-    if path.name in (folders.FILE, folders.CONFIG) and (path.parent / folders.CONFIG).is_file():
-        return folders.load_folder(path.parent, name)  # how its weights are used stands in the file beside them
+    if path.name in (saelens_folder.FILE, saelens_folder.CONFIG) and (path.parent / saelens_folder.CONFIG).is_file():
+        return saelens_folder.load_folder(path.parent, name)  # how its weights are used stands in the file beside them
     if path.suffix == ".safetensors":
         return load_weights_file(path, name)
     raise TiltmeterError(f"The file {name} is no SAE: expected {KINDS}.")

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 from tiltmeter.errors import TiltmeterError
-from tiltmeter.model import SplitModel
+from tiltmeter.models.sites import Site
+from tiltmeter.models.split_model import SplitModel
+from tiltmeter.saes.affine import unfolded
 from tiltmeter.saes.at_site import AtSite
+from tiltmeter.saes.compatibility import check_place
 from tiltmeter.saes.loading import EMBEDDED_SAES, list_embedded, load_sae
-from tiltmeter.saes.moved import unfolded
-from tiltmeter.saes.place import check_place
-from tiltmeter.sites import Site
 
 
 def sae_names(given: Sequence[str], site: Site) -> dict[str, str]:

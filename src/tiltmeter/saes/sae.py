@@ -21,6 +21,13 @@ the model as Hugging Face has it. `folded`: at `hook_z`, the value biases folded
 """
 
 
+LOCAL_KINDS = (None, "local", "topk")
+"""Kinds of SAE that were trained to reconstruct activations; an SAE without a stated kind counts as one of them."""
+
+END_TO_END_KINDS = ("e2e", "e2e+ds")
+"""Kinds of SAE that were trained to preserve the model's output (Braun et al. 2024)."""
+
+
 @dataclass(frozen=True)
 class About:
     """What is known of an SAE besides its weights; None where its files do not say."""

@@ -8,15 +8,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
+from tiltmeter.data.token_set import TokenSet
 from tiltmeter.errors import TiltmeterError
-from tiltmeter.loading import LoadedModel, load_model
+from tiltmeter.models.loading import LoadedModel, load_model
+from tiltmeter.runs.user_paths import user_path
 from tiltmeter.studies import STUDIES, check_figures, find_study
-from tiltmeter.studies.measure import Request, held, measure, needed_sequences
-from tiltmeter.studies.publish import claims_text, publish_all, publish_study
+from tiltmeter.studies.report import claims_text, publish_all, publish_study
+from tiltmeter.studies.run import Request, held, measure, needed_sequences
 from tiltmeter.studies.study import Preset, Size, Study
 from tiltmeter.studies.subject import make_subject
-from tiltmeter.tokens import TokenSet
-from tiltmeter.user_paths import user_path
 
 ALL = "all"
 CONTROLS = ("random-weights", "none")

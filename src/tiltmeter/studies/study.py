@@ -9,14 +9,15 @@ from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import xarray as xr
 
-from tiltmeter.charts import Chart
-from tiltmeter.claims import Claim
-from tiltmeter.loading import LoadedModel
-from tiltmeter.plan import Sweep
-from tiltmeter.results import LOCAL_KINDS, Results
-from tiltmeter.sites import Site
-from tiltmeter.sweep import run_sweep
-from tiltmeter.tokens import TokenSet
+from tiltmeter.data.token_set import TokenSet
+from tiltmeter.models.loading import LoadedModel
+from tiltmeter.models.sites import Site
+from tiltmeter.reports.charts.chart import Chart
+from tiltmeter.saes.sae import LOCAL_KINDS
+from tiltmeter.studies.claims import Claim
+from tiltmeter.studies.results import Results
+from tiltmeter.sweeps.plan import Sweep
+from tiltmeter.sweeps.run import run_sweep
 
 Size = Literal["quick", "default", "paper"]
 """How much is measured: in about a minute, in minutes, or as much as the paper."""

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 from tiltmeter.errors import TiltmeterError
-from tiltmeter.loading import LoadedModel
-from tiltmeter.model import SplitModel
-from tiltmeter.progress import progress
+from tiltmeter.models.loading import LoadedModel
+from tiltmeter.models.sites import Site
+from tiltmeter.models.split_model import SplitModel
+from tiltmeter.runs.progress import progress
+from tiltmeter.saes.compatibility import check_place, own_site
 from tiltmeter.saes.loading import EMBEDDED_SAES, list_embedded, load_sae
-from tiltmeter.saes.place import check_place, own_site
-from tiltmeter.sites import Site
 from tiltmeter.studies.study import KnownSAE, Study, Subject
 
 

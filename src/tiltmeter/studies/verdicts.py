@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from tiltmeter.claims import Verdict, by_name, remark_on_control
-from tiltmeter.claims_table import ClaimRow
-from tiltmeter.evidence import Finding
+from tiltmeter.analysis.estimates import Finding
+from tiltmeter.reports.tables.claims import ClaimRow
+from tiltmeter.studies.claims import Verdict, by_name, remark_on_control
 
 
 def verdict_rows(

@@ -6,10 +6,10 @@ authors published (jettjaniak/teren), whose definitions and printed numbers are 
 
 from __future__ import annotations
 
-from tiltmeter.studies import gpt2
+from tiltmeter.studies import gpt2_presets
 from tiltmeter.studies.giglemiani2024.claims import CLAIMS
-from tiltmeter.studies.giglemiani2024.exhibits import FIGURES
-from tiltmeter.studies.giglemiani2024.sweeps import experiments
+from tiltmeter.studies.giglemiani2024.experiments import experiments
+from tiltmeter.studies.giglemiani2024.figures import FIGURES
 from tiltmeter.studies.study import Preset, Study
 
 STUDY = Study(
@@ -22,6 +22,6 @@ STUDY = Study(
     claims=CLAIMS,
     presets={
         "nano": Preset("nano", "nano", 1, ("nano:*",)),
-        "gpt2": Preset(gpt2.MODEL, gpt2.PROMPTS, 1, (gpt2.RESIDUAL_SAES[1],)),
+        "gpt2": Preset(gpt2_presets.MODEL, gpt2_presets.PROMPTS, 1, (gpt2_presets.RESIDUAL_SAES[1],)),
     },
 )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tiltmeter.claims import Claim, Published
-from tiltmeter.studies.giglemiani2024.quantities import (
+from tiltmeter.studies.claims import Claim, Published
+from tiltmeter.studies.giglemiani2024.estimands import (
     ALIKE,
     CLOSE,
     EARLY,

@@ -1,105 +1,127 @@
-"""How the figures of Giglemiani et al. 2024 are drawn."""
+"""The figures of Giglemiani et al. 2024: what each shows, what the paper says of it, how it is drawn."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Mapping
 
-import numpy as np
-import xarray as xr
+from tiltmeter.studies.giglemiani2024 import findings, plots
+from tiltmeter.studies.study import StudyFigure
 
-from tiltmeter.charts import Axis, Bars, Chart, Line, Panel, Points
-from tiltmeter.curve_charts import axis_label
-from tiltmeter.evidence import Region, weigh
-from tiltmeter.quantities import read
-from tiltmeter.results import Results
-from tiltmeter.shape_charts import panels as distribution_panels
-from tiltmeter.shapes import Shape
-from tiltmeter.studies.giglemiani2024.quantities import distance
-from tiltmeter.studies.giglemiani2024.readoffs import STATISTICS, readout_of, sample, samples, step_length
-from tiltmeter.studies.giglemiani2024.sweeps import STEPS, TARGET
-from tiltmeter.styles import style
+_PATH = (
+    "The last of ten tokens is perturbed in an early layer; its L2 distance after the last block from the unperturbed "
+    "activation is read."
+)
+_ABSOLUTE = (
+    "A step is a hundredth of the mean distance of two real activations, about what the paper's 0.5 is in GPT-2; a "
+    "curve is read up to its target."
+)
+_RELATIVE = "A step is a hundredth of the way to the target."
+_TYPES = (
+    "Targets: activations of other sequences (real; the paper's model-generated), samples with the mean and covariance "
+    "of real activations (cov-random; the paper's random), two kinds of synthetic activations made of the latents of "
+    "an SAE, and real activations as the SAE reconstructs them (sae-reconstruction; of the notebooks)."
+)
+_DRAWN = (
+    "Left: counts in at most 30 common bins. Right: the part of all curves; censored curves, in which there is no such "
+    "step, are counted above the panel in the order of the legend, and keep their line below one."
+)
+_MS = "The MS step ends at the steepest rise."
+_AUC = (
+    "The AUC step is where the triangle under the chord from the start is largest beside the area under the curve; it "
+    "is 5 on a straight line."
+)
+_NL = "The NL step is the last before the curve is 20 % off the line through its first ten values."
+_AP = (
+    "The AP step is the first where the L2 distance reaches 20/241 of the median at the end of the curves from real "
+    "activations: the paper's 20."
+)
+_TITLE = "Giglemiani et al. 2024"
+_ORDER = "Structured is more like real than the baseline is."
+_BOTH = ("absolute", "relative")
 
-EXAMPLES = 3
-"""Curves of each type that are shown one by one: those of the first sequences."""
-
-CLIPPED = 0.4
-"""The part of the path that is shown of plateaus, as in the paper."""
-
-ANYWHERE = Region(-np.inf, np.inf)
-
-DIRECTIONS = {"real": "real-difference", "cov-random": TARGET}
-"""What the examples lead to."""
-
-
-def examples(results: Results) -> Chart:
-    """A few curves toward real and random activations with their steepest steps, and the means over all."""
-    curves = results["absolute"]
-    step = Axis(f"step (of {step_length(curves):.3g} L2)")
-    readouts = {name: readout_of(curves, STATISTICS[name].readout) for name in ("ms-absolute", "kl-ms-absolute")}
-    panels = [
-        Panel("", step, Axis(axis_label(curves[readout])), _examples(results, statistic, readout))
-        for statistic, readout in readouts.items()
-    ]
-    return Chart((tuple(panels),))
-
-
-def _examples(results: Results, statistic: str, readout: str) -> tuple[Line | Points, ...]:
-    curves, table = results["absolute"], results.table("absolute")
-    marks: list[Line | Points] = []
-    for kind, direction in DIRECTIONS.items():
-        values, steepest = read(curves, readout, direction), sample(results, statistic, kind)
-        look = style(kind)._replace(marker="", linestyle="solid")
-        shown = np.flatnonzero(np.isfinite(steepest.value))[:EXAMPLES]
-        marks += [Line(kind, np.arange(values.shape[1], dtype=float), values[one], look) for one in shown]
-        marks.append(_dots(kind, curves, values[shown], Shape(*(part[shown] for part in steepest))))
-        rows = table[(table.readout == readout) & (table.direction == direction)].sort_values("step")
-        y, low, high = (rows[name].to_numpy(float) for name in ("mean", "low", "high"))
-        dashed = look._replace(linestyle=(0.0, (4.0, 1.6)))
-        marks.append(Line(f"{kind}, mean", np.arange(len(y), dtype=float), y, dashed, low, high))
-    return tuple(marks)
-
-
-def _dots(kind: str, curves: xr.Dataset, values: np.ndarray, steepest: Shape) -> Points:
-    at = steepest.value.astype(int)
-    texts = tuple(f"sequence {number}" for number in curves.sequence.values[: len(at)])
-    return Points(f"{kind}, MS step", steepest.value, values[np.arange(len(at)), at], style(kind), texts=texts)
-
-
-def distribution(*names: str, part: float = 1.0) -> Callable[[Results], Chart]:
-    """Counts and cumulative parts of some statistics, a row each, by type; so far along the path."""
-
-    def chart(results: Results) -> Chart:
-        return Chart(tuple(_row(results, name, part) for name in names), share=())
-
-    return chart
-
-
-def _row(results: Results, name: str, part: float) -> tuple[Panel, ...]:
-    statistic, found = STATISTICS[name], samples(results, name)
-    censored = [int(shape.censored.sum()) for shape in found.values()]
-    title = f"censored: {', '.join(map(str, censored))}" if any(censored) else ""
-    counts, cumulative = (
-        replace(panel, x=replace(panel.x, limits=(0.0, part * STEPS)))
-        for panel in distribution_panels(found, statistic.label)
-    )
-    return counts, replace(cumulative, title=title)
-
-
-def distances(results: Results) -> Chart:
-    """KS distance of each type from real activations, by statistic.
-
-    Intervals are Student's, with the bootstrap's standard error: KS distances are never negative, so that those of
-    bootstrap samples of equal distributions lie above the one that they are drawn around, and BCa fails.
-    """
-    found: dict[str, dict[str, tuple[float, float, float]]] = {}
-    for name, statistic in STATISTICS.items():
-        for kind in samples(results, name):
-            if kind != "real":
-                one = weigh(distance(results, name, kind, ANYWHERE), 1)
-                found.setdefault(kind, {})[statistic.label] = (one.value, max(one.joint_low, 0.0), one.joint_high)
-    bars = []
-    for kind, by_label in found.items():
-        y, low, high = (np.array(column) for column in zip(*by_label.values(), strict=True))
-        bars.append(Bars(kind, tuple(by_label), y, style(kind), low, high))
-    return Chart(((Panel("", Axis(""), Axis("KS distance from real activations"), tuple(bars)),),))
+FIGURES: Mapping[str, StudyFigure] = {
+    "1": StudyFigure(
+        f"{_TITLE}, Figure 1: curves toward real and random activations",
+        f"L2 distance after the last block (left) and KL of the next-token prediction (right). {_PATH} Solid: curves "
+        "of the first three sequences, with dots at their MS steps, the ends of their steepest rises. Dashed: means "
+        "over all sequences, with 95 % intervals (bootstrap over sequences). A step is a hundredth of the mean "
+        "distance of two real activations, about what the paper's 0.5 is in GPT-2.",
+        "A linear part at the start (the activation plateau), then a sharp rise (the blowup), earlier toward real "
+        "activations than toward random ones.",
+        ("absolute", "relative"),
+        plots.examples,
+        findings.examples,
+    ),
+    "2": StudyFigure(
+        f"{_TITLE}, Figure 2: max-slope steps",
+        f"{_MS} {_PATH} {_ABSOLUTE} {_TYPES} {_DRAWN}",
+        "Perturbing toward synthetic-structured activations is more similar to perturbing toward model-generated ones "
+        "than perturbing toward synthetic-baseline ones is.",
+        _BOTH,
+        plots.distribution("ms-absolute"),
+        findings.distribution("ms-absolute"),
+    ),
+    "3": StudyFigure(
+        f"{_TITLE}, Figure 3: activation plateaus",
+        f"{_AP} {_PATH} Paths begin at activations of four types, put in the place of the real one, and lead toward "
+        "random activations; changes are from the output with the base in place. A step is a hundredth of the mean "
+        f"distance of two real activations; the first 40 are shown. {_DRAWN}",
+        "Model-generated activations have flatter plateaus around them than all others; synthetic-baseline ones have "
+        "the steepest; those around synthetic-structured and random ones look similar.",
+        ("plateaus-real", "plateaus-cov-random", "plateaus-synthetic-baseline", "plateaus-synthetic-structured"),
+        plots.distribution("ap", part=plots.CLIPPED),
+        findings.distribution("ap"),
+    ),
+    "A.1": StudyFigure(
+        f"{_TITLE}, Figure A.1: max-slope steps, relative",
+        f"{_MS} {_PATH} {_RELATIVE} {_TYPES} {_DRAWN}",
+        "With relative steps, synthetic-structured is slightly more similar to model-generated than "
+        "synthetic-baseline is.",
+        _BOTH,
+        plots.distribution("ms-relative"),
+        findings.distribution("ms-relative"),
+    ),
+    "B.1": StudyFigure(
+        f"{_TITLE}, Figure B.1: AUC steps",
+        f"{_AUC} {_PATH} Top: absolute. {_ABSOLUTE} Bottom: relative. {_RELATIVE} {_TYPES} {_DRAWN}",
+        "The results for AUC steps are similar to those for MS steps.",
+        _BOTH,
+        plots.distribution("auc-absolute", "auc-relative"),
+        findings.distribution("auc-absolute", "auc-relative"),
+    ),
+    "NL": StudyFigure(
+        f"{_TITLE}: nonlinearity steps",
+        f"{_NL} {_PATH} Top: absolute. {_ABSOLUTE} Bottom: relative. {_RELATIVE} {_TYPES} {_DRAWN}",
+        f"{_ORDER} (The authors' notebooks.)",
+        _BOTH,
+        plots.distribution("nl-absolute", "nl-relative"),
+        findings.distribution("nl-absolute", "nl-relative"),
+    ),
+    "KL-MS": StudyFigure(
+        f"{_TITLE}: max-slope steps of KL",
+        f"{_MS} The last of ten tokens is perturbed in an early layer; KL of the next-token prediction is read. Top: "
+        f"absolute. {_ABSOLUTE} Bottom: relative. {_RELATIVE} {_TYPES} {_DRAWN}",
+        f"{_ORDER} (The authors' notebooks.)",
+        _BOTH,
+        plots.distribution("kl-ms-absolute", "kl-ms-relative"),
+        findings.distribution("kl-ms-absolute", "kl-ms-relative"),
+    ),
+    "KS": StudyFigure(
+        f"{_TITLE}: how far each type is from real activations",
+        "Kolmogorov-Smirnov distance between the steps of a type and those of real activations, the greatest "
+        "difference of the lines at the right of the other figures: 0 for equal distributions (but two samples of 500 "
+        "of one distribution are about 0.05 apart), 1 for disjoint ones. Whiskers: 95 % intervals, Student's with the "
+        "standard error of a bootstrap over sequences.",
+        "By MS and AUC steps synthetic-structured is nearest to real, then synthetic-baseline, then random; in the "
+        "authors' notebooks, the SAE's reconstructions are hardly to be told from real.",
+        (
+            *_BOTH,
+            "plateaus-real",
+            "plateaus-cov-random",
+            "plateaus-synthetic-baseline",
+            "plateaus-synthetic-structured",
+        ),
+        plots.distances,
+        findings.distances,
+    ),
+}

@@ -6,14 +6,14 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tiltmeter.cells import with_interval
-from tiltmeter.comparisons import too_few
-from tiltmeter.evidence import weigh
-from tiltmeter.quantities import mean, read
-from tiltmeter.results import Results
-from tiltmeter.shapes import Shape, ks_distance
-from tiltmeter.studies.giglemiani2024.figures import ANYWHERE, DIRECTIONS
-from tiltmeter.studies.giglemiani2024.readoffs import STATISTICS, readout_of, sample, samples, step_length
+from tiltmeter.analysis.estimates import weigh
+from tiltmeter.analysis.shapes import Shape, ks_distance
+from tiltmeter.reports.tables.format import with_interval
+from tiltmeter.studies.comparisons import too_few
+from tiltmeter.studies.estimands import mean, read
+from tiltmeter.studies.giglemiani2024.curve_statistics import STATISTICS, readout_of, sample, samples, step_length
+from tiltmeter.studies.giglemiani2024.plots import ANYWHERE, DIRECTIONS
+from tiltmeter.studies.results import Results
 
 Find = Callable[[Results], str]
 

@@ -6,10 +6,10 @@
 
 from __future__ import annotations
 
-from tiltmeter.studies import gpt2
+from tiltmeter.studies import gpt2_presets
 from tiltmeter.studies.gurnee2024.claims import CLAIMS
-from tiltmeter.studies.gurnee2024.exhibits import FIGURES
-from tiltmeter.studies.gurnee2024.sweeps import experiments
+from tiltmeter.studies.gurnee2024.experiments import experiments
+from tiltmeter.studies.gurnee2024.figures import FIGURES
 from tiltmeter.studies.study import Preset, Study
 
 STUDY = Study(
@@ -22,7 +22,13 @@ STUDY = Study(
     claims=CLAIMS,
     presets={
         "nano": Preset("nano", "nano", 3, ("nano:*",)),
-        "gpt2": Preset(gpt2.MODEL, gpt2.DOCUMENTS, 6, (*gpt2.RESIDUAL_SAES, *gpt2.ATTENTION_SAES), "sequence"),
+        "gpt2": Preset(
+            gpt2_presets.MODEL,
+            gpt2_presets.DOCUMENTS,
+            6,
+            (*gpt2_presets.RESIDUAL_SAES, *gpt2_presets.ATTENTION_SAES),
+            "sequence",
+        ),
     },
     uncontrolled=frozenset({"predictions", "cosine"}),
 )

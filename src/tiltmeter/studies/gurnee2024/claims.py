@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tiltmeter.claims import Claim, Published
-from tiltmeter.evidence import ABOVE_ONE, BELOW_ONE, BELOW_ZERO, Region
-from tiltmeter.quantities import about_all_layers
-from tiltmeter.studies.gurnee2024.quantities import (
+from tiltmeter.analysis.estimates import ABOVE_ONE, BELOW_ONE, BELOW_ZERO, Region
+from tiltmeter.studies.claims import Claim, Published
+from tiltmeter.studies.estimands import about_all_layers
+from tiltmeter.studies.gurnee2024.estimands import (
     SIMILAR,
     at_offsets,
     but_the_last_layer,
@@ -18,12 +18,12 @@ from tiltmeter.studies.gurnee2024.quantities import (
     smaller_alone,
     together,
 )
-from tiltmeter.studies.gurnee2024.replications import (
+from tiltmeter.studies.gurnee2024.estimands_replications import (
     attention_gap_smaller,
     attention_norm_matters_more,
     beside_random_at,
 )
-from tiltmeter.studies.gurnee2024.variation import (
+from tiltmeter.studies.gurnee2024.estimands_tokens import (
     FAR,
     TYPICAL,
     gap_goes_with,

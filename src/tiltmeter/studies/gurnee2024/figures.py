@@ -1,177 +1,145 @@
-"""How the figures of Gurnee 2024 are drawn: interventions by layer, their distributions, and one token alone."""
+"""The figures of Gurnee 2024: what each shows, what the paper says of it, how it is drawn."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Mapping
 
-import numpy as np
-import xarray as xr
-from jaxtyping import Float
+from tiltmeter.studies.gurnee2024 import findings, plots, plots_tokens
+from tiltmeter.studies.gurnee2024.experiments import AFTER, DRAWN_TOKEN, TOKEN
+from tiltmeter.studies.study import StudyFigure
 
-from tiltmeter.charts import Axis, Bars, Chart, Histogram, Line, Panel, Points, in_rows
-from tiltmeter.intervals import bootstrap_mean
-from tiltmeter.results import Results
-from tiltmeter.studies.gurnee2024.sweeps import INTERVENTIONS
-from tiltmeter.studies.gurnee2024.tokens import layers, loss_increase, mean_kl, mean_of, per_token
-from tiltmeter.styles import Style, style
+_TITLE = "Gurnee 2024"
+_ALL = "Every token of a sequence is replaced, one layer at a time; all positions but the last."
+_PAIR = "SAE(x) (`sae-error`) and a random point as far away from x (`epsilon-random`)"
+_WHISKERS = "Whiskers: 95 % intervals, bootstrap over sequences."
+_BANDS = "Bands: 95 % intervals, bootstrap over sequences."
+_INTERVENTIONS = (
+    "What is put in the place of x: SAE(x) (`sae-error`), SAE(x) scaled to the norm of x, a random point as far away "
+    "(`epsilon-random`), random points at the angle of SAE(x) with its norm or that of x, and x scaled to the norm of "
+    "SAE(x) (`sae-cos-corrected`)."
+)
+_GAP = "The KL gap of a token is the KL of SAE(x) less that of the random point as far away."
 
-Draw = Callable[[Results], Chart]
-
-KL = "KL(clean ‖ perturbed), nats"
-PAIR = ("sae-error", "epsilon-random")
-"""What most figures compare: SAE(x), and a random point as far away."""
-
-MOST_KL, MOST_LOSS = 1.0, 1.0
-"""Where histograms end, nats; what is beyond is counted in the last bin."""
-BINS = 50
-ENOUGH, WINDOW = 1000, 8
-"""With fewer sequences, so many positions are averaged together: single ones would be noise."""
-COLUMNS = 3
-
-
-def predictions(results: Results) -> Chart:
-    """The likeliest next tokens of some prompts: log-probabilities by rank."""
-    found = results["predictions"]
-    prompts, predicted = (json.loads(found.attrs[name]) for name in ("prompts", "predicted"))
-    panels = [
-        _prediction(found.isel(case=case), prompt, tuple(map(repr, texts)))
-        for case, (prompt, texts) in enumerate(zip(prompts, predicted, strict=True))
-    ]
-    return Chart(in_rows(panels, COLUMNS), share=("x", "y"))
-
-
-def _prediction(one: xr.Dataset, prompt: str, texts: tuple[str, ...]) -> Panel:
-    rank = one["rank"].to_numpy().astype(np.float64)
-    runs = {str(name): one.log_probability.sel(run=name).to_numpy() for name in one.run.values}
-    kl = ", ".join(f"{float(one.kl.sel(run=name)):.2f}" for name in runs if name != "clean")
-    marks: tuple[Line | Points, ...] = (
-        *(Line(name, rank, values, style(name)) for name, values in runs.items()),
-        Points("clean", rank, runs["clean"], style("clean"), texts=texts),
-    )
-    shown = "".join(letter if letter.isprintable() else "�" for letter in " ".join(prompt.split())[-20:])
-    title = f"…{shown}: KL {kl}"
-    return Panel(title, Axis("rank of the next token, clean"), Axis("log probability, nats"), marks)
-
-
-def by_layer(experiment: str) -> Draw:
-    """A group of bars for each layer: mean KL of every intervention."""
-
-    def draw(results: Results) -> Chart:
-        values = {
-            str(layer): {kind: mean_kl(curves, kind) for kind in INTERVENTIONS}
-            for layer, curves in results.by_layer(experiment).items()
-        }
-        return Chart(((_bars("", values, "layer"),),))
-
-    return draw
-
-
-def _bars(title: str, values: dict[str, dict[str, Float[np.ndarray, " sequence"]]], label: str) -> Panel:
-    """Means over sequences with their intervals, by category and intervention."""
-    marks = []
-    for kind in INTERVENTIONS:
-        found = [bootstrap_mean(one[kind]) for one in values.values()]
-        y, low, high = (np.array([float(part[at]) for part in found]) for at in range(3))
-        marks.append(Bars(kind, tuple(values), y, style(kind), low, high))
-    return Panel(title, Axis(label), Axis(KL), tuple(marks))
-
-
-def kl_histograms(results: Results) -> Chart:
-    """How many tokens have what KL, in each layer."""
-    panels = []
-    for layer, curves in results.by_layer("layers").items():
-        values = {kind: per_token(curves, kind) for kind in PAIR}
-        far = " and ".join(f"{float(np.nanquantile(one, 0.999)):.2g}" for one in values.values())
-        panels.append(
-            Panel(
-                f"layer {layer} (99.9 %: {far})",
-                Axis(KL),
-                Axis("tokens", log=True, limits=_counts(values)),
-                _histograms(values, 0.0, MOST_KL),
-            )
-        )
-    return Chart(in_rows(panels, COLUMNS), share=("x",))
-
-
-def loss_histograms(results: Results) -> Chart:
-    """How many tokens have what increase of the loss, in each layer."""
-    panels = []
-    for layer, one in layers(results).items():
-        values = {kind: loss_increase(one, kind) for kind in PAIR}
-        means = " and ".join(f"{float(np.nanmean(each)):+.2g}" for each in values.values())
-        panels.append(
-            Panel(
-                f"layer {layer} (mean: {means})",
-                Axis("increase of the next-token loss, nats"),
-                Axis("tokens", log=True, limits=_counts(values)),
-                _histograms(values, -MOST_LOSS, MOST_LOSS),
-            )
-        )
-    return Chart(in_rows(panels, COLUMNS), share=("x",))
-
-
-def _counts(values: dict[str, np.ndarray]) -> tuple[float, float]:
-    """From half a token to all."""
-    return 0.5, 1.3 * max(one.size for one in values.values())
-
-
-def _histograms(values: dict[str, np.ndarray], low: float, high: float) -> tuple[Histogram, ...]:
-    """Counts in common bins; what is beyond them is in the first and the last."""
-    edges = np.linspace(low, high, BINS + 1)
-    known = {kind: np.clip(one[~np.isnan(one)], low, high) for kind, one in values.items()}
-    return tuple(
-        Histogram(kind, edges, np.histogram(one, edges)[0].astype(np.float64), style(kind))
-        for kind, one in known.items()
-    )
-
-
-def by_position(results: Results) -> Chart:
-    """Mean KL by position, in each layer."""
-    panels = []
-    for layer, curves in results.by_layer("layers").items():
-        values = {kind: per_token(curves, kind) for kind in PAIR}
-        marks = tuple(_by_position(kind, one) for kind, one in values.items())
-        panels.append(Panel(f"layer {layer}", Axis("position"), Axis(KL), marks))
-    return Chart(in_rows(panels, COLUMNS), share=("x",))
-
-
-def _by_position(kind: str, values: Float[np.ndarray, "sequence position"]) -> Line:
-    width = 1 if len(values) >= ENOUGH else WINDOW
-    starts = range(0, values.shape[1], width)
-    means = np.stack([mean_of(values[:, start : start + width]) for start in starts], -1)
-    line = mean_line(kind, means, style(kind))
-    last = values.shape[1] - 1
-    return replace(line, x=np.array([(start + min(start + width - 1, last)) / 2 for start in starts]))
-
-
-def after_one_token(results: Results) -> Chart:
-    """Mean KL at the token that alone is replaced, and at those after it, in each layer."""
-    panels = []
-    for layer, curves in results.by_layer("single").items():
-        marks = tuple(mean_line(kind, per_token(curves, kind), style(kind)) for kind in PAIR)
-        lowest = min(float(np.nanmin(mark.y)) for mark in marks)
-        highest = max(float(np.nanmax(mark.y)) for mark in marks)
-        axis = Axis(KL, log=True, limits=(lowest / 2, highest * 2)) if lowest > 0 else Axis(KL)
-        panels.append(Panel(f"layer {layer}", Axis("tokens after the one replaced"), axis, marks))
-    return Chart(in_rows(panels, COLUMNS), share=("x",))
-
-
-def mean_line(name: str, values: Float[np.ndarray, "sequence place"], look: Style) -> Line:
-    """Mean over sequences at each place, with its interval."""
-    found = bootstrap_mean(values.T, resamples=1000)
-    return Line(name, np.arange(values.shape[1], dtype=np.float64), found.mean, look, found.low, found.high)
-
-
-def one_token_bars(results: Results) -> Chart:
-    """Mean KL of every intervention at the token that alone is replaced, and at the next."""
-    single = results.by_layer("single")
-    panels = []
-    for offset, curves in enumerate([next(iter(single.values()))] * 2):
-        values = {
-            str(layer): {kind: per_token(one, kind)[:, offset] for kind in INTERVENTIONS}
-            for layer, one in single.items()
-        }
-        panels.append(_bars(f"token {int(curves.position[offset])}", values, "layer"))
-    return Chart((tuple(panels),), share=())
+FIGURES: Mapping[str, StudyFigure] = {
+    "1": StudyFigure(
+        f"{_TITLE}, Figure 1: what the next token is predicted to be",
+        f"Log-probabilities of the 25 likeliest next tokens of the clean run, after three sequences of the token set "
+        f"cut after token {TOKEN}, where that token alone is replaced by {_PAIR}. Titles: the prompt's end, and the KL "
+        "of both.",
+        "SAE(x) changes the prediction far more than the random point.",
+        ("predictions",),
+        plots.predictions,
+        findings.predictions,
+    ),
+    "2": StudyFigure(
+        f"{_TITLE}, Figure 2: interventions by layer",
+        f"Mean KL(clean ‖ perturbed). {_INTERVENTIONS} {_ALL} {_WHISKERS}",
+        "Three clusters: the norm change alone matters little, the three random points more, SAE(x) and its "
+        "norm-corrected version most; in all layers SAE(x) has 2.2 to 4.5 times the KL of the random point.",
+        ("layers",),
+        plots.by_layer("layers"),
+        findings.by_layer("layers"),
+    ),
+    "3": StudyFigure(
+        f"{_TITLE}, Figure 3: distribution of KL",
+        f"How many tokens have what KL with {_PAIR}, in each layer; what is above 1 is counted in the last bin, as in "
+        f"the paper. Titles: 99.9th percentiles of both. {_ALL}",
+        "The whole distribution is shifted, rather than a few outliers driving the mean increase.",
+        ("layers",),
+        plots.kl_histograms,
+        findings.distribution,
+    ),
+    "4": StudyFigure(
+        f"{_TITLE}, Figure 4: distribution of the loss increase",
+        f"How many tokens have what increase of the next-token loss with {_PAIR}, in each layer; what is beyond 1 is "
+        f"counted in the first and the last bin. Titles: means of both. {_ALL}",
+        "The mean loss increase of SAE(x) is 2 to 4 times that of the random point.",
+        ("layers", "tokens"),
+        plots.loss_histograms,
+        findings.losses,
+    ),
+    "5": StudyFigure(
+        f"{_TITLE}, Figure 5: KL by position",
+        f"Mean KL with {_PAIR} by position in the sequence, in each layer; with fewer than {plots.ENOUGH} sequences, "
+        f"over {plots.WINDOW} positions at a time. {_ALL} {_BANDS}",
+        "There is some relationship with the absolute position.",
+        ("layers", "tokens"),
+        plots.by_position,
+        findings.positions,
+    ),
+    "6": StudyFigure(
+        f"{_TITLE}, Figure 6: one token replaced",
+        f"Mean KL at token {TOKEN}, which alone is replaced by {_PAIR}, and at the {AFTER} after it, in each layer. "
+        f"{_BANDS}",
+        "There is a clear gap, and it persists through the following tokens, although the magnitude depends on how "
+        "early the layer is.",
+        ("single",),
+        plots.after_one_token,
+        findings.single,
+    ),
+    "7": StudyFigure(
+        f"{_TITLE}, Figure 7: one token replaced, all interventions",
+        f"Mean KL at token {TOKEN}, which alone is replaced, and at the next. {_INTERVENTIONS} {_WHISKERS}",
+        "KL is lower than where all tokens are replaced, but that of SAE(x) is still more than twice that of the "
+        "random point, at both tokens, but for token 33 in layer 11.",
+        ("single",),
+        plots.one_token_bars,
+        findings.single,
+    ),
+    "8": StudyFigure(
+        f"{_TITLE}, Figure 8: many random points for one token",
+        f"KL of SAE(x) (line) and of many random points as far away, at token {DRAWN_TOKEN}, which alone is replaced: "
+        f"{plots_tokens.SHOWN} tokens, evenly spaced in the order of how many standard deviations of its random "
+        "points SAE(x) lies above their mean; and that number of all tokens (below -5 and above 20 in the outer bins).",
+        "The gap has a high variance: many SAE(x) are around the expectation, and many are very bad.",
+        ("draws",),
+        plots_tokens.many_draws,
+        findings.many_draws,
+    ),
+    "9": StudyFigure(
+        f"{_TITLE}, Figure 9: what goes with the gap",
+        f"{_GAP} Mean gap in groups of equally many tokens by the cosine of SAE(x) with x, the number of active "
+        "latents, the position and the logarithm of the token's part of the token set, at the layer that corresponds "
+        f"to the paper's layer 6; in titles Pearson's correlation over tokens. {_ALL} {_BANDS}",
+        "The gap goes with the cosine; a little with the number of active latents; not with the token's frequency.",
+        ("layers", "tokens", "draws"),
+        plots_tokens.predictors,
+        findings.predictors,
+    ),
+    "10": StudyFigure(
+        f"{_TITLE}, Figure 10: the gap in other layers",
+        f"{_GAP} Pearson's correlation over tokens of the gaps of two layers. {_ALL}",
+        "The strongest correlations are with the gaps of other layers.",
+        ("layers", "tokens", "draws"),
+        plots_tokens.between_layers,
+        findings.between_layers,
+    ),
+    "11": StudyFigure(
+        f"{_TITLE}, Figure 11: tokens with the largest gap",
+        f"{_GAP} The {plots_tokens.TOP} tokens with the largest mean gap of those that occur "
+        f"{plots_tokens.FEWEST_OCCURRENCES} times or more (in brackets: how often). Whiskers: one standard deviation "
+        "over the token's occurrences, to each side.",
+        "There is no obvious pattern, and the variance is quite high.",
+        ("layers", "tokens", "draws"),
+        plots_tokens.worst_tokens,
+        findings.worst_tokens,
+    ),
+    "12": StudyFigure(
+        f"{_TITLE}, Figure 12: SAEs on the heads' outputs",
+        f"Figure 2 for SAEs on the concatenated outputs of the attention heads (`hook_z`). {_INTERVENTIONS} {_ALL} "
+        f"{_WHISKERS}",
+        "The gap is smaller (0.9 to 1.7 times), and a larger part of it is due to the norm change.",
+        ("attention",),
+        plots.by_layer("attention"),
+        findings.by_layer("attention"),
+    ),
+    "riggs": StudyFigure(
+        f"{_TITLE}, Riggs' comment: KL against cosine",
+        "Mean KL of random points with the norm of x, by their cosine with x, and of the outputs of the layer's SAEs, "
+        f"scaled to the norm of x, at their mean cosine. {_BANDS}",
+        "The comment's alternative hypothesis: SAEs are better than random points at low cosine, and worse at high.",
+        ("cosine", "saes"),
+        plots_tokens.against_cosine,
+        findings.against_cosine,
+    ),
+}

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from tiltmeter.evidence import ABOVE_ONE, BELOW_ONE, FEWEST, Finding, Quantity, weigh
-from tiltmeter.quantities import Quantities, correlation
-from tiltmeter.results import NotMeasured, Results
-from tiltmeter.studies.gurnee2024.quantities import at_offsets, in_each_layer, loss_ratios, quantiles
-from tiltmeter.studies.gurnee2024.replications import beside_random_at
-from tiltmeter.studies.gurnee2024.sweeps import AFTER
-from tiltmeter.studies.gurnee2024.token_figures import FEWEST_OCCURRENCES, Worst, worst
-from tiltmeter.studies.gurnee2024.tokens import PREDICTORS, drawn, study_layer
-from tiltmeter.studies.gurnee2024.variation import FAR, TYPICAL, gap_with, gaps, layer_of, typical_and_far
+from tiltmeter.analysis.estimates import ABOVE_ONE, BELOW_ONE, FEWEST, Finding, Quantity, weigh
+from tiltmeter.studies.estimands import Quantities, correlation
+from tiltmeter.studies.gurnee2024.estimands import at_offsets, in_each_layer, loss_ratios, quantiles
+from tiltmeter.studies.gurnee2024.estimands_replications import beside_random_at
+from tiltmeter.studies.gurnee2024.estimands_tokens import FAR, TYPICAL, gap_with, gaps, layer_of, typical_and_far
+from tiltmeter.studies.gurnee2024.experiments import AFTER
+from tiltmeter.studies.gurnee2024.per_token import PREDICTORS, drawn, study_layer
+from tiltmeter.studies.gurnee2024.plots_tokens import FEWEST_OCCURRENCES, Worst, worst
+from tiltmeter.studies.results import NotMeasured, Results
 
 Find = Callable[[Results], str]
 

@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-from tiltmeter.studies import gpt2
+from tiltmeter.studies import gpt2_presets
 from tiltmeter.studies.heimersheim2024.claims import CLAIMS
-from tiltmeter.studies.heimersheim2024.exhibits import FIGURES
-from tiltmeter.studies.heimersheim2024.sweeps import experiments
+from tiltmeter.studies.heimersheim2024.experiments import experiments
+from tiltmeter.studies.heimersheim2024.figures import FIGURES
 from tiltmeter.studies.study import Preset, Study
 
 STUDY = Study(
@@ -21,7 +21,7 @@ STUDY = Study(
     claims=CLAIMS,
     presets={
         "nano": Preset("nano", "nano", 1, ()),
-        "gpt2": Preset(gpt2.MODEL, gpt2.PROMPTS, 1, ()),
+        "gpt2": Preset(gpt2_presets.MODEL, gpt2_presets.PROMPTS, 1, ()),
     },
     uncontrolled=frozenset({"plane", "straight-draws", "sphere-draws"}),
 )

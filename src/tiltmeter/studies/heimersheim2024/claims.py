@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tiltmeter.claims import Claim, Published
-from tiltmeter.evidence import ABOVE_ONE, BELOW_ONE, Region
-from tiltmeter.studies.heimersheim2024.measures import (
+from tiltmeter.analysis.estimates import ABOVE_ONE, BELOW_ONE, Region
+from tiltmeter.studies.claims import Claim, Published
+from tiltmeter.studies.heimersheim2024.estimands import (
     APART,
     FLAT,
     HALFWAY,
@@ -31,7 +31,7 @@ from tiltmeter.studies.heimersheim2024.measures import (
     symmetric,
     together,
 )
-from tiltmeter.studies.heimersheim2024.sweeps import NAIVE, RANDOM, REAL
+from tiltmeter.studies.heimersheim2024.experiments import NAIVE, RANDOM, REAL
 
 _POST = "Heimersheim & Mendel 2024"
 _CORE_1, _CORE_2 = f"{_POST}, core result 1", f"{_POST}, core result 2"

@@ -1,173 +1,171 @@
-"""How the curves of Heimersheim & Mendel 2024 are drawn: a thin line for each of some prompts, and the mean of all."""
+"""The figures of Heimersheim & Mendel 2024: what each shows, what the post says of it, how it is drawn."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import NamedTuple
+from collections.abc import Mapping
 
-import numpy as np
-import xarray as xr
-from jaxtyping import Float
+from tiltmeter.studies.heimersheim2024 import findings, plots, plots_maps
+from tiltmeter.studies.heimersheim2024.curve_statistics import THRESHOLD
+from tiltmeter.studies.heimersheim2024.estimands import (
+    MEDIUM,
+    SHORT,
+    SMALL_ANGLE,
+    corner_is_optimum,
+    earlier,
+    gap_shrinks,
+    last_layer_gap,
+    last_layer_order,
+    plateau,
+    random_base_rises,
+    real_base_flat,
+    real_corner_stands_out,
+    stronger,
+    together,
+)
+from tiltmeter.studies.heimersheim2024.experiments import DRAWS, NAIVE, RANDOM, REAL
+from tiltmeter.studies.heimersheim2024.findings import both, told
+from tiltmeter.studies.heimersheim2024.plots import ALL, BOTH, bases, by_distance, by_step, directions, more_bases
+from tiltmeter.studies.study import StudyFigure
 
-from tiltmeter.charts import Axis, Chart, Line, Panel, Rule
-from tiltmeter.curve_charts import axis_label
-from tiltmeter.intervals import bootstrap_mean
-from tiltmeter.numbered import split_draw
-from tiltmeter.quantities import late_l2, pair_distance, read
-from tiltmeter.results import Results
-from tiltmeter.shape_charts import panels
-from tiltmeter.shapes import separation_auc
-from tiltmeter.studies.heimersheim2024.quantities import THRESHOLD, crossings
-from tiltmeter.studies.heimersheim2024.sweeps import NAIVE, OTHER_BASE, RANDOM, RANDOM_BASE, REAL
-from tiltmeter.styles import Style, style
+_TITLE = "Heimersheim & Mendel 2024"
+_READ = (
+    "KL(clean ‖ perturbed) of the next-token prediction (left), and L2 distance after the last block (right); the last "
+    "of ten tokens is moved and read"
+)
+_LINES = (
+    f"Thin: {plots.SINGLE} prompts, each with a draw of its own (the post has one prompt with many draws, shown in "
+    "one-prompt). Thick: mean of all prompts, with 95 % intervals, bootstrap over prompts."
+)
+_TARGETS = "Perturbations toward samples with the mean and covariance of real activations, the same on all bases."
+_BASES = "Bases: the prompt's own activation (real), and such a sample in its place (random)."
+_OTHER = "A third base, not drawn by the post, is another prompt's activation in the place of the prompt's own."
+_DISTANCE = (
+    "Means end where the first prompt's path does, at the norm of its base. Dashed upright: the mean distance of two "
+    "real activations."
+)
+_STRAIGHT, _SPHERE = (
+    ("straight", "straight-random-base", "straight-other-base"),
+    (
+        "sphere",
+        "sphere-random-base",
+        "sphere-other-base",
+    ),
+)
+_PLATEAU = (
+    "Real bases plateau, the perturbation's effect stays minimal for a while; on random bases the curves rise at once."
+)
+_SENSITIVE = (
+    "Directions toward other real activations are more sensitive than random ones: they jump up at a lower angle and a "
+    "lower distance."
+)
 
-Draw = Callable[[Results], Chart]
-
-SINGLE = 20
-"""Prompts whose own curves are drawn, about as many as the post has curves."""
-
-GRID = 41
-"""Points of a mean curve by distance."""
-
-
-class Series(NamedTuple):
-    """Curves of one kind: where they were measured, and how they are drawn."""
-
-    name: str
-    experiment: str
-    direction: str
-    style: Style
-    singles: int = SINGLE
-    """Prompts whose own curves are drawn."""
-
-
-def bases(mode: str) -> tuple[Series, ...]:
-    """Random targets, on the post's two kinds of base."""
-    return (
-        Series("real base", mode, RANDOM, style("clean")),
-        Series("random base", f"{mode}-random-base", RANDOM, style(RANDOM_BASE)),
-    )
-
-
-def more_bases(mode: str) -> tuple[Series, ...]:
-    """The same, and the mean on another prompt's activation."""
-    other = Series("another prompt's activation as base", f"{mode}-other-base", RANDOM, style(OTHER_BASE), singles=0)
-    return (*bases(mode), other)
-
-
-def directions(mode: str, *names: str) -> tuple[Series, ...]:
-    """Directions from the prompt's own activation."""
-    return tuple(Series(name, mode, name, style(name)) for name in names)
-
-
-BOTH = (RANDOM, REAL)
-ALL = (RANDOM, REAL, NAIVE)
-
-
-def by_step(series: Sequence[Series]) -> Draw:
-    """KL, and L2 after the last block, by angle or by length in ‖x‖."""
-
-    def draw(results: Results) -> Chart:
-        return Chart((tuple(_stepwise(results, series, readout) for readout in ("kl", "l2")),))
-
-    return draw
-
-
-def by_distance(series: Sequence[Series]) -> Draw:
-    """KL, and L2 after the last block, by the distance from the base."""
-
-    def draw(results: Results) -> Chart:
-        return Chart((tuple(_distancewise(results, series, readout) for readout in ("kl", "l2")),))
-
-    return draw
-
-
-def late_layer(results: Results) -> Chart:
-    """Rows: the study's layer, the last one. Columns: KL, L2 after the last block."""
-    rows = []
-    for experiment in ("sphere", "sphere-last-layer"):
-        chosen = tuple(one._replace(experiment=experiment) for one in directions("sphere", *BOTH))
-        title = f"moved at {results[experiment].attrs['site']}"
-        rows.append(tuple(replace(_stepwise(results, chosen, readout), title=title) for readout in ("kl", "l2")))
-    return Chart(tuple(rows))
-
-
-def one_prompt(results: Results) -> Chart:
-    """Rows: straight and sphere mode. Columns: prompts, with all directions of each."""
-    rows = []
-    for mode in ("straight", "sphere"):
-        curves = results[f"{mode}-draws"]
-        x, y = Axis(axis_label(curves.step)), Axis(axis_label(curves.kl))
-        rows.append(
-            tuple(
-                Panel(f"prompt {sequence}", x, y, (*_drawn(curves.sel(sequence=sequence)), _threshold()))
-                for sequence in curves.sequence.values
+FIGURES: Mapping[str, StudyFigure] = {
+    "core-1": StudyFigure(
+        f"{_TITLE}, core result 1: activation plateaus",
+        f"{_READ}, by the distance from the base. {_TARGETS} {_BASES} {_LINES} {_DISTANCE}",
+        _PLATEAU,
+        _STRAIGHT[:2],
+        by_distance(bases("straight")),
+        told(together(plateau("kl", "straight", SHORT), plateau("kl", "straight", MEDIUM))),
+    ),
+    "core-2": StudyFigure(
+        f"{_TITLE}, core result 2: sensitive directions",
+        f"{_READ}, by the distance from the prompt's activation x, toward another real activation (real), a sample "
+        f"with their mean and covariance (cov-random), and a naive, isotropic one. {_LINES} {_DISTANCE}",
+        f"{_SENSITIVE} Naive random directions are much less sensitive.",
+        ("straight",),
+        by_distance(directions("straight", *ALL)),
+        told(together(stronger("kl", "straight", REAL, RANDOM), stronger("kl", "straight", NAIVE, RANDOM))),
+    ),
+    "plane": StudyFigure(
+        f"{_TITLE}, section 1: the plane of three real activations",
+        "KL(clean ‖ perturbed) (left) and L2 distance after the last block (right) with x + a (r - x) + b (s - x) in "
+        "the place of x, r and s activations of two other prompts. One prompt; above as a surface, below as a map.",
+        "There are plateaus around the real activations, with outputs changing less per shift in activations.",
+        ("plane",),
+        plots_maps.plane,
+        findings.plane,
+    ),
+    "1-straight": StudyFigure(
+        f"{_TITLE}, section 1: plateaus in straight mode",
+        f"{_READ}, by the length in norms of the base. {_TARGETS} {_BASES} {_OTHER} {_LINES}",
+        _PLATEAU,
+        _STRAIGHT,
+        by_step(more_bases("straight")),
+        told(together(plateau("l2", "straight", SHORT), plateau("kl", "straight", SHORT, "-other-base"))),
+    ),
+    "1-sphere": StudyFigure(
+        f"{_TITLE}, section 1: plateaus in sphere mode",
+        f"{_READ}, by the angle from the base, at constant norm. {_TARGETS} {_BASES} {_OTHER} {_LINES}",
+        "On a real base KL barely changes until the perturbation reaches 40 degrees; random activations do not follow "
+        "this pattern.",
+        _SPHERE,
+        by_step(more_bases("sphere")),
+        told(together(plateau("kl", "sphere", SMALL_ANGLE), random_base_rises, real_base_flat)),
+    ),
+    "2-straight": StudyFigure(
+        f"{_TITLE}, section 2: sensitive directions in straight mode",
+        f"{_READ}, by the length in norms of the prompt's activation, toward another real activation and toward a "
+        f"sample with their mean and covariance. {_LINES}",
+        _SENSITIVE,
+        ("straight",),
+        by_step(directions("straight", *BOTH)),
+        told(together(earlier("straight", "absolute"), earlier("straight", "relative"))),
+    ),
+    "2-sphere": StudyFigure(
+        f"{_TITLE}, section 2: sensitive directions in sphere mode",
+        f"{_READ}, by the angle from the prompt's activation, at constant norm, toward another real activation and "
+        f"toward a sample with their mean and covariance. {_LINES}",
+        _SENSITIVE,
+        ("sphere",),
+        by_step(directions("sphere", *BOTH)),
+        told(together(earlier("sphere", "absolute"), earlier("sphere", "relative"))),
+    ),
+    "one-prompt": StudyFigure(
+        f"{_TITLE}, section 2: all directions from one prompt",
+        f"KL(clean ‖ perturbed) along {DRAWS} directions toward other real activations and {DRAWS} toward samples with "
+        "their mean and covariance, from one prompt each. Thick: mean of the directions.",
+        f"{_SENSITIVE} Other prompts look qualitatively similar.",
+        ("straight-draws", "sphere-draws"),
+        plots.one_prompt,
+        findings.one_prompt,
+    ),
+    "2-histogram": StudyFigure(
+        f"{_TITLE}, section 2: telling directions apart",
+        f"The angle (above) and the length (below) at which KL passes {THRESHOLD:g}, a curve for each prompt and kind "
+        "of direction. Left: counts; right: the part of the curves that is past. Curves that never pass are in no "
+        "bin; they are counted in the whole, and above the right panel in the order of the legend.",
+        "The angle at which KL exceeds 0.5 reasonably distinguishes the two classes of perturbation.",
+        ("sphere", "straight"),
+        plots.histograms,
+        both(findings.histogram, told(together(earlier("sphere", "absolute"), earlier("straight", "absolute")))),
+    ),
+    "3": StudyFigure(
+        f"{_TITLE}, section 3: local optima of sensitivity",
+        f"The angle at which KL passes {THRESHOLD:g}, in sphere mode, toward blends of three targets: three random "
+        "ones (above), a real one at the top and two random ones (below). Left: median of all prompts; right: single "
+        "prompts, as in the post. Blank where KL never passes.",
+        "Between random targets the map is expected to be symmetric; a real corner appears to be a local optimum of "
+        "sensitivity, but two random directions of 768 are tested beside it.",
+        ("triangle-random", "triangle-real"),
+        plots_maps.triangles,
+        both(findings.triangles, told(together(corner_is_optimum("absolute"), real_corner_stands_out("absolute")))),
+    ),
+    "late-layer": StudyFigure(
+        f"{_TITLE}, comment: the same in the last layer",
+        f"{_READ}, by the angle from the prompt's activation, in the study's layer (above) and in the last one "
+        f"(below). {_LINES}",
+        "Perturbed in the 12th layer rather than the 2nd, the difference between real and random directions "
+        "disappears.",
+        ("sphere", "sphere-last-layer"),
+        plots.late_layer,
+        told(
+            together(
+                earlier("sphere", "absolute"),
+                last_layer_order("absolute"),
+                last_layer_gap("absolute"),
+                gap_shrinks("absolute"),
             )
-        )
-    return Chart(tuple(rows))
-
-
-def histograms(results: Results) -> Chart:
-    """Rows: angle and length where KL passes the threshold. Columns: counts, and the part that is past."""
-    rows = []
-    for mode in ("sphere", "straight"):
-        curves = results[mode]
-        found = {name: crossings(curves, name) for name in BOTH}
-        left, right = panels(found, f"{axis_label(curves.step)} at KL {THRESHOLD:g}")
-        never = ", ".join(str(int(shape.censored.sum())) for shape in found.values())
-        auc = separation_auc(found[REAL], found[RANDOM])
-        title = f"area under the ROC curve {auc:.2f}"
-        rows.append((replace(left, title=title), replace(right, title=f"never past it: {never}")))
-    return Chart(tuple(rows), share=())
-
-
-def _stepwise(results: Results, series: Sequence[Series], readout: str) -> Panel:
-    first = results[series[0].experiment]
-    name = late_l2(first) if readout == "l2" else readout
-    thin, means = [], []
-    for one in series:
-        curves = results[one.experiment]
-        x, values = curves.step.values, read(curves, name, one.direction)
-        thin += [Line(one.name, x, value, one.style, thin=True) for value in values[: one.singles]]
-        table = results.table(one.experiment)
-        rows = table[(table.readout == name) & (table.direction == one.direction)].sort_values("step")
-        y, low, high = (rows[column].to_numpy(np.float64) for column in ("mean", "low", "high"))
-        means.append(Line(one.name, np.sort(x), y, one.style, low, high))
-    rule = (_threshold(),) if readout == "kl" else ()
-    return Panel("", Axis(axis_label(first.step)), Axis(axis_label(first[name])), (*thin, *means, *rule))
-
-
-def _distancewise(results: Results, series: Sequence[Series], readout: str) -> Panel:
-    first = results[series[0].experiment]
-    name = late_l2(first) if readout == "l2" else readout
-    curves = {one: (_lengths(results, one), read(results[one.experiment], name, one.direction)) for one in series}
-    reach = min(float(np.nanmin(along[:, -1])) for along, _ in curves.values())
-    grid = np.linspace(0.0, reach, GRID)
-    thin, means = [], []
-    for one, (along, values) in curves.items():
-        pairs = list(zip(along, values, strict=True))
-        thin += [Line(one.name, x, y, one.style, thin=True) for x, y in pairs[: one.singles]]
-        mean, low, high, _ = bootstrap_mean(np.stack([np.interp(grid, x, y) for x, y in pairs], -1))
-        means.append(Line(one.name, grid, mean, one.style, low, high))
-    rule = Rule(pair_distance(first), text="pair distance")
-    return Panel("", Axis("distance from the base (L2)"), Axis(axis_label(first[name])), (*thin, *means, rule))
-
-
-def _lengths(results: Results, one: Series) -> Float[np.ndarray, "sequence step"]:
-    return np.asarray(read(results[one.experiment], "length", one.direction))
-
-
-def _drawn(curves: xr.Dataset) -> list[Line]:
-    """All directions from one prompt, thin, and the mean of each kind."""
-    kinds = {kind: [name for name in curves.direction.values if split_draw(name).name == kind] for kind in BOTH}
-    thin, means = [], []
-    for kind, names in kinds.items():
-        values = curves.kl.sel(direction=names).transpose("direction", "step").to_numpy()
-        thin += [Line(kind, curves.step.values, value, style(kind), thin=True) for value in values]
-        means.append(Line(kind, curves.step.values, values.mean(axis=0), style(kind)))
-    return thin + means
-
-
-def _threshold() -> Rule:
-    return Rule(THRESHOLD, "y", f"KL {THRESHOLD:g}")
+        ),
+    ),
+}

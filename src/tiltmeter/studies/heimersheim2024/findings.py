@@ -7,15 +7,15 @@ from collections.abc import Callable
 import numpy as np
 import xarray as xr
 
-from tiltmeter.cells import three_digits
-from tiltmeter.evidence import weigh
-from tiltmeter.numbered import split_draw
-from tiltmeter.results import NotMeasured, Results
-from tiltmeter.shapes import censored_last, separation_auc
-from tiltmeter.studies.heimersheim2024.maps import CORNERS, on_plane
-from tiltmeter.studies.heimersheim2024.measures import Measures
-from tiltmeter.studies.heimersheim2024.quantities import THRESHOLD, corner, crossings, times, triangle_times
-from tiltmeter.studies.heimersheim2024.sweeps import RANDOM, REAL
+from tiltmeter.analysis.estimates import weigh
+from tiltmeter.analysis.shapes import censored_last, separation_auc
+from tiltmeter.perturb.names import split_draw
+from tiltmeter.reports.tables.format import three_digits
+from tiltmeter.studies.heimersheim2024.curve_statistics import THRESHOLD, corner, crossings, times, triangle_times
+from tiltmeter.studies.heimersheim2024.estimands import Measures
+from tiltmeter.studies.heimersheim2024.experiments import RANDOM, REAL
+from tiltmeter.studies.heimersheim2024.plots_maps import CORNERS, on_plane
+from tiltmeter.studies.results import NotMeasured, Results
 
 Find = Callable[[Results], str]
 

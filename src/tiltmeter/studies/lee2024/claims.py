@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tiltmeter.claims import Claim, Published
-from tiltmeter.evidence import ABOVE_ONE, BELOW_ONE
-from tiltmeter.quantities import about_all_layers
-from tiltmeter.studies.lee2024.quantities import (
+from tiltmeter.analysis.estimates import ABOVE_ONE, BELOW_ONE
+from tiltmeter.studies.claims import Claim, Published
+from tiltmeter.studies.estimands import about_all_layers
+from tiltmeter.studies.lee2024.estimands import (
     ALL_KINDS,
     CLOSE,
     END_TO_END,
@@ -30,7 +30,7 @@ from tiltmeter.studies.lee2024.quantities import (
     spike,
     straight_end,
 )
-from tiltmeter.studies.lee2024.substitution import (
+from tiltmeter.studies.lee2024.estimands_substitution import (
     at_study_layer,
     farther_yet_closer,
     in_each_layer,

@@ -1,188 +1,181 @@
-"""How the figures of Lee & Heimersheim 2024 are drawn."""
+"""The figures of Lee & Heimersheim 2024: what each shows, what the paper says of it, how it is drawn."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 
-import numpy as np
-import pandas as pd
-import xarray as xr
+from tiltmeter.studies.lee2024 import findings, plots
+from tiltmeter.studies.lee2024.experiments import BASELINES
+from tiltmeter.studies.lee2024.findings import pairs
+from tiltmeter.studies.study import StudyFigure
 
-from tiltmeter.charts import Axis, Bars, Chart, Line, Panel, Points
-from tiltmeter.curve_charts import facets, lines, quantity
-from tiltmeter.quantities import late_l2
-from tiltmeter.results import Results, saes_by_kind
-from tiltmeter.shape_charts import distributions
-from tiltmeter.studies.lee2024.quantities import matched
-from tiltmeter.studies.lee2024.sweeps import BASELINES, PAIR_DISTANCE, SUBSTITUTIONS
-from tiltmeter.styles import styles
+_SCALED = (
+    "The lengths are the paper's, 0 to 101, scaled by the mean distance of two real activations here to the paper's "
+    "81.59. All positions are perturbed. Bands: 95 % intervals, bootstrap over sequences."
+)
+_KL = "Mean KL(clean ‖ perturbed) of the next-token prediction as a function of the length of a perturbation"
+_L2 = "Mean L2 distance after the last block as a function of the length of a perturbation"
+_ERRORS = (
+    "along the errors of SAEs, SAE(x) - x: a column for each kind, a curve for each sparsity (darker: more latents)"
+)
+_FEATURES = (
+    "along decoder rows of latents that are alive but not active in the sequence: a column for each kind of SAE, a "
+    "curve for each sparsity (darker: more latents)"
+)
+_DIFFERENCE_PAIRS = (
+    ("cov-random-difference", "cov-random-mixture"),
+    ("real-difference", "real-mixture"),
+)
+_KIND_PAIRS = (
+    ("real-difference", "cov-random-difference"),
+    ("real-mixture", "cov-random-mixture"),
+    ("cov-random-mixture", "isotropic"),
+)
+_DIFFERENCES = "Perturbations that include the negative of the activation cause a greater change than mixtures."
+_KINDS = (
+    "Cov-random mixtures are far above isotropic directions; real differences above cov-random differences; real and "
+    "cov-random mixtures hardly differ."
+)
+_TITLE = "Lee & Heimersheim 2024"
 
-Draw = Callable[[Results], Chart]
 
-DIFFERENCE_OR_MIXTURE = {
-    "cov-random": ("cov-random-difference", "cov-random-mixture"),
-    "real": ("real-difference", "real-mixture"),
+def _main(number: str, readout: str) -> dict[str, StudyFigure]:
+    """The main figures with one of the two readouts; `number` is put before theirs."""
+    what, said = (_KL, "") if readout == "kl" else (_L2, "The paper's L2 version of the same: ")
+    end = "" if readout == "kl" else ", L2"
+    return {
+        f"{number}1": StudyFigure(
+            f"{_TITLE}, Figure {number}1: difference and mixture{end}",
+            f"{what}, for directions toward another activation (difference) and between two others (mixture); "
+            f"activations are samples with the mean and covariance of real ones (cov-random), or real. {_SCALED}",
+            said + _DIFFERENCES,
+            ("directions",),
+            plots.by_length("directions", readout, plots.DIFFERENCE_OR_MIXTURE),
+            pairs("directions", readout, _DIFFERENCE_PAIRS),
+        ),
+        f"{number}2": StudyFigure(
+            f"{_TITLE}, Figure {number}2: isotropic, cov-random and real{end}",
+            f"{what}: the curves of Figure {number}1 by kind of sample, with isotropic ones. {_SCALED}",
+            said + _KINDS,
+            ("directions",),
+            plots.by_length("directions", readout, plots.COV_RANDOM_OR_REAL),
+            pairs("directions", readout, _KIND_PAIRS),
+        ),
+        f"{number}5": StudyFigure(
+            f"{_TITLE}, Figure {number}5: errors of SAEs{end}",
+            f"{what} {_ERRORS}, with the paper's baselines. {_SCALED}",
+            ""
+            if end
+            else "A plateau, then a more linear increase. Local SAEs: close to the cov-random mixture, lower L0 "
+            "above. End-to-end SAEs: low up to about 50, then a spike; above 70 lower L0 is above, below 50 the "
+            "opposite.",
+            ("errors",),
+            plots.by_kind("errors", readout, "sae-error", BASELINES),
+            findings.beside("cov-random-mixture", "errors", "sae-error", readout),
+        ),
+        f"{number}6": StudyFigure(
+            f"{_TITLE}, Figure {number}6: errors of SAEs, close up{end}",
+            f"The beginning of Figure {number}5, each column with an axis of its own. {_SCALED}",
+            ""
+            if end
+            else "At small lengths errors of end-to-end SAEs matter little, and less so the lower the L0 (the paper's "
+            "next sentence says the reverse).",
+            ("errors",),
+            plots.close_up(readout),
+            findings.beside("isotropic", "errors", "sae-error", readout, (21.0, 41.0)),
+        ),
+        f"{number}7": StudyFigure(
+            f"{_TITLE}, Figure {number}7: features of SAEs{end}",
+            f"{what} {_FEATURES}, with the paper's baselines. {_SCALED}",
+            ""
+            if end
+            else "All features are above isotropic directions; lower L0 means a greater change, for all kinds.",
+            ("features",),
+            plots.by_kind("features", readout, "sae-feature", BASELINES),
+            findings.beside("cov-random-mixture", "features", "sae-feature", readout),
+        ),
+        f"{number}8": StudyFigure(
+            f"{_TITLE}, Figure {number}8: features of three kinds of SAE{end}",
+            "Features of the SAEs whose L0 is nearest to 30, and the baselines, at the paper's lengths 21, 41 and 61, "
+            "scaled. Whiskers: 95 % intervals, bootstrap over sequences.",
+            "Local SAEs generally exhibit the greatest change."
+            if end
+            else "Features of local SAEs generally induce the greatest change among SAEs, those of e2e SAEs the "
+            "least; the gap between local and e2e+ds shrinks with length.",
+            ("features",),
+            plots.bars_at_lengths(readout),
+            findings.bars_at_lengths(readout),
+        ),
+    }
+
+
+_KL_FIGURES, _L2_FIGURES = _main("", "kl"), _main("L2-", "l2")
+
+FIGURES: Mapping[str, StudyFigure] = {
+    **{number: _KL_FIGURES[number] for number in ("1", "2")},
+    "3": StudyFigure(
+        f"{_TITLE}, Figure 3: substitution by layer",
+        "Mean KL(clean ‖ perturbed) where every activation of a layer is replaced: by SAE(x), of an SAE that was "
+        "trained to reconstruct, or by a point as far away along an isotropic direction, a cov-random or a real "
+        "mixture. Whiskers: 95 % intervals, bootstrap over sequences.",
+        "Isotropic substitutions have a much smaller KL than the others. Across all layers cov-random mixtures are "
+        "slightly below real mixtures. SAE(x) is sometimes below, sometimes above the cov-random mixture.",
+        ("layers",),
+        plots.substitution_by_layer,
+        findings.substitution_by_layer,
+    ),
+    "4": StudyFigure(
+        f"{_TITLE}, Figure 4: substitution by SAE",
+        "The same at one layer, for SAEs of several sparsities that were trained to reconstruct.",
+        "Isotropic substitutions have a much smaller KL; the three others are generally similar.",
+        ("reconstructions",),
+        plots.substitution_by_sae,
+        findings.substitution_by_sae,
+    ),
+    **{number: _KL_FIGURES[number] for number in ("5", "6", "7", "8")},
+    **_L2_FIGURES,
+    "S1": StudyFigure(
+        f"{_TITLE}, Supplementary Figure 1: an early layer, difference and mixture",
+        f"L2 after the last block and KL, in an early layer (2 of 12 in the paper). {_SCALED}",
+        "The trend of Figure 1 holds, but in L2 the difference is minimal, much smaller than in the later layer.",
+        ("directions-early",),
+        plots.early,
+        pairs("directions-early", "kl", _DIFFERENCE_PAIRS),
+    ),
+    "S2": StudyFigure(
+        f"{_TITLE}, Supplementary Figure 2: an early layer, mixtures",
+        f"L2 after the last block and KL of mixtures and isotropic directions, in an early layer. {_SCALED}",
+        "Cov-random mixtures induce a significantly greater change than isotropic directions; real mixtures the most, "
+        "with minimal difference to cov-random mixtures, especially in L2.",
+        ("directions-early",),
+        plots.early_mixtures,
+        pairs("directions-early", "kl", _KIND_PAIRS[1:]),
+    ),
+    "S3": StudyFigure(
+        f"{_TITLE}, Supplementary Figure 3: distance and KL of reconstructions",
+        "Every SAE of the layer: mean KL(clean ‖ perturbed) with SAE(x) in the place of x, by the mean distance of "
+        "SAE(x) from x. Whiskers: 95 % intervals of the KL, bootstrap over sequences.",
+        "End-to-end SAEs have a high reconstruction error with a low KL.",
+        ("reconstructions",),
+        plots.reconstruction_error,
+        findings.reconstruction_error,
+    ),
+    "larger": StudyFigure(
+        f"{_TITLE}, arXiv Figure 7: Figure 1 with more tokens",
+        f"{_KL}: Figures 1 and 2 on several times as many tokens, at every other length. {_SCALED}",
+        "Figure 1 does not change with 15 million tokens.",
+        ("directions-larger",),
+        plots.by_length("directions-larger", "kl", {**plots.DIFFERENCE_OR_MIXTURE, **plots.COV_RANDOM_OR_REAL}),
+        pairs("directions-larger", "kl", (*_DIFFERENCE_PAIRS, *_KIND_PAIRS)),
+    ),
+    "shapes": StudyFigure(
+        f"{_TITLE}: shapes of single curves",
+        "Not in the paper, which names it as its limitation: every token has a curve of its own, and means hide its "
+        "shape. Left: counts; right: the part of the curves that is no farther. Above: where a curve is halfway to its "
+        "own end; below: where it is steepest. Curves that never get there are counted in the whole.",
+        "Relying on the mean alone might oversimplify; the shape of each curve could be an important feature.",
+        ("shapes",),
+        plots.shapes,
+        findings.shapes,
+    ),
 }
-COV_RANDOM_OR_REAL = {
-    "difference": ("isotropic-difference", "cov-random-difference", "real-difference"),
-    "mixture": ("isotropic", "cov-random-mixture", "real-mixture"),
-}
-CLOSE_UP = 0.45
-"""How much of the path the close-up shows: the paper's reach of 61 of 101, less the spike of end-to-end SAEs."""
-BAR_LENGTHS = (21.0, 41.0, 61.0)
-"""Where the paper's bars stand: 20, 40 and 61 by its caption, 21, 41 and 61 on the grid of its code."""
-
-
-def by_length(experiment: str, readout: str, groups: Mapping[str, Sequence[str]]) -> Draw:
-    """Mean curves in columns. `readout` is `kl`, or `l2` for the L2 distance after the last block."""
-
-    def draw(results: Results) -> Chart:
-        curves = results[experiment]
-        return facets(curves, results.table(experiment), [_readout(curves, readout)], groups)
-
-    return draw
-
-
-def by_kind(experiment: str, readout: str, direction: str, baselines: Sequence[str]) -> Draw:
-    """A column for each kind of SAE: a curve for each of its sparsities, and the baselines."""
-
-    def draw(results: Results) -> Chart:
-        curves = results[experiment]
-        groups = {
-            kind: (*baselines, *(f"{direction}:{sae}" for sae in saes)) for kind, saes in saes_by_kind(curves).items()
-        }
-        return facets(curves, results.table(experiment), [_readout(curves, readout)], groups)
-
-    return draw
-
-
-def close_up(readout: str) -> Draw:
-    """The beginning of the curves along errors, each column with an axis of its own."""
-    whole = by_kind("errors", readout, "sae-error", ("isotropic",))
-
-    def draw(results: Results) -> Chart:
-        chart = whole(results)
-        reach = CLOSE_UP * float(results["errors"].step.max())
-        panels = tuple(_cut(panel, reach) for panel in chart.rows[0])
-        return replace(chart, rows=(panels,), share=())
-
-    return draw
-
-
-def _cut(panel: Panel, reach: float) -> Panel:
-    marks = [mark for mark in panel.marks if isinstance(mark, Line)]
-    near = np.concatenate([mark.y[mark.x <= reach] for mark in marks])
-    highest = float(near[np.isfinite(near)].max(initial=0.0)) or 1.0
-    return replace(
-        panel, x=replace(panel.x, limits=(0.0, reach)), y=replace(panel.y, limits=(-0.03 * highest, 1.08 * highest))
-    )
-
-
-def early(results: Results) -> Chart:
-    """Rows: cov-random, real. Columns: L2 after the last block, KL; in the early layer."""
-    curves, table = results["directions-early"], results.table("directions-early")
-    rows = tuple(
-        tuple(_panel(kind, curves, table, readout, names) for readout in (late_l2(curves), "kl"))
-        for kind, names in DIFFERENCE_OR_MIXTURE.items()
-    )
-    return Chart(rows, share=("x",))
-
-
-def early_mixtures(results: Results) -> Chart:
-    """L2 after the last block, and KL, of mixtures and isotropic directions, in the early layer."""
-    curves, table = results["directions-early"], results.table("directions-early")
-    panels = tuple(_panel("", curves, table, readout, BASELINES) for readout in (late_l2(curves), "kl"))
-    return Chart((panels,), share=("x",))
-
-
-def _panel(title: str, curves: xr.Dataset, table: pd.DataFrame, readout: str, names: Sequence[str]) -> Panel:
-    axis = Axis(f"perturbation length ({curves.step.attrs['units']})")
-    return Panel(title, axis, Axis(quantity(curves, table, readout)), lines(curves, table, readout, names))
-
-
-def substitution_by_layer(results: Results) -> Chart:
-    """A group of bars for each layer."""
-    layers = results.by_layer("layers")
-    tables = {str(layer): results.table(f"layers-{layer}") for layer in layers}
-    return _substitution_bars(tables, "layer")
-
-
-def substitution_by_sae(results: Results) -> Chart:
-    """A group of bars for each SAE of the layer that was trained to reconstruct."""
-    curves, table = results["reconstructions"], results.table("reconstructions")
-    local = saes_by_kind(curves).get("local", [])
-    tables = {sae: table[table.direction.str.endswith(f":{sae}")] for sae in local}
-    return _substitution_bars(tables, f"SAE at {curves.attrs['site']}")
-
-
-def _substitution_bars(tables: dict[str, pd.DataFrame], label: str) -> Chart:
-    marks = []
-    for kind, style in styles(SUBSTITUTIONS).items():
-        rows = [_one(table, kind) for table in tables.values()]
-        y, low, high = (np.array([row[column] for row in rows]) for column in ("mean", "low", "high"))
-        marks.append(Bars(kind, tuple(tables), y, style, low, high))
-    return Chart(((Panel("", Axis(label), Axis("KL(clean ‖ perturbed), nats"), tuple(marks)),),))
-
-
-def _one(table: pd.DataFrame, kind: str) -> pd.Series:
-    (row,) = (row for _, row in table[table.readout == "kl"].iterrows() if row.direction.partition(":")[0] == kind)
-    return row
-
-
-def bars_at_lengths(readout: str) -> Draw:
-    """A panel for each of three lengths: features of the SAEs nearest to the paper's L0, and the baselines."""
-
-    def draw(results: Results) -> Chart:
-        curves, table = results["features"], results.table("features")
-        name = _readout(curves, readout)
-        chosen = [*BASELINES, *(f"sae-feature:{matched(curves, kind)}" for kind in saes_by_kind(curves))]
-        scale = float(curves.attrs["pair_distance"]) / PAIR_DISTANCE
-        panels = tuple(_bars_at(curves, table, name, chosen, length * scale) for length in BAR_LENGTHS)
-        return Chart((panels,), share=("x",))
-
-    return draw
-
-
-def _bars_at(curves: xr.Dataset, table: pd.DataFrame, readout: str, names: Sequence[str], length: float) -> Panel:
-    step = float(curves.step.sel(step=length, method="nearest"))
-    rows = table[(table.readout == readout) & (table.step == step)].set_index("direction")
-    style_of = styles([str(name) for name in curves.direction.values])
-    marks = []
-    for name in names:
-        y, low, high = (np.array([float(rows.loc[name, column])]) for column in ("mean", "low", "high"))
-        marks.append(Bars(name, (name,), y, style_of[name], low, high))
-    return Panel(f"length {step:.1f}", Axis(""), Axis(quantity(curves, table, readout)), tuple(marks))
-
-
-def reconstruction_error(results: Results) -> Chart:
-    """KL of SAE(x) by its distance, a dot for each SAE."""
-    curves, table = results["reconstructions"], results.table("reconstructions")
-    marks = []
-    style_of = styles([str(name) for name in curves.direction.values])
-    for kind, saes in saes_by_kind(curves).items():
-        rows = table[table.direction.isin([f"sae-error:{sae}" for sae in saes])]
-        kl, far = (rows[rows.readout == name].set_index("direction") for name in ("kl", "length"))
-        far = far.loc[kl.index]
-        marks.append(
-            Points(
-                kind,
-                far["mean"].to_numpy(),
-                kl["mean"].to_numpy(),
-                style_of[f"sae-error:{saes[-1]}"],
-                kl.low.to_numpy(),
-                kl.high.to_numpy(),
-                tuple(name.partition(":")[2] for name in kl.index),
-            )
-        )
-    panel = Panel("", Axis("mean ‖SAE(x) - x‖, L2"), Axis("KL(clean ‖ perturbed), nats"), tuple(marks))
-    return Chart(((panel,),))
-
-
-def shapes(results: Results) -> Chart:
-    """Where single tokens' curves are steepest, and where they are halfway up."""
-    return distributions(results["shapes"], "kl")
-
-
-def _readout(curves: xr.Dataset, readout: str) -> str:
-    return late_l2(curves) if readout == "l2" else readout

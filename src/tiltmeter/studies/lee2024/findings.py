@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 
 import xarray as xr
 
-from tiltmeter.cells import three_digits
-from tiltmeter.comparisons import TOGETHER, Pair, compared, difference, means, too_few, verb
-from tiltmeter.quantities import late_l2
-from tiltmeter.results import Results, saes_by_kind, saes_of
-from tiltmeter.shape_tables import shape_summary, shape_table
-from tiltmeter.studies.lee2024.quantities import matched
-from tiltmeter.studies.lee2024.sweeps import BASELINES, PAIR_DISTANCE
+from tiltmeter.analysis.shape_tables import shape_summary, shape_table
+from tiltmeter.reports.tables.format import three_digits
+from tiltmeter.studies.comparisons import TOGETHER, Pair, compared, difference, means, too_few, verb
+from tiltmeter.studies.estimands import late_l2
+from tiltmeter.studies.lee2024.estimands import matched
+from tiltmeter.studies.lee2024.experiments import BASELINES, PAIR_DISTANCE
+from tiltmeter.studies.results import Results, saes_by_kind, saes_of
 
 Find = Callable[[Results], str]
 

@@ -1,0 +1,245 @@
+"""Curves: what a sweep measured, as a plain labelled `xarray.Dataset`, its files and its tables.
+
+A dataset of curves has
+
+- the dimensions `direction` (names), `step` (how far along the path, with its units in `step.attrs`), `sequence`
+  (ids) and, where positions are kept apart, `position`;
+- one float64 variable per readout, named by the readout (`kl`, `l2@blocks.5.hook_resid_post`), and `length`, the
+  realised mean L2 of the perturbation. Without `position`, a value is the mean over the averaged positions of one
+  sequence. NaN is "not measured". Each has `long_name` and `units`;
+- `tokens` (direction, sequence): how many tokens were averaged;
+- attributes, all text: where it came from, and the run's manifest as JSON under `manifest`.
+"""
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from jaxtyping import Float, Float64, Int
+
+from tiltmeter.analysis.bootstrap import bootstrap_mean
+from tiltmeter.analysis.confidence_sequences import sequential_mean
+from tiltmeter.errors import TiltmeterError
+from tiltmeter.runs.user_paths import user_path
+
+_DIMS = ("direction", "step", "sequence", "position")
+_LABELS = {
+    "kl": ("KL(clean ‖ perturbed)", "nats"),
+    "js": ("JS(clean, perturbed)", "nats"),
+    "loss": ("next-token loss", "nats"),
+    "length": ("realised perturbation length", "L2"),
+    "tokens": ("tokens averaged", "tokens"),
+    "l2": ("distance at {site}", "L2"),
+    "cos": ("cosine at {site}", "1"),
+    "relative_distance": ("relative distance at {site}", "1"),
+}
+
+
+class Axes(NamedTuple):
+    """What the axes of a block of curves are.
+
+    `units` are those of `steps`: "L2", "‖x‖", "of the way to the target" or "degrees". `positions` are named only
+    where they are kept apart.
+    """
+
+    directions: Sequence[str]
+    steps: Sequence[float]
+    units: str
+    sequences: Sequence[int]
+    positions: Sequence[int] | None = None
+
+
+def build(
+    readouts: Mapping[str, Float[np.ndarray, "direction step sequence *position"]],
+    tokens: Int[np.ndarray, "direction sequence"],
+    axes: Axes,
+    attrs: Mapping[str, str],
+) -> xr.Dataset:
+    """Name the axes of plain arrays: a dataset of curves.
+
+    Args:
+        readouts: values by readout, `length` among them, each in the units of its readout (nats for `kl`).
+        tokens: how many tokens of each sequence were averaged.
+        axes: names of directions, steps, sequences and positions.
+        attrs: provenance, text only.
+
+    Raises:
+        TiltmeterError: a shape that does not fit the axes, a name that occurs twice, or an attribute that is no text.
+    """
+    not_text = [name for name, value in attrs.items() if not isinstance(value, str)]
+    if not_text:
+        raise TiltmeterError(
+            f"the curves' attributes {', '.join(not_text)} are no text; write them as text or as JSON."
+        )
+    coords = _coords(axes)
+    variables = {}
+    for name, values in {**readouts, "tokens": tokens}.items():
+        dims = ("direction", "sequence") if name == "tokens" else tuple(coords)
+        wanted = tuple(coords[dim].size for dim in dims)
+        if np.shape(values) != wanted:
+            raise TiltmeterError(
+                f"{name} has the shape {np.shape(values)}; its axes {', '.join(dims)} ask for {wanted}."
+            )
+        variables[name] = xr.Variable(dims, values, _attrs(name))
+    return _canonical(xr.Dataset(variables, coords, dict(attrs)))
+
+
+def _coords(axes: Axes) -> dict[str, xr.Variable]:
+    coords = {
+        "direction": xr.Variable("direction", np.asarray(axes.directions, np.str_)),
+        "step": xr.Variable("step", np.asarray(axes.steps, np.float64), _step_attrs(axes.units)),
+        "sequence": xr.Variable("sequence", np.asarray(axes.sequences, np.int64)),
+    }
+    if axes.positions is not None:
+        coords["position"] = xr.Variable("position", np.asarray(axes.positions, np.int64))
+    for name, values in coords.items():
+        if len(np.unique(values)) != values.size:
+            raise TiltmeterError(f"the axis {name} of the curves names something twice; name each {name} once.")
+    return coords
+
+
+def _attrs(readout: str) -> dict[str, str]:
+    kind, _, site = readout.partition("@")
+    long_name, units = _LABELS.get(kind, (readout, "1"))
+    return {"long_name": long_name.format(site=site), "units": units}
+
+
+def _step_attrs(units: str) -> dict[str, str]:
+    if units == "substitution":
+        return {"long_name": "substitution", "units": "1"}
+    return {"long_name": "angle" if units == "degrees" else "perturbation length", "units": units}
+
+
+def readout_names(curves: xr.Dataset) -> list[str]:
+    """List the readouts (and `length`), in the dataset's order."""
+    return [str(name) for name in curves.data_vars if name != "tokens"]
+
+
+def merge(shards: Iterable[xr.Dataset], sequences: Sequence[int] | None = None) -> xr.Dataset:
+    """Put all shards in one dataset in sequence order, whatever order they come in.
+
+    Args:
+        shards: datasets that differ only in their sequences.
+        sequences: the ids that must be there; without them, the ids must follow one another without a gap.
+
+    Raises:
+        TiltmeterError: no shard, a sequence twice or missing, or shards that differ in anything but their sequences.
+    """
+    parts = list(shards)
+    if not parts:
+        raise TiltmeterError("there are no shards to merge; run the sweep first.")
+    ids = np.sort(np.concatenate([part.sequence.values for part in parts]))
+    wanted = np.arange(ids[0], ids[-1] + 1) if sequences is None else np.sort(np.asarray(sequences))
+    repeated = ids[1:][ids[1:] == ids[:-1]]
+    if len(repeated):
+        raise TiltmeterError(f"sequence {repeated[0]} is in two shards; each sequence must be measured once.")
+    different = np.setxor1d(ids, wanted)
+    if len(different):
+        problem = "is in no shard" if different[0] in wanted else "was not asked for"
+        raise TiltmeterError(f"sequence {different[0]} {problem}; run the sweep again to complete its shards.")
+    first = parts[0]
+    for part in parts[1:]:
+        if not part.isel(sequence=[]).identical(first.isel(sequence=[])):
+            raise TiltmeterError("the shards differ in their axes, readouts or attributes; they are not of one sweep.")
+    together = xr.concat(parts, "sequence", data_vars="minimal", coords="minimal", compat="override", join="exact")
+    return _canonical(together)
+
+
+def to_netcdf(curves: xr.Dataset) -> bytes:
+    """Write the dataset as the bytes of a NetCDF 3 file: equal datasets give equal bytes."""
+    return bytes(_canonical(curves).to_netcdf(engine="scipy"))
+
+
+def save(curves: xr.Dataset, path: Path) -> None:
+    """Write the dataset as NetCDF.
+
+    Raises:
+        TiltmeterError: the path cannot be written.
+    """
+    try:
+        path.write_bytes(to_netcdf(curves))
+    except OSError as error:
+        raise TiltmeterError(f"cannot write {path} ({error.strerror}); choose another place.") from error
+
+
+def load(path: str | Path) -> xr.Dataset:
+    """Read a dataset that `save` wrote, wholly into memory.
+
+    Raises:
+        TiltmeterError: there is no such file, or it is no NetCDF file of curves.
+    """
+    path = user_path(path)
+    try:
+        return _canonical(xr.load_dataset(io.BytesIO(path.read_bytes()), engine="scipy"))
+    except OSError as error:
+        raise TiltmeterError(f"cannot read {path} ({error.strerror}); name the curves.nc of a run.") from error
+    except Exception as error:  # the parser of a damaged file may fail in any way
+        raise TiltmeterError(f"{path} is no whole NetCDF file of curves; repeat the run's command.") from error
+
+
+def _canonical(curves: xr.Dataset) -> xr.Dataset:
+    """Bring curves into the one order and the one set of types that builds, merges and files share.
+
+    NetCDF 3 keeps neither 64-bit integers nor the order of variables of different shapes.
+    """
+    dims = [name for name in _DIMS if name in curves.dims]
+    kinds = {"direction": np.str_, "step": np.float64, "sequence": np.int64, "position": np.int64}
+    coords = {name: curves[name].variable.astype(kinds[name]) for name in dims}
+    variables = {name: curves[name].variable.astype(np.float64).transpose(*dims) for name in readout_names(curves)}
+    variables["tokens"] = curves["tokens"].variable.astype(np.int64).transpose("direction", "sequence")
+    return xr.Dataset(variables, coords, curves.attrs).sortby("sequence").drop_encoding()
+
+
+def to_frame(curves: xr.Dataset) -> pd.DataFrame:
+    """Make one row per direction, step, sequence (and position), one column per readout, and `tokens`."""
+    dims = [name for name in _DIMS if name in curves.dims]
+    return curves.to_dataframe(dim_order=dims).reset_index()
+
+
+def sequence_means(curves: xr.Dataset) -> Float64[np.ndarray, "direction step readout sequence"]:
+    """Every sequence's value of every readout (and `length`): its mean over positions where these are kept apart."""
+    names = readout_names(curves)
+    per_sequence = curves[names].mean("position") if "position" in curves.dims else curves[names]
+    return np.stack([per_sequence[name].values for name in names], axis=2)
+
+
+def summary(curves: xr.Dataset, confidence: float = 0.95, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
+    """Average every readout over sequences, with its interval, one row each.
+
+    Every sequence counts the same, whatever the number of its tokens; positions that were kept apart are averaged
+    within their sequence first. The interval is the bootstrap's (`tiltmeter.analysis.bootstrap`). Where the sweep was
+    to stop as soon as its means are known (the attribute `stopping`), a bootstrap would not know of that, and the
+    interval is time-uniform (`tiltmeter.analysis.confidence_sequences`), without resamples.
+
+    Returns:
+        Columns `direction`, `step`, `readout`, `mean`, `low`, `high` (units of the readout) and `n` (sequences), in the
+        order of the dataset's own axes and readouts. A curve that was not measured has NaN and n = 0.
+
+    Raises:
+        TiltmeterError: a confidence outside (0, 1) or no resamples.
+    """
+    names, values = readout_names(curves), sequence_means(curves)
+    if "stopping" in curves.attrs:
+        interval = sequential_mean(values, confidence)
+    else:
+        interval = bootstrap_mean(values, confidence, resamples, seed)
+    rows = pd.MultiIndex.from_product(
+        [curves.direction.values, curves.step.values, names], names=["direction", "step", "readout"]
+    ).to_frame(index=False)
+    return rows.assign(**{name: column.ravel() for name, column in interval._asdict().items()})
+
+
+def to_csv(table: pd.DataFrame) -> bytes:
+    """Write the table as CSV (UTF-8, every digit of a float): equal tables give equal bytes."""
+    return table.to_csv(index=False, lineterminator="\n").encode()
+
+
+def to_parquet(table: pd.DataFrame) -> bytes:
+    """Write the table as Parquet: equal tables give equal bytes under equal versions of pandas and pyarrow."""
+    buffer = io.BytesIO()
+    table.to_parquet(buffer, engine="pyarrow", index=False)
+    return buffer.getvalue()

@@ -1,0 +1,1 @@
+"""Token sequences: from files, the Hugging Face hub or the standard library; packed, cut and checked."""

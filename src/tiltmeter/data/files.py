@@ -1,0 +1,183 @@
+"""Token sequences from local files: what each kind of file holds, chosen by its suffix.
+
+| suffix | what it holds |
+|---|---|
+| `.npy` | one integer array [sequence, position] |
+| `.safetensors` | one integer tensor [sequence, position] |
+| `.parquet`, `.jsonl` | a column of lists of token ids, or else a column of text |
+| `.txt`, `.md`, `.rst`, `.py`, `.tex` | one document of text |
+
+Pickles are refused: to load one is to run the code in it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+from safetensors import SafetensorError, safe_open
+
+from tiltmeter.data.packing import Documents, Rows, Source, check_integers, table_source
+from tiltmeter.errors import TiltmeterError
+
+PICKLES = frozenset({".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt", ".joblib"})
+"""Suffixes of files that are pickles, or may be."""
+
+
+def file_source(name: str, path: Path, column: str | None) -> Source:
+    """Open a local file; `name` is how the user wrote it.
+
+    `column` names a column (`.parquet`, `.jsonl`) or a tensor (`.safetensors`); other files have none.
+    Raises `TiltmeterError` where the file is absent, empty, a pickle, damaged or of an unknown kind.
+    """
+    suffix = path.suffix.lower()
+    if suffix in PICKLES:
+        raise TiltmeterError(
+            f"{name!r} is a pickle by its suffix, and loading one can run code: "
+            "save the token ids as .safetensors or .npy."
+        )
+    if not path.is_file():
+        raise TiltmeterError(f"There is no token file {name!r}: check the path.")
+    if suffix not in READERS:
+        raise TiltmeterError(f"{name!r} is of an unknown kind, expected one of {', '.join(READERS)}: convert it.")
+    try:
+        if path.stat().st_size == 0:
+            raise TiltmeterError(f"{name!r} is an empty file: give one with at least one sequence.")
+        with path.open("rb") as file:
+            facts = {"file_sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+        return READERS[suffix](name, path, column, facts)
+    except (OSError, SafetensorError) as error:
+        raise _unreadable(name, error) from error
+
+
+def is_token_file(path: Path) -> bool:
+    """Whether the suffix is that of a file of tokens or text, or of a pickle."""
+    return path.suffix.lower() in {*READERS, *PICKLES}
+
+
+def _npy(name: str, path: Path, column: str | None, facts: dict[str, str]) -> Rows:
+    _refuse_column(name, column)
+    try:
+        array = np.lib.format.open_memmap(path, mode="r")  # never unpickles: it refuses arrays of Python objects
+    except ValueError as error:
+        raise TiltmeterError(
+            f"{name!r} is not a plain NumPy array ({error}), and pickled objects are never loaded: "
+            "save an integer array [sequence, position] with numpy.save."
+        ) from error
+    return _matrix(name, array, facts)
+
+
+def _safetensors(name: str, path: Path, column: str | None, facts: dict[str, str]) -> Rows:
+    with safe_open(path, framework="pt") as file:
+        tensors = list(file.keys())
+        if column is None and len(tensors) > 1:
+            slices = {key: file.get_slice(key) for key in tensors}
+            tensors = [k for k, s in slices.items() if len(s.get_shape()) == 2 and s.get_dtype()[0] in "IU"]
+        chosen = [key for key in tensors if column in (None, key)]
+        if len(chosen) != 1:
+            looked_for = "one integer tensor [sequence, position]" if column is None else f"a tensor {column!r}"
+            raise TiltmeterError(
+                f"{name!r} does not hold {looked_for}: "
+                f"name one of its tensors as the column ({', '.join(map(repr, file.keys())) or 'it has none'})."
+            )
+        tensor = file.get_tensor(chosen[0])
+    if tensor.is_floating_point():
+        tensor = tensor.float()  # NumPy has no bfloat16
+    return _matrix(name, tensor.numpy(), {**facts, "column": chosen[0]})
+
+
+def _matrix(name: str, array: np.ndarray, facts: dict[str, str]) -> Rows:
+    check_integers(array, repr(name))
+    if array.ndim != 2:
+        raise TiltmeterError(
+            f"The array of {name!r} has shape {array.shape}, expected two dimensions [sequence, position]: reshape it."
+        )
+    return Rows(name, array, facts)
+
+
+def _parquet(name: str, path: Path, column: str | None, facts: dict[str, str]) -> Source:
+    def read(chosen: str) -> Iterator[object]:
+        try:
+            with pq.ParquetFile(path) as table:
+                for batch in table.iter_batches(batch_size=1024, columns=[chosen]):
+                    yield from batch.column(0).to_pylist()
+        except (OSError, ValueError) as error:
+            raise _unreadable(name, error) from error
+
+    try:
+        columns = pq.read_schema(path).names
+    except ValueError as error:
+        raise _unreadable(name, error) from error
+    return table_source(name, columns, column, read, facts)
+
+
+def _jsonl(name: str, path: Path, column: str | None, facts: dict[str, str]) -> Source:
+    def read(chosen: str) -> Iterator[object]:
+        for number, record in _json_records(name, path):
+            if chosen not in record:
+                raise TiltmeterError(
+                    f"Line {number} of {name!r} has no column {chosen!r} (it has {', '.join(map(repr, record))}): "
+                    "give every line the same columns."
+                )
+            yield record[chosen]
+
+    first = next(_json_records(name, path), None)
+    if first is None:
+        raise TiltmeterError(f"{name!r} holds no sequences: it is empty; give one with at least one line.")
+    return table_source(name, list(first[1]), column, read, facts)
+
+
+def _json_records(name: str, path: Path) -> Iterator[tuple[int, dict[str, object]]]:
+    try:
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                if not line.strip():
+                    continue
+                record = json.loads(line)
+                if not isinstance(record, dict):
+                    raise TiltmeterError(
+                        f"Line {number} of {name!r} is a JSON {type(record).__name__}, expected an object with columns."
+                    )
+                yield number, record
+    except json.JSONDecodeError as error:
+        raise TiltmeterError(
+            f"Line {number} of {name!r} is not JSON ({error.msg}): write one object a line."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise _undecodable(name, error) from error
+
+
+def _text(name: str, path: Path, column: str | None, facts: dict[str, str]) -> Documents:
+    _refuse_column(name, column)
+    try:
+        return Documents(name, [path.read_text(encoding="utf-8")], facts)
+    except UnicodeDecodeError as error:
+        raise _undecodable(name, error) from error
+
+
+def _refuse_column(name: str, column: str | None) -> None:
+    if column is not None:
+        raise TiltmeterError(f"{name!r} has no columns, but the column {column!r} was asked for: leave it out.")
+
+
+def _undecodable(name: str, error: UnicodeDecodeError) -> TiltmeterError:
+    return TiltmeterError(f"{name!r} is not text in UTF-8 ({error.reason} at byte {error.start}): convert it to UTF-8.")
+
+
+def _unreadable(name: str, error: Exception) -> TiltmeterError:
+    reason = str(error).strip().partition("\n")[0] or type(error).__name__
+    return TiltmeterError(f"{name!r} could not be read ({reason}): check that it is a whole file of its kind.")
+
+
+READERS: dict[str, Callable[[str, Path, str | None, dict[str, str]], Source]] = {
+    ".npy": _npy,
+    ".safetensors": _safetensors,
+    ".parquet": _parquet,
+    ".jsonl": _jsonl,
+    **dict.fromkeys((".txt", ".md", ".rst", ".py", ".tex"), _text),
+}
+"""The kinds of file that can be read."""

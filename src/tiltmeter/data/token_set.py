@@ -1,0 +1,225 @@
+"""Token sequences, by name: the text that comes with Python, a local file, or a data set.
+
+1. A name is resolved: `nano`, a file (`tiltmeter.data.files`), a folder saved by `datasets` or `owner/dataset`
+   (`tiltmeter.data.hub`).
+2. What it holds is packed or cut into sequences of one length (`tiltmeter.data.packing`).
+3. The sequences are checked against the model: vocabulary and context.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from operator import itemgetter
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Int64, Integer
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from tiltmeter.data import stdlib
+from tiltmeter.data.files import file_source, is_token_file
+from tiltmeter.data.hub import HUB_NAME, hub_source, saved_source
+from tiltmeter.data.packing import (
+    BOS_BEFORE,
+    Documents,
+    Sequences,
+    Source,
+    boundary_of,
+    check_vocabulary,
+    cut_of,
+    cut_rows,
+    encode,
+    pack_documents,
+    rows_of_stored_length,
+)
+from tiltmeter.errors import TiltmeterError
+
+NANO: Mapping[str, Literal["train", "held-out"]] = {"nano": "held-out", "nano-train": "train"}
+"""Names of the sides of the standard library: the modules that nano was not trained on, and those it was."""
+
+MOSTLY = 0.9
+"""Where less than this part of the sequences are different, it is said."""
+
+_log = logging.getLogger(__name__)
+
+TEXT_LENGTH = 128
+"""Tokens per sequence of text where no length is asked for and the context allows it."""
+
+
+@dataclass(frozen=True)
+class TokenSet:
+    """Token sequences of one length, and where they came from."""
+
+    ids: Int64[Tensor, "sequence position"]
+    """On the CPU."""
+    name: str
+    """As the user asked for it."""
+    boundary: int | None
+    """Id of the token that begins a document: the tokenizer's bos, else its eos; None if unknown."""
+    facts: dict[str, str]
+    """Provenance for the manifest, e.g. the interpreter's version, the data set's commit, the hash of a file."""
+
+    def sha256(self) -> str:
+        """Hash of the shape and the ids, as hexadecimal digits."""
+        digest = hashlib.sha256(repr(tuple(self.ids.shape)).encode())
+        digest.update(self.ids.numpy().astype("<i8").tobytes())
+        return digest.hexdigest()
+
+
+def load_tokens(
+    name: str,
+    *,
+    tokenizer: PreTrainedTokenizerBase | None,
+    vocabulary: int,
+    context: int,
+    at_most: int | None = None,
+    length: int | None = None,
+    column: str | None = None,
+    revision: str | None = None,
+    bos_before: str = "document",
+) -> TokenSet:
+    """Load the token sequences, at most the first `at_most` of them (None: all), that `name` stands for.
+
+    `name` is `nano` (the held-out side of the running interpreter's standard library; `nano-train` is the side that
+    nano was trained on, for training SAEs), a local file (`.npy`,
+    `.safetensors`, `.parquet`, `.jsonl`, `.txt` and other text), a folder saved by `datasets`, or `owner/dataset` or
+    `owner/dataset:split` on the Hugging Face hub, which is streamed: without `at_most`, to its end.
+
+    `length` is in tokens. Stored sequences keep theirs unless it is given: then longer ones are cut to their first
+    `length` tokens and shorter ones are dropped, and the facts say how many. Text is tokenised one document at a time,
+    the boundary token first, and cut into sequences of `length` (default 128, or the context where that is less); the
+    incomplete last piece of a document is dropped. `tokenizer` may be None where the ids are stored.
+
+    `bos_before="sequence"` puts the boundary token before every sequence of that length instead, as SAELens does where
+    `prepend_bos` is set: those of text, and stored ones that do not have it.
+
+    `column` names a table's column or a file's tensor (default: the first of `tokens`, `input_ids`, `text`,
+    `content`); `revision` a branch, tag or commit on the hub. Only the ids that are returned are checked.
+
+    Raises `TiltmeterError` where the name is unknown, nothing whole is left, or the ids do not fit the model's
+    vocabulary (a size) or context (in tokens).
+    """
+    _check_numbers(at_most, length, context, bos_before)
+    if name in NANO:
+        _refuse_column(name, column)
+        _refuse_revision(name, revision)
+        pieces, facts = _nano(name, tokenizer, length or min(context, TEXT_LENGTH), bos_before)
+    else:
+        source = _resolve(name, column, revision)
+        pieces, facts = _sequences(source, tokenizer, length, context, at_most, bos_before)
+        facts = {**source.facts, **facts}
+    if not pieces:
+        asked = f" of {length} tokens" if length else ""
+        raise TiltmeterError(
+            f"{name!r} holds no whole sequence{asked}: ask for a smaller length (--length), or give more text."
+        )
+    ids = np.stack(pieces[:at_most])
+    check_vocabulary(ids, vocabulary, name)
+    _warn_of_repeats(ids, name)
+    return TokenSet(torch.from_numpy(ids.astype(np.int64)), name, boundary_of(tokenizer), facts)
+
+
+def _warn_of_repeats(ids: Integer[np.ndarray, "sequence position"], name: str) -> None:
+    different = len(np.unique(ids, axis=0))
+    if different < MOSTLY * len(ids):
+        _log.warning(
+            "Of the %d sequences of %s only %d are different; intervals take all of them for independent, and are too "
+            "narrow.",
+            len(ids),
+            name,
+            different,
+        )
+
+
+def _check_numbers(at_most: int | None, length: int | None, context: int, bos_before: str) -> None:
+    if bos_before not in BOS_BEFORE:
+        raise TiltmeterError(
+            f"The boundary token was to stand before each {bos_before!r}; choose {' or '.join(BOS_BEFORE)}."
+        )
+    if at_most is not None and at_most < 1:
+        raise TiltmeterError(f"The number of sequences is {at_most}, expected at least 1.")
+    if length is not None and not 1 <= length <= context:
+        raise TiltmeterError(
+            f"The length of a sequence is {length} tokens, expected 1 to {context}, which is the model's context."
+        )
+
+
+def _resolve(name: str, column: str | None, revision: str | None) -> Source:
+    path = Path(name)
+    try:
+        exists = path.exists()
+    except OSError as error:
+        raise TiltmeterError(f"{name!r} could not be looked up ({error.strerror}): check the path.") from error
+    if not exists and not is_token_file(path) and HUB_NAME.fullmatch(name):
+        return hub_source(name, column, revision)
+    _refuse_revision(name, revision)
+    if path.is_dir():
+        return saved_source(name, path, column)
+    if exists or is_token_file(path):
+        return file_source(name, path, column)
+    raise TiltmeterError(
+        f"There are no tokens {name!r}: give 'nano', the path of a file, or a data set as 'owner/dataset:split'."
+    )
+
+
+def _refuse_revision(name: str, revision: str | None) -> None:
+    if revision is not None:
+        raise TiltmeterError(
+            f"The revision {revision!r} was asked for but {name!r} is not a data set on the hub: leave it out."
+        )
+
+
+def _refuse_column(name: str, column: str | None) -> None:
+    if column is not None:
+        raise TiltmeterError(f"{name!r} has no columns, but the column {column!r} was asked for: leave it out.")
+
+
+def _sequences(
+    source: Source,
+    tokenizer: PreTrainedTokenizerBase | None,
+    length: int | None,
+    context: int,
+    limit: int | None,
+    bos_before: str,
+) -> Sequences:
+    if isinstance(source, Documents):
+        cut = cut_of(tokenizer, length or min(context, TEXT_LENGTH), bos_before, source.name)
+        return pack_documents(source, tokenizer, cut, limit)
+    if length is None:
+        source, length = rows_of_stored_length(source, context)
+    return cut_rows(source, cut_of(tokenizer, length, bos_before, source.name), limit)
+
+
+def _nano(name: str, tokenizer: PreTrainedTokenizerBase | None, length: int, bos_before: str) -> Sequences:
+    """Make all sequences of one side's modules, ordered by a hash of (module, index of the sequence in it).
+
+    So the first few are of many modules, and a module that an interpreter lacks takes only its own sequences away.
+    """
+    if tokenizer is None:
+        raise TiltmeterError(f"{name!r} is text and there is no tokenizer to read it with: give a model that has one.")
+    modules = list(stdlib.texts(NANO[name]))
+    if not modules:
+        raise TiltmeterError(
+            f"{name!r} is the source of Python's standard library, and this interpreter has none in "
+            f"{str(stdlib.library_root())!r}: use another interpreter or other tokens."
+        )
+    cut = cut_of(tokenizer, length, bos_before, name)
+    keyed: list[tuple[bytes, np.ndarray]] = []
+    texts_hash = hashlib.sha256()
+    for (module, text), ids in zip(modules, encode((text for _, text in modules), tokenizer), strict=True):
+        texts_hash.update(f"{module}\0{text}\0".encode())
+        for index, piece in enumerate(cut.document_pieces(ids)):
+            keyed.append((hashlib.sha256(f"{module}/{index}".encode()).digest(), piece))
+    facts = {
+        "python": platform.python_version(),
+        "modules": str(len(modules)),
+        "text_sha256": texts_hash.hexdigest(),
+    }
+    return Sequences([piece for _, piece in sorted(keyed, key=itemgetter(0))], facts)

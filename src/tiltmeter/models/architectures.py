@@ -1,0 +1,83 @@
+"""Where a Hugging Face decoder keeps its parts.
+
+The families of decoders differ in the names of their modules and hardly in anything else that matters here. This file
+finds the parts by those names; what the parts compute stays theirs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from tiltmeter.errors import TiltmeterError
+from tiltmeter.models.sites import Site
+
+TRUNK_BLOCKS = ("h", "layers", "blocks")
+FINAL_NORMS = ("ln_f", "final_layer_norm", "norm", "final_layernorm")
+ATTENTIONS = ("attn", "attention", "self_attn", "self_attention")
+OUTPUT_PROJECTIONS = ("c_proj", "o_proj", "dense", "out_proj")
+MLPS = ("mlp", "feed_forward")
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """The parts of one model that tiltmeter needs to reach."""
+
+    trunk: nn.Module
+    """Everything but the unembedding."""
+    blocks: nn.ModuleList
+    final_norm: nn.Module
+
+    def component(self, site: Site) -> nn.Module:
+        """The module whose output is `hook_attn_out` or `hook_mlp_out`, or whose input is `attn.hook_z`.
+
+        Gemma 2 and its kin normalise what attention and MLP write; TransformerLens, and so this, reads after that.
+        """
+        block = self.blocks[site.layer]
+        normalises_writes = hasattr(block, "post_feedforward_layernorm")
+        if site.kind == "mlp_out":
+            return _first(block, ("post_feedforward_layernorm",) if normalises_writes else MLPS, "MLP")
+        if site.kind == "attn_out" and normalises_writes:
+            return _first(block, ("post_attention_layernorm",), "norm after attention")
+        attention = _first(block, ATTENTIONS, "attention")
+        return attention if site.kind == "attn_out" else _first(attention, OUTPUT_PROJECTIONS, "output projection")
+
+
+def dissect(model: nn.Module) -> Anatomy:
+    """Find the parts of a Hugging Face causal language model.
+
+    Raises:
+        TiltmeterError: the model is not a decoder with the module names of a known family.
+    """
+    trunk = getattr(model, "base_model", None)
+    if trunk is None or trunk is model:
+        raise TiltmeterError(f"{type(model).__name__} has no trunk below a language-model head; load a causal LM.")
+    trunk = getattr(trunk, "decoder", trunk)  # OPT's head calls its decoder, not the shell around it
+    blocks = _first(trunk, TRUNK_BLOCKS, "list of blocks")
+    if not isinstance(blocks, nn.ModuleList):
+        raise TiltmeterError(f"The blocks of {type(model).__name__} are not a list of modules; it cannot be split.")
+    return Anatomy(trunk, blocks, _first(trunk, FINAL_NORMS, "final norm"))
+
+
+def ignores_mean(norm: nn.Module, like: Tensor) -> bool:
+    """Whether a norm's output is blind to a constant added to its input: true of LayerNorm, false of RMSNorm.
+
+    `like` has the width, type and device of the stream.
+    """
+    probe = torch.linspace(-1, 1, like.shape[-1]).to(like).repeat(1, 1, 1)
+    with torch.no_grad():
+        return bool(torch.allclose(norm(probe), norm(probe + 0.5), atol=1e-3, rtol=1e-2))
+
+
+def _first(parent: nn.Module, names: tuple[str, ...], what: str) -> nn.Module:
+    for name in names:
+        try:
+            return parent.get_submodule(name)
+        except AttributeError:
+            continue
+    raise TiltmeterError(
+        f"No {what} was found in {type(parent).__name__} (looked for {', '.join(names)}); this family of models is not "
+        "supported yet: add its module names to tiltmeter/anatomy.py."
+    )

@@ -1,0 +1,132 @@
+"""Rules of arithmetic and of functions of one number: f(x + δ) - f(x) without subtracting what the two share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from tiltmeter.models.differences import kernels
+from tiltmeter.models.differences.reshaping import axis_behind
+from tiltmeter.models.differences.shifted import Shifted, no_rule, parts, rule
+from tiltmeter.models.differences.tape import once
+
+
+def _one_shifted(a: Any, b: Any) -> Shifted:
+    return a if isinstance(a, Shifted) else b
+
+
+@rule(torch.add, torch.Tensor.add, torch.Tensor.__add__, torch.Tensor.__radd__)
+def add(a: Any, b: Any) -> Shifted:
+    """The sum of the differences."""
+    like = _one_shifted(a, b)
+    (x, dx), (y, dy) = parts(a, like), parts(b, like)
+    clean = once(torch.add, x, y)
+    difference = dy if dx is None else dx if dy is None else dx + dy
+    moved = None if like.moved is None or (dx is not None and dy is not None) else like.moved + (y if dy is None else x)
+    return Shifted(clean, difference.to(clean.dtype), moved)  # a stream that is rounded at each sum would lose digits
+
+
+@rule(torch.neg, torch.Tensor.neg, torch.Tensor.__neg__)
+def negate(a: Shifted) -> Shifted:
+    """Of both."""
+    return Shifted(-a.clean, -a.difference)
+
+
+@rule(torch.sub, torch.Tensor.sub, torch.Tensor.__sub__)
+def subtract(a: Any, b: Any) -> Shifted:
+    """The sum with the negative."""
+    return add(a, negate(b) if isinstance(b, Shifted) else -b)
+
+
+@rule(torch.Tensor.__rsub__, torch.rsub)
+def subtract_from(a: Any, b: Any) -> Shifted:
+    """Turned round."""
+    return subtract(b, a)
+
+
+@rule(torch.mul, torch.Tensor.mul, torch.Tensor.__mul__, torch.Tensor.__rmul__)
+def multiply(a: Any, b: Any) -> Shifted:
+    """(x + δ)(y + ε) - xy = xε + δ(y + ε)."""
+    like = _one_shifted(a, b)
+    (x, dx), (y, dy) = parts(a, like), parts(b, like)
+    clean = once(torch.mul, x, y)
+    if dx is None:
+        return Shifted(clean, x * dy)
+    return Shifted(clean, dx * y if dy is None else kernels.product_difference(x, dx, y, dy))
+
+
+@rule(torch.div, torch.Tensor.div, torch.Tensor.__truediv__)
+def divide(a: Any, b: Any) -> Shifted:
+    """(x + δ)/(y + ε) - x/y = (δ - (x/y)ε) / (y + ε)."""
+    like = _one_shifted(a, b)
+    (x, dx), (y, dy) = parts(a, like), parts(b, like)
+    quotient = once(torch.div, x, y)
+    if dy is None:
+        return Shifted(quotient, dx / y)
+    return Shifted(quotient, ((0.0 if dx is None else dx) - quotient * dy) / (y + dy))
+
+
+@rule(torch.pow, torch.Tensor.pow, torch.Tensor.__pow__)
+def power(a: Shifted, exponent: Any) -> Shifted:
+    """(x + δ)² - x² = δ(2x + δ); (x + δ)³ - x³ = δ(3x² + 3xδ + δ²)."""
+    x, d = a.clean, a.difference
+    if exponent == 2:
+        return Shifted(once(torch.square, x), d * (2 * x + d), (x + d).square())
+    if exponent == 3:
+        return Shifted(once(torch.pow, x, 3), d * (3 * x * (x + d) + d.square()))
+    raise no_rule(f"the power {exponent}")
+
+
+@rule(torch.mean, torch.Tensor.mean)
+def mean(a: Shifted, dim: Any, keepdim: bool = False, **_: Any) -> Shifted:
+    """Of the difference alike."""
+    axes = dim if isinstance(dim, tuple | list) else (dim,)
+    behind = [axis_behind(axis) for axis in axes]
+    moved = None if a.moved is None else a.moved.mean(behind, keepdim)
+    return Shifted(once(torch.mean, a.clean, axes, keepdim), a.difference.mean(behind, keepdim), moved)
+
+
+@rule(torch.rsqrt, torch.Tensor.rsqrt)
+def rsqrt(a: Shifted) -> Shifted:
+    """1/√(x + δ) - 1/√x = -δ r² s² / (r + s), r and s the two reciprocal roots."""
+    r, s = once(torch.rsqrt, a.clean), (a.clean + a.difference if a.moved is None else a.moved).rsqrt()
+    return Shifted(r, -a.difference * (r * s).square() / (r + s))
+
+
+@rule(torch.tanh, torch.Tensor.tanh)
+def tanh(a: Shifted) -> Shifted:
+    """By `tanh_difference`."""
+    return Shifted(once(torch.tanh, a.clean), kernels.tanh_difference(a.clean, a.difference))
+
+
+@rule(torch.sigmoid, torch.Tensor.sigmoid)
+def sigmoid(a: Shifted) -> Shifted:
+    """By `logistic_difference`."""
+    return Shifted(
+        once(torch.sigmoid, a.clean), kernels.logistic_difference(a.clean, a.clean + a.difference, a.difference)
+    )
+
+
+@rule(torch.nn.functional.silu)
+def silu(a: Shifted, **_: Any) -> Shifted:
+    """By `silu_difference`."""
+    return Shifted(once(torch.nn.functional.silu, a.clean), kernels.silu_difference(a.clean, a.difference))
+
+
+@rule(torch.nn.functional.relu, torch.relu, torch.Tensor.relu)
+def relu(a: Shifted, **_: Any) -> Shifted:
+    """max(x + δ, 0) - max(x, 0): δ where both are positive, else one of them alone."""
+    x, d = a.clean, a.difference
+    y = x + d
+    return Shifted(once(torch.relu, x), torch.where((x > 0) & (y > 0), d, y.relu() - x.relu()))
+
+
+GELUS = {"none": kernels.gelu_difference, "tanh": kernels.gelu_tanh_difference}
+
+
+@rule(torch.nn.functional.gelu)
+def gelu(a: Shifted, approximate: str = "none") -> Shifted:
+    """xΦ(x), or with tanh in the place of the normal distribution."""
+    clean = once(lambda x: torch.nn.functional.gelu(x, approximate=approximate), a.clean)
+    return Shifted(clean, GELUS[approximate](a.clean, a.difference))

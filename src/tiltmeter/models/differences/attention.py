@@ -1,0 +1,85 @@
+"""The rule of attention: scores, softmax and weighted sum, each by its own."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from tiltmeter.models.differences import kernels
+from tiltmeter.models.differences.layers import softmax_difference
+from tiltmeter.models.differences.products import batched, rounding, shared, shared_right
+from tiltmeter.models.differences.reshaping import Grown
+from tiltmeter.models.differences.shifted import Shifted, clean_rows, rule
+from tiltmeter.models.differences.tape import once
+
+
+@rule(functional.scaled_dot_product_attention)
+def attention(
+    query: Shifted,
+    key: Shifted,
+    value: Shifted,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Shifted:
+    """Of softmax(s q·k) v."""
+    assert dropout_p == 0.0, "models are measured in evaluation"
+    scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    if enable_gqa:
+        groups = query.shape[-3] // key.shape[-3]
+        key, value = _repeated(key, groups), _repeated(value, groups)
+    mask = None if attn_mask is None else clean_rows(attn_mask, query)
+    scores, p, clean = once(_attend, query.clean, key.clean, value.clean, mask, is_causal, scale)
+    if isinstance(key, Grown) and isinstance(value, Grown):
+        dp = softmax_difference(scores, p, _grown_scores(query, key, scale))
+        return Shifted(clean, _grown_sum(p, dp, value))
+    dp = softmax_difference(scores, p, _scores(query, key, scale))
+    return Shifted(clean, batched(dp, kernels.moved(value.clean, value.difference)) + shared(p, value.difference))
+
+
+def _scores(query: Shifted, key: Shifted, scale: float) -> Tensor:
+    """Scaled δ(k + ε) + qε, in one product."""
+    kind = rounding(query.clean.dtype)
+    left = kernels.query_beside(query.clean, query.difference, scale, kind)
+    right = kernels.key_beside(key.clean, key.difference, kind)
+    return torch.matmul(left, right.transpose(-2, -1))
+
+
+def _grown_scores(query: Shifted, key: Grown, scale: float) -> Tensor:
+    """The same: δk for all keys, which all points share, and (q + δ)ε for those that move."""
+    scores = shared_right(query.difference * scale, key.clean.transpose(-2, -1))
+    moved = kernels.moved(query.clean, query.difference) * scale
+    scores[..., -key.tail.shape[-2] :] += batched(moved, key.tail.transpose(-2, -1))
+    return scores
+
+
+def _grown_sum(p: Tensor, dp: Tensor, value: Grown) -> Tensor:
+    """What the weighted sum moves: dp v for all values, and (p + dp) ε for those that move."""
+    last = slice(-value.tail.shape[-2], None)
+    return shared_right(dp, value.clean) + batched(p[..., last] + dp[..., last], value.tail)
+
+
+def _attend(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, is_causal: bool, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Masked scores, their softmax, and what it gives."""
+    scores = (q * scale) @ k.transpose(-2, -1)
+    if is_causal:
+        seen = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+        scores = scores.masked_fill(~seen, -math.inf)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else scores + mask
+    p = torch.softmax(scores, -1)
+    return scores, p, p @ v
+
+
+def _repeated(heads: Shifted, groups: int) -> Shifted:
+    clean = heads.clean.repeat_interleave(groups, -3)
+    if isinstance(heads, Grown):
+        return Grown(clean, heads.tail.repeat_interleave(groups, -3))
+    return Shifted(clean, heads.difference.repeat_interleave(groups, -3))

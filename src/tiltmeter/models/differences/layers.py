@@ -1,0 +1,79 @@
+"""Rules of linear maps, normalisation and attention."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from tiltmeter.models.differences import kernels
+from tiltmeter.models.differences.products import batched, product, rounding, shared
+from tiltmeter.models.differences.reshaping import to
+from tiltmeter.models.differences.shifted import Shifted, no_rule, parts, rule
+from tiltmeter.models.differences.tape import once
+
+
+@rule(functional.linear)
+def linear(a: Shifted, weight: Tensor, bias: Tensor | None = None) -> Shifted:
+    """Acts on the difference alone; the bias is in the clean value."""
+    return Shifted(once(functional.linear, a.clean, weight, bias), product(a.difference, weight))
+
+
+@rule(torch.addmm)
+def addmm(bias: Tensor, a: Shifted, weight: Tensor) -> Shifted:
+    """GPT-2's projections."""
+    return Shifted(once(torch.addmm, bias, a.clean, weight), product(a.difference, weight, turned=True))
+
+
+@rule(torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__)
+def matmul(a: Any, b: Any) -> Shifted:
+    """As a product of numbers: xε + δ(y + ε)."""
+    like = a if isinstance(a, Shifted) else b
+    (x, dx), (y, dy) = parts(a, like), parts(b, like)
+    clean = once(torch.matmul, x, y)
+    if dx is None:
+        return Shifted(clean, shared(x, dy))
+    return Shifted(clean, batched(dx, y) if dy is None else shared(x, dy) + batched(dx, y + dy))
+
+
+@rule(functional.layer_norm, torch.layer_norm)
+def layer_norm(
+    a: Shifted,
+    normalized_shape: Any,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    *_: Any,
+) -> Shifted:
+    """By `layer_norm_difference`."""
+    if len(normalized_shape) != 1:
+        raise no_rule("a norm over several axes")
+    clean = once(functional.layer_norm, a.clean, normalized_shape, weight, bias, eps)
+    u, v = once(_centred, a.clean, eps)
+    weight = a.clean.new_ones(normalized_shape) if weight is None else weight
+    return Shifted(clean, kernels.layer_norm_difference(u, v, a.difference, weight, eps, rounding(a.clean.dtype)))
+
+
+def _centred(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    u = x - x.mean(-1, keepdim=True)
+    return u, u.square().mean(-1, keepdim=True) + eps
+
+
+def softmax_difference(scores: Tensor, p: Tensor, d: Tensor) -> Tensor:
+    """What probabilities p of scores change where the scores change by δ; masked ones stay at zero."""
+    near, risen = kernels.softmax_difference(p, d)
+    if not near.numel() or (d.device.type == "cpu" and float(risen.max()) < kernels.FAR):  # a GPU would have to wait
+        return near
+    return kernels.softmax_difference_far(scores, p, d, near)
+
+
+@rule(functional.softmax, torch.softmax, torch.Tensor.softmax)
+def softmax(a: Shifted, dim: int = -1, **named: Any) -> Shifted:
+    """Over the last axis, as attention has it."""
+    if dim not in (-1, a.ndim - 1):
+        raise no_rule("a softmax over another axis than the last")
+    a = to(a, named.get("dtype") or a.dtype)
+    p = once(torch.softmax, a.clean, -1)
+    return Shifted(p, softmax_difference(a.clean, p, a.difference))

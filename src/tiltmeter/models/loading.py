@@ -1,0 +1,209 @@
+"""Loading models: one that comes with tiltmeter, a directory, or a Hugging Face id. All through the same code."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from tiltmeter.data.token_set import TokenSet, load_tokens
+from tiltmeter.errors import TiltmeterError
+from tiltmeter.models.exact_model import ExactModel, RoundedModel
+from tiltmeter.models.split_model import SplitModel
+from tiltmeter.runs.hashes import weights_sha256
+from tiltmeter.runs.user_paths import user_path
+
+EMBEDDED: Mapping[str, Path] = {"nano": Path(__file__).parent / "nano"}
+"""Models that ship with tiltmeter, by name."""
+
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+"""What the Hugging Face hub may call a model."""
+
+PRECISIONS: Mapping[str, tuple[torch.dtype, type[SplitModel]]] = {
+    "float32": (torch.float32, SplitModel),
+    "float64": (torch.float64, SplitModel),
+    "float32-difference": (torch.float32, ExactModel),
+    "bf16-difference": (torch.float32, RoundedModel),
+}
+"""Precisions of the model's arithmetic, and how it is run."""
+
+AUTO = ("float32-difference", "float32")
+"""What the precision `auto` is: the first of these that the model can be run in. The first is the most exact of
+float32's, and as fast as the other."""
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A split model, its tokenizer, and what the manifest says of them."""
+
+    model: SplitModel
+    tokenizer: PreTrainedTokenizerBase | None
+    """None where the directory has none; token ids can still be measured."""
+    facts: dict[str, str]
+
+    def load_tokens(
+        self,
+        name: str,
+        at_most: int | None = None,
+        length: int | None = None,
+        column: str | None = None,
+        revision: str | None = None,
+        bos_before: str = "document",
+    ) -> TokenSet:
+        """Load token sequences that fit this model: `load_tokens` with its tokenizer, vocabulary and context."""
+        return load_tokens(
+            name,
+            tokenizer=self.tokenizer,
+            vocabulary=self.model.vocabulary,
+            context=self.model.context,
+            at_most=at_most,
+            length=length,
+            column=column,
+            revision=revision,
+            bos_before=bos_before,
+        )
+
+
+def load_model(name: str, revision: str | None = None, device: str = "cpu", precision: str = "auto") -> LoadedModel:
+    """Load a causal language model by embedded name, directory or Hugging Face id.
+
+    Weights are read from safetensors only, and no code of the repository's own is run.
+
+    Raises:
+        TiltmeterError: no such model, precision or device; no weights; weights that are pickles.
+    """
+    if precision not in PRECISIONS and precision != "auto":
+        raise TiltmeterError(f"{precision!r} is not a precision; choose from auto, {', '.join(PRECISIONS)}.")
+    wanted = AUTO if precision == "auto" else (precision,)
+    _check_device(device)
+    where = _locate(name)
+    _refuse_revision(name, where, revision)
+    try:
+        config = AutoConfig.from_pretrained(where, revision=revision, trust_remote_code=False)
+        hf, loading = AutoModelForCausalLM.from_pretrained(
+            where,
+            config=config,
+            revision=revision,
+            dtype=PRECISIONS[wanted[0]][0],
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,  # they are refused below, in a sentence that names them
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except Exception as error:
+        raise TiltmeterError(_explain(name, where, error)) from None
+    _check_complete(name, loading)
+    chosen, model = _split(hf.to(device), name, wanted)
+    facts = {
+        "name": name,
+        "class": type(hf).__name__,
+        "revision": str(getattr(config, "_commit_hash", None) or revision or "local"),
+        "precision": chosen,
+        "device": device,
+        "sha256": weights_sha256(hf.state_dict().items()),
+    }
+    return LoadedModel(model, _tokenizer(where, revision), facts)
+
+
+def _split(hf: PreTrainedModel, name: str, precisions: Sequence[str]) -> tuple[str, SplitModel]:
+    """The model in the first of these precisions that it can be run in, and that one's name."""
+    for precision in precisions:
+        model = PRECISIONS[precision][1](hf, name)
+        obstacle = model.obstacle() if isinstance(model, ExactModel) else None
+        if obstacle is None:
+            return precision, model
+    raise TiltmeterError(f"{name} cannot be measured with --precision {precisions[-1]}: {obstacle}")
+
+
+def _locate(name: str) -> str:
+    """The directory or hub id that `name` stands for."""
+    if name in EMBEDDED:
+        return str(EMBEDDED[name])
+    path = user_path(name)
+    if path.is_file():
+        raise TiltmeterError(f"{name} is a file; give the directory of a Hugging Face model, with its config.json.")
+    if not path.is_dir():
+        if not HUB_NAME.fullmatch(name):
+            raise TiltmeterError(
+                f"There is no model {name!r}: expected {', '.join(EMBEDDED)}, an existing directory, or OWNER/NAME of "
+                "the Hugging Face hub."
+            )
+        return name
+    if not (path / "config.json").is_file():
+        raise TiltmeterError(f"{name} has no config.json; give the directory of a Hugging Face model.")
+    if not any(path.glob("*.safetensors")):
+        pickles = [file.name for kind in ("*.bin", "*.pt", "*.pth", "*.ckpt") for file in path.glob(kind)]
+        if pickles:
+            raise TiltmeterError(
+                f"{name} has its weights in {pickles[0]}, a pickle, which can run any code when read; convert it to "
+                "safetensors first."
+            )
+        raise TiltmeterError(f"{name} has no weights: no .safetensors file lies beside its config.json.")
+    for index in path.glob("*.safetensors.index.json"):
+        _refuse_pickled_shards(index)
+    return str(path)
+
+
+def _refuse_pickled_shards(index: Path) -> None:
+    """An index of safetensors weights may name any file, and transformers would unpickle it."""
+    try:
+        files = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise TiltmeterError(f"{index} is no index of weights: {_first_line(error)}") from None
+    if strangers := [file for file in files if not str(file).endswith(".safetensors")]:
+        raise TiltmeterError(
+            f"{index} names weights in {strangers[0]}, which may be a pickle; convert them to safetensors first."
+        )
+
+
+def _refuse_revision(name: str, where: str, revision: str | None) -> None:
+    if revision is not None and Path(where).is_dir():
+        raise TiltmeterError(
+            f"The revision {revision!r} was asked for but {name!r} is not a model on the hub: leave it out."
+        )
+
+
+def _explain(name: str, where: str, error: Exception) -> str:
+    if where == name and not Path(name).is_dir():
+        return (
+            f"The model {name!r} could not be loaded: it is no embedded model ({', '.join(EMBEDDED)}), no directory, "
+            f"and the Hugging Face hub gave {_first_line(error)}"
+        )
+    return f"The model in {name} could not be loaded: {_first_line(error)}"
+
+
+def _first_line(error: Exception) -> str:
+    reason = str(error).strip().partition("\n")[0].rstrip(".") or "no reason"
+    return f"{type(error).__name__}: {reason}."
+
+
+def _check_complete(name: str, loading: Mapping[str, Any]) -> None:
+    """Refuse weights that do not fill the model: what is missing would be random."""
+    for problem in ("missing_keys", "mismatched_keys"):
+        if keys := sorted(map(str, loading.get(problem) or ())):
+            raise TiltmeterError(
+                f"The weights of {name} do not fit its configuration: {len(keys)} {problem.replace('_', ' ')}, first "
+                f"{keys[0]}; check that config.json belongs to these weights."
+            )
+
+
+def _tokenizer(where: str, revision: str | None) -> PreTrainedTokenizerBase | None:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(where, revision=revision, trust_remote_code=False)
+        found = tokenizer.encode("a", add_special_tokens=False)
+    except Exception:
+        return None
+    return tokenizer if found else None  # where there is no tokenizer, transformers makes up one without a vocabulary
+
+
+def _check_device(device: str) -> None:
+    try:
+        torch.zeros(1, device=device, dtype=torch.float64).item()  # KL is taken in float64; "meta" holds no numbers
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise TiltmeterError(f"The device {device!r} cannot be used here: {_first_line(error)}") from None

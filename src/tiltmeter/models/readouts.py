@@ -1,0 +1,229 @@
+"""Readouts: one number per perturbed token that says how far the model's output, or a late activation, has moved.
+
+`kl` is KL(clean ‖ perturbed) of the next-token distribution, in nats. It is computed from the difference of logits,
+
+    x = dz - Σ p dz,    KL = log1p(Σ p (eˣ - 1 - x)),
+
+whose terms are never negative, so that nothing cancels and small values keep their digits. For the same reason a linear
+head is applied to the difference of the final hidden states: all logits of a token can share a large offset. Where the
+head is a matrix and no more, `tiltmeter.models.chunked_kl` does that a piece at a time, in float32; else, and for
+`js`, it is done here, in float64.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Float64, Int
+from torch import Tensor
+
+from tiltmeter.errors import TiltmeterError
+from tiltmeter.models.chunked_kl import Unembedding, at_once, clean_vocabulary
+from tiltmeter.models.differences import operands
+from tiltmeter.models.sites import Site
+from tiltmeter.models.split_model import CleanRun, LateRun, SplitModel
+
+CHUNK_ELEMENTS = 2**19
+"""Logits held at once, per path point: a chunk of tokens times the vocabulary."""
+
+
+class CleanOutput:
+    """The clean next-token distribution of some tokens, in float64; it serves every path point."""
+
+    def __init__(self, logits: Float[Tensor, "token vocabulary"]) -> None:
+        self.logits = logits
+        self.log_p = logits.double().log_softmax(-1)
+        self.p = self.log_p.exp()
+
+
+class OutputChange:
+    """A clean and a perturbed next-token distribution, compared in float64."""
+
+    def __init__(
+        self, clean: CleanOutput, difference: Float[Tensor, "token vocabulary"], targets: Int[Tensor, "token"]
+    ) -> None:
+        self.log_p, self.p = clean.log_p, clean.p
+        self.targets = targets
+        difference = difference.to(torch.float64, copy=True)
+        self.x = difference.sub_(torch.linalg.vecdot(self.p, difference)[:, None])
+
+    @cached_property
+    def kl(self) -> Float64[Tensor, "token"]:
+        """KL(clean ‖ perturbed), nats."""
+        terms = torch.expm1(self.x).sub_(self.x).mul_(self.p)
+        kl = torch.log1p(terms.sum(-1))
+        if bool((overflown := ~torch.isfinite(kl)).any()):
+            kl[overflown] = (self.log_p + self.x)[overflown].logsumexp(-1)
+        return kl
+
+    def js(self) -> Float64[Tensor, "token"]:
+        """Jensen-Shannon divergence, nats, from 0 to log 2; symmetric.
+
+        With u = log q - log p and m = (p + q) / 2, a term of KL(p ‖ m) + KL(q ‖ m) is
+        p[(eᵘ - 1)u/2 - (1 + eᵘ) log cosh(u/2)] = (p + q)(log 2 - log(1 + exp(-|u|))) - min(p, q)|u|,
+        of which the first is precise for small u, and the second for large.
+        """
+        u = self.x - self.kl[:, None]
+        q, size = (self.log_p + u).exp(), u.abs()
+        small = self.p * (torch.expm1(u) * u / 2 - (1 + u.exp()) * torch.log1p(2 * (u / 4).sinh() ** 2))
+        large = (self.p + q) * (math.log(2) - size.neg().exp().log1p()) - torch.minimum(self.p, q) * size
+        return torch.where(size < 1, small, large).sum(-1) / 2
+
+    def loss(self) -> Float64[Tensor, "token"]:
+        """Cross-entropy of the token that follows under the perturbed distribution, nats."""
+        index = self.targets[:, None]
+        return self.kl - (self.log_p + self.x).gather(1, index)[:, 0]
+
+
+def l2(clean: Float[Tensor, "*#point d_site"], change: Float[Tensor, "*point d_site"]) -> Float[Tensor, "*point"]:
+    """L2 distance of the perturbed from the clean late activation."""
+    return change.norm(dim=-1)
+
+
+def cosine(clean: Float[Tensor, "*#point d_site"], change: Float[Tensor, "*point d_site"]) -> Float[Tensor, "*point"]:
+    """Cosine similarity of the perturbed to the clean late activation."""
+    clean = clean.double()
+    return torch.nn.functional.cosine_similarity(clean, clean + change.double(), dim=-1)
+
+
+class Definition(NamedTuple):
+    """A readout that has a name."""
+
+    measure: Callable[..., Tensor]
+    meaning: str
+
+
+OUTPUT_READOUTS: Mapping[str, Definition] = {
+    "kl": Definition(lambda change: change.kl, "KL(clean ‖ perturbed) of the next-token distribution, nats"),
+    "js": Definition(OutputChange.js, "Jensen-Shannon divergence of the two distributions, nats, at most log 2"),
+    "loss": Definition(OutputChange.loss, "cross-entropy of the token that follows, perturbed, nats"),
+}
+SITE_READOUTS: Mapping[str, Definition] = {
+    "l2": Definition(l2, "L2 distance of the perturbed from the clean activation at SITE"),
+    "cos": Definition(cosine, "cosine similarity of the perturbed to the clean activation at SITE"),
+}
+
+
+@dataclass(frozen=True)
+class Readout:
+    """A readout of one model: a kind, and for late activations the site."""
+
+    kind: str
+    site: Site | None = None
+
+    @property
+    def name(self) -> str:
+        """`kl`, or `l2@blocks.11.hook_resid_post`."""
+        return self.kind if self.site is None else f"{self.kind}@{self.site.name}"
+
+
+def parse_readout(name: str, model: SplitModel) -> Readout:
+    """The readout that `name` means in this model.
+
+    Raises:
+        TiltmeterError: no such readout, or no such site in this model.
+    """
+    kind, at, site = name.partition("@")
+    if not at and kind in OUTPUT_READOUTS:
+        return Readout(kind)
+    if at and kind in SITE_READOUTS:
+        return Readout(kind, model.site(site))
+    choices = [*OUTPUT_READOUTS, *(f"{kind}@SITE" for kind in SITE_READOUTS)]
+    raise TiltmeterError(f"{name!r} is not a readout; choose from {', '.join(choices)}.")
+
+
+@torch.no_grad()
+def measure(
+    model: SplitModel, clean: CleanRun, changes: LateRun, readouts: Sequence[Readout], read: Sequence[int]
+) -> dict[str, Float64[Tensor, "point batch read"]]:
+    """Every readout at the positions `read`, where each point of a perturbed run differs so much from the clean one.
+
+    The loss at the last position of a sequence is NaN: no token follows.
+    """
+    index = torch.tensor(read, device=changes.final.device) - clean.span.first
+    values = {
+        r.name: SITE_READOUTS[r.kind]
+        .measure(clean.late.sites[r.site][:, index], changes.sites[r.site][:, :, index])
+        .double()
+        for r in readouts
+        if r.site is not None
+    }
+    kinds = [r.kind for r in readouts if r.site is None]
+    if kinds:
+        targets = _targets(clean.tokens, read).to(index.device)
+        final, change = clean.late.final[:, index], changes.final[:, :, index]
+        unembedding = None if "js" in kinds else model.unembedding
+        if unembedding is None:
+            outputs = _measure_outputs(model, final, change, targets, kinds)
+        else:
+            kept = partial(clean.tape.kept, ("vocabulary", tuple(read)))
+            outputs = _measure_vocabulary(model, unembedding, kept, final, change, targets, kinds)
+        if "loss" in outputs:
+            outputs["loss"][..., targets < 0] = torch.nan
+        values |= outputs
+    return {name: value.cpu() for name, value in values.items()}
+
+
+def _targets(tokens: Tensor, read: Sequence[int]) -> Int[Tensor, "batch read"]:
+    """The token after each position; -1 after the last."""
+    following = torch.cat([tokens[:, 1:], torch.full_like(tokens[:, :1], -1)], dim=1)
+    return following[:, list(read)]
+
+
+def _measure_outputs(
+    model: SplitModel, clean: Tensor, changes: Tensor, targets: Tensor, kinds: Sequence[str]
+) -> dict[str, Float64[Tensor, "point batch read"]]:
+    """Unembed and compare, a chunk of tokens at a time; the clean logits of a chunk serve all points."""
+    points, shape = changes.shape[0], changes.shape[:-1]
+    clean, changes, targets = clean.flatten(0, 1), changes.flatten(1, 2), targets.flatten().clamp(min=0)
+    values = {kind: torch.empty(points, len(clean), dtype=torch.float64, device=changes.device) for kind in kinds}
+    for rows in torch.arange(len(clean), device=changes.device).split(max(16, CHUNK_ELEMENTS // model.vocabulary)):
+        output = CleanOutput(model.logits(clean[rows]))
+        for point in range(points):
+            difference = model.logit_changes(clean[rows], output.logits, changes[point, rows])
+            change = OutputChange(output, difference, targets[rows])
+            for kind in kinds:
+                values[kind][point, rows] = OUTPUT_READOUTS[kind].measure(change)
+    return {kind: value.reshape(shape) for kind, value in values.items()}
+
+
+def _measure_vocabulary(
+    model: SplitModel,
+    unembedding: Unembedding,
+    kept: Callable[[Callable[[], Any]], Any],
+    clean: Tensor,
+    changes: Tensor,
+    targets: Tensor,
+    kinds: Sequence[str],
+) -> dict[str, Float64[Tensor, "point batch read"]]:
+    """The same of KL and loss alone, in one pass over the unembedding (`tiltmeter.models.chunked_kl`).
+
+    Clean distributions that fit are made once for all points that start at this run; of more tokens, again and again.
+    """
+    shape, size = changes.shape[:-1], at_once(changes.device).rows // changes.shape[0]
+    final, moved, following = clean.flatten(0, 1), changes.flatten(1, 2), targets.flatten().clamp(min=0)
+    kl, loss = (torch.empty(moved.shape[:-1], dtype=torch.float64, device=moved.device) for _ in range(2))
+    blocks = list(_slices(slice(0, len(final)), max(16, at_once(final.device).kept // model.vocabulary)))
+    with operands(model.rounding):
+        for block in blocks:
+            make = partial(clean_vocabulary, unembedding, final[block], following[block])
+            distributions = kept(make) if len(blocks) == 1 else make()
+            for rows in _slices(block, max(16, size)):
+                own = distributions.at(slice(rows.start - block.start, rows.stop - block.start))
+                kl[:, rows] = own.kl(moved[:, rows])
+                loss[:, rows] = own.target_change(moved[:, rows]) - own.log_p_target
+    kl = kl.reshape(shape)
+    if bool((overflown := ~torch.isfinite(kl)).any()):
+        kl = torch.where(overflown, _measure_outputs(model, clean, changes, targets, ["kl"])["kl"], kl)
+    values = {"kl": kl, "loss": loss.reshape(shape) + kl}
+    return {kind: values[kind] for kind in kinds}
+
+
+def _slices(whole: slice, size: int) -> Iterator[slice]:
+    for begin in range(whole.start, whole.stop, size):
+        yield slice(begin, min(begin + size, whole.stop))

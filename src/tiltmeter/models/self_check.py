@@ -1,0 +1,81 @@
+"""What every run checks of itself before it measures anything."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tiltmeter.errors import TiltmeterError
+from tiltmeter.models.hooks import replaced
+from tiltmeter.models.sites import Site
+from tiltmeter.models.split_model import CleanRun, SplitModel
+
+TOLERANCE = {torch.float64: 1e-6, torch.float32: 2e-3, torch.bfloat16: 0.2, torch.float16: 5e-2}
+"""Largest allowed difference of two ways to the same numbers, relative to the largest of them.
+
+Some families compute their norms in float32 whatever the precision.
+"""
+
+
+def check_split(model: SplitModel, clean: CleanRun) -> None:
+    """Compare a model in parts with the whole model: its head, and resumed passes, unperturbed and strongly perturbed.
+
+    Raises:
+        TiltmeterError: they differ, and this model cannot be split the way others can; or the whole model's outputs are
+            not finite.
+    """
+    x = clean.span.cut(clean.activation)
+    change = x.flip(-1) * 0.5
+    logits = _last_logits(model, clean)
+    if not bool(torch.isfinite(clean.late.final).all() and torch.isfinite(logits).all()):
+        raise TiltmeterError(f"The outputs of {model.name} are not finite on these tokens; check its weights.")
+    _check_equal(model, clean, "its head", model.logits(clean.late.final[:, -1]), logits)
+    _check_equal(model, clean, "an unperturbed resumed pass", model.resume(clean, x).final, clean.late.final)
+    moved = clean.late.final + model.changes(clean, change[None]).final[0]
+    _check_equal(model, clean, "a perturbed resumed pass", moved, _full_pass(model, clean, x + change))
+
+
+def check_additive(model: SplitModel, tokens: Tensor, site: Site) -> None:
+    """Check that what attention and MLP of a block write adds up to what the block does to the stream.
+
+    Some families add the stream inside these modules, or scale their outputs: there they are not the sites they seem.
+
+    Raises:
+        TiltmeterError: it does not add up.
+    """
+    if site.kind not in ("attn_out", "mlp_out"):
+        return
+    parts = [Site(site.layer, kind) for kind in ("attn_out", "mlp_out", "resid_post")]
+    run = model.start(tokens, Site(site.layer, "resid_pre"), parts)
+    attention, mlp, after = (run.late.sites[part] for part in parts)
+    missing = (after - run.activation - attention - mlp).abs().max() / after.abs().max().clamp(min=1e-30)
+    if not missing <= TOLERANCE[after.dtype]:
+        raise TiltmeterError(
+            f"In {model.name} the outputs of attention and MLP are not what is added to the stream, so {site.name} "
+            "cannot be measured; use hook_resid_pre or hook_resid_post."
+        )
+
+
+def _check_equal(model: SplitModel, clean: CleanRun, what: str, found: Tensor, expected: Tensor) -> None:
+    difference = (found - expected).abs().max() / expected.abs().max().clamp(min=1e-30)
+    if not difference <= TOLERANCE[expected.dtype]:
+        raise TiltmeterError(
+            f"{model.name} cannot be split at {clean.site.name}: {what} differs from the whole model by "
+            f"{float(difference):.1e} of the largest value; please report this model."
+        )
+
+
+@torch.no_grad()
+def _last_logits(model: SplitModel, clean: CleanRun) -> Tensor:
+    """The whole model's own logits at the last position of the span, [batch, vocabulary]; all would be too many."""
+    ids = clean.tokens[:, : clean.span.stop].to(model.device)
+    return model.hf(input_ids=ids, use_cache=False, logits_to_keep=1).logits[:, -1]
+
+
+@torch.no_grad()
+def _full_pass(model: SplitModel, clean: CleanRun, point: Tensor) -> Tensor:
+    full = model.whole(clean).clone()
+    full[:, clean.span.first : clean.span.stop] = point
+    with replaced(*model.tap(clean.site), full):
+        final = model.anatomy.trunk(input_ids=clean.tokens.to(model.device), use_cache=False).last_hidden_state
+    return clean.span.cut(final)

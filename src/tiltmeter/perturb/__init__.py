@@ -1,0 +1,1 @@
+"""What is added at the site: directions, the sources they are drawn from, the paths along them."""

@@ -1,0 +1,94 @@
+"""Directions toward points between, or in the plane of, several activations: `blend:0.5*real+0.5*cov-random`.
+
+The vector is Σ w (sample - x). With weights that sum to one it leads from x to a point between the samples, so that a
+triangle of weights is Heimersheim & Mendel's map of sensitivity (2024, section 3); with the path `substitute` and two
+free weights it is the plane through x and two samples (section 1). Blends of the same sources draw the same samples,
+whatever their weights.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from tiltmeter.errors import TiltmeterError
+from tiltmeter.perturb.directions import difference
+from tiltmeter.perturb.site_statistics import SiteStatistics
+from tiltmeter.perturb.sources import Context, Source
+
+PREFIX = "blend:"
+
+SOURCES = ("real", "cov-random", "isotropic")
+"""What can be blended: activations of other sequences, samples of N(mean, covariance), samples of N(0, I)."""
+
+_TERM = re.compile(rf"(-?\d*\.?\d+(?:e-?\d+)?)\*({'|'.join(SOURCES)})")
+
+
+@dataclass(frozen=True)
+class Blend:
+    """The sum of w (sample - x) over some samples."""
+
+    terms: tuple[tuple[float, str], ...]
+    """Weights and names of sources; each term is a sample of its own."""
+    sources: Mapping[str, Source]
+
+    def vector(self, context: Context) -> Tensor:
+        """Weighted sum of differences; zero where it is no more than rounding."""
+        x = context.x
+        total = torch.zeros_like(x)
+        for (weight, _), sample in zip(self.terms, self._samples(context), strict=True):
+            total = total + weight * (sample.to(x) - x)
+        return difference(x + total, x)
+
+    def _samples(self, context: Context) -> list[Tensor]:
+        """A different sample for each term. Sources have addresses of their own: their draws are independent."""
+        names = [name for _, name in self.terms]
+        drawn = {
+            name: iter(self.sources[name].sample(_at(context, name), names.count(name)))
+            for name in dict.fromkeys(names)
+        }
+        return [next(drawn[name]) for name in names]
+
+
+def _at(context: Context, source: str) -> Context:
+    address = context.address
+    return replace(context, address=address._replace(direction=f"{address.direction}/{source}"))
+
+
+def build_blend(name: str, statistics: SiteStatistics) -> Blend:
+    """The blend of this name.
+
+    Raises:
+        TiltmeterError: the name is no blend's.
+    """
+    sources: dict[str, Source] = {
+        "real": statistics.real,
+        "cov-random": statistics.gaussian,
+        "isotropic": statistics.isotropic,
+    }
+    return Blend(parse_blend(name), sources)
+
+
+def parse_blend(name: str) -> tuple[tuple[float, str], ...]:
+    """Weights and sources of `blend:0.5*real+0.25*cov-random+0.25*cov-random`.
+
+    Raises:
+        TiltmeterError: it is not written so, or blends something else.
+    """
+    found = [_TERM.fullmatch(term) for term in name.removeprefix(PREFIX).split("+")]
+    terms = tuple((float(match[1]), match[2]) for match in found if match)
+    if len(terms) < len(found):
+        raise TiltmeterError(
+            f"The direction {name!r} was not understood; give weights and sources ({', '.join(SOURCES)}), as in "
+            "blend:0.5*real+0.25*cov-random+0.25*cov-random."
+        )
+    return terms
+
+
+def blend_draws_as(name: str) -> str:
+    """The name under which a blend draws: the same for all weights."""
+    return PREFIX + "+".join(source for _, source in parse_blend(name))

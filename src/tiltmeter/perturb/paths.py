@@ -1,0 +1,173 @@
+"""Paths: the points that a perturbed activation visits on its way along a direction."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import Field, field_validator
+from torch import Tensor
+
+from tiltmeter.errors import TiltmeterError
+from tiltmeter.perturb.directions import Push
+from tiltmeter.runs.config import Configuration
+
+Unit = Literal["absolute", "norm", "target", "pair-distance"]
+
+UNITS: Mapping[Unit, str] = {
+    "absolute": "L2",
+    "norm": "‖x‖",
+    "target": "of the way to the target",
+    "pair-distance": "mean pair distances",
+}
+
+
+class Straight(Configuration):
+    """x + length · unit direction."""
+
+    kind: Literal["straight"] = "straight"
+    lengths: Annotated[tuple[float, ...], Field(min_length=1)]
+    unit: Unit = "absolute"
+    """`absolute`: L2 length (Lee & Heimersheim 2024). `norm`: in units of ‖x‖ (Heimersheim & Mendel 2024, straight
+    mode). `target`: 1 is where the direction's vector ends (Giglemiani et al. 2024, relative). `pair-distance`: in
+    units of the mean distance of two real activations at the site."""
+
+    @field_validator("lengths")
+    @classmethod
+    def _are_lengths(cls, lengths: tuple[float, ...]) -> tuple[float, ...]:
+        if bad := [value for value in lengths if not math.isfinite(value) or value < 0]:
+            raise ValueError(f"a length is {bad[0]}; lengths are finite and not negative")
+        _refuse_repeated(lengths)
+        return lengths
+
+    @property
+    def steps(self) -> tuple[float, ...]:
+        """The coordinate of each point."""
+        return self.lengths
+
+    @property
+    def units(self) -> str:
+        """Unit of the steps."""
+        return UNITS[self.unit]
+
+    def resolved(self, pair_distance: float) -> Straight:
+        """The same path with absolute lengths, where its unit is the mean pair distance."""
+        if self.unit != "pair-distance":
+            return self
+        if not pair_distance > 0:
+            raise TiltmeterError(
+                "All real activations at this site are equal, so their mean pair distance is no unit; use another, "
+                "or other tokens."
+            )
+        return Straight(lengths=tuple(length * pair_distance for length in self.lengths))
+
+    def changes(
+        self, x: Float[Tensor, "batch position d_site"], push: Push, steps: slice
+    ) -> Float[Tensor, "step batch position d_site"]:
+        """From x to the points of these steps, one new tensor."""
+        return self.at(x, push, torch.tensor(self.lengths[steps], dtype=x.dtype, device=x.device)[:, None, None])
+
+    def at(
+        self, x: Float[Tensor, "batch position d_site"], push: Push, lengths: Float[Tensor, "point #batch #position"]
+    ) -> Float[Tensor, "point batch position d_site"]:
+        """From x to any points of the path, the same for all tokens or not, one new tensor."""
+        scale = {"absolute": torch.ones_like(push.distance), "norm": x.norm(dim=-1), "target": push.distance}[self.unit]
+        return lengths[..., None] * (scale[..., None] * push.unit)
+
+
+class Sphere(Configuration):
+    """Along the great circle through x toward the direction, to the antipode: norm constant, angle growing.
+
+    x(θ) = ‖x‖(cos θ · x̂ + sin θ · û), û the part of the direction orthogonal to x, normalised (Heimersheim & Mendel
+    2024, sphere mode). A target t and the difference t - x give the same path.
+    """
+
+    kind: Literal["sphere"] = "sphere"
+    degrees: Annotated[tuple[float, ...], Field(min_length=1)]
+
+    @field_validator("degrees")
+    @classmethod
+    def _are_angles(cls, degrees: tuple[float, ...]) -> tuple[float, ...]:
+        if bad := [value for value in degrees if not 0 <= value <= 180]:
+            raise ValueError(f"an angle is {bad[0]}; angles are degrees from 0 to 180")
+        _refuse_repeated(degrees)
+        return degrees
+
+    @property
+    def steps(self) -> tuple[float, ...]:
+        """The coordinate of each point."""
+        return self.degrees
+
+    @property
+    def units(self) -> str:
+        """Unit of the steps."""
+        return "degrees"
+
+    def resolved(self, pair_distance: float) -> Sphere:
+        """Angles need no unit of length."""
+        return self
+
+    def changes(
+        self, x: Float[Tensor, "batch position d_site"], push: Push, steps: slice
+    ) -> Float[Tensor, "step batch position d_site"]:
+        """From x to the points of these steps, one new tensor."""
+        return self.at(x, push, torch.tensor(self.degrees[steps], dtype=x.dtype, device=x.device)[:, None, None])
+
+    def at(
+        self, x: Float[Tensor, "batch position d_site"], push: Push, degrees: Float[Tensor, "point #batch #position"]
+    ) -> Float[Tensor, "point batch position d_site"]:
+        """From x to any points of the path, the same for all tokens or not, one new tensor.
+
+        Zero where no part of the direction is orthogonal to x.
+        """
+        norm = x.norm(dim=-1, keepdim=True)
+        radial = x / norm.clamp(min=1e-30)
+        sideways = push.unit - (push.unit * radial).sum(-1, keepdim=True) * radial
+        sideways = sideways - (sideways * radial).sum(-1, keepdim=True) * radial  # once more, for what rounding left
+        size = sideways.norm(dim=-1, keepdim=True)
+        exists = size > 1e-5
+        tangent = torch.where(exists, norm * sideways / size.clamp(min=1e-30), 0.0)
+        angles = degrees.deg2rad()[..., None]
+        # cos θ - 1 without cancellation, so that small angles keep their digits
+        change = -2 * (angles / 2).sin() ** 2 * x + angles.sin() * tangent
+        return torch.where(exists, change, 0.0)
+
+
+class Substitute(Configuration):
+    """To where the direction's vector ends, and nowhere else: x + vector.
+
+    With a direction that ends at a substitute for x, the intervention of Gurnee 2024.
+    """
+
+    kind: Literal["substitute"] = "substitute"
+
+    @property
+    def steps(self) -> tuple[float, ...]:
+        """One."""
+        return (1.0,)
+
+    @property
+    def units(self) -> str:
+        """Unit of the step."""
+        return "substitution"
+
+    def resolved(self, pair_distance: float) -> Substitute:
+        """A substitution needs no unit of length."""
+        return self
+
+    def changes(
+        self, x: Float[Tensor, "batch position d_site"], push: Push, steps: slice
+    ) -> Float[Tensor, "step batch position d_site"]:
+        """From x to the one point, a new tensor."""
+        return push.vector.clone()[None][steps]
+
+
+def _refuse_repeated(steps: tuple[float, ...]) -> None:
+    if len(set(steps)) < len(steps):
+        raise ValueError("a step is named twice; name each once")
+
+
+Path = Annotated[Straight | Sphere | Substitute, Field(discriminator="kind")]

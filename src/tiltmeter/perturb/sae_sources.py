@@ -1,0 +1,97 @@
+"""Activations that come out of an SAE: reconstructions, and syntheses from the latents of x."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tiltmeter.errors import TiltmeterError
+from tiltmeter.perturb.sources import Context, Source
+from tiltmeter.runs.rng import uniform
+from tiltmeter.saes.at_site import AtSite
+from tiltmeter.saes.latent_statistics import BoundSAE
+from tiltmeter.saes.synthetic import active_ids, baseline, structured
+
+
+@dataclass(frozen=True)
+class Itself:
+    """The activation of the token itself."""
+
+    def sample(self, context: Context, count: int) -> Float[Tensor, "count batch span d_site"]:
+        """x, which is one vector.
+
+        Raises:
+            TiltmeterError: more than one was to be drawn.
+        """
+        _check_one(count, "An activation")
+        return context.x[None]
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """What an SAE makes of a source's activations."""
+
+    sae: AtSite
+    source: Source
+
+    def sample(self, context: Context, count: int) -> Float[Tensor, "count batch span d_site"]:
+        """SAE(sample), as measured."""
+        return self.sae.reconstruct(self.source.sample(context, count).to(context.x))
+
+
+@dataclass(frozen=True)
+class SyntheticBaseline:
+    """Decoded latents of x, each exchanged for one that fires as often (Giglemiani et al. 2024)."""
+
+    sae: BoundSAE
+
+    def sample(self, context: Context, count: int) -> Float[Tensor, "count batch span d_site"]:
+        """Synthetic activations, as measured.
+
+        Raises:
+            TiltmeterError: a token has so many active latents that there are no others for them.
+        """
+        at, x = self.sae.at, context.x.flatten(0, 1)
+        parts = [
+            torch.stack([self._synthesis(context, part, f, f"sample{i}") for i in range(count)])
+            for part, f in at.pieces(x)
+        ]
+        return torch.cat(parts, dim=1).unflatten(1, context.x.shape[:2])
+
+    def _synthesis(self, context: Context, part: slice, latents: Tensor, stream: str) -> Tensor:
+        turns = max(1, active_ids(latents).shape[1])
+        chance = uniform(context.address, stream, turns).flatten(0, 1)[part]
+        made = baseline(latents, self.sae.latents.frequency, chance, self.sae.synthesis.baseline)
+        return self.sae.at.decode(made, context.x.flatten(0, 1)[part])
+
+
+@dataclass(frozen=True)
+class SyntheticStructured:
+    """Decoded latents of x, exchanged for others that lie to the strongest as they did (Giglemiani et al. 2024).
+
+    Cosines are of decoder rows as measured at the site.
+    """
+
+    sae: BoundSAE
+
+    def sample(self, context: Context, count: int) -> Float[Tensor, "count batch span d_site"]:
+        """Synthetic activations, as measured.
+
+        Raises:
+            TiltmeterError: a token has so many active latents that there are no others for them; more than one was to
+                be drawn: nothing in it is random.
+        """
+        _check_one(count, "The structured synthesis of an activation")
+        at, x = self.sae.at, context.x.flatten(0, 1)
+        rows = at.rows(torch.arange(at.size))
+        frequency, options = self.sae.latents.frequency, self.sae.synthesis.structured
+        made = [at.decode(structured(latents, frequency, rows, options), x[part]) for part, latents in at.pieces(x)]
+        return torch.cat(made).reshape(context.x.shape)[None]
+
+
+def _check_one(count: int, what: str) -> None:
+    if count != 1:
+        raise TiltmeterError(f"{what} is one vector, but {count} different ones were to be drawn; draw one.")

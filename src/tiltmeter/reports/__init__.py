@@ -1,0 +1,1 @@
+"""Figures, tables and the report page, made from stored results alone."""

@@ -1,0 +1,1 @@
+"""A figure as data, drawn by matplotlib and by plotly.js."""

@@ -1,0 +1,147 @@
+"""Charts of curves: the mean over sequences with its interval, by the step or, where there is one step, as bars."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from tiltmeter.errors import TiltmeterError
+from tiltmeter.reports.charts.chart import Axis, Bars, Chart, Line, Panel
+from tiltmeter.reports.charts.styles import Style, styles
+
+
+def lines(curves: xr.Dataset, table: pd.DataFrame, readout: str, directions: Sequence[str]) -> tuple[Line, ...]:
+    """The mean of a readout by the step, with its 95 % interval, a line per direction.
+
+    Args:
+        curves: all of the run, whose directions decide the styles.
+        table: its summary (`tiltmeter.analysis.curves.summary`).
+        readout: which readout.
+        directions: which directions, in the order of the legend.
+
+    Raises:
+        TiltmeterError: no such readout or direction was measured.
+    """
+    rows, style_of = _rows(table, readout), _styles(curves)
+    unknown = [name for name in directions if name not in style_of]
+    if unknown:
+        raise TiltmeterError(f"no direction {unknown[0]} was measured; there are {', '.join(style_of)}.")
+    found = []
+    for name in directions:
+        curve = rows[rows.direction == name].sort_values("step")
+        x, y, low, high = (curve[column].to_numpy(np.float64) for column in ("step", "mean", "low", "high"))
+        found.append(Line(name, x, y, style_of[name], low, high))
+    return tuple(found)
+
+
+def facets(
+    curves: xr.Dataset, table: pd.DataFrame, readouts: Sequence[str], groups: Mapping[str, Sequence[str]]
+) -> Chart:
+    """A grid of mean curves: a row per readout, a column per group.
+
+    Args:
+        curves: all of the run; its labels and units are the axes'.
+        table: its summary.
+        readouts: the rows.
+        groups: the columns, title to directions.
+
+    Raises:
+        TiltmeterError: no readouts or groups, or a readout or direction that was not measured.
+    """
+    if not readouts or not groups:
+        raise TiltmeterError("a figure needs at least one readout and one group of directions; name them.")
+    step = Axis(axis_label(curves.step))
+    return Chart(
+        tuple(
+            tuple(
+                Panel(
+                    "" if row else title,
+                    step,
+                    Axis(quantity(curves, table, readout)),
+                    lines(curves, table, readout, names),
+                )
+                for title, names in groups.items()
+            )
+            for row, readout in enumerate(readouts)
+        )
+    )
+
+
+def bars(curves: xr.Dataset, table: pd.DataFrame, readouts: Sequence[str], title: str) -> Chart:
+    """Curves of one step: a panel per readout, a bar per direction with its 95 % interval.
+
+    Args:
+        curves: all of the run; its labels and units are the axes'.
+        table: its summary.
+        readouts: the panels.
+        title: above them all.
+
+    Raises:
+        TiltmeterError: no readouts, or one that was not measured.
+    """
+    if not readouts:
+        raise TiltmeterError("a figure needs at least one readout; name one.")
+    panels = tuple(
+        Panel("", Axis(""), Axis(quantity(curves, table, readout)), _bars(curves, table, readout))
+        for readout in readouts
+    )
+    return Chart((panels,), share=("x",), title=title)
+
+
+def log_y(chart: Chart, floor: float = 1e-6) -> Chart:
+    """The same lines on logarithmic axes, in each row from the floor or the smallest value above it.
+
+    The floor's default is the smallest KL that readouts vouch for.
+    """
+    return replace(chart, rows=tuple(_log(row, floor) for row in chart.rows))
+
+
+def axis_label(values: xr.DataArray) -> str:
+    """Name a quantity with its units: "KL(clean ‖ perturbed), nats", "perturbation length (L2)"."""
+    name, units = values.attrs.get("long_name", str(values.name)), values.attrs.get("units", "1")
+    if units == "1":
+        return name
+    return f"{name} ({units})" if values.name == "step" else f"{name}, {units}"
+
+
+def quantity(curves: xr.Dataset, table: pd.DataFrame, readout: str) -> str:
+    """The label of a readout's axis.
+
+    Raises:
+        TiltmeterError: it was not measured.
+    """
+    _rows(table, readout)
+    return axis_label(curves[readout])
+
+
+def _rows(table: pd.DataFrame, readout: str) -> pd.DataFrame:
+    rows = table[table.readout == readout]
+    if rows.empty:
+        raise TiltmeterError(f"no readout {readout} was measured; there are {', '.join(table.readout.unique())}.")
+    return rows
+
+
+def _styles(curves: xr.Dataset) -> dict[str, Style]:
+    return styles([str(name) for name in curves.direction.values])
+
+
+def _bars(curves: xr.Dataset, table: pd.DataFrame, readout: str) -> tuple[Bars, ...]:
+    rows, style_of = _rows(table, readout), _styles(curves)
+    found = []
+    for name in rows.direction.unique():
+        y, low, high = (rows.loc[rows.direction == name, column].to_numpy(float) for column in ("mean", "low", "high"))
+        found.append(Bars(name, (name,) * len(y), y, style_of[name], low, high))
+    return tuple(found)
+
+
+def _log(row: tuple[Panel, ...], floor: float) -> tuple[Panel, ...]:
+    values = [mark.y for panel in row for mark in panel.marks if isinstance(mark, Line)]
+    together = np.concatenate(values or [np.empty(0)])
+    shown = together[together > floor]
+    low = max(floor, float(shown.min()) / 1.5) if len(shown) else floor
+    high = max(10 * low, 1.5 * float(shown.max(initial=0.0)))
+    return tuple(replace(panel, y=replace(panel.y, log=True, limits=(low, high))) for panel in row)

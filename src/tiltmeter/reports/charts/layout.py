@@ -1,0 +1,166 @@
+"""How a chart is laid out, however it is drawn: shared axes, lying bars, names in the legend, ranges of colours."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from tiltmeter.reports.charts.chart import (
+    Axis,
+    Bars,
+    Chart,
+    HeatMap,
+    Histogram,
+    Line,
+    Mark,
+    Panel,
+    Points,
+    Rule,
+    Surface,
+    Triangle,
+)
+
+Cell = tuple[int, int]
+"""Row and column of a panel."""
+Way = Literal["x", "y"]
+Named = Line | Points | Bars | Histogram
+"""Marks that stand in the legend."""
+Range = tuple[float, float]
+
+WAYS: tuple[Way, Way] = ("x", "y")
+_ROOM = 44
+"""Letters that fit below upright bars."""
+
+
+class SharedAxis(NamedTuple):
+    """What panels that share an axis have in common."""
+
+    way: Way
+    row: int | None
+    axis: Axis
+    categories: tuple[str, ...]
+    lying: bool
+
+
+def cells(chart: Chart) -> dict[Cell, Panel]:
+    """Panels by their places, row after row."""
+    return {(at, column): panel for at, row in enumerate(chart.rows) for column, panel in enumerate(row)}
+
+
+def has(panel: Panel, *kinds: type) -> bool:
+    """Whether a panel has a mark of one of these kinds."""
+    return any(isinstance(mark, kinds) for mark in panel.marks)
+
+
+def shared_axis(chart: Chart, cell: Cell, way: Way) -> SharedAxis | None:
+    """What the panels that share an axis with this one have alike; None where it shares none."""
+    panel = cells(chart)[cell]
+    in_row = way == "y" and "y" not in chart.share
+    if ("y-of-row" if in_row else way) not in chart.share or has(panel, Surface, Triangle):
+        return None
+    axis, names = (panel.x, tuple(categories(panel))) if way == "x" else (panel.y, ())
+    return SharedAxis(way, cell[0] if in_row else None, axis, names, lies(panel))
+
+
+def says_it_too(chart: Chart, cell: Cell, way: Way) -> bool:
+    """Whether the next panel below (to the left) has the same axis, so that its label need not stand here."""
+    row, column = cell
+    own = shared_axis(chart, cell, way)
+    other = (row + 1, column) if on_paper(cells(chart)[cell], way) == "x" else (row, column - 1)
+    return own is not None and other in cells(chart) and shared_axis(chart, other, way) == own
+
+
+def on_paper(panel: Panel, way: Way) -> Way:
+    """The axis of the paper that an axis of the panel is: where bars lie, their names stand at the left."""
+    return ("y" if way == "x" else "x") if lies(panel) else way
+
+
+def categories(panel: Panel) -> list[str]:
+    """The categories of all bars, in the order they are named in."""
+    return list(dict.fromkeys(name for mark in panel.marks if isinstance(mark, Bars) for name in mark.categories))
+
+
+def lies(panel: Panel) -> bool:
+    """Whether bars are horizontal: where their names would not fit below upright ones."""
+    names = categories(panel)
+    return bool(names) and (len(names) > 8 or len(names) * max(map(len, names)) > _ROOM)
+
+
+class Places(NamedTuple):
+    """Where the bars of a mark stand, in numbers of categories."""
+
+    centre: Float[np.ndarray, " bar"]
+    width: Float[np.ndarray, " bar"]
+
+
+def bar_places(panel: Panel, mark: Bars) -> Places:
+    """Bars of one category stand side by side."""
+    names = categories(panel)
+    marks = [one for one in panel.marks if isinstance(one, Bars)]
+    beside = [[one for one in marks if name in one.categories] for name in mark.categories]
+    width = np.array([0.8 / len(group) for group in beside])
+    rank = np.array([next(at for at, one in enumerate(group) if one is mark) for group in beside])
+    place = np.array([float(names.index(name)) for name in mark.categories])
+    return Places(place - 0.4 + width * (rank + 0.5), 0.92 * width)
+
+
+def legend(chart: Chart) -> dict[str, Named]:
+    """The mark that stands for each name, a mean rather than the single curves of its name.
+
+    A bar that stands on its own name needs no other.
+    """
+    marks = [mark for panel in chart.panels for mark in panel.marks if isinstance(mark, Named)]
+    named = [mark for mark in marks if not (isinstance(mark, Bars) and set(mark.categories) <= {mark.name})]
+    standing = {mark.name: mark for mark in reversed(sorted(named, key=is_thin))}
+    return {name: standing[name] for name in dict.fromkeys(mark.name for mark in named)}
+
+
+def is_thin(mark: Mark) -> bool:
+    """Whether a mark is one of many single curves."""
+    return isinstance(mark, Line) and mark.thin
+
+
+def is_right_half(panel: Panel, rule: Rule) -> bool:
+    """Whether an upright rule stands in the right half of the panel, where its word has room at its left."""
+    axis = panel.x if rule.across == "x" else panel.y
+    known = np.concatenate([*(_extent(mark, rule.across) for mark in panel.marks), np.array([rule.at])])
+    low, high = axis.limits or (float(np.nanmin(known)), float(np.nanmax(known)))
+    return bool(rule.at > (np.sqrt(low * high) if axis.log and low > 0 else (low + high) / 2))
+
+
+def _extent(mark: Mark, way: Way) -> np.ndarray:
+    if isinstance(mark, Histogram):
+        return mark.edges
+    if isinstance(mark, Bars):
+        return np.append(mark.y, 0.0) if way == "y" else np.empty(0)
+    return (mark.x if way == "x" else mark.y) if isinstance(mark, Line | Points | HeatMap) else np.empty(0)
+
+
+def color_ranges(chart: Chart) -> dict[str, Range]:
+    """The smallest and largest value of each quantity that is shown by colour: equal names have one scale of colours.
+
+    Where a quantity has one value alone, a range about it; where it has none, 0 to 1.
+    """
+    values: dict[str, list[np.ndarray]] = {}
+    for panel in chart.panels:
+        for mark in panel.marks:
+            if isinstance(mark, HeatMap | Surface):
+                values.setdefault(mark.name, []).append(mark.z.ravel())
+            elif isinstance(mark, Triangle):
+                values.setdefault(mark.name, []).append(mark.values)
+    return {name: _range(np.concatenate(found)) for name, found in values.items()}
+
+
+def shortened(name: str, most: int) -> str:
+    """A name that there is room for; the end tells most names apart."""
+    return name if len(name) <= most else f"{name[: most // 3]}…{name[most // 3 + 1 - most :]}"
+
+
+def _range(values: np.ndarray) -> Range:
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return 0.0, 1.0
+    low, high = float(values.min()), float(values.max())
+    return (low, high) if low < high else (low - 0.5 * (abs(low) or 1.0), high + 0.5 * (abs(high) or 1.0))

@@ -1,0 +1,249 @@
+"""A chart drawn with matplotlib, for papers and for readers without scripts: PNG and SVG that repeat to the byte."""
+
+from __future__ import annotations
+
+import io
+import re
+import textwrap
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from tiltmeter.errors import TiltmeterError
+from tiltmeter.reports.charts.chart import Bars, Chart, HeatMap, Histogram, Line, Panel, Surface, Triangle
+from tiltmeter.reports.charts.layout import (
+    WAYS,
+    Cell,
+    Named,
+    categories,
+    cells,
+    color_ranges,
+    has,
+    is_thin,
+    legend,
+    lies,
+    on_paper,
+    says_it_too,
+    shared_axis,
+    shortened,
+)
+from tiltmeter.reports.charts.mpl_marks import PALE, draw_bars, draw_mark, mappable
+
+MOST_ENTRIES = 24
+"""Names that a legend has room for."""
+_LETTER = 0.067
+"""Width of a letter in inches."""
+
+_NOT_XML = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]")
+"""Bytes that a name can have and XML cannot."""
+
+_LOOK: Any = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial"],
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.7,
+    "axes.edgecolor": "#444444",
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": "#E4E4E4",
+    "grid.linewidth": 0.6,
+    "xtick.color": "#444444",
+    "ytick.color": "#444444",
+    "lines.linewidth": 1.5,
+    "lines.markersize": 4.0,
+    "legend.frameon": False,
+    "text.parse_math": False,  # a dollar in a file name is no formula
+    "svg.fonttype": "none",
+    "svg.hashsalt": "tiltmeter",
+}
+
+
+def draw(chart: Chart) -> Figure:
+    """Draw a chart, with one legend below it.
+
+    Names stand in the legend once; of more than 24 it gives the first. On a logarithmic axis nothing that is not
+    positive is shown.
+    """
+    columns = chart.columns
+    width = 0.9 + columns * _width(columns)
+    heights = [max(_height(panel, columns) for panel in row) for row in chart.rows]
+    with mpl.rc_context(_LOOK):
+        figure = Figure(figsize=(width, 0.5 + sum(heights)), layout=ConstrainedLayoutEngine(w_pad=0.07))
+        figure.suptitle(_wrapped(chart.title, width), fontsize=10.5) if chart.title else None
+        grid = figure.add_gridspec(len(heights), columns, height_ratios=heights)
+        drawn: dict[Cell, Axes] = {}
+        for cell, panel in cells(chart).items():
+            drawn[cell] = _axes(figure, grid[cell], chart, cell, drawn)
+            _panel(drawn[cell], panel, chart)
+            _labels(drawn[cell], chart, cell)
+        for axes in drawn.values():
+            _log_ticks(axes)
+        _color_bars(figure, chart, drawn)
+        _legend(figure, legend(chart))
+    return figure
+
+
+def to_png(figure: Figure) -> bytes:
+    """Draw the figure as PNG at 200 dots per inch; equal figures give equal bytes."""
+    return _bytes(figure, format="png", dpi=200, metadata={"Software": None})
+
+
+def to_svg(figure: Figure) -> bytes:
+    """Draw the figure as SVG, its text kept as text; equal figures give equal bytes."""
+    svg = _bytes(figure, format="svg", dpi=200, metadata={"Date": None, "Creator": None})
+    return _NOT_XML.sub(b"?", svg)
+
+
+def save(figure: Figure, folder: Path, name: str) -> None:
+    """Write `name`.png and `name`.svg into the folder, which is made if absent.
+
+    Raises:
+        TiltmeterError: the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{name}.png").write_bytes(to_png(figure))
+        (folder / f"{name}.svg").write_bytes(to_svg(figure))
+    except OSError as error:
+        raise TiltmeterError(f"cannot write figures into {folder} ({error.strerror}); choose another place.") from error
+
+
+def _bytes(figure: Figure, **settings: Any) -> bytes:
+    buffer = io.BytesIO()
+    with mpl.rc_context(_LOOK), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a file may have any name
+        figure.savefig(buffer, **settings)
+    return buffer.getvalue()
+
+
+def _width(columns: int) -> float:
+    return {1: 5.0, 2: 3.6}.get(columns, 3.0)
+
+
+def _height(panel: Panel, columns: int) -> float:
+    if has(panel, Surface, Triangle):
+        return 0.9 * _width(columns) + 0.3
+    if lies(panel):
+        bars = sum(len(mark.categories) for mark in panel.marks if isinstance(mark, Bars))
+        return 0.6 + max(0.24 * len(categories(panel)), 0.14 * bars)
+    return {1: 3.2, 2: 2.7}.get(columns, 2.3)
+
+
+def _axes(figure: Figure, place: Any, chart: Chart, cell: Cell, drawn: Mapping[Cell, Axes]) -> Axes:
+    panel = cells(chart)[cell]
+    shared = {}
+    for way in WAYS:
+        own = shared_axis(chart, cell, way)
+        if own and (same := [other for other in drawn if shared_axis(chart, other, way) == own]):
+            shared[f"share{on_paper(panel, way)}"] = drawn[same[0]]
+    axes: Axes = figure.add_subplot(place, projection="3d" if has(panel, Surface) else None, **shared)
+    return axes
+
+
+def _panel(axes: Any, panel: Panel, chart: Chart) -> None:
+    ranges = color_ranges(chart)
+    if has(panel, Bars):
+        draw_bars(axes, panel)
+    for mark in panel.marks:
+        draw_mark(axes, mark, panel, ranges)
+    for way, axis in zip(WAYS, (panel.x, panel.y), strict=True):
+        across = on_paper(panel, way)
+        reach = axes.dataLim.intervalx if across == "x" else axes.dataLim.intervaly
+        if axis.limits or (axis.log and not reach[1] > 0):
+            axes.set(**{f"{across}lim": axis.limits or (0.1, 1.0)})
+        if axis.log:  # after the limits: matplotlib warns where it finds none
+            axes.set(**{f"{across}scale": "log"})
+
+
+def _labels(axes: Axes, chart: Chart, cell: Cell) -> None:
+    """Title and labels; what the next panel to the left or below says as well is left to it."""
+    panel, columns = cells(chart)[cell], chart.columns
+    axes.set_title(_wrapped(panel.title, _width(columns)))
+    for way, axis in zip(WAYS, (panel.x, panel.y), strict=True):
+        across = on_paper(panel, way)
+        if says_it_too(chart, cell, way):
+            axes.tick_params(axis=across, labelbottom=False, labelleft=False)
+        else:
+            room = _width(columns) - _names_width(chart, cell) if across == "x" else _height(panel, columns)
+            axes.set(**{f"{across}label": _wrapped(axis.label, room)})
+
+
+def _names_width(chart: Chart, cell: Cell) -> float:
+    """What the names of lying bars take of a panel's width, up to a half; little, where panels share them."""
+    panel = cells(chart)[cell]
+    if not lies(panel) or shared_axis(chart, cell, "x"):
+        return 0.0
+    return min(_LETTER * max(map(len, categories(panel))), _width(3) / 2)
+
+
+def _log_ticks(axes: Axes) -> None:
+    for axis in (axes.xaxis, axes.yaxis):
+        if axis.get_scale() == "log":
+            low, high = axis.get_view_interval()
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
+            axis.set_major_formatter("{x:g}")
+            axis.set_minor_formatter(NullFormatter())
+
+
+def _color_bars(figure: Figure, chart: Chart, drawn: Mapping[Cell, Axes]) -> None:
+    """One for each quantity of each row."""
+    beside: dict[tuple[int, str], list[Axes]] = {}
+    for cell, panel in cells(chart).items():
+        for mark in panel.marks:
+            if isinstance(mark, HeatMap | Surface | Triangle):
+                beside.setdefault((cell[0], mark.name), []).append(drawn[cell])
+    for (row, name), panels in beside.items():
+        height = max(_height(panel, chart.columns) for panel in chart.rows[row])
+        bar = figure.colorbar(mappable(name, color_ranges(chart)), ax=panels, aspect=25, pad=0.03, shrink=0.85)
+        bar.set_label(_wrapped(name, height))
+        bar.outline.set_visible(False)
+
+
+def _handle(mark: Named) -> Artist:
+    color, linestyle, marker, face = mark.style
+    if isinstance(mark, Bars):
+        return Patch(facecolor=(color, PALE), edgecolor=color)
+    if isinstance(mark, Histogram):
+        return Patch(facecolor=(color, 0.2), edgecolor=color, linestyle=linestyle)
+    if is_thin(mark):
+        return Line2D([], [], color=color, linewidth=0.6, alpha=0.6)
+    return Line2D(
+        [],
+        [],
+        color=color,
+        linestyle=linestyle if isinstance(mark, Line) else "none",
+        marker=marker,
+        markerfacecolor=face,
+    )
+
+
+def _legend(figure: Figure, named: Mapping[str, Named]) -> None:
+    if not named:
+        return
+    # A handle with the gaps about it is 0.7 inch wide, a row 0.19 inch high.
+    shown = dict(list(named.items())[:MOST_ENTRIES])
+    labels = [shortened(name, int((figure.get_figwidth() - 0.9) / (_LETTER + 0.01))) for name in shown]
+    rest = len(named) - len(shown)
+    entries = [*map(_handle, shown.values()), *([Line2D([], [], linestyle="none")] if rest else [])]
+    labels += [f"and {rest} more"] if rest else []
+    columns = int(figure.get_figwidth() / (_LETTER * max(map(len, labels)) + 0.7))
+    columns = max(1, min(len(labels), columns))
+    figure.set_figheight(figure.get_figheight() + 0.05 + 0.19 * -(-len(labels) // columns))
+    figure.legend(entries, labels, loc="outside lower center", ncols=columns, handlelength=2.8)
+
+
+def _wrapped(text: str, inches: float) -> str:
+    return textwrap.fill(text, max(12, int(0.85 * inches / _LETTER)))

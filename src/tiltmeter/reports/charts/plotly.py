@@ -1,0 +1,277 @@
+"""A chart as a figure of plotly's, for the report: what `Plotly.newPlot` takes, as plain JSON.
+
+Names, labels and texts are shown as they are: nothing that a file is called is markup, a template or a formula.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from tiltmeter.reports.charts.chart import Axis, Bars, Chart, HeatMap, Line, Panel, Points, Rule, Surface, Triangle
+from tiltmeter.reports.charts.layout import (
+    WAYS,
+    Cell,
+    Way,
+    categories,
+    cells,
+    color_ranges,
+    has,
+    legend,
+    lies,
+    on_paper,
+    says_it_too,
+    shared_axis,
+)
+from tiltmeter.reports.charts.plotly_grid import LONGEST, TITLE, WIDTH, Frame, Place, frame
+from tiltmeter.reports.charts.plotly_traces import Trace, rules, text, traces
+
+_INK, _LINES, _GRID = "#333333", "#888888", "#e4e4e4"
+_LETTER = 6.6
+"""Pixels of a letter."""
+
+Json = dict[str, Any]
+
+
+def to_plotly(chart: Chart) -> Json:
+    """The chart's `data` and `layout`: JSON without NaN, numbers to six digits.
+
+    A click on a name in the legend switches all marks of that name, in all panels. Where lines and points have no
+    negative values, buttons switch between linear and logarithmic axes.
+    """
+    place = frame(chart, any(_switchable(chart, way) for way in WAYS))
+    named, coloring = legend(chart), _coloring(chart)
+    data = [
+        {**trace, **_standing(place.places[cell], trace)}
+        for cell, panel in cells(chart).items()
+        for trace in traces(panel, named, coloring, place.places[cell].side)
+    ]
+    return {"data": data, "layout": _layout(chart, place)}
+
+
+def _standing(place: Place, trace: Trace) -> Json:
+    """Which axes a trace belongs to."""
+    if place.kind == "scene":
+        return {"scene": place.called("scene")}
+    if place.kind == "ternary":
+        return {"subplot": place.called("ternary")}
+    return {"xaxis": place.called("x"), "yaxis": place.called("y")}
+
+
+def _layout(chart: Chart, where: Frame) -> Json:
+    layout: Json = {
+        "height": where.above + where.plot + where.below,
+        "margin": {"l": 64, "r": 16, "t": where.above, "b": where.below},
+        "autosize": True,
+        "paper_bgcolor": "#ffffff",
+        "plot_bgcolor": "#ffffff",
+        "font": {"family": "system-ui, Verdana, Arial, sans-serif", "size": 12, "color": _INK},
+        "hovermode": "closest",
+        "hoverlabel": {"namelength": -1},
+        "barmode": "overlay",
+        "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": -56 / where.plot, "yanchor": "top"},
+        "annotations": list(_titles(chart, where)),
+        "updatemenus": list(_menus(chart, where)),
+        "shapes": [],
+        **_color_axes(chart, where),
+    }
+    for cell, place in where.places.items():
+        panel = cells(chart)[cell]
+        if place.kind == "scene":
+            layout[place.called("scene")] = _scene(panel, place, chart)
+        elif place.kind == "ternary":
+            layout[place.called("ternary")] = _ternary(place)
+        else:
+            layout |= _axes(chart, cell, where)
+            layout["shapes"] += rules(panel, place.called("x"), place.called("y"))
+    return layout
+
+
+def _axes(chart: Chart, cell: Cell, where: Frame) -> Json:
+    """The two axes of a panel, each like those it is shared with."""
+    panel, place = cells(chart)[cell], where.places[cell]
+    found = {}
+    for way, axis in zip(WAYS, (panel.x, panel.y), strict=True):
+        across = on_paper(panel, way)
+        own = shared_axis(chart, cell, way)
+        first = next((other for other in where.places if own and shared_axis(chart, other, way) == own), cell)
+        silent = says_it_too(chart, cell, way)
+        room = place.width if across == "x" else place.height
+        found[place.called(f"{across}axis")] = {
+            "title": {
+                "text": "" if silent else text(axis.label, int(room / _LETTER)),
+                "standoff": 8,
+                "font": {"size": 12},
+            },
+            "domain": list(place.x if across == "x" else place.y),
+            "anchor": place.called("y" if across == "x" else "x"),
+            "type": "log" if axis.log else "linear",
+            "showticklabels": not silent,
+            **({"matches": where.places[first].called(across)} if first != cell else {}),
+            **(_bar_ticks(chart, cell, way) if has(panel, Bars) else _ticks(axis)),
+            **{"automargin": True, "linecolor": _LINES, "tickcolor": _LINES, "ticks": "outside", "ticklen": 4},
+            "showgrid": not (has(panel, HeatMap) or (way == "x" and has(panel, Bars))),
+        }
+    return found
+
+
+def _ticks(axis: Axis) -> Json:
+    limits = {"range": [_on_axis(limit, axis.log) for limit in axis.limits]} if axis.limits else {}
+    return {"gridcolor": _GRID, "zeroline": False, "exponentformat": "power", **limits}
+
+
+def _on_axis(value: float, log: bool) -> float:
+    return math.log10(value) if log else value
+
+
+def _bar_ticks(chart: Chart, cell: Cell, way: Way) -> Json:
+    """Names of categories; along the bars, a range for all that share the axis, since plotly finds none for them."""
+    panel, own = cells(chart)[cell], shared_axis(chart, cell, way)
+    if way == "x":
+        names = categories(panel)
+        ends = [len(names) - 0.5, -0.5] if lies(panel) else [-0.5, len(names) - 0.5]
+        return {"tickvals": list(range(len(names))), "ticktext": [text(name, LONGEST) for name in names], "range": ends}
+    if panel.y.limits or panel.y.log:
+        return _ticks(panel.y)
+    alike = [one for other, one in cells(chart).items() if own and shared_axis(chart, other, way) == own] or [panel]
+    marks = [mark for one in alike for mark in one.marks if isinstance(mark, Bars)]
+    values = np.concatenate([[0.0], *(part for mark in marks for part in _values(mark, "y"))])
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    margin = 0.05 * (high - low)
+    return _ticks(replace(panel.y, limits=(low - margin * (low < 0), high + margin * (high > 0) or 1.0)))
+
+
+def _scene(panel: Panel, place: Place, chart: Chart) -> Json:
+    surface = next(mark for mark in panel.marks if isinstance(mark, Surface))
+    title = {"font": {"size": 11}}
+    return {
+        "domain": {"x": list(place.x), "y": list(place.y)},
+        "xaxis": {"title": {"text": text(panel.x.label), **title}},
+        "yaxis": {"title": {"text": text(panel.y.label), **title}},
+        "zaxis": {"title": {"text": ""}, "range": list(color_ranges(chart)[surface.name])},
+        "aspectmode": "manual",
+        "aspectratio": {"x": 1, "y": 1, "z": 0.7},
+        "camera": {"eye": {"x": 1.8, "y": -1.8, "z": 1.2}, "center": {"x": 0, "y": 0, "z": -0.15}},
+    }
+
+
+def _ternary(place: Place) -> Json:
+    """Bare axes, with room about them for the names of the corners."""
+    bare = {"title": {"text": ""}, "showticklabels": False, "ticks": "", "showgrid": False}
+    (begin, end), (low, high) = place.x, place.y
+    beside, above = 0.14 * (end - begin), 0.12 * (high - low)
+    inner = {"x": [begin + beside, end - beside], "y": [low + above, high - above]}
+    return {"sum": 1, "domain": inner, "bgcolor": "#ffffff", **{f"{way}axis": bare for way in "abc"}}
+
+
+def _titles(chart: Chart, where: Frame) -> Iterator[Json]:
+    for cell, panel in cells(chart).items():
+        place = where.places[cell]
+        if panel.title:
+            words = text(panel.title, int(place.width / _LETTER))
+            yield _words(f"<b>{words}</b>", (place.x[0] + place.x[1]) / 2, place.y[1], 4)
+    if chart.title:
+        first = any(panel.title for panel in chart.rows[0])
+        yield _words(f"<b>{text(chart.title, int(WIDTH / _LETTER))}</b>", 0.5, 1.0, 4 + (TITLE if first else 0))
+
+
+def _words(words: str, x: float, y: float, shift: int) -> Json:
+    paper = {"xref": "paper", "yref": "paper", "xanchor": "center", "yanchor": "bottom", "showarrow": False}
+    return {"text": words, "x": x, "y": y, "yshift": shift, **paper}
+
+
+def _coloring(chart: Chart) -> dict[str, str]:
+    """The colour axis of each quantity."""
+    return {name: f"coloraxis{at if at > 1 else ''}" for at, name in enumerate(color_ranges(chart), 1)}
+
+
+def _color_axes(chart: Chart, where: Frame) -> Json:
+    """A scale of colours for each quantity, with a bar beside the first row that has it."""
+    axes: Json = {}
+    for cell, panel in cells(chart).items():
+        for mark in panel.marks:
+            if not isinstance(mark, HeatMap | Surface | Triangle) or _coloring(chart)[mark.name] in axes:
+                continue
+            low, high = where.places[cell].y
+            room = int(where.places[cell].height / _LETTER)
+            bar = {
+                "title": {"text": text(mark.name, room), "side": "right", "font": {"size": 12}},
+                "thickness": 12,
+                "len": high - low,
+                "y": (low + high) / 2,
+                "x": 1.01 + 0.12 * sum(other["colorbar"]["y"] == (low + high) / 2 for other in axes.values()),
+                "outlinewidth": 0,
+            }
+            ends = dict(zip(("cmin", "cmax"), color_ranges(chart)[mark.name], strict=True))
+            axes[_coloring(chart)[mark.name]] = {"colorscale": "Cividis", **ends, "colorbar": bar}
+    return axes
+
+
+def _menus(chart: Chart, where: Frame) -> Iterator[Json]:
+    """Buttons above all panels, linear and logarithmic, for each way that can be both."""
+    ways = [way for way in WAYS if _switchable(chart, way)]
+    above = TITLE * (any(panel.title for panel in chart.rows[0]) + bool(chart.title)) + 10
+    for at, way in enumerate(ways):
+        panels = _switchable(chart, way)
+        axes = {where.places[cell].called(f"{way}axis"): _axis(cells(chart)[cell], way) for cell in panels}
+        buttons = [
+            {"label": f"{way} {word}", "method": "relayout", "args": [_switch(axes, word == "log")]}
+            for word in ("linear", "log")
+        ]
+        yield {
+            "type": "buttons",
+            "direction": "right",
+            "buttons": buttons,
+            "active": int(all(axis.log for axis in axes.values())),
+            "x": 0,
+            "xanchor": "left",
+            "y": 1,
+            "yanchor": "bottom",
+            "pad": {"b": above, "l": 135 * at, "t": 0, "r": 0},
+            "font": {"size": 11},
+            "bgcolor": "#ffffff",
+            "bordercolor": "#c8ccd0",
+        }
+
+
+def _switch(axes: dict[str, Axis], log: bool) -> Json:
+    """What a button changes: the type of each axis, and its range, which is the chart's own or everything."""
+    change: Json = {}
+    for name, axis in axes.items():
+        change[f"{name}.type"] = "log" if log else "linear"
+        if axis.limits and (not log or axis.limits[0] > 0):
+            change[f"{name}.range"] = [_on_axis(limit, log) for limit in axis.limits]
+        else:
+            change[f"{name}.autorange"] = True
+    return change
+
+
+def _axis(panel: Panel, way: Way) -> Axis:
+    return panel.x if way == "x" else panel.y
+
+
+def _switchable(chart: Chart, way: Way) -> list[Cell]:
+    """Panels of lines and points without negative values, unless they share the axis with others."""
+    able = [cell for cell, panel in cells(chart).items() if _is_positive(panel, way)]
+    shared = {shared_axis(chart, cell, way) for cell in cells(chart) if cell not in able} - {None}
+    return [cell for cell in able if shared_axis(chart, cell, way) not in shared]
+
+
+def _is_positive(panel: Panel, way: Way) -> bool:
+    marks = [mark for mark in panel.marks if isinstance(mark, Line | Points)]
+    if not marks or len(marks) < sum(not isinstance(mark, Rule) for mark in panel.marks):
+        return False
+    values = np.concatenate([part for mark in marks for part in _values(mark, way)])
+    return bool((values > 0).sum() > 1 and not (values < 0).any())
+
+
+def _values(mark: Line | Points | Bars, way: Way) -> Sequence[np.ndarray]:
+    return (
+        [mark.x]
+        if way == "x" and not isinstance(mark, Bars)
+        else [part for part in (mark.y, mark.low, mark.high) if part is not None]
+    )

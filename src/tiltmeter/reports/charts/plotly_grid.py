@@ -1,0 +1,134 @@
+"""Where the panels of an interactive figure stand: heights in pixels, widths in parts of the figure's."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+from tiltmeter.reports.charts.chart import Bars, Chart, Panel, Surface, Triangle
+from tiltmeter.reports.charts.layout import (
+    WAYS,
+    Cell,
+    Way,
+    categories,
+    cells,
+    has,
+    legend,
+    lies,
+    on_paper,
+    says_it_too,
+)
+
+Kind = Literal["xy", "scene", "ternary"]
+TITLE, LABEL, GAP = 28, 58, 20
+"""Pixels of a panel's title, of the numbers and the label below it, and between panels without either."""
+LONGEST = 34
+"""Letters in a line of a category's name."""
+WIDTH = 880
+"""Pixels of the width that lines of text are broken for."""
+_BUTTONS, _TOOLS, _ENTRY = 50, 34, 21
+
+
+class Place(NamedTuple):
+    """Where a panel stands, in parts of the plot from the left and from the bottom; and what its axes are called."""
+
+    kind: Kind
+    number: int
+    """Panels of one kind are numbered from 1."""
+    x: tuple[float, float]
+    y: tuple[float, float]
+    width: float
+    height: int
+    """In pixels, about."""
+
+    @property
+    def side(self) -> float:
+        """Of a triangle that stands here with names at its corners, in pixels, about."""
+        return min(0.72 * self.width, 0.88 * self.height)
+
+    def called(self, name: str) -> str:
+        """`xaxis`, `xaxis2`, `scene3`: plotly leaves the 1 out."""
+        return f"{name}{self.number if self.number > 1 else ''}"
+
+
+class Frame(NamedTuple):
+    """All places, and what is around them, in pixels."""
+
+    places: dict[Cell, Place]
+    plot: int
+    """Height of all panels with what is between them."""
+    above: int
+    below: int
+
+
+def frame(chart: Chart, buttons: bool) -> Frame:
+    """Place the panels of a chart, with room above them for buttons where there are any, and below for the legend."""
+    columns = chart.columns
+    heights = [max(_height(panel, columns) for panel in row) for row in chart.rows]
+    titles = [TITLE if any(panel.title for panel in row) else 0 for row in chart.rows]
+    below = [LABEL if _labelled(chart, row) else GAP for row in range(len(heights))]
+    tops = [sum(heights[:row]) + sum(titles[1 : row + 1]) + sum(below[:row]) for row in range(len(heights))]
+    plot = tops[-1] + heights[-1]
+    rows = [(max(0.0, 1 - (top + height) / plot), 1 - top / plot) for top, height in zip(tops, heights, strict=True)]
+    above = titles[0] + (_BUTTONS if buttons else _TOOLS) + (TITLE if chart.title else 0)
+    return Frame(dict(_places(chart, rows, heights)), plot, above, LABEL + _legend_height(chart))
+
+
+def least_width(chart: Chart) -> int:
+    """Pixels below which the figure is scrolled rather than squeezed: several panels side by side need room."""
+    if any(kind_of(panel) != "xy" for panel in chart.panels):
+        return min(420 * chart.columns, WIDTH + 40)
+    return min(300 * chart.columns, WIDTH + 40) if chart.columns > 1 else 0
+
+
+def _places(chart: Chart, rows: list[tuple[float, float]], heights: list[int]) -> Iterator[tuple[Cell, Place]]:
+    columns = chart.columns
+    gap = max([_room_left(chart, cell) for cell in cells(chart) if cell[1]], default=0) / WIDTH
+    width = (1 - gap * (columns - 1)) / columns
+    counts: Counter[str] = Counter()
+    for (row, column), panel in cells(chart).items():
+        kind = kind_of(panel)
+        counts[kind] += 1
+        left = column * (width + gap)
+        across = (left, min(1.0, left + width))
+        yield (row, column), Place(kind, counts[kind], across, rows[row], width * WIDTH, heights[row])
+
+
+def kind_of(panel: Panel) -> Kind:
+    """What kind of axes a panel needs."""
+    return "scene" if has(panel, Surface) else "ternary" if has(panel, Triangle) else "xy"
+
+
+def _labelled(chart: Chart, row: int) -> bool:
+    """Whether a row has labels below it."""
+    return any(_says(chart, (row, column), "x") for column in range(len(chart.rows[row])))
+
+
+def _room_left(chart: Chart, cell: Cell) -> int:
+    """Pixels for the numbers or names and the label at the left of a panel."""
+    panel = cells(chart)[cell]
+    if kind_of(panel) != "xy" or not _says(chart, cell, "y"):
+        return 26
+    longest = max(map(len, categories(panel)), default=0) if lies(panel) else 0
+    return max(88, 30 + 7 * min(longest, LONGEST))
+
+
+def _says(chart: Chart, cell: Cell, paper: Way) -> bool:
+    ways = [way for way in WAYS if on_paper(cells(chart)[cell], way) == paper]
+    return not says_it_too(chart, cell, ways[0])
+
+
+def _height(panel: Panel, columns: int) -> int:
+    if kind_of(panel) != "xy":
+        return min(420, 60 + WIDTH // columns)
+    if lies(panel):
+        bars = sum(len(mark.categories) for mark in panel.marks if isinstance(mark, Bars))
+        return 30 + max(26 * len(categories(panel)), 15 * bars)
+    return {1: 360, 2: 300}.get(columns, 250)
+
+
+def _legend_height(chart: Chart) -> int:
+    wide = sum(7 * min(len(name), 60) + 60 for name in legend(chart))
+    return _ENTRY * (1 + math.ceil(wide / WIDTH)) if wide else 0

@@ -1,0 +1,97 @@
+"""Figure and report of crossings, made from their tables and manifest: nothing is measured here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from tiltmeter.analysis.shape_tables import shape_column
+from tiltmeter.errors import TiltmeterError
+from tiltmeter.reports.charts.chart import Chart
+from tiltmeter.reports.charts.shapes import panels
+from tiltmeter.reports.figure import Exhibit
+from tiltmeter.reports.page import write_report
+
+NOTE = (
+    "Found by bisection: of a curve that passes the threshold more than once, it is one of its upward crossings, the "
+    "first unless it is missed by the guard (docs/crossings.md). Brackets are 95 % intervals of the median over "
+    "sequences; a curve that never crosses counts as infinite."
+)
+
+
+def publish_crossings(folder: Path, manifest: Mapping[str, Any]) -> Path:
+    """Draw where curves cross, and write the report.
+
+    Args:
+        folder: a run of crossings.
+        manifest: its manifest.
+
+    Returns:
+        The path of `report.html`; the figure lies in `figures/` beside it, as PNG and SVG, its numbers in `tables/`.
+
+    Raises:
+        TiltmeterError: the run has not finished, or the folder cannot be written.
+    """
+    if not (folder / "summary.parquet").is_file():
+        raise TiltmeterError(f"{folder} is a run that has not finished; repeat its command to go on with it.")
+    table, summary = (pd.read_parquet(folder / f"{name}.parquet") for name in ("crossings", "summary"))
+    title = f"Crossings at {manifest['identity']['sweep']['site']}, on {manifest['record']['model']['name']}"
+    lines = [*_asked(manifest, table), f"{_cost(summary).capitalize()}."]
+    return write_report(folder, title, lines, [_exhibit(table, summary, manifest)], manifest, notes=[NOTE])
+
+
+def crossings_text(folder: Path, manifest: Mapping[str, Any]) -> str:
+    """The medians of each direction and what they cost, for the terminal."""
+    summary = pd.read_parquet(folder / "summary.parquet")
+    cells = pd.DataFrame(
+        {
+            "median [95 % interval]": _medians(summary),
+            "crossed": summary.n,
+            "never": summary.censored,
+            "not measured": summary.missing,
+            "points a curve": summary.points.map("{:.1f}".format),
+        }
+    ).set_index(summary.direction.rename(None))
+    return f"{_what(manifest)}, over sequences\n{cells.to_string()}\n{_cost(summary)}"
+
+
+def _what(manifest: Mapping[str, Any]) -> str:
+    readout, goal = manifest["identity"]["sweep"]["readouts"][0], manifest["identity"]["crossings"]
+    threshold = f"{goal['threshold']:g}" if goal["fraction"] is None else f"{goal['fraction']:g} of its last value"
+    return f"where {readout} passes {threshold} ({manifest['record']['units']})"
+
+
+def _medians(summary: pd.DataFrame) -> list[str]:
+    return [f"{row.median:.4g} [{row.median_low:.4g}, {row.median_high:.4g}]" for row in summary.itertuples()]
+
+
+def _cost(summary: pd.DataFrame) -> str:
+    run, scan = summary.passes.sum(), summary.scan_passes.sum()
+    return f"perturbed-token passes: {run:,}, {run / scan:.1%} of the {scan:,} of a scan of all steps"
+
+
+def _asked(manifest: Mapping[str, Any], table: pd.DataFrame) -> list[str]:
+    sweep, record = manifest["identity"]["sweep"], manifest["record"]
+    sequences, length = table.sequence.nunique(), record["tokens"]["shape"][1]
+    return [
+        f"{record['model']['name']} on {sequences} sequences of {length} tokens of {record['tokens']['name']}.",
+        f"Moved at {sweep['site']} (positions: {sweep['positions']}).",
+        f"Looked for: {_what(manifest)}.",
+    ]
+
+
+def _exhibit(table: pd.DataFrame, summary: pd.DataFrame, manifest: Mapping[str, Any]) -> Exhibit:
+    samples = {str(name): shape_column(rows, "crossing_at") for name, rows in table.groupby("direction", sort=False)}
+    found = zip(summary.direction, _medians(summary), summary.n, summary.censored, strict=True)
+    return Exhibit(
+        "crossings",
+        "Where curves cross",
+        "Left: curves, one per sequence, by where they cross. Right: the part of them that has crossed; lines end "
+        "below one by the part that never does.",
+        "",
+        "; ".join(f"{name}: median {median}, {n} crossed, {never} never" for name, median, n, never in found) + ".",
+        Chart((panels(samples, _what(manifest)),), share=()),
+    )

@@ -1,0 +1,262 @@
+"""The report of a run: one self-contained HTML page, whose figures can be looked into and which asks nothing of anyone.
+
+plotly.js is in the page, once, and figures are JSON. The page's policy lets only these scripts run and forbids every
+request; each figure is there as a picture, too, for paper and for readers without scripts. Everything that a user or a
+file named is escaped.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import resources
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+from plotly.offline import get_plotlyjs
+
+from tiltmeter.analysis.curves import readout_names
+from tiltmeter.errors import TiltmeterError
+from tiltmeter.reports.charts.curves import axis_label
+from tiltmeter.reports.charts.plotly import to_plotly
+from tiltmeter.reports.charts.plotly_grid import least_width
+from tiltmeter.reports.figure import Exhibit, save_exhibit
+from tiltmeter.reports.tables import claims as claims_table
+from tiltmeter.reports.tables.claims import ClaimRow
+from tiltmeter.reports.tables.format import with_interval
+from tiltmeter.reports.tables.wide import WideTable, wide_tables
+
+SYMBOLS = {"supported": "✓", "contradicted": "✗", "inconclusive": "?", "not tested": "–"}
+"""Verdicts, for readers who see no colours."""
+
+
+class Numbers(NamedTuple):
+    """What a sweep measured: shown where a run is one sweep."""
+
+    curves: xr.Dataset
+    table: pd.DataFrame
+    """Its summary, with 95 % intervals."""
+
+
+class _Section(NamedTuple):
+    title: str
+    rows: list[tuple[str, str]]
+
+
+class _Figure(NamedTuple):
+    """An exhibit, as the page needs it."""
+
+    id: str
+    name: str
+    title: str
+    caption: str
+    claimed: str
+    finding: str
+    files: tuple[str, ...]
+    image: str
+    json: str
+    width: int
+    tables: list[WideTable]
+
+
+def write_report(
+    folder: Path,
+    title: str,
+    summary: Sequence[str],
+    exhibits: Sequence[Exhibit],
+    manifest: Mapping[str, Any],
+    *,
+    claims: Sequence[ClaimRow] = (),
+    notes: Sequence[str] = (),
+    numbers: Numbers | None = None,
+) -> Path:
+    """Write `report.html` into a run's folder, with `figures/`, `tables/` and tables of the claims; return its path.
+
+    Args:
+        folder: the run.
+        title: heading of the page.
+        summary: what was run and on what, in three or four lines.
+        exhibits: the figures, in order.
+        manifest: plain JSON; its `identity`, `record` and `created` are shown, the whole stands at the end.
+        claims: rows of the table at the top.
+        notes: what a reader must know to read the page.
+        numbers: the curves of a sweep, for its table.
+
+    Raises:
+        TiltmeterError: the folder cannot be written.
+    """
+    figures = [_figure(exhibit, save_exhibit(folder, exhibit)) for exhibit in exhibits]
+    page = _page(title, summary, figures, manifest, claims, notes, numbers)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if claims:
+            (folder / "claims.csv").write_bytes(claims_table.to_csv(claims))
+            (folder / "claims.tex").write_bytes(claims_table.to_latex(claims, title))
+        (folder / "report.html").write_text(page, "utf-8")
+    except OSError as error:
+        reason = f"{error.filename}: {error.strerror}"
+        raise TiltmeterError(f"cannot write the report ({reason}); choose another place.") from error
+    return folder / "report.html"
+
+
+def headline(table: pd.DataFrame, readout: str, columns: int = 4) -> pd.DataFrame:
+    """Some steps of one readout as text: mean and 95 % interval.
+
+    Args:
+        table: a summary.
+        readout: which readout.
+        columns: how many steps, evenly spread over those that are not zero, the last among them.
+
+    Returns:
+        A row per direction, a column per step.
+    """
+    rows = table[table.readout == readout]
+    steps = np.array([step for step in rows.step.unique() if step != 0] or [0.0])
+    chosen = steps[np.unique(np.linspace(0, len(steps), min(columns, len(steps)) + 1)[1:].round().astype(int)) - 1]
+    rows = rows[rows.step.isin(chosen)]
+    rows = rows.assign(cell=[with_interval(row.mean, row.low, row.high) for row in rows.itertuples(index=False)])
+    cells = rows.pivot_table("cell", "direction", "step", aggfunc="first", sort=False)
+    return cells.rename(columns="{:.4g}".format)
+
+
+def _figure(exhibit: Exhibit, svg: bytes) -> _Figure:
+    words = (exhibit.name, exhibit.title, exhibit.caption, exhibit.claimed, exhibit.finding, exhibit.files)
+    place = f"figure-{exhibit.name}"
+    if exhibit.chart is None:
+        return _Figure(place, *words, "", "", 0, [])
+    image = "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
+    chart, tables = _json(to_plotly(exhibit.chart)), wide_tables(exhibit.chart)
+    return _Figure(place, *words, image, chart, least_width(exhibit.chart), tables)
+
+
+def _json(value: Any) -> Markup:
+    """JSON in ASCII that no parser of HTML takes for a tag, a comment or an entity."""
+    plain = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    return Markup(plain.replace("<", r"\u003c").replace(">", r"\u003e").replace("&", r"\u0026"))
+
+
+def _page(
+    title: str,
+    summary: Sequence[str],
+    figures: Sequence[_Figure],
+    manifest: Mapping[str, Any],
+    claims: Sequence[ClaimRow],
+    notes: Sequence[str],
+    numbers: Numbers | None,
+) -> str:
+    drawn = any(figure.json for figure in figures)
+    plotly, script = (_script(get_plotlyjs()), _script(_own("report.js"))) if drawn else (Markup(), Markup())
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            title=title,
+            summary=summary,
+            notes=notes,
+            claims=claims,
+            told={name for row in claims for name in ("published", "control", "note") if getattr(row, name)},
+            several=len({row.study for row in claims}) > 1,
+            symbols=SYMBOLS,
+            figures=figures,
+            sections=_sections(dict(numbers.curves.attrs) if numbers else {}, manifest),
+            manifest=json.dumps(manifest, indent=2, ensure_ascii=False),
+            plotly=plotly,
+            script=script,
+            policy=_policy([plotly, script]),
+            **_of_sweep(numbers),
+        )
+    )
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("tiltmeter.reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["code"] = _code
+    return environment
+
+
+def _code(words: str) -> Markup:
+    """Escape words; what stands between backticks is a name."""
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(words))))
+
+
+def _own(name: str) -> str:
+    return (resources.files("tiltmeter.reports") / "templates" / name).read_text("utf-8")
+
+
+def _script(code: str) -> Markup:
+    r"""A script as it stands in the page: a browser reads every line end as `\n`, and hashes that.
+
+    Inside strings, the only place for them, a backslash changes neither of what would end a script too early.
+    """
+    code = code.replace("\r\n", "\n").replace("\r", "\n")
+    return Markup(code.replace("</script", r"<\/script").replace("<!--", r"<\!--"))
+
+
+def _policy(scripts: Sequence[str]) -> str:
+    """Nothing is fetched from anywhere, and no other script runs."""
+    hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts if script]
+    allowed = " ".join(f"'sha256-{one}'" for one in hashes) or "'none'"
+    images = "img-src data: blob:; style-src 'unsafe-inline'"
+    return f"default-src 'none'; script-src {allowed}; {images}; base-uri 'none'; form-action 'none'"
+
+
+def _of_sweep(numbers: Numbers | None) -> dict[str, Any]:
+    """Tables of a sweep, and the code that opens its files."""
+    if numbers is None:
+        return {"short": [], "all": (), "example": None}
+    curves, table = numbers
+    readouts = [name for name in readout_names(curves) if name != "length"] or ["length"]
+    short = [WideTable(axis_label(curves[name]), headline(table, name)) for name in readouts]
+    for part in short:
+        part.cells.index.name = axis_label(curves.step)
+    example = {"readout": repr(readouts[0]), "direction": repr(str(curves.direction.values[-1]))}
+    return {"short": short, "all": table, "example": example}
+
+
+def _sections(provenance: Mapping[Any, Any], manifest: Mapping[str, Any]) -> list[_Section]:
+    """Arrange what was run: the provenance of the curves, then the manifest's identity and record by subject."""
+    subjects: dict[str, dict[str, str]] = {
+        "in short": {str(name): str(value) for name, value in provenance.items() if name != "manifest"}
+    }
+    if "created" in manifest:
+        subjects["in short"]["created"] = str(manifest["created"])
+    for part in ("identity", "record"):
+        for subject, facts in manifest.get(part, {}).items():
+            where, name = (subject, "") if isinstance(facts, Mapping) else ("in short", subject)
+            subjects.setdefault(where, {}).update(_rows(facts, name))
+    return [_Section(subject, list(rows.items())) for subject, rows in subjects.items() if rows]
+
+
+def _rows(value: Any, name: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _rows(inner, f"{name}.{key}" if name else str(key))
+    else:
+        yield name, _shown(value)
+
+
+def _shown(value: Any) -> str:
+    """Write a value of the manifest for a reader; the whole manifest stands at the page's end."""
+    if not isinstance(value, list):
+        return f"{value:g}" if isinstance(value, float) else str(value)
+    run = len(value) > 3 and all(isinstance(item, int) for item in value) and {b - a for a, b in pairwise(value)} == {1}
+    if run:
+        return f"{value[0]} to {value[-1]}"
+    shown = ", ".join(_shown(item) for item in value[:32])
+    return shown if len(value) <= 32 else f"{shown}, … ({len(value)} in all)"

@@ -1,0 +1,155 @@
+"""Figure, tables and report of a finished sweep, made from its curves and manifest: nothing is measured here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import xarray as xr
+
+from tiltmeter.analysis import curves
+from tiltmeter.analysis.stopping import Stopped
+from tiltmeter.errors import TiltmeterError
+from tiltmeter.reports.charts.chart import Chart
+from tiltmeter.reports.charts.curves import axis_label, bars, facets
+from tiltmeter.reports.crossings import crossings_text, publish_crossings
+from tiltmeter.reports.figure import Exhibit
+from tiltmeter.reports.page import Numbers, headline, write_report
+from tiltmeter.runs.run_directory import read_manifest
+from tiltmeter.runs.user_paths import user_path
+
+SWEEP = "sweep"
+"""Purpose of a run that belongs to no study."""
+
+TRAINING = "train-sae"
+"""Purpose of a run that measures nothing."""
+
+CROSSINGS = "crossings"
+"""What the identity of a run of crossings has, and no other."""
+
+MOST_NAMED = 6
+"""Directions that a sentence about a sweep names."""
+
+FEW = 30
+"""Of fewer sequences bootstrap intervals are too narrow."""
+
+
+def publish(run: str | Path) -> Path:
+    """Draw a finished sweep, table it, and write its report.
+
+    Returns:
+        The path of `report.html`; the figure lies in `figures/` beside it, as PNG and SVG, its numbers in `tables/`, as
+        CSV and LaTeX.
+
+    Raises:
+        TiltmeterError: `run` is no run, or not a finished one.
+    """
+    folder = user_path(run)
+    manifest = read_manifest(folder)
+    if manifest["record"].get("purpose") == TRAINING:
+        raise TiltmeterError(f"{folder} is the training of an SAE; look at its training.png and log.csv.")
+    if CROSSINGS in manifest["identity"]:
+        return publish_crossings(folder, manifest)
+    if not (folder / "curves.nc").is_file():
+        raise TiltmeterError(f"{folder} is a run that has not finished; repeat its command to go on with it.")
+    data = curves.load(folder / "curves.nc")
+    table = curves.summary(data)
+    title = f"Sweep at {data.attrs['site']}, on {data.attrs['model']}"
+    exhibits, summary = [_exhibit(data, table)], _summary(data, manifest)
+    return write_report(folder, title, summary, exhibits, manifest, notes=[_note(data)], numbers=Numbers(data, table))
+
+
+def _summary(data: xr.Dataset, manifest: Mapping[str, Any]) -> list[str]:
+    """What was run and on what, in three lines, and why it stopped where it was to stop by itself."""
+    length = manifest["record"]["tokens"]["shape"][1]
+    names = [str(name) for name in data.direction.values]
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    place = f"{data.attrs['site']} (positions: {data.attrs['positions']})"
+    lines = [
+        f"{data.attrs['model']} on {data.sizes['sequence']} sequences of {length} tokens of {data.attrs['tokens']}.",
+        f"Moved at {place} along {', '.join(names[:MOST_NAMED])}{more}.",
+        f"{_steps(data)}.",
+    ]
+    return lines if (stopped := Stopped.of_curves(data)) is None else [*lines, stopped.sentence]
+
+
+def _steps(data: xr.Dataset) -> str:
+    step, last = data.step.attrs["long_name"], f"{float(data.step.max()):g}"
+    if step == "substitution":
+        return "From the activation to its substitutes, in one step"
+    label, count = axis_label(data.step), data.sizes["step"]
+    return (
+        f"One step: {label} {last}"
+        if count == 1
+        else f"{label}: {count} steps from {float(data.step.min()):g} to {last}"
+    )
+
+
+def _note(data: xr.Dataset) -> str:
+    if Stopped.of_curves(data):
+        return (
+            "Brackets in tables, bands and whiskers in figures are time-uniform 95 % intervals of the mean over "
+            "sequences, which were taken in random order: they hold although it stopped as soon as they were narrow."
+        )
+    narrow = "; of so few sequences they are too narrow" if data.sizes["sequence"] < FEW else ""
+    return (
+        "Brackets in tables, bands and whiskers in figures are 95 % intervals of the mean, bootstrapped over "
+        f"sequences{narrow}."
+    )
+
+
+def _exhibit(data: xr.Dataset, table: pd.DataFrame) -> Exhibit:
+    names = curves.readout_names(data)[:-1]  # the last is the realised length
+    kind = "Whiskers" if data.sizes["step"] == 1 else "Bands"
+    method = "time-uniform" if Stopped.of_curves(data) else "bootstrap"
+    caption = f"Mean of each readout. {kind}: 95 % intervals, {method} over sequences."
+    finding = _last_step(data, table, names[0])
+    return Exhibit("sweep", f"Sweep at {data.attrs['site']}", caption, "", finding, _chart(data, table, names))
+
+
+def _chart(data: xr.Dataset, table: pd.DataFrame, names: list[str]) -> Chart:
+    if data.sizes["step"] == 1:
+        return bars(data, table, names, data.attrs["site"])
+    return facets(data, table, names, _panels(data))
+
+
+def _panels(data: xr.Dataset) -> dict[str, list[str]]:
+    """One panel; where several kinds of direction belong to SAEs, one for each of them, with all that need none."""
+    site, saes = data.attrs["site"], json.loads(data.attrs["saes"])
+    kinds = {str(name): _kind_of_sae(str(name), saes) for name in data.direction.values}
+    shown = [kind for kind in dict.fromkeys(kinds.values()) if kind]
+    if len(shown) < 2:
+        return {site: list(kinds)}
+    return {f"{kind} at {site}": [name for name, of in kinds.items() if of in ("", kind)] for kind in shown}
+
+
+def _kind_of_sae(direction: str, saes: Collection[str]) -> str:
+    """The kind of a direction that belongs to an SAE of the run (`sae-error` of `sae-error:NAME`); else empty."""
+    kind, _, sae = direction.partition(":")
+    return kind if sae in saes else ""
+
+
+def _last_step(data: xr.Dataset, table: pd.DataFrame, readout: str) -> str:
+    last = table[(table.readout == readout) & (table.step == table.step.max()) & table["mean"].notna()]
+    if last.empty:
+        return f"{readout} was not measured: at these positions no token has it, or none is averaged."
+    found = [f"{row.direction} {row.mean:.3g} [{row.low:.3g}, {row.high:.3g}]" for row in last.itertuples(index=False)]
+    rest = f", and {len(found) - MOST_NAMED} more in the table" if len(found) > MOST_NAMED else ""
+    step = data.step.attrs["long_name"]
+    place = "with the substitutes" if step == "substitution" else f"at the last {step}, {table.step.max():g}"
+    return f"{readout} {place}: {', '.join(found[:MOST_NAMED])}{rest}."
+
+
+def short_table(run: str | Path) -> str:
+    """A few lengths of the first readout as text, for the terminal; or where curves cross."""
+    folder = user_path(run)
+    if CROSSINGS in (manifest := read_manifest(folder))["identity"]:
+        return crossings_text(folder, manifest)
+    data = curves.load(folder / "curves.nc")
+    name = curves.readout_names(data)[0]
+    cells = headline(curves.summary(data), name)
+    title = f"{axis_label(data[name])}, mean [95 % interval] by {axis_label(data.step)}"
+    return f"{title}\n{cells.to_string()}"

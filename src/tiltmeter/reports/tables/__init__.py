@@ -1,0 +1,1 @@
+"""The numbers of figures and claims, as CSV and LaTeX."""

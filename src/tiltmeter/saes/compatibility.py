@@ -1,0 +1,117 @@
+"""Whether an SAE belongs where it is to be used: to this model, site and stream, and of this width."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import partial
+
+import torch
+
+from tiltmeter.errors import TiltmeterError
+from tiltmeter.models.architectures import ignores_mean
+from tiltmeter.models.loading import EMBEDDED
+from tiltmeter.models.sites import STREAM, Site, describe_sites, parse_site
+from tiltmeter.models.split_model import SplitModel
+from tiltmeter.runs.user_paths import user_path
+from tiltmeter.saes.at_site import AtSite
+from tiltmeter.saes.sae import SAE
+
+_HOOK = re.compile(r"(blocks\.\d+\.)(.+)")
+_ALIASES: Mapping[str, str] = {
+    "hook_z": "attn.hook_z",
+    "attn.o.hook_in": "attn.hook_z",
+    "hook_in": "hook_resid_pre",
+    "hook_out": "hook_resid_post",
+}
+"""Other names for sites: those in SAELens's ids, and those of TransformerLens's bridge."""
+
+_CERTAIN = re.compile(
+    r"gpt2(-medium|-large|-xl)?|distilgpt2|pythia-(14|31|70|160|410)m(-deduped)?|pythia-[\d.]+b(-deduped)?"
+    r"|gemma-(\d-)?\d+[bm]"
+)
+"""Models that go by one name, but for what `_model` takes off. Others may go by several."""
+
+
+def check_place(sae: SAE, model: SplitModel, site: Site) -> None:
+    """Refuse an SAE of another model, site, width or stream, as far as its files say.
+
+    Raises:
+        TiltmeterError: it does not belong there.
+    """
+    about = sae.about
+    ours, theirs = _model(model.name), _model(about.model)
+    if ours and theirs and ours != theirs:
+        raise TiltmeterError(f"The SAE {about.name} is of {about.model}, not of {model.name}; give one of this model.")
+    _check_site(sae, model, site)
+    _check_width(sae, model, site)
+    if disagreement := stream_disagreement(sae, model, site):
+        raise TiltmeterError(disagreement)
+
+
+def stream_disagreement(sae: SAE, model: SplitModel, site: Site) -> str | None:
+    """A sentence, where an SAE's files say that it expects another residual stream than the measured one."""
+    wanted = sae.about.processing
+    if wanted not in ("centred", "raw") or not has_two_streams(model, site):
+        return None
+    stream = "centred" if model.centred else "raw"
+    if wanted == stream:
+        return None
+    return (
+        f"The SAE {sae.about.name} expects the {wanted} residual stream, but {model.name} is measured in the {stream} "
+        f"one; measure with --stream {wanted}."
+    )
+
+
+def has_two_streams(model: SplitModel, site: Site) -> bool:
+    """Whether activations at a site can be measured centred and raw: those that LayerNorm reads, but not z."""
+    like = torch.empty(model.width, dtype=model.hf.dtype, device=model.device)
+    return site.kind != "z" and (model.centred or ignores_mean(model.anatomy.final_norm, like))
+
+
+def is_same_place(one: Site, other: Site) -> bool:
+    """Whether two names mean one place: after a layer is before the next."""
+    return one == other or (one.kind in STREAM and other.kind in STREAM and one.boundary == other.boundary)
+
+
+def own_site(sae: SAE, model: SplitModel) -> Site | None:
+    """The site that an SAE's files say it belongs to; None where they name none.
+
+    Raises:
+        TiltmeterError: the model has no such site.
+    """
+    name, hook_name = sae.about.name, sae.about.hook_name
+    if hook_name is None:
+        return None
+    match = _HOOK.fullmatch(hook_name.strip())
+    try:
+        return parse_site(match[1] + _ALIASES.get(match[2], match[2]) if match else hook_name, model.n_layers)
+    except TiltmeterError:
+        raise TiltmeterError(
+            f"The SAE {name} belongs to {hook_name}, which is not a site of {model.name}; it has "
+            f"{describe_sites(model.n_layers)}."
+        ) from None
+
+
+def _check_site(sae: SAE, model: SplitModel, site: Site) -> None:
+    own = own_site(sae, model)
+    if own is not None and not is_same_place(own, site):
+        raise TiltmeterError(
+            f"The SAE {sae.about.name} belongs to {own.name}, but was to be used at {site.name}; use it there, or give "
+            "one of this site."
+        )
+
+
+def _check_width(sae: SAE, model: SplitModel, site: Site) -> None:
+    width = model.activation(torch.zeros(1, 1, dtype=torch.long), site).shape[-1]
+    AtSite(sae, site, partial(model.centre, site=site)).check_width(width)
+
+
+def _model(name: str | None) -> str | None:
+    """One name for a model that is known; None for a directory or a model that may have other names."""
+    if name is None or name in EMBEDDED:
+        return name
+    if name[:1] in "/.~" or name.count("/") > 1 or user_path(name).exists():
+        return None
+    short = name.lower().rpartition("/")[2].removesuffix("-pt").replace("gpt2-small", "gpt2")
+    return short if _CERTAIN.fullmatch(short) else None

@@ -1,0 +1,201 @@
+"""What an SAE is worth on a model: L0, explained variance, and what happens to the output with it spliced in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from tiltmeter.errors import TiltmeterError
+from tiltmeter.models.positions import InOrOut, allowed, boundary_mask
+from tiltmeter.models.readouts import Readout, measure
+from tiltmeter.models.sites import Site
+from tiltmeter.models.split_model import CleanRun, LateRun, SplitModel
+from tiltmeter.saes.at_site import AtSite
+from tiltmeter.saes.sae import SAE
+
+Reconstruct = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""From activations to latents and reconstruction."""
+
+
+def through(sae: SAE) -> Reconstruct:
+    """What an SAE makes of activations."""
+
+    def reconstruct(x: Tensor) -> tuple[Tensor, Tensor]:
+        return (latents := sae.encode(x)), sae.decode(latents, like=x)
+
+    return reconstruct
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Means over tokens. Boundary positions count in `loss`, `clean_loss` and `kl` alone."""
+
+    tokens: int
+    """Tokens of the sequences."""
+    l0: float
+    """Latents above zero per token."""
+    explained_variance: float
+    """1 - Σ‖x - x̂‖² / Σ‖x - mean of x‖²; NaN where all activations are equal."""
+    distance: float
+    """ε = ‖x - x̂‖."""
+    norm: float
+    """‖x‖."""
+    alive: int
+    """Latents that fired at least once on these tokens."""
+    clean_loss: float
+    """Cross-entropy of the next token, nats."""
+    loss: float
+    """The same with the SAE's reconstruction in the place of every activation."""
+    kl: float
+    """KL(clean ‖ spliced), nats."""
+
+    @property
+    def loss_increase(self) -> float:
+        """Cross-entropy that the SAE costs, nats per token."""
+        return self.loss - self.clean_loss
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How well an SAE describes activations. Boundary positions do not count."""
+
+    l0: float
+    """Latents above zero per token."""
+    explained_variance: float
+    """As in `Quality`."""
+
+
+@torch.no_grad()
+def assess(
+    model: SplitModel,
+    reconstruct: Reconstruct,
+    ids: Int[Tensor, "sequence position"],
+    boundary: int | None,
+    site: Site,
+    spliced: InOrOut = "in",
+    batch: int = 8,
+) -> Quality:
+    """Run the model on `ids`, clean and with reconstructions at all positions, or (`out`) all but boundary ones.
+
+    Reconstructions are taken as they are measured at the site: in a centred stream, minus their mean over d_model.
+
+    Raises:
+        TiltmeterError: all positions are boundary ones.
+    """
+    counted = _counted(ids, boundary)
+    replaced = allowed(boundary_mask(ids, boundary), spliced)
+    activations, outputs = _Activations(), _Outputs()
+    for rows in _slices(len(ids), batch):
+        clean = model.start(ids[rows], site)
+        latents, given = reconstruct(clean.activation)
+        given = model.centre(given.to(clean.activation), site)
+        at = counted[rows].to(given.device)
+        activations.add(clean.activation[at], latents[at], given[at])
+        outputs.add(model, clean, torch.where(replaced[rows, :, None].to(given.device), given, clean.activation))
+    return Quality(
+        tokens=ids.numel(),
+        l0=activations.mean("active"),
+        explained_variance=activations.explained_variance,
+        distance=activations.mean("distances"),
+        norm=activations.mean("norms"),
+        alive=int(activations.fired.sum()),
+        **outputs.means(),
+    )
+
+
+@torch.no_grad()
+def fits(
+    model: SplitModel,
+    places: Sequence[AtSite],
+    ids: Int[Tensor, "sequence position"],
+    boundary: int | None,
+    batch: int = 8,
+) -> list[Fit]:
+    """The fit of several SAEs, or of one at several sites and in several streams, from one pass of the model.
+
+    Raises:
+        TiltmeterError: all positions are boundary ones.
+    """
+    counted = _counted(ids, boundary)
+    totals = [_Activations() for _ in places]
+    raw, sites = model.measured_in("raw"), list({place.site for place in places})
+    for rows in _slices(len(ids), batch):
+        seen = raw.start(ids[rows], Site(0, "resid_pre"), sites).late.sites
+        for place, total in zip(places, totals, strict=True):
+            x = seen[place.site]
+            x = place.centre(x[counted[rows].to(x.device)])
+            for part, latents in place.pieces(x):
+                total.add(x[part], latents, place.decode(latents, like=x[part]))
+    return [Fit(total.mean("active"), total.explained_variance) for total in totals]
+
+
+class _Activations:
+    """Sums over tokens, float64."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, float] = {}
+        self.tokens = 0
+        self.total: Tensor = torch.zeros(())
+        self.fired: Tensor = torch.zeros((), dtype=torch.bool)
+
+    def add(
+        self, x: Float[Tensor, "token d_site"], latents: Float[Tensor, "token latent"], given: Float[Tensor, "token d"]
+    ) -> None:
+        x, error, active = x.double(), x.double() - given.double(), latents > 0
+        self.tokens += len(x)
+        self.total = x.sum(0) + self.total.to(x.device)
+        self.fired = active.any(0) | self.fired.to(active.device)
+        found = {
+            "active": active.sum(),
+            "squares": x.square().sum(),
+            "errors": error.square().sum(),
+            "distances": error.norm(dim=-1).sum(),
+            "norms": x.norm(dim=-1).sum(),
+        }
+        self.sums = {name: self.sums.get(name, 0.0) + float(value) for name, value in found.items()}
+
+    def mean(self, name: str) -> float:
+        return self.sums[name] / self.tokens
+
+    @property
+    def explained_variance(self) -> float:
+        variance = self.sums["squares"] - float(self.total.square().sum()) / self.tokens
+        spread = variance > 1e-12 * self.sums["squares"]  # what is less is rounding
+        return 1 - self.sums["errors"] / variance if spread else float("nan")
+
+
+class _Outputs:
+    """Losses and KL of all tokens so far."""
+
+    def __init__(self) -> None:
+        self.seen: dict[str, list[Tensor]] = {"clean_loss": [], "loss": [], "kl": []}
+
+    def add(self, model: SplitModel, clean: CleanRun, given: Float[Tensor, "batch position d_site"]) -> None:
+        moved = model.resume(clean, given).minus(clean.late).final
+        changes = LateRun(torch.stack([torch.zeros_like(moved), moved]), {})
+        found = measure(model, clean, changes, [Readout("kl"), Readout("loss")], range(clean.span.stop))
+        self.seen["clean_loss"].append(found["loss"][0, :, :-1].flatten())
+        self.seen["loss"].append(found["loss"][1, :, :-1].flatten())
+        self.seen["kl"].append(found["kl"][1].flatten())
+
+    def means(self) -> dict[str, float]:
+        return {name: float(torch.cat(values).mean()) for name, values in self.seen.items()}
+
+
+def _counted(ids: Int[Tensor, "sequence position"], boundary: int | None) -> Bool[Tensor, "sequence position"]:
+    counted = allowed(boundary_mask(ids, boundary), "out")
+    if not bool(counted.any()):
+        raise TiltmeterError(
+            f"An SAE was to be measured on {len(ids)} sequences that have none but boundary positions (the first of "
+            "each is one); give longer sequences."
+        )
+    return counted
+
+
+def _slices(count: int, size: int) -> Iterator[slice]:
+    for begin in range(0, count, size):
+        yield slice(begin, begin + size)

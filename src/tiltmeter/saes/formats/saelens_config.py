@@ -1,0 +1,111 @@
+"""What SAELens's configuration of an SAE (`cfg.json`) says: whether tiltmeter can use it, and what is known of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from numbers import Real
+from typing import Any
+
+from tiltmeter.errors import TiltmeterError
+from tiltmeter.saes.formats.four_weights import Facts, check_same_space
+from tiltmeter.saes.sae import Processing
+
+ARCHITECTURES = ("standard", "gated", "topk", "jumprelu")
+"""Those that can be used. Batch-top-k and matryoshka SAEs are saved as jumprelu ones when they are done."""
+
+UNFINISHED = ("batchtopk", "matryoshka_batchtopk")
+"""Names that only checkpoints of training have."""
+
+_OTHER_SPACE = "its output is not in its input's space, so there is no reconstruction error"
+_REFUSED: Mapping[str, str] = {
+    "transcoder": _OTHER_SPACE,
+    "skip_transcoder": _OTHER_SPACE,
+    "jumprelu_transcoder": _OTHER_SPACE,
+    "jumprelu_skip_transcoder": _OTHER_SPACE,
+    "temporal": "what it gives for a token depends on the tokens before it",
+    "matching_pursuit": "its encoder is a search, and not one step",
+    "abstopk": "its latents can be negative",
+}
+
+
+def check_kind(name: str, config: Mapping[str, Any]) -> None:
+    """Refuse what is no SAE of an architecture that tiltmeter knows, from an activation to the same activation.
+
+    Raises:
+        TiltmeterError: it is named, with the reason.
+    """
+    architecture = str(config.get("architecture", "standard"))
+    metadata = metadata_of(config)
+    if architecture in UNFINISHED:
+        raise TiltmeterError(
+            f"{name} is a checkpoint of training a {architecture} SAE, whose latents depend on the batch; save it with "
+            "SAELens's save_inference_model."
+        )
+    if architecture not in ARCHITECTURES:
+        why = _REFUSED.get(architecture) or (_OTHER_SPACE if "cross" in architecture else "its encoder is not known")
+        raise TiltmeterError(
+            f"{name} is a {architecture}, which tiltmeter does not use: {why}; give one of {', '.join(ARCHITECTURES)}."
+        )
+    if (out := metadata.get("hook_name_out")) and out != metadata.get("hook_name"):
+        raise TiltmeterError(
+            f"{name} reads {metadata.get('hook_name')} and writes {out}, so it is a transcoder: its output is no "
+            "reconstruction of its input; give an SAE."
+        )
+    check_same_space(name, config["d_in"], config.get("d_out") or config["d_in"])
+    if metadata.get("hook_head_index") is not None:
+        raise TiltmeterError(
+            f"{name} reads head {metadata['hook_head_index']} of {metadata.get('hook_name')} alone, and tiltmeter has "
+            "no sites of one head; give an SAE of all heads."
+        )
+
+
+def metadata_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The metadata; before version 6 they stood among everything else."""
+    metadata = config.get("metadata")
+    if isinstance(metadata, Mapping):
+        return metadata
+    return {"hook_name": config.get("hook_point"), **config}
+
+
+def read_facts(metadata: Mapping[str, Any]) -> Facts:
+    """What the metadata say; None for what they do not.
+
+    `kind`, `l0` and `explained_variance` are no names of SAELens's: tiltmeter's own SAEs have them.
+    """
+    bos = metadata.get("prepend_bos")
+    return Facts(
+        kind=_text(metadata.get("kind")),
+        hook_name=_text(metadata.get("hook_name")),
+        model=_text(metadata.get("model_name")),
+        processing=_processing(metadata),
+        l0=number(metadata.get("l0")),
+        explained_variance=number(metadata.get("explained_variance")),
+        prepend_bos=bos if isinstance(bos, bool) else None,
+    )
+
+
+def number(value: object) -> float | None:
+    """A finite number, or None for anything else."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        return None
+    return float(value) if math.isfinite(value) else None
+
+
+def _text(value: object) -> str | None:
+    return str(value) if value else None
+
+
+def _processing(metadata: Mapping[str, Any]) -> Processing | None:
+    """What was done to the model that the SAE was trained on.
+
+    SAELens loads models without processing, but for what `model_from_pretrained_kwargs` says; its trainer writes these
+    and the class of the model down. Centring moves the stream and what is written to it, and leaves `hook_z` alone;
+    folding value biases moves `hook_z` alone.
+    """
+    options = metadata.get("model_from_pretrained_kwargs")
+    if not isinstance(options, Mapping) or not (options or metadata.get("model_class_name")):
+        return None
+    if str(metadata.get("hook_name")).endswith("hook_z"):
+        return "folded" if options.get("fold_value_biases") else "raw"
+    return "centred" if options.get("center_writing_weights") else "raw"

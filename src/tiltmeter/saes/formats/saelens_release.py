@@ -1,0 +1,248 @@
+"""SAEs that the `sae_lens` library loads: its releases, and folders of every architecture that it has.
+
+SAELens's own `encode` and `decode` keep what they normalised and reshaped by from one call to the next. Here both of
+these are taken out of them and done by the adapter, from what it is given: the library's mathematics, and no state.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tiltmeter.errors import TiltmeterError
+from tiltmeter.saes.formats.four_weights import Facts, check_same_space, fingerprint
+from tiltmeter.saes.formats.saelens_config import check_kind, number, read_facts
+from tiltmeter.saes.sae import About, check_finite
+
+_BRAUN = re.compile(r"gpt2-small-res_s[cl](?P<kind>\w+)-ajt")
+_BRAUN_KINDS = {"l": "local", "e": "e2e", "efr": "e2e+ds"}
+_FOLDED = "gpt2-small-hook-z-kk"
+
+Tokens = Float[Tensor, "*token d_site"]
+
+
+class Normalisation(NamedTuple):
+    """What is done to each token's activation before encoding, and undone after decoding."""
+
+    apply: Callable[[Tensor], Tensor]
+    undo: Callable[[Tensor, Tensor], Tensor]
+    """Of a reconstruction and the activation whose mean and scale it gets."""
+
+
+def _standardised(x: Tensor) -> Tensor:
+    return (x - x.mean(-1, keepdim=True)) / (x.std(-1, keepdim=True) + 1e-5)  # SAELens's ε; undoing it has none
+
+
+NORMALISATIONS: Mapping[str, Normalisation | None] = {
+    "none": None,
+    "layer_norm": Normalisation(
+        _standardised, lambda y, like: y * like.std(-1, keepdim=True) + like.mean(-1, keepdim=True)
+    ),
+    "constant_norm_rescale": Normalisation(
+        lambda x: x * (math.sqrt(x.shape[-1]) / x.norm(dim=-1, keepdim=True)),
+        lambda y, like: y * (like.norm(dim=-1, keepdim=True) / math.sqrt(like.shape[-1])),
+    ),
+}
+"""SAELens's `normalize_activations`. Its others are folded into the weights when training ends."""
+
+
+@dataclass(frozen=True)
+class SAELensSAE:
+    """An SAE of the library's, without its state."""
+
+    about: About
+    module: Any
+    """A `sae_lens.SAE` that neither normalises nor reshapes."""
+    normalisation: Normalisation | None
+
+    @property
+    def decoder(self) -> Float[Tensor, "latent d_site"]:
+        """W_dec."""
+        return self.module.W_dec
+
+    def encode(self, x: Tokens) -> Float[Tensor, "*token latent"]:
+        """Latents."""
+        x = x.to(self.module.W_enc)
+        return self.module.encode(x if self.normalisation is None else self.normalisation.apply(x))
+
+    def decode(self, latents: Float[Tensor, "*token latent"], like: Tokens | None = None) -> Tokens:
+        """Reconstruction; with the mean and scale of `like` where activations are normalised by token.
+
+        Raises:
+            TiltmeterError: such an SAE, and no `like`.
+        """
+        y = self.module.decode(latents.to(self.module.W_dec))
+        if self.normalisation is None:
+            return y
+        if like is None:
+            raise TiltmeterError(
+                f"{self.about.name} normalises each activation, so its latents alone do not say how long a "
+                "reconstruction is; decode with like=, the activation whose mean and scale it is to have."
+            )
+        return self.normalisation.undo(y, like.to(y))
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> SAELensSAE:
+        """The same SAE, with its weights on this device and of this type."""
+        return replace(self, module=deepcopy(self.module).to(device=device, dtype=dtype))
+
+
+def load_release(release: str, sae_id: str, name: str) -> SAELensSAE:
+    """An SAE of a release that SAELens lists, or in a folder of a Hugging Face repository (`owner/repo`).
+
+    Raises:
+        TiltmeterError: no such release or SAE, no network, no `sae_lens`, or not an SAE that tiltmeter can use.
+    """
+    library = _library(name)
+    from sae_lens.loading.pretrained_sae_loaders import load_sae_config_from_huggingface
+    from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
+
+    directory = get_pretrained_saes_directory()
+    release, sae_id = _listed(directory, release, sae_id)
+    _check_listed(directory, release, sae_id, name)
+    with _explained(name):
+        check_kind(name, load_sae_config_from_huggingface(release, sae_id))  # before gigabytes are fetched
+        sae, _, _ = library.SAE.from_pretrained_with_cfg_and_sparsity(release, sae_id, device="cpu", dtype="float32")
+    entry = directory.get(release)
+    overrides = (entry.config_overrides or {}) if entry else {}
+    facts = read_facts({**sae.cfg.metadata.to_dict(), **overrides})
+    return adapt(sae, name, facts if entry is None else facts | _published(entry, sae_id, facts))
+
+
+def load_folder_by_library(folder: Path, name: str) -> SAELensSAE:
+    """A folder in SAELens's format, whatever its version and architecture.
+
+    Raises:
+        TiltmeterError: no `sae_lens`, or not an SAE that tiltmeter can use.
+    """
+    library = _library(name)
+    with _explained(name):
+        sae = library.SAE.load_from_disk(folder, device="cpu", dtype="float32")
+        if sae.cfg.normalize_activations == "expected_average_only_in" and (factor := _checkpoint_factor(folder)):
+            sae.fold_activation_norm_scaling_factor(factor)
+    return adapt(sae, name, read_facts(sae.cfg.metadata.to_dict()))
+
+
+def adapt(sae: Any, name: str, facts: Facts | None = None) -> SAELensSAE:
+    """An SAE of `sae_lens`, as it is in memory, without its state. It is changed, and no longer the caller's.
+
+    Raises:
+        TiltmeterError: it is not an SAE that tiltmeter can use.
+    """
+    config = sae.cfg.to_dict()
+    check_kind(name, config)
+    check_same_space(name, sae.W_enc.shape[0], sae.W_dec.shape[1])
+    kind = config["normalize_activations"]
+    if kind not in NORMALISATIONS:
+        raise TiltmeterError(
+            f"{name} was trained on activations scaled as {kind}, and its files do not say by how much; fold the scale "
+            "into its weights with SAELens and save it again."
+        )
+    sae = sae.to(device="cpu", dtype=torch.float32).eval().requires_grad_(False)
+    sae.turn_off_forward_pass_hook_z_reshaping()
+    sae.run_time_activation_norm_fn_in = sae.run_time_activation_norm_fn_out = _unchanged
+    if config.get("rescale_acts_by_decoder_norm"):  # so that a latent of 1 adds its decoder row, and no less
+        sae.fold_W_dec_norm()
+        sae.cfg.rescale_acts_by_decoder_norm = False
+    weights = sae.state_dict()
+    check_finite(name, weights)
+    settings = {key: config.get(key) for key in ("architecture", "k", "apply_b_dec_to_input", "normalize_activations")}
+    facts = read_facts(config["metadata"]) if facts is None else facts
+    about = About(name, config["architecture"], fingerprint(weights, settings), **facts)
+    return SAELensSAE(about, sae, NORMALISATIONS[kind])
+
+
+def _unchanged(x: Tensor) -> Tensor:
+    return x
+
+
+def _library(name: str) -> ModuleType:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # those of other packages, about each other
+            import sae_lens
+    except ImportError:
+        raise TiltmeterError(
+            f"To load {name} the 'sae_lens' package is needed: pip install 'tiltmeter[sae-lens]'."
+        ) from None
+    return sae_lens
+
+
+@contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """Errors of the library, the hub and the files in one sentence; no warnings: what they say is looked at here."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except TiltmeterError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise TiltmeterError(
+            f"SAELens could not load {name}: {type(error).__name__}: {reason[:300]}; check that its files are those of "
+            "an SAE and, where they are on the hub, the network."
+        ) from None
+
+
+def _listed(directory: Mapping[str, Any], release: str, sae_id: str) -> tuple[str, str]:
+    """The release that a repository and folder belong to, whose entry says how to read them; or what was given."""
+    for entry in directory.values():
+        if entry.repo_id == release:
+            for listed, folder in entry.saes_map.items():
+                if sae_id in (listed, folder):
+                    return entry.release, listed
+    return release, sae_id
+
+
+def _check_listed(directory: Mapping[str, Any], release: str, sae_id: str, name: str) -> None:
+    if release in directory:
+        if sae_id not in directory[release].saes_map:
+            some = _some(sae_id, directory[release].saes_map)
+            raise TiltmeterError(f"{name}: the release {release} has no SAE {sae_id!r}; it has {some}.")
+    elif "/" not in release:
+        raise TiltmeterError(
+            f"{name}: SAELens lists no release {release!r}; it has {_some(release, directory)}; or give "
+            "OWNER/REPO:FOLDER."
+        )
+
+
+def _some(wanted: str, names: Mapping[str, Any]) -> str:
+    near = difflib.get_close_matches(wanted, names, n=4, cutoff=0.3) or [*names][:4]
+    return ", ".join(near) + (f" and {more} more" if (more := len(names) - len(near)) else "")
+
+
+def _published(entry: Any, sae_id: str, facts: Facts) -> Facts:
+    """What is known of a listed SAE beyond its configuration.
+
+    Where the list has no figure, SAELens gives an L0 of 0 and an explained variance of 1. One below 0 is not a figure
+    of the SAE where it belongs.
+    """
+    l0, explained = number(entry.expected_l0.get(sae_id)), number(entry.expected_var_explained.get(sae_id))
+    known = Facts(
+        l0=l0 if l0 else None,
+        explained_variance=explained if explained is not None and 0 <= explained < 1 else None,
+        model=facts.get("model") or entry.model,
+    )
+    if match := _BRAUN.fullmatch(entry.release):  # TransformerLens's default processing, data without BOS
+        return known | Facts(kind=_BRAUN_KINDS.get(match["kind"]), processing="centred", prepend_bos=False)
+    return known | Facts(processing="folded") if entry.release == _FOLDED else known
+
+
+def _checkpoint_factor(folder: Path) -> float | None:
+    """The scale that a checkpoint of SAELens's trainer keeps beside the weights."""
+    file = folder / "activation_scaler.json"
+    return number(json.loads(file.read_text(encoding="utf-8")).get("scaling_factor")) if file.is_file() else None

@@ -1,0 +1,225 @@
+"""Latents that no token has, made from those that one has: the two syntheses of Giglemiani et al. 2024.
+
+Both give every active latent's activation to another latent, so that a token keeps its number of active latents and the
+activations themselves. `baseline` looks for latents that fire as often; `structured` keeps how the others lie to the
+strongest one. What is made is a new vector: where activations move within the old one, a latent that has just been
+given one can lose it again.
+
+Nearness is in sparsity. Equally near latents are taken in the order of the sorted list, where equals stand by their
+number: first those fewer places away, then the rarer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Float64, Int64
+from pydantic import Field, PositiveInt
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from tiltmeter.errors import TiltmeterError
+from tiltmeter.runs.config import Configuration
+
+
+class RankingOptions(Configuration):
+    """How the sparsities of latents are compared."""
+
+    sparsity_scale: Literal["linear", "log10"] = "linear"
+    """`linear`: the part of the tokens on which a latent fires, as published. `log10`: its logarithm."""
+    exclude_dead: bool = False
+    """Never give an activation to a latent that never fires. As published, dead latents take part."""
+
+
+class BaselineOptions(RankingOptions):
+    """Parameters of `baseline`; by default as published."""
+
+    top_k: PositiveInt = 10
+    """The new latent is one of this many nearest ones."""
+
+
+class StructuredOptions(RankingOptions):
+    """Parameters of `structured`; by default as published."""
+
+    pool: PositiveInt = 100
+    """The new strongest latent is one of this many nearest ones."""
+    similarity: float = Field(default=0.42, ge=-1, le=1)
+    """The cosine that its decoder row should have to the old one's."""
+
+
+class Synthesis(Configuration):
+    """Parameters of both syntheses."""
+
+    baseline: BaselineOptions = BaselineOptions()
+    structured: StructuredOptions = StructuredOptions()
+
+
+def baseline(
+    latents: Float[Tensor, "token latent"],
+    frequency: Float64[Tensor, "latent"],
+    chance: Float64[Tensor, "token turn"],
+    options: BaselineOptions,
+) -> Float[Tensor, "token latent"]:
+    """Give each active latent's activation to one that fires about as often (Giglemiani et al. 2024, "baseline").
+
+    Active latents take turns in ascending order. The new latent is one of the `top_k` nearest in sparsity, each equally
+    likely, the old one itself and those already chosen left out; where fewer are left, it is one of those.
+
+    Args:
+        latents: activations, none negative.
+        frequency: the part of the tokens on which each latent fires.
+        chance: numbers in [0, 1), one for each turn; a token needs as many as it has active latents.
+        options: parameters.
+
+    Raises:
+        TiltmeterError: a token has so many active latents that no other is left for one of them.
+    """
+    order, active = _Order.by(frequency.to(latents.device), options), active_ids(latents)
+    chance = chance.to(latents.device)
+    result, taken = torch.zeros_like(latents), torch.zeros_like(latents, dtype=torch.bool)
+    for turn in range(active.shape[1]):
+        rows = (active[:, turn] >= 0).nonzero()[:, 0]
+        old = active[rows, turn]
+        near, number = order.nearest(old, options.top_k, _Taken(taken, rows, turn))
+        _check_left(number > 0, active, order)
+        new = near.gather(1, (chance[rows, turn] * number).long()[:, None])[:, 0]
+        result[rows, new], taken[rows, new] = latents[rows, old], True
+    return result
+
+
+def structured(
+    latents: Float[Tensor, "token latent"],
+    frequency: Float64[Tensor, "latent"],
+    decoder: Float[Tensor, "latent d_site"],
+    options: StructuredOptions,
+) -> Float[Tensor, "token latent"]:
+    """Exchange the strongest latent, and the others so that they lie to it as before (Giglemiani et al. 2024).
+
+    The strongest latent, t, is exchanged for t', the one whose decoder row has the cosine nearest to `similarity` with
+    t's, of the `pool` nearest to t in sparsity (of all others, where there are fewer). t' is then taken. Each other
+    active latent, in ascending order, is exchanged for the unused latent whose cosine with t' is nearest to its own
+    with t. Between equals, t' is the one nearer to t in sparsity, and any other the one of the lower number.
+
+    Args:
+        latents: activations, none negative.
+        frequency: the part of the tokens on which each latent fires.
+        decoder: one row a latent, of any length; a row of zeros has cosine 0 with all.
+        options: parameters.
+
+    Raises:
+        TiltmeterError: a token has so many active latents that no other is left for one of them.
+    """
+    order, active = _Order.by(frequency.to(latents.device), options), active_ids(latents)
+    unit = normalize(decoder.to(latents.device).double(), dim=-1)  # in float32 near ties would depend on the batch
+    result = torch.zeros_like(latents)
+    some = (latents > 0).any(-1).nonzero()[:, 0]
+    tops, owner = latents[some].argmax(-1).unique(return_inverse=True)
+    cosines = unit[tops] @ unit.T
+    heads, found = _heads(tops, cosines, order, options)
+    _check_left(found, active, order)
+    wanted = cosines[owner].gather(1, active[some].clamp(min=0))
+    offered = unit[heads] @ unit.T
+    taken = ~order.allowed.repeat(len(some), 1)
+    taken[torch.arange(len(some)), heads[owner]] = True
+    for turn in range(active.shape[1]):
+        rows = (active[some, turn] >= 0).nonzero()[:, 0]
+        old = active[some[rows], turn]
+        gap = offered[owner[rows]].sub_(wanted[rows, turn, None]).abs_().masked_fill_(taken[rows], torch.inf)
+        least = gap.min(-1)
+        is_top = old == tops[owner[rows]]
+        _check_left(is_top | least.values.isfinite(), active, order)
+        new = torch.where(is_top, heads[owner[rows]], least.indices)
+        result[some[rows], new], taken[rows, new] = latents[some[rows], old], True
+    return result
+
+
+def active_ids(latents: Float[Tensor, "token latent"]) -> Int64[Tensor, "token turn"]:
+    """The active latents (f > 0) of each token, ascending; -1 where it has no more."""
+    fires = latents > 0
+    token, latent = fires.nonzero(as_tuple=True)
+    count = fires.sum(-1)
+    place = torch.arange(len(token), device=token.device) - (count.cumsum(0) - count)[token]
+    ids = torch.full((len(latents), int(count.max()) if len(count) else 0), -1, device=latents.device)
+    ids[token, place] = latent
+    return ids
+
+
+def _heads(
+    tops: Int64[Tensor, "top"], cosines: Float64[Tensor, "top latent"], order: _Order, options: StructuredOptions
+) -> tuple[Int64[Tensor, "top"], Bool[Tensor, "top"]]:
+    """What each strongest latent is exchanged for, and whether there is something."""
+    none = torch.zeros(1, len(order.sparsity), dtype=torch.bool, device=tops.device)
+    near, number = order.nearest(tops, options.pool, _Taken(none, torch.zeros_like(tops), 0))
+    missing = torch.arange(near.shape[1], device=tops.device) >= number[:, None]
+    gap = (cosines.gather(1, near) - options.similarity).abs().masked_fill(missing, torch.inf)
+    return near.gather(1, gap.argmin(-1, keepdim=True))[:, 0], number > 0
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """Latents that are no longer to be had."""
+
+    mask: Bool[Tensor, "token latent"]
+    rows: Int64[Tensor, "old"]
+    """The token of each latent that another is wanted for."""
+    most: int
+    """The most that are taken of one token."""
+
+
+@dataclass(frozen=True)
+class _Order:
+    """The latents that an activation may go to, sorted by sparsity."""
+
+    sparsity: Float64[Tensor, "latent"]
+    allowed: Bool[Tensor, "latent"]
+    ids: Int64[Tensor, "allowed"]
+    """Ascending in sparsity, then in number."""
+    place: Int64[Tensor, "latent"]
+    """Where each latent stands in `ids`, or would."""
+
+    @classmethod
+    def by(cls, frequency: Float64[Tensor, "latent"], options: RankingOptions) -> _Order:
+        """Sort.
+
+        Raises:
+            TiltmeterError: all latents are dead, and dead ones excluded.
+        """
+        # 1e-10 as in the published sparsities, in which a dead latent has log10 sparsity -10
+        sparsity = frequency if options.sparsity_scale == "linear" else (frequency + 1e-10).log10()
+        allowed = frequency > 0 if options.exclude_dead else torch.ones_like(frequency, dtype=torch.bool)
+        if not bool(allowed.any()):
+            raise TiltmeterError(
+                "No latent of the SAE fired on the tokens of the statistics, so none can take an activation; check "
+                "that it belongs to this model and site."
+            )
+        every = frequency.argsort(stable=True)
+        before = allowed[every].cumsum(0) - allowed[every].long()
+        return cls(sparsity, allowed, every[allowed[every]], before.gather(0, every.argsort()))
+
+    def nearest(
+        self, old: Int64[Tensor, "old"], count: int, taken: _Taken
+    ) -> tuple[Int64[Tensor, "old near"], Int64[Tensor, "old"]]:
+        """The `count` latents nearest to each, nearest first, itself and those taken left out; and how many there are.
+
+        No more than `count`, the taken ones and itself stand between it and the last of them, on either side.
+        """
+        reach = min(count + taken.most + 1, len(self.sparsity))
+        away = torch.arange(1, reach + 1, device=old.device)
+        offsets = torch.cat([away.new_zeros(1), torch.stack([-away, away], 1).flatten()])
+        places = self.place[old][:, None] + offsets
+        near = self.ids[places.clamp(0, len(self.ids) - 1)]
+        exists = (places >= 0) & (places < len(self.ids)) & (near != old[:, None])
+        free = exists & ~taken.mask[taken.rows[:, None], near]
+        distance = (self.sparsity[near] - self.sparsity[old][:, None]).abs().masked_fill(~free, torch.inf)
+        ranking = distance.sort(dim=-1, stable=True).indices[:, :count]
+        return near.gather(1, ranking), free.sum(-1).clamp(max=count)
+
+
+def _check_left(found: Bool[Tensor, "old"], active: Int64[Tensor, "token turn"], order: _Order) -> None:
+    if not bool(found.all()):
+        raise TiltmeterError(
+            f"Up to {active.shape[1]} latents are active at a token, and the {len(order.ids)} that could take their "
+            "activations run out, since none may take two or its own; use a sparser or a wider SAE."
+        )

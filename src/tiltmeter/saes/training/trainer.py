@@ -1,0 +1,231 @@
+"""The training loop: batches of sequences, a loss, Adam, and a checkpoint that an interrupted training goes on from."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from tiltmeter.errors import TiltmeterError
+from tiltmeter.models.positions import allowed, boundary_mask
+from tiltmeter.models.sites import Site
+from tiltmeter.models.split_model import SplitModel
+from tiltmeter.runs.rng import Address, uniform
+from tiltmeter.saes.sae import Activation, TopK
+from tiltmeter.saes.training import local_gradient, losses
+from tiltmeter.saes.training.config import Training
+from tiltmeter.saes.training.trainable_sae import Dictionary
+
+
+@dataclass(frozen=True)
+class Task:
+    """A training whose names have been looked up in a model."""
+
+    config: Training
+    model: SplitModel
+    site: Site
+    downstream: tuple[Site, ...]
+    """The sites H of `e2e+ds`."""
+    ids: Int[Tensor, "sequence position"]
+    boundary: int | None
+    """Id of the token that begins a document."""
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole training."""
+        return self.config.tokens // (self.config.batch * self.ids.shape[1])
+
+
+@dataclass
+class State:
+    """Everything that changes while an SAE is trained."""
+
+    dictionary: Dictionary
+    optimizer: torch.optim.Adam
+    idle: Float[Tensor, "latent"]
+    """Tokens since each latent fired."""
+    step: int = 0
+    recent: dict[str, Float[Tensor, ""]] = field(default_factory=dict)
+    """The terms of the last step's loss, where they were computed: reading them waits for the device."""
+
+
+def begin(task: Task, width: int) -> State:
+    """A training that has not begun."""
+    config = task.config
+    activation = TopK(int(config.sparsity)) if config.kind == "topk" else torch.relu
+    dictionary = _dictionary(config, width, activation).to(task.model.device, task.model.hf.dtype)
+    optimizer = torch.optim.Adam(dictionary.parameters(), lr=config.learning_rate, fused=True)
+    return State(dictionary, optimizer, torch.zeros(config.latents, device=task.model.device))
+
+
+def _dictionary(config: Training, width: int, activation: Activation) -> Dictionary:
+    try:
+        return Dictionary(width, config.latents, activation, config.seed)
+    except (RuntimeError, MemoryError):  # torch's allocator
+        raise TiltmeterError(
+            f"{config.latents} latents of width {width} do not fit into memory; ask for fewer (--latents)."
+        ) from None
+
+
+def learning_rate(config: Training, progress: float) -> float:
+    """At this part of the training: a linear rise over `warm_up`, then a cosine down to a tenth."""
+    if progress < config.warm_up:
+        return config.learning_rate * progress / config.warm_up
+    falling = (progress - config.warm_up) / (1 - config.warm_up)
+    return config.learning_rate * (0.1 + 0.45 * (1 + math.cos(math.pi * falling)))
+
+
+def rows_of(task: Task, step: int) -> Int[Tensor, "batch"]:
+    """The sequences of a step: all of them in a random order, then again in another."""
+    count, size = len(task.ids), task.config.batch
+    begin, end = step * size, (step + 1) * size
+    epochs = range(begin // count, (end - 1) // count + 1)
+    order = torch.cat([_order(task.config.seed, count, epoch) for epoch in epochs])
+    return order[begin - epochs[0] * count : end - epochs[0] * count]
+
+
+@lru_cache(maxsize=2)  # drawn once an epoch, not once a step
+def _order(seed: int, count: int, epoch: int) -> Int[Tensor, "sequence"]:
+    address = Address(seed, "training order", torch.arange(count), torch.zeros(1).long(), epoch)
+    return uniform(address, "order", 1)[:, 0, 0].argsort()
+
+
+def advance(task: Task, state: State) -> None:
+    """One step."""
+    config = task.config
+    ids = task.ids[rows_of(task, state.step)]
+    if config.kind == "local" and config.arithmetic == "float32":
+        terms, active = _written_out(task, state, ids)
+    else:
+        terms, active = _by_graph(task, state, ids)
+    update(config, state, active, learning_rate(config, (state.step + 0.5) / task.steps), ids.numel())
+    state.recent = terms
+
+
+def update(config: Training, state: State, active: Bool[Tensor, "latent"], rate: float, tokens: int) -> None:
+    """Take the step that the gradients ask for, at this learning rate; `active` fired on its `tokens`."""
+    for group in state.optimizer.param_groups:
+        group["lr"] = rate
+    torch.nn.utils.clip_grad_norm_(state.dictionary.parameters(), config.clip)
+    state.optimizer.step()
+    state.idle = torch.where(active, 0.0, state.idle + tokens)
+    state.step += 1
+
+
+def _written_out(
+    task: Task, state: State, ids: Int[Tensor, "batch position"]
+) -> tuple[dict[str, Float[Tensor, ""]], Bool[Tensor, "latent"]]:
+    """The gradient of a local loss, from its formulas."""
+    taken = allowed(boundary_mask(ids, task.boundary), task.config.bos)
+    pieces = (
+        task.model.activation(some, task.site)[counted.to(task.model.device)]
+        for some, counted in zip(ids.split(task.config.at_once), taken.split(task.config.at_once), strict=True)
+    )
+    terms, active = local_gradient.add_gradient(state.dictionary, task.config.sparsity, pieces, int(taken.sum()))
+    return {**terms, "total": weighted(task.config, terms)}, active
+
+
+def _by_graph(
+    task: Task, state: State, ids: Int[Tensor, "batch position"]
+) -> tuple[dict[str, Float[Tensor, ""]], Bool[Tensor, "latent"]]:
+    """The gradient of any loss, from its graph."""
+    config = task.config
+    active = torch.zeros_like(state.idle, dtype=torch.bool)
+    sums: dict[str, Tensor] = {}
+    taken = allowed(boundary_mask(ids, task.boundary), config.bos)
+    state.optimizer.zero_grad(set_to_none=False)
+    for some in torch.arange(len(ids)).split(config.at_once):
+        with _arithmetic(config, task.model.device):
+            terms, fired = loss_terms(task, state, ids[some])
+        total = weighted(config, terms)
+        part = int(taken[some].sum()) / int(taken.sum())
+        (total * part).backward()
+        active |= fired
+        for name, value in {**terms, "total": total}.items():
+            sums[name] = sums.get(name, 0.0) + value.detach() * part
+    return sums, active
+
+
+def weighted(config: Training, terms: dict[str, Float[Tensor, ""]]) -> Float[Tensor, ""]:
+    """The loss, from its terms."""
+    coefficients = config.terms._asdict() | {"sparsity": config.sparsity, "revive": 1 / 32}
+    return torch.stack([coefficients[name] * term for name, term in terms.items()]).sum()
+
+
+def loss_terms(
+    task: Task, state: State, tokens: Int[Tensor, "batch position"]
+) -> tuple[dict[str, Float[Tensor, ""]], Bool[Tensor, "latent"]]:
+    """The terms of this kind's loss on some sequences, and the latents that fired."""
+    config, dictionary = task.config, state.dictionary
+    if config.terms.kl:
+        clean = task.model.start(tokens, task.site, task.downstream)
+        x = clean.activation
+    else:
+        x = task.model.activation(tokens, task.site)
+    whole, taken = x, allowed(boundary_mask(tokens, task.boundary), config.bos).to(x.device)
+    x = whole[taken]
+    pre = dictionary.pre(x)
+    latents, rows = dictionary.activation(pre), dictionary.rows
+    given = latents @ rows + dictionary.b_dec
+    terms: dict[str, Tensor] = {}
+    if config.terms.reconstruction:
+        terms["reconstruction"] = losses.mse(given, x)
+    if config.terms.kl:
+        late = task.model.resume(clean, whole.masked_scatter(taken[..., None], given.to(x)))
+        terms["kl"] = losses.kl(task.model, clean.late.final[taken], late.final[taken])
+    if config.terms.downstream:
+        apart = [losses.mse(late.sites[h][taken], clean.late.sites[h][taken]) for h in task.downstream]
+        terms["downstream"] = torch.stack(apart).mean()
+    if config.kind == "topk":
+        terms["revive"] = losses.revive(pre, rows, x - given, state.idle > config.dead_after)
+    else:
+        terms["sparsity"] = losses.sparsity(latents, x.shape[-1])
+    return terms, (latents.detach() > 0).any(0)
+
+
+def _arithmetic(config: Training, device: torch.device) -> contextlib.AbstractContextManager:
+    if config.arithmetic == "float32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, torch.bfloat16)
+
+
+def to_arrays(state: State) -> dict[str, np.ndarray]:
+    """The state, for a checkpoint."""
+    arrays = {f"weight.{name}": value.detach() for name, value in state.dictionary.named_parameters()}
+    moments = state.optimizer.state_dict()["state"]
+    arrays |= {f"adam.{index}.{name}": value for index, one in moments.items() for name, value in one.items()}
+    arrays |= {"idle": state.idle, "step": torch.tensor(state.step)}
+    return {name: value.cpu().numpy() for name, value in arrays.items()}
+
+
+def restore(state: State, arrays: dict[str, np.ndarray]) -> None:
+    """Put a checkpoint's state into a training that has just begun."""
+    tensors = {name: torch.from_numpy(np.array(value)) for name, value in arrays.items()}
+    state.dictionary.load_state_dict(dict(_below("weight", tensors)))
+    adam = state.optimizer.state_dict()
+    indices = {int(name.split(".")[0]) for name, _ in _below("adam", tensors)}
+    parameters = list(state.dictionary.parameters())
+    adam["state"] = {index: _moments(parameters[index], dict(_below(f"adam.{index}", tensors))) for index in indices}
+    state.optimizer.load_state_dict(adam)
+    state.idle, state.step = tensors["idle"].to(state.idle.device), int(tensors["step"])
+
+
+def _moments(parameter: Tensor, stored: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Moments in memory as their parameter lies there: fused Adam walks through both in the order of memory."""
+    return {
+        name: torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value
+        for name, value in stored.items()
+    }
+
+
+def _below(prefix: str, tensors: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    for name, value in tensors.items():
+        if name.startswith(f"{prefix}."):
+            yield name.removeprefix(f"{prefix}."), value

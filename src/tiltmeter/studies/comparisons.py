@@ -1,0 +1,71 @@
+"""Directions compared in a sentence: paired by sequence, at a level at which all comparisons of the sentence hold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import xarray as xr
+
+from tiltmeter.analysis.bootstrap import paired_interval
+from tiltmeter.analysis.estimates import FEWEST
+from tiltmeter.reports.tables.format import three_digits
+
+TOGETHER = "Paired by sequence; t intervals at the level of Bonferroni, so that all hold together with 95 %."
+
+Pair = tuple[str, str]
+
+
+def too_few(curves: xr.Dataset) -> str:
+    """Why nothing is compared; empty where the sequences suffice."""
+    if (n := curves.sizes["sequence"]) >= FEWEST:
+        return ""
+    return f"{n} sequences are too few to compare directions; measure at least {FEWEST}."
+
+
+def compared(curves: xr.Dataset, readout: str, pairs: Sequence[Pair], lengths: Sequence[float]) -> str:
+    """Compare the directions of each pair at the steps nearest to some lengths, in a sentence for each length."""
+    if few := too_few(curves):
+        return few
+    level = 1 - 0.05 / (len(pairs) * len(lengths))
+    found = []
+    for length in lengths:
+        values = _per_sequence(curves[readout].sel(step=length, method="nearest"))
+        words = "; ".join(_pair(values, pair, level) for pair in pairs)
+        found.append(f"At {_place(curves, float(values.step))}: {words}.")
+    return " ".join([f"Mean {curves[readout].attrs['long_name']}.", *found, TOGETHER])
+
+
+def means(curves: xr.Dataset, readout: str, directions: Sequence[str], length: float) -> str:
+    """Means of some directions at a length: `isotropic 1.56, real-mixture 1.9`."""
+    values = _per_sequence(curves[readout].sel(step=length, method="nearest"))
+    return ", ".join(f"{name} {three_digits(float(values.sel(direction=name).mean()))}" for name in directions)
+
+
+def verb(low: float, high: float) -> str:
+    """What an interval of a difference says."""
+    if np.isnan(low) or np.isnan(high):
+        return "not defined beside"
+    return "above" if low > 0 else "below" if high < 0 else "not told apart from"
+
+
+def difference(values: xr.DataArray, pair: Pair, level: float) -> tuple[float, float]:
+    """The interval of the mean difference of two directions, sequence by sequence."""
+    one, other = (values.sel(direction=name) for name in pair)
+    return paired_interval((one - other).to_numpy().astype(np.float64), level)
+
+
+def _pair(values: xr.DataArray, pair: Pair, level: float) -> str:
+    one, other = (float(values.sel(direction=name).mean()) for name in pair)
+    low, high = difference(values, pair, level)
+    interval = "" if np.isnan(low) or np.isnan(high) else f"; {low:+.3g} to {high:+.3g}"
+    return f"{pair[0]} {verb(low, high)} {pair[1]} ({three_digits(one)} and {three_digits(other)}{interval})"
+
+
+def _per_sequence(values: xr.DataArray) -> xr.DataArray:
+    return values.mean("position") if "position" in values.dims else values
+
+
+def _place(curves: xr.Dataset, step: float) -> str:
+    name = curves.step.attrs["long_name"]
+    return "the substitutes" if name == "substitution" else f"{name.rpartition(' ')[2]} {step:.3g}"

@@ -1,0 +1,158 @@
+"""What is read off the curves of Giglemiani et al. 2024: one step per curve, by the type of activation.
+
+Thresholds of the published code are numbers for GPT-2 small. Here they are the same part of how far the output moves in
+the end, since another model, or the same with random weights, moves by other amounts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float, Int
+
+from tiltmeter.analysis.shapes import Shape, auc_step, max_slope_step, nonlinearity_step, plateau_step
+from tiltmeter.studies.estimands import PerSequence, late_l2, read
+from tiltmeter.studies.giglemiani2024.experiments import BASES, TARGET
+from tiltmeter.studies.results import NotMeasured, Results
+
+TYPES = ("real", "cov-random", "synthetic-baseline", "synthetic-structured", "sae-reconstruction")
+"""Types of activation; `cov-random` is the paper's random, `real` its model-generated."""
+
+END_L2 = {"real-difference": 237.0, "cov-random-difference": 241.0}
+"""Mean L2 after the last block of GPT-2 small where curves to these targets end (read by eye in the notebooks)."""
+
+END_KL = 5.9
+"""Mean KL where curves to real activations end there, nats."""
+
+FLAT_L2 = 0.02 / END_L2["real-difference"]
+FLAT_KL = 0.02 / END_KL
+"""No max-slope step where no step rises by 0.02 in the published code: as a part of the end."""
+
+PLATEAU = 20.0 / END_L2[TARGET]
+"""A plateau ends at an L2 of 20 in the published code: as a part of the end."""
+
+Curves = Float[np.ndarray, "sequence step"]
+Stops = Int[np.ndarray, " sequence"] | None
+Readout = Literal["l2", "kl"]
+Samples = dict[str, Shape]
+"""A statistic of every curve, by type."""
+
+
+class Statistic(NamedTuple):
+    """One number per curve of an experiment."""
+
+    label: str
+    """For axes and tables: `MS step, absolute`."""
+    experiment: Literal["absolute", "relative", "plateaus"]
+    readout: Readout
+    measure: Callable[[Curves, float, Stops], Shape]
+    """Of curves, how far the output moves in the end, and how many steps count."""
+
+
+def max_slope(flat: float) -> Callable[[Curves, float, Stops], Shape]:
+    """The max-slope step; censored where no step rises by more than this part of the end."""
+    return lambda values, end, stop: max_slope_step(values, flat * end, stop)
+
+
+def _auc(values: Curves, end: float, stop: Stops) -> Shape:
+    return auc_step(values, stop)
+
+
+def _nonlinearity(values: Curves, end: float, stop: Stops) -> Shape:
+    return nonlinearity_step(values, stop=stop)
+
+
+def _plateau(values: Curves, end: float, stop: Stops) -> Shape:
+    return plateau_step(values, PLATEAU * end, stop)
+
+
+STATISTICS: dict[str, Statistic] = {
+    "ms-absolute": Statistic("MS step, absolute", "absolute", "l2", max_slope(FLAT_L2)),
+    "ms-relative": Statistic("MS step, relative", "relative", "l2", max_slope(FLAT_L2)),
+    "auc-absolute": Statistic("AUC step, absolute", "absolute", "l2", _auc),
+    "auc-relative": Statistic("AUC step, relative", "relative", "l2", _auc),
+    "nl-absolute": Statistic("NL step, absolute", "absolute", "l2", _nonlinearity),
+    "nl-relative": Statistic("NL step, relative", "relative", "l2", _nonlinearity),
+    "kl-ms-absolute": Statistic("MS step of KL, absolute", "absolute", "kl", max_slope(FLAT_KL)),
+    "kl-ms-relative": Statistic("MS step of KL, relative", "relative", "kl", max_slope(FLAT_KL)),
+    "ap": Statistic("AP step", "plateaus", "l2", _plateau),
+}
+
+
+def samples(results: Results, name: str) -> Samples:
+    """A statistic of every curve, by type, of those types that were measured.
+
+    Raises:
+        NotMeasured: no type was.
+    """
+    statistic = STATISTICS[name]
+    if statistic.experiment == "plateaus":
+        return _of_bases(results, statistic)
+    curves = results[statistic.experiment]
+    end = _end(results["absolute"], "real-difference", statistic.readout)
+    found = {}
+    for direction in map(str, curves.direction.values):
+        stop = stops(results, direction) if statistic.experiment == "absolute" else None
+        values = read(curves, readout_of(curves, statistic.readout), direction)
+        found[type_of(direction)] = statistic.measure(values, end, stop)
+    return {kind: found[kind] for kind in TYPES if kind in found}
+
+
+def _of_bases(results: Results, statistic: Statistic) -> Samples:
+    end = _end(results["plateaus-real"], TARGET, statistic.readout)
+    found = {base: results[f"plateaus-{base}"] for base in BASES if f"plateaus-{base}" in results.found}
+    return {
+        base: statistic.measure(read(curves, readout_of(curves, statistic.readout), TARGET), end, None)
+        for base, curves in found.items()
+    }
+
+
+def sample(results: Results, name: str, kind: str) -> Shape:
+    """A statistic of every curve of one type.
+
+    Raises:
+        NotMeasured: this type was not measured.
+    """
+    found = samples(results, name)
+    if kind in found:
+        return found[kind]
+    reason = results.missing.get(f"plateaus-{kind}")
+    raise NotMeasured(reason or f"No activations of the type {kind} were measured: they need an SAE at the site.")
+
+
+def steps(shape: Shape) -> PerSequence:
+    """Steps per sequence; infinity where a curve is censored, NaN where it was not measured."""
+    return np.where(shape.censored, np.inf, shape.value)
+
+
+def stops(results: Results, direction: str) -> Int[np.ndarray, " sequence"]:
+    """How many absolute steps a curve has before it reaches its target, floor(distance / step), 0 without a target.
+
+    The distance is the length of the last relative step, which ends at the target.
+    """
+    absolute, relative = results["absolute"], results["relative"]
+    distance = relative["length"].sel(direction=direction, sequence=absolute.sequence).isel(step=-1)
+    return np.nan_to_num(np.floor(distance.to_numpy() / step_length(absolute))).astype(np.int64)
+
+
+def step_length(curves: xr.Dataset) -> float:
+    """Length of an absolute step, L2."""
+    return float(curves.step[1] - curves.step[0])
+
+
+def readout_of(curves: xr.Dataset, readout: Readout) -> str:
+    """The name of a readout in a dataset."""
+    return late_l2(curves) if readout == "l2" else readout
+
+
+def type_of(direction: str) -> str:
+    """The type of activation that a direction leads to."""
+    return direction.partition(":")[0].removesuffix("-difference")
+
+
+def _end(curves: xr.Dataset, direction: str, readout: Readout) -> float:
+    """Median of a readout at the end of the path."""
+    return float(np.nanmedian(read(curves, readout_of(curves, readout), direction)[:, -1]))

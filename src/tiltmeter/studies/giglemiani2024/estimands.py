@@ -1,0 +1,142 @@
+"""The quantities that the claims of Giglemiani et al. 2024 are about.
+
+Rows are sequences, and a row holds the steps of every type on that sequence: types are compared on the same draws. A
+censored curve is later than every step where distributions are compared, and left out of means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import numpy as np
+
+from tiltmeter.analysis.estimates import ABOVE_ONE, ABOVE_ZERO, Quantity, Region, Rows
+from tiltmeter.analysis.shapes import ks_distance
+from tiltmeter.studies.estimands import PerSequence, Quantities, difference, ks_gap, late_l2, of_columns, ratio, read
+from tiltmeter.studies.giglemiani2024.curve_statistics import STATISTICS, sample, steps
+from tiltmeter.studies.results import Results
+
+CLOSE = Region(-np.inf, 0.25)
+"""KS distances of "closely resemble"."""
+
+ALIKE = Region(-np.inf, 0.15)
+"""KS distances of "the same": wider than the 0.135 that two samples of 200 equal curves exceed once in twenty."""
+
+SIMILAR = Region(0.8, 1.25)
+"""Ratios of mean steps of "similar": within a quarter."""
+
+EARLY, LATE = 20, 80
+"""Parts of a path, per cent, where a step-like curve is below and above a straight one."""
+
+
+def column(results: Results, name: str, kind: str) -> PerSequence:
+    """Steps of one type per sequence; infinity where censored."""
+    return steps(sample(results, name, kind))
+
+
+def nearer(name: str, near: str, far: str) -> Quantities:
+    """KS distance of real activations from the second type less that from the first."""
+
+    def quantities(results: Results) -> list[Quantity]:
+        columns = (column(results, name, kind) for kind in ("real", near, far))
+        return [ks_gap(f"{STATISTICS[name].label}: KS from real, {far} - {near}", *columns)]
+
+    return quantities
+
+
+def both(*parts: Quantities) -> Quantities:
+    """All of them."""
+
+    def quantities(results: Results) -> list[Quantity]:
+        return [one for part in parts for one in part(results)]
+
+    return quantities
+
+
+def within(names: tuple[str, ...], kind: str, region: Region) -> Quantities:
+    """KS distance of a type from real activations."""
+
+    def quantities(results: Results) -> list[Quantity]:
+        return [distance(results, name, kind, region) for name in names]
+
+    return quantities
+
+
+def distance(results: Results, name: str, kind: str, region: Region) -> Quantity:
+    """KS distance of a type from real activations, of one statistic."""
+    columns = [column(results, name, one) for one in ("real", kind)]
+    return of_columns(f"{STATISTICS[name].label}: KS of real and {kind}", columns, _ks, region)
+
+
+def _ks(rows: Rows) -> float:
+    return ks_distance(rows[:, 0], rows[:, 1])
+
+
+def gap_shrinks(results: Results) -> list[Quantity]:
+    """How much nearer to real the structured type is than the baseline, absolute less relative steps."""
+    kinds = ("real", "synthetic-structured", "synthetic-baseline")
+    columns = [column(results, name, kind) for name in ("ms-absolute", "ms-relative") for kind in kinds]
+    return [of_columns("MS step: KS from real, baseline - structured, absolute - relative", columns, _gaps, ABOVE_ZERO)]
+
+
+def _gaps(rows: Rows) -> float:
+    return _gap(rows[:, :3]) - _gap(rows[:, 3:])
+
+
+def _gap(rows: Rows) -> float:
+    return ks_distance(rows[:, 0], rows[:, 2]) - ks_distance(rows[:, 0], rows[:, 1])
+
+
+def means_in_order(name: str, *kinds: str) -> Quantities:
+    """The mean step of each type less that of the type before."""
+
+    def quantities(results: Results) -> list[Quantity]:
+        return list(_differences(results, name, list(pairwise(kinds))))
+
+    return quantities
+
+
+def below(name: str, low: str, *others: str) -> Quantities:
+    """The mean step of each of the others less that of the first."""
+
+    def quantities(results: Results) -> list[Quantity]:
+        return list(_differences(results, name, [(low, other) for other in others]))
+
+    return quantities
+
+
+def above(name: str, high: str, *others: str) -> Quantities:
+    """The mean step of the first less that of each of the others."""
+
+    def quantities(results: Results) -> list[Quantity]:
+        return list(_differences(results, name, [(other, high) for other in others]))
+
+    return quantities
+
+
+def _differences(results: Results, name: str, pairs: list[tuple[str, str]]) -> Iterator[Quantity]:
+    for low, high in pairs:
+        one, other = (sample(results, name, kind).value for kind in (high, low))
+        yield difference(f"{STATISTICS[name].label}: mean of {high} - {low}", one, other, unit=" steps")
+
+
+def alike(name: str, one: str, other: str) -> Quantities:
+    """The mean step of one type ÷ another, near one."""
+
+    def quantities(results: Results) -> list[Quantity]:
+        first, second = (sample(results, name, kind).value for kind in (one, other))
+        return [ratio(f"{STATISTICS[name].label}: mean of {one} ÷ {other}", first, second, SIMILAR)]
+
+    return quantities
+
+
+def step_like(results: Results) -> list[Quantity]:
+    """Mean L2 early and late on the way to real activations, as parts of that at the target, ÷ those of a line."""
+    curves = results["relative"]
+    values = read(curves, late_l2(curves), "real-difference")
+    early, late, whole = (values[:, round(at / 100 * (values.shape[1] - 1))] for at in (EARLY, LATE, 100))
+    return [
+        ratio(f"L2 of a straight line ÷ L2, at {EARLY} % of the way", whole * EARLY / 100, early, ABOVE_ONE),
+        ratio(f"L2 ÷ L2 of a straight line, at {LATE} % of the way", late, whole * LATE / 100, ABOVE_ONE),
+    ]

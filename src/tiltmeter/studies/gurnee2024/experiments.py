@@ -1,0 +1,194 @@
+"""What is measured for the figures and claims of Gurnee 2024."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from tiltmeter.models.positions import BosPolicy
+from tiltmeter.models.sites import Site
+from tiltmeter.perturb.names import draws
+from tiltmeter.perturb.paths import Path, Sphere, Substitute
+from tiltmeter.studies.predictions import Predictions
+from tiltmeter.studies.study import Experiment, KnownSAE, Missing, Size, Subject, Sweeping
+from tiltmeter.studies.token_facts import TokenFacts
+from tiltmeter.sweeps.plan import Sweep
+
+INTERVENTIONS = (
+    "sae-error",
+    "sae-norm-corrected",
+    "epsilon-random",
+    "theta-random-sae-norm",
+    "theta-random-true-norm",
+    "sae-cos-corrected",
+)
+"""What is put in the place of an activation: SAE(x), and what shares its error, its angle or its norm."""
+
+ABLATIONS = ("zero", "mean")
+"""What the published code puts there besides; far above the others."""
+
+TOKEN, AFTER = 32, 16
+"""The token that alone is replaced, and how many after it are read."""
+
+DRAWN_TOKEN = 48
+"""The token at which many random points are drawn."""
+
+DEGREES = (5.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 75.0, 90.0)
+"""Angles of random points, for KL against cosine."""
+
+SHORTEST = DRAWN_TOKEN + 1
+"""Tokens that a sequence needs."""
+
+BOS = BosPolicy(statistics="out", perturbation="in", average="in")
+"""The paper replaces and averages every position, the first one among them."""
+
+
+class Scale(NamedTuple):
+    """How much is measured."""
+
+    layers: int
+    """Sequences with every token replaced."""
+    single: int
+    """Sequences with one token replaced."""
+    tokens: int
+    """Tokens of which each has many random points, a sequence each."""
+    draws: int
+    """Random points each."""
+    saes: int
+    """Sequences on which the SAEs of one layer are compared."""
+    statistics: int
+
+
+SCALES: dict[Size, Scale] = {
+    "quick": Scale(layers=12, single=32, tokens=48, draws=12, saes=10, statistics=48),
+    "default": Scale(layers=64, single=256, tokens=256, draws=48, saes=16, statistics=256),
+    "paper": Scale(layers=16_000, single=16_000, tokens=512, draws=500, saes=2_000, statistics=16_000),
+}
+
+MOST_SAES: dict[Size, int] = {"quick": 4, "default": 12, "paper": 100}
+"""How many SAEs of one layer are compared at most."""
+
+
+def experiments(subject: Subject, size: Size) -> dict[str, Experiment | Missing]:
+    """The paper's experiments on a subject.
+
+    Departures from the published code: every token of every sequence has random numbers of its own, the same in all
+    interventions of one kind; `mean` is that of many sequences, not of the batch.
+    """
+    if (context := subject.loaded.model.context) < SHORTEST:
+        return {"layers": Missing(f"The paper's sequences have {SHORTEST} tokens or more; this model reads {context}.")}
+    scale, site = SCALES[size], Site(subject.layer, "resid_pre")
+    layers = range(subject.n_layers)
+    stream = {layer: _local(subject, Site(layer, "resid_pre")) for layer in layers}
+    heads = {layer: _local(subject, Site(layer, "z")) for layer in layers}
+    at = stream[subject.layer]
+    return {
+        **{f"layers-{layer}": _all_tokens(subject, sae, scale) for layer, sae in stream.items()},
+        **{f"tokens-{layer}": _facts(sae, scale) for layer, sae in stream.items()},
+        **{f"single-{layer}": _one_token(subject, sae, scale) for layer, sae in stream.items()},
+        "draws": _draws(subject, at, scale),
+        **{f"attention-{layer}": _all_tokens(subject, sae, scale) for layer, sae in heads.items()},
+        "predictions": _predictions(subject, at),
+        "saes": _saes(subject, site, scale, MOST_SAES[size]),
+        "cosine": _cosine(subject, site, scale),
+    }
+
+
+def _local(subject: Subject, site: Site) -> KnownSAE | Missing:
+    """The SAE of a site that is most like the one at the study's layer."""
+    middle = subject.local_at(Site(subject.layer, "resid_pre"))
+    found = subject.local_at(site, middle and middle.l0)
+    return found or Missing(f"No SAE at {site.name} was given that was trained to reconstruct.")
+
+
+def _all_tokens(subject: Subject, sae: KnownSAE | Missing, scale: Scale) -> Sweeping | Missing:
+    """Every token replaced, every token kept apart."""
+    if isinstance(sae, Missing):
+        return sae
+    return _sweep(
+        subject,
+        sae.site,
+        scale,
+        directions=(*INTERVENTIONS, *ABLATIONS),
+        saes=(sae.name,),
+        readouts=("kl", "loss", f"cos@{sae.site.name}"),
+        sequences=scale.layers,
+        keep_positions=True,
+    )
+
+
+def _facts(sae: KnownSAE | Missing, scale: Scale) -> TokenFacts | Missing:
+    return sae if isinstance(sae, Missing) else TokenFacts(sae.site.name, (sae.name,), scale.layers)
+
+
+def _one_token(subject: Subject, sae: KnownSAE | Missing, scale: Scale) -> Sweeping | Missing:
+    """One token replaced, it and those after it read."""
+    if isinstance(sae, Missing):
+        return sae
+    return _sweep(
+        subject,
+        sae.site,
+        scale,
+        directions=INTERVENTIONS,
+        saes=(sae.name,),
+        positions=f"{TOKEN}+{AFTER}",
+        sequences=scale.single,
+        keep_positions=True,
+    )
+
+
+def _draws(subject: Subject, sae: KnownSAE | Missing, scale: Scale) -> Sweeping | Missing:
+    """Many random points for one token of each sequence."""
+    if isinstance(sae, Missing):
+        return sae
+    return _sweep(
+        subject,
+        sae.site,
+        scale,
+        directions=("sae-error", *draws("epsilon-random", scale.draws)),
+        saes=(sae.name,),
+        positions=str(DRAWN_TOKEN),
+        sequences=scale.tokens,
+        shard=64,
+    )
+
+
+def _predictions(subject: Subject, sae: KnownSAE | Missing) -> Predictions | Missing:
+    """The sequences of the published code."""
+    if isinstance(sae, Missing):
+        return sae
+    return Predictions(sae.site.name, (sae.name,), cases=(1, 2, 16), position=TOKEN, seed=subject.seed)
+
+
+def _saes(subject: Subject, site: Site, scale: Scale, most: int) -> Sweeping | Missing:
+    """SAEs of one layer, and random points at their angles: those that reconstruct first, then end-to-end ones."""
+    found = subject.saes_at(site)
+    chosen = sorted(found, key=lambda sae: not sae.is_local)[:most]
+    if not chosen:
+        return Missing(f"No SAE at {site.name} was given.")
+    return _sweep(
+        subject,
+        site,
+        scale,
+        directions=("sae-error", "sae-norm-corrected", "theta-random-true-norm"),
+        saes=tuple(sae.name for sae in found if sae in chosen),
+        readouts=("kl", f"cos@{site.name}"),
+        sequences=scale.saes,
+    )
+
+
+def _cosine(subject: Subject, site: Site, scale: Scale) -> Sweeping:
+    """Random points of x's own norm, at growing angles."""
+    return _sweep(subject, site, scale, directions=("isotropic",), path=Sphere(degrees=DEGREES), sequences=scale.saes)
+
+
+def _sweep(subject: Subject, site: Site, scale: Scale, path: Path | None = None, **more: Any) -> Sweeping:
+    return Sweeping(
+        Sweep(
+            site=site.name,
+            path=path or Substitute(),
+            bos=BOS,
+            statistics_sequences=scale.statistics,
+            seed=subject.seed,
+            **{"readouts": ("kl",), **more},
+        )
+    )

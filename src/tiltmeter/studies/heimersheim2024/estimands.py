@@ -1,0 +1,256 @@
+"""What each claim of Heimersheim & Mendel 2024 measures, and where the post has it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import numpy as np
+
+from tiltmeter.analysis.estimates import ABOVE_ONE, FEWEST, Quantity, Region
+from tiltmeter.studies.estimands import PerSequence, difference, ratio, share
+from tiltmeter.studies.heimersheim2024.curve_statistics import (
+    FAR_DEGREES,
+    THRESHOLD,
+    Weights,
+    at_distance,
+    at_step,
+    corner,
+    crossings,
+    is_first,
+    median_gap,
+    median_ratio,
+    neighbours,
+    relative_crossings,
+    times,
+    triangle_times,
+)
+from tiltmeter.studies.heimersheim2024.experiments import RANDOM, REAL
+from tiltmeter.studies.results import NotMeasured, Results
+
+Measures = Callable[[Results], list[Quantity]]
+Threshold = Literal["absolute", "relative"]
+
+SHORT, MEDIUM = 0.25, 0.5
+"""Distances that stand for all below the mean distance of two real activations, in such distances."""
+
+SMALL_ANGLE, PLATEAU_ANGLE = 20.0, 40.0
+"""Angles that stand for those of the plateau, and the post's end of it."""
+
+HALFWAY = 0.5
+"""In ‖x‖: the middle of the straight path."""
+
+FLAT = 0.1
+"""Part of the movement at right angles up to which a curve counts as near zero."""
+
+MUCH_LESS = Region(-math.inf, 0.5)
+"""Less than half."""
+
+APART = Region(0.7, math.inf)
+"""The area under the ROC curve from which a classifier is called acceptable (Hosmer & Lemeshow 2000)."""
+
+MORE_OFTEN = Region(0.5, math.inf)
+"""More often than not."""
+
+NO_ORDER, NO_GAP = Region(0.4, 0.6), Region(-5.0, 5.0)
+"""How often one of two is first where neither is sooner; degrees in which their medians count as equal."""
+
+SYMMETRIC = Region(0.8, 1.25)
+"""Ratios in which medians at corners count as equal."""
+
+_MOVED = {"kl": "KL", "l2": "L2 at the end", "cos": "1 - cosine at the end"}
+_CROSSED = {"absolute": "KL 0.5", "relative": "the relative threshold"}
+
+
+def plateau(readout: str, mode: str, at: float, base: str = "") -> Measures:
+    """Random base ÷ real one, with the same targets: at a distance in mean pair distances (straight), or an angle.
+
+    `base` is empty for the prompt's own activation, `-other-base` for another prompt's in its place.
+    """
+    real = "transplanted real" if base else "real"
+    read_at, unit = (at_distance, " pair distances") if mode == "straight" else (at_step, "°")
+
+    def measures(results: Results) -> list[Quantity]:
+        return [
+            ratio(
+                f"{_MOVED[readout]}: random ÷ {real} base, {at:g}{unit}",
+                read_at(results[f"{mode}-random-base"], readout, RANDOM, at),
+                read_at(results[f"{mode}{base}"], readout, RANDOM, at),
+            )
+        ]
+
+    return measures
+
+
+def random_base_rises(results: Results) -> list[Quantity]:
+    """More of the movement at right angles at a small angle than a KL without a plateau has."""
+    return [_rise(results, "-random-base", SMALL_ANGLE, Region(quadratic(SMALL_ANGLE), math.inf), "random base")]
+
+
+def real_base_flat(results: Results) -> list[Quantity]:
+    """Hardly any of the movement at right angles at the plateau's end."""
+    return [_rise(results, "", PLATEAU_ANGLE, Region(-math.inf, FLAT), "real base")]
+
+
+def quadratic(angle: float) -> float:
+    """KL at an angle ÷ KL at right angles, of a KL that grows with the square of the distance, without a plateau."""
+    return (math.sin(math.radians(angle) / 2) / math.sin(math.radians(FAR_DEGREES) / 2)) ** 2
+
+
+def _rise(results: Results, base: str, angle: float, region: Region, what: str) -> Quantity:
+    curves = results[f"sphere{base}"]
+    near, far = (at_step(curves, "kl", RANDOM, one) for one in (angle, FAR_DEGREES))
+    return ratio(f"{what}: KL at {angle:g}° ÷ at {FAR_DEGREES:g}°", near, far, region)
+
+
+def stronger(readout: str, mode: str, one: str, other: str, region: Region = ABOVE_ONE) -> Measures:
+    """One direction ÷ another: halfway along the straight path, or at the angle of the plateau's end."""
+    at, unit = (HALFWAY, " ‖x‖") if mode == "straight" else (PLATEAU_ANGLE, "°")
+
+    def measures(results: Results) -> list[Quantity]:
+        moved = [at_step(results[mode], readout, name, at) for name in (one, other)]
+        return [ratio(f"{_MOVED[readout]}: {one} ÷ {other}, {at:g}{unit}", moved[0], moved[1], region)]
+
+    return measures
+
+
+def earlier(mode: str, threshold: Threshold, readout: str = "kl", region: Region = MORE_OFTEN) -> Measures:
+    """In which part of the prompts the real direction passes the threshold before the random one."""
+
+    def measures(results: Results) -> list[Quantity]:
+        crossed = _CROSSED[threshold] + (f" of {_MOVED[readout]}" if threshold == "relative" else "")
+        what = f"{mode}: part of the prompts in which {REAL} passes {crossed} before {RANDOM}"
+        return [share(what, is_first(*pair_times(results, mode, threshold, readout)), region)]
+
+    return measures
+
+
+def pair_times(
+    results: Results, experiment: str, threshold: Threshold, readout: str = "kl"
+) -> tuple[PerSequence, PerSequence]:
+    """Crossings along the real and the random direction, by prompt.
+
+    Raises:
+        NotMeasured: hardly any KL passes the absolute threshold.
+    """
+    curves = results[experiment]
+    if threshold == "relative":
+        found = relative_crossings(curves, (REAL, RANDOM), readout)
+        return times(found[REAL]), times(found[RANDOM])
+    real, random = (times(crossings(curves, name)) for name in (REAL, RANDOM))
+    _check_crossed(real, random)
+    return real, random
+
+
+def together(*measures: Measures) -> Measures:
+    """All of them."""
+    return lambda results: [quantity for measure in measures for quantity in measure(results)]
+
+
+def last_layer_order(threshold: Threshold) -> Measures:
+    """In which part of the prompts the real direction is first in the last layer."""
+
+    def measures(results: Results) -> list[Quantity]:
+        what = f"last layer: part of the prompts in which {REAL} passes {_CROSSED[threshold]} before {RANDOM}"
+        return [share(what, is_first(*pair_times(results, "sphere-last-layer", threshold)), NO_ORDER)]
+
+    return measures
+
+
+def last_layer_gap(threshold: Threshold) -> Measures:
+    """By how many degrees the real direction is first in the last layer."""
+
+    def measures(results: Results) -> list[Quantity]:
+        real, random = pair_times(results, "sphere-last-layer", threshold)
+        what = f"last layer: median angle of {_CROSSED[threshold]}, random - real"
+        return [median_gap(what, random, real, NO_GAP, "°")]
+
+    return measures
+
+
+def gap_shrinks(threshold: Threshold) -> Measures:
+    """How much more often the real direction is first in the study's layer than in the last one."""
+
+    def measures(results: Results) -> list[Quantity]:
+        here = is_first(*pair_times(results, "sphere", threshold))
+        last = is_first(*pair_times(results, "sphere-last-layer", threshold))
+        what = f"how often {REAL} passes {_CROSSED[threshold]} before {RANDOM}: this layer - last layer"
+        return [difference(what, here, last)]
+
+    return measures
+
+
+def corner_is_optimum(threshold: Threshold) -> Measures:
+    """How often the angle at the real corner is below that at the next point of either side."""
+    what = f"part of the prompts in which the real corner passes {_CROSSED[threshold]} before the blend"
+
+    def measures(results: Results) -> list[Quantity]:
+        found = _on_triangle(results, "real", threshold)
+        beside = neighbours(list(found), 0)
+        return [share(f"{what} {_named(one)}", is_first(found[corner(0)], found[one]), MORE_OFTEN) for one in beside]
+
+    return measures
+
+
+def real_corner_stands_out(threshold: Threshold) -> Measures:
+    """How much more often a real corner is before its neighbours than a random corner is before its own."""
+
+    def measures(results: Results) -> list[Quantity]:
+        real, random = (_on_triangle(results, name, threshold) for name in ("real", "random"))
+        at_random = _mean_known([_dip(random, number) for number in range(3)])
+        what = f"how often a corner passes {_CROSSED[threshold]} before its neighbours: real - random corners"
+        return [difference(what, _dip(real, 0), at_random)]
+
+    return measures
+
+
+def symmetric(threshold: Threshold) -> Measures:
+    """Ratios of the median angles at three random corners."""
+
+    def measures(results: Results) -> list[Quantity]:
+        found = _on_triangle(results, "random", threshold)
+        names = ("top", "left", "right")
+        return [
+            median_ratio(
+                f"median angle of {_CROSSED[threshold]}: {names[one]} ÷ {names[other]} random corner",
+                found[corner(one)],
+                found[corner(other)],
+                SYMMETRIC,
+            )
+            for one, other in ((0, 1), (0, 2), (1, 2))
+        ]
+
+    return measures
+
+
+def _on_triangle(results: Results, name: str, threshold: Threshold) -> dict[Weights, PerSequence]:
+    found = triangle_times(results[f"triangle-{name}"], threshold)
+    if threshold == "absolute":
+        _check_crossed(*found.values())
+    return found
+
+
+def _check_crossed(*found: PerSequence) -> None:
+    """Refuse to say which of two is first where nearly none is anywhere."""
+    crossed = int(np.isfinite(np.stack(found)).any(axis=0).sum())
+    if crossed < FEWEST:
+        raise NotMeasured(
+            f"KL passes {THRESHOLD:g} nats in {crossed} of {len(found[0])} prompts; {FEWEST} are needed to compare."
+        )
+
+
+def _dip(found: dict[Weights, PerSequence], number: int) -> PerSequence:
+    """How often a corner is before its two neighbours, by prompt."""
+    beside = neighbours(list(found), number)
+    return _mean_known([is_first(found[corner(number)], found[one]) for one in beside])
+
+
+def _mean_known(columns: Sequence[PerSequence]) -> PerSequence:
+    """The mean of what is known of each prompt; NaN where nothing is."""
+    return np.ma.masked_invalid(np.stack(columns)).mean(axis=0).filled(np.nan)
+
+
+def _named(weights: Weights) -> str:
+    """`0.88 + 0.12 + 0`: how much of each target."""
+    return " + ".join(f"{weight:.2g}" for weight in weights)

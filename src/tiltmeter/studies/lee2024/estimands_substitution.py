@@ -1,0 +1,95 @@
+"""The quantities of claims about SAE(x) in the place of x, beside points as far away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import xarray as xr
+
+from tiltmeter.analysis.estimates import ABOVE_ONE, ABOVE_ZERO, BELOW_ONE, Quantity, Region
+from tiltmeter.studies.estimands import PerSequence, of_columns, ratio, read
+from tiltmeter.studies.lee2024.estimands import END_TO_END, SIMILAR, extremes, matched, of_kind
+from tiltmeter.studies.results import NotMeasured, Results, saes_by_kind, saes_of
+
+
+def in_each_layer(one: str, other: str, region: Region) -> Callable[[Results], list[Quantity]]:
+    """KL of one substitution ÷ that of another, in each layer."""
+
+    def quantities(results: Results) -> list[Quantity]:
+        return [
+            ratio(f"layer {layer}: {one} ÷ {other}", *_substituted(curves, one, other), region)
+            for layer, curves in results.by_layer("layers").items()
+        ]
+
+    return quantities
+
+
+def _substituted(curves: xr.Dataset, one: str, other: str) -> tuple[PerSequence, PerSequence]:
+    (sae,) = saes_of(curves)
+    return read(curves, "kl", f"{one}:{sae}", 1.0), read(curves, "kl", f"{other}:{sae}", 1.0)
+
+
+def nearer_to_mixtures(results: Results) -> list[Quantity]:
+    """How far SAE(x) is from the isotropic point less from the cov-random mixture, as factors of KL, in each layer."""
+    names = ("sae-error", "epsilon-random", "epsilon-cov-random-mixture")
+    found = []
+    for layer, curves in results.by_layer("layers").items():
+        (sae,) = saes_of(curves)
+        columns = [read(curves, "kl", f"{name}:{sae}", 1.0) for name in names]
+        what = f"layer {layer}: |log(SAE(x) ÷ isotropic)| - |log(SAE(x) ÷ cov-random mixture)|"
+        found.append(of_columns(what, columns, _nearer, ABOVE_ZERO))
+    return found
+
+
+def _nearer(rows: np.ndarray) -> float:
+    own, isotropic, mixture = np.log(np.nanmean(rows, axis=0))
+    return float(abs(own - isotropic) - abs(own - mixture))
+
+
+def some_above_some_below(results: Results) -> list[Quantity]:
+    """SAE(x) ÷ cov-random mixture: the largest and the smallest ratio of any layer."""
+    layers = results.by_layer("layers")
+    if len(layers) < 2:
+        raise NotMeasured("Only one layer has an SAE that was trained to reconstruct.")
+    pairs = {
+        f"layer {layer}": _substituted(curves, "sae-error", "epsilon-cov-random-mixture")
+        for layer, curves in layers.items()
+    }
+    return extremes("KL of SAE(x) ÷ cov-random mixture", pairs)
+
+
+def at_study_layer(results: Results) -> list[Quantity]:
+    """SAE(x) ÷ cov-random mixture, of each SAE at the study's layer that was trained to reconstruct.
+
+    Raises:
+        NotMeasured: there is one, and the claim is about several L0.
+    """
+    curves = results["reconstructions"]
+    if len(of_kind(curves, "local")) == 1:
+        raise NotMeasured("It is about SAEs of several L0, and one was given.")
+    return [
+        ratio(
+            f"{sae}: SAE(x) ÷ cov-random mixture",
+            read(curves, "kl", f"sae-error:{sae}", 1.0),
+            read(curves, "kl", f"epsilon-cov-random-mixture:{sae}", 1.0),
+            SIMILAR,
+        )
+        for sae in of_kind(curves, "local")
+    ]
+
+
+def farther_yet_closer(results: Results) -> list[Quantity]:
+    """Distance and KL of reconstructions, end-to-end ÷ local, at the L0 where the paper compares them."""
+    curves = results["reconstructions"]
+    base = matched(curves, "local")
+    found = []
+    for kind in END_TO_END:
+        if kind in saes_by_kind(curves):
+            name = matched(curves, kind)
+            for readout, what, region in (("length", "distance ε", ABOVE_ONE), ("kl", "KL", BELOW_ONE)):
+                values = [read(curves, readout, f"sae-error:{sae}", 1.0) for sae in (name, base)]
+                found.append(ratio(f"{what} of SAE(x): {name} ÷ {base}", values[0], values[1], region))
+    if not found:
+        raise NotMeasured("No end-to-end SAE was given.")
+    return found

@@ -1,0 +1,283 @@
+"""Verdicts, figures and report of a study's run, from what is stored in it: nothing is measured here."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import xarray as xr
+
+from tiltmeter.analysis.curves import load as load_curves
+from tiltmeter.errors import TiltmeterError
+from tiltmeter.reports.figure import Exhibit
+from tiltmeter.reports.page import write_report
+from tiltmeter.reports.tables import claims
+from tiltmeter.reports.tables.claims import ClaimRow
+from tiltmeter.runs.progress import progress
+from tiltmeter.runs.run_directory import MANIFEST, read_manifest
+from tiltmeter.runs.user_paths import user_path
+from tiltmeter.studies import STUDIES, find_study
+from tiltmeter.studies.claims import judge
+from tiltmeter.studies.results import NotMeasured, Results, saes_of
+from tiltmeter.studies.run import CLAIMS, CONTROL, EXPERIMENTS, MODEL, PURPOSE, SEVERAL
+from tiltmeter.studies.study import Study, StudyFigure
+from tiltmeter.studies.token_facts import FILE as FACTS
+from tiltmeter.studies.verdicts import verdict_rows
+
+GPT2_SMALL = {"layers": 12, "width": 768, "vocabulary": 50257}
+"""Numbers of the papers are shown beside a run on this model alone."""
+
+MEASURED = (
+    "Measured: of the numbers that a claim is about, the one that lies least where the paper has it, and its 95 % "
+    "interval."
+)
+
+QUICK = "A quick run measures too little to decide most claims; the default size decides more."
+
+NEEDED = {"identity": ("study", "size", "layer"), "record": ("model", "tokens", "shape")}
+"""What is read of the manifest of a study."""
+
+_log = logging.getLogger(__name__)
+
+
+class Stored(NamedTuple):
+    """A study's run, as it lies on the disk."""
+
+    study: Study
+    manifest: dict[str, Any]
+    results: Results
+    control: Results | None
+
+
+def read_study(folder: Path) -> Stored:
+    """Read a study's run.
+
+    Raises:
+        TiltmeterError: it is no study's run.
+    """
+    manifest = read_manifest(folder)
+    if not is_study(folder):
+        raise TiltmeterError(f"{folder} is not the run of a study; name what tiltmeter reproduce made.")
+    if lacking := [key for part, keys in NEEDED.items() for key in keys if key not in manifest[part]]:
+        raise TiltmeterError(f"{folder / MANIFEST} is damaged: it lacks {lacking[0]}; choose another directory.")
+    reasons = _reasons(folder)
+    control = _results(folder, CONTROL, reasons[CONTROL]) if CONTROL in reasons else None
+    study = find_study(str(manifest["identity"]["study"]))
+    return Stored(study, manifest, _results(folder, MODEL, reasons.get(MODEL, {})), control)
+
+
+def claims_of(stored: Stored) -> list[ClaimRow]:
+    """What a run says of the claims of its paper."""
+    own = judge(stored.study.claims, stored.results)
+    control = None if stored.control is None else judge(stored.study.claims, stored.control)
+    published = stored.manifest["record"].get("shape") == GPT2_SMALL
+    return verdict_rows(stored.study.name, own, control, published)
+
+
+def publish_study(folder: Path) -> Path:
+    """Judge the claims, draw the figures and write the report of a study's run.
+
+    Returns:
+        The report.
+
+    Raises:
+        TiltmeterError: it is no study's run, or cannot be written.
+    """
+    stored = read_study(folder)
+    rows = claims_of(stored)
+    _write_claims(folder, rows)
+    exhibits = exhibits_of(stored)
+    title = f"{stored.study.citation}, on {_model(stored.manifest)}"
+    return write_report(
+        folder, title, _summary(stored), exhibits, stored.manifest, claims=rows, notes=_notes(rows, [stored.manifest])
+    )
+
+
+def publish_all(folder: Path) -> Path:
+    """One report of all studies in a folder.
+
+    Returns:
+        The report.
+    """
+    stored = [read_study(folder / name) for name in studies_in(folder)]
+    rows = [row for one in stored for row in _stored_claims(folder / one.study.name)]
+    exhibits = [
+        exhibit._replace(name=f"{one.study.name}-{exhibit.name}") for one in stored for exhibit in exhibits_of(one)
+    ]
+    manifest = {"identity": {one.study.name: one.manifest["identity"] for one in stored}}
+    manifest |= {"record": {one.study.name: one.manifest["record"] for one in stored}}
+    summary = [line for one in stored for line in (f"{one.study.citation}.", *_summary(one))] + _lacking(folder)
+    title = f"Works on sensitive directions, on {_model(stored[0].manifest)}"
+    _write_claims(folder, rows)
+    return write_report(
+        folder, title, summary, exhibits, manifest, claims=rows, notes=_notes(rows, [one.manifest for one in stored])
+    )
+
+
+def claims_text(run: str | Path) -> str:
+    """The table of claims of a study's run, or of all studies in a folder, for a terminal, as last judged.
+
+    Raises:
+        TiltmeterError: it is no such run.
+    """
+    folder = user_path(run)
+    names = studies_in(folder)
+    rows = [row for name in names for row in _stored_claims(folder / name)] or _stored_claims(folder)
+    words = [row.verdict for row in rows]
+    counts = ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words))
+    width = shutil.get_terminal_size((140, 24)).columns
+    tested = claims.to_text([row for row in rows if row.verdict != "not tested"], max(width, 100))
+    sizes = _about_size([read_manifest(folder / name) for name in names or [""]])
+    said = "\n".join([MEASURED, *_lacking(folder), *sizes])
+    return f"{tested}\n{_untested(rows)}\n{said}\n{len(rows)} claims: {counts}."
+
+
+def _untested(rows: Sequence[ClaimRow]) -> str:
+    """The claims that were not tested, those of one reason together."""
+    reasons: dict[str, list[str]] = {}
+    for row in rows:
+        if row.verdict == "not tested":
+            reasons.setdefault(row.note, []).append(row.claim)
+    told = ("\n  ".join([f"\nnot tested: {reason}", *claims]) for reason, claims in reasons.items())
+    return "".join(f"{one}\n" for one in told)
+
+
+def exhibits_of(stored: Stored) -> list[Exhibit]:
+    """Every figure of the study; where one cannot be drawn, why."""
+    return [
+        _exhibit(number, figure, stored.results)
+        for number, figure in progress(list(stored.study.figures.items()), "figures")
+    ]
+
+
+def _exhibit(number: str, figure: StudyFigure, results: Results) -> Exhibit:
+    words = (f"figure-{number}", figure.title, figure.caption, figure.claimed)
+    try:
+        return Exhibit(*words, finding=figure.finding(results), chart=figure.chart(results))
+    except NotMeasured as error:
+        return Exhibit(*words, finding=f"Not drawn: {error}", chart=None)
+
+
+def _reasons(folder: Path) -> dict[str, dict[str, str]]:
+    try:
+        found = json.loads((folder / EXPERIMENTS).read_text(encoding="utf-8"))
+        return {column: {name: str(reason) for name, reason in rows.items()} for column, rows in found.items()}
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise TiltmeterError(
+            f"{folder / EXPERIMENTS} cannot be read ({reason}); repeat the command that made the run."
+        ) from error
+
+
+def _results(folder: Path, column: str, reasons: Mapping[str, str]) -> Results:
+    """What is there of a column; an experiment that was to be run and is not there has not finished."""
+    found = {name: data for name in reasons if (data := _dataset(folder / column / name)) is not None}
+    unfinished = "It has not finished; repeat the command to go on with it."
+    missing = {name: f"{name}: {reason or unfinished}" for name, reason in reasons.items() if name not in found}
+    return Results(found, missing)
+
+
+def _dataset(folder: Path) -> xr.Dataset | None:
+    if (folder / "curves.nc").is_file():
+        return load_curves(folder / "curves.nc")
+    if (folder / FACTS).is_file():
+        return _facts(folder / FACTS)
+    return None
+
+
+def _facts(path: Path) -> xr.Dataset:
+    try:
+        return xr.load_dataset(io.BytesIO(path.read_bytes()), engine="scipy")
+    except Exception as error:  # the parser of a damaged file may fail in any way
+        raise TiltmeterError(f"{path} is no whole NetCDF file of facts; repeat the run's command.") from error
+
+
+def is_study(folder: Path) -> bool:
+    """Whether a folder is the run of a study."""
+    return read_manifest(folder)["record"].get("purpose") == PURPOSE
+
+
+def studies_in(folder: Path) -> list[str]:
+    """Studies whose runs lie in a folder: that of `reproduce all`."""
+    return [name for name in STUDIES if (folder / name / MANIFEST).is_file()]
+
+
+def _lacking(folder: Path) -> list[str]:
+    """Studies that were asked for and are not in a folder of several."""
+    manifest = read_manifest(folder) if (folder / MANIFEST).is_file() else {"record": {}}
+    if manifest["record"].get("purpose") != SEVERAL:
+        return []
+    names = [name for name in manifest["identity"] if name not in studies_in(folder)]
+    return [f"{name} is not here; repeat the command that made the run." for name in names]
+
+
+def _write_claims(folder: Path, rows: Sequence[ClaimRow]) -> None:
+    text = json.dumps([row._asdict() for row in rows], indent=2, ensure_ascii=False) + "\n"
+    try:
+        (folder / CLAIMS).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise TiltmeterError(f"cannot write {folder / CLAIMS} ({error.strerror}); make room.") from error
+
+
+def _stored_claims(folder: Path) -> list[ClaimRow]:
+    """What `publish_study` judged; a run that was cut short before that is judged as far as it got."""
+    try:
+        rows = json.loads((folder / CLAIMS).read_text(encoding="utf-8"))
+        stored = [ClaimRow(**row | {"parts": tuple(row["parts"])}) for row in rows]
+        if not all(isinstance(text, str) for row in stored for text in (*row[:-1], *row.parts)):
+            stored = []
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        stored = []
+    return stored or claims_of(read_study(folder))
+
+
+def _model(manifest: Mapping[str, Any]) -> str:
+    return str(manifest["record"]["model"]["name"])
+
+
+def _summary(stored: Stored) -> list[str]:
+    """What was run and on what."""
+    identity, record = stored.manifest["identity"], stored.manifest["record"]
+    tokens, shape = record["tokens"], record["shape"]
+    control = "no control" if stored.control is None else "the same on random weights beside it"
+    saes = ", ".join(_used_saes(stored.results)) or "none"
+    return [
+        f"{_model(stored.manifest)} ({shape['layers']} layers of width {shape['width']}); the paper's layer is "
+        f"{identity['layer']} here; tokens: {tokens['name']}, sequences of {tokens['shape'][1]}.",
+        f"Size: {identity['size']}; {control}. {len(stored.results)} experiments. SAEs: {saes}.",
+    ]
+
+
+def _used_saes(results: Results) -> list[str]:
+    """Labels of the SAEs that something was measured with, the sparsest first."""
+    found = {
+        label: facts["l0"]
+        for data in results.values()
+        if "saes" in data.attrs
+        for label, facts in saes_of(data).items()
+    }
+    return sorted(found, key=lambda label: found[label])
+
+
+def _about_size(manifests: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [QUICK] if any(one["identity"]["size"] == "quick" for one in manifests) else []
+
+
+def _notes(rows: Sequence[ClaimRow], manifests: Sequence[Mapping[str, Any]]) -> list[str]:
+    """How to read the table."""
+    names = dict.fromkeys(row.study for row in rows)
+    return [
+        "A claim is supported where every number that it is about lies where the paper has it, contradicted where one "
+        "lies elsewhere, inconclusive where that cannot be told. Intervals shown are 95 % for each number (bootstrap "
+        f"over sequences); verdicts are at a level at which all those of a paper ({', '.join(names)}) hold together "
+        "with 95 % (Bonferroni), so that an interval beside an inconclusive verdict can be narrow.",
+        MEASURED,
+        *_about_size(manifests),
+        "Random weights: the same claims on a randomly initialised model of the same shape. A claim that holds there, "
+        "too, says nothing about what the model has learned.",
+    ]

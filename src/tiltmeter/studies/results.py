@@ -1,0 +1,86 @@
+"""The results of a study: datasets by the names of its experiments, and why some are not there."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pandas as pd
+import xarray as xr
+
+from tiltmeter.analysis.curves import summary
+from tiltmeter.saes.sae import LOCAL_KINDS
+
+
+class NotMeasured(Exception):  # noqa: N818 - a state of affairs, not a fault
+    """A figure or a claim asked for something that was not measured; the sentence says why it was not."""
+
+
+class Results(Mapping[str, xr.Dataset]):
+    """Datasets by experiment. Asking for one that is not there raises `NotMeasured`, with the reason."""
+
+    def __init__(self, found: Mapping[str, xr.Dataset], missing: Mapping[str, str]) -> None:
+        self.found, self.missing = dict(found), dict(missing)
+        self._tables: dict[str, pd.DataFrame] = {}
+
+    def __getitem__(self, name: str) -> xr.Dataset:
+        """The dataset of an experiment.
+
+        Raises:
+            NotMeasured: there is none.
+        """
+        if name in self.found:
+            return self.found[name]
+        raise NotMeasured(self.missing.get(name, f"The experiment {name} was not run."))
+
+    def __iter__(self) -> Iterator[str]:
+        """Names of what was measured."""
+        return iter(self.found)
+
+    def __len__(self) -> int:
+        """How many experiments were measured."""
+        return len(self.found)
+
+    def table(self, name: str) -> pd.DataFrame:
+        """Means with intervals of a sweep (`tiltmeter.analysis.curves.summary`), taken once.
+
+        Raises:
+            NotMeasured: there is none.
+        """
+        if name not in self._tables:
+            self._tables[name] = summary(self[name])
+        return self._tables[name]
+
+    def by_layer(self, experiment: str) -> dict[int, xr.Dataset]:
+        """What was measured at each layer: the experiments `NAME-0`, `NAME-1`, ..., by layer.
+
+        Raises:
+            NotMeasured: at none.
+        """
+        pattern = re.compile(rf"{re.escape(experiment)}-(\d+)")
+        layers = {int(match[1]): name for name in self.found if (match := pattern.fullmatch(name))}
+        if layers:
+            return {layer: self.found[layers[layer]] for layer in sorted(layers)}
+        reasons = [reason for name, reason in self.missing.items() if name == experiment or pattern.fullmatch(name)]
+        raise NotMeasured(reasons[0] if reasons else f"The experiment {experiment} was not run.")
+
+
+def saes_of(curves: xr.Dataset) -> dict[str, dict[str, Any]]:
+    """What is known of the SAEs of a sweep, by label, the sparsest first.
+
+    `kind` (`local` for all that were trained to reconstruct), `l0`, `explained_variance` and `distance`.
+    """
+    facts = json.loads(curves.attrs["saes"])
+    for one in facts.values():
+        one["kind"] = "local" if one["kind"] in LOCAL_KINDS else one["kind"]
+    return dict(sorted(facts.items(), key=lambda item: item[1]["l0"]))
+
+
+def saes_by_kind(curves: xr.Dataset) -> dict[str, list[str]]:
+    """Labels of the SAEs of each kind, the sparsest first; local ones before the others."""
+    kinds: dict[str, list[str]] = {}
+    for label, facts in saes_of(curves).items():
+        kinds.setdefault(facts["kind"], []).append(label)
+    return {kind: kinds[kind] for kind in sorted(kinds, key=lambda kind: (kind != "local", kind))}

@@ -1,0 +1,225 @@
+"""A study, run: its experiments on a model and on random weights, each in a run directory of its own.
+
+    manifest.json              what is studied, on what
+    experiments.json           which experiments there are, and why some are not
+    model/<experiment>/        runs on the model
+    control/<experiment>/      the same on random weights
+    control-saes/              SAEs trained on them
+    claims.csv .json .tex      verdicts
+    figures/, tables/          pictures, and their numbers
+    report.html
+
+Killed at any moment, the same command goes on: finished experiments are read, the one that was under way goes on where
+it last saved.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tiltmeter.data.token_set import TokenSet
+from tiltmeter.errors import TiltmeterError
+from tiltmeter.models import provenance
+from tiltmeter.models.loading import LoadedModel
+from tiltmeter.runs import run_directory
+from tiltmeter.saes.names import short_names
+from tiltmeter.studies.control import control_saes, random_weights
+from tiltmeter.studies.study import Experiment, KnownSAE, Missing, Size, Study, Subject
+
+PURPOSE, SEVERAL = "study", "studies"
+"""Purposes of a run that is a study, and of a folder of several."""
+
+EXPERIMENTS, CLAIMS = "experiments.json", "claims.json"
+"""Which experiments there are, and the verdicts, kept until something more is measured."""
+
+MODEL, CONTROL = "model", "control"
+"""What is measured, and the folders for it."""
+
+CONTROL_TOKENS: dict[Size, int] = {"quick": 0, "default": 80_000, "paper": 2_000_000}
+"""What each SAE of the control is trained on; where it is nothing, the control has no SAEs."""
+
+NO_STAND_INS = "A quick run trains no SAEs on random weights."
+LOCAL_ALONE = "On random weights only SAEs that reconstruct are trained, and there are none of them for this."
+
+Table = dict[str, dict[str, str]]
+"""By column and experiment: why it is not there; empty where it is."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be reproduced."""
+
+    study: Study
+    size: Size
+    subject: Subject
+    tokens: TokenSet
+    training_tokens: Callable[[], TokenSet] | None
+    """Loads what SAEs of the control are trained on; None for no control."""
+    figures: tuple[str, ...] = ()
+    """Only what these need; none for all."""
+
+    @property
+    def controlled(self) -> bool:
+        """Whether the same is measured on random weights."""
+        return self.training_tokens is not None
+
+
+def measure(request: Request, out: Path, control_folder: Path | None = None) -> list[str]:
+    """Measure whatever is not there yet. What cannot be measured does not keep the rest from it.
+
+    Args:
+        request: what to reproduce.
+        out: the study's run directory.
+        control_folder: where SAEs of the control are kept; several studies can share it. Default: in `out`.
+
+    Returns:
+        What could not be measured and why, a sentence each.
+
+    Raises:
+        TiltmeterError: a figure that cannot be drawn was asked for; nothing of the model could be measured; `out` is
+            in use or belongs to another run.
+    """
+    _refuse_figures(request)
+    with run_directory.open_run(out, _identity(request), lambda: _record(request)) as run:
+        run.remove(CLAIMS)
+        table: Table = {}
+        failures = _measure_column(request, request.subject, MODEL, run, table)
+        if request.training_tokens is not None:
+            folder = control_folder or out / "control-saes"
+            try:
+                control = _control(request, request.training_tokens, folder)
+                failures += _measure_column(request, control, CONTROL, run, table)
+            except TiltmeterError as error:
+                failures.append(f"{CONTROL}: {error}")
+    return failures
+
+
+def _refuse_figures(request: Request) -> None:
+    """Refuse a figure that was asked for and of which nothing can be measured."""
+    experiments = request.study.experiments(request.subject, request.size)
+    for number in request.figures:
+        needs = request.study.figures[number].needs
+        needed = [one for name, one in experiments.items() if _matches(name, needs)] or list(experiments.values())
+        reasons = [one.reason for one in needed if isinstance(one, Missing)]
+        if len(reasons) == len(needed):
+            raise TiltmeterError(f"Figure {number} cannot be drawn. {reasons[0]}")
+
+
+def _measure_column(request: Request, subject: Subject, column: str, run: run_directory.Run, table: Table) -> list[str]:
+    """Measure what has no reason not to be; returns what failed, and raises where everything did."""
+    experiments = request.study.experiments(subject, request.size)
+    reasons = table[column] = _reasons(request, experiments, column)
+    run.write_text(EXPERIMENTS, json.dumps(table, indent=2) + "\n")
+    wanted = {name: experiments[name] for name, reason in reasons.items() if not reason}
+    failures = []
+    for number, (name, experiment) in enumerate(wanted.items(), 1):
+        assert not isinstance(experiment, Missing)
+        _log.warning("%s, %s: %s (%d of %d)", request.study.name, column, name, number, len(wanted))
+        try:
+            experiment.run(subject.loaded, request.tokens, run.path / column / name, f"{request.study.name}/{name}")
+        except TiltmeterError as error:
+            failures.append(f"{column}/{name}: {error}")
+            reasons[name] = f"It could not be measured: {error}"
+            run.write_text(EXPERIMENTS, json.dumps(table, indent=2) + "\n")
+            if len(failures) == len(wanted):
+                raise
+    return failures
+
+
+@contextmanager
+def held(requests: Sequence[Request], out: Path) -> Iterator[None]:
+    """Hold the folder of several studies, so that it is used for nothing else.
+
+    Raises:
+        TiltmeterError: it is in use, or belongs to another run.
+    """
+    identity = {request.study.name: _identity(request) for request in requests}
+    with run_directory.open_run(out, identity, lambda: {"purpose": SEVERAL}):
+        yield
+
+
+def needed_sequences(study: Study, subject: Subject, size: Size) -> int:
+    """Token sequences that a study uses at most."""
+    experiments = study.experiments(subject, size).values()
+    return max((one.sequences for one in experiments if not isinstance(one, Missing)), default=1)
+
+
+def _control(request: Request, tokens: Callable[[], TokenSet], folder: Path) -> Subject:
+    """The control, its SAEs trained."""
+    control = random_weights(request.subject.loaded, request.subject.seed)
+    return replace(request.subject, loaded=control, saes=_stand_ins(request, tokens, control, folder))
+
+
+def _stand_ins(
+    request: Request, tokens: Callable[[], TokenSet], control: LoadedModel, folder: Path
+) -> tuple[KnownSAE, ...]:
+    """The SAEs of the control."""
+    used = _used_saes(request)
+    if not used or not (budget := CONTROL_TOKENS[request.size]):
+        return ()
+    known = {sae.name: sae for sae in request.subject.saes if sae.name in used}
+    l0 = {name: sae.l0 for name, sae in known.items() if sae.l0 is not None}
+    trained = control_saes(used, control, tokens(), folder, budget, l0)
+    return tuple(known[name]._replace(name=own) for name, own in trained.items())
+
+
+def _used_saes(request: Request) -> list[str]:
+    """Those that an experiment that is wanted is of: training stand-ins for others would be for nothing."""
+    experiments = request.study.experiments(request.subject, request.size)
+    wanted = [experiments[name] for name, reason in _reasons(request, experiments, CONTROL).items() if not reason]
+    names = {name for one in wanted if not isinstance(one, Missing) for name in one.saes}
+    return [sae.name for sae in request.subject.saes if sae.name in names]
+
+
+def _reasons(request: Request, experiments: dict[str, Experiment | Missing], column: str) -> dict[str, str]:
+    """Every experiment, with the reason why it is not run; empty where it is."""
+    figures = [request.study.figures[number] for number in request.figures]
+    needs = {need for figure in figures for need in figure.needs}
+    reasons = {name: _reason(name, one, needs) for name, one in experiments.items()}
+    if column == CONTROL:
+        why = LOCAL_ALONE if CONTROL_TOKENS[request.size] else NO_STAND_INS
+        own = request.study.experiments(request.subject, request.size)
+        lost = (name for name, one in experiments.items() if isinstance(one, Missing) and name in own)
+        reasons |= {name: why for name in lost if not isinstance(own[name], Missing)}
+        reasons |= {name: "No claim rests on it." for name in reasons if _matches(name, request.study.uncontrolled)}
+    return reasons
+
+
+def _reason(name: str, experiment: Experiment | Missing, needs: Collection[str]) -> str:
+    if isinstance(experiment, Missing):
+        return experiment.reason
+    if needs and not _matches(name, needs):
+        return "It was not run, since no figure that was asked for needs it; leave --figure out."
+    return ""
+
+
+def _matches(name: str, wanted: Collection[str]) -> bool:
+    """Whether an experiment is one of these, or one layer of one of them."""
+    family, _, layer = name.rpartition("-")
+    return name in wanted or (layer.isdigit() and family in wanted)
+
+
+def _identity(request: Request) -> dict[str, Any]:
+    subject = request.subject
+    names = short_names([sae.name for sae in subject.saes])
+    return provenance.identity(subject.loaded, request.tokens) | {
+        "study": request.study.name,
+        "size": request.size,
+        "layer": subject.layer,
+        "seed": subject.seed,
+        "saes": names,
+    }
+
+
+def _record(request: Request) -> dict[str, Any]:
+    model = request.subject.loaded.model
+    shape = {"layers": model.n_layers, "width": model.width, "vocabulary": model.vocabulary}
+    return provenance.record(request.subject.loaded, request.tokens) | {"purpose": PURPOSE, "shape": shape}

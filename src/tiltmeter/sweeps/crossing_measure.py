@@ -1,0 +1,107 @@
+"""Measuring crossings: all directions on a few sequences bisect at once, each curve at its own point of the path."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from tiltmeter.analysis.bisection import Found, Goal, find_crossings
+from tiltmeter.errors import TiltmeterError
+from tiltmeter.models.readouts import measure
+from tiltmeter.perturb.bases import Base
+from tiltmeter.perturb.directions import Direction, Push
+from tiltmeter.perturb.paths import Sphere, Straight
+from tiltmeter.sweeps.measure import Batch, Pushed, masked_mean, sequences_at_once, start_batch, start_push
+from tiltmeter.sweeps.plan import Plan
+
+Arrays = dict[str, np.ndarray]
+
+
+def measure_crossings(
+    plan: Plan,
+    goal: Goal,
+    directions: Mapping[str, Direction],
+    path: Straight | Sphere,
+    sequences: range,
+    base: Base | None = None,
+) -> Arrays:
+    """Find where the readout of each sequence passes the goal's threshold along each direction.
+
+    What bisects is the curve that a sweep gives: the mean over a sequence's averaged tokens, all of which move by the
+    same step of the path.
+
+    Returns:
+        The parts of `Found` and `tokens`, how many were averaged, each [direction, sequence].
+
+    Raises:
+        TiltmeterError: activations or the readout are not finite.
+    """
+    size = sequences_at_once(plan, len(directions))
+    parts = []
+    for begin in range(sequences.start, sequences.stop, size):
+        batch = start_batch(plan, range(begin, min(begin + size, sequences.stop)), base)
+        pushed = [start_push(batch, name, direction) for name, direction in directions.items()]
+        parts.append(_find(batch, pushed, path, goal, list(directions)))
+    return {name: np.concatenate([part[name] for part in parts], 1) for name in parts[0]}
+
+
+def _find(
+    batch: Batch, pushed: Sequence[Pushed], path: Straight | Sphere, goal: Goal, directions: Sequence[str]
+) -> Arrays:
+    shape = (len(directions), len(batch.sequences))
+    push = Push(*(torch.cat(parts) for parts in zip(*(one.push for one in pushed), strict=True)))
+    averaged = torch.cat([one.averaged for one in pushed])
+    curves = BatchCurves(batch, path, push, averaged, tuple(directions))
+    found: Found = find_crossings(curves, len(averaged), np.sort(np.asarray(path.steps)), goal)
+    arrays = {name: value.reshape(shape) for name, value in found._asdict().items()}
+    return arrays | {"tokens": averaged.sum(-1).numpy().reshape(shape)}
+
+
+@dataclass(frozen=True)
+class BatchCurves:
+    """Every direction's curve on every sequence of a batch, measured a point at a time.
+
+    Curves are numbered direction by direction. The curves of a sequence share its clean run, as the points of one path
+    do: those that have been found make room for others, and what stays empty is not moved.
+    """
+
+    batch: Batch
+    path: Straight | Sphere
+    push: Push
+    """By curve."""
+    averaged: Bool[Tensor, "curve read"]
+    directions: tuple[str, ...]
+
+    def __call__(self, rows: Int[np.ndarray, " row"], at: Float[np.ndarray, " row"]) -> Float[np.ndarray, " row"]:
+        """The curves' values, each at its own point."""
+        plan, clean = self.batch.plan, self.batch.clean
+        sequence = rows % len(self.batch.sequences)
+        point = np.tril(sequence[:, None] == sequence, -1).sum(1)  # the first, the second, … curve of its sequence
+        index, place = torch.from_numpy(rows), (torch.from_numpy(point), torch.from_numpy(sequence))
+        x = plan.positions.span.cut(clean.activation)
+        push = Push(*(part[index.to(part.device)] for part in self.push))
+        steps = torch.tensor(at, dtype=x.dtype, device=x.device)[None, :, None]
+        change = x.new_zeros(int(point.max()) + 1, *x.shape)
+        change[place] = self.path.at(x[place[1].to(x.device)], push, steps)[0]
+        (values,) = measure(
+            plan.model, clean, plan.model.changes(clean, change), plan.readouts, plan.positions.read
+        ).values()
+        self._check_finite(values[place], rows, at)
+        return masked_mean(values[place][None], self.averaged[index])[0].numpy()
+
+    def _check_finite(
+        self, values: Float[Tensor, "row read"], rows: Int[np.ndarray, " row"], at: Float[np.ndarray, " row"]
+    ) -> None:
+        bad = ~torch.isfinite(values).all(-1)
+        if bool(bad.any()):
+            first = int(bad.nonzero()[0, 0])
+            direction = self.directions[int(rows[first]) // len(self.batch.sequences)]
+            raise TiltmeterError(
+                f"{self.batch.plan.readouts[0].name} along {direction} is not finite at step {at[first]:g}; take "
+                "shorter steps, or --precision float64."
+            )

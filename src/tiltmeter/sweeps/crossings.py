@@ -1,0 +1,191 @@
+"""Crossings, run: where each sequence's readout passes a threshold along each direction, by bisection.
+
+As a sweep, shard by shard into a run directory, but of each curve only the points that `bisection` asks for are
+measured. `docs/crossings.md` says what is promised of a curve that passes the threshold more than once.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pydantic import model_validator
+
+from tiltmeter.analysis import curves
+from tiltmeter.analysis.bisection import Goal
+from tiltmeter.analysis.bootstrap import median_interval
+from tiltmeter.analysis.shape_tables import shape_column, shape_summary
+from tiltmeter.analysis.shapes import Shape
+from tiltmeter.data.token_set import TokenSet
+from tiltmeter.errors import TiltmeterError
+from tiltmeter.models.loading import LoadedModel
+from tiltmeter.perturb.paths import Substitute
+from tiltmeter.runs import run_directory
+from tiltmeter.runs.config import Configuration
+from tiltmeter.runs.progress import progress
+from tiltmeter.sweeps.crossing_measure import Arrays, measure_crossings
+from tiltmeter.sweeps.plan import Plan, Sweep, make_plan
+from tiltmeter.sweeps.run import Ready, identity, prepare, record
+
+FALL_OR_DO_NOT_BEGIN_AT_ZERO = ("cos", "loss")
+"""Readouts that have no upward crossing in the sense of `shapes`."""
+
+
+class Crossings(Configuration):
+    """What is looked for, and on the curves of which sweep."""
+
+    sweep: Sweep
+    """Of one readout; the steps of its path are the grid."""
+    goal: Goal
+
+    @model_validator(mode="after")
+    def _has_crossings(self) -> Crossings:
+        sweep, tolerance = self.sweep, self.goal.tolerance
+        if isinstance(sweep.path, Substitute) or len(sweep.path.steps) < 2:
+            raise ValueError("a crossing is looked for along a path, and this one is a single point; give more steps")
+        if len(set(sweep.readouts)) > 1:
+            raise ValueError(f"the readouts {', '.join(sweep.readouts)} cross at different points; give one")
+        if sweep.readouts[0].partition("@")[0] in FALL_OR_DO_NOT_BEGIN_AT_ZERO:
+            raise ValueError(f"{sweep.readouts[0]} does not grow from zero along a path; give kl, js or l2@SITE")
+        if sweep.keep_positions:
+            raise ValueError(
+                "positions that move together have no crossings of their own to bisect; move one (--positions last), "
+                "or sweep with --keep-positions"
+            )
+        if tolerance is not None and tolerance < 1e-6 * (longest := max(sweep.path.steps)):
+            raise ValueError(
+                f"a tolerance of {tolerance:g} is below what float32 tells apart on a path to {longest:g}; give at "
+                f"least {1e-6 * longest:g}"
+            )
+        return self
+
+
+def run_crossings(
+    wanted: Crossings, loaded: LoadedModel, tokens: TokenSet, out: str | Path, purpose: str = "crossings"
+) -> pd.DataFrame:
+    """Find crossings into the run directory `out`, going on where an earlier process of the same run stopped.
+
+    Args:
+        wanted: what is looked for.
+        loaded: the model.
+        tokens: token sequences; the first are measured, and the statistics may use more.
+        out: the run directory, made if it is not there.
+        purpose: for the manifest.
+
+    Returns:
+        One row per direction and sequence, as `crossing_table` has it. `out` holds it as `crossings.csv` and
+        `crossings.parquet`, and what `crossing_summary` makes of it as `summary.csv` and `summary.parquet`.
+
+    Raises:
+        TiltmeterError: wrong input; `out` is in use or belongs to another run; the model cannot be split; nothing could
+            be measured.
+    """
+    plan = make_plan(wanted.sweep, loaded.model, tokens)
+    with run_directory.open_run(out, _identity(wanted, plan, loaded), partial(_record, plan, loaded, purpose)) as run:
+        table = crossing_table(_measure(wanted, plan, prepare(plan, run), run), plan.directions)
+        if not table.tokens.any():
+            raise TiltmeterError(
+                "Nothing was measured: at these positions, with these rules for boundary positions, no token was both "
+                "moved and averaged, or no direction leads away from x; change --positions, --bos-… or --direction."
+            )
+        summary = crossing_summary(table, span(plan), len(wanted.sweep.path.steps))
+        for name, one in (("crossings", table), ("summary", summary)):
+            run.write_bytes(f"{name}.csv", curves.to_csv(one))
+            run.write_bytes(f"{name}.parquet", curves.to_parquet(one))
+    return table
+
+
+def span(plan: Plan) -> int:
+    """How many tokens of a sequence a model evaluation runs: from the first that moves to the last that is read."""
+    return plan.positions.span.stop - plan.positions.span.first
+
+
+def crossing_table(arrays: Arrays, directions: tuple[str, ...]) -> pd.DataFrame:
+    """Name what was found.
+
+    Args:
+        arrays: as `measure_crossings` gives them, [direction, sequence].
+        directions: their names.
+
+    Returns:
+        Columns `direction`, `sequence`; `crossing_at` and `crossing_censored`, as a `shape_table` has them; the bracket
+        `below_at`, `above_at` (units of the path) with the readout there, `value_below`, `value_above`; `points`, how
+        many points of the curve were measured; `tokens`, how many were averaged at each.
+    """
+    rows = pd.MultiIndex.from_product(
+        [list(directions), range(arrays["at"].shape[1])], names=["direction", "sequence"]
+    ).to_frame(index=False)
+    columns = {
+        "crossing_at": "at",
+        "crossing_censored": "censored",
+        "below_at": "below",
+        "above_at": "above",
+        "value_below": "value_below",
+        "value_above": "value_above",
+        "points": "points",
+        "tokens": "tokens",
+    }
+    return rows.assign(**{column: arrays[name].ravel() for column, name in columns.items()})
+
+
+def crossing_summary(table: pd.DataFrame, span: int, steps: int) -> pd.DataFrame:
+    """Describe the crossings of each direction, and what they cost, one row each.
+
+    Args:
+        table: a `crossing_table`.
+        span: tokens that one evaluation of the model on one sequence runs.
+        steps: how many points a full scan has.
+
+    Returns:
+        The columns of `shape_summary`; `median_low` and `median_high`, the 95 % interval of the median over sequences
+        (infinite where it ends among censored ones); `points`, the mean number of points a curve; `passes` and
+        `scan_passes`, the perturbed-token passes that were run and those that a scan of all steps runs.
+    """
+    parts = [(direction, part) for direction, part in table.groupby("direction", sort=False)]
+    ends = [median_interval(_times(shape_column(part, "crossing_at"))) for _, part in parts]
+    return shape_summary(table).assign(
+        median_low=[low for low, _ in ends],
+        median_high=[high for _, high in ends],
+        points=[part.points.mean() for _, part in parts],
+        passes=[int(part.points.sum()) * span for _, part in parts],
+        scan_passes=[len(part) * steps * span for _, part in parts],
+    )
+
+
+def _times(shape: Shape) -> Any:
+    return np.where(shape.censored, np.inf, shape.value)
+
+
+def _measure(wanted: Crossings, plan: Plan, ready: Ready, run: run_directory.Run) -> Arrays:
+    """Measure every shard that is not there yet, and put all in sequence order."""
+    sweep, goal = wanted.sweep, _resolved(wanted, ready)
+    assert not isinstance(ready.path, Substitute)  # `Crossings` refuses it
+    parts = []
+    for begin in progress(range(0, sweep.sequences, sweep.shard), "shards"):
+        name = f"crossings-{begin // sweep.shard:05d}"
+        if (arrays := run.load(name)) is None:
+            sequences = range(begin, min(begin + sweep.shard, sweep.sequences))
+            arrays = measure_crossings(plan, goal, ready.directions, ready.path, sequences, ready.base)
+            run.save(name, arrays)
+        parts.append(arrays)
+    return {name: np.concatenate([part[name] for part in parts], 1) for name in parts[0]}
+
+
+def _resolved(wanted: Crossings, ready: Ready) -> Goal:
+    """The goal with its tolerance in the units of the path that is walked: pair distances have become lengths."""
+    goal = wanted.goal
+    if goal.tolerance is None:
+        return goal
+    unit = max(ready.path.steps) / max(wanted.sweep.path.steps)
+    return goal.model_copy(update={"tolerance": goal.tolerance * unit})
+
+
+def _identity(wanted: Crossings, plan: Plan, loaded: LoadedModel) -> dict[str, Any]:
+    return identity(plan, loaded) | {"crossings": wanted.goal.model_dump(mode="json")}
+
+
+def _record(plan: Plan, loaded: LoadedModel, purpose: str) -> dict[str, Any]:
+    return record(plan, loaded, purpose) | {"units": plan.sweep.path.resolved(1.0).units}

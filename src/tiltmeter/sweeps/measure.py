@@ -1,0 +1,228 @@
+"""Measuring: start once, then push, resume and read for each direction and point of the path."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float64, Int
+from torch import Tensor
+
+from tiltmeter.errors import TiltmeterError
+from tiltmeter.models.positions import allowed, boundary_mask
+from tiltmeter.models.readouts import measure
+from tiltmeter.models.split_model import CleanRun
+from tiltmeter.perturb.bases import Base, transplanted
+from tiltmeter.perturb.directions import Direction, Push, push
+from tiltmeter.perturb.names import split_draw
+from tiltmeter.perturb.paths import Path
+from tiltmeter.perturb.registry import draws_as
+from tiltmeter.perturb.sources import Context
+from tiltmeter.runs.rng import Address
+from tiltmeter.sweeps.plan import Plan
+
+Arrays = dict[str, np.ndarray]
+
+CLEAN_TOKENS = 1024
+"""Clean tokens at once: what is kept of one for its perturbed runs is, in GPT-2 small, up to a megabyte."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A few sequences, run once as they are when a path starts: clean, or with a base in place."""
+
+    plan: Plan
+    sequences: Sequence[int]
+    clean: CleanRun
+    perturbed: Bool[Tensor, "batch span"]
+    """Tokens that are moved."""
+    averaged: Bool[Tensor, "batch read"]
+    """Tokens that a sequence's mean is taken over."""
+    counted: Bool[Tensor, "batch position"]
+    """Tokens that statistics count."""
+
+    @cached_property
+    def whole(self) -> Float[Tensor, "batch position d_site"]:
+        """The activation at every position."""
+        return self.plan.model.whole(self.clean)
+
+
+class Pushed(NamedTuple):
+    """A direction on a batch."""
+
+    push: Push
+    moved: Bool[Tensor, "batch span"]
+    """Tokens that move: those that should, less those without a direction."""
+    averaged: Bool[Tensor, "batch read"]
+    """Tokens that a sequence's mean along it is taken over."""
+
+
+def measure_shard(
+    plan: Plan,
+    directions: Mapping[str, Direction],
+    path: Path,
+    sequences: Sequence[int],
+    base: Base | None = None,
+) -> Arrays:
+    """Measure all directions on some sequences.
+
+    Args:
+        plan: what is measured.
+        directions: by name.
+        path: where they lead.
+        sequences: which ones, by their index in the token set.
+        base: what the path starts at, at the perturbed tokens; None for the clean activation. Readouts then compare
+            with the run that has it in place.
+
+    Returns:
+        By readout, and as `length` the realised L2 of the perturbation, float64 [direction, step, sequence] or, where
+        positions are kept, [direction, step, sequence, position]; and `tokens`, int64 [direction, sequence].
+
+    Raises:
+        TiltmeterError: activations or a readout are not finite.
+    """
+    size = sequences_at_once(plan, len(path.steps))
+    parts = []
+    for begin in range(0, len(sequences), size):
+        batch = start_batch(plan, sequences[begin : begin + size], base)
+        found = (_measure_direction(batch, name, direction, path) for name, direction in directions.items())
+        parts.append(_stacked(found, len(directions)))
+    return {name: np.concatenate([part[name] for part in parts], 1 if name == "tokens" else 2) for name in parts[0]}
+
+
+def _stacked(found: Iterable[Arrays], number: int) -> Arrays:
+    """So many of them, in arrays that are there from the first on.
+
+    Kept one by one, each would lie behind the large tensors of its making, and hold the freed memory apart.
+    """
+    whole: Arrays = {}
+    for row, one in enumerate(found):
+        for name, values in one.items():
+            whole.setdefault(name, np.empty((number, *values.shape), values.dtype))[row] = values
+    return whole
+
+
+def sequences_at_once(plan: Plan, points: int) -> int:
+    """How many sequences, each perturbed at so many points, fit in memory: perturbed tokens, and clean ones."""
+    span = plan.positions.span.stop - plan.positions.span.first
+    return max(1, min(plan.sweep.batch_tokens // (span * points), CLEAN_TOKENS // span))
+
+
+def start_batch(plan: Plan, sequences: Sequence[int], base: Base | None) -> Batch:
+    """Run some sequences as they are when a path starts: clean, or with a base in place."""
+    batch = _clean(plan, sequences)
+    return batch if base is None else _based(batch, base)
+
+
+def _clean(plan: Plan, sequences: Sequence[int]) -> Batch:
+    ids = plan.tokens.ids[torch.tensor(sequences)]
+    reads = tuple(dict.fromkeys(readout.site for readout in plan.readouts if readout.site is not None))
+    span, bos = plan.positions.span, plan.sweep.bos
+    boundary = boundary_mask(ids, plan.tokens.boundary)
+    chosen = torch.zeros_like(boundary)
+    chosen[:, list(plan.positions.perturbed)] = True
+    return Batch(
+        plan,
+        sequences,
+        plan.model.start(ids, plan.site, reads, span),
+        span.cut(chosen & allowed(boundary, bos.perturbation)),
+        allowed(boundary, bos.average)[:, list(plan.positions.read)],
+        allowed(boundary, bos.statistics),
+    )
+
+
+def _based(batch: Batch, base: Base) -> Batch:
+    """The batch with the base's activations in the place of the clean ones at the tokens that are to move."""
+    model, context = batch.plan.model, _context(batch, base.draws_as)
+    other = model.centre(base.source.sample(context, 1)[0].to(context.x), batch.plan.site)
+    start = torch.where(batch.perturbed.to(other.device)[..., None], other, context.x)
+    return replace(batch, clean=transplanted(model, batch.clean, start))
+
+
+def _context(batch: Batch, drawing: str, draw: int = 0) -> Context:
+    """What a direction or a base that draws under this name may look at, and which of its draws it is."""
+    span, activation = batch.plan.positions.span, batch.clean.activation
+    rows, columns = torch.tensor(batch.sequences), torch.arange(span.first, span.stop)
+    address = Address(batch.plan.sweep.seed, drawing, rows, columns, draw)
+    counted = batch.counted.to(activation.device)
+    return Context(span.cut(activation), address, lambda: batch.whole, counted)
+
+
+def _measure_direction(batch: Batch, name: str, direction: Direction, path: Path) -> Arrays:
+    """One direction's curves on one batch, [step, sequence] or [step, sequence, position]."""
+    plan, clean = batch.plan, batch.clean
+    x = plan.positions.span.cut(clean.activation)
+    pushed, moved, averaged = start_push(batch, name, direction)
+    blocks: list[dict[str, Tensor]] = []
+    for steps in _step_slices(plan, path, len(batch.sequences)):
+        change = path.changes(x, pushed, steps)
+        values = measure(plan.model, clean, plan.model.changes(clean, change), plan.readouts, plan.positions.read)
+        _check_finite(plan, values, name, path.steps[steps])
+        blocks.append({**values, "length": change.double().norm(dim=-1).cpu()})
+    values = {key: torch.cat([block[key] for block in blocks]) for key in blocks[0]}
+    tokens = averaged.sum(-1).numpy()
+    if plan.sweep.keep_positions:
+        read = _read(plan)
+        masks = {key: averaged for key in values} | {"length": (moved[:, read] & averaged)}
+        values["length"] = values["length"][..., read]
+        return {key: value.where(masks[key], torch.nan).numpy() for key, value in values.items()} | {"tokens": tokens}
+    means = {key: masked_mean(value, moved if key == "length" else averaged).numpy() for key, value in values.items()}
+    return means | {"tokens": tokens}
+
+
+def start_push(batch: Batch, name: str, direction: Direction) -> Pushed:
+    """Where a direction leads from each token of a batch, and which tokens it moves and is averaged over."""
+    pushed, lost = _push(batch, name, direction)
+    moved = batch.perturbed & ~lost
+    nothing_moved = ~moved.any(1)  # such a sequence was not perturbed at all
+    return Pushed(pushed, moved, batch.averaged & ~lost[:, _read(batch.plan)] & ~nothing_moved[:, None])
+
+
+def _read(plan: Plan) -> Int[Tensor, "read"]:
+    """The places in the span that are read."""
+    return torch.tensor(plan.positions.read) - plan.positions.span.first
+
+
+def _push(batch: Batch, name: str, direction: Direction) -> tuple[Push, Bool[Tensor, "batch span"]]:
+    """The batch's pushes, and the tokens that should move but have no direction to move in.
+
+    Such a token (the drawn activation is its own, as after the same first words) is left out of the averages.
+    """
+    plan = batch.plan
+    context = _context(batch, draws_as(name), split_draw(name).draw)
+    pushed = push(direction, context, lambda vector: plan.model.centre(vector, plan.site))
+    moved = batch.perturbed.to(context.x.device)
+    lost = batch.perturbed & (pushed.distance == 0).cpu()
+    return Push(pushed.unit * moved[..., None], pushed.distance * moved, pushed.vector * moved[..., None]), lost
+
+
+def _step_slices(plan: Plan, path: Path, sequences: int) -> Iterator[slice]:
+    """The path in pieces that fit in memory."""
+    span = plan.positions.span
+    size = max(1, plan.sweep.batch_tokens // ((span.stop - span.first) * sequences))
+    for begin in range(0, len(path.steps), size):
+        yield slice(begin, begin + size)
+
+
+def masked_mean(
+    values: Float64[Tensor, "step batch position"], mask: Bool[Tensor, "batch position"]
+) -> Float64[Tensor, "step batch"]:
+    """Mean over the masked positions that have a value (a loss has none at the last); NaN where none is left."""
+    counted = mask & ~values.isnan()
+    return values.where(counted, 0.0).sum(-1) / counted.sum(-1)
+
+
+def _check_finite(plan: Plan, values: Mapping[str, Tensor], direction: str, steps: tuple[float, ...]) -> None:
+    followed = torch.tensor(plan.positions.read) + 1 < plan.tokens.ids.shape[1]
+    for readout, value in values.items():
+        expected = value[..., followed] if readout == "loss" else value  # no token follows the last position
+        bad = ~torch.isfinite(expected).flatten(1).all(1)
+        if bool(bad.any()):
+            raise TiltmeterError(
+                f"{readout} along {direction} is not finite at step {steps[int(bad.nonzero()[0, 0])]:g}; take shorter "
+                "steps, or --precision float64."
+            )

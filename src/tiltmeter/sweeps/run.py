@@ -1,0 +1,265 @@
+"""A sweep, run: directions × path × readouts over token sequences, shard by shard into a run directory.
+
+1. Look up every name (`make_plan`) and open the run directory.
+2. Take the statistics of real activations at the site, once, and let the run check itself.
+3. Measure shard after shard (`measure_shard`), all of them or until every mean is known. A finished shard is never
+   computed again.
+4. Merge the shards into labelled curves and write the tables.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import xarray as xr
+
+from tiltmeter.analysis import curves
+from tiltmeter.analysis.stopping import Watch
+from tiltmeter.data.token_set import TokenSet
+from tiltmeter.errors import TiltmeterError
+from tiltmeter.models import provenance
+from tiltmeter.models.loading import LoadedModel
+from tiltmeter.models.self_check import check_additive, check_split
+from tiltmeter.perturb.bases import Base, build_base
+from tiltmeter.perturb.directions import Direction
+from tiltmeter.perturb.paths import Path as PushPath
+from tiltmeter.perturb.registry import build_directions
+from tiltmeter.perturb.site_statistics import SiteStatistics, fit_statistics
+from tiltmeter.runs import run_directory
+from tiltmeter.runs.progress import progress
+from tiltmeter.saes.at_site import AtSite
+from tiltmeter.saes.latent_statistics import BoundSAE, LatentStatistics, fit_latents
+from tiltmeter.saes.load_check import Guard, guard
+from tiltmeter.sweeps.measure import measure_shard
+from tiltmeter.sweeps.plan import Plan, Sweep, make_plan
+
+SAES_A_PASS = 4
+"""SAEs whose latents' statistics are taken in one pass over the tokens."""
+
+_log = logging.getLogger(__name__)
+
+_guarded: dict[tuple[Any, ...], Guard] = {}
+"""What the load guard found in this process: a study uses an SAE in many sweeps."""
+
+
+def run_sweep(
+    sweep: Sweep, loaded: LoadedModel, tokens: TokenSet, out: str | Path, purpose: str = "sweep"
+) -> xr.Dataset:
+    """Measure a sweep into the run directory `out`, going on where an earlier process of the same run stopped.
+
+    Args:
+        sweep: what is measured.
+        loaded: the model.
+        tokens: token sequences; the first are measured, and the statistics may use more. With `until_ci`, those are
+            taken in random order, until every mean is known or none is left (which is warned of).
+        out: the run directory, made if it is not there.
+        purpose: `sweep`, or the study's figure that it is for (`lee2024/1`), for the report.
+
+    Returns:
+        The curves. `out` holds them as `curves.nc`, and their means and intervals as `summary.csv` and
+        `summary.parquet`.
+
+    Raises:
+        TiltmeterError: wrong input; `out` is in use or belongs to another run; the model cannot be split.
+    """
+    plan = make_plan(sweep, loaded.model, tokens)
+    with run_directory.open_run(out, identity(plan, loaded), partial(record, plan, loaded, purpose)) as run:
+        ready, watch = prepare(plan, run), _watch(plan)
+        parts = _measure(plan, ready, run, watch)
+        result = curves.merge(parts, plan.order[: sum(part.sizes["sequence"] for part in parts)])
+        attrs = _attrs(plan, ready.statistics, ready.saes, run_directory.read_manifest(run.path))
+        result = result.assign_attrs(attrs | _ending(watch))
+        if not bool(result.tokens.any()):
+            raise TiltmeterError(
+                "Nothing was measured: at these positions, with these rules for boundary positions, no token was both "
+                "moved and averaged, or no direction leads away from x; change --positions, --bos-… or --direction."
+            )
+        table = curves.summary(result)
+        run.write_bytes("curves.nc", curves.to_netcdf(result))
+        run.write_bytes("summary.csv", curves.to_csv(table))
+        run.write_bytes("summary.parquet", curves.to_parquet(table))
+    return result
+
+
+class Ready(NamedTuple):
+    """What a plan needs besides a model before anything is measured."""
+
+    statistics: SiteStatistics
+    saes: dict[str, BoundSAE]
+    directions: dict[str, Direction]
+    path: PushPath
+    """In lengths or angles."""
+    base: Base | None
+
+
+def prepare(plan: Plan, run: run_directory.Run) -> Ready:
+    """Take statistics, or read those that the run has, build what rests on them, and let the run check itself.
+
+    Raises:
+        TiltmeterError: the model cannot be split at the site, or what is measured there adds nothing to its stream.
+    """
+    statistics, saes = _statistics(plan, run), _latents(plan, run)
+    directions = build_directions(plan.directions, statistics, plan.vectors, saes)
+    base = build_base(plan.sweep.base, statistics, saes)
+    path = plan.sweep.path.resolved(statistics.pair_distance)
+    check_split(plan.model, plan.model.start(plan.tokens.ids[:2], plan.site, (), plan.positions.span))
+    for site in {plan.site, *(readout.site for readout in plan.readouts if readout.site)}:
+        check_additive(plan.model, plan.tokens.ids[:2], site)
+    return Ready(statistics, saes, directions, path, base)
+
+
+def _statistics(plan: Plan, run: run_directory.Run) -> SiteStatistics:
+    if (arrays := run.load("statistics")) is None:
+        some = _for_statistics(plan)
+        sweep = plan.sweep
+        fitted = fit_statistics(
+            plan.model, some, plan.site, sweep.bos, sweep.pool, sweep.seed, positions=plan.statistics_positions
+        )
+        run.save("statistics", arrays := fitted.to_arrays())
+    return SiteStatistics.from_arrays(arrays)
+
+
+def _latents(plan: Plan, run: run_directory.Run) -> dict[str, BoundSAE]:
+    """Every SAE, with the statistics of its latents where a direction or the base asks for them.
+
+    A few SAEs share a pass over the tokens, so that a killed run loses one pass at most.
+    """
+    stored = {label: f"latents-{index:03d}" for index, label in enumerate(plan.saes) if label in plan.counted_saes}
+    found = {label: run.load(name) for label, name in stored.items()}
+    missing = [label for label, arrays in found.items() if arrays is None]
+    groups = [missing[begin : begin + SAES_A_PASS] for begin in range(0, len(missing), SAES_A_PASS)]
+    for labels in groups:
+        some = {label: plan.saes[label] for label in labels}
+        fitted = fit_latents(plan.model, _for_statistics(plan), plan.site, plan.sweep.bos, some)
+        for label, statistics in fitted.items():
+            run.save(stored[label], arrays := statistics.to_arrays())
+            found[label] = arrays
+    counted = {label: LatentStatistics.from_arrays(arrays) for label, arrays in found.items() if arrays is not None}
+    return {label: BoundSAE(at, counted.get(label), plan.sweep.synthesis) for label, at in plan.saes.items()}
+
+
+def _for_statistics(plan: Plan) -> TokenSet:
+    return replace(plan.tokens, ids=plan.tokens.ids[: plan.sweep.statistics_sequences])
+
+
+def _watch(plan: Plan) -> Watch | None:
+    """Who says when to stop, where the sweep does not end with its sequences."""
+    goal = plan.sweep.until_ci
+    return None if goal is None else Watch(goal, plan.sweep.sequences, plan.tokens.ids.shape[1])
+
+
+def _ending(watch: Watch | None) -> dict[str, str]:
+    """How a watched sweep has ended, as an attribute of its curves."""
+    if watch is None or watch.stopped is None:
+        return {}
+    if not watch.stopped.reached:
+        _log.warning("warning: %s", watch.stopped.sentence)
+    return {"stopping": watch.stopped.to_json()}
+
+
+def _measure(plan: Plan, ready: Ready, run: run_directory.Run, watch: Watch | None) -> list[xr.Dataset]:
+    """Measure every shard that is not there yet; all of them, up to where the watch says stop, as labelled curves."""
+    measured = []
+    shards = range(0, len(plan.order), plan.sweep.shard)
+    for begin in progress(shards, "shards, at most" if watch else "shards"):
+        measured.append(begin)
+        shard = _shard(plan, ready, run, begin)
+        # Whatever shards lie behind this one: where a run stops does not depend on where it was killed.
+        if watch is not None and watch.look(shard):
+            break
+    # Read again, as what is kept from one shard to the next would hold the memory apart that they free.
+    return [_shard(plan, ready, run, begin) for begin in measured]
+
+
+def _shard(plan: Plan, ready: Ready, run: run_directory.Run, begin: int) -> xr.Dataset:
+    """The curves of some sequences: those that the run has, or measured."""
+    sequences = plan.order[begin : begin + plan.sweep.shard]
+    name = f"shard-{begin // plan.sweep.shard:05d}"
+    if (arrays := run.load(name)) is None:
+        arrays = measure_shard(plan, ready.directions, ready.path, sequences, ready.base)
+        run.save(name, arrays)
+    positions = plan.positions.read if plan.sweep.keep_positions else None
+    axes = curves.Axes(plan.directions, ready.path.steps, ready.path.units, sequences, positions)
+    readouts = {key: arrays[key] for key in (*(readout.name for readout in plan.readouts), "length")}
+    return curves.build(readouts, arrays["tokens"], axes, {})
+
+
+def identity(plan: Plan, loaded: LoadedModel) -> dict[str, Any]:
+    """Everything that decides the numbers of a run."""
+    return provenance.identity(loaded, plan.tokens) | {
+        "sweep": plan.sweep.model_dump(mode="json", exclude={"saes"})
+        | {"site": plan.site.name, "readouts": [readout.name for readout in plan.readouts]},
+        "saes": {label: at.sae.about.sha256 for label, at in plan.saes.items()},
+        # Stored arrays are in these orders: the same SAEs in another order are another run.
+        "order": {"directions": list(plan.directions), "saes": list(plan.saes)},
+        "vectors": {name: hashlib.sha256(v.numpy().tobytes()).hexdigest() for name, v in plan.vectors.items()},
+    }
+
+
+def record(plan: Plan, loaded: LoadedModel, purpose: str) -> dict[str, Any]:
+    """What a reader of the manifest wants to know besides."""
+    centred = plan.model.centred and plan.site.kind != "z"
+    return provenance.record(loaded, plan.tokens) | {
+        "purpose": purpose,
+        "policies": {
+            "stream": "centred: x minus its mean over d_model" if centred else "raw",
+            "kl": "KL(clean ‖ perturbed), nats, from the difference of logits, of terms that cannot cancel",
+            "boundary positions": plan.sweep.bos.model_dump(),
+            "perturbed positions": list(plan.positions.perturbed),
+            "read positions": list(plan.positions.read),
+        },
+        "saes": {label: _sae_record(plan, loaded, at) for label, at in progress(list(plan.saes.items()), "load guard")},
+    }
+
+
+def _sae_record(plan: Plan, loaded: LoadedModel, at: AtSite) -> dict[str, Any]:
+    """What an SAE is, and what the load guard measured; it warns where that is far from what was published."""
+    place = (at.sae.about.sha256, at.site, plan.sweep.stream, loaded.facts["sha256"], plan.tokens.sha256())
+    if place not in _guarded:
+        _guarded[place] = guard(plan.model, at, plan.tokens)
+        for finding in _guarded[place].findings:
+            _log.warning("warning: %s", finding)
+    about = asdict(at.sae.about)
+    return {name: value for name, value in about.items() if value is not None} | {"guard": _guarded[place].to_json()}
+
+
+def _attrs(
+    plan: Plan, statistics: SiteStatistics, saes: dict[str, BoundSAE], manifest: dict[str, Any]
+) -> dict[str, str]:
+    """Provenance that travels with the curves. When the run was made is not part of it: equal runs, equal files."""
+    return {
+        "model": plan.model.name,
+        "site": plan.site.name,
+        "tokens": plan.tokens.name,
+        "positions": plan.sweep.positions,
+        "pair_distance": f"{statistics.pair_distance:.6g}",
+        "mean_norm": f"{statistics.norm:.6g}",
+        "statistics": f"{statistics.count} activations of width {len(statistics.mean)}; pool of {len(statistics.pool)}",
+        "base": plan.sweep.base,
+        "saes": json.dumps({label: _sae_attrs(sae, manifest["record"]["saes"][label]) for label, sae in saes.items()}),
+        "manifest": json.dumps({key: manifest[key] for key in ("identity", "record")}, sort_keys=True),
+    }
+
+
+def _sae_attrs(sae: BoundSAE, recorded: dict[str, Any]) -> dict[str, Any]:
+    """What figures say of an SAE: of many tokens where its latents were counted, else of the load guard's."""
+    kind, size, latents = sae.at.sae.about.kind, sae.at.size, sae.counted
+    if latents is None:
+        figures = recorded["guard"]["quality"]
+        wanted = ("l0", "explained_variance", "distance", "tokens")
+        return {"kind": kind, "latents": size} | {name: figures[name] for name in wanted}
+    return {
+        "kind": kind,
+        "l0": latents.l0,
+        "explained_variance": latents.explained_variance,
+        "distance": latents.distance,
+        "alive": int(latents.alive.sum()),
+        "latents": size,
+        "tokens": latents.count,
+    }

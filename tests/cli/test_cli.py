@@ -1,0 +1,359 @@
+"""The command line: what it prints, and that wrong input ends with one sentence and status 2."""
+
+import os
+import pickle
+import signal
+import time
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from sweep_cases import command, refusal, save_model, save_tokens, start
+from tiltmeter.analysis import curves
+from tiltmeter.perturb.registry import DIRECTIONS
+from tiltmeter.runs.run_directory import read_manifest
+from tiny_models import VOCABULARY, WIDTH
+
+GIVEN = {"--site": "resid_pre:1", "--direction": "isotropic", "--lengths": "0,1"}
+FILES = ("report.html", "figures/sweep.png", "figures/sweep.svg", "curves.nc", "summary.csv", "summary.parquet")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return save_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory):
+    return save_tokens(tmp_path_factory.mktemp("tokens") / "tokens.npy", sequences=6)
+
+
+@pytest.fixture
+def sweep(model, tokens, tmp_path):
+    """Arguments of a sweep that works, changed by options (None: without that one)."""
+
+    def arguments(options=None, *more):
+        given = {"--model": model, "--tokens": tokens, "--out": tmp_path / "run"} | GIVEN | (options or {})
+        return ["sweep", *(part for name, value in given.items() if value is not None for part in (name, value)), *more]
+
+    return arguments
+
+
+def save(path, array):
+    np.save(path, array, allow_pickle=True)
+    return path
+
+
+def damaged(model, folder, edit):
+    """The same model with its weights edited."""
+    folder.mkdir()
+    for file in model.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    weights = load_file(folder / "model.safetensors")
+    edit(weights)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def test_a_sweep_prints_where_everything_is(sweep, tmp_path):
+    done = command(*sweep({"--readout": "l2@resid_post:2"}, "--readout", "kl", "--direction", "real-mixture"))
+    assert done.status == 0, done
+    assert "(6 sequences of 8 tokens at resid_pre:1)" in done.err
+    assert f"report:  {tmp_path}/run/report.html" in done.out
+    assert f"figures: {tmp_path}/run/figures" in done.out
+    assert "mean distance of two real activations: " in done.out
+    found = curves.load(tmp_path / "run" / "curves.nc")
+    assert [*found.direction.values] == ["isotropic", "real-mixture"]
+    assert curves.readout_names(found) == ["l2@blocks.2.hook_resid_post", "kl", "length"]
+    shown = float(done.out.split("real-mixture")[1].split("[")[0])
+    assert shown == pytest.approx(float(found["l2@blocks.2.hook_resid_post"][1, 1].mean()), rel=6e-3)
+    for file in FILES:
+        assert (tmp_path / "run" / file).stat().st_size > 0
+
+
+def test_every_option_reaches_the_sweep(sweep, tmp_path):
+    options = {
+        "--lengths": "0:1:0.25",
+        "--unit": "norm",
+        "--positions": "2+3",
+        "--bos-statistics": "in",
+        "--bos-perturbation": "out",
+        "--bos-average": "out",
+        "--n-sequences": 5,
+        "--length": 7,
+        "--precision": "float64",
+        "--seed": 3,
+    }
+    assert command(*sweep(options, "--keep-positions")).status == 0
+    manifest = read_manifest(tmp_path / "run")
+    asked = manifest["identity"]["sweep"]
+    assert asked["path"] == {"kind": "straight", "lengths": [0.0, 0.25, 0.5, 0.75, 1.0], "unit": "norm"}
+    assert asked["bos"] == {"statistics": "in", "perturbation": "out", "average": "out"}
+    wanted = {"positions": "2+3", "sequences": 5, "seed": 3, "keep_positions": True}
+    wanted["site"] = "blocks.1.hook_resid_pre"
+    assert {name: asked[name] for name in wanted} == wanted
+    assert manifest["identity"]["model"]["precision"] == "float64"
+    assert curves.load(tmp_path / "run" / "curves.nc").sizes["position"] == 4
+    assert manifest["record"]["tokens"]["shape"] == [6, 7]
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [
+        ("0,1.5, 3", [0, 1.5, 3]),
+        ("0:1:0.1", [k / 10 for k in range(11)]),
+        ("5:5:1", [5]),
+        ("2:0:-1", [2, 1, 0]),
+        ("0:1:0.4", [0, 0.4, 0.8]),
+        ("1e2", [100]),
+    ],
+)
+def test_numbers(text, numbers):
+    assert arguments.numbers(text) == pytest.approx(numbers)
+
+
+def test_angles(sweep, tmp_path):
+    assert command(*sweep({"--lengths": None, "--angles": "0:180:90"})).status == 0
+    assert [*curves.load(tmp_path / "run" / "curves.nc").step.values] == [0, 90, 180]
+
+
+def test_list_names_everything():
+    done = command("list")
+    assert done.status == 0
+    names = ["nano", "blocks.L.hook_resid_pre", "attn.hook_z", *DIRECTIONS, "along:FILE", "kl", "js", "l2@SITE"]
+    assert [name for name in [*names, "cos@SITE", "loss", "lee2024 --figure 1"] if name not in done.out] == []
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"--model": "no/such-model"}, "'no/such-model' could not be loaded: it is no embedded model (nano)"),
+        ({"--model": "~nobody-here/model"}, "cannot be looked up"),
+        ({"--model": "m" * 300}, "File name too long"),
+        ({"--revision": "main"}, "is not a model on the hub"),
+        ({"--site": "resid_pre:3"}, "has layers 0 to 2"),
+        ({"--site": "hook_embed"}, "is not a site of this model; it has blocks.L.hook_resid_pre"),
+        ({"--direction": "sideways"}, "'sideways' is not a direction; choose from isotropic"),
+        ({"--direction": "along:absent.npy"}, "absent.npy is not a file"),
+        ({"--direction": "along:~nobody-here/v.npy"}, "cannot be looked up"),
+        ({"--readout": "perplexity"}, "'perplexity' is not a readout; choose from kl"),
+        ({"--readout": "l2@resid_pre:0"}, "lies before blocks.1.hook_resid_pre"),
+        ({"--tokens": "absent.npy"}, "There is no token file 'absent.npy'"),
+        ({"--tokens": "nano"}, "there is no tokenizer"),
+        ({"--tokens": None}, "No tokens were named"),
+        ({"--column": "text"}, "has no columns"),
+        ({"--length": "99"}, "expected 1 to 16"),
+        ({"--length": "16"}, "no whole sequence of 16 tokens"),
+        ({"--n-sequences": "0"}, "sequences was 0"),
+        ({"--n-sequences": "7"}, "7 sequences were asked for"),
+        ({"--lengths": "-1"}, "a length is -1.0; lengths are finite and not negative"),
+        ({"--lengths": "1,nan"}, "a length is nan"),
+        ({"--lengths": "0,inf"}, "a length is inf"),
+        ({"--lengths": "0,1,0"}, "a step is named twice"),
+        ({"--lengths": "one"}, "'one' was not understood"),
+        ({"--lengths": "0:5"}, "'0:5' was not understood"),
+        ({"--lengths": "0:5:0"}, "'0:5:0' was not understood"),
+        ({"--lengths": "0:5:-1"}, "'0:5:-1' was not understood"),
+        ({"--lengths": "0:1e9:1e-9"}, "was not understood"),
+        ({"--lengths": "1e300"}, "kl along isotropic is not finite at step 1e+300"),
+        ({"--lengths": None}, "Give one of --lengths, --angles and --substitute"),
+        ({"--angles": "0,90"}, "Give one of --lengths, --angles and --substitute"),
+        ({"--lengths": None, "--angles": "0,181"}, "an angle is 181.0"),
+        ({"--unit": "miles"}, "unit was 'miles': Input should be 'absolute', 'norm', 'target' or 'pair-distance'"),
+        ({"--positions": "first"}, "Positions 'first' were not understood"),
+        ({"--positions": "8"}, "Position 8 was asked for, but the sequences have 8 tokens"),
+        ({"--positions": "6+2"}, "Position 8 was asked for"),
+        ({"--bos-statistics": "maybe"}, "bos.statistics was 'maybe': Input should be 'in' or 'out'"),
+        ({"--bos-perturbation": "no"}, "bos.perturbation was 'no'"),
+        ({"--bos-average": ""}, "bos.average was ''"),
+        ({"--precision": "float16"}, "'float16' is not a precision; choose from auto, float32, float64"),
+        ({"--device": "abacus"}, "The device 'abacus' cannot be used here"),
+        ({"--device": "meta"}, "The device 'meta' cannot be used here"),
+        ({"--out": "/dev/null"}, "/dev/null cannot be used"),
+        ({"--out": "/dev/null/below"}, "/dev/null/below cannot be used"),
+        ({"--out": "/proc/nowhere"}, "/proc/nowhere cannot be used"),
+    ],
+    ids=lambda value: " ".join(f"{k} {v}"[:30] for k, v in value.items()) if isinstance(value, dict) else "",
+)
+def test_wrong_input_to_a_sweep(sweep, options, sentence):
+    assert sentence in refusal(*sweep(options))
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        (np.full((3, 8), VOCABULARY), f"go up to {VOCABULARY} but the model's vocabulary has {VOCABULARY} tokens"),
+        (np.full((3, 8), -1), "go down to -1"),
+        (np.ones((3, 17), int), "have 17 tokens but the model's context is 16"),
+        (np.ones((0, 8), int), "holds no sequences"),
+        (np.ones((1, 8), int), "sequences"),
+        (np.ones((5, 1), int), "sequences"),
+        (np.full((3, 8), np.nan), "NaN"),
+        (np.array([[1, None]], object), "pickle"),
+    ],
+)
+def test_wrong_tokens(sweep, tmp_path, rows, sentence):
+    assert sentence in refusal(*sweep({"--tokens": save(tmp_path / "rows.npy", rows)}))
+
+
+@pytest.mark.parametrize(
+    ("vector", "sentence"),
+    [
+        (np.ones(WIDTH - 1), f"has width {WIDTH - 1}, but those at this site {WIDTH}"),
+        (np.full(WIDTH, np.nan), "holds NaN or an infinity"),
+        (np.zeros(WIDTH), "is zero"),
+        (np.array([1, None], object), "without unpickling it"),
+    ],
+)
+def test_wrong_vectors(sweep, tmp_path, vector, sentence):
+    assert sentence in refusal(*sweep({"--direction": f"along:{save(tmp_path / 'v.npy', vector)}"}))
+
+
+class Bomb:
+    """Something that must not be unpickled."""
+
+    def __reduce__(self):
+        return (os.abort, ())
+
+
+@pytest.mark.parametrize("name", ["bomb.pt", "bomb.bin", "bomb.pkl", "bomb.npy"])
+def test_pickles_are_never_loaded(sweep, tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(pickle.dumps(Bomb()))
+    refusal(*sweep({"--tokens": path}))
+    refusal(*sweep({"--direction": f"along:{path}"}))
+
+
+def test_models_that_are_pickles_or_have_no_weights(sweep, model, tmp_path):
+    (tmp_path / "config.json").write_bytes((model / "config.json").read_bytes())
+    assert "no weights" in refusal(*sweep({"--model": tmp_path}))
+    (tmp_path / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb()))
+    assert "pytorch_model.bin, a pickle" in refusal(*sweep({"--model": tmp_path}))
+
+
+@pytest.mark.parametrize(
+    ("part", "sentence"),
+    [
+        ("transformer.wpe.weight", "activations at blocks.1.hook_resid_pre are not finite"),
+        ("transformer.h.2.mlp.c_fc.bias", "are not finite on these tokens; check its weights."),
+        ("transformer.ln_f.bias", "are not finite on these tokens; check its weights."),
+    ],
+)
+def test_weights_that_are_not_finite(sweep, model, tmp_path, part, sentence):
+    def edit(weights):
+        weights[part].flatten()[0] = torch.nan
+
+    assert command(*sweep({"--model": damaged(model, tmp_path / "sound", lambda weights: None)})).status == 0
+    found = refusal(*sweep({"--model": damaged(model, tmp_path / "model", edit), "--out": tmp_path / "other"}))
+    assert sentence in found
+
+
+def test_the_directory_of_another_run_is_refused(sweep, tmp_path):
+    assert command(*sweep()).status == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    sentence = refusal(*sweep({"--lengths": "0,2"}))
+    assert "is a run of another configuration (sweep.path.lengths.1 is 1.0 there, 2.0 here" in sentence
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+    assert command(*sweep()).status == 0
+
+
+def test_a_directory_that_is_no_run_is_left_alone(sweep, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.tex").write_text("x")
+    assert "is not empty and not a run" in refusal(*sweep())
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["thesis.tex"]
+
+
+def test_report_of_what_is_no_finished_run(sweep, tmp_path):
+    assert "is not a run" in refusal("report", tmp_path)
+    assert "is not a run" in refusal("report", tmp_path / "absent")
+    assert "cannot be looked up" in refusal("report", "~nobody-here/run")
+    refusal(*sweep({"--lengths": "1e300"}))
+    assert "is a run that has not finished; repeat its command" in refusal("report", tmp_path / "run")
+    (tmp_path / "run" / "curves.nc").write_bytes(b"CDF garbage")
+    assert "no whole NetCDF file of curves" in refusal("report", tmp_path / "run")
+    (tmp_path / "run" / "manifest.json").write_text("{")
+    assert "is damaged" in refusal("report", tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["sweep", "--nonsense"], ["nonsense"], ["reproduce"], ["sweep", "--seed", "one"]]
+)
+def test_wrong_usage(arguments):
+    done = command(*arguments)
+    assert done.status == 2
+    assert "Traceback" not in done.err
+    assert "Usage" in done.err
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"--positions": "last", "--readout": "loss"},
+        {"--lengths": "0"},
+    ],
+)
+def test_a_sweep_with_an_empty_readout_still_has_a_report(sweep, tmp_path, options):
+    assert command(*sweep(options)).status == 0
+    assert (tmp_path / "run" / "report.html").is_file()
+
+
+@pytest.mark.parametrize("options", [{"--bos-average": "out"}, {"--bos-perturbation": "out"}])
+def test_a_sweep_that_measures_nothing_says_so(sweep, options):
+    done = command(*sweep({"--positions": "0"} | options))
+    assert done.status == 2
+    assert "Nothing was measured" in done.err
+
+
+def test_a_run_that_failed_before_it_measured_may_begin_again(sweep, tmp_path):
+    one = save_tokens(tmp_path / "one.npy", sequences=1, length=12)
+    assert "at least two sequences" in command(*sweep({"--tokens": one})).err
+    assert command(*sweep({"--lengths": "0,1"})).status == 0
+
+
+def test_default_folders_differ_with_the_configuration(model, tokens, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sweep = ("sweep", "--model", model, "--tokens", tokens, "--site", "resid_pre:1", "--direction", "isotropic")
+    for lengths in ("0,1", "0,2", "0,1"):
+        assert command(*sweep, "--lengths", lengths).status == 0
+    assert len(list((tmp_path / "runs").iterdir())) == 2
+
+
+def test_differences_that_are_carried(sweep, tmp_path):
+    """Far below what two float32 runs can tell apart, KL still grows with the square of the length."""
+    options = {"--lengths": "0.000001,0.00001", "--readout": "kl"}
+    kl = {}
+    for precision in ("float32", "float32-difference"):
+        out = {"--precision": precision, "--out": tmp_path / precision}
+        assert command(*sweep(options | out)).status == 0
+        kl[precision] = curves.load(tmp_path / precision / "curves.nc").kl.mean("sequence").values
+    ratios = {precision: values[:, 1] / values[:, 0] for precision, values in kl.items()}
+    assert np.abs(ratios["float32-difference"] / 100 - 1).max() < 1e-3
+    assert np.abs(ratios["float32"] / 100 - 1).max() > 1e-2
+
+
+def test_interrupted_it_says_how_to_go_on(sweep, tmp_path, model):
+    tokens = save_tokens(tmp_path / "many.npy", sequences=400, length=12)
+    # Far more work than is done before the signal comes.
+    options = {"--tokens": tokens, "--n-sequences": 400, "--lengths": "0:50:0.1"}
+    with start(*sweep(options)) as process:
+        until = time.monotonic() + 300
+        while not list((tmp_path / "run").glob("shards/shard-*")) and process.poll() is None:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate()
+    # Where the signal came inside an eval, Python ends by the signal itself; a shell shows 130 either way.
+    assert process.returncode in (130, -signal.SIGINT), err
+    assert "Traceback" not in err
+    assert err.splitlines()[-1] == ("tiltmeter: interrupted; the same command goes on from where it last saved.")
+
+
+def test_the_shell_sees_one_sentence_and_status_2():
+    with start("sweep", "--site", "resid_pre:1", "--direction", "isotropic") as process:
+        out, err = process.communicate()
+    assert process.returncode == 2
+    assert out == ""
+    assert err == "tiltmeter: Give one of --lengths, --angles and --substitute, and only one.\n"

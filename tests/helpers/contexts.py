@@ -1,0 +1,12 @@
+"""Contexts for tests of sources and directions."""
+
+import torch
+
+from tiltmeter.perturb.sources import Context
+
+
+def context_at(address, x=None):
+    """The tokens at an address, which are all that their sequences have; `x` where the activation matters."""
+    shape = len(address.sequences), len(address.positions)
+    x = torch.zeros(*shape, 1) if x is None else x
+    return Context(x, address, lambda: x, torch.ones(shape, dtype=torch.bool, device=x.device))

@@ -1,0 +1,68 @@
+"""The table of claims as a frame, a file, LaTeX and text."""
+
+import io
+
+import pandas as pd
+import pytest
+
+from chart_cases import EVIL
+from tiltmeter.reports.tables import claims
+from tiltmeter.reports.tables.claims import ClaimRow
+
+FIRST = ClaimRow(
+    study="lee2024",
+    name="difference-above-mixture",
+    claim="Differences of real activations move the output more than mixtures do.",
+    source="Figure 1a",
+    verdict="supported",
+    effect="2.04",
+    interval="[1.97, 2.11]",
+    published="1.8",
+    control="contradicted",
+    control_effect="0.99 [0.97, 1.10]",
+    note="On random weights contradicted: it comes with training.",
+    parts=("real: 2.04 [1.97, 2.11]", "cov-random: 3"),
+)
+SECOND = FIRST._replace(name=EVIL, claim=EVIL, verdict="not tested", effect="", interval="", control="", published="")
+
+
+def test_the_frame_has_a_row_per_claim_and_a_column_per_field():
+    frame = claims.to_frame([FIRST, SECOND])
+    assert list(frame.columns) == list(ClaimRow._fields)
+    assert frame.iloc[0].tolist() == [*FIRST[:-1], "\n".join(FIRST.parts)]
+    assert claims.to_frame([]).shape == (0, len(ClaimRow._fields))
+
+
+def test_csv_comes_back():
+    data = claims.to_csv([FIRST, SECOND])
+    frame = pd.read_csv(io.BytesIO(data), keep_default_na=False, dtype=str)
+    pd.testing.assert_frame_equal(frame, claims.to_frame([FIRST, SECOND]), check_dtype=False)
+
+
+def test_latex_has_all_columns_and_escapes():
+    text = claims.to_latex([FIRST, SECOND], "50 % of A & B").decode()
+    assert r"\caption{50 \% of A \& B}" in text
+    rows = [line for line in text.splitlines() if line.endswith(r"\\")]
+    assert rows[1] == (
+        r"Differences of real activations move the output more than mixtures do. (Figure 1a) & supported & "
+        r"2.04 {[}1.97, 2.11{]} & 1.8 & contradicted \\"
+    )
+    assert r"\textless{}/script\textgreater{}" in rows[2]
+
+
+@pytest.mark.parametrize("width", [40, 60, 90, 100, 140, 200])
+def test_text_fits_the_terminal_and_loses_nothing(width):
+    rows = [FIRST, FIRST._replace(verdict="inconclusive", claim="A short one.")]
+    text = claims.to_text(rows, width)
+    assert max(map(len, text.splitlines())) <= width
+    words = " ".join(text.split())
+    for shown in ("supported", "inconclusive", "2.04 [1.97, 2.11]", "1.8", "contradicted", "A short one."):
+        assert shown in words
+    found = set(words.split())
+    assert set(FIRST.claim.split()) <= found
+
+
+def test_text_leaves_out_columns_that_say_nothing():
+    text = claims.to_text([SECOND], 120)
+    assert "random weights" not in text
+    assert "published" not in text

@@ -1,0 +1,288 @@
+"""Drawn charts: the artists carry the chart's numbers, nothing overlaps, and files repeat to the byte."""
+
+import json
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
+from itertools import pairwise
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+
+from chart_cases import CHARTS, EVIL, L2, OWN, PAPER, bars, grid, histograms, line, measured, one, points, triangle
+from tiltmeter.errors import TiltmeterError
+from tiltmeter.reports.charts.chart import Bars, Chart, HeatMap, Histogram, Line, Points, Surface
+from tiltmeter.reports.charts.curves import facets, log_y
+from tiltmeter.reports.charts.mpl import MOST_ENTRIES, draw, save, to_png, to_svg
+from tiltmeter.reports.charts.plotly import to_plotly
+from tiltmeter.reports.charts.styles import style
+
+
+@pytest.fixture(scope="module")
+def paper():
+    return facets(*measured(), ["kl", L2], {"all $x": [*PAPER, *OWN], "mixtures": ["real-mixture", "isotropic"]})
+
+
+def drawn(*marks, **more):
+    (axes, *_) = draw(one(*marks, **more)).axes
+    return axes
+
+
+def labelled(axes, name):
+    return [artist for artist in axes.get_lines() if artist.get_label() == name]
+
+
+def test_lines_and_bands_are_the_charts(paper):
+    for axes, panel in zip(draw(paper).axes, paper.panels, strict=True):
+        for mark, band in zip(panel.marks, axes.collections, strict=True):
+            (found,) = labelled(axes, mark.name)
+            np.testing.assert_array_equal(found.get_xdata(), mark.x)
+            np.testing.assert_array_equal(found.get_ydata(), mark.y)
+            look = to_hex(found.get_color()).upper(), found.get_marker(), found.get_markerfacecolor()
+            assert look == (mark.style.color, mark.style.marker, mark.style.face)
+            known = np.isfinite(mark.y)
+            vertices = band.get_paths()[0].vertices[:, 1]
+            assert {*mark.low[known], *mark.high[known]} <= {*vertices}
+
+
+def test_single_curves_are_thin_and_share_their_mean_s_entry():
+    chart = CHARTS["curves"]
+    figure = draw(chart)
+    found = labelled(figure.axes[0], "real-mixture")
+    assert sorted(line.get_linewidth() for line in found) == [0.6] * 5 + [1.5]
+    np.testing.assert_array_equal(found[0].get_ydata(), chart.panels[0].marks[0].y)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["real-mixture"]
+    assert figure.legends[0].get_lines()[0].get_marker() == style("real-mixture").marker
+    turned = draw(one(*reversed(chart.panels[0].marks)))
+    assert turned.legends[0].get_lines()[0].get_marker() == style("real-mixture").marker
+
+
+def test_points_and_their_whiskers():
+    mark = points()[0]
+    (container,) = drawn(mark).containers
+    (found, _, (whiskers,)) = container
+    np.testing.assert_array_equal(found.get_xydata(), np.stack([mark.x, mark.y], 1))
+    ends = np.array(whiskers.get_segments())
+    np.testing.assert_allclose(ends[:, :, 1], np.stack([mark.low, mark.high], 1))
+
+
+def test_bars_of_a_category_stand_side_by_side():
+    error, epsilon = bars()
+    axes = drawn(error, epsilon)
+    first, second = axes.containers[1], axes.containers[2]
+    assert [bar.get_height() for bar in first] == error.y.tolist()
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == list(error.categories)
+    spans = sorted((bar.get_x(), bar.get_x() + bar.get_width()) for bar in [*first, *second])
+    assert all(end <= begin for (_, end), (begin, _) in pairwise(spans))
+    for at, bar in enumerate(second, start=1):
+        assert at - 0.5 < bar.get_x() < bar.get_x() + bar.get_width() < at + 0.5
+    ends = np.array(axes.containers[0][2][0].get_segments())
+    np.testing.assert_allclose(ends[:, :, 1], np.stack([error.low, error.high], 1))
+
+
+def test_bars_with_long_names_lie_and_begin_at_the_top():
+    chart = CHARTS["lying bars"]
+    (axes, *_) = draw(chart).axes
+    assert [bar.get_width() for bar in axes.containers[1]] == chart.panels[0].marks[0].y.tolist()
+    assert axes.get_ylim()[0] > axes.get_ylim()[1]
+    assert axes.get_xlabel() == chart.panels[0].y.label
+    assert [rule.get_xdata() for rule in axes.get_lines() if list(rule.get_xdata()) == [2.0, 2.0]]
+
+
+def test_a_bar_on_its_own_name_is_not_in_the_legend():
+    own = [replace(bars(("isotropic",))[0], name="isotropic")]
+    assert draw(one(*own)).legends == []
+    assert [text.get_text() for text in draw(one(*bars())).legends[0].get_texts()] == ["sae-error", "epsilon-random"]
+
+
+def test_histograms_are_stairs():
+    axes = drawn(*histograms())
+    for mark, (filled, outline) in zip(histograms(), np.reshape(axes.patches, (2, 2)), strict=True):
+        for patch in (filled, outline):
+            values, edges, _ = patch.get_data()
+            assert values.tolist() == mark.counts.tolist()
+            assert edges.tolist() == mark.edges.tolist()
+
+
+def test_heat_maps_of_one_quantity_share_their_colours_and_leave_blanks():
+    small, large = grid(HeatMap), replace(grid(HeatMap), z=10 * grid(HeatMap).z)
+    figure = draw(Chart((tuple(one(mark).panels[0] for mark in (small, large)),)))
+    left, right, bar = figure.axes
+    for axes, mark in ((left, small), (right, large)):
+        (mesh,) = axes.collections
+        np.testing.assert_array_equal(mesh.get_array().filled(np.nan), mark.z)
+        assert mesh.get_clim() == (1.0, 110.0)
+    assert bar.get_ylabel().replace("\n", " ") == small.name
+
+
+def test_surfaces_have_named_dots_at_the_height_of_the_chart():
+    mark = CHARTS["surface"].panels[0].marks[0]
+    axes = draw(CHARTS["surface"]).axes[0]
+    assert axes.name == "3d"
+    assert [text.get_text().strip() for text in axes.texts] == [EVIL, "B"]
+    places = [tuple(float(value[0]) for value in dot.get_data_3d()) for dot in axes.get_lines()]
+    assert places == [tuple(place) for _, *place in mark.marked]
+    assert tuple(axes.get_zlim()) == (1.0, 11.0)
+
+
+def test_triangles_have_named_corners_and_the_values_colours():
+    figure = draw(CHARTS["triangle"])
+    axes, bar = figure.axes
+    words = ["".join(text.get_text().split()) for text in axes.texts]
+    assert words == ["".join(corner.split()) for corner in triangle().corners]
+    (filled,) = axes.collections
+    assert filled.levels.min() == pytest.approx(triangle().values.min())
+    assert filled.levels.max() == pytest.approx(triangle().values.max())
+    assert bar.get_ylabel() == "relative distance"
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_triangle_of_points_on_a_line_or_of_none_is_drawn(number):
+    whole = triangle(2)
+    few = replace(whole, weights=whole.weights[:number], values=whole.values[:number])
+    assert to_png(draw(one(few)))
+    flat = replace(whole, weights=whole.weights[:3], values=whole.values[:3])
+    assert len(drawn(flat).collections[0].get_offsets()) == 3
+    assert to_png(draw(one(replace(whole, values=np.full(len(whole.values), 2.0)))))
+
+
+def test_a_log_axis_shows_nothing_that_is_not_positive():
+    mark = line(low=np.array([-1.0, 0.0, 0.5, 1.0, 2.0]))
+    axes = drawn(mark, x_axis={"log": True}, y_axis={"log": True})
+    (found,) = labelled(axes, mark.name)
+    assert np.isnan(found.get_ydata()).tolist() == [True, False, False, False, False]
+    assert np.isnan(found.get_xdata()).tolist() == [True, False, False, False, False]
+    assert axes.collections[0].get_paths()[0].vertices[:, 1].min() > 0
+    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
+
+
+def test_a_log_axis_of_nothing_positive_is_drawn():
+    assert to_svg(draw(one(line(factor=-1.0), x_axis={"log": True}, y_axis={"log": True})))
+
+
+def test_limits_are_kept(paper):
+    axes = drawn(line(), x_axis={"limits": (-3.0, 30.0)}, y_axis={"limits": (0.5, 50.0), "log": True})
+    assert (axes.get_xlim(), axes.get_ylim()) == ((-3.0, 30.0), (0.5, 50.0))
+    low, high = log_y(paper, floor=0.05).panels[0].y.limits
+    assert draw(log_y(paper, floor=0.05)).axes[0].get_ylim() == (low, high)
+
+
+def test_shared_axes_are_labelled_once_and_one_legend_stands_below(paper):
+    figure = draw(paper)
+    cells = np.reshape(figure.axes, (2, 2))
+    assert cells[0, 0].get_ylim() == cells[0, 1].get_ylim() != cells[1, 0].get_ylim()
+    assert len({axes.get_xlim() for axes in figure.axes}) == 1
+    assert [axes.get_title() for axes in cells[0]] == ["all $x", "mixtures"]
+    assert [axes.get_xlabel() for axes in figure.axes] == ["", "", *["perturbation length (L2)"] * 2]
+    assert cells[0, 0].get_ylabel() == "KL(clean ‖ perturbed), nats"
+    assert cells[1, 0].get_ylabel().split() == ["distance", "at", "blocks.5.hook_resid_post,", "L2"]
+    assert cells[0, 1].get_ylabel() == cells[1, 1].get_ylabel() == ""
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [*PAPER, *OWN]
+    assert len(figure.legends) == 1
+    alone = draw(replace(paper, share=()))
+    assert len({axes.get_ylim() for axes in alone.axes}) == 4
+
+
+def test_a_legend_has_room_for_so_many_names():
+    many = [line(f"along:{number}.npy") for number in range(40)]
+    words = [text.get_text() for text in draw(one(*many)).legends[0].get_texts()]
+    assert words == [*(mark.name for mark in many[:MOST_ENTRIES]), "and 16 more"]
+
+
+def test_a_long_name_leaves_the_legend_in_the_figure():
+    figure = draw(one(line("<script>" + "x" * 200), line()))
+    FigureCanvasAgg(figure).draw()
+    legend = figure.legends[0].get_window_extent()
+    assert legend.x0 >= 0 and legend.x1 <= figure.bbox.x1
+    assert any("…" in text.get_text() for text in figure.legends[0].get_texts())
+
+
+@pytest.mark.parametrize("name", [name for name in CHARTS if name != "surface"])
+def test_nothing_is_cut_off_and_nothing_overlaps(name):
+    figure = draw(CHARTS[name])
+    figure.draw_without_rendering()
+    page = figure.bbox
+    boxes = [axes.get_tightbbox() for axes in figure.axes] + [legend.get_tightbbox() for legend in figure.legends]
+    for index, box in enumerate(boxes):
+        assert box.x0 >= page.x0 - 1
+        assert box.x1 <= page.x1 + 1
+        assert box.y0 >= page.y0 - 1
+        assert box.y1 <= page.y1 + 1
+        assert not any(box.overlaps(other) for other in boxes[:index])
+
+
+@pytest.mark.parametrize("name", CHARTS)
+def test_files_repeat_to_the_byte_and_keep_text(name, tmp_path):
+    save(draw(CHARTS[name]), tmp_path / "new", "one")
+    save(draw(CHARTS[name]), tmp_path / "new", "two")
+    for suffix in ("png", "svg"):
+        first = (tmp_path / "new" / f"one.{suffix}").read_bytes()
+        assert first == (tmp_path / "new" / f"two.{suffix}").read_bytes()
+    assert b"<dc:date>" not in first
+    svg = ElementTree.fromstring(first)
+    assert not [node for node in svg.iter() if node.tag.endswith("script")]
+    texts = {node.text for node in svg.iter("{http://www.w3.org/2000/svg}text")}
+    assert {mark.name for panel in CHARTS[name].panels for mark in panel.marks if isinstance(mark, Line)} <= texts
+    assert (tmp_path / "new" / "one.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_name_in_any_script_and_with_any_byte_is_drawn():
+    svg = to_svg(draw(one(line("along:日本語\x01.npy"), title="\x02")))
+    texts = [node.text for node in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
+    assert "along:日本語?.npy" in texts
+
+
+NOTHING = np.full(5, np.nan)
+
+
+@pytest.mark.parametrize("log", [False, True])
+@pytest.mark.parametrize(
+    "mark",
+    [
+        replace(line(), y=NOTHING, low=NOTHING, high=NOTHING),
+        Line("a", *[np.empty(0)] * 2, style("zero"), *[np.empty(0)] * 2),
+        Line("a", NOTHING, NOTHING, style("zero"), thin=True),
+        Points("a", *[np.empty(0)] * 2, style("zero")),
+        Points("a", NOTHING, NOTHING, style("zero"), NOTHING, NOTHING),
+        Bars("a", ("x",), np.array([np.nan]), style("zero")),
+        Bars("a", (), np.empty(0), style("zero")),
+        Histogram("a", np.array([0.0, 1.0]), np.array([0.0]), style("zero")),
+    ],
+    ids=lambda mark: type(mark).__name__,
+)
+def test_marks_without_a_number_are_drawn(mark, log):
+    chart = one(mark, x_axis={"log": log and not isinstance(mark, Bars)}, y_axis={"log": log})
+    assert to_png(draw(chart))
+    assert json.dumps(to_plotly(chart), allow_nan=False)
+
+
+def test_save_says_what_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TiltmeterError, match="cannot write figures"):
+        save(Figure(), tmp_path / "file" / "below", "one")
+
+
+def test_many_points_and_cells_are_pixels_in_the_svg():
+    rng = np.random.default_rng(0)
+    many = replace(points()[1], x=rng.uniform(size=20_000), y=rng.uniform(size=20_000))
+    assert len(to_svg(draw(one(many)))) < 1_000_000
+    assert (
+        len(to_svg(draw(one(HeatMap("z", np.arange(200.0), np.arange(100.0), rng.uniform(size=(100, 200))))))) < 500_000
+    )
+    assert to_png(draw(one(Surface("z", np.arange(9.0), np.arange(9.0), np.full((9, 9), np.nan)))))
+
+
+def test_the_look_of_other_figures_stays():
+    before = dict(mpl.rcParams)
+    to_svg(draw(CHARTS["lines"]))
+    assert dict(mpl.rcParams) == before
+
+
+def test_pyplot_is_never_imported():
+    code = "import sys, tiltmeter.reports.page; sys.exit('matplotlib.pyplot' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

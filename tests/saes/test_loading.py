@@ -1,0 +1,310 @@
+"""SAEs by name: which file is read and how, and a sentence for whatever is none."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from tiltmeter.errors import TiltmeterError
+from tiltmeter.saes import loading
+from tiltmeter.saes.formats.four_weights import Convention, Facts, from_module
+from tiltmeter.saes.loading import list_embedded, load_sae
+from tiltmeter.saes.sae import LinearSAE, reconstruct
+
+D_IN, D_SAE = 16, 40
+V6 = {"architecture": "standard", "d_in": D_IN, "d_sae": D_SAE, "apply_b_dec_to_input": False}
+V6 |= {"normalize_activations": "none", "metadata": {"hook_name": "blocks.3.hook_resid_pre", "l0": 12.5}}
+
+
+def weights(**changed):
+    generator = torch.Generator().manual_seed(0)
+    shapes = {"W_enc": (D_IN, D_SAE), "b_enc": (D_SAE,), "W_dec": (D_SAE, D_IN), "b_dec": (D_IN,)}
+    return {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()} | changed
+
+
+def pre_activations(x, subtract):
+    w = weights()
+    return (x - subtract * w["b_dec"]) @ w["W_enc"] + w["b_enc"]
+
+
+def write(path, metadata=None, **changed):
+    save_file({key: value for key, value in weights(**changed).items() if value is not None}, path, metadata)
+    return str(path)
+
+
+def write_folder(folder, config=None, **changed):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "cfg.json").write_text(json.dumps(V6 | (config or {})))
+    write(folder / "sae_weights.safetensors", **changed)
+    return str(folder)
+
+
+@pytest.fixture
+def x():
+    return torch.randn(3, 5, D_IN)
+
+
+@pytest.mark.parametrize(("said", "subtract"), [(None, True), ("true", True), ("false", False)])
+def test_a_file_of_four_weights(said, subtract, tmp_path, x):
+    metadata = {"hook_name": "blocks.3.hook_resid_pre", "model_name": "nano"}
+    sae = load_sae(write(tmp_path / "a.safetensors", metadata | ({"apply_b_dec_to_input": said} if said else {})))
+    torch.testing.assert_close(sae.encode(x), pre_activations(x, subtract).relu())
+    latents = torch.rand(2, D_SAE)
+    torch.testing.assert_close(sae.decode(latents), latents @ weights()["W_dec"] + weights()["b_dec"])
+    assert (sae.about.architecture, sae.about.hook_name, sae.about.model) == ("standard", metadata["hook_name"], "nano")
+    assert sae.about.processing is None
+
+
+def test_a_k_makes_it_a_top_k(tmp_path, x):
+    sae = load_sae(write(tmp_path / "a.safetensors", {"k": "3"}))
+    pre, latents = pre_activations(x, True), sae.encode(x)
+    assert sae.about.architecture == "topk"
+    assert ((latents > 0).sum(-1) == 3).all()
+    torch.testing.assert_close(latents.sort(-1).values[..., -3:], pre.sort(-1).values[..., -3:])
+
+
+@pytest.mark.parametrize("threshold", [torch.rand(D_SAE) * 4, torch.tensor(2.0), torch.tensor([2.0])])
+def test_a_threshold_makes_it_a_jumprelu(threshold, tmp_path, x):
+    sae = load_sae(write(tmp_path / "a.safetensors", threshold=threshold))
+    pre = pre_activations(x, True)
+    assert sae.about.architecture == "jumprelu"
+    torch.testing.assert_close(sae.encode(x), torch.where(pre > threshold, pre, 0.0))
+
+
+class Module(torch.nn.Module):
+    """The four weights, each kept in another way."""
+
+    def __init__(self):
+        super().__init__()
+        w = weights()
+        self.W_enc = torch.nn.Parameter(w["W_enc"])
+        self.b_enc = torch.nn.Parameter(w["b_enc"].double())
+        self.register_buffer("W_dec", w["W_dec"])
+        self.b_dec = w["b_dec"]
+
+
+def test_a_module(x):
+    module = Module()
+    sae = from_module(
+        module, "mine", Convention(apply_b_dec_to_input=False), Facts(hook_name="blocks.0.hook_resid_pre")
+    )
+    torch.testing.assert_close(sae.encode(x), pre_activations(x, False).relu())
+    assert (sae.about.name, sae.about.hook_name) == ("mine", "blocks.0.hook_resid_pre")
+    before = reconstruct(sae, x)
+    with torch.no_grad():
+        module.W_enc += 1
+    assert torch.equal(reconstruct(sae, x), before)
+    assert not any(tensor.requires_grad for tensor in (sae.W_enc, sae.b_enc, sae.W_dec, sae.b_dec))
+
+
+def test_a_module_that_is_no_sae():
+    with pytest.raises(TiltmeterError, match="mine is no SAE: it has no W_enc and no b_enc and no W_dec and no b_dec"):
+        from_module(torch.nn.Linear(3, 4), "mine")
+
+
+def test_the_hash_is_of_weights_and_of_how_they_are_used(tmp_path):
+    def sha(name, **changes):
+        return load_sae(write(tmp_path / f"{name}.safetensors", **changes)).about.sha256
+
+    assert sha("a") == sha("b") == sha("c", metadata={"hook_name": "blocks.0.hook_resid_pre"})
+    different = [sha("a"), sha("d", b_enc=torch.zeros(D_SAE)), sha("e", metadata={"apply_b_dec_to_input": "false"})]
+    different += [sha("f", metadata={"k": "3"}), sha("g", metadata={"k": "4"}), sha("h", threshold=torch.zeros(D_SAE))]
+    assert len(set(different)) == len(different)
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"W_enc": None}, "is no SAE: it has no W_enc"),
+        ({"W_enc": torch.ones(D_SAE, D_IN)}, r"do not fit together: W_enc \[40, 16\]|W_enc .* is \[40, 16\], but"),
+        ({"b_enc": torch.ones(D_SAE - 1)}, r"do not fit together.*b_enc \[39\]"),
+        ({"b_dec": torch.ones(D_IN, 1)}, r"do not fit together.*b_dec \[16, 1\]"),
+        ({"W_dec": torch.ones(D_SAE, 24), "b_dec": torch.ones(24)}, "reads 16 numbers and writes 24.*transcoder"),
+        ({"W_dec": torch.ones(D_SAE, D_IN, dtype=torch.int32)}, "W_dec of .* is of type torch.int32"),
+        ({"b_enc": torch.full((D_SAE,), float("nan"))}, "NaN or an infinity in b_enc"),
+        ({"W_enc": torch.full((D_IN, D_SAE), float("inf"))}, "NaN or an infinity in W_enc"),
+    ],
+)
+def test_weights_that_are_no_sae(changed, sentence, tmp_path):
+    for name in (write(tmp_path / "a.safetensors", **changed), write_folder(tmp_path / "b", **changed)):
+        with pytest.raises(TiltmeterError, match=sentence):
+            load_sae(name)
+
+
+def test_a_threshold_of_another_width(tmp_path):
+    folder = write_folder(tmp_path / "b", {"architecture": "jumprelu"}, threshold=torch.ones(D_IN))
+    for name in (write(tmp_path / "a.safetensors", threshold=torch.ones(D_IN)), folder):
+        with pytest.raises(TiltmeterError, match=r"do not fit together.*threshold \[16\]"):
+            load_sae(name)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "sentence"),
+    [
+        ({"k": "0"}, "give a k from 1 to 40"),
+        ({"k": "41"}, "the 41 largest of 40 latents"),
+        ({"k": "many"}, "k = 'many'"),
+        ({"apply_b_dec_to_input": "perhaps"}, "apply_b_dec_to_input = 'perhaps'"),
+    ],
+)
+def test_metadata_that_make_no_sense(metadata, sentence, tmp_path):
+    with pytest.raises(TiltmeterError, match=sentence):
+        load_sae(write(tmp_path / "a.safetensors", metadata))
+
+
+def test_a_threshold_and_a_k(tmp_path):
+    with pytest.raises(TiltmeterError, match="has both a threshold and k = 3"):
+        load_sae(write(tmp_path / "a.safetensors", {"k": "3"}, threshold=torch.ones(D_SAE)))
+
+
+def write_model(path):
+    save_file({"transformer.wte.weight": torch.ones(2, 3), "transformer.wpe.weight": torch.ones(2, 3)}, path)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "sentence"),
+    [
+        ("a.txt", "hello", "The file .*a.txt is no SAE: expected a folder of SAELens"),
+        ("a.safetensors", "hello", "could not be read as safetensors"),
+        ("a.bin", "hello", "The file .*a.bin is no SAE"),
+    ],
+)
+def test_a_file_that_is_no_sae(file, content, sentence, tmp_path):
+    (tmp_path / file).write_text(content)
+    with pytest.raises(TiltmeterError, match=sentence):
+        load_sae(str(tmp_path / file))
+
+
+def test_a_models_weights_are_no_sae(tmp_path):
+    write_model(tmp_path / "model.safetensors")
+    with pytest.raises(TiltmeterError, match=r"is no SAE: it has no W_enc.*\(it has transformer.wpe.weight, "):
+        load_sae(str(tmp_path / "model.safetensors"))
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(TiltmeterError, match=r"is no SAE.*is a language model's; expected"):
+        load_sae(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("config", "sentence"),
+    [
+        ('{"n_layer": 6, "n_embd": 128}', "is not of an SAE: it has no d_in and d_sae"),
+        ("[1, 2]", "is not of an SAE"),
+        ("{", "could not be read as JSON"),
+    ],
+)
+def test_a_cfg_json_of_something_else(config, sentence, tmp_path):
+    write_folder(tmp_path)
+    (tmp_path / "cfg.json").write_text(config)
+    with pytest.raises(TiltmeterError, match=sentence):
+        load_sae(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("config", "sentence"),
+    [
+        ({"d_sae": 80}, r"W_enc of .* is \[16, 40\], but its cfg.json says \[16, 80\]"),
+        ({"architecture": "jumprelu"}, "is a jumprelu SAE without a threshold"),
+        ({"architecture": "topk"}, "is a topk SAE, but its cfg.json says k = None"),
+        ({"architecture": "topk", "k": float("nan")}, "says k = nan; expected a whole number"),
+        ({"architecture": "topk", "k": 41}, "the 41 largest of 40 latents"),
+    ],
+)
+def test_a_folder_whose_files_do_not_fit(config, sentence, tmp_path):
+    with pytest.raises(TiltmeterError, match=sentence):
+        load_sae(write_folder(tmp_path, config))
+
+
+def test_a_folder_without_weights(tmp_path):
+    write_folder(tmp_path)
+    (tmp_path / "sae_weights.safetensors").unlink()
+    with pytest.raises(TiltmeterError, match=r"has a cfg.json but no sae_weights.safetensors"):
+        load_sae(str(tmp_path))
+
+
+def test_weights_with_a_configuration_beside_them_are_read_as_it_says(tmp_path, x):
+    folder = write_folder(tmp_path, {"apply_b_dec_to_input": False})
+    sae = load_sae(f"{folder}/sae_weights.safetensors")
+    torch.testing.assert_close(sae.encode(x), pre_activations(x, False).relu())  # alone, b_dec would be subtracted
+
+
+@pytest.mark.parametrize("name", ["nowhere", "./nowhere/at/all", "/nowhere/a.pt", "nowhere.safetensors", "nano", ""])
+def test_what_is_not_there(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(TiltmeterError, match=r"There is no SAE|no SAE: it has neither") as raised:
+        load_sae(name)
+    assert "RELEASE:SAE_ID" in str(raised.value)
+
+
+def test_a_hook_point_where_there_is_no_choice(tmp_path):
+    for name in (write(tmp_path / "a.safetensors"), write_folder(tmp_path / "b")):
+        with pytest.raises(TiltmeterError, match=r"has one SAE, but 'blocks.3' was asked for"):
+            load_sae(f"{name}#blocks.3")
+
+
+@pytest.fixture
+def embedded(tmp_path, monkeypatch):
+    monkeypatch.setitem(loading.EMBEDDED_SAES, "nano", tmp_path / "saes")
+    for name in ("l3-local", "l3-e2e"):
+        write_folder(tmp_path / "saes" / name, W_enc=weights()["W_enc"].half())
+    (tmp_path / "saes" / "README.md").write_text("a card")
+    return tmp_path / "saes"
+
+
+def test_embedded_saes(embedded, x):
+    assert list_embedded() == {"nano:l3-e2e": V6["metadata"], "nano:l3-local": V6["metadata"]}
+    sae = load_sae("nano:l3-e2e")
+    assert isinstance(sae, LinearSAE)
+    assert (sae.about.name, sae.about.l0, sae.about.hook_name) == ("nano:l3-e2e", 12.5, "blocks.3.hook_resid_pre")
+    torch.testing.assert_close(sae.encode(x), pre_activations(x, False).relu(), atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["nano:l9", "nano:", "nano:README.md", "nano:../saes/l3-e2e"])
+def test_an_embedded_sae_that_is_not_there(name, embedded):
+    with pytest.raises(TiltmeterError, match=r"There is no embedded SAE .*; embedded are nano:l3-e2e, nano:l3-local\."):
+        load_sae(name)
+
+
+def test_no_embedded_saes(tmp_path, monkeypatch):
+    monkeypatch.setitem(loading.EMBEDDED_SAES, "nano", tmp_path / "nowhere")
+    assert list_embedded() == {}
+    with pytest.raises(TiltmeterError, match="embedded are none"):
+        load_sae("nano:a")
+
+
+def test_the_embedded_saes_that_ship_load():
+    for name in list_embedded():
+        assert isinstance(load_sae(name), LinearSAE)
+
+
+LOAD = """
+import sys
+from tiltmeter.saes.loading import load_sae
+try:
+    for name in sys.argv[1:]:
+        load_sae(name)
+finally:
+    print(sorted({module.partition(".")[0] for module in sys.modules} & {"sae_lens", "transformer_lens", "torch"}))
+"""
+
+
+def test_what_needs_no_library_never_imports_it(tmp_path):
+    names = [
+        write_folder(tmp_path / "standard"),
+        write_folder(tmp_path / "topk", {"architecture": "topk", "k": 3}),
+        write_folder(tmp_path / "jumprelu", {"architecture": "jumprelu"}, threshold=torch.ones(D_SAE)),
+        write(tmp_path / "a.safetensors"),
+    ]
+    done = subprocess.run([sys.executable, "-c", LOAD, *names], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['torch']"
+
+
+def test_that_check_can_fail(tmp_path):
+    (tmp_path / "sae_lens.py").write_text("")  # in the library's place, which takes seconds to import
+    name = write_folder(tmp_path / "gated", {"architecture": "gated"})
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", LOAD, name], capture_output=True, text=True, env=environment)
+    assert done.stdout.strip() == "['sae_lens', 'torch']"

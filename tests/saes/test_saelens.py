@@ -1,0 +1,305 @@
+"""SAEs that SAELens saved or lists give here what they give there, and keep nothing from one call to the next."""
+
+import json
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tiltmeter.errors import TiltmeterError
+from tiltmeter.saes.formats.saelens_config import check_kind, read_facts
+from tiltmeter.saes.formats.saelens_release import SAELensSAE, adapt
+from tiltmeter.saes.loading import load_sae
+from tiltmeter.saes.sae import SAE, LinearSAE, reconstruct
+
+sae_lens = pytest.importorskip("sae_lens")
+
+D_IN, D_SAE, HEADS = 16, 40, 4
+SETTINGS = {
+    "topk": {"k": 5},
+    "batchtopk": {"k": 5.0},
+    "matryoshka_batchtopk": {"k": 5.0, "matryoshka_widths": [10, 40]},
+}
+DIRECT = ["standard", "topk", "jumprelu"]
+TRAINED = ["batchtopk", "matryoshka_batchtopk"]
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+def build(architecture, **settings):
+    """A SAELens object with random weights, none of them left at what training begins with."""
+    trained = architecture in TRAINED
+    find = sae_lens.registry.get_sae_training_class if trained else sae_lens.registry.get_sae_class
+    cls, config = find(architecture)
+    metadata = sae_lens.saes.sae.SAEMetadata(hook_name=settings.pop("hook_name", "blocks.3.hook_resid_pre"))
+    sae = cls(config(d_in=D_IN, d_sae=D_SAE, metadata=metadata, **SETTINGS.get(architecture, {}) | settings))
+    for name, weight in sae.named_parameters():
+        weight.data = torch.rand_like(weight) if name == "threshold" else torch.randn_like(weight) / 2
+    if trained:
+        sae.topk_threshold.fill_(0.7)
+    return sae
+
+
+def save(sae, folder):
+    (sae.save_inference_model if hasattr(sae, "save_inference_model") else sae.save_model)(folder)
+    return str(folder)
+
+
+def own(folder):
+    return sae_lens.SAE.load_from_disk(folder, dtype="float32")
+
+
+def activations(*shape):
+    return torch.randn(*(shape or (3, 7)), D_IN) * 2 + 0.5
+
+
+def assert_same(ours, theirs, x, theirs_x=None):
+    """Encoding and decoding, theirs in the order its state needs."""
+    latents = theirs.encode(x if theirs_x is None else theirs_x)
+    decoded = theirs.decode(latents).reshape(x.shape)
+    assert 0 < (latents > 0).float().mean() < 1
+    torch.testing.assert_close(ours.encode(x), latents, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(ours.decode(latents, like=x), decoded, atol=3e-6, rtol=1e-6)
+    torch.testing.assert_close(reconstruct(ours, x), decoded, atol=3e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("subtract", [True, False])
+@pytest.mark.parametrize("architecture", [*DIRECT, "gated", *TRAINED])
+def test_a_folder_gives_what_saelens_gives(architecture, subtract, tmp_path):
+    folder = save(build(architecture, apply_b_dec_to_input=subtract), tmp_path)
+    ours, x = load_sae(folder), activations()
+    assert_same(ours, own(folder), x)
+    assert isinstance(ours, SAE)
+    assert torch.equal(ours.decoder, own(folder).W_dec)
+    assert ours.about.hook_name == "blocks.3.hook_resid_pre"
+    assert ours.about.architecture == ("jumprelu" if architecture in TRAINED else architecture)
+
+
+@pytest.mark.parametrize("architecture", DIRECT)
+def test_b_dec_is_subtracted_where_the_folder_says_so(architecture, tmp_path):
+    folder = save(build(architecture, apply_b_dec_to_input=True), tmp_path)
+    config = json.loads((tmp_path / "cfg.json").read_text())
+    before = load_sae(folder)
+    (tmp_path / "cfg.json").write_text(json.dumps(config | {"apply_b_dec_to_input": False}))
+    after, x = load_sae(folder), activations()
+    assert not torch.allclose(before.encode(x), after.encode(x), atol=0.1)
+    assert before.about.sha256 != after.about.sha256
+
+
+@pytest.mark.parametrize("architecture", [*DIRECT, *TRAINED])
+def test_read_directly_and_by_the_library_it_is_the_same(architecture, tmp_path):
+    folder = save(build(architecture), tmp_path)
+    direct, adapted, x = load_sae(folder), adapt(own(folder), "adapted"), activations(11)
+    assert isinstance(direct, LinearSAE) and isinstance(adapted, SAELensSAE)
+    torch.testing.assert_close(direct.encode(x), adapted.encode(x), atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(reconstruct(direct, x), reconstruct(adapted, x), atol=1e-6, rtol=1e-6)
+    assert torch.equal(direct.decoder, adapted.decoder)
+
+
+@pytest.mark.parametrize("architecture", [*DIRECT, "gated"])
+@pytest.mark.parametrize("normalisation", ["layer_norm", "constant_norm_rescale"])
+def test_each_tokens_mean_and_scale_come_back(architecture, normalisation, tmp_path):
+    folder = save(build(architecture, normalize_activations=normalisation), tmp_path)
+    assert_same(load_sae(folder), own(folder), activations())
+
+
+@pytest.mark.parametrize("normalisation", ["layer_norm", "constant_norm_rescale"])
+def test_decoding_does_not_depend_on_what_was_encoded_before(normalisation, tmp_path):
+    folder = save(build("standard", normalize_activations=normalisation), tmp_path)
+    ours, theirs, x = load_sae(folder), own(folder), activations()
+    latents = ours.encode(x)
+    decoded = ours.decode(latents, like=x)
+    ours.encode(10 * activations())
+    assert torch.equal(ours.decode(latents, like=x), decoded)
+    with pytest.raises(AttributeError):  # SAELens's own has nothing to undo the normalisation by
+        theirs.decode(latents)
+    theirs.encode(10 * activations())
+    assert not torch.allclose(theirs.decode(latents), decoded, atol=1)  # and here, that of other activations
+
+
+@pytest.mark.parametrize("normalisation", ["layer_norm", "constant_norm_rescale"])
+def test_without_the_activation_a_normalised_reconstruction_has_no_length(normalisation, tmp_path):
+    ours = load_sae(save(build("standard", normalize_activations=normalisation), tmp_path))
+    with pytest.raises(TiltmeterError, match=r"normalises each activation.*like="):
+        ours.decode(ours.encode(activations()))
+
+
+@pytest.mark.parametrize("normalisation", ["none", "layer_norm"])
+@pytest.mark.parametrize("architecture", [*DIRECT, "gated"])
+def test_heads_are_flattened_by_the_caller(architecture, normalisation, tmp_path):
+    settings = {"reshape_activations": "hook_z", "hook_name": "blocks.3.attn.hook_z"}
+    settings |= {"normalize_activations": normalisation}
+    folder = save(build(architecture, **settings), tmp_path)
+    ours, theirs, x = load_sae(folder), own(folder), activations()
+    with pytest.raises((AttributeError, TypeError)):  # SAELens's own needs to have seen heads first
+        own(folder).decode(ours.encode(x))
+    assert_same(ours, theirs, x, x.unflatten(-1, (HEADS, -1)))
+    assert reconstruct(ours, x).shape == x.shape
+
+
+def test_latents_that_count_in_decoder_norms_add_unit_rows(tmp_path):
+    folder = save(build("topk", rescale_acts_by_decoder_norm=True), tmp_path)
+    ours, theirs, x = load_sae(folder), own(folder), activations()
+    assert_same(ours, theirs, x)
+    torch.testing.assert_close(ours.decoder.norm(dim=-1), torch.ones(D_SAE))
+    assert not torch.allclose(theirs.W_dec.norm(dim=-1), torch.ones(D_SAE), atol=0.1)
+    latents = ours.encode(x)
+    torch.testing.assert_close(ours.decode(latents), latents @ ours.decoder + theirs.b_dec, atol=1e-5, rtol=1e-5)
+
+
+def test_a_checkpoints_scale_of_activations_is_folded_in(tmp_path):
+    folder = save(build("standard", normalize_activations="expected_average_only_in"), tmp_path)
+    with pytest.raises(TiltmeterError, match=r"scaled as expected_average_only_in.*do not say by how much"):
+        load_sae(folder)
+    (tmp_path / "activation_scaler.json").write_text(json.dumps({"scaling_factor": 0.25}))
+    ours, theirs, x = load_sae(folder), own(folder), activations()
+    latents = theirs.encode(0.25 * x)
+    # W_enc alone is scaled, by SAELens too, so that b_dec, subtracted first, is divided.
+    torch.testing.assert_close(ours.encode(x), latents, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(ours.decode(latents), theirs.decode(latents) / 0.25, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("architecture", [*DIRECT, "gated"])
+def test_half_precision_weights_are_used_in_float32(architecture, dtype, tmp_path):
+    build(architecture).to(sae_lens.util.str_to_dtype(dtype)).save_model(tmp_path)
+    ours = load_sae(str(tmp_path))
+    assert load_file(tmp_path / "sae_weights.safetensors")["W_enc"].itemsize == 2
+    assert ours.decoder.dtype == torch.float32
+    assert_same(ours, own(tmp_path), activations())
+    assert reconstruct(ours, activations().half()).dtype == torch.float16
+
+
+@pytest.mark.parametrize("architecture", ["standard", "gated"])
+def test_gradients_reach_activations_and_not_weights(architecture, tmp_path):
+    ours, x = load_sae(save(build(architecture), tmp_path)), activations().requires_grad_()
+    reconstruct(ours, x).square().sum().backward()
+    assert bool(x.grad.any())
+    assert not ours.decoder.requires_grad
+
+
+def test_a_folder_from_before_version_6(tmp_path):
+    sae = build("standard", apply_b_dec_to_input=True)
+    sae.save_model(tmp_path)
+    old = {"hook_point": "blocks.5.hook_resid_pre", "d_in": D_IN, "d_sae": D_SAE, "dtype": "float32", "device": "cpu"}
+    old |= {"model_name": "gpt2-small", "activation_fn_str": "topk", "activation_fn_kwargs": {"k": 3}}
+    (tmp_path / "cfg.json").write_text(json.dumps(old))
+    ours = load_sae(str(tmp_path))
+    assert (ours.encode(activations()) > 0).sum(-1).max() == 3  # a top-k SAE read as ReLU would have more
+    assert (ours.about.architecture, ours.about.hook_name) == ("topk", "blocks.5.hook_resid_pre")
+
+
+REFUSED = ["transcoder", "skip_transcoder", "jumprelu_transcoder", "jumprelu_skip_transcoder", "matching_pursuit"]
+
+
+@pytest.mark.parametrize("architecture", [*REFUSED, "abstopk"])
+def test_what_is_no_sae_is_refused_by_name(architecture, tmp_path):
+    extra = {"d_out": D_IN, "apply_b_dec_to_input": False} if "transcoder" in architecture else {}
+    folder = save(build(architecture, **extra), tmp_path)
+    with pytest.raises(TiltmeterError, match=rf"is a {architecture}, which tiltmeter does not use: it"):
+        load_sae(folder)
+    with pytest.raises(TiltmeterError, match=f"is a {architecture}, "):
+        adapt(own(folder), "in memory")
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"architecture": "temporal"}, "is a temporal.*tokens before it"),
+        ({"architecture": "crosslayer_transcoder"}, "is a crosslayer_transcoder.*not in its input's space"),
+        ({"architecture": "novel"}, "is a novel.*encoder is not known"),
+        ({"architecture": "batchtopk"}, "checkpoint of training a batchtopk.*save_inference_model"),
+        ({"d_out": 24}, "reads 16 numbers and writes 24.*transcoder"),
+        (
+            {"metadata": {"hook_name": "blocks.0.hook_mlp_in", "hook_name_out": "blocks.0.hook_mlp_out"}},
+            "writes blocks",
+        ),
+        ({"metadata": {"hook_name": "blocks.0.attn.hook_q", "hook_head_index": 3}}, "reads head 3.*all heads"),
+        ({"metadata": None, "hook_name": "a", "hook_name_out": "b"}, "reads a and writes b"),
+    ],
+)
+def test_configurations_that_are_refused(changed, sentence):
+    fine = {
+        "architecture": "standard",
+        "d_in": D_IN,
+        "d_sae": D_SAE,
+        "metadata": {"hook_name": "a", "hook_name_out": "a"},
+    }
+    check_kind("x", fine)
+    with pytest.raises(TiltmeterError, match=sentence):
+        check_kind("x", fine | changed)
+
+
+def test_a_checkpoint_of_batch_top_k_is_refused(tmp_path):
+    build("batchtopk").save_model(tmp_path)
+    with pytest.raises(TiltmeterError, match=r"checkpoint of training a batchtopk SAE.*save_inference_model"):
+        load_sae(str(tmp_path))
+
+
+@pytest.mark.parametrize("architecture", ["standard", "gated"])
+def test_nan_in_a_folder(architecture, tmp_path):
+    sae = build(architecture)
+    sae.W_dec.data[3, 4] = float("nan")
+    with pytest.raises(TiltmeterError, match="NaN or an infinity in W_dec"):
+        load_sae(save(sae, tmp_path))
+
+
+def test_weights_that_are_not_of_the_folders_configuration(tmp_path):
+    folder = save(build("gated"), tmp_path)
+    weights = load_file(tmp_path / "sae_weights.safetensors")
+    save_file({key: weights[key] for key in weights if key != "b_gate"}, tmp_path / "sae_weights.safetensors")
+    with pytest.raises(TiltmeterError, match=r"SAELens could not load .*b_gate"):
+        load_sae(folder)
+
+
+CENTRED = {"model_from_pretrained_kwargs": {"center_writing_weights": True}}
+UNCENTRED = {"model_from_pretrained_kwargs": {"center_writing_weights": False}}
+AT_Z = {"hook_name": "blocks.1.attn.hook_z"}
+
+
+@pytest.mark.parametrize(
+    ("metadata", "processing"),
+    [
+        ({}, None),
+        ({"model_from_pretrained_kwargs": {}}, None),
+        ({"model_from_pretrained_kwargs": {}, "model_class_name": "AutoModelForCausalLM"}, "raw"),
+        (CENTRED, "centred"),
+        (UNCENTRED, "raw"),
+        (CENTRED | AT_Z, "raw"),
+        ({"model_from_pretrained_kwargs": {"fold_value_biases": True}} | AT_Z, "folded"),
+    ],
+)
+def test_what_the_metadata_say_of_the_models_processing(metadata, processing):
+    assert read_facts(metadata).get("processing") == processing
+
+
+def test_saelens_trainer_says_that_its_model_is_raw():
+    config = sae_lens.LanguageModelSAERunnerConfig(sae=sae_lens.StandardTrainingSAEConfig(d_in=D_IN, d_sae=D_SAE))
+    sae = sae_lens.StandardTrainingSAEConfig.from_sae_runner_config(config)
+    assert config.model_class_name == "HookedTransformer"  # which SAELens loads without processing
+    assert read_facts(sae.metadata.to_dict()).get("processing") == "raw"
+
+
+def test_facts_are_tolerant():
+    odd = {"prepend_bos": "yes", "l0": "many", "explained_variance": True, "model_name": None}
+    assert set(read_facts(odd).values()) == {None}
+    facts = read_facts({"prepend_bos": False, "l0": 12, "explained_variance": 0.8, "model_name": "nano"})
+    assert (facts["prepend_bos"], facts["l0"], facts["explained_variance"], facts["model"]) == (
+        False,
+        12.0,
+        0.8,
+        "nano",
+    )
+
+
+def test_without_the_library_one_sentence_says_how_to_get_it(tmp_path, monkeypatch):
+    folder = save(build("gated"), tmp_path)
+    monkeypatch.setitem(sys.modules, "sae_lens", None)
+    with pytest.raises(TiltmeterError, match=r"pip install 'tiltmeter\[sae-lens\]'"):
+        load_sae(folder)
+    with pytest.raises(TiltmeterError, match=r"pip install 'tiltmeter\[sae-lens\]'"):
+        load_sae("gpt2-small-res-jb:blocks.6.hook_resid_pre")

@@ -1,0 +1,92 @@
+"""Sentences that compare directions: right about which is above, seldom wrong where none is."""
+
+import re
+
+import numpy as np
+import pytest
+
+from tiltmeter.analysis import curves
+from tiltmeter.analysis.estimates import FEWEST
+from tiltmeter.studies.comparisons import compared, means
+
+NAMES = ("real-difference", "real-mixture", "isotropic")
+PAIRS = (("real-difference", "real-mixture"), ("real-mixture", "isotropic"))
+
+
+def standard(sequences, seed=0):
+    """Noise of exactly mean zero and standard error one."""
+    noise = np.random.default_rng(seed).normal(size=sequences)
+    noise -= noise.mean()
+    return noise / noise.std(ddof=1) * np.sqrt(sequences)
+
+
+def synthetic(kl, sequences=40):
+    """Curves whose KL at length 5 is given by direction (otherwise 1); elsewhere it is the opposite."""
+    values = np.ones((len(NAMES), 3, sequences))
+    for index, name in enumerate(NAMES):
+        values[index] = -np.asarray(kl.get(name, 1.0))
+        values[index, 1] = kl.get(name, 1.0)
+    axes = curves.Axes(NAMES, (0.0, 5.0, 10.0), "L2", range(sequences))
+    tokens = np.full((len(NAMES), sequences), 8)
+    return curves.build({"kl": values, "length": np.zeros_like(values)}, tokens, axes, {})
+
+
+def verdict(kl, sequences=40):
+    said = compared(synthetic(kl, sequences), "kl", PAIRS, [5.2])
+    (found,) = re.findall(r": real-difference (above|below|not told apart from) real-mixture \(", said)
+    return found
+
+
+def test_above_and_below_and_not_told_apart():
+    noise = standard(40)
+    assert verdict({"real-difference": 5 + noise / 10, "real-mixture": 4.0}) == "above"
+    assert verdict({"real-difference": 4 + noise / 10, "real-mixture": 5.0}) == "below"
+    assert verdict({"real-difference": 4.5 + noise, "real-mixture": 4.5}) == "not told apart from"
+    assert verdict({}) == "not told apart from"
+
+
+def test_the_comparison_is_within_sequences():
+    """The sequences differ far more than the directions, which differ alike in each."""
+    luck = 100 + 10 * standard(40, 1)
+    assert verdict({"real-difference": luck + 0.1 + 0.01 * standard(40), "real-mixture": luck}) == "above"
+    assert verdict({"real-difference": luck[::-1] + 0.1, "real-mixture": luck}) == "not told apart from"
+
+
+@pytest.mark.parametrize(("errors", "said"), [(2.1, "not told apart from"), (2.6, "above")])
+def test_all_comparisons_must_hold_together(errors, said):
+    """A gap of 2.1 standard errors would do for one comparison, not for the luckier of two."""
+    assert verdict({"real-difference": 9 + errors + standard(400), "real-mixture": 9.0}, 400) == said
+
+
+def test_directions_that_do_not_differ_are_seldom_told_apart():
+    rng = np.random.default_rng(0)
+    told = 0
+    for _ in range(60):
+        said = compared(synthetic({name: rng.gamma(2, size=40) for name in NAMES}), "kl", PAIRS, [5.0])
+        told += said.count("not told apart from") < len(PAIRS)
+    assert told <= 8
+
+
+def test_values_and_intervals_are_said():
+    said = compared(synthetic({"real-difference": 14 + standard(400), "real-mixture": 9.0}, 400), "kl", PAIRS, [5.0])
+    (found,) = re.findall(r"real-difference above real-mixture \((.+?) and (.+?); (.+?) to (.+?)\)", said)
+    assert [float(number) for number in found] == pytest.approx([14, 9, 5 - 2.25, 5 + 2.25], abs=0.1)
+    assert said.startswith("Mean KL(clean ‖ perturbed). At length 5: ")
+
+
+def test_a_sequence_that_was_not_measured_is_left_out():
+    lost = 5 + standard(40) / 10
+    lost[:3] = np.nan
+    assert verdict({"real-difference": lost, "real-mixture": 4.0}) == "above"
+
+
+def test_few_sequences_say_nothing():
+    few = compared(synthetic({"real-difference": 9.0}, FEWEST - 1), "kl", PAIRS, [5.0])
+    assert few == f"{FEWEST - 1} sequences are too few to compare directions; measure at least {FEWEST}."
+    assert "above" in compared(synthetic({"real-difference": 9.0}, FEWEST), "kl", PAIRS, [5.0])
+
+
+def test_means_are_listed():
+    assert (
+        means(synthetic({"isotropic": 3.0}), "kl", ("isotropic", "real-mixture"), 5.0) == "isotropic 3, real-mixture 1"
+    )

@@ -1,0 +1,498 @@
+"""Heimersheim & Mendel 2024: crossings against loops, claims on curves made to hold or to fail, figures' numbers."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+from sweep_cases import token_set
+from tiltmeter.analysis import estimates
+from tiltmeter.analysis.curves import Axes, build
+from tiltmeter.analysis.shapes import Shape
+from tiltmeter.models.loading import LoadedModel
+from tiltmeter.models.split_model import SplitModel
+from tiltmeter.perturb.paths import Straight
+from tiltmeter.reports.charts.chart import HeatMap, Histogram, Line, Rule, Surface, Triangle
+from tiltmeter.reports.charts.mpl import draw
+from tiltmeter.studies.claims import by_name, judge
+from tiltmeter.studies.heimersheim2024 import STUDY, plots_maps
+from tiltmeter.studies.heimersheim2024.claims import CLAIMS
+from tiltmeter.studies.heimersheim2024.curve_statistics import (
+    at_distance,
+    corner,
+    is_first,
+    neighbours,
+    relative_crossings,
+    times,
+    triangle_times,
+)
+from tiltmeter.studies.heimersheim2024.estimands import quadratic
+from tiltmeter.studies.heimersheim2024.experiments import (
+    COARSE_DEGREES,
+    DEGREES,
+    LENGTHS,
+    NAIVE,
+    RANDOM,
+    RANDOM_TRIANGLE,
+    REAL,
+    REAL_TRIANGLE,
+    SCALES,
+    Scale,
+    experiments,
+    plane,
+    triangle,
+)
+from tiltmeter.studies.results import NotMeasured, Results
+from tiltmeter.studies.study import Missing, Subject, Sweeping
+from tiltmeter.sweeps.plan import make_plan
+from tiny_models import tiny
+
+N, MANY, NORM, PAIR, SIDE = 64, 640, 30.0, 25.0, 4
+L2, COS = "l2@blocks.5.hook_resid_post", "cos@blocks.5.hook_resid_post"
+UNITS = {LENGTHS: "‖x‖", DEGREES: "degrees", COARSE_DEGREES: "degrees"}
+WEIGHTS = (-0.5, 0.0, 0.25, 0.5, 0.75, 1.0, 1.5)
+
+
+class World(NamedTuple):
+    """A made-up model: KL is size · (distance / ‖x‖) ^ power, with power and size by what is done."""
+
+    real_base: float = 2.0
+    random_base: float = 2.0
+    other_base: float = 2.0
+    """Powers: above two a plateau, below two none. All bases have one KL at ‖x‖."""
+    real: float = 1.0
+    naive: float = 1.0
+    last_layer_real: float = 1.0
+    """Sizes, of the random direction's."""
+    real_corner: float = 1.0
+    random_corners: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    """Sizes at corners, of those in the middle."""
+    size: float = 4.0
+    noise: float = 0.05
+
+
+HOLDS = World(
+    real_base=7.0, random_base=1.2, other_base=4.0, real=3.0, naive=0.3, real_corner=8.0, random_corners=(0.9, 0.9, 0.9)
+)
+FAILS = World(
+    real_base=1.2,
+    random_base=7.0,
+    other_base=1.2,
+    real=0.3,
+    naive=3.0,
+    last_layer_real=2.0,
+    real_corner=0.1,
+    random_corners=(9.0, 3.0, 1.5),
+    size=1.0,
+)
+NULL = World(noise=0.4)
+
+
+def dataset(names, steps, sizes, power, world, seed, prompts=N):
+    """Curves along directions of such sizes, each [1] or [sequence]; every curve has some luck of its own."""
+    rng = np.random.default_rng(seed)
+    norms = NORM * rng.uniform(0.9, 1.1, prompts)
+    along = np.asarray(steps) if UNITS[steps] == "‖x‖" else 2 * np.sin(np.radians(steps) / 2)
+    luck = np.exp(world.noise * rng.normal(size=(len(names), 1, prompts)))
+    powers = power * np.exp(world.noise / 4 * rng.normal(size=(len(names), 1, prompts)))
+    kl = world.size * np.asarray(sizes)[:, None, None] * luck * along[None, :, None] ** powers
+    length = np.broadcast_to(along[None, :, None] * norms, kl.shape)
+    readouts = {"kl": kl, L2: 10 * np.sqrt(kl), COS: 1 - kl / 1000, "length": length}
+    axes = Axes(list(names), list(steps), UNITS[steps], range(prompts))
+    attrs = {"pair_distance": str(PAIR), "saes": "{}", "site": "blocks.1.hook_resid_pre"}
+    return build(readouts, np.ones((len(names), prompts), dtype=np.int64), axes, attrs)
+
+
+def dents(corners, names, world):
+    """Sizes on a triangle: a corner's own at it, falling off to one."""
+    weights = np.array([[float(term.partition("*")[0]) for term in name[6:].split("+")] for name in names])
+    return 1 + (weights**3) @ (np.array(corners) - 1)
+
+
+def results(world):
+    """All experiments in a made-up model."""
+    found = {}
+    for at, (mode, steps) in enumerate({"straight": LENGTHS, "sphere": DEGREES}.items()):
+        trio, sizes = (RANDOM, REAL, NAIVE), (1.0, world.real, world.naive)
+        found[mode] = dataset(trio, steps, sizes, world.real_base, world, at)
+        found[f"{mode}-random-base"] = dataset((RANDOM,), steps, (1.0,), world.random_base, world, 10 + at)
+        found[f"{mode}-other-base"] = dataset((RANDOM,), steps, (1.0,), world.other_base, world, 20 + at)
+        drawn = (RANDOM, f"{RANDOM}@1", REAL, f"{REAL}@1")
+        found[f"{mode}-draws"] = dataset(drawn, steps, (1.0, 1.0, world.real, world.real), 2.0, world, 30 + at)
+    last = (1.0, world.last_layer_real)
+    found["sphere-last-layer"] = dataset((RANDOM, REAL), DEGREES, last, world.real_base, world, 40)
+    corners = {"triangle-random": world.random_corners, "triangle-real": (world.real_corner, 1.0, 1.0)}
+    targets = {"triangle-random": RANDOM_TRIANGLE, "triangle-real": REAL_TRIANGLE}
+    for at, (name, sizes) in enumerate(corners.items()):
+        names = triangle(targets[name], SIDE)
+        # luck of a prompt, not of a point: neighbours are alike
+        smooth = world._replace(noise=world.noise / 10)
+        found[name] = dataset(names, COARSE_DEGREES, dents(sizes, names, world), 2.0, smooth, 50 + at)
+    found["plane"] = on_the_plane()
+    return Results(found, {})
+
+
+def on_the_plane():
+    """KL 10 a + b."""
+    names = plane(WEIGHTS)
+    weights = [[float(term.partition("*")[0]) for term in name[6:].split("+")] for name in names]
+    kl = np.array([10 * a + b for a, b in weights])[:, None, None] * np.ones((1, 1, 2))
+    axes = Axes(list(names), [1.0], "substitution", range(2))
+    readouts = {"kl": kl, L2: 2 * kl, COS: 0 * kl, "length": kl}
+    return build(readouts, np.ones((len(names), 2), dtype=np.int64), axes, {"pair_distance": str(PAIR)})
+
+
+@cache
+def verdicts(world):
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(estimates, "RESAMPLES", 199)  # a fifth of the draws, for speed
+        return {name: verdict.word for name, verdict in by_name(judge(CLAIMS, results(world))).items()}
+
+
+FROM_MANY = ("last-layer-no-order", "last-layer-no-order-relative")
+"""What takes hundreds of prompts to show."""
+
+
+@pytest.mark.parametrize("claim", [claim.name for claim in CLAIMS if claim.name not in FROM_MANY])
+def test_claims_where_they_hold(claim):
+    assert verdicts(HOLDS)[claim] == "supported"
+
+
+def test_the_order_of_two_is_none_in_many_prompts():
+    last = dataset((RANDOM, REAL), DEGREES, (1.0, 1.0), 2.0, HOLDS._replace(noise=0.4), 60, prompts=MANY)
+    claims = [claim for claim in CLAIMS if claim.name in FROM_MANY]
+    found = judge(claims, Results({"sphere-last-layer": last}, {}))
+    assert [verdict.word for verdict in found] == ["supported", "supported"]
+    few = judge(claims, Results({"sphere-last-layer": last.isel(sequence=slice(N))}, {}))
+    assert [verdict.word for verdict in few] == ["inconclusive", "inconclusive"]
+
+
+@pytest.mark.parametrize("claim", [claim.name for claim in CLAIMS])
+def test_claims_where_they_fail(claim):
+    assert verdicts(FAILS)[claim] == "contradicted"
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        "plateau-short",
+        "plateau-medium",
+        "plateau-short-l2",
+        "plateau-short-cosine",
+        "plateau-short-transplanted",
+        "real-direction-stronger",
+        "real-direction-stronger-l2",
+        "real-direction-earlier-sphere",
+        "real-direction-earlier-sphere-relative",
+        "real-direction-earlier-straight",
+        "real-direction-earlier-straight-relative",
+        "real-direction-earlier-l2",
+        "naive-random-less-sensitive",
+        "last-layer-gap-smaller",
+        "last-layer-gap-smaller-relative",
+        "real-corner-local-optimum",
+        "real-corner-stands-out",
+    ],
+)
+def test_claims_where_nothing_differs(claim):
+    assert verdicts(NULL)[claim] == "inconclusive"
+
+
+def test_no_plateau_is_told_from_a_flat_base():
+    """A KL that grows with the square of the distance is not flat to 40 degrees."""
+    assert verdicts(NULL)["real-base-flat-to-40-degrees"] == "contradicted"
+
+
+@pytest.mark.parametrize("claim", [claim.name for claim in CLAIMS if claim.name not in FROM_MANY[1:]])
+def test_where_kl_never_reaches_half_a_nat(claim):
+    """As on random weights: what needs the absolute threshold is not tested, all else as it was."""
+    words = {"not tested"} if needs_half_a_nat(claim) else {"supported"}
+    assert verdicts(HOLDS._replace(size=1e-3))[claim] in words
+
+
+def needs_half_a_nat(claim):
+    parts = ("real-direction-earlier", "last-layer", "real-corner", "random-triangle", "threshold-tells")
+    return claim.startswith(parts) and not claim.endswith(("-relative", "-l2"))
+
+
+def test_every_absolute_threshold_has_a_relative_sibling():
+    names = {claim.name for claim in CLAIMS}
+    absolute = {name for name in names if needs_half_a_nat(name)} - {"threshold-tells-directions-apart"}
+    assert len(absolute) == 8
+    assert {f"{name}-relative" for name in absolute} <= names
+
+
+def test_a_claim_of_what_was_not_measured():
+    (verdict,) = judge([CLAIMS[0]], Results({}, {"straight-random-base": "It was too late."}))
+    assert (verdict.word, verdict.reason) == ("not tested", "It was too late.")
+
+
+def test_relative_crossings_share_a_threshold():
+    curves = results(HOLDS)["sphere"]
+    found = relative_crossings(curves, (REAL, RANDOM))
+    right_angle = list(DEGREES).index(90.0)
+    for prompt in range(0, N, 7):
+        one, other = (curves.kl.sel(direction=name, sequence=prompt).values for name in (REAL, RANDOM))
+        threshold = (one[right_angle] + other[right_angle]) / 4
+        for name, values in ((REAL, one), (RANDOM, other)):
+            after = next(step for step, value in enumerate(values) if value > threshold)
+            low, high = values[after - 1], values[after]
+            expected = DEGREES[after - 1] + 5 * (threshold - low) / (high - low)
+            assert found[name].value[prompt] == pytest.approx(expected)
+
+
+def test_a_curve_that_does_not_move_has_no_relative_crossing():
+    curves = results(HOLDS)["sphere"]
+    still = curves.assign(kl=curves.kl.where(curves.sequence != 3, 0.0))
+    found = relative_crossings(still, (REAL, RANDOM))[REAL]
+    assert np.isnan(found.value[3])
+    assert not found.censored[3]
+    assert np.isfinite(found.value[:3]).all()
+
+
+def test_at_distance():
+    curves = results(HOLDS)["straight"]
+    along, kl = (curves[name].sel(direction=RANDOM).transpose("sequence", "step").values for name in ("length", "kl"))
+    found = at_distance(curves, "kl", RANDOM, 0.5)
+    for prompt in range(N):
+        after = next(step for step, length in enumerate(along[prompt]) if length > 12.5)
+        part = (12.5 - along[prompt, after - 1]) / (along[prompt, after] - along[prompt, after - 1])
+        expected = kl[prompt, after - 1] + part * (kl[prompt, after] - kl[prompt, after - 1])
+        assert found[prompt] == pytest.approx(expected)
+    assert np.isnan(at_distance(curves, "kl", RANDOM, 1.4)).all()
+
+
+def test_which_is_first():
+    inf, nan = np.inf, np.nan
+    one = np.array([1.0, 2.0, 3.0, 1.0, inf, inf, nan])
+    other = np.array([2.0, 1.0, 3.0, inf, 1.0, inf, 1.0])
+    assert np.array_equal(is_first(one, other), [1.0, 0.0, 0.5, 1.0, 0.0, nan, nan], equal_nan=True)
+    assert np.array_equal(times(Shape(np.array([1.0, nan, nan]), np.array([False, True, False]))), [1, inf, nan], True)
+
+
+def test_a_kl_without_plateau():
+    x = np.array([1.0, 0.0])
+    chords = [np.linalg.norm([np.cos(np.radians(angle)) - x[0], np.sin(np.radians(angle))]) for angle in (40, 90)]
+    assert quadratic(40.0) == pytest.approx((chords[0] / chords[1]) ** 2)
+    assert quadratic(40.0) == pytest.approx(0.234, abs=1e-3)
+
+
+def test_neighbours_of_a_corner():
+    weights = list(triangle_times(results(HOLDS)["triangle-real"], "absolute"))
+    assert len(weights) == 15
+    assert set(neighbours(weights, 0)) == {(0.75, 0.25, 0.0), (0.75, 0.0, 0.25)}
+    assert set(neighbours(weights, 2)) == {(0.25, 0.0, 0.75), (0.0, 0.25, 0.75)}
+    assert all(corner(number) in weights for number in range(3))
+
+
+def test_triangle_times_belong_to_their_weights():
+    """The real corner of a world where it is eight times as sensitive: KL 8 · 0.4 · chord² = ½."""
+    world = HOLDS._replace(noise=0.0, size=0.4)
+    found = triangle_times(results(world)["triangle-real"], "absolute")
+    assert found[corner(0)] == pytest.approx(2 * np.degrees(np.arcsin(np.sqrt(0.5 / 3.2) / 2)), abs=0.5)
+    assert found[corner(1)] == pytest.approx(2 * np.degrees(np.arcsin(np.sqrt(0.5 / 0.4) / 2)), abs=0.5)
+
+
+@pytest.fixture(scope="module")
+def held():
+    return results(HOLDS)
+
+
+@pytest.mark.parametrize("name", STUDY.figures)
+def test_figures_are_drawn_and_told(held, name):
+    figure = STUDY.figures[name]
+    chart = figure.chart(held)
+    assert draw(chart).axes
+    assert figure.finding(held).endswith(".")
+    assert "nan" not in figure.finding(held)
+    assert figure.caption.endswith(".")
+    assert figure.claimed.endswith(".")
+
+
+@pytest.mark.parametrize("name", STUDY.figures)
+def test_figures_name_what_they_need(held, name):
+    figure = STUDY.figures[name]
+    only = Results({need: held[need] for need in figure.needs}, {})
+    figure.chart(only)
+    assert figure.finding(only) == figure.finding(held)
+
+
+def test_needs_are_experiments(held):
+    assert {need for figure in STUDY.figures.values() for need in figure.needs} == set(held)
+    assert set(held) >= STUDY.uncontrolled
+
+
+def lines_of(panel, thin):
+    return [mark for mark in panel.marks if isinstance(mark, Line) and mark.thin == thin]
+
+
+def test_numbers_by_angle(held):
+    kl, l2 = STUDY.figures["1-sphere"].chart(held).panels
+    means = {line.name: line for line in lines_of(kl, thin=False)}
+    curves = held["sphere-random-base"]
+    assert means["random base"].y == pytest.approx(curves.kl.sel(direction=RANDOM).mean("sequence").values)
+    own = held["sphere"][L2].sel(direction=RANDOM).mean("sequence").values
+    assert lines_of(l2, thin=False)[0].y == pytest.approx(own)
+    single = [line for line in lines_of(kl, thin=True) if line.name == "random base"]
+    assert len(single) == 20
+    assert single[7].y == pytest.approx(curves.kl.sel(direction=RANDOM, sequence=7).values)
+    assert [mark.at for mark in kl.marks if isinstance(mark, Rule)] == [0.5]
+
+
+def test_numbers_by_distance(held):
+    kl, _ = STUDY.figures["core-2"].chart(held).panels
+    mean = lines_of(kl, thin=False)[1]
+    assert mean.name == REAL
+    curves = held["straight"].sel(direction=REAL)
+    at = len(mean.x) // 2
+    naive = [np.interp(mean.x[at], curves.length.sel(sequence=n), curves.kl.sel(sequence=n)) for n in range(N)]
+    assert mean.y[at] == pytest.approx(np.mean(naive))
+    together, _ = STUDY.figures["core-1"].chart(held).panels
+    reaches = [float(held[name].length.isel(step=-1).min()) for name in ("straight", "straight-random-base")]
+    assert [line.x[-1] for line in lines_of(together, thin=False)] == pytest.approx([min(reaches)] * 2)
+    assert [mark.at for mark in kl.marks if isinstance(mark, Rule)] == [PAIR]
+
+
+def test_histograms_leave_out_what_never_gets_there(held):
+    curves = held["straight"]
+    short = curves.kl.where((curves.sequence >= 5) | (curves.direction != REAL), 0.0)
+    changed = Results({**held, "straight": curves.assign(kl=short)}, {})
+    left, right = STUDY.figures["2-histogram"].chart(changed).rows[1]
+    counts = {mark.name: mark.counts.sum() for mark in left.marks if isinstance(mark, Histogram)}
+    assert counts == {RANDOM: N, REAL: N - 5}
+    assert right.title == "never past it: 0, 5"
+    ends = {mark.name: mark.y[-1] for mark in right.marks if isinstance(mark, Line)}
+    assert ends == {RANDOM: 1.0, REAL: pytest.approx(1 - 5 / N)}
+
+
+def test_triangles_show_medians_and_single_prompts(held):
+    chart = STUDY.figures["3"].chart(held)
+    (median,), (single,) = chart.rows[1][0].marks, chart.rows[1][2].marks
+    assert isinstance(median, Triangle)
+    found = triangle_times(held["triangle-real"], "absolute")
+    for weights, value, alone in zip(median.weights, median.values, single.values, strict=True):
+        assert value == pytest.approx(np.median(found[tuple(weights)]))
+        assert alone == pytest.approx(found[tuple(weights)][1])
+    assert median.corners == ("real", "random", "random")
+
+
+def test_triangles_are_blank_where_nothing_is_reached():
+    low = results(HOLDS._replace(size=1e-3))
+    chart = STUDY.figures["3"].chart(low)
+    assert all(np.isnan(mark.values).all() for panel in chart.panels for mark in panel.marks)
+    assert draw(chart).axes
+    assert "no crossing" in STUDY.figures["3"].finding(low)
+    assert "KL passes 0.5 nats in 0 of 64 prompts" in STUDY.figures["late-layer"].finding(low)
+
+
+def test_the_plane_lies_as_its_weights_say(held):
+    grid = plots_maps.on_plane(held["plane"], "kl", 1)
+    assert grid.weights == pytest.approx(WEIGHTS)
+    for row, b in enumerate(WEIGHTS):
+        for column, a in enumerate(WEIGHTS):
+            assert grid.values[row, column] == pytest.approx(10 * a + b)
+    surface, flat = (STUDY.figures["plane"].chart(held).rows[row][0].marks[0] for row in (0, 1))
+    assert isinstance(surface, Surface)
+    assert isinstance(flat, HeatMap)
+    assert surface.marked == (("this prompt", 0.0, 0.0, 0.0), ("another", 1.0, 0.0, 10.0), ("a third", 0.0, 1.0, 1.0))
+
+
+TINY = Scale(prompts=3, triangles=2, side=2, planes=2, plane=(0.0, 0.25, 0.5, 0.75, 1.0), statistics=12)
+
+
+@pytest.fixture(scope="module")
+def subject():
+    model = SplitModel(tiny("gpt2"))
+    facts = {"name": "tiny", "sha256": "0", "class": "GPT2LMHeadModel", "revision": "none"}
+    return Subject(LoadedModel(model, None, facts), 1, ())
+
+
+def sweep_of(subject, name):
+    experiment = experiments(subject, "quick")[name]
+    assert isinstance(experiment, Sweeping)
+    return experiment.sweep
+
+
+def test_sweeps_are_as_the_post_has_them(subject):
+    for size in SCALES:
+        for name, experiment in experiments(subject, size).items():
+            assert not isinstance(experiment, Missing)
+            sweep = experiment.sweep
+            last = name == "sphere-last-layer"
+            assert sweep.site == f"blocks.{2 if last else 1}.hook_resid_pre"
+            assert sweep.readouts == ("kl", "l2@blocks.2.hook_resid_post", "cos@blocks.2.hook_resid_post")
+            assert (sweep.positions, sweep.statistics_positions) == ("last", "perturbed")
+            assert sweep.base == {"random-base": "cov-random", "other-base": "real"}.get(
+                name.partition("-")[2], "clean"
+            )
+    assert sweep_of(subject, "sphere").path.degrees[::36] == (0.0, 180.0)
+    assert sweep_of(subject, "straight").path.unit == "norm"
+    assert STUDY.length == 10
+    assert max(1, round(STUDY.middle * 12)) == 1
+
+
+def test_directions_can_be_planned(subject):
+    tokens = token_set()
+    for experiment in experiments(subject, "paper").values():
+        sweep = experiment.sweep.model_copy(update={"sequences": 2})
+        plan = make_plan(sweep, subject.loaded.model, tokens)
+        assert len(set(plan.directions)) == len(sweep.directions)
+
+
+def test_points_of_the_maps():
+    names = triangle(REAL_TRIANGLE, 8)
+    assert len(names) == 45
+    assert "blend:0.25*real+0.125*cov-random+0.625*cov-random" in names
+    weights = [[float(term.partition("*")[0]) for term in name[6:].split("+")] for name in names]
+    assert all(sum(point) == pytest.approx(1.0) for point in weights)
+    assert "blend:0*real+0*real" not in plane((0.0, 1.0))
+    assert plane((0.0, 1.0)) == ("blend:0*real+1*real", "blend:1*real+0*real", "blend:1*real+1*real")
+
+
+def ends(subject, name, tmp_path, monkeypatch):
+    """Where paths toward targets end, prompt by prompt."""
+    seen, resume = [], SplitModel.resume
+
+    def spy(self, clean, x):
+        seen.append(x)
+        return resume(self, clean, x)
+
+    path = Straight(lengths=(1.0,), unit="target")
+    sweep = sweep_of(subject, name).model_copy(update={"path": path, "sequences": 4, "directions": (RANDOM,)})
+    with monkeypatch.context() as patched:
+        patched.setattr(SplitModel, "resume", spy)
+        Sweeping(sweep).run(subject.loaded, token_set(), tmp_path / name, "test")
+    return seen[-1][0, :, -1]
+
+
+def test_all_bases_have_the_same_targets(subject, tmp_path, monkeypatch):
+    own, random, other = (
+        ends(subject, f"straight{base}", tmp_path, monkeypatch) for base in ("", "-random-base", "-other-base")
+    )
+    assert torch.allclose(own, random, atol=1e-5)
+    assert torch.allclose(own, other, atol=1e-5)
+    assert not torch.allclose(own[0], own[1], atol=1e-2)
+
+
+def test_the_whole_study_on_a_small_model(subject, tmp_path, monkeypatch):
+    monkeypatch.setitem(SCALES, "quick", TINY)
+    found: dict[str, xr.Dataset] = {}
+    for name, experiment in experiments(subject, "quick").items():
+        found[name] = experiment.run(subject.loaded, token_set(), tmp_path / name, "test")
+    measured = Results(found, {})
+    for figure in STUDY.figures.values():
+        assert draw(figure.chart(measured)).axes
+        assert figure.finding(measured).endswith(".")
+    assert {verdict.word for verdict in judge(CLAIMS, measured)} == {"not tested"}  # three prompts are too few
+    assert json.loads(found["plane"].attrs["manifest"])
+
+
+def test_what_was_not_measured_is_no_figure():
+    with pytest.raises(NotMeasured, match=r"was not run\.$"):
+        STUDY.figures["3"].chart(Results({}, {}))

@@ -1,0 +1,128 @@
+"""The papers' own settings, `--preset gpt2`: a small GPT-2 and folders of files stand in for the hub.
+
+What is tested is that everything named is where it should be and fits together; the numbers are of random weights.
+"""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from safetensors.torch import save_file
+
+from fake_hub import download_from
+from sweep_cases import command
+from tiltmeter.data import token_set
+from tiltmeter.data.packing import Documents, Rows
+from tiltmeter.models import loading
+from tiltmeter.runs.run_directory import read_manifest
+from tiltmeter.studies import STUDIES, gpt2_presets
+from token_cases import VOCABULARY, ascii_tokenizer
+
+sae_lens = pytest.importorskip("sae_lens")
+loaders = sae_lens.loading.pretrained_sae_loaders
+directory = sae_lens.loading.pretrained_saes_directory.get_pretrained_saes_directory()
+
+WIDTH, LATENTS, LENGTH = 16, 40, 128
+NAMES = (*gpt2_presets.RESIDUAL_SAES, *gpt2_presets.ATTENTION_SAES, *gpt2_presets.END_TO_END_SAES)
+
+
+def entry(name):
+    """The repository and the path there of an SAE of a release."""
+    release, _, sae = name.partition(":")
+    return directory[release].repo_id, directory[release].saes_map[sae]
+
+
+def weights(seed):
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.nn.functional.normalize(torch.randn(LATENTS, WIDTH, generator=generator), dim=-1)
+    bias = torch.full((LATENTS,), -0.05)
+    return {"W_enc": rows.T.contiguous(), "b_enc": bias, "W_dec": rows.contiguous(), "b_dec": torch.zeros(WIDTH)}
+
+
+def place(hub, name, seed):
+    repository, path = entry(name)
+    release, _, hook = name.partition(":")
+    if "hook-z" in release:
+        file = hub / repository / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(weights(seed), file)
+        config = {"act_size": WIDTH, "dict_size": LATENTS, "act_name": hook.replace("hook_z", "attn.hook_z")}
+        file.with_name(file.name.replace(".pt", "_cfg.json")).write_text(json.dumps(config))
+        return
+    folder = hub / repository / path
+    folder.mkdir(parents=True)
+    config = {"d_in": WIDTH, "d_sae": LATENTS, "dtype": "float32", "model_name": "gpt2-small", "hook_point": hook}
+    (folder / "cfg.json").write_text(json.dumps(config | {"apply_b_dec_to_input": False}))
+    save_file(weights(seed), folder / "sae_weights.safetensors")
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("hub")
+    for seed, name in enumerate(NAMES):
+        place(folder, name, seed)
+    torch.manual_seed(0)
+    shape = {"n_layer": 12, "n_embd": WIDTH, "n_head": 2, "n_positions": LENGTH, "vocab_size": VOCABULARY}
+    config = transformers.GPT2Config(**shape, bos_token_id=0, eos_token_id=0, initializer_range=0.3)
+    transformers.GPT2LMHeadModel(config).save_pretrained(folder / "gpt2")
+    ascii_tokenizer().save_pretrained(folder / "gpt2")
+    return folder
+
+
+def text(rng):
+    return "".join(map(chr, rng.integers(97, 123, 400)))
+
+
+def data_set(name, column, revision):
+    """A data set of the hub's: OpenWebText as text, or as rows of tokens without boundary tokens."""
+    rng = np.random.default_rng(0)
+    if name == gpt2_presets.DOCUMENTS:
+        return Documents(name, (text(rng) for _ in range(1000)), {})
+    assert name == gpt2_presets.PROMPTS
+    return Rows(name, (rng.integers(97, 123, 1024) for _ in range(3000)), {})
+
+
+@pytest.fixture
+def offline(hub, monkeypatch):
+    """The same names, looked up in folders."""
+    monkeypatch.setattr(loaders, "hf_hub_download", download_from(hub))
+    monkeypatch.setattr(loading, "_locate", lambda name: str(hub / name))
+    monkeypatch.setattr(token_set, "hub_source", data_set)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_saelens_lists_every_sae_of_the_papers(name):
+    assert entry(name)
+
+
+RUNS = {
+    "heimersheim2024": (("2-straight",), 1, 10, False, 0),
+    "gurnee2024": (("12",), 6, LENGTH, True, 24),
+    "lee2024": (("3", "4"), 6, LENGTH, True, 18),
+    "giglemiani2024": (("2",), 1, 10, False, 1),
+}
+"""Figures, the paper's layer, tokens of a sequence, whether each begins with the boundary token, and how many SAEs."""
+
+
+@pytest.mark.parametrize("study", RUNS)
+def test_the_papers_own_settings(study, offline, tmp_path):
+    figures, layer, length, begins, saes = RUNS[study]
+    chosen = [part for figure in figures for part in ("--figure", figure)]
+    given = ["--preset", "gpt2", "--quick", "--control", "none", *chosen]
+    done = command("reproduce", study, *given, "--out", tmp_path / "run")
+    assert done.status == 0, done.err
+    manifest = read_manifest(tmp_path / "run")
+    assert manifest["identity"]["layer"] == layer
+    assert len(manifest["identity"]["saes"]) == saes
+    assert manifest["record"]["tokens"]["shape"][1] == length
+    preset = STUDIES[study].presets["gpt2"]
+    assert (preset.bos_before == "sequence") == begins
+    number = manifest["record"]["tokens"]["shape"][0]
+    asked = {"at_most": number, "length": length, "bos_before": preset.bos_before}
+    loaded = loading.load_model("gpt2").load_tokens(preset.tokens, **asked)
+    assert manifest["identity"]["tokens"]["sha256"] == loaded.sha256()
+    assert bool((loaded.ids[:, 0] == 0).all()) == begins and not (loaded.ids[:, 1:] == 0).any()
+    for figure in figures:
+        assert (tmp_path / "run" / "figures" / f"figure-{figure}.svg").is_file()

@@ -1,0 +1,313 @@
+"""Studies: the same inside for every paper; measured, judged and published, on a model and on random weights."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from small_saes import save_sae
+from sweep_cases import command, refusal, save_model, save_tokens
+from tiltmeter import studies
+from tiltmeter.runs.run_directory import read_manifest
+from tiltmeter.studies import STUDIES
+from tiltmeter.studies.claims import judge
+from tiltmeter.studies.results import Results
+from tiltmeter.studies.subject import corresponding_layer
+
+SEQUENCES = 32
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("inputs")
+    tokens = save_tokens(folder / "tokens.npy", sequences=SEQUENCES)
+    return ["--model", save_model(folder / "model"), "--tokens", tokens, "--length", 8]
+
+
+@pytest.fixture(scope="module")
+def run(inputs, tmp_path_factory):
+    """Lee & Heimersheim's baselines on a tiny model, with their control."""
+    folder = tmp_path_factory.mktemp("runs") / "lee"
+    done = command("reproduce", "lee2024", "--quick", "--figure", 1, *inputs, "--out", folder)
+    assert done.status == 0, done.err
+    return folder, done
+
+
+@pytest.mark.parametrize("study", STUDIES.values(), ids=lambda study: study.name)
+def test_every_study_has_the_same_inside(study):
+    folder = Path(studies.__file__).parent / study.name
+    files = {"__init__.py", "claims.py", "estimands.py", "experiments.py", "figures.py", "findings.py", "plots.py"}
+    assert files <= {file.name for file in folder.iterdir()}
+    assert {"nano", "gpt2"} <= study.presets.keys()
+    for figure in study.figures.values():
+        assert figure.title.startswith(study.citation.split(",")[0])
+        assert figure.caption.endswith(".")
+        assert figure.needs
+    for claim in study.claims:
+        assert claim.sentence.endswith(".") and claim.source
+    assert len({claim.name for claim in study.claims}) == len(study.claims)
+
+
+@pytest.mark.parametrize("study", STUDIES.values(), ids=lambda study: study.name)
+def test_nothing_measured_means_nothing_claimed(study):
+    assert {verdict.word for verdict in judge(study.claims, Results({}, {}))} == {"not tested"}
+
+
+@pytest.mark.parametrize(
+    ("part", "layers", "layer"), [(0.5, 12, 6), (0.5, 6, 3), (1 / 12, 12, 1), (1 / 12, 6, 1), (0.5, 1, 0)]
+)
+def test_the_papers_layer_in_another_model(part, layers, layer):
+    assert corresponding_layer(part, layers) == layer
+
+
+def test_a_study_leaves_a_run_for_each_experiment_and_column(run):
+    folder, _ = run
+    manifest = read_manifest(folder)
+    assert manifest["record"]["purpose"] == "study"
+    assert manifest["identity"]["layer"] == 2
+    experiments = json.loads((folder / "experiments.json").read_text())
+    assert experiments["model"]["directions"] == experiments["control"]["directions"] == ""
+    assert "leave --figure out" in experiments["model"]["directions-early"]
+    assert "No SAE" in experiments["model"]["errors"]
+    for column in ("model", "control"):
+        assert (folder / column / "directions" / "curves.nc").is_file()
+    names = [
+        read_manifest(folder / column / "directions")["record"]["model"]["name"] for column in ("model", "control")
+    ]
+    assert names[1] == f"{names[0]} with random weights"
+    assert not (folder / "model" / "directions-early").exists()
+
+
+def test_claims_are_judged_on_both(run):
+    folder, done = run
+    rows = {row["name"]: row for row in json.loads((folder / "claims.json").read_text())}
+    assert len(rows) == len(STUDIES["lee2024"].claims)
+    tested = rows["real-difference-above-mixture"]
+    assert tested["verdict"] in ("supported", "contradicted", "inconclusive")
+    assert tested["control"] in ("supported", "contradicted", "inconclusive")
+    assert tested["published"] == ""  # the paper's numbers are of another model
+    assert rows["errors-plateau"]["verdict"] == "not tested"
+    assert "No SAE at blocks.2.hook_resid_pre was given" in rows["errors-plateau"]["note"]
+    assert f"{len(rows)} claims: " in done.out
+    again = command("claims", folder)
+    assert again.status == 0
+    assert again.out.strip() in done.out
+
+
+def test_figures_tables_and_report_are_there(run):
+    folder, done = run
+    for file in (
+        "figures/figure-1.png",
+        "figures/figure-1.svg",
+        "tables/figure-1.csv",
+        "tables/figure-1.tex",
+        "claims.tex",
+    ):
+        assert (folder / file).stat().st_size > 0
+    page = (folder / "report.html").read_text()
+    assert f"report:  {folder}/report.html" in done.out
+    claims, figures = page.index("cov-random-difference-above-mixture"), page.index("Figure 1: difference and mixture")
+    assert claims < figures
+    assert "Not drawn: errors: No SAE" in page
+
+
+def test_the_same_command_measures_nothing_again(run, inputs):
+    folder, _ = run
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("shards/*")}
+    claims = (folder / "claims.json").read_bytes()
+    assert command("reproduce", "lee2024", "--quick", "--figure", 1, *inputs, "--out", folder).status == 0
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("shards/*")} == before
+    assert (folder / "claims.json").read_bytes() == claims
+
+
+def test_more_figures_go_into_the_same_folder(inputs, tmp_path):
+    out = ["--quick", "--control", "none", *inputs, "--out", tmp_path / "run"]
+    assert command("reproduce", "lee2024", "--figure", 1, *out).status == 0
+    assert command("reproduce", "lee2024", "--figure", "S1", *out).status == 0
+    assert (tmp_path / "run" / "model" / "directions-early" / "curves.nc").is_file()
+    assert not (tmp_path / "run" / "control").exists()
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert (tmp_path / "run" / "figures" / "figure-1.svg").exists() and "no control" in page
+
+
+def test_a_folder_holds_one_configuration(inputs, tmp_path):
+    run = tmp_path / "run"
+    out = ["--figure", 1, "--control", "none", *inputs, "--out", run]
+    assert command("reproduce", "lee2024", "--quick", "--layer", 1, *out).status == 0
+    before = {name: (run / name).read_bytes() for name in ("manifest.json", "experiments.json", "claims.json")}
+    assert "(layer is 1 there, 2 here)" in refusal("reproduce", "lee2024", "--quick", "--layer", 2, *out)
+    assert '(size is "quick" there, "default" here)' in refusal("reproduce", "lee2024", "--layer", 1, *out)
+    assert {name: (run / name).read_bytes() for name in before} == before
+
+
+def test_a_control_can_be_added_later(inputs, tmp_path):
+    run = tmp_path / "run"
+    out = ["lee2024", "--quick", "--figure", 1, *inputs, "--out", run]
+    assert command("reproduce", *out, "--control", "none").status == 0
+    measured = {path: path.stat().st_mtime_ns for path in run.rglob("model/**/shards/*")}
+    assert measured and "no control" in (run / "report.html").read_text()
+    assert command("reproduce", *out).status == 0
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("model/**/shards/*")} == measured
+    assert "the same on random weights beside it" in (run / "report.html").read_text()
+
+
+def test_a_model_of_one_layer_has_no_other_layers(tmp_path):
+    model, tokens = save_model(tmp_path / "model", n_layer=1), save_tokens(tmp_path / "tokens.npy", 40, 16)
+    given = ["--quick", "--control", "none", "--model", model, "--tokens", tokens, "--out"]
+    done = command("reproduce", "lee2024", *given, tmp_path / "lee")
+    assert done.status == 0, done.err
+    assert "The early layer, 1, does not come before layer 0, which is studied." in done.out
+    done = command("reproduce", "heimersheim2024", "--figure", "late-layer", *given, tmp_path / "heimersheim")
+    assert done.status == 0, done.err
+    assert "The last layer, 0, is the one that is studied." in done.out
+
+
+DAMAGE = [b"", b"null", b"[]", b"{}", b"3", b'"x"', b'{"model": 3}', b'[{"claim": 1}]', b"[" * 100_000, b"\xff\x00"]
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damaged_claims_are_judged_again(run, damage):
+    folder, done = run
+    whole = (folder / "claims.json").read_bytes()
+    (folder / "claims.json").write_bytes(damage)
+    again = command("claims", folder)
+    (folder / "claims.json").write_bytes(whole)
+    assert again.status == 0 and again.out.strip() in done.out
+
+
+@pytest.mark.parametrize("file", ["experiments.json", "manifest.json", "model/directions/curves.nc"])
+def test_damaged_files_are_named(run, file):
+    folder, _ = run
+    whole = (folder / file).read_bytes()
+    for damage in [whole[: len(whole) // 2], *DAMAGE]:
+        (folder / file).write_bytes(damage)
+        error = command("report", folder)
+        (folder / file).write_bytes(whole)
+        if error.status:
+            assert error.status == 2 and str(folder / file) in error.err and error.err.count("\n") == 1
+        else:  # nothing was measured, says experiments.json
+            assert file == "experiments.json" and damage == b"{}"
+    assert command("report", folder).status == 0
+
+
+def test_a_report_is_drawn_again_from_what_is_stored(run):
+    folder, _ = run
+    (folder / "report.html").unlink()
+    (folder / "figures" / "figure-2.png").unlink()
+    assert command("report", folder).status == 0
+    assert (folder / "report.html").is_file() and (folder / "figures" / "figure-2.png").is_file()
+
+
+def test_an_experiment_of_a_study_is_a_sweep_too(run):
+    folder, _ = run
+    assert command("report", folder / "model" / "directions").status == 0
+    assert (folder / "model" / "directions" / "report.html").is_file()
+
+
+def test_saes_of_ones_own(inputs, tmp_path):
+    local = [save_sae(tmp_path / f"local-l0-{l0}", seed=l0, kind="local") for l0 in (5, 9)]
+    e2e = save_sae(tmp_path / "e2e-l0-4", seed=4, kind="e2e")
+    given = [part for sae in (*local, e2e) for part in ("--sae", sae)]
+    run = tmp_path / "run"
+    done = command("reproduce", "lee2024", "--quick", "--figure", 5, *inputs, *given, "--layer", 1, "--out", run)
+    assert done.status == 0, done.err
+    svg = (run / "figures" / "figure-5.svg").read_text(encoding="utf-8")
+    assert ">local<" in svg and ">e2e<" in svg
+    rows = {row["name"]: row for row in json.loads((run / "claims.json").read_text())}
+    assert rows["errors-local-sparser-stronger"]["verdict"] != "not tested"
+    assert "A quick run trains no SAEs" in rows["errors-local-sparser-stronger"]["note"]
+
+
+def test_what_cannot_be_measured_does_not_keep_the_rest_from_it(inputs, tmp_path):
+    dead, run = save_sae(tmp_path / "dead", seed=1, kind="local", bias=-1e6), tmp_path / "run"
+    given = ["lee2024", "--quick", "--figure", 5, "--figure", 7, *inputs, "--layer", 1, "--sae", dead]
+    done = command("reproduce", *given, "--control", "none", "--out", run)
+    assert done.status == 2
+    assert "model/features: " in done.err.splitlines()[-1] and f"The report, {run}/report.html" in done.err
+    told = command("claims", run)
+    assert told.status == 0 and "It could not be measured: " in told.out
+    assert (run / "figures" / "figure-5.svg").is_file() and not (run / "figures" / "figure-7.svg").exists()
+
+
+def test_a_figure_of_which_nothing_can_be_measured_is_refused(inputs, tmp_path):
+    sentence = "Figure 5 cannot be drawn. No SAE at blocks.2.hook_resid_pre was given."
+    given = ["lee2024", "--figure", 1, "--figure", 5, *inputs, "--out", tmp_path / "run"]
+    assert sentence in refusal("reproduce", *given)
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_a_folder_of_all_lacks_is_said(run, tmp_path):
+    folder, _ = run
+    shutil.copytree(folder, tmp_path / "all" / "lee2024")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    both = {"lee2024": manifest["identity"], "gurnee2024": manifest["identity"]}
+    (tmp_path / "all" / "manifest.json").write_text(
+        json.dumps(manifest | {"identity": both, "record": {"purpose": "studies"}})
+    )
+    assert "gurnee2024 is not here; repeat the command" in command("claims", tmp_path / "all").out
+    assert command("report", tmp_path / "all").status == 0
+    assert "gurnee2024 is not here; repeat the command" in (tmp_path / "all" / "report.html").read_text()
+
+
+def test_the_folder_of_all_is_of_all(run, inputs, tmp_path):
+    folder, _ = run
+    before = {path: path.read_bytes() for path in folder.glob("*.*")}
+    assert "is a run of another configuration" in refusal("reproduce", "all", "--quick", *inputs, "--out", folder)
+    assert {path: path.read_bytes() for path in folder.glob("*.*")} == before
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "mine.txt").write_text("mine")
+    assert "not empty and not a run" in refusal("reproduce", "all", "--quick", *inputs, "--out", tmp_path / "foreign")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["lee2025"], "'lee2025' is not a study; choose from heimersheim2024"),
+        (["lee2024", "--figure", "9"], "lee2024 has no figure '9'; choose from 1"),
+        (["all", "--figure", "1"], "--figure is of one study"),
+        (["lee2024", "--layer", "3"], "Layer 3 was asked for"),
+        (["lee2024", "--layer", "-1"], "Layer -1 was asked for"),
+        (["lee2024", "--size", "huge"], "'huge' is not a size; choose from quick, default, paper"),
+        (["lee2024", "--control", "shuffled"], "'shuffled' is not a control"),
+        (["lee2024", "--preset", "gpt2"], "Give --preset or --model, not both"),
+        (["lee2024", "--size", "paper", "--quick"], "Both --quick and --size paper were given"),
+        (["lee2024", "--bos-before", "line"], "choose document or sequence"),
+        (["lee2024", "--length", "0"], "expected 1 to 16"),
+        (["lee2024", "--model", "/no/where"], "There is no model '/no/where': expected nano, an existing directory"),
+        (["lee2024", "--length", "128"], "expected 1 to 16, which is the model's context"),
+        (["lee2024", "--sae", "nowhere/at-all/here"], "nowhere/at-all/here"),
+    ],
+)
+def test_wrong_input(inputs, tmp_path, arguments, sentence):
+    given = [part for part in inputs if "--length" not in arguments or part not in ("--length", 8)]
+    assert sentence in refusal("reproduce", *arguments[:1], *given, *arguments[1:], "--out", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_wrong_input_without_a_model(tmp_path):
+    assert "'gpt3' is not a preset of lee2024" in refusal("reproduce", "lee2024", "--preset", "gpt3")
+    model = save_model(tmp_path / "model")
+    assert "No tokens were named" in refusal("reproduce", "lee2024", "--model", model)
+
+
+def test_claims_of_what_is_no_study(run, tmp_path):
+    folder, _ = run
+    assert "is not a run" in refusal("claims", tmp_path)
+    assert "is not the run of a study" in refusal("claims", folder / "model" / "directions")
+
+
+def test_a_study_cut_short_is_published_as_far_as_it_got(run, tmp_path):
+    folder, _ = run
+    copy = tmp_path / "copy"
+    for file in folder.rglob("*"):
+        if file.is_file() and "control" not in file.parts and file.name != "report.html":
+            (copy / file.relative_to(folder)).parent.mkdir(parents=True, exist_ok=True)
+            (copy / file.relative_to(folder)).write_bytes(file.read_bytes())
+    (copy / "model" / "directions" / "curves.nc").unlink()
+    (copy / "claims.json").unlink()
+    done = command("claims", copy)
+    assert done.status == 0
+    assert "It has not finished; repeat the command" in done.out
+    assert np.all(["not tested" in line for line in done.out.splitlines() if "mixture" in line and ":" in line])
