@@ -21,7 +21,7 @@ def _memory() -> float:
     return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")) if hasattr(os, "sysconf") else math.inf
 
 
-class Crew:
+class WorkerPool:
     """Processes that stay, so that everyone is asked again and again in turn."""
 
     def __init__(self, names: list[str], size: str, device: str, scale: int = 1) -> None:
@@ -57,7 +57,7 @@ class Crew:
             )
         return json.loads(line)
 
-    def __enter__(self) -> Crew:
+    def __enter__(self) -> WorkerPool:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:

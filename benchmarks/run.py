@@ -14,7 +14,7 @@ import torch
 
 from benchmarks.contenders import CONTENDERS, Group
 from benchmarks.kl_errors import Error, errors
-from benchmarks.processes import Crew
+from benchmarks.processes import WorkerPool
 from benchmarks.roofline import matrix_rate, necessary
 from benchmarks.worker import ORACLE
 from benchmarks.workloads import SIZES, make_workloads
@@ -92,14 +92,14 @@ def run_bench(
     titles = {key: work.title for key, work in make_workloads(size, scale=scale).items() if key in works}
     record = Record(size, device, _machine(device), run_directory.versions(PACKAGES), titles, scale=scale)
     record.missing.extend(name for name in wanted if name not in present)
-    with Crew([*present, ORACLE], size, device, scale) as crew, TemporaryDirectory() as folder:
-        _compare(crew, present, Path(folder), record)
+    with WorkerPool([*present, ORACLE], size, device, scale) as pool, TemporaryDirectory() as folder:
+        _compare(pool, present, Path(folder), record)
         _rates(record)
         for repetition in progress(range(-1, repetitions), "repetitions, the first to warm up"):
             for work in works:
                 order = present if repetition % 2 else present[::-1]
                 for name in order:
-                    answer = crew.ask(name, work=work)
+                    answer = pool.ask(name, work=work)
                     if repetition >= 0:
                         record.seconds.setdefault(work, {}).setdefault(name, []).append(answer["seconds"])
                         peaks = record.peak_mib.setdefault(work, {})
@@ -118,12 +118,12 @@ def _check(size: str, works: Sequence[str], names: Sequence[str]) -> list[str]:
     return [name for name in CONTENDERS if not names or name in names]
 
 
-def _compare(crew: Crew, names: Sequence[str], folder: Path, record: Record) -> None:
+def _compare(pool: WorkerPool, names: Sequence[str], folder: Path, record: Record) -> None:
     """Errors by size of KL. Whoever is far off does not do the same work."""
 
     def kl(name: str) -> torch.Tensor:
         file = folder / "kl.safetensors"
-        crew.ask(name, work="precision", save=str(file))
+        pool.ask(name, work="precision", save=str(file))
         return safetensors.torch.load_file(file)["kl"]
 
     exact = kl(ORACLE)

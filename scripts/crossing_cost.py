@@ -17,7 +17,7 @@ from tiltmeter.sweeps.plan import make_plan
 
 DIRECTIONS = ("isotropic", "cov-random-difference", "cov-random-mixture", "real-difference", "real-mixture")
 SEQUENCES = 16
-GOAL = tm.Goal(threshold=0.5)
+GOAL = tm.CrossingTarget(threshold=0.5)
 CASES = (
     ("last", tm.Sphere(degrees=tuple(range(0, 181, 2)))),
     ("all", tm.Straight(lengths=tuple(range(0, 101, 5)))),

@@ -17,7 +17,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from tiltmeter.analysis import curves
-from tiltmeter.analysis.bisection import Goal, find_crossings
+from tiltmeter.analysis.bisection import CrossingTarget, find_crossings
 from tiltmeter.analysis.shapes import crossing
 
 GUARDS = (0, 1, 2, 3, 4, 6, 8, 12, 16)
@@ -43,7 +43,7 @@ def replay(run: Path, readout: str, threshold: float, every: int) -> pd.DataFram
     several = (above[:, 1:] < above[:, :-1]).any(-1)
     rows = []
     for guard in GUARDS:
-        goal = Goal(threshold=threshold, guard=guard)
+        goal = CrossingTarget(threshold=threshold, guard=guard)
         found = find_crossings(partial(looked_up, values, steps), len(values), steps, goal)
         missed = found.censored & ~scan.censored
         later = ~missed & ~scan.censored & (found.at != scan.value)

@@ -20,7 +20,7 @@ import tiltmeter as tm
 from tiltmeter.data.token_set import TokenSet
 from tiltmeter.models.loading import LoadedModel
 from tiltmeter.runs.run_directory import read_manifest
-from tiltmeter.saes.evaluation import Quality, assess, through
+from tiltmeter.saes.evaluation import SAEMetrics, evaluate, through
 from tiltmeter.saes.formats.saelens_export import saelens_files
 from tiltmeter.saes.loading import EMBEDDED_SAES
 from tiltmeter.saes.sae import LinearSAE
@@ -61,7 +61,7 @@ class Measured(NamedTuple):
 
     name: str
     sae: LinearSAE
-    quality: Quality
+    quality: SAEMetrics
     training: dict[str, Any]
 
 
@@ -78,19 +78,21 @@ def measure(loaded: LoadedModel, tokens: TokenSet, run: Path) -> Measured:
     sae = as_shipped(sae)
     site = loaded.model.site(training["site"])
 
-    quality = assess(loaded.model, through(sae), tokens.ids, tokens.boundary, site)
+    quality = evaluate(loaded.model, through(sae), tokens.ids, tokens.boundary, site)
     place = f"z{site.layer}" if site.kind == "z" else str(site.layer)
     name = f"{training['kind']}-{place}-l0-{max(1, round(quality.l0))}"
     print(f"{name}: {quality}", flush=True)
     return Measured(name, sae, quality, training)
 
 
-def ablated(loaded: LoadedModel, tokens: TokenSet, layer: int, mean: bool) -> Quality:
+def ablated(loaded: LoadedModel, tokens: TokenSet, layer: int, mean: bool) -> SAEMetrics:
     """What it costs to put zeros, or the mean activation, in the place of every activation."""
     site = loaded.model.site(f"resid_pre:{layer}")
     x = loaded.model.activation(tokens.ids[:64], site)
     point = x.flatten(0, 1).mean(0) if mean else torch.zeros_like(x[0, 0])
-    return assess(loaded.model, lambda x: (torch.zeros_like(x), point.expand_as(x)), tokens.ids, tokens.boundary, site)
+    return evaluate(
+        loaded.model, lambda x: (torch.zeros_like(x), point.expand_as(x)), tokens.ids, tokens.boundary, site
+    )
 
 
 def ship(one: Measured, folder: Path) -> int:

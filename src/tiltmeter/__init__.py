@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tiltmeter.analysis.bisection import Goal
+    from tiltmeter.analysis.bisection import CrossingTarget
     from tiltmeter.analysis.curves import load as load_curves
     from tiltmeter.analysis.curves import summary
     from tiltmeter.analysis.shape_tables import shape_table
@@ -32,7 +32,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "BosPolicy": "models.positions",
     "Crossings": "sweeps.crossings",
-    "Goal": "analysis.bisection",
+    "CrossingTarget": "analysis.bisection",
     "SAE": "saes.sae",
     "LoadedModel": "models.loading",
     "Sphere": "perturb.paths",
@@ -57,8 +57,8 @@ _HOMES = {
 __all__ = [
     "SAE",
     "BosPolicy",
+    "CrossingTarget",
     "Crossings",
-    "Goal",
     "LoadedModel",
     "Sphere",
     "SplitModel",

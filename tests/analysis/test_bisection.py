@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from tiltmeter.analysis.bisection import Goal, find_crossings, guard_steps
+from tiltmeter.analysis.bisection import CrossingTarget, find_crossings, guard_steps
 from tiltmeter.analysis.shapes import crossing, relative
 from tiltmeter.errors import TiltmeterError
 
@@ -26,7 +26,7 @@ class Tabled:
         return self.values[rows, index]
 
     def found(self, **goal):
-        return find_crossings(self, len(self.values), self.steps, Goal(**goal))
+        return find_crossings(self, len(self.values), self.steps, CrossingTarget(**goal))
 
 
 def growing(curves, steps, seed=0):
@@ -121,7 +121,7 @@ def test_the_tolerance_closes_in_on_a_closed_form(tolerance):
     scale = np.array([1.0, 0.03, 0.01, 0.7, 1e-9])
     true = (0.5 / scale) ** (1 / power)
     found = find_crossings(
-        lambda rows, at: scale[rows] * at ** power[rows], 5, STEPS, Goal(threshold=0.5, tolerance=tolerance)
+        lambda rows, at: scale[rows] * at ** power[rows], 5, STEPS, CrossingTarget(threshold=0.5, tolerance=tolerance)
     )
     assert [*found.censored] == [False] * 4 + [True]
     width = (found.above - found.below)[:4]
@@ -130,7 +130,7 @@ def test_the_tolerance_closes_in_on_a_closed_form(tolerance):
     assert (np.abs(found.at - true)[:4] <= width).all()
     assert abs(found.at[0] - 0.5) < 1e-12  # a straight line is read to the last digit
     extra = max(0, math.ceil(math.log2(0.5 / tolerance)))
-    coarse = find_crossings(lambda rows, at: scale[rows] * at ** power[rows], 5, STEPS, Goal(threshold=0.5))
+    coarse = find_crossings(lambda rows, at: scale[rows] * at ** power[rows], 5, STEPS, CrossingTarget(threshold=0.5))
     assert [*(found.points - coarse.points)] == [extra] * 4 + [0]
 
 
@@ -167,11 +167,13 @@ def test_what_cannot_be_measured_is_neither_crossed_nor_censored():
 )
 def test_wrong_goals_are_refused(wrong, words):
     with pytest.raises(TiltmeterError, match=words):
-        Goal(**wrong)
+        CrossingTarget(**wrong)
 
 
 def test_a_tolerance_below_what_numbers_can_tell_ends():
-    found = find_crossings(lambda rows, at: at**2, 3, np.linspace(0.0, 100.0, 11), Goal(threshold=2.0, tolerance=1e-30))
+    found = find_crossings(
+        lambda rows, at: at**2, 3, np.linspace(0.0, 100.0, 11), CrossingTarget(threshold=2.0, tolerance=1e-30)
+    )
     np.testing.assert_allclose(found.at, math.sqrt(2), rtol=1e-12)
     assert (np.nextafter(found.below, found.above) == found.above).all()
 
@@ -180,6 +182,6 @@ def test_a_point_between_two_steps_that_cannot_be_measured_empties_the_curve():
     def curves(rows, at):
         return np.where((rows == 1) & (at % 1 != 0), np.nan, at)
 
-    found = find_crossings(curves, 3, np.arange(11.0), Goal(threshold=4.5, tolerance=0.25))
+    found = find_crossings(curves, 3, np.arange(11.0), CrossingTarget(threshold=4.5, tolerance=0.25))
     assert np.isnan([found.at[1], found.below[1], found.above[1], found.value_below[1]]).all()
     np.testing.assert_allclose(found.at[[0, 2]], 4.5)

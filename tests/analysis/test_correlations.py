@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tiltmeter.analysis.correlations import matrix, sums_of
-from tiltmeter.analysis.estimates import ABOVE_ZERO, weigh
+from tiltmeter.analysis.estimates import ABOVE_ZERO, estimate
 from tiltmeter.studies.estimands import correlation
 
 RNG = np.random.default_rng(0)
@@ -34,10 +34,10 @@ def test_a_column_that_does_not_vary_has_no_correlation():
 
 
 def test_a_claim_about_a_correlation():
-    found = weigh(correlation("r", COLUMNS[0], COLUMNS[1], ABOVE_ZERO), 1)
+    found = estimate(correlation("r", COLUMNS[0], COLUMNS[1], ABOVE_ZERO), 1)
     every = np.arange(30)
     assert found.value == pytest.approx(naive(COLUMNS[:2], every)[0, 1])
     assert found.n == 29
     assert found.where == "inside"
-    away = weigh(correlation("r", COLUMNS[0], -COLUMNS[1], ABOVE_ZERO), 1)
+    away = estimate(correlation("r", COLUMNS[0], -COLUMNS[1], ABOVE_ZERO), 1)
     assert away.where == "outside"

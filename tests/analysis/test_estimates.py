@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tiltmeter.analysis.estimates import ABOVE_ONE, ABOVE_ZERO, BELOW_ZERO, FEWEST, Finding, Quantity, Region, weigh
+from tiltmeter.analysis.estimates import ABOVE_ONE, ABOVE_ZERO, BELOW_ZERO, FEWEST, Estimand, Estimate, Region, estimate
 from tiltmeter.studies.estimands import correlation, difference, ks_gap, mean, ratio, share
 
 
@@ -16,7 +16,7 @@ def mean_of(values, region=ABOVE_ZERO):
 
 def test_a_mean_is_weighed_as_students_interval_has_it():
     values = np.random.default_rng(0).normal(1.0, 2.0, 400)
-    found = weigh(mean_of(values), together=7)
+    found = estimate(mean_of(values), together=7)
     error = values.std(ddof=1) / math.sqrt(len(values))
     reach = stats.t.ppf(1 - 0.05 / 14, len(values) - 1) * error
     assert found.value == pytest.approx(values.mean())
@@ -29,7 +29,7 @@ def test_the_shown_interval_covers():
     hits = 0
     for trial in range(120):
         pairs = rng.lognormal(0.0, 0.5, (40, 2)) * [2.0, 1.0]
-        found = weigh(ratio("ratio", pairs[:, 0], pairs[:, 1]), 1, seed=trial)
+        found = estimate(ratio("ratio", pairs[:, 0], pairs[:, 1]), 1, seed=trial)
         hits += found.low <= 2.0 <= found.high
     assert hits >= 0.87 * 120  # 95 % less what 40 skewed sequences and 120 trials cost
 
@@ -38,14 +38,14 @@ def test_what_is_decided_together_is_seldom_wrong():
     rng = np.random.default_rng(2)
     wrong = 0
     for trial in range(60):
-        findings = [weigh(mean_of(rng.normal(0.0, 1.0, 30)), 10, seed=trial) for _ in range(10)]
+        findings = [estimate(mean_of(rng.normal(0.0, 1.0, 30)), 10, seed=trial) for _ in range(10)]
         wrong += any(finding.where != "open" for finding in findings)
     assert wrong <= 8  # 5 % of 60 is 3; without the correction some 24 were wrong
 
 
 def test_where_a_number_lies():
     def found(low, high, region):
-        return Finding("x", (low + high) / 2, low, high, low, high, region, FEWEST)
+        return Estimate("x", (low + high) / 2, low, high, low, high, region, FEWEST)
 
     assert found(1.1, 1.3, ABOVE_ONE).where == "inside"
     assert found(0.7, 0.9, ABOVE_ONE).where == "outside"
@@ -60,23 +60,23 @@ def test_where_a_number_lies():
 
 
 def test_too_few_sequences_and_undefined_numbers_decide_nothing():
-    assert weigh(mean_of([5.0] * (FEWEST - 1)), 1).where is None
-    undefined = Quantity("nothing", np.ones((20, 2)), lambda rows: math.nan, ABOVE_ZERO)
-    assert weigh(undefined, 1).where is None
+    assert estimate(mean_of([5.0] * (FEWEST - 1)), 1).where is None
+    undefined = Estimand("nothing", np.ones((20, 2)), lambda rows: math.nan, ABOVE_ZERO)
+    assert estimate(undefined, 1).where is None
     zero = ratio("to zero", np.ones(20), np.zeros(20))
-    assert math.isnan(weigh(zero, 1).value)
+    assert math.isnan(estimate(zero, 1).value)
 
 
 def test_sequences_that_were_not_measured_are_left_out():
     values = np.array([1.0, 2.0, 3.0, 4.0] * 5)
     gaps = np.concatenate([values, [np.nan] * 7])
-    one, other = weigh(mean_of(values), 1), weigh(mean_of(gaps), 1)
+    one, other = estimate(mean_of(values), 1), estimate(mean_of(gaps), 1)
     assert one.n == other.n == 20
     assert (one.value, one.low, one.high) == (other.value, other.low, other.high)
 
 
 def test_equal_rows_have_an_interval_of_no_width():
-    found = weigh(mean_of([2.0] * 20), 3)
+    found = estimate(mean_of([2.0] * 20), 3)
     assert (found.low, found.value, found.high) == (2.0, 2.0, 2.0)
     assert found.where == "inside"
 
@@ -85,8 +85,8 @@ def test_pairing_counts():
     rng = np.random.default_rng(3)
     shared = rng.normal(0.0, 5.0, 50)
     one, other = shared + 0.2 + rng.normal(0, 0.1, 50), shared + rng.normal(0, 0.1, 50)
-    assert weigh(difference("paired", one, other), 1).where == "inside"
-    assert weigh(difference("unpaired", one, rng.permutation(other)), 1).where == "open"
+    assert estimate(difference("paired", one, other), 1).where == "inside"
+    assert estimate(difference("unpaired", one, rng.permutation(other)), 1).where == "open"
 
 
 def test_a_correlation_is_over_all_tokens():
@@ -95,7 +95,7 @@ def test_a_correlation_is_over_all_tokens():
     other = one + rng.normal(size=(30, 20))
     other[3, 4] = np.nan
     known = ~np.isnan(other)
-    found = weigh(correlation("r", one, other, ABOVE_ZERO), 1)
+    found = estimate(correlation("r", one, other, ABOVE_ZERO), 1)
     assert found.value == pytest.approx(stats.pearsonr(one[known], other[known])[0])
     assert found.where == "inside"
 
@@ -103,7 +103,7 @@ def test_a_correlation_is_over_all_tokens():
 def test_distances_of_distributions():
     rng = np.random.default_rng(5)
     real, near, far = rng.normal(0, 1, 200), rng.normal(0.2, 1, 200), rng.normal(1, 1, 200)
-    found = weigh(ks_gap("gap", real, near, far), 1)
+    found = estimate(ks_gap("gap", real, near, far), 1)
     naive = stats.ks_2samp(real, far).statistic - stats.ks_2samp(real, near).statistic
     assert found.value == pytest.approx(naive)
     assert found.where == "inside"
@@ -115,18 +115,18 @@ def test_a_ratio_is_as_seldom_too_low_as_too_high():
     below = above = 0
     for trial in range(150):
         one, other = rng.lognormal(0.0, 1.0, (2, 25))
-        found = weigh(ratio("ratio", one, other), 2, seed=trial)
+        found = estimate(ratio("ratio", one, other), 2, seed=trial)
         below += found.where == "outside"
         above += found.where == "inside"
     assert below <= 6 and above <= 6  # of 150 each, 1.25 % by design
 
 
 def test_a_part_of_a_whole_is_never_certain():
-    always = weigh(share("part", np.ones(8 + FEWEST - 8), Region(0.8, math.inf)), 1)
+    always = estimate(share("part", np.ones(8 + FEWEST - 8), Region(0.8, math.inf)), 1)
     assert always.value == 1.0 and always.joint_low < 0.8
     assert always.where == "open"
-    assert weigh(share("part", np.ones(60), Region(0.7, math.inf)), 1).where == "inside"
-    half = weigh(share("part", np.repeat([0.0, 1.0], 200), Region(0.7, math.inf)), 1)
+    assert estimate(share("part", np.ones(60), Region(0.7, math.inf)), 1).where == "inside"
+    half = estimate(share("part", np.repeat([0.0, 1.0], 200), Region(0.7, math.inf)), 1)
     interval = stats.binomtest(200, 400).proportion_ci(method="wilson")
     assert (half.joint_low, half.joint_high) == pytest.approx((interval.low, interval.high), abs=2e-3)
     assert half.where == "outside"
@@ -134,11 +134,11 @@ def test_a_part_of_a_whole_is_never_certain():
 
 def test_what_is_picked_as_the_largest_must_clear_more():
     quantity = mean_of(np.random.default_rng(7).normal(0.55, 1.0, 30))
-    one, picked = weigh(quantity, 1), weigh(quantity._replace(among=20), 1)
+    one, picked = estimate(quantity, 1), estimate(quantity._replace(among=20), 1)
     assert picked.joint_low < one.joint_low and picked.joint_high > one.joint_high
 
 
 def test_numbers_that_many_draws_do_not_have_decide_nothing():
     rows = np.concatenate([np.ones(20), [-9.0, -9.0]])
-    rare = Quantity("log", rows, lambda r: math.log(r.mean()) if r.mean() > 0 else math.nan, BELOW_ZERO)
-    assert weigh(rare, 1).where == "open"
+    rare = Estimand("log", rows, lambda r: math.log(r.mean()) if r.mean() > 0 else math.nan, BELOW_ZERO)
+    assert estimate(rare, 1).where == "open"

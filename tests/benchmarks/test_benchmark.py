@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from benchmarks import run
 from benchmarks.contenders import CONTENDERS, exactly
 from benchmarks.kl_errors import errors
-from benchmarks.processes import Crew
+from benchmarks.processes import WorkerPool
 from benchmarks.roofline import necessary
 from benchmarks.run import Record
 from benchmarks.tables import text
@@ -131,7 +131,7 @@ def test_wrong_input(options, sentence):
 
 
 def test_who_gives_other_answers_is_refused(tmp_path):
-    class Answers(Crew):
+    class Answers(WorkerPool):
         def ask(self, name, work, save):
             kl = torch.tensor([0.5, 1.0]) * (1.1 if name == "hf-hooks" else 1.0)
             safetensors.torch.save_file({"kl": kl.double()}, save)

@@ -53,7 +53,7 @@ def test_a_head_that_calls_the_decoder_inside_the_trunk_passes():
 
 def test_a_head_that_does_not_call_the_trunk_is_found():
     model = SplitModel(opt())
-    model.anatomy = dataclasses.replace(model.anatomy, trunk=model.hf.base_model)
+    model.parts = dataclasses.replace(model.parts, trunk=model.hf.base_model)
     with pytest.raises(TiltmeterError, match=r"cannot be split at blocks\.1\.hook_resid_pre: its head differs"):
         check(model)
 

@@ -40,7 +40,7 @@ VARIANTS = [
 
 
 @dataclass(frozen=True)
-class Push:
+class Perturbation:
     """One push, measured by a resumed pass and by a full pass for each point of the path."""
 
     clean: CleanRun
@@ -49,7 +49,7 @@ class Push:
     full: list[FullPass]
 
 
-def push(family: str, model: SplitModel, site: Site, positions: Positions, points: int = 2) -> Push:
+def push(family: str, model: SplitModel, site: Site, positions: Positions, points: int = 2) -> Perturbation:
     """Move the activation at `site` at the perturbed positions by random vectors whose mean is not zero."""
     tokens = random_tokens(BATCH, LENGTH)
     reads = [read for read in SITES if read.is_visible_from(site)]
@@ -63,7 +63,7 @@ def push(family: str, model: SplitModel, site: Site, positions: Positions, point
     delta = noise * moved
     x = (whole + delta)[:, :, positions.span.first : positions.span.stop]
     full = [full_pass(family, model.hf, tokens, reads, {site: lambda raw, d=d: raw + d}) for d in delta]
-    return Push(clean, x, model.resume(clean, x), full)
+    return Perturbation(clean, x, model.resume(clean, x), full)
 
 
 def logits(model: SplitModel, final: Tensor) -> Tensor:
@@ -77,7 +77,7 @@ def centred(family: str, site: Site, x: Tensor) -> Tensor:
     return x - x.mean(-1, keepdim=True) if in_stream else x
 
 
-def differences(family: str, model: SplitModel, found: Push) -> dict[str, float]:
+def differences(family: str, model: SplitModel, found: Perturbation) -> dict[str, float]:
     """Largest absolute difference of the two passes, for the logits and each late site."""
     cut = found.clean.span.cut
     result = {"logits": logits(model, found.late.final) - torch.stack([cut(full.logits) for full in found.full])}

@@ -6,7 +6,7 @@ import torch
 from pydantic import TypeAdapter
 
 from tiltmeter.errors import TiltmeterError
-from tiltmeter.perturb.directions import Push
+from tiltmeter.perturb.directions import Perturbation
 from tiltmeter.perturb.paths import Path, Sphere, Straight, Substitute
 from tiltmeter.sweeps.plan import Sweep
 
@@ -28,7 +28,7 @@ def draw(seed, dtype=torch.float64, scale=80.0):
 def toward(vector):
     """The push that this vector is."""
     distance = vector.norm(dim=-1)
-    return Push(vector / distance[..., None], distance, vector)
+    return Perturbation(vector / distance[..., None], distance, vector)
 
 
 def digits(dtype):
@@ -153,7 +153,7 @@ def test_a_direction_along_x_leaves_x_where_it_is(dtype, multiple):
 @pytest.mark.parametrize("path", [Straight(lengths=LENGTHS), Sphere(degrees=DEGREES), Substitute()])
 def test_no_direction_and_no_activation_stay_where_they_are(path):
     x = draw(0)
-    points = reached(path, x, Push(torch.zeros_like(x), torch.zeros(3, 5).double(), torch.zeros_like(x)), ALL)
+    points = reached(path, x, Perturbation(torch.zeros_like(x), torch.zeros(3, 5).double(), torch.zeros_like(x)), ALL)
     assert torch.equal(points, x.expand_as(points))
     assert torch.isfinite(reached(path, 0 * x, toward(draw(1)), ALL)).all()
 

@@ -5,7 +5,7 @@ import pytest
 from browser import needs_browser, visit
 from chart_cases import CHARTS, EVIL, OWN, PAPER, measured
 from tiltmeter.reports.charts.curves import facets
-from tiltmeter.reports.page import Exhibit, write_report
+from tiltmeter.reports.page import ReportFigure, write_report
 
 pytestmark = needs_browser
 
@@ -21,7 +21,7 @@ STATE = """
 
 def report(folder, charts):
     exhibits = [
-        Exhibit(f"chart-{n}", f"{name} {EVIL}", EVIL, EVIL, EVIL, chart)
+        ReportFigure(f"chart-{n}", f"{name} {EVIL}", EVIL, EVIL, EVIL, chart)
         for n, (name, chart) in enumerate(charts.items())
     ]
     return write_report(folder, f"A page of {EVIL}", [EVIL], exhibits, MANIFEST, notes=[EVIL])
@@ -213,7 +213,7 @@ def test_the_policy_refuses_what_is_not_the_page_s_own(curves, tmp_path, smuggle
 
 
 def test_a_page_without_figures_needs_no_script(tmp_path):
-    exhibit = Exhibit("none", "Figure 1", "", "", "Not drawn: no SAE is known at this site.", None)
+    exhibit = ReportFigure("none", "Figure 1", "", "", "Not drawn: no SAE is known at this site.", None)
     page = write_report(tmp_path, "Nothing", [], [exhibit], MANIFEST)
     assert "<script" not in page.read_text("utf-8")
     seen = visit(page, 'return document.querySelector(".finding").textContent;')

@@ -17,7 +17,7 @@ from tiltmeter.errors import TiltmeterError
 from tiltmeter.reports.charts.curves import facets
 from tiltmeter.reports.charts.mpl import draw, to_png, to_svg
 from tiltmeter.reports.charts.plotly import to_plotly
-from tiltmeter.reports.figure import Exhibit
+from tiltmeter.reports.figure import ReportFigure
 from tiltmeter.reports.page import SYMBOLS, Numbers, headline, write_report
 from tiltmeter.reports.tables import chart
 from tiltmeter.reports.tables import claims as claims_table
@@ -85,7 +85,7 @@ def folder(tmp_path_factory):
 def exhibits(measured):
     chart = facets(*measured, ["kl"], {f"all {EVIL}": ["isotropic", EVIL]})
     words = (f"Figure {EVIL}", f"Caption {EVIL}", f"Claimed {EVIL}", f"Finding {EVIL}")
-    return [Exhibit("one", *words, chart), Exhibit("two", *words, one(line()))]
+    return [ReportFigure("one", *words, chart), ReportFigure("two", *words, one(line()))]
 
 
 @pytest.fixture(scope="module")
@@ -236,7 +236,7 @@ def test_the_paper_s_words_stand_before_the_run_s(page, tmp_path):
     words = [word for word in Page(page).words if word]
     at = words.index("The paper:")
     assert words[at : at + 4] == ["The paper:", f"Claimed {EVIL}", "This run:", f"Finding {EVIL}"]
-    plain = Exhibit("three", "Figure", "", "", "Found.", None)
+    plain = ReportFigure("three", "Figure", "", "", "Found.", None)
     text = write_report(tmp_path, "t", [], [plain], MANIFEST).read_text("utf-8")
     assert "The paper:" not in text and "This run:" not in text and "Found." in text
     assert "<script" not in text and "<img" not in text
@@ -244,7 +244,7 @@ def test_the_paper_s_words_stand_before_the_run_s(page, tmp_path):
 
 
 def test_what_stands_between_backticks_is_a_name(tmp_path):
-    exhibit = Exhibit("x", "t", "", "", "Of `sae-error` and `<b>`, ` alone.", None)
+    exhibit = ReportFigure("x", "t", "", "", "Of `sae-error` and `<b>`, ` alone.", None)
     page = write_report(tmp_path, "t", [], [exhibit], MANIFEST).read_text("utf-8")
     assert "Of <code>sae-error</code> and <code>&lt;b&gt;</code>, ` alone." in page
 
@@ -257,7 +257,9 @@ def test_the_numbers_of_a_figure_are_on_the_page(page):
 
 @pytest.mark.parametrize("name", CHARTS)
 def test_every_mark_makes_a_well_formed_page(name, tmp_path):
-    page = write_report(tmp_path, "t", [], [Exhibit("x", "t", "", "", "f", CHARTS[name])], MANIFEST).read_text("utf-8")
+    page = write_report(tmp_path, "t", [], [ReportFigure("x", "t", "", "", "f", CHARTS[name])], MANIFEST).read_text(
+        "utf-8"
+    )
     assert Page(page).tags.count("figure") == 1
 
 

@@ -12,7 +12,7 @@ from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.sites import Site
 from tiltmeter.models.split_model import SplitModel
 from tiltmeter.saes.at_site import AtSite
-from tiltmeter.saes.evaluation import assess, fits
+from tiltmeter.saes.evaluation import evaluate, fits
 from tiny_models import FAMILIES, HEAD, HEADS, WIDTH, full_pass, random_tokens, tiny
 
 BOUNDARY = 0
@@ -60,7 +60,7 @@ def run(family, kind, sae, spliced="in", batch=2):
     def reconstruct(x):
         return (latents := sae.encode(x)), sae.decode(latents)
 
-    return assess(SplitModel(tiny(family)), reconstruct, IDS, BOUNDARY, Site(1, kind), spliced, batch)
+    return evaluate(SplitModel(tiny(family)), reconstruct, IDS, BOUNDARY, Site(1, kind), spliced, batch)
 
 
 @pytest.mark.parametrize("spliced", ["in", "out"])
@@ -107,11 +107,11 @@ def naive_fit(sae, x, look):
 def test_nothing_to_explain_is_not_a_number():
     same = torch.full((3, 4), 7)
     model = SplitModel(tiny("llama"))  # no positions are added to its embeddings
-    found = assess(model, lambda x: (x, x), same, None, Site(0, "resid_pre"))
+    found = evaluate(model, lambda x: (x, x), same, None, Site(0, "resid_pre"))
     assert found.explained_variance != found.explained_variance
     assert found.kl == pytest.approx(0, abs=1e-12)
 
 
 def test_sequences_of_boundary_positions_alone_are_refused():
     with pytest.raises(TiltmeterError, match="none but boundary positions"):
-        assess(SplitModel(tiny("gpt2")), lambda x: (x, x), torch.tensor([[3], [4]]), None, Site(1, "resid_pre"))
+        evaluate(SplitModel(tiny("gpt2")), lambda x: (x, x), torch.tensor([[3], [4]]), None, Site(1, "resid_pre"))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import tiltmeter as tm
-from tiltmeter.saes.evaluation import assess, through
+from tiltmeter.saes.evaluation import evaluate, through
 from tiltmeter.saes.loading import EMBEDDED_SAES, list_embedded
 
 FAMILY = list_embedded()
@@ -28,7 +28,7 @@ def tokens(nano):
 
 
 def quality(nano, tokens, reconstruct, site="resid_pre:3"):
-    return assess(nano.model, reconstruct, tokens.ids, tokens.boundary, nano.model.site(site))
+    return evaluate(nano.model, reconstruct, tokens.ids, tokens.boundary, nano.model.site(site))
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from tiltmeter.models.loading import load_model
 from tiltmeter.models.sites import Site
 from tiltmeter.models.split_model import SplitModel
 from tiltmeter.saes import load_check as guard_module
-from tiltmeter.saes.affine import Moved, unfolded, value_constant
+from tiltmeter.saes.affine import AffineSAE, unfolded, value_constant
 from tiltmeter.saes.at_site import AtSite
 from tiltmeter.saes.load_check import _is_short, check_place, guard
 from tiltmeter.saes.loading import load_sae
@@ -287,7 +287,7 @@ def test_an_sae_that_normalises_each_token():
     bad = ByNorm(**vars(random_sae(WIDTH, 200, bias=0.0)))
     assert "No likely cause" in only_cause(findings(gpt2(), bad))
     x, shift = draw(7, WIDTH, seed=2), draw(WIDTH, seed=1)
-    moved = Moved(sae.about, sae, shift, 0.25)
+    moved = AffineSAE(sae.about, sae, shift, 0.25)
     torch.testing.assert_close(moved.decode(moved.encode(x), like=x), x)
 
 
@@ -398,18 +398,18 @@ def test_a_width_that_does_not_fit_is_refused():
 
 def test_the_value_constant_is_the_formula_of_each_family():
     for model in (gpt2(), SplitModel(tiny("gpt2"))):
-        block = model.anatomy.blocks[1]
+        block = model.parts.blocks[1]
         weight, bias = block.attn.c_attn.weight[:, 2 * WIDTH :], block.attn.c_attn.bias[2 * WIDTH :]
         torch.testing.assert_close(value_constant(model, Z), block.ln_1.bias @ weight + bias)
     qwen2 = SplitModel(tiny("qwen2"))
-    bias = qwen2.anatomy.blocks[1].self_attn.v_proj.bias.reshape(2, -1).repeat_interleave(2, 0).flatten()
+    bias = qwen2.parts.blocks[1].self_attn.v_proj.bias.reshape(2, -1).repeat_interleave(2, 0).flatten()
     torch.testing.assert_close(value_constant(qwen2, Z), bias)
     assert not value_constant(SplitModel(tiny("llama")), Z).any()
 
 
 def test_a_moved_sae_is_one_of_moved_activations():
     sae, shift, x = random_sae(WIDTH, 50), draw(WIDTH, seed=1), draw(7, WIDTH, seed=2)
-    moved = Moved(sae.about, sae, shift, 0.25)
+    moved = AffineSAE(sae.about, sae, shift, 0.25)
     latents = moved.encode(x)
     torch.testing.assert_close(latents, sae.encode(0.25 * x + shift))
     torch.testing.assert_close(0.25 * moved.decode(latents) + shift, sae.decode(latents))

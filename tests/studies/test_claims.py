@@ -15,10 +15,10 @@ NOISE = (NOISE - NOISE.mean()) / NOISE.std()
 
 
 def claim(name, *centres, region=ABOVE_ZERO, **more):
-    def quantities(_):
+    def estimands(_):
         return [mean(f"{name} {centre}", NOISE + centre, region) for centre in centres]
 
-    return Claim(name, f"{name} is above zero.", "here", quantities, **more)
+    return Claim(name, f"{name} is above zero.", "here", estimands, **more)
 
 
 def words(*claims):
@@ -55,11 +55,11 @@ def test_more_claims_ask_more_of_each():
 
 
 def test_what_was_not_measured_is_not_tested():
-    def quantities(results):
+    def estimands(results):
         return [mean("x", results["errors"].to_numpy(), ABOVE_ZERO)]
 
     results = Results({}, {"errors": "errors: No SAE was given."})
-    (verdict,) = judge([Claim("a", "A.", "here", quantities)], results)
+    (verdict,) = judge([Claim("a", "A.", "here", estimands)], results)
     assert (verdict.word, verdict.reason) == ("not tested", "errors: No SAE was given.")
 
 

@@ -18,7 +18,7 @@ from tiltmeter.models.self_check import check_split
 from tiltmeter.models.sites import Site
 from tiltmeter.models.split_model import LateRun
 from tiltmeter.saes.at_site import AtSite
-from tiltmeter.saes.evaluation import assess, fits
+from tiltmeter.saes.evaluation import evaluate, fits
 from tiltmeter.saes.formats.four_weights import Convention, Facts, linear_sae
 from tiltmeter.saes.names import short_names
 from tiltmeter.saes.sae import TopK
@@ -242,7 +242,7 @@ def test_a_stand_in_explains_more_than_an_untrained_sae_and_the_model_s_own(stan
     sae, site = tm.load_sae(stand_in), control.model.site("resid_pre:3")
     trained = explained(control, sae, held_out).explained_variance
     beaten = untrained(12, sae.decoder, control.model.activation(held_out.ids, site))
-    worse = assess(control.model, beaten, held_out.ids, held_out.boundary, site)
+    worse = evaluate(control.model, beaten, held_out.ids, held_out.boundary, site)
     assert worse.l0 == 12 and trained > worse.explained_variance + 0.1
     assert explained(control, tm.load_sae(LOCAL), held_out).explained_variance < 0
 

@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 import torch
 import transformers
-from small_saes import save_sae
 
 from gurnee_worlds import LAYERS, STUDY_LAYER, results
+from small_saes import save_sae
 from sweep_cases import token_set
 from tiltmeter.models.loading import LoadedModel
 from tiltmeter.models.sites import Site
@@ -169,7 +169,7 @@ def test_what_was_not_measured_is_not_tested(name):
 
 def test_an_saes_gap_is_that_of_means_over_sequences():
     found = results()
-    (first, _) = NAMED["sae-above-epsilon-random"].quantities(found)
+    (first, _) = NAMED["sae-above-epsilon-random"].estimands(found)
     kl = found["layers-0"].kl.isel(step=0, position=slice(0, -1))
     means = kl.mean("position").mean("sequence")
     expected = float(means.sel(direction="sae-error:A") / means.sel(direction="epsilon-random:A"))
@@ -178,7 +178,7 @@ def test_an_saes_gap_is_that_of_means_over_sequences():
 
 def test_quantiles_are_over_tokens():
     found = results()
-    quantity = NAMED["whole-distribution-shifted"].quantities(found)[2]
+    quantity = NAMED["whole-distribution-shifted"].estimands(found)[2]
     assert quantity.what.startswith("layer 0: 90% quantile")
     kl = found["layers-0"].kl.isel(step=0).to_numpy()[:, :, :-1]
     assert quantity.statistic(quantity.rows) == pytest.approx(np.quantile(kl[0], 0.9) / np.quantile(kl[2], 0.9))
@@ -186,7 +186,7 @@ def test_quantiles_are_over_tokens():
 
 def test_the_loss_increase_is_over_the_clean_loss():
     found = results()
-    quantity = NAMED["loss-ratio-as-published"].quantities(found)[0]
+    quantity = NAMED["loss-ratio-as-published"].estimands(found)[0]
     loss = found["layers-0"].loss.isel(step=0).to_numpy()[:, :, :-1]
     clean = found["tokens-0"].loss.to_numpy()[:, :-1]
     assert quantity.statistic(quantity.rows) == pytest.approx((loss[0] - clean).mean() / (loss[2] - clean).mean())

@@ -8,8 +8,8 @@ import tokenizers
 import torch
 import transformers
 import xarray as xr
-from small_saes import save_sae
 
+from small_saes import save_sae
 from sweep_cases import token_set
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.loading import LoadedModel

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from small_saes import save_sae
 
+from small_saes import save_sae
 from sweep_cases import token_set
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.loading import LoadedModel

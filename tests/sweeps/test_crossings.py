@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from sweep_cases import command, refusal, save_model, save_tokens, token_set
-from tiltmeter.analysis.bisection import Goal
+from tiltmeter.analysis.bisection import CrossingTarget
 from tiltmeter.analysis.bootstrap import median_interval
 from tiltmeter.analysis.shapes import crossing, relative
 from tiltmeter.errors import TiltmeterError
@@ -70,7 +70,7 @@ def test_a_full_scan_has_the_same(loaded, tmp_path, case):
     readout = next(name for name in scan.data_vars if name not in ("length", "tokens"))
     values, steps = flat(scan, readout)
     threshold = float(np.median(values[:, -1]))
-    wanted = Crossings(sweep=sweep, goal=Goal(threshold=threshold, guard=2))
+    wanted = Crossings(sweep=sweep, goal=CrossingTarget(threshold=threshold, guard=2))
     table = run_crossings(wanted, loaded, token_set(), tmp_path / "run")
     assert [*table.direction] == list(np.repeat(SMALL.directions, 10))
     assert [*table.sequence] == [*range(10)] * 3
@@ -92,7 +92,9 @@ def test_a_full_scan_has_the_same(loaded, tmp_path, case):
 def test_a_fraction_of_the_last_value(loaded, tmp_path):
     sweep = changed(positions="last")
     values, steps = flat(run_sweep(sweep, loaded, token_set(), tmp_path / "scan"), "kl")
-    wanted = Crossings(sweep=sweep, goal=Goal(fraction=0.5, guard=17))  # a guard of all steps: the first crossing
+    wanted = Crossings(
+        sweep=sweep, goal=CrossingTarget(fraction=0.5, guard=17)
+    )  # a guard of all steps: the first crossing
     table = run_crossings(wanted, loaded, token_set(), tmp_path / "run")
     np.testing.assert_allclose(table.crossing_at, crossing(relative(values), steps, 0.5).value, rtol=1e-9)
 
@@ -111,7 +113,7 @@ def test_nano_in_float32(tmp_path):
     )
     values, steps = flat(run_sweep(sweep, nano, tokens, tmp_path / "scan"), "kl")
     assert (np.diff(values > 0.5, axis=1).sum(1) == 1).all()
-    table = run_crossings(Crossings(sweep=sweep, goal=Goal(threshold=0.5)), nano, tokens, tmp_path / "run")
+    table = run_crossings(Crossings(sweep=sweep, goal=CrossingTarget(threshold=0.5)), nano, tokens, tmp_path / "run")
     np.testing.assert_array_equal(table.above_at, steps[np.argmax(values > 0.5, 1)])
     np.testing.assert_allclose(table.crossing_at, crossing(values, steps, 0.5).value, rtol=1e-5)
     summary = pd.read_csv(tmp_path / "run" / "summary.csv")
@@ -124,7 +126,7 @@ def test_differences_are_carried_for_every_row(tmp_path):
     sweep = changed(positions="2+3", sequences=4)
     tables = [
         run_crossings(
-            Crossings(sweep=sweep, goal=Goal(threshold=1e-6, tolerance=1e-3)),
+            Crossings(sweep=sweep, goal=CrossingTarget(threshold=1e-6, tolerance=1e-3)),
             loaded_as(model),
             token_set(),
             tmp_path / name,
@@ -141,7 +143,10 @@ def test_a_tolerance_is_in_the_units_that_were_asked_for(loaded, tmp_path):
     sweep = changed(path=Straight(lengths=(0.0, 0.5, 1.0, 1.5), unit="pair-distance"))
     tables = [
         run_crossings(Crossings(sweep=sweep, goal=goal), loaded, token_set(), tmp_path / name)
-        for name, goal in (("low", Goal(threshold=1e-4, tolerance=0.125)), ("high", Goal(threshold=1e9)))
+        for name, goal in (
+            ("low", CrossingTarget(threshold=1e-4, tolerance=0.125)),
+            ("high", CrossingTarget(threshold=1e9)),
+        )
     ]
     assert tables[1].crossing_censored.all()
     pair_distance = tables[1].below_at[0] / 1.5
@@ -151,7 +156,7 @@ def test_a_tolerance_is_in_the_units_that_were_asked_for(loaded, tmp_path):
 
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(loaded, tmp_path, monkeypatch):
-    wanted = Crossings(sweep=SMALL, goal=Goal(threshold=1e-3))
+    wanted = Crossings(sweep=SMALL, goal=CrossingTarget(threshold=1e-3))
     run_crossings(wanted, loaded, token_set(), tmp_path / "whole")
     measured, measure = [], crossings.measure_crossings
 
@@ -173,7 +178,9 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(loaded, tmp_path, mon
     for file in FILES:
         assert (tmp_path / "killed" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
     with pytest.raises(TiltmeterError, match="another configuration"):
-        run_crossings(wanted.model_copy(update={"goal": Goal(threshold=1.0)}), loaded, token_set(), tmp_path / "whole")
+        run_crossings(
+            wanted.model_copy(update={"goal": CrossingTarget(threshold=1.0)}), loaded, token_set(), tmp_path / "whole"
+        )
 
 
 def test_sequences_in_which_nothing_moves_are_missing(loaded, tmp_path):
@@ -182,14 +189,18 @@ def test_sequences_in_which_nothing_moves_are_missing(loaded, tmp_path):
     ids[3, 5] = 0
     tokens = replace(token_set(), ids=ids)
     sweep = changed(positions="5", bos={"perturbation": "out"})
-    table = run_crossings(Crossings(sweep=sweep, goal=Goal(threshold=1e-3)), loaded, tokens, tmp_path / "some")
+    table = run_crossings(
+        Crossings(sweep=sweep, goal=CrossingTarget(threshold=1e-3)), loaded, tokens, tmp_path / "some"
+    )
     lost = table[table.tokens == 0]
     assert [*lost.sequence] == [3, 3, 3]
     assert lost.crossing_at.isna().all() and not lost.crossing_censored.any()
     assert [*pd.read_csv(tmp_path / "some" / "summary.csv").missing] == [1, 1, 1]
     with pytest.raises(TiltmeterError, match="Nothing was measured"):
         nothing = changed(positions="0", bos={"perturbation": "out"})
-        run_crossings(Crossings(sweep=nothing, goal=Goal(threshold=1e-3)), loaded, token_set(), tmp_path / "none")
+        run_crossings(
+            Crossings(sweep=nothing, goal=CrossingTarget(threshold=1e-3)), loaded, token_set(), tmp_path / "none"
+        )
 
 
 def test_the_interval_of_a_median_holds_it_as_often_as_asked():
@@ -214,7 +225,7 @@ def test_the_interval_of_a_median_holds_it_as_often_as_asked():
 )
 def test_curves_that_have_no_such_crossing_are_refused(change, words):
     with pytest.raises(TiltmeterError, match=words):
-        Crossings(sweep=changed(**change), goal=Goal(threshold=1.0))
+        Crossings(sweep=changed(**change), goal=CrossingTarget(threshold=1.0))
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,7 @@ Curves = Callable[[Int[np.ndarray, " row"], Float[np.ndarray, " row"]], Float[np
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-class Goal(Configuration):
+class CrossingTarget(Configuration):
     """What is looked for, and how carefully."""
 
     threshold: Annotated[float, Field(allow_inf_nan=False)] | None = None
@@ -44,7 +44,7 @@ class Goal(Configuration):
     """How long a bracket may be, in units of the steps; without it, from one step to the next."""
 
     @model_validator(mode="after")
-    def _is_one(self) -> Goal:
+    def _is_one(self) -> CrossingTarget:
         if (self.threshold is None) == (self.fraction is None):
             raise ValueError("give a threshold or a fraction, and only one of them")
         return self
@@ -68,7 +68,7 @@ class Found(NamedTuple):
     """How many points of the curve were measured."""
 
 
-def find_crossings(curves: Curves, count: int, steps: Float[np.ndarray, " step"], goal: Goal) -> Found:
+def find_crossings(curves: Curves, count: int, steps: Float[np.ndarray, " step"], goal: CrossingTarget) -> Found:
     """Find where each of `count` curves passes the threshold upwards, measuring as few points as this takes.
 
     Args:
@@ -93,7 +93,7 @@ def guard_steps(steps: int, guard: int) -> list[int]:
 class _Search:
     """What is known of each curve: the last step known to be below, the first above, and the values there."""
 
-    def __init__(self, curves: Curves, count: int, steps: Float[np.ndarray, " step"], goal: Goal) -> None:
+    def __init__(self, curves: Curves, count: int, steps: Float[np.ndarray, " step"], goal: CrossingTarget) -> None:
         self.curves, self.steps = curves, steps
         self.below, self.above = np.full(count, -1), np.full(count, len(steps))
         self.low, self.high = np.full(count, np.nan), np.full(count, np.nan)

@@ -1,6 +1,6 @@
 """What the sequences of a run say about a number: its value, its interval, and whether it lies where a claim has it.
 
-A `Quantity` is any number that can be computed from rows, one row a sequence: a ratio of means, a correlation over
+A `Estimand` is any number that can be computed from rows, one row a sequence: a ratio of means, a correlation over
 tokens, a distance of distributions. Its interval comes from a bootstrap over sequences: rows are drawn again with
 replacement, and the number is computed from each draw. A claim says in which `Region` the number lies; "no difference"
 is a region around the value of no difference, as wide as the margin (Schuirmann 1987: two one-sided tests).
@@ -58,7 +58,7 @@ ABOVE_ONE, BELOW_ONE = Region(1.0, math.inf), Region(-math.inf, 1.0)
 ABOVE_ZERO, BELOW_ZERO = Region(0.0, math.inf), Region(-math.inf, 0.0)
 
 
-class Quantity(NamedTuple):
+class Estimand(NamedTuple):
     """A number that a claim is about."""
 
     what: str
@@ -74,7 +74,7 @@ class Quantity(NamedTuple):
     """Of how many numbers this is the one that was picked, as the largest of several layers: all of them count."""
 
 
-class Finding(NamedTuple):
+class Estimate(NamedTuple):
     """A quantity, measured."""
 
     what: str
@@ -123,7 +123,7 @@ class Finding(NamedTuple):
         return f"{self.value:.3g}{self.unit} [{self.low:.3g}, {self.high:.3g}]"
 
 
-def weigh(quantity: Quantity, together: int, seed: int = 0) -> Finding:
+def estimate(quantity: Estimand, together: int, seed: int = 0) -> Estimate:
     """Measure a quantity, with its intervals.
 
     Args:
@@ -140,11 +140,11 @@ def weigh(quantity: Quantity, together: int, seed: int = 0) -> Finding:
         if n > 1 and not math.isnan(value):
             shown, drawn = _bootstrap(quantity.statistic, rows, seed)
             joint = _joint(quantity, value, drawn, n, together)
-    return Finding(quantity.what, value, *shown, *joint, quantity.region, n, quantity.unit)
+    return Estimate(quantity.what, value, *shown, *joint, quantity.region, n, quantity.unit)
 
 
 def _joint(
-    quantity: Quantity, value: float, drawn: Float[np.ndarray, " draw"], n: int, together: int
+    quantity: Estimand, value: float, drawn: Float[np.ndarray, " draw"], n: int, together: int
 ) -> tuple[float, float]:
     """The interval that decides."""
     if np.isnan(drawn).mean() > UNDEFINED:

@@ -51,7 +51,7 @@ def load_tokens(
     )
 
 
-def as_many_as_there_are(sweep: Sweep, tokens: TokenSet, asked: int | None) -> Sweep:
+def cap_sequences(sweep: Sweep, tokens: TokenSet, asked: int | None) -> Sweep:
     """Where no number of sequences was asked for, measure no more than there are."""
     return sweep if asked else sweep.model_copy(update={"sequences": min(sweep.sequences, len(tokens.ids))})
 

@@ -109,7 +109,7 @@ def crossings(
     loaded = actions.load(model, revision, device, precision)
     needed = actions.needed(wanted.sweep)
     token_set = actions.load_tokens(loaded, needed, tokens, column, tokens_revision, length, bos_before)
-    sweep = actions.as_many_as_there_are(wanted.sweep, token_set, n_sequences)
+    sweep = actions.cap_sequences(wanted.sweep, token_set, n_sequences)
     wanted = wanted.model_copy(update={"sweep": sweep})
     place = loaded.model.site(site).name
     folder = out or run_folder(f"crossings-{Path(model).name}-{place}", wanted, model, token_set)

@@ -126,12 +126,12 @@ def reproduce(
 
     Example: tiltmeter reproduce lee2024 --model my-model/ --tokens mine.parquet --sae my-sae/
     """
-    from tiltmeter.studies.reproduce import Wanted
+    from tiltmeter.studies.reproduce import ReproduceOptions
     from tiltmeter.studies.reproduce import reproduce as run
 
     if quick and size not in ("default", "quick"):
         raise TiltmeterError(f"Both --quick and --size {size} were given; choose one.")
-    wanted = Wanted(
+    wanted = ReproduceOptions(
         figures=tuple(figure or ()),
         size="quick" if quick else size,
         preset=preset,
@@ -218,7 +218,7 @@ def sweep(
     wanted = sweep_of(config, sequences=most, until_ci=goal, seed=seed)
     loaded = actions.load(model, revision, device, precision)
     token_set = actions.load_tokens(loaded, actions.needed(wanted), tokens, column, tokens_revision, length, bos_before)
-    wanted = actions.as_many_as_there_are(wanted, token_set, n_sequences)
+    wanted = actions.cap_sequences(wanted, token_set, n_sequences)
     place = loaded.model.site(site).name
     actions.run(
         wanted,

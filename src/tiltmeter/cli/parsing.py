@@ -96,10 +96,10 @@ def sweep_of(config: dict[str, Any], **options: Any) -> Sweep:
 
 def crossings_of(sweep: Sweep, **options: Any) -> Crossings:
     """Crossings of this sweep's curves, by the options that were given."""
-    from tiltmeter.analysis.bisection import Goal
+    from tiltmeter.analysis.bisection import CrossingTarget
     from tiltmeter.sweeps.crossings import Crossings
 
-    return Crossings(sweep=sweep, goal=Goal(**given(**options)))
+    return Crossings(sweep=sweep, goal=CrossingTarget(**given(**options)))
 
 
 def layer_of(layer: int | None, n_layers: int, model: str) -> int:

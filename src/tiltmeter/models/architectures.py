@@ -22,7 +22,7 @@ MLPS = ("mlp", "feed_forward")
 
 
 @dataclass(frozen=True)
-class Anatomy:
+class ModelParts:
     """The parts of one model that tiltmeter needs to reach."""
 
     trunk: nn.Module
@@ -45,7 +45,7 @@ class Anatomy:
         return attention if site.kind == "attn_out" else _first(attention, OUTPUT_PROJECTIONS, "output projection")
 
 
-def dissect(model: nn.Module) -> Anatomy:
+def find_parts(model: nn.Module) -> ModelParts:
     """Find the parts of a Hugging Face causal language model.
 
     Raises:
@@ -58,7 +58,7 @@ def dissect(model: nn.Module) -> Anatomy:
     blocks = _first(trunk, TRUNK_BLOCKS, "list of blocks")
     if not isinstance(blocks, nn.ModuleList):
         raise TiltmeterError(f"The blocks of {type(model).__name__} are not a list of modules; it cannot be split.")
-    return Anatomy(trunk, blocks, _first(trunk, FINAL_NORMS, "final norm"))
+    return ModelParts(trunk, blocks, _first(trunk, FINAL_NORMS, "final norm"))
 
 
 def ignores_mean(norm: nn.Module, like: Tensor) -> bool:

@@ -37,7 +37,7 @@ class ExactModel(SplitModel):
         """
         moved = Shifted(clean.span.cut(clean.activation), change)
         with operands(self.rounding), self._playing(clean.tape, clean.site), ExitStack() as stack:
-            stack.enter_context(skipped(self.anatomy.blocks, range(clean.site.boundary)))
+            stack.enter_context(skipped(self.parts.blocks, range(clean.site.boundary)))
             stack.enter_context(replaced(*self._stream_tap(clean.site.boundary), clean.entry))
             stack.enter_context(replaced(*self.tap(clean.site), moved))
             found = {s: stack.enter_context(captured(*self.tap(s))) for s in clean.late.sites}
@@ -54,7 +54,7 @@ class ExactModel(SplitModel):
             return super()._clean_pass(tokens, wanted, span, tape)
         start = self.activation(tokens, first)
         with self._playing(tape, first), ExitStack() as stack:
-            stack.enter_context(skipped(self.anatomy.blocks, range(first.boundary)))
+            stack.enter_context(skipped(self.parts.blocks, range(first.boundary)))
             moved = Shifted(start, start.new_empty(0, *start.shape))
             stack.enter_context(replaced(*self._stream_tap(first.boundary), moved))
             found = {s: stack.enter_context(captured(*self.tap(s))) for s in wanted}
@@ -68,7 +68,7 @@ class ExactModel(SplitModel):
         One that is entered in its middle asks for less than the whole block does.
         """
         first, inside = site.boundary, site.kind not in STREAM
-        parts = [*self.anatomy.blocks[first:], self.anatomy.final_norm]
+        parts = [*self.parts.blocks[first:], self.parts.final_norm]
         with tape.playing(), ExitStack() as stack:
             for index, part in enumerate(parts, start=first):
                 section = (index, site.kind if inside and index == first else "whole")

@@ -29,7 +29,7 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from tiltmeter.errors import TiltmeterError
-from tiltmeter.models.architectures import dissect, ignores_mean
+from tiltmeter.models.architectures import find_parts, ignores_mean
 from tiltmeter.models.chunked_kl import Unembedding
 from tiltmeter.models.differences.tape import Tape
 from tiltmeter.models.hooks import captured, replaced
@@ -83,13 +83,13 @@ class SplitModel:
     def __init__(self, hf: PreTrainedModel, name: str = "model") -> None:
         self.hf = hf.eval().requires_grad_(False)
         self.name = name
-        self.anatomy = dissect(hf)
-        self.n_layers = len(self.anatomy.blocks)
+        self.parts = find_parts(hf)
+        self.n_layers = len(self.parts.blocks)
         config = hf.config.get_text_config()
         self.width: int = config.hidden_size
         self.vocabulary: int = config.vocab_size
         self.context: int = getattr(config, "max_position_embeddings", 2**31)
-        self.centred = ignores_mean(self.anatomy.final_norm, torch.empty(self.width, dtype=hf.dtype, device=hf.device))
+        self.centred = ignores_mean(self.parts.final_norm, torch.empty(self.width, dtype=hf.dtype, device=hf.device))
 
     @property
     def device(self) -> torch.device:
@@ -193,7 +193,7 @@ class SplitModel:
         self._check(tokens, site, ())
         needed = site.boundary if site.kind in STREAM else site.layer + 1
         with ExitStack() as stack:
-            stack.enter_context(skipped(self.anatomy.blocks, range(needed, self.n_layers)))
+            stack.enter_context(skipped(self.parts.blocks, range(needed, self.n_layers)))
             found = stack.enter_context(captured(*self.tap(site)))
             self._trunk(input_ids=tokens.to(self.device), use_cache=False)
         return self.centre(found[0], site)
@@ -229,7 +229,7 @@ class SplitModel:
         copies = x.shape[0] // clean.tokens.shape[0]
         with ExitStack() as stack:
             stack.enter_context(torch.set_grad_enabled(torch.is_grad_enabled() and x.requires_grad))
-            stack.enter_context(skipped(self.anatomy.blocks, range(clean.site.boundary)))
+            stack.enter_context(skipped(self.parts.blocks, range(clean.site.boundary)))
             if clean.site.kind in STREAM:
                 entry = x
             else:
@@ -265,7 +265,7 @@ class SplitModel:
             return self._head(final[None], final[None])[0]
 
     def _head(self, hidden: Tensor, placeholder: Tensor) -> Tensor:
-        trunk = self.anatomy.trunk
+        trunk = self.parts.trunk
         trunk.forward = lambda *_, **__: _TrunkOutput(last_hidden_state=hidden)
         try:
             return self.hf(inputs_embeds=placeholder, use_cache=False).logits
@@ -301,17 +301,17 @@ class SplitModel:
         )
 
     def _trunk(self, **inputs: Any) -> Tensor:
-        return self.anatomy.trunk(**inputs).last_hidden_state
+        return self.parts.trunk(**inputs).last_hidden_state
 
     def tap(self, site: Site) -> tuple[nn.Module, str]:
         """The module, and which side of it, that a site's activation passes through."""
         if site.kind in STREAM:
             return self._stream_tap(site.boundary)
-        return self.anatomy.component(site), "input" if site.kind == "z" else "output"
+        return self.parts.component(site), "input" if site.kind == "z" else "output"
 
     def _stream_tap(self, boundary: int) -> tuple[nn.Module, str]:
         """The same for the residual stream after `boundary` blocks."""
-        return (self.anatomy.final_norm if boundary == self.n_layers else self.anatomy.blocks[boundary]), "input"
+        return (self.parts.final_norm if boundary == self.n_layers else self.parts.blocks[boundary]), "input"
 
     def _check(self, tokens: Tensor, site: Site, reads: Sequence[Site]) -> None:
         if tokens.shape[1] > self.context:

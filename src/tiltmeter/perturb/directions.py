@@ -17,7 +17,7 @@ from torch import Tensor
 from tiltmeter.perturb.sources import Context, Source
 
 
-class Push(NamedTuple):
+class Perturbation(NamedTuple):
     """Where a direction points from each token."""
 
     unit: Float[Tensor, "batch position d_site"]
@@ -104,7 +104,7 @@ class Minus:
         return -self.direction.vector(context)
 
 
-def push(direction: Direction, context: Context, centre: Callable[[Tensor], Tensor]) -> Push:
+def push(direction: Direction, context: Context, centre: Callable[[Tensor], Tensor]) -> Perturbation:
     """Normalise a direction's vectors, after `centre` has taken out what the model cannot see.
 
     In a centred stream a vector's mean over d_model is invisible, so it must not count toward its length.
@@ -113,7 +113,7 @@ def push(direction: Direction, context: Context, centre: Callable[[Tensor], Tens
     vector = _without_rounding(centre(given), given)
     distance = _norm(vector)
     unit = torch.where(distance > 0, vector / distance, 0.0)
-    return Push(unit.to(context.x), distance[..., 0].to(context.x), vector.to(context.x))
+    return Perturbation(unit.to(context.x), distance[..., 0].to(context.x), vector.to(context.x))
 
 
 def difference(end: Tensor, start: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from pydantic import Field, field_validator
 from torch import Tensor
 
 from tiltmeter.errors import TiltmeterError
-from tiltmeter.perturb.directions import Push
+from tiltmeter.perturb.directions import Perturbation
 from tiltmeter.runs.config import Configuration
 
 Unit = Literal["absolute", "norm", "target", "pair-distance"]
@@ -65,13 +65,16 @@ class Straight(Configuration):
         return Straight(lengths=tuple(length * pair_distance for length in self.lengths))
 
     def changes(
-        self, x: Float[Tensor, "batch position d_site"], push: Push, steps: slice
+        self, x: Float[Tensor, "batch position d_site"], push: Perturbation, steps: slice
     ) -> Float[Tensor, "step batch position d_site"]:
         """From x to the points of these steps, one new tensor."""
         return self.at(x, push, torch.tensor(self.lengths[steps], dtype=x.dtype, device=x.device)[:, None, None])
 
     def at(
-        self, x: Float[Tensor, "batch position d_site"], push: Push, lengths: Float[Tensor, "point #batch #position"]
+        self,
+        x: Float[Tensor, "batch position d_site"],
+        push: Perturbation,
+        lengths: Float[Tensor, "point #batch #position"],
     ) -> Float[Tensor, "point batch position d_site"]:
         """From x to any points of the path, the same for all tokens or not, one new tensor."""
         scale = {"absolute": torch.ones_like(push.distance), "norm": x.norm(dim=-1), "target": push.distance}[self.unit]
@@ -111,13 +114,16 @@ class Sphere(Configuration):
         return self
 
     def changes(
-        self, x: Float[Tensor, "batch position d_site"], push: Push, steps: slice
+        self, x: Float[Tensor, "batch position d_site"], push: Perturbation, steps: slice
     ) -> Float[Tensor, "step batch position d_site"]:
         """From x to the points of these steps, one new tensor."""
         return self.at(x, push, torch.tensor(self.degrees[steps], dtype=x.dtype, device=x.device)[:, None, None])
 
     def at(
-        self, x: Float[Tensor, "batch position d_site"], push: Push, degrees: Float[Tensor, "point #batch #position"]
+        self,
+        x: Float[Tensor, "batch position d_site"],
+        push: Perturbation,
+        degrees: Float[Tensor, "point #batch #position"],
     ) -> Float[Tensor, "point batch position d_site"]:
         """From x to any points of the path, the same for all tokens or not, one new tensor.
 
@@ -159,7 +165,7 @@ class Substitute(Configuration):
         return self
 
     def changes(
-        self, x: Float[Tensor, "batch position d_site"], push: Push, steps: slice
+        self, x: Float[Tensor, "batch position d_site"], push: Perturbation, steps: slice
     ) -> Float[Tensor, "step batch position d_site"]:
         """From x to the one point, a new tensor."""
         return push.vector.clone()[None][steps]

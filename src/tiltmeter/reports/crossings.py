@@ -12,7 +12,7 @@ from tiltmeter.analysis.shape_tables import shape_column
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.reports.charts.chart import Chart
 from tiltmeter.reports.charts.shapes import panels
-from tiltmeter.reports.figure import Exhibit
+from tiltmeter.reports.figure import ReportFigure
 from tiltmeter.reports.page import write_report
 
 NOTE = (
@@ -83,10 +83,10 @@ def _asked(manifest: Mapping[str, Any], table: pd.DataFrame) -> list[str]:
     ]
 
 
-def _exhibit(table: pd.DataFrame, summary: pd.DataFrame, manifest: Mapping[str, Any]) -> Exhibit:
+def _exhibit(table: pd.DataFrame, summary: pd.DataFrame, manifest: Mapping[str, Any]) -> ReportFigure:
     samples = {str(name): shape_column(rows, "crossing_at") for name, rows in table.groupby("direction", sort=False)}
     found = zip(summary.direction, _medians(summary), summary.n, summary.censored, strict=True)
-    return Exhibit(
+    return ReportFigure(
         "crossings",
         "Where curves cross",
         "Left: curves, one per sequence, by where they cross. Right: the part of them that has crossed; lines end "

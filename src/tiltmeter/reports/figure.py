@@ -14,7 +14,7 @@ FIGURES, TABLES = "figures", "tables"
 """Folders of a run."""
 
 
-class Exhibit(NamedTuple):
+class ReportFigure(NamedTuple):
     """A figure of a report, and the words about it."""
 
     name: str
@@ -34,7 +34,7 @@ class Exhibit(NamedTuple):
         return (*pictures, *(f"{TABLES}/{self.name}.{kind}" for kind in ("csv", "tex"))) if self.chart else ()
 
 
-def save_exhibit(folder: Path, exhibit: Exhibit) -> bytes:
+def save_figure(folder: Path, exhibit: ReportFigure) -> bytes:
     """Write an exhibit's picture (PNG, SVG) and numbers (CSV, LaTeX) into a run's folder.
 
     Returns:

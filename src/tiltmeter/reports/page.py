@@ -29,7 +29,7 @@ from tiltmeter.errors import TiltmeterError
 from tiltmeter.reports.charts.curves import axis_label
 from tiltmeter.reports.charts.plotly import to_plotly
 from tiltmeter.reports.charts.plotly_grid import least_width
-from tiltmeter.reports.figure import Exhibit, save_exhibit
+from tiltmeter.reports.figure import ReportFigure, save_figure
 from tiltmeter.reports.tables import claims as claims_table
 from tiltmeter.reports.tables.claims import ClaimRow
 from tiltmeter.reports.tables.format import with_interval
@@ -72,7 +72,7 @@ def write_report(
     folder: Path,
     title: str,
     summary: Sequence[str],
-    exhibits: Sequence[Exhibit],
+    exhibits: Sequence[ReportFigure],
     manifest: Mapping[str, Any],
     *,
     claims: Sequence[ClaimRow] = (),
@@ -94,7 +94,7 @@ def write_report(
     Raises:
         TiltmeterError: the folder cannot be written.
     """
-    figures = [_figure(exhibit, save_exhibit(folder, exhibit)) for exhibit in exhibits]
+    figures = [_figure(exhibit, save_figure(folder, exhibit)) for exhibit in exhibits]
     page = _page(title, summary, figures, manifest, claims, notes, numbers)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -128,7 +128,7 @@ def headline(table: pd.DataFrame, readout: str, columns: int = 4) -> pd.DataFram
     return cells.rename(columns="{:.4g}".format)
 
 
-def _figure(exhibit: Exhibit, svg: bytes) -> _Figure:
+def _figure(exhibit: ReportFigure, svg: bytes) -> _Figure:
     words = (exhibit.name, exhibit.title, exhibit.caption, exhibit.claimed, exhibit.finding, exhibit.files)
     place = f"figure-{exhibit.name}"
     if exhibit.chart is None:

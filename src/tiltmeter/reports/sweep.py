@@ -16,7 +16,7 @@ from tiltmeter.errors import TiltmeterError
 from tiltmeter.reports.charts.chart import Chart
 from tiltmeter.reports.charts.curves import axis_label, bars, facets
 from tiltmeter.reports.crossings import crossings_text, publish_crossings
-from tiltmeter.reports.figure import Exhibit
+from tiltmeter.reports.figure import ReportFigure
 from tiltmeter.reports.page import Numbers, headline, write_report
 from tiltmeter.runs.run_directory import read_manifest
 from tiltmeter.runs.user_paths import user_path
@@ -101,13 +101,13 @@ def _note(data: xr.Dataset) -> str:
     )
 
 
-def _exhibit(data: xr.Dataset, table: pd.DataFrame) -> Exhibit:
+def _exhibit(data: xr.Dataset, table: pd.DataFrame) -> ReportFigure:
     names = curves.readout_names(data)[:-1]  # the last is the realised length
     kind = "Whiskers" if data.sizes["step"] == 1 else "Bands"
     method = "time-uniform" if Stopped.of_curves(data) else "bootstrap"
     caption = f"Mean of each readout. {kind}: 95 % intervals, {method} over sequences."
     finding = _last_step(data, table, names[0])
-    return Exhibit("sweep", f"Sweep at {data.attrs['site']}", caption, "", finding, _chart(data, table, names))
+    return ReportFigure("sweep", f"Sweep at {data.attrs['site']}", caption, "", finding, _chart(data, table, names))
 
 
 def _chart(data: xr.Dataset, table: pd.DataFrame, names: list[str]) -> Chart:

@@ -14,7 +14,7 @@ from tiltmeter.saes.sae import SAE, About
 
 
 @dataclass(frozen=True)
-class Moved:
+class AffineSAE:
     """An SAE of y = scale · x + shift, as one of x."""
 
     about: About
@@ -38,7 +38,7 @@ class Moved:
         y = self.sae.decode(latents, like=None if like is None else self._moved(like))
         return (y - self.shift.to(y)) / self.scale
 
-    def to(self, device: torch.device, dtype: torch.dtype) -> Moved:
+    def to(self, device: torch.device, dtype: torch.dtype) -> AffineSAE:
         """The same SAE, with its weights on this device and of this type."""
         return replace(self, sae=self.sae.to(device, dtype), shift=self.shift.to(device, dtype))
 
@@ -54,7 +54,7 @@ def unfolded(sae: SAE, model: SplitModel, site: Site) -> SAE:
     """
     if sae.about.processing != "folded" or site.kind != "z":
         return sae
-    return Moved(replace(sae.about, processing="raw"), sae, -value_constant(model, site))
+    return AffineSAE(replace(sae.about, processing="raw"), sae, -value_constant(model, site))
 
 
 def value_constant(model: SplitModel, site: Site) -> Float[Tensor, "d_site"]:

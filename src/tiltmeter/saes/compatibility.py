@@ -66,7 +66,7 @@ def stream_disagreement(sae: SAE, model: SplitModel, site: Site) -> str | None:
 def has_two_streams(model: SplitModel, site: Site) -> bool:
     """Whether activations at a site can be measured centred and raw: those that LayerNorm reads, but not z."""
     like = torch.empty(model.width, dtype=model.hf.dtype, device=model.device)
-    return site.kind != "z" and (model.centred or ignores_mean(model.anatomy.final_norm, like))
+    return site.kind != "z" and (model.centred or ignores_mean(model.parts.final_norm, like))
 
 
 def is_same_place(one: Site, other: Site) -> bool:

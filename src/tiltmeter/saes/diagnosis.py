@@ -15,10 +15,10 @@ from torch import Tensor
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.sites import STREAM, all_sites
 from tiltmeter.models.split_model import SplitModel
-from tiltmeter.saes.affine import Moved, value_constant
+from tiltmeter.saes.affine import AffineSAE, value_constant
 from tiltmeter.saes.at_site import AtSite
 from tiltmeter.saes.compatibility import has_two_streams, is_same_place
-from tiltmeter.saes.evaluation import Fit, Quality, fits
+from tiltmeter.saes.evaluation import Fit, SAEMetrics, fits
 from tiltmeter.saes.sae import SAE, About, TopK
 
 MANY = 4.0
@@ -53,7 +53,7 @@ class Found(NamedTuple):
 
 
 def likely_cause(
-    model: SplitModel, at: AtSite, ids: Int[Tensor, "sequence position"], boundary: int | None, quality: Quality
+    model: SplitModel, at: AtSite, ids: Int[Tensor, "sequence position"], boundary: int | None, quality: SAEMetrics
 ) -> str:
     """A sentence: the trial in which the SAE explains the activations best, if that is much better than as it is used.
 
@@ -143,7 +143,7 @@ def _sites(model: SplitModel, at: AtSite) -> Iterator[Trial]:
             yield Trial("site", there, f"it belongs to {site.name} (use it there)")
 
 
-def _scales(at: AtSite, quality: Quality) -> Iterator[Trial]:
+def _scales(at: AtSite, quality: SAEMetrics) -> Iterator[Trial]:
     """SAEs trained on activations scaled to a mean norm of √d_site, with the factor left out here or there.
 
     SAELens calls that `expected_average_only_in`, and folds the factor s into the weights when training ends.
@@ -169,7 +169,7 @@ def _output_bias(sae: SAE) -> Float[Tensor, "d_site"] | None:
         return None
 
 
-def _top_k(at: AtSite, quality: Quality) -> Iterator[Trial]:
+def _top_k(at: AtSite, quality: SAEMetrics) -> Iterator[Trial]:
     published = at.sae.about.l0
     if at.sae.about.architecture == "standard" and published and quality.l0 >= MANY * published:
         k = min(max(1, round(published)), at.size)
@@ -206,7 +206,7 @@ def _begin_with(ids: Int[Tensor, "sequence position"], boundary: int) -> bool:
 
 
 def _moved(at: AtSite, shift: Float[Tensor, "d_site"], scale: float = 1.0) -> AtSite:
-    return replace(at, sae=Moved(at.sae.about, at.sae, shift, scale))
+    return replace(at, sae=AffineSAE(at.sae.about, at.sae, shift, scale))
 
 
 def _as_it_is(x: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ def through(sae: SAE) -> Reconstruct:
 
 
 @dataclass(frozen=True)
-class Quality:
+class SAEMetrics:
     """Means over tokens. Boundary positions count in `loss`, `clean_loss` and `kl` alone."""
 
     tokens: int
@@ -66,11 +66,11 @@ class Fit:
     l0: float
     """Latents above zero per token."""
     explained_variance: float
-    """As in `Quality`."""
+    """As in `SAEMetrics`."""
 
 
 @torch.no_grad()
-def assess(
+def evaluate(
     model: SplitModel,
     reconstruct: Reconstruct,
     ids: Int[Tensor, "sequence position"],
@@ -78,7 +78,7 @@ def assess(
     site: Site,
     spliced: InOrOut = "in",
     batch: int = 8,
-) -> Quality:
+) -> SAEMetrics:
     """Run the model on `ids`, clean and with reconstructions at all positions, or (`out`) all but boundary ones.
 
     Reconstructions are taken as they are measured at the site: in a centred stream, minus their mean over d_model.
@@ -96,7 +96,7 @@ def assess(
         at = counted[rows].to(given.device)
         activations.add(clean.activation[at], latents[at], given[at])
         outputs.add(model, clean, torch.where(replaced[rows, :, None].to(given.device), given, clean.activation))
-    return Quality(
+    return SAEMetrics(
         tokens=ids.numel(),
         l0=activations.mean("active"),
         explained_variance=activations.explained_variance,

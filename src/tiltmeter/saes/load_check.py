@@ -22,10 +22,10 @@ from tiltmeter.models.split_model import SplitModel
 from tiltmeter.saes.at_site import AT_ONCE, AtSite
 from tiltmeter.saes.compatibility import check_place, stream_disagreement
 from tiltmeter.saes.diagnosis import likely_cause
-from tiltmeter.saes.evaluation import Quality, assess, through
+from tiltmeter.saes.evaluation import SAEMetrics, evaluate, through
 from tiltmeter.saes.sae import END_TO_END_KINDS
 
-__all__ = ["Guard", "check_place", "guard"]
+__all__ = ["LoadCheck", "check_place", "guard"]
 
 FAR = 2.0
 """An L0 of more than this many times the published one, or of less than that part of it, is off."""
@@ -42,10 +42,10 @@ TRIED = 1024
 
 
 @dataclass(frozen=True)
-class Guard:
+class LoadCheck:
     """An SAE's figures where it is used, and what is wrong with them."""
 
-    quality: Quality
+    quality: SAEMetrics
     mean_loss: float
     """Cross-entropy with the mean activation of the site in the place of every activation, nats per token."""
     published_l0: float | None
@@ -63,7 +63,7 @@ class Guard:
         }
 
 
-def guard(model: SplitModel, at: AtSite, tokens: TokenSet, budget: int = 4096) -> Guard:
+def guard(model: SplitModel, at: AtSite, tokens: TokenSet, budget: int = 4096) -> LoadCheck:
     """Measure an SAE where it is used, and say what is off and why.
 
     Args:
@@ -91,10 +91,10 @@ def guard(model: SplitModel, at: AtSite, tokens: TokenSet, budget: int = 4096) -
     findings += _boundary(model, at, ids, tokens.boundary, quality)
     findings += _said(model, at)
     about = at.sae.about
-    return Guard(quality, mean_loss, about.l0, about.explained_variance, tuple(findings))
+    return LoadCheck(quality, mean_loss, about.l0, about.explained_variance, tuple(findings))
 
 
-def _off(at: AtSite, quality: Quality, mean_loss: float) -> Iterator[str]:
+def _off(at: AtSite, quality: SAEMetrics, mean_loss: float) -> Iterator[str]:
     """What is far from the published figures, or from sense."""
     about, l0, explained = at.sae.about, quality.l0, quality.explained_variance
     sae = f"{at.name} at {at.site.name}"
@@ -133,7 +133,7 @@ def _said(model: SplitModel, at: AtSite) -> Iterator[str]:
 
 @torch.no_grad()
 def _boundary(
-    model: SplitModel, at: AtSite, ids: Int[Tensor, "sequence position"], boundary: int | None, quality: Quality
+    model: SplitModel, at: AtSite, ids: Int[Tensor, "sequence position"], boundary: int | None, quality: SAEMetrics
 ) -> Iterator[str]:
     """Whether first positions, with a far larger error than others, are what raises the loss."""
     x = model.activation(ids[:, :1], at.site)
@@ -158,9 +158,9 @@ def _assess(
     ids: Int[Tensor, "sequence position"],
     boundary: int | None,
     spliced: InOrOut = "in",
-) -> Quality:
+) -> SAEMetrics:
     batch = min(8, max(1, AT_ONCE // (at.size * ids.shape[1])))
-    return assess(model, through(at.sae), ids, boundary, at.site, spliced, batch)
+    return evaluate(model, through(at.sae), ids, boundary, at.site, spliced, batch)
 
 
 @torch.no_grad()
@@ -174,7 +174,7 @@ def _mean_loss(
         x = model.activation(rows, at.site)
         total = x[wanted.to(x.device)].double().sum(0) + total.to(x.device)
     mean = total / counted.sum().item()
-    return assess(model, lambda x: (x.new_zeros(x.shape), mean.to(x).expand_as(x)), ids, boundary, at.site).loss
+    return evaluate(model, lambda x: (x.new_zeros(x.shape), mean.to(x).expand_as(x)), ids, boundary, at.site).loss
 
 
 def _first(ids: Int[Tensor, "sequence position"], tokens: int) -> Int[Tensor, "first position"]:

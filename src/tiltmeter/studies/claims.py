@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from tiltmeter.analysis.estimates import FEWEST, Finding, Quantity, weigh
+from tiltmeter.analysis.estimates import FEWEST, Estimand, Estimate, estimate
 from tiltmeter.studies.results import NotMeasured, Results
 
 Word = Literal["supported", "contradicted", "inconclusive", "not tested"]
@@ -35,7 +35,7 @@ class Claim(NamedTuple):
     """What is claimed, as it is tested."""
     source: str
     """Where the paper says so: section, figure."""
-    quantities: Callable[[Results], Sequence[Quantity]]
+    estimands: Callable[[Results], Sequence[Estimand]]
     """What must lie where. Raises `NotMeasured` where the run has not what it needs."""
     published: Published | None = None
     remark: str = ""
@@ -47,12 +47,12 @@ class Verdict(NamedTuple):
 
     claim: Claim
     word: Word
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[Estimate, ...] = ()
     reason: str = ""
     """Why it was not tested."""
 
     @property
-    def deciding(self) -> Finding | None:
+    def deciding(self) -> Estimate | None:
         """The quantity that the verdict rests on: the one that lies least inside its region."""
         defined = [finding for finding in self.findings if finding.where]
         return min(defined, key=lambda finding: finding.distance, default=None)
@@ -60,23 +60,23 @@ class Verdict(NamedTuple):
 
 def judge(claims: Sequence[Claim], results: Results) -> list[Verdict]:
     """The verdict on each claim, all of them holding together with 95 %."""
-    wanted: dict[str, Sequence[Quantity]] = {}
+    wanted: dict[str, Sequence[Estimand]] = {}
     reasons: dict[str, str] = {}
     for claim in claims:
         try:
-            wanted[claim.name] = claim.quantities(results)
+            wanted[claim.name] = claim.estimands(results)
         except NotMeasured as error:
             reasons[claim.name] = str(error)
     together = max(1, sum(map(len, wanted.values())))
     return [
-        _verdict(claim, [weigh(quantity, together) for quantity in wanted[claim.name]])
+        _verdict(claim, [estimate(quantity, together) for quantity in wanted[claim.name]])
         if claim.name in wanted
         else Verdict(claim, "not tested", reason=reasons[claim.name])
         for claim in claims
     ]
 
 
-def _verdict(claim: Claim, findings: Sequence[Finding]) -> Verdict:
+def _verdict(claim: Claim, findings: Sequence[Estimate]) -> Verdict:
     found = {finding.where for finding in findings}
     if None in found:
         undefined = next(finding for finding in findings if finding.where is None)
@@ -85,7 +85,7 @@ def _verdict(claim: Claim, findings: Sequence[Finding]) -> Verdict:
     return Verdict(claim, word, tuple(findings))
 
 
-def _why(finding: Finding) -> str:
+def _why(finding: Estimate) -> str:
     if finding.n < FEWEST:
         return f"{finding.n} sequences are too few; measure at least {FEWEST}."
     return f"Not defined here: {finding.what}."

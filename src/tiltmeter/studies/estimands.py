@@ -9,13 +9,13 @@ import xarray as xr
 from jaxtyping import Float
 
 from tiltmeter.analysis.correlations import matrix, sums_of
-from tiltmeter.analysis.estimates import ABOVE_ONE, ABOVE_ZERO, Quantity, Region, Rows, Scale
+from tiltmeter.analysis.estimates import ABOVE_ONE, ABOVE_ZERO, Estimand, Region, Rows, Scale
 from tiltmeter.analysis.shapes import ks_distance
 from tiltmeter.studies.results import NotMeasured, Results
 
 PerSequence = Float[np.ndarray, " sequence"]
 PerToken = Float[np.ndarray, "sequence position"]
-Quantities = Callable[[Results], list[Quantity]]
+Quantities = Callable[[Results], list[Estimand]]
 """What a claim is about, of the results of a study."""
 
 
@@ -52,40 +52,40 @@ def pair_distance(curves: xr.Dataset) -> float:
     return float(curves.attrs["pair_distance"])
 
 
-def ratio(what: str, one: PerSequence, other: PerSequence, region: Region = ABOVE_ONE) -> Quantity:
+def ratio(what: str, one: PerSequence, other: PerSequence, region: Region = ABOVE_ONE) -> Estimand:
     """Mean of one ÷ mean of the other, over the sequences that have both."""
-    return Quantity(what, _together(one, other), lambda r: _mean(r[:, 0]) / _mean(r[:, 1]), region, "×", "ratio")
+    return Estimand(what, _together(one, other), lambda r: _mean(r[:, 0]) / _mean(r[:, 1]), region, "×", "ratio")
 
 
 def difference(
     what: str, one: PerSequence, other: PerSequence, region: Region = ABOVE_ZERO, unit: str = ""
-) -> Quantity:
+) -> Estimand:
     """Mean of one - mean of the other, over the sequences that have both."""
-    return Quantity(what, _together(one, other), lambda r: _mean(r[:, 0]) - _mean(r[:, 1]), region, unit)
+    return Estimand(what, _together(one, other), lambda r: _mean(r[:, 0]) - _mean(r[:, 1]), region, unit)
 
 
-def mean(what: str, values: Float[np.ndarray, "sequence ..."], region: Region, unit: str = "") -> Quantity:
+def mean(what: str, values: Float[np.ndarray, "sequence ..."], region: Region, unit: str = "") -> Estimand:
     """Mean over sequences (and positions)."""
-    return Quantity(what, values, _mean, region, unit)
+    return Estimand(what, values, _mean, region, unit)
 
 
-def share(what: str, truths: Float[np.ndarray, "sequence ..."], region: Region) -> Quantity:
+def share(what: str, truths: Float[np.ndarray, "sequence ..."], region: Region) -> Estimand:
     """The part of the tokens for which something is so: 1 where it is, 0 where not, NaN where it cannot be said."""
-    return Quantity(what, truths, _mean, region, scale="share")
+    return Estimand(what, truths, _mean, region, scale="share")
 
 
-def correlation(what: str, one: PerToken, other: PerToken, region: Region) -> Quantity:
+def correlation(what: str, one: PerToken, other: PerToken, region: Region) -> Estimand:
     """Pearson's correlation over the tokens of all sequences."""
-    return Quantity(what, sums_of([one, other]), lambda sums: float(matrix(sums)[0, 1]), region)
+    return Estimand(what, sums_of([one, other]), lambda sums: float(matrix(sums)[0, 1]), region)
 
 
-def ks_gap(what: str, one: PerSequence, near: PerSequence, far: PerSequence) -> Quantity:
+def ks_gap(what: str, one: PerSequence, near: PerSequence, far: PerSequence) -> Estimand:
     """KS distance of the first from the third less that from the second: above zero, the second is more like it."""
 
     def gap(rows: Rows) -> float:
         return ks_distance(rows[:, 0], rows[:, 2]) - ks_distance(rows[:, 0], rows[:, 1])
 
-    return Quantity(what, _pairs(one, near, far), gap, ABOVE_ZERO)
+    return Estimand(what, _pairs(one, near, far), gap, ABOVE_ZERO)
 
 
 def of_columns(
@@ -94,22 +94,22 @@ def of_columns(
     statistic: Callable[[Rows], float],
     region: Region,
     scale: Scale = "difference",
-) -> Quantity:
+) -> Estimand:
     """Any statistic of several numbers per sequence (or token), side by side on the last axis."""
-    return Quantity(what, np.stack(columns, -1), statistic, region, scale=scale)
+    return Estimand(what, np.stack(columns, -1), statistic, region, scale=scale)
 
 
-def about_all_layers(quantities: Quantities) -> Quantities:
+def about_all_layers(estimands: Quantities) -> Quantities:
     """The same quantities, of a claim about all layers: not tested where one of several was measured.
 
     Layers that were not measured, since they have no SAE, are left out of "all".
     """
 
-    def checked(results: Results) -> list[Quantity]:
+    def checked(results: Results) -> list[Estimand]:
         layers = list(results.by_layer("layers"))
         if len(layers) == 1 and any(name.startswith("layers-") for name in results.missing):
             raise NotMeasured(f"It is about all layers, and was measured at layer {layers[0]} alone.")
-        return quantities(results)
+        return estimands(results)
 
     return checked
 

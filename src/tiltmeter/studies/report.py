@@ -14,7 +14,7 @@ import xarray as xr
 
 from tiltmeter.analysis.curves import load as load_curves
 from tiltmeter.errors import TiltmeterError
-from tiltmeter.reports.figure import Exhibit
+from tiltmeter.reports.figure import ReportFigure
 from tiltmeter.reports.page import write_report
 from tiltmeter.reports.tables import claims
 from tiltmeter.reports.tables.claims import ClaimRow
@@ -25,7 +25,7 @@ from tiltmeter.studies import STUDIES, find_study
 from tiltmeter.studies.claims import judge
 from tiltmeter.studies.results import NotMeasured, Results, saes_of
 from tiltmeter.studies.run import CLAIMS, CONTROL, EXPERIMENTS, MODEL, PURPOSE, SEVERAL
-from tiltmeter.studies.study import Study, StudyFigure
+from tiltmeter.studies.study import PaperFigure, Study
 from tiltmeter.studies.token_facts import FILE as FACTS
 from tiltmeter.studies.verdicts import verdict_rows
 
@@ -45,7 +45,7 @@ NEEDED = {"identity": ("study", "size", "layer"), "record": ("model", "tokens", 
 _log = logging.getLogger(__name__)
 
 
-class Stored(NamedTuple):
+class StoredStudy(NamedTuple):
     """A study's run, as it lies on the disk."""
 
     study: Study
@@ -54,7 +54,7 @@ class Stored(NamedTuple):
     control: Results | None
 
 
-def read_study(folder: Path) -> Stored:
+def read_study(folder: Path) -> StoredStudy:
     """Read a study's run.
 
     Raises:
@@ -68,10 +68,10 @@ def read_study(folder: Path) -> Stored:
     reasons = _reasons(folder)
     control = _results(folder, CONTROL, reasons[CONTROL]) if CONTROL in reasons else None
     study = find_study(str(manifest["identity"]["study"]))
-    return Stored(study, manifest, _results(folder, MODEL, reasons.get(MODEL, {})), control)
+    return StoredStudy(study, manifest, _results(folder, MODEL, reasons.get(MODEL, {})), control)
 
 
-def claims_of(stored: Stored) -> list[ClaimRow]:
+def claims_of(stored: StoredStudy) -> list[ClaimRow]:
     """What a run says of the claims of its paper."""
     own = judge(stored.study.claims, stored.results)
     control = None if stored.control is None else judge(stored.study.claims, stored.control)
@@ -147,7 +147,7 @@ def _untested(rows: Sequence[ClaimRow]) -> str:
     return "".join(f"{one}\n" for one in told)
 
 
-def exhibits_of(stored: Stored) -> list[Exhibit]:
+def exhibits_of(stored: StoredStudy) -> list[ReportFigure]:
     """Every figure of the study; where one cannot be drawn, why."""
     return [
         _exhibit(number, figure, stored.results)
@@ -155,12 +155,12 @@ def exhibits_of(stored: Stored) -> list[Exhibit]:
     ]
 
 
-def _exhibit(number: str, figure: StudyFigure, results: Results) -> Exhibit:
+def _exhibit(number: str, figure: PaperFigure, results: Results) -> ReportFigure:
     words = (f"figure-{number}", figure.title, figure.caption, figure.claimed)
     try:
-        return Exhibit(*words, finding=figure.finding(results), chart=figure.chart(results))
+        return ReportFigure(*words, finding=figure.finding(results), chart=figure.chart(results))
     except NotMeasured as error:
-        return Exhibit(*words, finding=f"Not drawn: {error}", chart=None)
+        return ReportFigure(*words, finding=f"Not drawn: {error}", chart=None)
 
 
 def _reasons(folder: Path) -> dict[str, dict[str, str]]:
@@ -240,7 +240,7 @@ def _model(manifest: Mapping[str, Any]) -> str:
     return str(manifest["record"]["model"]["name"])
 
 
-def _summary(stored: Stored) -> list[str]:
+def _summary(stored: StoredStudy) -> list[str]:
     """What was run and on what."""
     identity, record = stored.manifest["identity"], stored.manifest["record"]
     tokens, shape = record["tokens"], record["shape"]

@@ -14,7 +14,7 @@ from tiltmeter.models.loading import LoadedModel, load_model
 from tiltmeter.runs.user_paths import user_path
 from tiltmeter.studies import STUDIES, check_figures, find_study
 from tiltmeter.studies.report import claims_text, publish_all, publish_study
-from tiltmeter.studies.run import Request, held, measure, needed_sequences
+from tiltmeter.studies.run import StudyRun, held, measure, needed_sequences
 from tiltmeter.studies.study import Preset, Size, Study
 from tiltmeter.studies.subject import make_subject
 
@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ReproduceOptions:
     """What was asked for, as it was written; None where nothing was."""
 
     figures: tuple[str, ...] = ()
@@ -52,7 +52,7 @@ class Wanted:
     seed: int = 0
 
 
-def reproduce(name: str, wanted: Wanted, out: Path | None) -> tuple[Path, str]:
+def reproduce(name: str, wanted: ReproduceOptions, out: Path | None) -> tuple[Path, str]:
     """Reproduce one study, or all, into a run directory.
 
     Returns:
@@ -74,12 +74,12 @@ def reproduce(name: str, wanted: Wanted, out: Path | None) -> tuple[Path, str]:
     return page, claims_text(folder)
 
 
-def _one(request: Request, folder: Path) -> tuple[Path, list[str]]:
+def _one(request: StudyRun, folder: Path) -> tuple[Path, list[str]]:
     failures = measure(request, folder)
     return publish_study(folder), failures
 
 
-def _all(requests: list[Request], folder: Path) -> tuple[Path, list[str]]:
+def _all(requests: list[StudyRun], folder: Path) -> tuple[Path, list[str]]:
     """Every study, though one of them may fail; they share the control's SAEs."""
     failures: list[str] = []
     done = []
@@ -96,7 +96,7 @@ def _all(requests: list[Request], folder: Path) -> tuple[Path, list[str]]:
         return publish_all(folder), failures
 
 
-def _check(studies: list[Study], name: str, wanted: Wanted) -> None:
+def _check(studies: list[Study], name: str, wanted: ReproduceOptions) -> None:
     """Refuse what cannot be, before a model is loaded for nothing."""
     if wanted.size not in get_args(Size):
         raise TiltmeterError(f"{wanted.size!r} is not a size; choose from {', '.join(get_args(Size))}.")
@@ -116,7 +116,7 @@ def _check(studies: list[Study], name: str, wanted: Wanted) -> None:
             _preset(study, wanted)
 
 
-def _preset(study: Study, wanted: Wanted) -> Preset:
+def _preset(study: Study, wanted: ReproduceOptions) -> Preset:
     """What a study is run on, where no model was named; parts that were named take the place of the preset's."""
     name = wanted.preset or "nano"
     if name not in study.presets:
@@ -124,7 +124,9 @@ def _preset(study: Study, wanted: Wanted) -> Preset:
     return study.presets[name]
 
 
-def _request(study: Study, wanted: Wanted, loaded: dict[str, LoadedModel], texts: dict[str, TokenSet]) -> Request:
+def _request(
+    study: Study, wanted: ReproduceOptions, loaded: dict[str, LoadedModel], texts: dict[str, TokenSet]
+) -> StudyRun:
     preset = None if wanted.model else _preset(study, wanted)
     name = wanted.model or (preset.model if preset else "")
     if name not in loaded:
@@ -138,16 +140,16 @@ def _request(study: Study, wanted: Wanted, loaded: dict[str, LoadedModel], texts
     length = min(study.length, loaded[name].model.context) if wanted.length is None else wanted.length
     tokens = _tokens(loaded[name], wanted, length, needed_sequences(study, subject, size))
     training = None if wanted.control == "none" else lambda: _training_tokens(loaded[name], wanted, texts)
-    return Request(study, size, subject, tokens, training, wanted.figures)
+    return StudyRun(study, size, subject, tokens, training, wanted.figures)
 
 
-def _layer(wanted: Wanted, preset: Preset | None) -> int | None:
+def _layer(wanted: ReproduceOptions, preset: Preset | None) -> int | None:
     if wanted.layer is not None or preset is None:
         return wanted.layer
     return preset.layer
 
 
-def _tokens(loaded: LoadedModel, wanted: Wanted, length: int, at_most: int) -> TokenSet:
+def _tokens(loaded: LoadedModel, wanted: ReproduceOptions, length: int, at_most: int) -> TokenSet:
     assert wanted.tokens
     return loaded.load_tokens(
         wanted.tokens,
@@ -159,7 +161,7 @@ def _tokens(loaded: LoadedModel, wanted: Wanted, length: int, at_most: int) -> T
     )
 
 
-def _training_tokens(loaded: LoadedModel, wanted: Wanted, texts: dict[str, TokenSet]) -> TokenSet:
+def _training_tokens(loaded: LoadedModel, wanted: ReproduceOptions, texts: dict[str, TokenSet]) -> TokenSet:
     """What SAEs of the control are trained on, loaded once: for nano other text than is measured, else the same."""
     name = "nano-train" if wanted.tokens == "nano" else str(wanted.tokens)
     length = min(TRAINING_LENGTH, loaded.model.context) if wanted.length is None else wanted.length
@@ -168,7 +170,7 @@ def _training_tokens(loaded: LoadedModel, wanted: Wanted, texts: dict[str, Token
     return texts[name]
 
 
-def _folder(name: str, requests: list[Request]) -> Path:
+def _folder(name: str, requests: list[StudyRun]) -> Path:
     """A run directory of its own for each request: the same command finds it again."""
     told = [_told(request) for request in requests]
     model = requests[0].subject.loaded
@@ -176,7 +178,7 @@ def _folder(name: str, requests: list[Request]) -> Path:
     return Path("runs") / f"{name}-{Path(model.model.name).name}-{digest[:8]}"
 
 
-def _told(request: Request) -> tuple[object, ...]:
+def _told(request: StudyRun) -> tuple[object, ...]:
     subject = request.subject
     saes = [sae.name for sae in subject.saes]
     return (

@@ -54,7 +54,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Request:
+class StudyRun:
     """What is to be reproduced."""
 
     study: Study
@@ -72,7 +72,7 @@ class Request:
         return self.training_tokens is not None
 
 
-def measure(request: Request, out: Path, control_folder: Path | None = None) -> list[str]:
+def measure(request: StudyRun, out: Path, control_folder: Path | None = None) -> list[str]:
     """Measure whatever is not there yet. What cannot be measured does not keep the rest from it.
 
     Args:
@@ -102,7 +102,7 @@ def measure(request: Request, out: Path, control_folder: Path | None = None) -> 
     return failures
 
 
-def _refuse_figures(request: Request) -> None:
+def _refuse_figures(request: StudyRun) -> None:
     """Refuse a figure that was asked for and of which nothing can be measured."""
     experiments = request.study.experiments(request.subject, request.size)
     for number in request.figures:
@@ -113,7 +113,9 @@ def _refuse_figures(request: Request) -> None:
             raise TiltmeterError(f"Figure {number} cannot be drawn. {reasons[0]}")
 
 
-def _measure_column(request: Request, subject: Subject, column: str, run: run_directory.Run, table: Table) -> list[str]:
+def _measure_column(
+    request: StudyRun, subject: Subject, column: str, run: run_directory.Run, table: Table
+) -> list[str]:
     """Measure what has no reason not to be; returns what failed, and raises where everything did."""
     experiments = request.study.experiments(subject, request.size)
     reasons = table[column] = _reasons(request, experiments, column)
@@ -135,7 +137,7 @@ def _measure_column(request: Request, subject: Subject, column: str, run: run_di
 
 
 @contextmanager
-def held(requests: Sequence[Request], out: Path) -> Iterator[None]:
+def held(requests: Sequence[StudyRun], out: Path) -> Iterator[None]:
     """Hold the folder of several studies, so that it is used for nothing else.
 
     Raises:
@@ -152,14 +154,14 @@ def needed_sequences(study: Study, subject: Subject, size: Size) -> int:
     return max((one.sequences for one in experiments if not isinstance(one, Missing)), default=1)
 
 
-def _control(request: Request, tokens: Callable[[], TokenSet], folder: Path) -> Subject:
+def _control(request: StudyRun, tokens: Callable[[], TokenSet], folder: Path) -> Subject:
     """The control, its SAEs trained."""
     control = random_weights(request.subject.loaded, request.subject.seed)
     return replace(request.subject, loaded=control, saes=_stand_ins(request, tokens, control, folder))
 
 
 def _stand_ins(
-    request: Request, tokens: Callable[[], TokenSet], control: LoadedModel, folder: Path
+    request: StudyRun, tokens: Callable[[], TokenSet], control: LoadedModel, folder: Path
 ) -> tuple[KnownSAE, ...]:
     """The SAEs of the control."""
     used = _used_saes(request)
@@ -171,7 +173,7 @@ def _stand_ins(
     return tuple(known[name]._replace(name=own) for name, own in trained.items())
 
 
-def _used_saes(request: Request) -> list[str]:
+def _used_saes(request: StudyRun) -> list[str]:
     """Those that an experiment that is wanted is of: training stand-ins for others would be for nothing."""
     experiments = request.study.experiments(request.subject, request.size)
     wanted = [experiments[name] for name, reason in _reasons(request, experiments, CONTROL).items() if not reason]
@@ -179,7 +181,7 @@ def _used_saes(request: Request) -> list[str]:
     return [sae.name for sae in request.subject.saes if sae.name in names]
 
 
-def _reasons(request: Request, experiments: dict[str, Experiment | Missing], column: str) -> dict[str, str]:
+def _reasons(request: StudyRun, experiments: dict[str, Experiment | Missing], column: str) -> dict[str, str]:
     """Every experiment, with the reason why it is not run; empty where it is."""
     figures = [request.study.figures[number] for number in request.figures]
     needs = {need for figure in figures for need in figure.needs}
@@ -207,7 +209,7 @@ def _matches(name: str, wanted: Collection[str]) -> bool:
     return name in wanted or (layer.isdigit() and family in wanted)
 
 
-def _identity(request: Request) -> dict[str, Any]:
+def _identity(request: StudyRun) -> dict[str, Any]:
     subject = request.subject
     names = short_names([sae.name for sae in subject.saes])
     return provenance.identity(subject.loaded, request.tokens) | {
@@ -219,7 +221,7 @@ def _identity(request: Request) -> dict[str, Any]:
     }
 
 
-def _record(request: Request) -> dict[str, Any]:
+def _record(request: StudyRun) -> dict[str, Any]:
     model = request.subject.loaded.model
     shape = {"layers": model.n_layers, "width": model.width, "vocabulary": model.vocabulary}
     return provenance.record(request.subject.loaded, request.tokens) | {"purpose": PURPOSE, "shape": shape}

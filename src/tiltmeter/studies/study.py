@@ -118,7 +118,7 @@ class Subject:
         return min(local, key=lambda sae: abs((sae.l0 or 0.0) - l0))
 
 
-class StudyFigure(NamedTuple):
+class PaperFigure(NamedTuple):
     """One figure of a paper: what it needs, how it is drawn, what it says."""
 
     title: str
@@ -153,7 +153,7 @@ class Study(NamedTuple):
     """The paper's layer, as a part of the model's depth: where the same is done in a model of another depth."""
     experiments: Callable[[Subject, Size], dict[str, Experiment | Missing]]
     """What is measured on a subject, by name; several layers of one thing as `NAME-0`, `NAME-1`."""
-    figures: Mapping[str, StudyFigure]
+    figures: Mapping[str, PaperFigure]
     claims: tuple[Claim, ...]
     presets: Mapping[str, Preset]
     """By name: `nano`, `gpt2`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from tiltmeter.analysis.estimates import Finding
+from tiltmeter.analysis.estimates import Estimate
 from tiltmeter.reports.tables.claims import ClaimRow
 from tiltmeter.studies.claims import Verdict, by_name, remark_on_control
 
@@ -55,7 +55,7 @@ def _parts(verdict: Verdict, before: str) -> list[str]:
     return [f"{before}{_part(finding)}" for finding in verdict.findings]
 
 
-def _part(finding: Finding) -> str:
+def _part(finding: Estimate) -> str:
     if finding.where is None:
         return f"{finding.what}: not defined here ({finding.n} sequences)"
     words = {"inside": "as claimed", "outside": "not as claimed", "open": "cannot be told"}

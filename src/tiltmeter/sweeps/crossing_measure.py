@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from tiltmeter.analysis.bisection import Found, Goal, find_crossings
+from tiltmeter.analysis.bisection import CrossingTarget, Found, find_crossings
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.readouts import measure
 from tiltmeter.perturb.bases import Base
-from tiltmeter.perturb.directions import Direction, Push
+from tiltmeter.perturb.directions import Direction, Perturbation
 from tiltmeter.perturb.paths import Sphere, Straight
 from tiltmeter.sweeps.measure import Batch, Pushed, masked_mean, sequences_at_once, start_batch, start_push
 from tiltmeter.sweeps.plan import Plan
@@ -24,7 +24,7 @@ Arrays = dict[str, np.ndarray]
 
 def measure_crossings(
     plan: Plan,
-    goal: Goal,
+    goal: CrossingTarget,
     directions: Mapping[str, Direction],
     path: Straight | Sphere,
     sequences: range,
@@ -51,10 +51,10 @@ def measure_crossings(
 
 
 def _find(
-    batch: Batch, pushed: Sequence[Pushed], path: Straight | Sphere, goal: Goal, directions: Sequence[str]
+    batch: Batch, pushed: Sequence[Pushed], path: Straight | Sphere, goal: CrossingTarget, directions: Sequence[str]
 ) -> Arrays:
     shape = (len(directions), len(batch.sequences))
-    push = Push(*(torch.cat(parts) for parts in zip(*(one.push for one in pushed), strict=True)))
+    push = Perturbation(*(torch.cat(parts) for parts in zip(*(one.push for one in pushed), strict=True)))
     averaged = torch.cat([one.averaged for one in pushed])
     curves = BatchCurves(batch, path, push, averaged, tuple(directions))
     found: Found = find_crossings(curves, len(averaged), np.sort(np.asarray(path.steps)), goal)
@@ -72,7 +72,7 @@ class BatchCurves:
 
     batch: Batch
     path: Straight | Sphere
-    push: Push
+    push: Perturbation
     """By curve."""
     averaged: Bool[Tensor, "curve read"]
     directions: tuple[str, ...]
@@ -84,7 +84,7 @@ class BatchCurves:
         point = np.tril(sequence[:, None] == sequence, -1).sum(1)  # the first, the second, … curve of its sequence
         index, place = torch.from_numpy(rows), (torch.from_numpy(point), torch.from_numpy(sequence))
         x = plan.positions.span.cut(clean.activation)
-        push = Push(*(part[index.to(part.device)] for part in self.push))
+        push = Perturbation(*(part[index.to(part.device)] for part in self.push))
         steps = torch.tensor(at, dtype=x.dtype, device=x.device)[None, :, None]
         change = x.new_zeros(int(point.max()) + 1, *x.shape)
         change[place] = self.path.at(x[place[1].to(x.device)], push, steps)[0]

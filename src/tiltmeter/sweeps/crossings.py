@@ -15,7 +15,7 @@ import pandas as pd
 from pydantic import model_validator
 
 from tiltmeter.analysis import curves
-from tiltmeter.analysis.bisection import Goal
+from tiltmeter.analysis.bisection import CrossingTarget
 from tiltmeter.analysis.bootstrap import median_interval
 from tiltmeter.analysis.shape_tables import shape_column, shape_summary
 from tiltmeter.analysis.shapes import Shape
@@ -28,7 +28,7 @@ from tiltmeter.runs.config import Configuration
 from tiltmeter.runs.progress import progress
 from tiltmeter.sweeps.crossing_measure import Arrays, measure_crossings
 from tiltmeter.sweeps.plan import Plan, Sweep, make_plan
-from tiltmeter.sweeps.run import Ready, identity, prepare, record
+from tiltmeter.sweeps.run import Prepared, identity, prepare, record
 
 FALL_OR_DO_NOT_BEGIN_AT_ZERO = ("cos", "loss")
 """Readouts that have no upward crossing in the sense of `shapes`."""
@@ -39,7 +39,7 @@ class Crossings(Configuration):
 
     sweep: Sweep
     """Of one readout; the steps of its path are the grid."""
-    goal: Goal
+    goal: CrossingTarget
 
     @model_validator(mode="after")
     def _has_crossings(self) -> Crossings:
@@ -159,7 +159,7 @@ def _times(shape: Shape) -> Any:
     return np.where(shape.censored, np.inf, shape.value)
 
 
-def _measure(wanted: Crossings, plan: Plan, ready: Ready, run: run_directory.Run) -> Arrays:
+def _measure(wanted: Crossings, plan: Plan, ready: Prepared, run: run_directory.Run) -> Arrays:
     """Measure every shard that is not there yet, and put all in sequence order."""
     sweep, goal = wanted.sweep, _resolved(wanted, ready)
     assert not isinstance(ready.path, Substitute)  # `Crossings` refuses it
@@ -174,7 +174,7 @@ def _measure(wanted: Crossings, plan: Plan, ready: Ready, run: run_directory.Run
     return {name: np.concatenate([part[name] for part in parts], 1) for name in parts[0]}
 
 
-def _resolved(wanted: Crossings, ready: Ready) -> Goal:
+def _resolved(wanted: Crossings, ready: Prepared) -> CrossingTarget:
     """The goal with its tolerance in the units of the path that is walked: pair distances have become lengths."""
     goal = wanted.goal
     if goal.tolerance is None:

@@ -17,7 +17,7 @@ from tiltmeter.models.positions import allowed, boundary_mask
 from tiltmeter.models.readouts import measure
 from tiltmeter.models.split_model import CleanRun
 from tiltmeter.perturb.bases import Base, transplanted
-from tiltmeter.perturb.directions import Direction, Push, push
+from tiltmeter.perturb.directions import Direction, Perturbation, push
 from tiltmeter.perturb.names import split_draw
 from tiltmeter.perturb.paths import Path
 from tiltmeter.perturb.registry import draws_as
@@ -54,7 +54,7 @@ class Batch:
 class Pushed(NamedTuple):
     """A direction on a batch."""
 
-    push: Push
+    push: Perturbation
     moved: Bool[Tensor, "batch span"]
     """Tokens that move: those that should, less those without a direction."""
     averaged: Bool[Tensor, "batch read"]
@@ -187,7 +187,7 @@ def _read(plan: Plan) -> Int[Tensor, "read"]:
     return torch.tensor(plan.positions.read) - plan.positions.span.first
 
 
-def _push(batch: Batch, name: str, direction: Direction) -> tuple[Push, Bool[Tensor, "batch span"]]:
+def _push(batch: Batch, name: str, direction: Direction) -> tuple[Perturbation, Bool[Tensor, "batch span"]]:
     """The batch's pushes, and the tokens that should move but have no direction to move in.
 
     Such a token (the drawn activation is its own, as after the same first words) is left out of the averages.
@@ -197,7 +197,7 @@ def _push(batch: Batch, name: str, direction: Direction) -> tuple[Push, Bool[Ten
     pushed = push(direction, context, lambda vector: plan.model.centre(vector, plan.site))
     moved = batch.perturbed.to(context.x.device)
     lost = batch.perturbed & (pushed.distance == 0).cpu()
-    return Push(pushed.unit * moved[..., None], pushed.distance * moved, pushed.vector * moved[..., None]), lost
+    return Perturbation(pushed.unit * moved[..., None], pushed.distance * moved, pushed.vector * moved[..., None]), lost
 
 
 def _step_slices(plan: Plan, path: Path, sequences: int) -> Iterator[slice]:

@@ -18,7 +18,7 @@ from tiltmeter.models.sites import Site
 from tiltmeter.models.split_model import SplitModel, Stream
 from tiltmeter.perturb.bases import COUNTING_BASES, SAE_BASES, check_base_name
 from tiltmeter.perturb.names import split_draw
-from tiltmeter.perturb.paths import Path as PushPath
+from tiltmeter.perturb.paths import Path as PerturbationPath
 from tiltmeter.perturb.registry import DIRECTIONS, check_direction_name
 from tiltmeter.perturb.sae_directions import COUNTING, SAE_DIRECTIONS
 from tiltmeter.perturb.user_vectors import PREFIX, load_vectors
@@ -47,7 +47,7 @@ class Sweep(Configuration):
     """How synthetic activations are made of latents (Giglemiani et al. 2024)."""
     stream: Stream = "centred"
     """How a LayerNorm model's residual stream is measured."""
-    path: PushPath
+    path: PerturbationPath
     readouts: Annotated[tuple[str, ...], Field(min_length=1)] = ("kl",)
     sequences: Count = 192
     """How many sequences are measured: the first of the token set."""

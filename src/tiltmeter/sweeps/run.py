@@ -28,14 +28,14 @@ from tiltmeter.models.loading import LoadedModel
 from tiltmeter.models.self_check import check_additive, check_split
 from tiltmeter.perturb.bases import Base, build_base
 from tiltmeter.perturb.directions import Direction
-from tiltmeter.perturb.paths import Path as PushPath
+from tiltmeter.perturb.paths import Path as PerturbationPath
 from tiltmeter.perturb.registry import build_directions
 from tiltmeter.perturb.site_statistics import SiteStatistics, fit_statistics
 from tiltmeter.runs import run_directory
 from tiltmeter.runs.progress import progress
 from tiltmeter.saes.at_site import AtSite
 from tiltmeter.saes.latent_statistics import BoundSAE, LatentStatistics, fit_latents
-from tiltmeter.saes.load_check import Guard, guard
+from tiltmeter.saes.load_check import LoadCheck, guard
 from tiltmeter.sweeps.measure import measure_shard
 from tiltmeter.sweeps.plan import Plan, Sweep, make_plan
 
@@ -44,7 +44,7 @@ SAES_A_PASS = 4
 
 _log = logging.getLogger(__name__)
 
-_guarded: dict[tuple[Any, ...], Guard] = {}
+_guarded: dict[tuple[Any, ...], LoadCheck] = {}
 """What the load guard found in this process: a study uses an SAE in many sweeps."""
 
 
@@ -87,18 +87,18 @@ def run_sweep(
     return result
 
 
-class Ready(NamedTuple):
+class Prepared(NamedTuple):
     """What a plan needs besides a model before anything is measured."""
 
     statistics: SiteStatistics
     saes: dict[str, BoundSAE]
     directions: dict[str, Direction]
-    path: PushPath
+    path: PerturbationPath
     """In lengths or angles."""
     base: Base | None
 
 
-def prepare(plan: Plan, run: run_directory.Run) -> Ready:
+def prepare(plan: Plan, run: run_directory.Run) -> Prepared:
     """Take statistics, or read those that the run has, build what rests on them, and let the run check itself.
 
     Raises:
@@ -111,7 +111,7 @@ def prepare(plan: Plan, run: run_directory.Run) -> Ready:
     check_split(plan.model, plan.model.start(plan.tokens.ids[:2], plan.site, (), plan.positions.span))
     for site in {plan.site, *(readout.site for readout in plan.readouts if readout.site)}:
         check_additive(plan.model, plan.tokens.ids[:2], site)
-    return Ready(statistics, saes, directions, path, base)
+    return Prepared(statistics, saes, directions, path, base)
 
 
 def _statistics(plan: Plan, run: run_directory.Run) -> SiteStatistics:
@@ -163,7 +163,7 @@ def _ending(watch: Watch | None) -> dict[str, str]:
     return {"stopping": watch.stopped.to_json()}
 
 
-def _measure(plan: Plan, ready: Ready, run: run_directory.Run, watch: Watch | None) -> list[xr.Dataset]:
+def _measure(plan: Plan, ready: Prepared, run: run_directory.Run, watch: Watch | None) -> list[xr.Dataset]:
     """Measure every shard that is not there yet; all of them, up to where the watch says stop, as labelled curves."""
     measured = []
     shards = range(0, len(plan.order), plan.sweep.shard)
@@ -177,7 +177,7 @@ def _measure(plan: Plan, ready: Ready, run: run_directory.Run, watch: Watch | No
     return [_shard(plan, ready, run, begin) for begin in measured]
 
 
-def _shard(plan: Plan, ready: Ready, run: run_directory.Run, begin: int) -> xr.Dataset:
+def _shard(plan: Plan, ready: Prepared, run: run_directory.Run, begin: int) -> xr.Dataset:
     """The curves of some sequences: those that the run has, or measured."""
     sequences = plan.order[begin : begin + plan.sweep.shard]
     name = f"shard-{begin // plan.sweep.shard:05d}"

@@ -134,7 +134,7 @@ def test_a_local_loss_runs_no_later_layer():
     def refuse(*_):
         raise AssertionError("a later block ran")
 
-    handle = job.model.anatomy.blocks[SITE].register_forward_pre_hook(refuse)
+    handle = job.model.parts.blocks[SITE].register_forward_pre_hook(refuse)
     try:
         trainer.loss_terms(job, state, random_tokens(2))
         with pytest.raises(AssertionError):

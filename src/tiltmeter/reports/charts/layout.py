@@ -24,12 +24,12 @@ from tiltmeter.reports.charts.chart import (
 
 Cell = tuple[int, int]
 """Row and column of a panel."""
-Way = Literal["x", "y"]
+AxisName = Literal["x", "y"]
 Named = Line | Points | Bars | Histogram
 """Marks that stand in the legend."""
 Range = tuple[float, float]
 
-WAYS: tuple[Way, Way] = ("x", "y")
+WAYS: tuple[AxisName, AxisName] = ("x", "y")
 _ROOM = 44
 """Letters that fit below upright bars."""
 
@@ -37,7 +37,7 @@ _ROOM = 44
 class SharedAxis(NamedTuple):
     """What panels that share an axis have in common."""
 
-    way: Way
+    way: AxisName
     row: int | None
     axis: Axis
     categories: tuple[str, ...]
@@ -54,27 +54,27 @@ def has(panel: Panel, *kinds: type) -> bool:
     return any(isinstance(mark, kinds) for mark in panel.marks)
 
 
-def shared_axis(chart: Chart, cell: Cell, way: Way) -> SharedAxis | None:
+def shared_axis(chart: Chart, cell: Cell, way: AxisName) -> SharedAxis | None:
     """What the panels that share an axis with this one have alike; None where it shares none."""
     panel = cells(chart)[cell]
     in_row = way == "y" and "y" not in chart.share
     if ("y-of-row" if in_row else way) not in chart.share or has(panel, Surface, Triangle):
         return None
     axis, names = (panel.x, tuple(categories(panel))) if way == "x" else (panel.y, ())
-    return SharedAxis(way, cell[0] if in_row else None, axis, names, lies(panel))
+    return SharedAxis(way, cell[0] if in_row else None, axis, names, is_horizontal(panel))
 
 
-def says_it_too(chart: Chart, cell: Cell, way: Way) -> bool:
+def shares_axis_label(chart: Chart, cell: Cell, way: AxisName) -> bool:
     """Whether the next panel below (to the left) has the same axis, so that its label need not stand here."""
     row, column = cell
     own = shared_axis(chart, cell, way)
-    other = (row + 1, column) if on_paper(cells(chart)[cell], way) == "x" else (row, column - 1)
+    other = (row + 1, column) if drawn_axis(cells(chart)[cell], way) == "x" else (row, column - 1)
     return own is not None and other in cells(chart) and shared_axis(chart, other, way) == own
 
 
-def on_paper(panel: Panel, way: Way) -> Way:
+def drawn_axis(panel: Panel, way: AxisName) -> AxisName:
     """The axis of the paper that an axis of the panel is: where bars lie, their names stand at the left."""
-    return ("y" if way == "x" else "x") if lies(panel) else way
+    return ("y" if way == "x" else "x") if is_horizontal(panel) else way
 
 
 def categories(panel: Panel) -> list[str]:
@@ -82,7 +82,7 @@ def categories(panel: Panel) -> list[str]:
     return list(dict.fromkeys(name for mark in panel.marks if isinstance(mark, Bars) for name in mark.categories))
 
 
-def lies(panel: Panel) -> bool:
+def is_horizontal(panel: Panel) -> bool:
     """Whether bars are horizontal: where their names would not fit below upright ones."""
     names = categories(panel)
     return bool(names) and (len(names) > 8 or len(names) * max(map(len, names)) > _ROOM)
@@ -130,7 +130,7 @@ def is_right_half(panel: Panel, rule: Rule) -> bool:
     return bool(rule.at > (np.sqrt(low * high) if axis.log and low > 0 else (low + high) / 2))
 
 
-def _extent(mark: Mark, way: Way) -> np.ndarray:
+def _extent(mark: Mark, way: AxisName) -> np.ndarray:
     if isinstance(mark, Histogram):
         return mark.edges
     if isinstance(mark, Bars):

@@ -28,13 +28,13 @@ from tiltmeter.reports.charts.layout import (
     categories,
     cells,
     color_ranges,
+    drawn_axis,
     has,
+    is_horizontal,
     is_thin,
     legend,
-    lies,
-    on_paper,
-    says_it_too,
     shared_axis,
+    shares_axis_label,
     shortened,
 )
 from tiltmeter.reports.charts.mpl_marks import PALE, draw_bars, draw_mark, mappable
@@ -136,7 +136,7 @@ def _width(columns: int) -> float:
 def _height(panel: Panel, columns: int) -> float:
     if has(panel, Surface, Triangle):
         return 0.9 * _width(columns) + 0.3
-    if lies(panel):
+    if is_horizontal(panel):
         bars = sum(len(mark.categories) for mark in panel.marks if isinstance(mark, Bars))
         return 0.6 + max(0.24 * len(categories(panel)), 0.14 * bars)
     return {1: 3.2, 2: 2.7}.get(columns, 2.3)
@@ -148,7 +148,7 @@ def _axes(figure: Figure, place: Any, chart: Chart, cell: Cell, drawn: Mapping[C
     for way in WAYS:
         own = shared_axis(chart, cell, way)
         if own and (same := [other for other in drawn if shared_axis(chart, other, way) == own]):
-            shared[f"share{on_paper(panel, way)}"] = drawn[same[0]]
+            shared[f"share{drawn_axis(panel, way)}"] = drawn[same[0]]
     axes: Axes = figure.add_subplot(place, projection="3d" if has(panel, Surface) else None, **shared)
     return axes
 
@@ -160,7 +160,7 @@ def _panel(axes: Any, panel: Panel, chart: Chart) -> None:
     for mark in panel.marks:
         draw_mark(axes, mark, panel, ranges)
     for way, axis in zip(WAYS, (panel.x, panel.y), strict=True):
-        across = on_paper(panel, way)
+        across = drawn_axis(panel, way)
         reach = axes.dataLim.intervalx if across == "x" else axes.dataLim.intervaly
         if axis.limits or (axis.log and not reach[1] > 0):
             axes.set(**{f"{across}lim": axis.limits or (0.1, 1.0)})
@@ -173,8 +173,8 @@ def _labels(axes: Axes, chart: Chart, cell: Cell) -> None:
     panel, columns = cells(chart)[cell], chart.columns
     axes.set_title(_wrapped(panel.title, _width(columns)))
     for way, axis in zip(WAYS, (panel.x, panel.y), strict=True):
-        across = on_paper(panel, way)
-        if says_it_too(chart, cell, way):
+        across = drawn_axis(panel, way)
+        if shares_axis_label(chart, cell, way):
             axes.tick_params(axis=across, labelbottom=False, labelleft=False)
         else:
             room = _width(columns) - _names_width(chart, cell) if across == "x" else _height(panel, columns)
@@ -184,7 +184,7 @@ def _labels(axes: Axes, chart: Chart, cell: Cell) -> None:
 def _names_width(chart: Chart, cell: Cell) -> float:
     """What the names of lying bars take of a panel's width, up to a half; little, where panels share them."""
     panel = cells(chart)[cell]
-    if not lies(panel) or shared_axis(chart, cell, "x"):
+    if not is_horizontal(panel) or shared_axis(chart, cell, "x"):
         return 0.0
     return min(_LETTER * max(map(len, categories(panel))), _width(3) / 2)
 

@@ -24,7 +24,7 @@ from tiltmeter.reports.charts.chart import (
     Surface,
     Triangle,
 )
-from tiltmeter.reports.charts.layout import Range, bar_places, categories, is_right_half, lies, shortened
+from tiltmeter.reports.charts.layout import Range, bar_places, categories, is_horizontal, is_right_half, shortened
 
 COLORS = "cividis"
 """Even to the eye, and nearly the same for colour-blind readers."""
@@ -68,7 +68,7 @@ def mappable(name: str, ranges: dict[str, Range]) -> ScalarMappable:
 
 def draw_bars(axes: Axes, panel: Panel) -> None:
     """Draw a panel's bars, those of one category side by side."""
-    names, horizontal = categories(panel), lies(panel)
+    names, horizontal = categories(panel), is_horizontal(panel)
     for mark in panel.marks:
         if not isinstance(mark, Bars):
             continue
@@ -153,7 +153,7 @@ def _rule(axes: Axes, mark: Rule, panel: Panel) -> None:
     color = mark.style.color if mark.style else "#666666"
     line: Any = {"color": color, "linewidth": 0.9, "linestyle": mark.style.linestyle if mark.style else (0.0, (3, 2))}
     look: Any = {"textcoords": "offset points", "fontsize": 8, "color": color}
-    if (mark.across == "x") != lies(panel):
+    if (mark.across == "x") != is_horizontal(panel):
         axes.axvline(mark.at, **line)
         place, clear = ("right", (-3, -2)) if is_right_half(panel, mark) else ("left", (3, -2))
         look |= {"xy": (mark.at, 1), "xycoords": axes.get_xaxis_transform(), "xytext": clear, "ha": place, "va": "top"}

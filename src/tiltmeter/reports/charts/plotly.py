@@ -15,17 +15,17 @@ import numpy as np
 from tiltmeter.reports.charts.chart import Axis, Bars, Chart, HeatMap, Line, Panel, Points, Rule, Surface, Triangle
 from tiltmeter.reports.charts.layout import (
     WAYS,
+    AxisName,
     Cell,
-    Way,
     categories,
     cells,
     color_ranges,
+    drawn_axis,
     has,
+    is_horizontal,
     legend,
-    lies,
-    on_paper,
-    says_it_too,
     shared_axis,
+    shares_axis_label,
 )
 from tiltmeter.reports.charts.plotly_grid import LONGEST, TITLE, WIDTH, Frame, Place, frame
 from tiltmeter.reports.charts.plotly_traces import Trace, rules, text, traces
@@ -96,10 +96,10 @@ def _axes(chart: Chart, cell: Cell, where: Frame) -> Json:
     panel, place = cells(chart)[cell], where.places[cell]
     found = {}
     for way, axis in zip(WAYS, (panel.x, panel.y), strict=True):
-        across = on_paper(panel, way)
+        across = drawn_axis(panel, way)
         own = shared_axis(chart, cell, way)
         first = next((other for other in where.places if own and shared_axis(chart, other, way) == own), cell)
-        silent = says_it_too(chart, cell, way)
+        silent = shares_axis_label(chart, cell, way)
         room = place.width if across == "x" else place.height
         found[place.called(f"{across}axis")] = {
             "title": {
@@ -128,12 +128,12 @@ def _on_axis(value: float, log: bool) -> float:
     return math.log10(value) if log else value
 
 
-def _bar_ticks(chart: Chart, cell: Cell, way: Way) -> Json:
+def _bar_ticks(chart: Chart, cell: Cell, way: AxisName) -> Json:
     """Names of categories; along the bars, a range for all that share the axis, since plotly finds none for them."""
     panel, own = cells(chart)[cell], shared_axis(chart, cell, way)
     if way == "x":
         names = categories(panel)
-        ends = [len(names) - 0.5, -0.5] if lies(panel) else [-0.5, len(names) - 0.5]
+        ends = [len(names) - 0.5, -0.5] if is_horizontal(panel) else [-0.5, len(names) - 0.5]
         return {"tickvals": list(range(len(names))), "ticktext": [text(name, LONGEST) for name in names], "range": ends}
     if panel.y.limits or panel.y.log:
         return _ticks(panel.y)
@@ -250,18 +250,18 @@ def _switch(axes: dict[str, Axis], log: bool) -> Json:
     return change
 
 
-def _axis(panel: Panel, way: Way) -> Axis:
+def _axis(panel: Panel, way: AxisName) -> Axis:
     return panel.x if way == "x" else panel.y
 
 
-def _switchable(chart: Chart, way: Way) -> list[Cell]:
+def _switchable(chart: Chart, way: AxisName) -> list[Cell]:
     """Panels of lines and points without negative values, unless they share the axis with others."""
     able = [cell for cell, panel in cells(chart).items() if _is_positive(panel, way)]
     shared = {shared_axis(chart, cell, way) for cell in cells(chart) if cell not in able} - {None}
     return [cell for cell in able if shared_axis(chart, cell, way) not in shared]
 
 
-def _is_positive(panel: Panel, way: Way) -> bool:
+def _is_positive(panel: Panel, way: AxisName) -> bool:
     marks = [mark for mark in panel.marks if isinstance(mark, Line | Points)]
     if not marks or len(marks) < sum(not isinstance(mark, Rule) for mark in panel.marks):
         return False
@@ -269,7 +269,7 @@ def _is_positive(panel: Panel, way: Way) -> bool:
     return bool((values > 0).sum() > 1 and not (values < 0).any())
 
 
-def _values(mark: Line | Points | Bars, way: Way) -> Sequence[np.ndarray]:
+def _values(mark: Line | Points | Bars, way: AxisName) -> Sequence[np.ndarray]:
     return (
         [mark.x]
         if way == "x" and not isinstance(mark, Bars)

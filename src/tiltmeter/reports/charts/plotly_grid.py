@@ -10,15 +10,15 @@ from typing import Literal, NamedTuple
 from tiltmeter.reports.charts.chart import Bars, Chart, Panel, Surface, Triangle
 from tiltmeter.reports.charts.layout import (
     WAYS,
+    AxisName,
     Cell,
-    Way,
     categories,
     cells,
+    drawn_axis,
     has,
+    is_horizontal,
     legend,
-    lies,
-    on_paper,
-    says_it_too,
+    shares_axis_label,
 )
 
 Kind = Literal["xy", "scene", "ternary"]
@@ -111,19 +111,19 @@ def _room_left(chart: Chart, cell: Cell) -> int:
     panel = cells(chart)[cell]
     if kind_of(panel) != "xy" or not _says(chart, cell, "y"):
         return 26
-    longest = max(map(len, categories(panel)), default=0) if lies(panel) else 0
+    longest = max(map(len, categories(panel)), default=0) if is_horizontal(panel) else 0
     return max(88, 30 + 7 * min(longest, LONGEST))
 
 
-def _says(chart: Chart, cell: Cell, paper: Way) -> bool:
-    ways = [way for way in WAYS if on_paper(cells(chart)[cell], way) == paper]
-    return not says_it_too(chart, cell, ways[0])
+def _says(chart: Chart, cell: Cell, paper: AxisName) -> bool:
+    ways = [way for way in WAYS if drawn_axis(cells(chart)[cell], way) == paper]
+    return not shares_axis_label(chart, cell, ways[0])
 
 
 def _height(panel: Panel, columns: int) -> int:
     if kind_of(panel) != "xy":
         return min(420, 60 + WIDTH // columns)
-    if lies(panel):
+    if is_horizontal(panel):
         bars = sum(len(mark.categories) for mark in panel.marks if isinstance(mark, Bars))
         return 30 + max(26 * len(categories(panel)), 15 * bars)
     return {1: 360, 2: 300}.get(columns, 250)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tiltmeter.reports.charts.chart import Bars, HeatMap, Histogram, Line, Panel, Points, Rule, Surface, Triangle
-from tiltmeter.reports.charts.layout import Named, bar_places, is_right_half, lies, shortened
+from tiltmeter.reports.charts.layout import Named, bar_places, is_horizontal, is_right_half, shortened
 from tiltmeter.reports.charts.styles import Dash, Style
 
 LONGEST = 60
@@ -67,7 +67,7 @@ def rules(panel: Panel, x: str, y: str) -> Iterator[Trace]:
     """The straight lines across a panel, as shapes on these axes."""
     for mark in panel.marks:
         if isinstance(mark, Rule):
-            across = "x" if (mark.across == "x") != lies(panel) else "y"
+            across = "x" if (mark.across == "x") != is_horizontal(panel) else "y"
             along = "y" if across == "x" else "x"
             refs = {f"{across}ref": (x, y)[across == "y"], f"{along}ref": f"{(x, y)[along == 'y']} domain"}
             ends = {f"{across}0": mark.at, f"{across}1": mark.at, f"{along}0": 0, f"{along}1": 1}
@@ -192,7 +192,7 @@ def _points(mark: Points, panel: Panel, legend: Mapping[str, Named]) -> Trace:
 
 def _bars(mark: Bars, panel: Panel, legend: Mapping[str, Named]) -> Trace:
     centre, width = bar_places(panel, mark)
-    ways = ("y", "x") if lies(panel) else ("x", "y")
+    ways = ("y", "x") if is_horizontal(panel) else ("x", "y")
     color = mark.style.color
     words = [
         f"{text(name)}: {value:.4g}{more}"
@@ -200,7 +200,7 @@ def _bars(mark: Bars, panel: Panel, legend: Mapping[str, Named]) -> Trace:
     ]
     trace: Trace = _named(mark, panel, legend) | {
         "type": "bar",
-        "orientation": "h" if lies(panel) else "v",
+        "orientation": "h" if is_horizontal(panel) else "v",
         ways[0]: numbers(centre),
         ways[1]: numbers(mark.y),
         "width": numbers(width),

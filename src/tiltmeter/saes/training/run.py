@@ -26,7 +26,7 @@ from tiltmeter.models.positions import allowed, boundary_mask
 from tiltmeter.models.sites import Site
 from tiltmeter.runs import run_directory
 from tiltmeter.runs.progress import progress_bar
-from tiltmeter.saes.evaluation import Quality, assess, through
+from tiltmeter.saes.evaluation import SAEMetrics, evaluate, through
 from tiltmeter.saes.formats.four_weights import Facts
 from tiltmeter.saes.formats.saelens_export import saelens_files
 from tiltmeter.saes.sae import LinearSAE
@@ -155,9 +155,9 @@ def _keep(run: run_directory.Run, state: trainer.State, log: list[dict[str, floa
     run.write_bytes("training.png", draw(table))
 
 
-def _measure(task: trainer.Task, tokens: TokenSet, state: trainer.State) -> Quality:
+def _measure(task: trainer.Task, tokens: TokenSet, state: trainer.State) -> SAEMetrics:
     ids, sae = tokens.ids[: task.config.evaluation], _freeze(task, state).to(task.model.device, task.model.hf.dtype)
-    return assess(task.model, through(sae), ids, tokens.boundary, task.site, task.config.bos)
+    return evaluate(task.model, through(sae), ids, tokens.boundary, task.site, task.config.bos)
 
 
 def _freeze(task: trainer.Task, state: trainer.State) -> LinearSAE:
@@ -181,14 +181,14 @@ def _check_finite(state: trainer.State) -> None:
         )
 
 
-def _entry(task: trainer.Task, state: trainer.State, quality: Quality, seconds: float) -> dict[str, float]:
+def _entry(task: trainer.Task, state: trainer.State, quality: SAEMetrics, seconds: float) -> dict[str, float]:
     done = state.step * task.config.batch * task.ids.shape[1]
     terms = {f"term_{name}": float(value) for name, value in state.recent.items()}
     measured = {name: float(value) for name, value in asdict(quality).items() if name != "tokens"}
     return {"step": float(state.step), "tokens": float(done), "seconds": seconds, **measured, **terms}
 
 
-def _said(quality: Quality) -> str:
+def _said(quality: SAEMetrics) -> str:
     return (
         f"L0 {quality.l0:.1f}, explained {quality.explained_variance:.3f}, "
         f"CE +{quality.loss_increase:.3f}, alive {quality.alive}"

@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from tiltmeter.analysis.estimates import ABOVE_ONE, ABOVE_ZERO, Quantity, Region, Rows
+from tiltmeter.analysis.estimates import ABOVE_ONE, ABOVE_ZERO, Estimand, Region, Rows
 from tiltmeter.analysis.shapes import ks_distance
 from tiltmeter.studies.estimands import PerSequence, Quantities, difference, ks_gap, late_l2, of_columns, ratio, read
 from tiltmeter.studies.giglemiani2024.curve_statistics import STATISTICS, sample, steps
@@ -38,32 +38,32 @@ def column(results: Results, name: str, kind: str) -> PerSequence:
 def nearer(name: str, near: str, far: str) -> Quantities:
     """KS distance of real activations from the second type less that from the first."""
 
-    def quantities(results: Results) -> list[Quantity]:
+    def estimands(results: Results) -> list[Estimand]:
         columns = (column(results, name, kind) for kind in ("real", near, far))
         return [ks_gap(f"{STATISTICS[name].label}: KS from real, {far} - {near}", *columns)]
 
-    return quantities
+    return estimands
 
 
 def both(*parts: Quantities) -> Quantities:
     """All of them."""
 
-    def quantities(results: Results) -> list[Quantity]:
+    def estimands(results: Results) -> list[Estimand]:
         return [one for part in parts for one in part(results)]
 
-    return quantities
+    return estimands
 
 
 def within(names: tuple[str, ...], kind: str, region: Region) -> Quantities:
     """KS distance of a type from real activations."""
 
-    def quantities(results: Results) -> list[Quantity]:
+    def estimands(results: Results) -> list[Estimand]:
         return [distance(results, name, kind, region) for name in names]
 
-    return quantities
+    return estimands
 
 
-def distance(results: Results, name: str, kind: str, region: Region) -> Quantity:
+def distance(results: Results, name: str, kind: str, region: Region) -> Estimand:
     """KS distance of a type from real activations, of one statistic."""
     columns = [column(results, name, one) for one in ("real", kind)]
     return of_columns(f"{STATISTICS[name].label}: KS of real and {kind}", columns, _ks, region)
@@ -73,7 +73,7 @@ def _ks(rows: Rows) -> float:
     return ks_distance(rows[:, 0], rows[:, 1])
 
 
-def gap_shrinks(results: Results) -> list[Quantity]:
+def gap_shrinks(results: Results) -> list[Estimand]:
     """How much nearer to real the structured type is than the baseline, absolute less relative steps."""
     kinds = ("real", "synthetic-structured", "synthetic-baseline")
     columns = [column(results, name, kind) for name in ("ms-absolute", "ms-relative") for kind in kinds]
@@ -91,31 +91,31 @@ def _gap(rows: Rows) -> float:
 def means_in_order(name: str, *kinds: str) -> Quantities:
     """The mean step of each type less that of the type before."""
 
-    def quantities(results: Results) -> list[Quantity]:
+    def estimands(results: Results) -> list[Estimand]:
         return list(_differences(results, name, list(pairwise(kinds))))
 
-    return quantities
+    return estimands
 
 
 def below(name: str, low: str, *others: str) -> Quantities:
     """The mean step of each of the others less that of the first."""
 
-    def quantities(results: Results) -> list[Quantity]:
+    def estimands(results: Results) -> list[Estimand]:
         return list(_differences(results, name, [(low, other) for other in others]))
 
-    return quantities
+    return estimands
 
 
 def above(name: str, high: str, *others: str) -> Quantities:
     """The mean step of the first less that of each of the others."""
 
-    def quantities(results: Results) -> list[Quantity]:
+    def estimands(results: Results) -> list[Estimand]:
         return list(_differences(results, name, [(other, high) for other in others]))
 
-    return quantities
+    return estimands
 
 
-def _differences(results: Results, name: str, pairs: list[tuple[str, str]]) -> Iterator[Quantity]:
+def _differences(results: Results, name: str, pairs: list[tuple[str, str]]) -> Iterator[Estimand]:
     for low, high in pairs:
         one, other = (sample(results, name, kind).value for kind in (high, low))
         yield difference(f"{STATISTICS[name].label}: mean of {high} - {low}", one, other, unit=" steps")
@@ -124,14 +124,14 @@ def _differences(results: Results, name: str, pairs: list[tuple[str, str]]) -> I
 def alike(name: str, one: str, other: str) -> Quantities:
     """The mean step of one type ÷ another, near one."""
 
-    def quantities(results: Results) -> list[Quantity]:
+    def estimands(results: Results) -> list[Estimand]:
         first, second = (sample(results, name, kind).value for kind in (one, other))
         return [ratio(f"{STATISTICS[name].label}: mean of {one} ÷ {other}", first, second, SIMILAR)]
 
-    return quantities
+    return estimands
 
 
-def step_like(results: Results) -> list[Quantity]:
+def step_like(results: Results) -> list[Estimand]:
     """Mean L2 early and late on the way to real activations, as parts of that at the target, ÷ those of a line."""
     curves = results["relative"]
     values = read(curves, late_l2(curves), "real-difference")

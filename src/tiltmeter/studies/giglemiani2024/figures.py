@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tiltmeter.studies.giglemiani2024 import findings, plots
-from tiltmeter.studies.study import StudyFigure
+from tiltmeter.studies.study import PaperFigure
 
 _PATH = (
     "The last of ten tokens is perturbed in an early layer; its L2 distance after the last block from the unperturbed "
@@ -39,8 +39,8 @@ _TITLE = "Giglemiani et al. 2024"
 _ORDER = "Structured is more like real than the baseline is."
 _BOTH = ("absolute", "relative")
 
-FIGURES: Mapping[str, StudyFigure] = {
-    "1": StudyFigure(
+FIGURES: Mapping[str, PaperFigure] = {
+    "1": PaperFigure(
         f"{_TITLE}, Figure 1: curves toward real and random activations",
         f"L2 distance after the last block (left) and KL of the next-token prediction (right). {_PATH} Solid: curves "
         "of the first three sequences, with dots at their MS steps, the ends of their steepest rises. Dashed: means "
@@ -52,7 +52,7 @@ FIGURES: Mapping[str, StudyFigure] = {
         plots.examples,
         findings.examples,
     ),
-    "2": StudyFigure(
+    "2": PaperFigure(
         f"{_TITLE}, Figure 2: max-slope steps",
         f"{_MS} {_PATH} {_ABSOLUTE} {_TYPES} {_DRAWN}",
         "Perturbing toward synthetic-structured activations is more similar to perturbing toward model-generated ones "
@@ -61,7 +61,7 @@ FIGURES: Mapping[str, StudyFigure] = {
         plots.distribution("ms-absolute"),
         findings.distribution("ms-absolute"),
     ),
-    "3": StudyFigure(
+    "3": PaperFigure(
         f"{_TITLE}, Figure 3: activation plateaus",
         f"{_AP} {_PATH} Paths begin at activations of four types, put in the place of the real one, and lead toward "
         "random activations; changes are from the output with the base in place. A step is a hundredth of the mean "
@@ -72,7 +72,7 @@ FIGURES: Mapping[str, StudyFigure] = {
         plots.distribution("ap", part=plots.CLIPPED),
         findings.distribution("ap"),
     ),
-    "A.1": StudyFigure(
+    "A.1": PaperFigure(
         f"{_TITLE}, Figure A.1: max-slope steps, relative",
         f"{_MS} {_PATH} {_RELATIVE} {_TYPES} {_DRAWN}",
         "With relative steps, synthetic-structured is slightly more similar to model-generated than "
@@ -81,7 +81,7 @@ FIGURES: Mapping[str, StudyFigure] = {
         plots.distribution("ms-relative"),
         findings.distribution("ms-relative"),
     ),
-    "B.1": StudyFigure(
+    "B.1": PaperFigure(
         f"{_TITLE}, Figure B.1: AUC steps",
         f"{_AUC} {_PATH} Top: absolute. {_ABSOLUTE} Bottom: relative. {_RELATIVE} {_TYPES} {_DRAWN}",
         "The results for AUC steps are similar to those for MS steps.",
@@ -89,7 +89,7 @@ FIGURES: Mapping[str, StudyFigure] = {
         plots.distribution("auc-absolute", "auc-relative"),
         findings.distribution("auc-absolute", "auc-relative"),
     ),
-    "NL": StudyFigure(
+    "NL": PaperFigure(
         f"{_TITLE}: nonlinearity steps",
         f"{_NL} {_PATH} Top: absolute. {_ABSOLUTE} Bottom: relative. {_RELATIVE} {_TYPES} {_DRAWN}",
         f"{_ORDER} (The authors' notebooks.)",
@@ -97,7 +97,7 @@ FIGURES: Mapping[str, StudyFigure] = {
         plots.distribution("nl-absolute", "nl-relative"),
         findings.distribution("nl-absolute", "nl-relative"),
     ),
-    "KL-MS": StudyFigure(
+    "KL-MS": PaperFigure(
         f"{_TITLE}: max-slope steps of KL",
         f"{_MS} The last of ten tokens is perturbed in an early layer; KL of the next-token prediction is read. Top: "
         f"absolute. {_ABSOLUTE} Bottom: relative. {_RELATIVE} {_TYPES} {_DRAWN}",
@@ -106,7 +106,7 @@ FIGURES: Mapping[str, StudyFigure] = {
         plots.distribution("kl-ms-absolute", "kl-ms-relative"),
         findings.distribution("kl-ms-absolute", "kl-ms-relative"),
     ),
-    "KS": StudyFigure(
+    "KS": PaperFigure(
         f"{_TITLE}: how far each type is from real activations",
         "Kolmogorov-Smirnov distance between the steps of a type and those of real activations, the greatest "
         "difference of the lines at the right of the other figures: 0 for equal distributions (but two samples of 500 "

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tiltmeter.analysis.estimates import weigh
+from tiltmeter.analysis.estimates import estimate
 from tiltmeter.analysis.shapes import Shape, ks_distance
 from tiltmeter.reports.tables.format import with_interval
 from tiltmeter.studies.comparisons import too_few
@@ -28,7 +28,7 @@ def examples(results: Results) -> str:
         statistic = STATISTICS[name]
         readout = readout_of(curves, statistic.readout)
         ends = [
-            f"{kind} {weigh(mean(kind, read(curves, readout, direction)[:, -1], ANYWHERE), 1)}"
+            f"{kind} {estimate(mean(kind, read(curves, readout, direction)[:, -1], ANYWHERE), 1)}"
             for kind, direction in DIRECTIONS.items()
         ]
         steepest = [f"{kind} {_mean(sample(results, name, kind))}" for kind in DIRECTIONS]
@@ -60,7 +60,7 @@ def _sentence(label: str, shapes: dict[str, Shape]) -> str:
 def _mean(shape: Shape) -> str:
     if np.isnan(shape.value).all():
         return "none"
-    found = weigh(mean("", shape.value, ANYWHERE), 1)
+    found = estimate(mean("", shape.value, ANYWHERE), 1)
     return with_interval(found.value, found.low, found.high)
 
 

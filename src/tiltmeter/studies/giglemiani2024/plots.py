@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import xarray as xr
 
-from tiltmeter.analysis.estimates import Region, weigh
+from tiltmeter.analysis.estimates import Region, estimate
 from tiltmeter.analysis.shapes import Shape
 from tiltmeter.reports.charts.chart import Axis, Bars, Chart, Line, Panel, Points
 from tiltmeter.reports.charts.curves import axis_label
@@ -96,7 +96,7 @@ def distances(results: Results) -> Chart:
     for name, statistic in STATISTICS.items():
         for kind in samples(results, name):
             if kind != "real":
-                one = weigh(distance(results, name, kind, ANYWHERE), 1)
+                one = estimate(distance(results, name, kind, ANYWHERE), 1)
                 found.setdefault(kind, {})[statistic.label] = (one.value, max(one.joint_low, 0.0), one.joint_high)
     bars = []
     for kind, by_label in found.items():

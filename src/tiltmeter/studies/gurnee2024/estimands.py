@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tiltmeter.analysis.estimates import ABOVE_ONE, ABOVE_ZERO, Quantity, Region, Rows
+from tiltmeter.analysis.estimates import ABOVE_ONE, ABOVE_ZERO, Estimand, Region, Rows
 from tiltmeter.studies.estimands import Quantities, difference, of_columns, ratio
 from tiltmeter.studies.gurnee2024.per_token import gap, layers, loss_increase, mean_kl, mean_of, per_token
 from tiltmeter.studies.results import NotMeasured, Results
@@ -25,13 +25,13 @@ PARTS = (0.1, 0.5, 0.9)
 def in_each_layer(one: str, other: str, region: Region = ABOVE_ONE, experiment: str = "layers") -> Quantities:
     """KL of one intervention ÷ that of another, in each layer."""
 
-    def quantities(results: Results) -> list[Quantity]:
+    def estimands(results: Results) -> list[Estimand]:
         return [
             ratio(f"layer {layer}: KL of {one} ÷ {other}", mean_kl(curves, one), mean_kl(curves, other), region)
             for layer, curves in results.by_layer(experiment).items()
         ]
 
-    return quantities
+    return estimands
 
 
 def together(*claims: Quantities) -> Quantities:
@@ -39,7 +39,7 @@ def together(*claims: Quantities) -> Quantities:
     return lambda results: [quantity for one in claims for quantity in one(results)]
 
 
-def clusters(results: Results) -> list[Quantity]:
+def clusters(results: Results) -> list[Estimand]:
     """SAE(x) and the norm-corrected one, each ÷ each of the random points, in each layer."""
     return [
         ratio(f"layer {layer}: KL of {own} ÷ {random}", mean_kl(curves, own), mean_kl(curves, random))
@@ -49,7 +49,7 @@ def clusters(results: Results) -> list[Quantity]:
     ]
 
 
-def losses(results: Results) -> list[Quantity]:
+def losses(results: Results) -> list[Estimand]:
     """Loss with SAE(x) less that with the random point, in each layer."""
     return [
         difference(
@@ -62,7 +62,7 @@ def losses(results: Results) -> list[Quantity]:
     ]
 
 
-def loss_ratios(results: Results) -> list[Quantity]:
+def loss_ratios(results: Results) -> list[Estimand]:
     """Increase of the loss with SAE(x) ÷ that with the random point; undefined where the latter is none."""
     return [
         of_columns(
@@ -81,7 +81,7 @@ def _ratio_of_increases(rows: Rows) -> float:
     return float(own / random) if random > 0 else float("nan")
 
 
-def quantiles(results: Results) -> list[Quantity]:
+def quantiles(results: Results) -> list[Estimand]:
     """Quantiles over tokens of SAE(x)'s KL ÷ the same of the random point's, in each layer."""
     return [
         of_columns(
@@ -108,7 +108,7 @@ def _quantile_ratio(part: float) -> Callable[[Rows], float]:
 def at_offsets(what: str, offsets: slice, region: Region) -> Quantities:
     """KL of SAE(x) ÷ the random point where one token is replaced, read some tokens after it, in each layer."""
 
-    def quantities(results: Results) -> list[Quantity]:
+    def estimands(results: Results) -> list[Estimand]:
         return [
             ratio(
                 f"layer {layer}: KL of SAE(x) ÷ epsilon-random at {what}",
@@ -119,13 +119,13 @@ def at_offsets(what: str, offsets: slice, region: Region) -> Quantities:
             for layer, curves in results.by_layer("single").items()
         ]
 
-    return quantities
+    return estimands
 
 
 def but_the_last_layer(claim: Quantities) -> Quantities:
     """The same without the last layer."""
 
-    def quantities(results: Results) -> list[Quantity]:
+    def estimands(results: Results) -> list[Estimand]:
         measured = list(results.by_layer("single"))
         last = max(int(name.rpartition("-")[2]) for name in _single_layers(results))
         found = [one for layer, one in zip(measured, claim(results), strict=True) if layer != last]
@@ -133,7 +133,7 @@ def but_the_last_layer(claim: Quantities) -> Quantities:
             raise NotMeasured("Only the last layer was measured, and this is about the others.")
         return found
 
-    return quantities
+    return estimands
 
 
 def _single_layers(results: Results) -> list[str]:
@@ -141,7 +141,7 @@ def _single_layers(results: Results) -> list[str]:
     return [name for name in (*results.found, *results.missing) if re.fullmatch(r"single-\d+", name)]
 
 
-def early_persists(results: Results) -> list[Quantity]:
+def early_persists(results: Results) -> list[Estimand]:
     """How much of the gap at the token is left after it, in the first layer less in the last."""
     measured = list(results.by_layer("single").items())
     if len(measured) < 2:
@@ -157,7 +157,7 @@ def early_persists(results: Results) -> list[Quantity]:
     return [of_columns(what, columns, left, ABOVE_ZERO)]
 
 
-def smaller_alone(results: Results) -> list[Quantity]:
+def smaller_alone(results: Results) -> list[Estimand]:
     """KL at the token where it alone is replaced ÷ where all are, over the same sequences, in each layer."""
     every = results.by_layer("layers")
     found = []

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
-from tiltmeter.analysis.estimates import ABOVE_ZERO, Quantity, Region, Rows
+from tiltmeter.analysis.estimates import ABOVE_ZERO, Estimand, Region, Rows
 from tiltmeter.studies.estimands import Quantities, of_columns, ratio, read
 from tiltmeter.studies.gurnee2024.per_token import mean_kl
 from tiltmeter.studies.results import NotMeasured, Results, saes_by_kind
@@ -21,7 +21,7 @@ def _attention(results: Results) -> list[tuple[int, xr.Dataset, xr.Dataset]]:
     ]
 
 
-def attention_gap_smaller(results: Results) -> list[Quantity]:
+def attention_gap_smaller(results: Results) -> list[Estimand]:
     """SAE(x) ÷ random point at the heads, over the same in the stream of that layer."""
     return [
         of_columns(
@@ -35,7 +35,7 @@ def attention_gap_smaller(results: Results) -> list[Quantity]:
     ]
 
 
-def attention_norm_matters_more(results: Results) -> list[Quantity]:
+def attention_norm_matters_more(results: Results) -> list[Estimand]:
     """Norm change alone as a part of SAE(x)'s KL: at the heads less in the stream, mean of layers that have both."""
     kinds = ("sae-cos-corrected", "sae-error")
     both = _attention(results)
@@ -71,7 +71,7 @@ def by_cosine(curves: xr.Dataset) -> list[str]:
 def beside_random_at(which: int, region: Region) -> Quantities:
     """KL of the SAE with the least (0) or greatest (-1) cosine ÷ random points of the same norm at the same angle."""
 
-    def quantities(results: Results) -> list[Quantity]:
+    def estimands(results: Results) -> list[Estimand]:
         curves = results["saes"]
         ordered = by_cosine(curves)
         if len(ordered) < 2:
@@ -87,4 +87,4 @@ def beside_random_at(which: int, region: Region) -> Quantities:
             )
         ]
 
-    return quantities
+    return estimands

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from tiltmeter.analysis.correlations import Sums, matrix, sums_of
-from tiltmeter.analysis.estimates import ABOVE_ZERO, Quantity, Region
+from tiltmeter.analysis.estimates import ABOVE_ZERO, Estimand, Region
 from tiltmeter.studies.estimands import Quantities, correlation, share
 from tiltmeter.studies.gurnee2024.per_token import PREDICTORS, Layer, drawn, gap, layers, study_layer
 from tiltmeter.studies.results import NotMeasured, Results
@@ -19,7 +19,7 @@ MANY = Region(0.1, math.inf)
 """At least a tenth of the tokens."""
 
 
-def typical_and_far(results: Results) -> list[Quantity]:
+def typical_and_far(results: Results) -> list[Estimand]:
     """Parts of the tokens whose SAE(x) is around the mean of its random points, and very far above it."""
     deviations = drawn(results).deviations
     known = np.where(np.isnan(deviations), np.nan, 1.0)
@@ -36,24 +36,24 @@ def typical_and_far(results: Results) -> list[Quantity]:
 def gap_with(predictor: str, region: Region) -> Quantities:
     """Correlation over tokens of the gap with something, at the study's layer."""
 
-    def quantities(results: Results) -> list[Quantity]:
+    def estimands(results: Results) -> list[Estimand]:
         layer = study_layer(results)
         one = layer_of(results, layer)
         what = f"layer {layer}: correlation of the KL gap with {predictor}"
         return [correlation(what, gap(one.curves), PREDICTORS[predictor](one), region)]
 
-    return quantities
+    return estimands
 
 
 def gap_goes_with(predictor: str, region: Region) -> Quantities:
     """Size of the correlation over tokens of the gap with something, at the study's layer, whichever way it goes."""
 
-    def quantities(results: Results) -> list[Quantity]:
+    def estimands(results: Results) -> list[Estimand]:
         (signed,) = gap_with(predictor, region)(results)
         what = signed.what.replace("correlation", "size of the correlation")
         return [signed._replace(what=what, statistic=lambda rows: abs(signed.statistic(rows)))]
 
-    return quantities
+    return estimands
 
 
 def layer_of(results: Results, layer: int) -> Layer:
@@ -75,7 +75,7 @@ def gaps(results: Results) -> dict[int, np.ndarray]:
     return {layer: values[:n] for layer, values in found.items()}
 
 
-def other_layers_first(results: Results) -> list[Quantity]:
+def other_layers_first(results: Results) -> list[Estimand]:
     """The strongest correlation of the gap with that of another layer, less the strongest with anything else.
 
     What does not vary, as the number of active latents of a top-k SAE, has no correlation and is left out.
@@ -94,4 +94,4 @@ def other_layers_first(results: Results) -> list[Quantity]:
 
     names = ", ".join(PREDICTORS)
     what = f"layer {layer}: largest correlation of the gap with another layer's - largest with {names}"
-    return [Quantity(what, sums_of(columns), lead, ABOVE_ZERO)]
+    return [Estimand(what, sums_of(columns), lead, ABOVE_ZERO)]

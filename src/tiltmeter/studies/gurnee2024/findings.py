@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from tiltmeter.analysis.estimates import ABOVE_ONE, BELOW_ONE, FEWEST, Finding, Quantity, weigh
+from tiltmeter.analysis.estimates import ABOVE_ONE, BELOW_ONE, FEWEST, Estimand, Estimate, estimate
 from tiltmeter.studies.estimands import Quantities, correlation
 from tiltmeter.studies.gurnee2024.estimands import at_offsets, in_each_layer, loss_ratios, quantiles
 from tiltmeter.studies.gurnee2024.estimands_replications import beside_random_at
@@ -29,18 +29,18 @@ def predictions(results: Results) -> str:
     return f"KL of SAE(x) and of the random point as far away, by prompt: {words} nats."
 
 
-def ratios(what: str, quantities: Quantities) -> Find:
+def ratios(what: str, estimands: Quantities) -> Find:
     """The smallest and the largest of one number per layer."""
 
     def find(results: Results) -> str:
-        return " ".join([_range(what, quantities(results)), INTERVALS])
+        return " ".join([_range(what, estimands(results)), INTERVALS])
 
     return find
 
 
-def _range(what: str, quantities: Sequence[Quantity]) -> str:
+def _range(what: str, estimands: Sequence[Estimand]) -> str:
     """`What is 1.2 [1.1, 1.3] (layer 3) to 2.0 [1.9, 2.1] (layer 0)`; how many intervals lie above one."""
-    found = [one for one in map(_weighed, quantities) if one.value == one.value]
+    found = [one for one in map(_weighed, estimands) if one.value == one.value]
     if not found:
         return f"{what} is not defined here."
     few = found[0].n < FEWEST
@@ -54,7 +54,7 @@ def _range(what: str, quantities: Sequence[Quantity]) -> str:
     return f"{what}: {low} ({_where(low)}) to {high} ({_where(high)}){said}."
 
 
-def _where(finding: Finding) -> str:
+def _where(finding: Estimate) -> str:
     return finding.what.partition(":")[0]
 
 
@@ -62,8 +62,8 @@ def _too_few(n: int) -> str:
     return f"; {n} sequences are too few to say more"
 
 
-def _weighed(quantity: Quantity) -> Finding:
-    return weigh(quantity, 1)
+def _weighed(quantity: Estimand) -> Estimate:
+    return estimate(quantity, 1)
 
 
 def by_layer(experiment: str) -> Find:

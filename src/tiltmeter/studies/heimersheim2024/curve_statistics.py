@@ -16,7 +16,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
-from tiltmeter.analysis.estimates import Quantity, Region, Rows
+from tiltmeter.analysis.estimates import Estimand, Region, Rows
 from tiltmeter.analysis.shapes import Shape, crossing
 from tiltmeter.perturb.blends import PREFIX, parse_blend
 from tiltmeter.studies.estimands import PerSequence, late_l2, pair_distance, read
@@ -77,14 +77,14 @@ def times(shape: Shape) -> PerSequence:
     return np.where(shape.censored, np.inf, shape.value)
 
 
-def median_gap(what: str, late_one: PerSequence, early_one: PerSequence, region: Region, unit: str) -> Quantity:
+def median_gap(what: str, late_one: PerSequence, early_one: PerSequence, region: Region, unit: str) -> Estimand:
     """Median of one crossing - median of the other; not defined where more than half of either are censored."""
-    return Quantity(what, np.stack([late_one, early_one], -1), _gap, region, unit)
+    return Estimand(what, np.stack([late_one, early_one], -1), _gap, region, unit)
 
 
-def median_ratio(what: str, one: PerSequence, other: PerSequence, region: Region) -> Quantity:
+def median_ratio(what: str, one: PerSequence, other: PerSequence, region: Region) -> Estimand:
     """Median of one crossing ÷ median of the other; not defined where more than half of either are censored."""
-    return Quantity(what, np.stack([one, other], -1), _median_ratio, region, "×", "ratio")
+    return Estimand(what, np.stack([one, other], -1), _median_ratio, region, "×", "ratio")
 
 
 def is_first(one: PerSequence, other: PerSequence) -> PerSequence:

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from tiltmeter.analysis.estimates import ABOVE_ONE, FEWEST, Quantity, Region
+from tiltmeter.analysis.estimates import ABOVE_ONE, FEWEST, Estimand, Region
 from tiltmeter.studies.estimands import PerSequence, difference, ratio, share
 from tiltmeter.studies.heimersheim2024.curve_statistics import (
     FAR_DEGREES,
@@ -29,7 +29,7 @@ from tiltmeter.studies.heimersheim2024.curve_statistics import (
 from tiltmeter.studies.heimersheim2024.experiments import RANDOM, REAL
 from tiltmeter.studies.results import NotMeasured, Results
 
-Measures = Callable[[Results], list[Quantity]]
+Measures = Callable[[Results], list[Estimand]]
 Threshold = Literal["absolute", "relative"]
 
 SHORT, MEDIUM = 0.25, 0.5
@@ -71,7 +71,7 @@ def plateau(readout: str, mode: str, at: float, base: str = "") -> Measures:
     real = "transplanted real" if base else "real"
     read_at, unit = (at_distance, " pair distances") if mode == "straight" else (at_step, "°")
 
-    def measures(results: Results) -> list[Quantity]:
+    def measures(results: Results) -> list[Estimand]:
         return [
             ratio(
                 f"{_MOVED[readout]}: random ÷ {real} base, {at:g}{unit}",
@@ -83,12 +83,12 @@ def plateau(readout: str, mode: str, at: float, base: str = "") -> Measures:
     return measures
 
 
-def random_base_rises(results: Results) -> list[Quantity]:
+def random_base_rises(results: Results) -> list[Estimand]:
     """More of the movement at right angles at a small angle than a KL without a plateau has."""
     return [_rise(results, "-random-base", SMALL_ANGLE, Region(quadratic(SMALL_ANGLE), math.inf), "random base")]
 
 
-def real_base_flat(results: Results) -> list[Quantity]:
+def real_base_flat(results: Results) -> list[Estimand]:
     """Hardly any of the movement at right angles at the plateau's end."""
     return [_rise(results, "", PLATEAU_ANGLE, Region(-math.inf, FLAT), "real base")]
 
@@ -98,7 +98,7 @@ def quadratic(angle: float) -> float:
     return (math.sin(math.radians(angle) / 2) / math.sin(math.radians(FAR_DEGREES) / 2)) ** 2
 
 
-def _rise(results: Results, base: str, angle: float, region: Region, what: str) -> Quantity:
+def _rise(results: Results, base: str, angle: float, region: Region, what: str) -> Estimand:
     curves = results[f"sphere{base}"]
     near, far = (at_step(curves, "kl", RANDOM, one) for one in (angle, FAR_DEGREES))
     return ratio(f"{what}: KL at {angle:g}° ÷ at {FAR_DEGREES:g}°", near, far, region)
@@ -108,7 +108,7 @@ def stronger(readout: str, mode: str, one: str, other: str, region: Region = ABO
     """One direction ÷ another: halfway along the straight path, or at the angle of the plateau's end."""
     at, unit = (HALFWAY, " ‖x‖") if mode == "straight" else (PLATEAU_ANGLE, "°")
 
-    def measures(results: Results) -> list[Quantity]:
+    def measures(results: Results) -> list[Estimand]:
         moved = [at_step(results[mode], readout, name, at) for name in (one, other)]
         return [ratio(f"{_MOVED[readout]}: {one} ÷ {other}, {at:g}{unit}", moved[0], moved[1], region)]
 
@@ -118,7 +118,7 @@ def stronger(readout: str, mode: str, one: str, other: str, region: Region = ABO
 def earlier(mode: str, threshold: Threshold, readout: str = "kl", region: Region = MORE_OFTEN) -> Measures:
     """In which part of the prompts the real direction passes the threshold before the random one."""
 
-    def measures(results: Results) -> list[Quantity]:
+    def measures(results: Results) -> list[Estimand]:
         crossed = _CROSSED[threshold] + (f" of {_MOVED[readout]}" if threshold == "relative" else "")
         what = f"{mode}: part of the prompts in which {REAL} passes {crossed} before {RANDOM}"
         return [share(what, is_first(*pair_times(results, mode, threshold, readout)), region)]
@@ -151,7 +151,7 @@ def together(*measures: Measures) -> Measures:
 def last_layer_order(threshold: Threshold) -> Measures:
     """In which part of the prompts the real direction is first in the last layer."""
 
-    def measures(results: Results) -> list[Quantity]:
+    def measures(results: Results) -> list[Estimand]:
         what = f"last layer: part of the prompts in which {REAL} passes {_CROSSED[threshold]} before {RANDOM}"
         return [share(what, is_first(*pair_times(results, "sphere-last-layer", threshold)), NO_ORDER)]
 
@@ -161,7 +161,7 @@ def last_layer_order(threshold: Threshold) -> Measures:
 def last_layer_gap(threshold: Threshold) -> Measures:
     """By how many degrees the real direction is first in the last layer."""
 
-    def measures(results: Results) -> list[Quantity]:
+    def measures(results: Results) -> list[Estimand]:
         real, random = pair_times(results, "sphere-last-layer", threshold)
         what = f"last layer: median angle of {_CROSSED[threshold]}, random - real"
         return [median_gap(what, random, real, NO_GAP, "°")]
@@ -172,7 +172,7 @@ def last_layer_gap(threshold: Threshold) -> Measures:
 def gap_shrinks(threshold: Threshold) -> Measures:
     """How much more often the real direction is first in the study's layer than in the last one."""
 
-    def measures(results: Results) -> list[Quantity]:
+    def measures(results: Results) -> list[Estimand]:
         here = is_first(*pair_times(results, "sphere", threshold))
         last = is_first(*pair_times(results, "sphere-last-layer", threshold))
         what = f"how often {REAL} passes {_CROSSED[threshold]} before {RANDOM}: this layer - last layer"
@@ -185,7 +185,7 @@ def corner_is_optimum(threshold: Threshold) -> Measures:
     """How often the angle at the real corner is below that at the next point of either side."""
     what = f"part of the prompts in which the real corner passes {_CROSSED[threshold]} before the blend"
 
-    def measures(results: Results) -> list[Quantity]:
+    def measures(results: Results) -> list[Estimand]:
         found = _on_triangle(results, "real", threshold)
         beside = neighbours(list(found), 0)
         return [share(f"{what} {_named(one)}", is_first(found[corner(0)], found[one]), MORE_OFTEN) for one in beside]
@@ -196,7 +196,7 @@ def corner_is_optimum(threshold: Threshold) -> Measures:
 def real_corner_stands_out(threshold: Threshold) -> Measures:
     """How much more often a real corner is before its neighbours than a random corner is before its own."""
 
-    def measures(results: Results) -> list[Quantity]:
+    def measures(results: Results) -> list[Estimand]:
         real, random = (_on_triangle(results, name, threshold) for name in ("real", "random"))
         at_random = _mean_known([_dip(random, number) for number in range(3)])
         what = f"how often a corner passes {_CROSSED[threshold]} before its neighbours: real - random corners"
@@ -208,7 +208,7 @@ def real_corner_stands_out(threshold: Threshold) -> Measures:
 def symmetric(threshold: Threshold) -> Measures:
     """Ratios of the median angles at three random corners."""
 
-    def measures(results: Results) -> list[Quantity]:
+    def measures(results: Results) -> list[Estimand]:
         found = _on_triangle(results, "random", threshold)
         names = ("top", "left", "right")
         return [

@@ -25,7 +25,7 @@ from tiltmeter.studies.heimersheim2024.estimands import (
 from tiltmeter.studies.heimersheim2024.experiments import DRAWS, NAIVE, RANDOM, REAL
 from tiltmeter.studies.heimersheim2024.findings import both, told
 from tiltmeter.studies.heimersheim2024.plots import ALL, BOTH, bases, by_distance, by_step, directions, more_bases
-from tiltmeter.studies.study import StudyFigure
+from tiltmeter.studies.study import PaperFigure
 
 _TITLE = "Heimersheim & Mendel 2024"
 _READ = (
@@ -59,8 +59,8 @@ _SENSITIVE = (
     "lower distance."
 )
 
-FIGURES: Mapping[str, StudyFigure] = {
-    "core-1": StudyFigure(
+FIGURES: Mapping[str, PaperFigure] = {
+    "core-1": PaperFigure(
         f"{_TITLE}, core result 1: activation plateaus",
         f"{_READ}, by the distance from the base. {_TARGETS} {_BASES} {_LINES} {_DISTANCE}",
         _PLATEAU,
@@ -68,7 +68,7 @@ FIGURES: Mapping[str, StudyFigure] = {
         by_distance(bases("straight")),
         told(together(plateau("kl", "straight", SHORT), plateau("kl", "straight", MEDIUM))),
     ),
-    "core-2": StudyFigure(
+    "core-2": PaperFigure(
         f"{_TITLE}, core result 2: sensitive directions",
         f"{_READ}, by the distance from the prompt's activation x, toward another real activation (real), a sample "
         f"with their mean and covariance (cov-random), and a naive, isotropic one. {_LINES} {_DISTANCE}",
@@ -77,7 +77,7 @@ FIGURES: Mapping[str, StudyFigure] = {
         by_distance(directions("straight", *ALL)),
         told(together(stronger("kl", "straight", REAL, RANDOM), stronger("kl", "straight", NAIVE, RANDOM))),
     ),
-    "plane": StudyFigure(
+    "plane": PaperFigure(
         f"{_TITLE}, section 1: the plane of three real activations",
         "KL(clean ‖ perturbed) (left) and L2 distance after the last block (right) with x + a (r - x) + b (s - x) in "
         "the place of x, r and s activations of two other prompts. One prompt; above as a surface, below as a map.",
@@ -86,7 +86,7 @@ FIGURES: Mapping[str, StudyFigure] = {
         plots_maps.plane,
         findings.plane,
     ),
-    "1-straight": StudyFigure(
+    "1-straight": PaperFigure(
         f"{_TITLE}, section 1: plateaus in straight mode",
         f"{_READ}, by the length in norms of the base. {_TARGETS} {_BASES} {_OTHER} {_LINES}",
         _PLATEAU,
@@ -94,7 +94,7 @@ FIGURES: Mapping[str, StudyFigure] = {
         by_step(more_bases("straight")),
         told(together(plateau("l2", "straight", SHORT), plateau("kl", "straight", SHORT, "-other-base"))),
     ),
-    "1-sphere": StudyFigure(
+    "1-sphere": PaperFigure(
         f"{_TITLE}, section 1: plateaus in sphere mode",
         f"{_READ}, by the angle from the base, at constant norm. {_TARGETS} {_BASES} {_OTHER} {_LINES}",
         "On a real base KL barely changes until the perturbation reaches 40 degrees; random activations do not follow "
@@ -103,7 +103,7 @@ FIGURES: Mapping[str, StudyFigure] = {
         by_step(more_bases("sphere")),
         told(together(plateau("kl", "sphere", SMALL_ANGLE), random_base_rises, real_base_flat)),
     ),
-    "2-straight": StudyFigure(
+    "2-straight": PaperFigure(
         f"{_TITLE}, section 2: sensitive directions in straight mode",
         f"{_READ}, by the length in norms of the prompt's activation, toward another real activation and toward a "
         f"sample with their mean and covariance. {_LINES}",
@@ -112,7 +112,7 @@ FIGURES: Mapping[str, StudyFigure] = {
         by_step(directions("straight", *BOTH)),
         told(together(earlier("straight", "absolute"), earlier("straight", "relative"))),
     ),
-    "2-sphere": StudyFigure(
+    "2-sphere": PaperFigure(
         f"{_TITLE}, section 2: sensitive directions in sphere mode",
         f"{_READ}, by the angle from the prompt's activation, at constant norm, toward another real activation and "
         f"toward a sample with their mean and covariance. {_LINES}",
@@ -121,7 +121,7 @@ FIGURES: Mapping[str, StudyFigure] = {
         by_step(directions("sphere", *BOTH)),
         told(together(earlier("sphere", "absolute"), earlier("sphere", "relative"))),
     ),
-    "one-prompt": StudyFigure(
+    "one-prompt": PaperFigure(
         f"{_TITLE}, section 2: all directions from one prompt",
         f"KL(clean ‖ perturbed) along {DRAWS} directions toward other real activations and {DRAWS} toward samples with "
         "their mean and covariance, from one prompt each. Thick: mean of the directions.",
@@ -130,7 +130,7 @@ FIGURES: Mapping[str, StudyFigure] = {
         plots.one_prompt,
         findings.one_prompt,
     ),
-    "2-histogram": StudyFigure(
+    "2-histogram": PaperFigure(
         f"{_TITLE}, section 2: telling directions apart",
         f"The angle (above) and the length (below) at which KL passes {THRESHOLD:g}, a curve for each prompt and kind "
         "of direction. Left: counts; right: the part of the curves that is past. Curves that never pass are in no "
@@ -140,7 +140,7 @@ FIGURES: Mapping[str, StudyFigure] = {
         plots.histograms,
         both(findings.histogram, told(together(earlier("sphere", "absolute"), earlier("straight", "absolute")))),
     ),
-    "3": StudyFigure(
+    "3": PaperFigure(
         f"{_TITLE}, section 3: local optima of sensitivity",
         f"The angle at which KL passes {THRESHOLD:g}, in sphere mode, toward blends of three targets: three random "
         "ones (above), a real one at the top and two random ones (below). Left: median of all prompts; right: single "
@@ -151,7 +151,7 @@ FIGURES: Mapping[str, StudyFigure] = {
         plots_maps.triangles,
         both(findings.triangles, told(together(corner_is_optimum("absolute"), real_corner_stands_out("absolute")))),
     ),
-    "late-layer": StudyFigure(
+    "late-layer": PaperFigure(
         f"{_TITLE}, comment: the same in the last layer",
         f"{_READ}, by the angle from the prompt's activation, in the study's layer (above) and in the last one "
         f"(below). {_LINES}",

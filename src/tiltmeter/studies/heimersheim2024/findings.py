@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import xarray as xr
 
-from tiltmeter.analysis.estimates import weigh
+from tiltmeter.analysis.estimates import estimate
 from tiltmeter.analysis.shapes import censored_last, separation_auc
 from tiltmeter.perturb.names import split_draw
 from tiltmeter.reports.tables.format import three_digits
@@ -28,7 +28,7 @@ def told(measures: Measures) -> Find:
 
     def find(results: Results) -> str:
         try:
-            found = [weigh(quantity, together=1) for quantity in measures(results)]
+            found = [estimate(quantity, together=1) for quantity in measures(results)]
         except NotMeasured as error:
             return str(error)
         least, most = (extreme(finding.n for finding in found) for extreme in (min, max))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 import xarray as xr
 
-from tiltmeter.analysis.estimates import ABOVE_ONE, BELOW_ONE, Quantity, Region
+from tiltmeter.analysis.estimates import ABOVE_ONE, BELOW_ONE, Estimand, Region
 from tiltmeter.studies.estimands import PerSequence, late_l2, of_columns, pair_distance, ratio, read
 from tiltmeter.studies.lee2024.experiments import PAIR_DISTANCE
 from tiltmeter.studies.results import NotMeasured, Results, saes_by_kind, saes_of
@@ -41,10 +41,10 @@ def at(curves: xr.Dataset, direction: str, length: float, readout: str = "kl") -
 
 def ratio_of(
     experiment: str, one: str, other: str, region: Region = ABOVE_ONE, readout: str = "kl"
-) -> Callable[[Results], list[Quantity]]:
+) -> Callable[[Results], list[Estimand]]:
     """KL (or `l2`, after the last block) of one direction ÷ that of another, at three lengths."""
 
-    def quantities(results: Results) -> list[Quantity]:
+    def estimands(results: Results) -> list[Estimand]:
         curves = results[experiment]
         name = late_l2(curves) if readout == "l2" else readout
         return [
@@ -57,10 +57,10 @@ def ratio_of(
             for length in (SHORT, MIDDLE, LONG)
         ]
 
-    return quantities
+    return estimands
 
 
-def both_kinds_in_l2(results: Results) -> list[Quantity]:
+def both_kinds_in_l2(results: Results) -> list[Estimand]:
     """L2 after the last block, difference ÷ mixture, of cov-random and of real directions."""
     claims = [
         ratio_of("directions", f"{kind}-difference", f"{kind}-mixture", readout="l2") for kind in ("cov-random", "real")
@@ -68,7 +68,7 @@ def both_kinds_in_l2(results: Results) -> list[Quantity]:
     return [quantity for one in claims for quantity in one(results)]
 
 
-def early_gap_smaller(results: Results) -> list[Quantity]:
+def early_gap_smaller(results: Results) -> list[Estimand]:
     """L2 at the end, difference ÷ mixture: at the study's layer ÷ in the early one."""
     layers = [results["directions"], results["directions-early"]]
     found = []
@@ -81,7 +81,7 @@ def early_gap_smaller(results: Results) -> list[Quantity]:
     return found
 
 
-def late_distance_gap(results: Results) -> list[Quantity]:
+def late_distance_gap(results: Results) -> list[Estimand]:
     """L2 at the end, difference ÷ mixture, in the early layer."""
     curves = results["directions-early"]
     pairs = [(f"{kind}-difference", f"{kind}-mixture") for kind in ("cov-random", "real")]
@@ -97,7 +97,7 @@ def late_distance_gap(results: Results) -> list[Quantity]:
     ]
 
 
-def extremes(what: str, pairs: Mapping[str, tuple[PerSequence, PerSequence]]) -> list[Quantity]:
+def extremes(what: str, pairs: Mapping[str, tuple[PerSequence, PerSequence]]) -> list[Estimand]:
     """The largest and the smallest of some ratios, picked once: picked anew in each draw they would be biased."""
     size = {name: float(np.nanmean(one) / np.nanmean(other)) for name, (one, other) in pairs.items()}
     most, least = max(size, key=size.__getitem__), min(size, key=size.__getitem__)
@@ -117,7 +117,7 @@ def of_kind(curves: xr.Dataset, kind: str, fewest: int = 1) -> list[str]:
     return found
 
 
-def plateau(results: Results) -> list[Quantity]:
+def plateau(results: Results) -> list[Estimand]:
     """How steep the mean curve is in its first quarter, as a part of its later steepness."""
     curves = results["errors"]
     return [
@@ -132,7 +132,7 @@ def plateau(results: Results) -> list[Quantity]:
     ]
 
 
-def straight_end(results: Results) -> list[Quantity]:
+def straight_end(results: Results) -> list[Estimand]:
     """Slope of the mean curve after its plateau ÷ at its end, along errors of SAEs that were trained to reconstruct."""
     curves = results["errors"]
     return [
@@ -159,18 +159,18 @@ def _slopes(lengths: float) -> Callable[[np.ndarray], float]:
 
 def sparser_is_stronger(
     experiment: str, direction: str, kinds: tuple[str, ...], lengths: tuple[float, ...]
-) -> Callable[[Results], list[Quantity]]:
+) -> Callable[[Results], list[Estimand]]:
     """KL of the sparsest SAE of a kind ÷ that of the densest."""
 
-    def quantities(results: Results) -> list[Quantity]:
+    def estimands(results: Results) -> list[Estimand]:
         curves = results[experiment]
         given = {kind: saes_by_kind(curves).get(kind, []) for kind in kinds}
         return list(_by_sparsity(curves, direction, given, lengths, ABOVE_ONE))
 
-    return quantities
+    return estimands
 
 
-def sparser_is_weaker(results: Results) -> list[Quantity]:
+def sparser_is_weaker(results: Results) -> list[Estimand]:
     """The opposite along errors of end-to-end SAEs at small lengths, without those that the paper excepts."""
     curves = results["errors"]
     facts = saes_of(curves)
@@ -183,7 +183,7 @@ def sparser_is_weaker(results: Results) -> list[Quantity]:
 
 def _by_sparsity(
     curves: xr.Dataset, direction: str, given: Mapping[str, list[str]], lengths: tuple[float, ...], region: Region
-) -> Iterator[Quantity]:
+) -> Iterator[Estimand]:
     """`given`: SAEs by kind, the sparsest first."""
     if not any(len(saes) > 1 for saes in given.values()):
         raise NotMeasured(f"This needs two SAEs of one of the kinds {', '.join(given)} at {curves.attrs['site']}.")
@@ -199,10 +199,10 @@ def _by_sparsity(
 
 def each_sae(
     experiment: str, direction: str, kinds: tuple[str, ...], other: str, lengths: tuple[float, ...], region: Region
-) -> Callable[[Results], list[Quantity]]:
+) -> Callable[[Results], list[Estimand]]:
     """KL along a direction of each SAE ÷ that along a baseline."""
 
-    def quantities(results: Results) -> list[Quantity]:
+    def estimands(results: Results) -> list[Estimand]:
         curves = results[experiment]
         saes = [sae for kind in kinds for sae in saes_by_kind(curves).get(kind, [])]
         if not saes:
@@ -218,10 +218,10 @@ def each_sae(
             for length in lengths
         ]
 
-    return quantities
+    return estimands
 
 
-def spike(results: Results) -> list[Quantity]:
+def spike(results: Results) -> list[Estimand]:
     """Growth of KL from 51 to 101 along errors, beside that along the cov-random mixture."""
     curves = results["errors"]
     saes = [sae for kind in END_TO_END for sae in saes_by_kind(curves).get(kind, [])]
@@ -245,7 +245,7 @@ def _growths(rows: np.ndarray) -> tuple[float, float]:
     return b / a, d / c
 
 
-def above_and_below_mixture(results: Results) -> list[Quantity]:
+def above_and_below_mixture(results: Results) -> list[Estimand]:
     """Features ÷ cov-random mixture: the largest and the smallest ratio of any SAE.
 
     Raises:
@@ -267,10 +267,10 @@ def matched(curves: xr.Dataset, kind: str) -> str:
     return min(of_kind(curves, kind), key=lambda sae: abs(facts[sae]["l0"] - MATCHED_L0))
 
 
-def kinds_compared(one: str, other: str, lengths: tuple[float, ...]) -> Callable[[Results], list[Quantity]]:
+def kinds_compared(one: str, other: str, lengths: tuple[float, ...]) -> Callable[[Results], list[Estimand]]:
     """KL along features of one kind of SAE ÷ another, at the L0 where the paper compares them."""
 
-    def quantities(results: Results) -> list[Quantity]:
+    def estimands(results: Results) -> list[Estimand]:
         curves = results["features"]
         first, second = matched(curves, one), matched(curves, other)
         return [
@@ -282,10 +282,10 @@ def kinds_compared(one: str, other: str, lengths: tuple[float, ...]) -> Callable
             for length in lengths
         ]
 
-    return quantities
+    return estimands
 
 
-def gap_shrinks(results: Results) -> list[Quantity]:
+def gap_shrinks(results: Results) -> list[Estimand]:
     """How far features of local SAEs are above those of e2e+ds, short ÷ long."""
     curves = results["features"]
     names = [f"sae-feature:{matched(curves, kind)}" for kind in ("local", "e2e+ds")]
@@ -305,7 +305,7 @@ def _double_ratio(rows: np.ndarray) -> float:
     return (a / b) / (c / d)
 
 
-def linear_start(results: Results) -> list[Quantity]:
+def linear_start(results: Results) -> list[Estimand]:
     """L2 at the end per length, a little further ÷ at the first length."""
     curves = results["directions"]
     l2 = late_l2(curves)

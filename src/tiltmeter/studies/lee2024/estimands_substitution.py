@@ -7,22 +7,22 @@ from collections.abc import Callable
 import numpy as np
 import xarray as xr
 
-from tiltmeter.analysis.estimates import ABOVE_ONE, ABOVE_ZERO, BELOW_ONE, Quantity, Region
+from tiltmeter.analysis.estimates import ABOVE_ONE, ABOVE_ZERO, BELOW_ONE, Estimand, Region
 from tiltmeter.studies.estimands import PerSequence, of_columns, ratio, read
 from tiltmeter.studies.lee2024.estimands import END_TO_END, SIMILAR, extremes, matched, of_kind
 from tiltmeter.studies.results import NotMeasured, Results, saes_by_kind, saes_of
 
 
-def in_each_layer(one: str, other: str, region: Region) -> Callable[[Results], list[Quantity]]:
+def in_each_layer(one: str, other: str, region: Region) -> Callable[[Results], list[Estimand]]:
     """KL of one substitution ÷ that of another, in each layer."""
 
-    def quantities(results: Results) -> list[Quantity]:
+    def estimands(results: Results) -> list[Estimand]:
         return [
             ratio(f"layer {layer}: {one} ÷ {other}", *_substituted(curves, one, other), region)
             for layer, curves in results.by_layer("layers").items()
         ]
 
-    return quantities
+    return estimands
 
 
 def _substituted(curves: xr.Dataset, one: str, other: str) -> tuple[PerSequence, PerSequence]:
@@ -30,7 +30,7 @@ def _substituted(curves: xr.Dataset, one: str, other: str) -> tuple[PerSequence,
     return read(curves, "kl", f"{one}:{sae}", 1.0), read(curves, "kl", f"{other}:{sae}", 1.0)
 
 
-def nearer_to_mixtures(results: Results) -> list[Quantity]:
+def nearer_to_mixtures(results: Results) -> list[Estimand]:
     """How far SAE(x) is from the isotropic point less from the cov-random mixture, as factors of KL, in each layer."""
     names = ("sae-error", "epsilon-random", "epsilon-cov-random-mixture")
     found = []
@@ -47,7 +47,7 @@ def _nearer(rows: np.ndarray) -> float:
     return float(abs(own - isotropic) - abs(own - mixture))
 
 
-def some_above_some_below(results: Results) -> list[Quantity]:
+def some_above_some_below(results: Results) -> list[Estimand]:
     """SAE(x) ÷ cov-random mixture: the largest and the smallest ratio of any layer."""
     layers = results.by_layer("layers")
     if len(layers) < 2:
@@ -59,7 +59,7 @@ def some_above_some_below(results: Results) -> list[Quantity]:
     return extremes("KL of SAE(x) ÷ cov-random mixture", pairs)
 
 
-def at_study_layer(results: Results) -> list[Quantity]:
+def at_study_layer(results: Results) -> list[Estimand]:
     """SAE(x) ÷ cov-random mixture, of each SAE at the study's layer that was trained to reconstruct.
 
     Raises:
@@ -79,7 +79,7 @@ def at_study_layer(results: Results) -> list[Quantity]:
     ]
 
 
-def farther_yet_closer(results: Results) -> list[Quantity]:
+def farther_yet_closer(results: Results) -> list[Estimand]:
     """Distance and KL of reconstructions, end-to-end ÷ local, at the L0 where the paper compares them."""
     curves = results["reconstructions"]
     base = matched(curves, "local")

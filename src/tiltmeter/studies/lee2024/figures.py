@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from tiltmeter.studies.lee2024 import findings, plots
 from tiltmeter.studies.lee2024.experiments import BASELINES
 from tiltmeter.studies.lee2024.findings import pairs
-from tiltmeter.studies.study import StudyFigure
+from tiltmeter.studies.study import PaperFigure
 
 _SCALED = (
     "The lengths are the paper's, 0 to 101, scaled by the mean distance of two real activations here to the paper's "
@@ -39,12 +39,12 @@ _KINDS = (
 _TITLE = "Lee & Heimersheim 2024"
 
 
-def _main(number: str, readout: str) -> dict[str, StudyFigure]:
+def _main(number: str, readout: str) -> dict[str, PaperFigure]:
     """The main figures with one of the two readouts; `number` is put before theirs."""
     what, said = (_KL, "") if readout == "kl" else (_L2, "The paper's L2 version of the same: ")
     end = "" if readout == "kl" else ", L2"
     return {
-        f"{number}1": StudyFigure(
+        f"{number}1": PaperFigure(
             f"{_TITLE}, Figure {number}1: difference and mixture{end}",
             f"{what}, for directions toward another activation (difference) and between two others (mixture); "
             f"activations are samples with the mean and covariance of real ones (cov-random), or real. {_SCALED}",
@@ -53,7 +53,7 @@ def _main(number: str, readout: str) -> dict[str, StudyFigure]:
             plots.by_length("directions", readout, plots.DIFFERENCE_OR_MIXTURE),
             pairs("directions", readout, _DIFFERENCE_PAIRS),
         ),
-        f"{number}2": StudyFigure(
+        f"{number}2": PaperFigure(
             f"{_TITLE}, Figure {number}2: isotropic, cov-random and real{end}",
             f"{what}: the curves of Figure {number}1 by kind of sample, with isotropic ones. {_SCALED}",
             said + _KINDS,
@@ -61,7 +61,7 @@ def _main(number: str, readout: str) -> dict[str, StudyFigure]:
             plots.by_length("directions", readout, plots.COV_RANDOM_OR_REAL),
             pairs("directions", readout, _KIND_PAIRS),
         ),
-        f"{number}5": StudyFigure(
+        f"{number}5": PaperFigure(
             f"{_TITLE}, Figure {number}5: errors of SAEs{end}",
             f"{what} {_ERRORS}, with the paper's baselines. {_SCALED}",
             ""
@@ -73,7 +73,7 @@ def _main(number: str, readout: str) -> dict[str, StudyFigure]:
             plots.by_kind("errors", readout, "sae-error", BASELINES),
             findings.beside("cov-random-mixture", "errors", "sae-error", readout),
         ),
-        f"{number}6": StudyFigure(
+        f"{number}6": PaperFigure(
             f"{_TITLE}, Figure {number}6: errors of SAEs, close up{end}",
             f"The beginning of Figure {number}5, each column with an axis of its own. {_SCALED}",
             ""
@@ -84,7 +84,7 @@ def _main(number: str, readout: str) -> dict[str, StudyFigure]:
             plots.close_up(readout),
             findings.beside("isotropic", "errors", "sae-error", readout, (21.0, 41.0)),
         ),
-        f"{number}7": StudyFigure(
+        f"{number}7": PaperFigure(
             f"{_TITLE}, Figure {number}7: features of SAEs{end}",
             f"{what} {_FEATURES}, with the paper's baselines. {_SCALED}",
             ""
@@ -94,7 +94,7 @@ def _main(number: str, readout: str) -> dict[str, StudyFigure]:
             plots.by_kind("features", readout, "sae-feature", BASELINES),
             findings.beside("cov-random-mixture", "features", "sae-feature", readout),
         ),
-        f"{number}8": StudyFigure(
+        f"{number}8": PaperFigure(
             f"{_TITLE}, Figure {number}8: features of three kinds of SAE{end}",
             "Features of the SAEs whose L0 is nearest to 30, and the baselines, at the paper's lengths 21, 41 and 61, "
             "scaled. Whiskers: 95 % intervals, bootstrap over sequences.",
@@ -111,9 +111,9 @@ def _main(number: str, readout: str) -> dict[str, StudyFigure]:
 
 _KL_FIGURES, _L2_FIGURES = _main("", "kl"), _main("L2-", "l2")
 
-FIGURES: Mapping[str, StudyFigure] = {
+FIGURES: Mapping[str, PaperFigure] = {
     **{number: _KL_FIGURES[number] for number in ("1", "2")},
-    "3": StudyFigure(
+    "3": PaperFigure(
         f"{_TITLE}, Figure 3: substitution by layer",
         "Mean KL(clean ‖ perturbed) where every activation of a layer is replaced: by SAE(x), of an SAE that was "
         "trained to reconstruct, or by a point as far away along an isotropic direction, a cov-random or a real "
@@ -124,7 +124,7 @@ FIGURES: Mapping[str, StudyFigure] = {
         plots.substitution_by_layer,
         findings.substitution_by_layer,
     ),
-    "4": StudyFigure(
+    "4": PaperFigure(
         f"{_TITLE}, Figure 4: substitution by SAE",
         "The same at one layer, for SAEs of several sparsities that were trained to reconstruct.",
         "Isotropic substitutions have a much smaller KL; the three others are generally similar.",
@@ -134,7 +134,7 @@ FIGURES: Mapping[str, StudyFigure] = {
     ),
     **{number: _KL_FIGURES[number] for number in ("5", "6", "7", "8")},
     **_L2_FIGURES,
-    "S1": StudyFigure(
+    "S1": PaperFigure(
         f"{_TITLE}, Supplementary Figure 1: an early layer, difference and mixture",
         f"L2 after the last block and KL, in an early layer (2 of 12 in the paper). {_SCALED}",
         "The trend of Figure 1 holds, but in L2 the difference is minimal, much smaller than in the later layer.",
@@ -142,7 +142,7 @@ FIGURES: Mapping[str, StudyFigure] = {
         plots.early,
         pairs("directions-early", "kl", _DIFFERENCE_PAIRS),
     ),
-    "S2": StudyFigure(
+    "S2": PaperFigure(
         f"{_TITLE}, Supplementary Figure 2: an early layer, mixtures",
         f"L2 after the last block and KL of mixtures and isotropic directions, in an early layer. {_SCALED}",
         "Cov-random mixtures induce a significantly greater change than isotropic directions; real mixtures the most, "
@@ -151,7 +151,7 @@ FIGURES: Mapping[str, StudyFigure] = {
         plots.early_mixtures,
         pairs("directions-early", "kl", _KIND_PAIRS[1:]),
     ),
-    "S3": StudyFigure(
+    "S3": PaperFigure(
         f"{_TITLE}, Supplementary Figure 3: distance and KL of reconstructions",
         "Every SAE of the layer: mean KL(clean ‖ perturbed) with SAE(x) in the place of x, by the mean distance of "
         "SAE(x) from x. Whiskers: 95 % intervals of the KL, bootstrap over sequences.",
@@ -160,7 +160,7 @@ FIGURES: Mapping[str, StudyFigure] = {
         plots.reconstruction_error,
         findings.reconstruction_error,
     ),
-    "larger": StudyFigure(
+    "larger": PaperFigure(
         f"{_TITLE}, arXiv Figure 7: Figure 1 with more tokens",
         f"{_KL}: Figures 1 and 2 on several times as many tokens, at every other length. {_SCALED}",
         "Figure 1 does not change with 15 million tokens.",
@@ -168,7 +168,7 @@ FIGURES: Mapping[str, StudyFigure] = {
         plots.by_length("directions-larger", "kl", {**plots.DIFFERENCE_OR_MIXTURE, **plots.COV_RANDOM_OR_REAL}),
         pairs("directions-larger", "kl", (*_DIFFERENCE_PAIRS, *_KIND_PAIRS)),
     ),
-    "shapes": StudyFigure(
+    "shapes": PaperFigure(
         f"{_TITLE}: shapes of single curves",
         "Not in the paper, which names it as its limitation: every token has a curve of its own, and means hide its "
         "shape. Left: counts; right: the part of the curves that is no farther. Above: where a curve is halfway to its "
