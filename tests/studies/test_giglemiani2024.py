@@ -22,7 +22,7 @@ from tiltmeter.reports.charts.chart import Bars, Chart, Histogram, Line, Points
 from tiltmeter.reports.charts.mpl import draw, to_png
 from tiltmeter.reports.charts.plotly import to_plotly
 from tiltmeter.studies.claims import Verdict, by_name, judge
-from tiltmeter.studies.giglemiani2024 import STUDY, experiments
+from tiltmeter.studies.giglemiani2024 import STUDY
 from tiltmeter.studies.giglemiani2024.claims import CLAIMS
 from tiltmeter.studies.giglemiani2024.curve_statistics import (
     FLAT_L2,
@@ -35,7 +35,7 @@ from tiltmeter.studies.giglemiani2024.curve_statistics import (
     steps,
     stops,
 )
-from tiltmeter.studies.giglemiani2024.experiments import BASES, SCALES, TARGET, Scale
+from tiltmeter.studies.giglemiani2024.experiments import BASES, PLAIN_TARGETS, SCALES, TARGET, Scale
 from tiltmeter.studies.results import NotMeasured, Results
 from tiltmeter.studies.study import Missing, Subject, Sweeping
 from tiltmeter.studies.subject import make_subject
@@ -306,7 +306,7 @@ def test_findings_have_the_numbers() -> None:
     found = STUDY.figures["2"].finding(run)
     mean = float(np.nanmean(sample(run, "ms-absolute", "cov-random").value))
     assert f"cov-random {mean:.1f} [" in found and "Censored" not in found
-    assert "Censored, of 29 curves each" in STUDY.figures["2"].finding(noisy(0))
+    assert "(29 curves per type)" in STUDY.figures["2"].finding(noisy(0))
     flat = noisy(0)["absolute"].copy(deep=True)
     flat[L2][:, :, :] = GRID[None, :, None]
     straight = STUDY.figures["NL"].finding(Results({"absolute": flat, "relative": flat}, {}))
@@ -377,4 +377,4 @@ def test_without_an_sae_only_real_and_random_activations_are_planned(subject: Su
     planned = STUDY.experiments(Subject(subject.loaded, 1, ()), "quick")
     assert [name for name, one in planned.items() if isinstance(one, Missing)] == [f"plateaus-{b}" for b in BASES[2:]]
     sweep = planned["absolute"]
-    assert isinstance(sweep, Sweeping) and sweep.sweep.directions == experiments.PLAIN_TARGETS
+    assert isinstance(sweep, Sweeping) and sweep.sweep.directions == PLAIN_TARGETS

@@ -1,4 +1,4 @@
-"""What Giglemiani et al. 2024 claim, as tests."""
+"""The claims of Giglemiani et al. 2024, as tests."""
 
 from __future__ import annotations
 
@@ -23,35 +23,36 @@ from tiltmeter.studies.giglemiani2024.estimands import (
 _PAPER = "Giglemiani et al. 2024, arXiv 2409.15019"
 _CODE = "printed by the authors' notebooks, GPT-2, layer 1"
 _STRUCTURED, _BASELINE, _RANDOM = "synthetic-structured", "synthetic-baseline", "cov-random"
-_READ = "Random is cov-random here, model-generated is real."
+_READ = "The paper's random is cov-random here, its model-generated is real."
 _SMALLEST = (
-    "A rise of 0.02 counts as a slope in the published code; here the same part of the L2 (KL) where curves to real "
-    "activations end."
+    "In the published code a step must rise by at least 0.02; here, by the same fraction of the L2 (or KL) at the end "
+    "of curves to real activations."
 )
-_STOPS = "Absolute curves are read up to their targets, floor(distance ÷ step) steps, as in the published code."
+_STOPS = "Absolute curves are read up to their targets: floor(distance ÷ step) steps, as in the published code."
 _SAMPLES = (
-    "Samples are a little farther apart than what they are drawn from (two of 500 from one distribution by about 0.05; "
-    "less where the distance is large), so that a contradiction by less than that would not count."
+    "KS distances of samples are biased upward (by about 0.05 for two samples of 500 from one distribution, by less if "
+    "the distance is large), so disregard a contradiction by less than that."
 )
 _THRESHOLD = (
-    "A plateau ends at an L2 of 20 in the published code, 20/241 of where curves from real to random activations end; "
-    "here at that part of the median end. Read on the whole path."
+    "In the published code a plateau ends at an L2 of 20, which is 20/241 of the L2 at the end of curves from real to "
+    "random activations; here it ends at that fraction of the median end. Read along the whole path."
 )
 
 
 CLAIMS: tuple[Claim, ...] = (
     Claim(
         "step-like",
-        "Perturbing an early layer changes the last layer like a step: little at first, most of it before the target.",
+        "Perturbing an early layer changes the last layer in a step-like way: little at first, then mostly before the "
+        "target.",
         f"{_PAPER}, abstract, Figure 1",
         step_like,
-        remark=f"Mean L2 toward real activations is below a straight line from start to target at {EARLY} % of the "
-        f"way, and above it at {LATE} %; places chosen here.",
+        remark=f"Tested: mean L2 toward real activations is below a straight line from start to target at {EARLY} % of "
+        f"the way, and above it at {LATE} %. Our choice of places.",
     ),
     Claim(
         "real-before-random",
-        "The model is more sensitive toward real than toward random activations: smaller MS steps, absolute and "
-        "relative.",
+        "The model is more sensitive to perturbations toward real than toward random activations: MS steps are "
+        "smaller, absolute and relative.",
         f"{_PAPER}, abstract, Figures 1, 2 and A.1",
         both(above("ms-absolute", _RANDOM, "real"), above("ms-relative", _RANDOM, "real")),
         Published("means 41.1 and 52.1 (absolute), 51.6 and 65.0 (relative)", _CODE),
@@ -59,17 +60,17 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "structured-nearer-than-baseline",
-        "MS steps toward structured synthetic activations are more like those toward real ones than MS steps toward "
-        "baseline synthetic activations are.",
+        "MS steps toward structured synthetic activations are more similar to those toward real activations than MS "
+        "steps toward baseline synthetic activations are.",
         f"{_PAPER}, Figure 2",
         nearer("ms-absolute", _STRUCTURED, _BASELINE),
-        Published("KS of structured and real .10; that of the baseline was not printed", _CODE),
+        Published("KS of structured and real .10; not printed for the baseline", _CODE),
         remark=_STOPS,
     ),
     Claim(
         "baseline-nearer-than-random",
-        "MS steps toward baseline synthetic activations are more like those toward real ones than MS steps toward "
-        "random activations are.",
+        "MS steps toward baseline synthetic activations are more similar to those toward real activations than MS "
+        "steps toward random activations are.",
         f"{_PAPER}, Figure 2",
         nearer("ms-absolute", _BASELINE, _RANDOM),
         Published("KS of random and real .43", _CODE),
@@ -77,24 +78,24 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "structured-nearer-than-baseline-relative",
-        "With relative steps, structured is slightly more like real than the baseline is.",
+        "With relative steps, structured is slightly more similar to real than the baseline is.",
         f"{_PAPER}, Figure A.1",
         nearer("ms-relative", _STRUCTURED, _BASELINE),
         Published("KS .21 and .26", _CODE),
     ),
     Claim(
         "baseline-nearer-than-random-relative",
-        "With relative steps, the baseline is more like real than random is.",
+        "With relative steps, the baseline is more similar to real than random is.",
         f"{_PAPER}, Figure A.1",
         nearer("ms-relative", _BASELINE, _RANDOM),
         Published("KS .26 and .61", _CODE),
     ),
     Claim(
         "relative-gap-smaller",
-        "With relative steps, structured is ahead of the baseline by less than with absolute ones.",
+        "With relative steps, the lead of structured over the baseline is smaller than with absolute steps.",
         f"{_PAPER}, Figures 2 and A.1",
         gap_shrinks,
-        remark="Of KS distances from real. The paper says so by 'slightly' in Figure A.1 only.",
+        remark="Lead: difference of the KS distances from real. The paper implies it by 'slightly' in Figure A.1 only.",
     ),
     Claim(
         "structured-closely-resembles-real",
@@ -102,11 +103,11 @@ CLAIMS: tuple[Claim, ...] = (
         f"{_PAPER}, abstract",
         within(("ms-absolute", "ms-relative"), _STRUCTURED, CLOSE),
         Published("KS .10 (absolute) and .21 (relative)", _CODE),
-        remark=f"KS of MS steps {CLOSE}. Margin chosen here: the paper has none. {_SAMPLES}",
+        remark=f"Tested: KS of MS steps {CLOSE}. Our choice of margin: the paper has none. {_SAMPLES}",
     ),
     Claim(
         "means-in-order",
-        "Mean MS steps rise from real over structured and baseline to random.",
+        "Mean MS steps increase in the order real, structured, baseline, random.",
         f"{_PAPER}, Figure 2",
         means_in_order("ms-absolute", "real", _STRUCTURED, _BASELINE, _RANDOM),
         Published("41.1, 43.3, not printed, 52.1", _CODE),
@@ -114,14 +115,14 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "means-in-order-relative",
-        "With relative steps, too, mean MS steps rise from real over structured and baseline to random.",
+        "With relative steps, too, mean MS steps increase in the order real, structured, baseline, random.",
         f"{_PAPER}, Figure A.1",
         means_in_order("ms-relative", "real", _STRUCTURED, _BASELINE, _RANDOM),
         Published("51.6, 55.7, 56.9, 65.0", _CODE),
     ),
     Claim(
         "auc-same-order",
-        "Results for AUC steps are similar to those for MS steps, absolute: structured nearest to real, then the "
+        "Results for absolute AUC steps are similar to those for MS steps: structured is nearest to real, then the "
         "baseline, then random.",
         f"{_PAPER}, Figure B.1, top",
         both(nearer("auc-absolute", _STRUCTURED, _BASELINE), nearer("auc-absolute", _BASELINE, _RANDOM)),
@@ -129,14 +130,14 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "auc-same-order-relative",
-        "By AUC steps, relative, structured is nearest to real, then the baseline, then random.",
+        "By relative AUC steps, structured is nearest to real, then the baseline, then random.",
         f"{_PAPER}, Figure B.1, bottom",
         both(nearer("auc-relative", _STRUCTURED, _BASELINE), nearer("auc-relative", _BASELINE, _RANDOM)),
         Published("KS .21, .22, .59", _CODE),
     ),
     Claim(
         "kl-same-order",
-        "By MS steps of KL, relative, structured is nearest to real, then the baseline, then random.",
+        "By relative MS steps of KL, structured is nearest to real, then the baseline, then random.",
         "the authors' notebooks",
         both(nearer("kl-ms-relative", _STRUCTURED, _BASELINE), nearer("kl-ms-relative", _BASELINE, _RANDOM)),
         Published("KS .26, .32, .69", _CODE),
@@ -144,22 +145,22 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "nonlinearity-structured-nearest",
-        "Where curves leave the straight line that they begin with, structured is nearest to real.",
+        "By relative NL steps (where curves leave their initial straight line), structured is nearest to real.",
         "the authors' notebooks",
         both(nearer("nl-relative", _STRUCTURED, _BASELINE), nearer("nl-relative", _STRUCTURED, _RANDOM)),
         Published("KS .17 (structured), .27 (random), .37 (baseline)", _CODE),
     ),
     Claim(
         "reconstruction-like-real",
-        "Reconstructions of real activations by the SAE are like real activations.",
+        "MS steps toward SAE reconstructions of real activations are like those toward real activations.",
         "the authors' notebooks",
         within(("ms-absolute", "ms-relative"), "sae-reconstruction", ALIKE),
         Published("KS .01 (absolute) and .11 (relative)", _CODE),
-        remark=f"Equivalence: KS of MS steps {ALIKE}. Margin chosen here. {_SAMPLES}",
+        remark=f"Equivalence: KS of MS steps {ALIKE}. Our choice of margin. {_SAMPLES}",
     ),
     Claim(
         "plateaus-real-above-random",
-        "Plateaus around real activations are flatter than those around random ones: larger AP steps.",
+        "Plateaus around real activations are flatter than those around random ones: AP steps are larger.",
         f"{_PAPER}, Figure 3",
         above("ap", "real", _RANDOM),
         Published("means 15.1 and 8.3", _CODE),
@@ -179,7 +180,7 @@ CLAIMS: tuple[Claim, ...] = (
         f"{_PAPER}, Figure 3",
         alike("ap", _STRUCTURED, _RANDOM),
         Published("means 7.8 and 8.3", _CODE),
-        remark=f"Equivalence: ratio of mean AP steps {SIMILAR}. Margin chosen here. {_THRESHOLD}",
+        remark=f"Equivalence: ratio of mean AP steps {SIMILAR}. Our choice of margin. {_THRESHOLD}",
     ),
     Claim(
         "plateaus-baseline-steepest",

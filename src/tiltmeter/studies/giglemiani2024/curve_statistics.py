@@ -1,7 +1,7 @@
-"""What is read off the curves of Giglemiani et al. 2024: one step per curve, by the type of activation.
+"""The curve statistics of Giglemiani et al. 2024: one step per curve, by type of activation.
 
-Thresholds of the published code are numbers for GPT-2 small. Here they are the same part of how far the output moves in
-the end, since another model, or the same with random weights, moves by other amounts.
+The thresholds of the published code are absolute numbers for GPT-2 small. Here they are scaled by the change of the
+output at the end of the curves, since that differs between models, and between trained and random weights.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float, Int
 
-from tiltmeter.analysis.shapes import Shape, auc_step, max_slope_step, nonlinearity_step, plateau_step
+from tiltmeter.analysis.shapes import Shape, auc_step, ks_distance, max_slope_step, nonlinearity_step, plateau_step
 from tiltmeter.studies.estimands import PerSequence, late_l2, read
 from tiltmeter.studies.giglemiani2024.experiments import BASES, TARGET
 from tiltmeter.studies.results import NotMeasured, Results
@@ -22,23 +22,23 @@ TYPES = ("real", "cov-random", "synthetic-baseline", "synthetic-structured", "sa
 """Types of activation; `cov-random` is the paper's random, `real` its model-generated."""
 
 END_L2 = {"real-difference": 237.0, "cov-random-difference": 241.0}
-"""Mean L2 after the last block of GPT-2 small where curves to these targets end (read by eye in the notebooks)."""
+"""Mean L2 after the last block of GPT-2 small at the end of curves to these targets (read by eye in the notebooks)."""
 
 END_KL = 5.9
-"""Mean KL where curves to real activations end there, nats."""
+"""Mean KL at the end of curves to real activations in GPT-2 small, nats."""
 
 FLAT_L2 = 0.02 / END_L2["real-difference"]
 FLAT_KL = 0.02 / END_KL
-"""No max-slope step where no step rises by 0.02 in the published code: as a part of the end."""
+"""In the published code, a curve has no max-slope step if no step rises by 0.02: this, as a fraction of the end."""
 
 PLATEAU = 20.0 / END_L2[TARGET]
-"""A plateau ends at an L2 of 20 in the published code: as a part of the end."""
+"""In the published code, a plateau ends at an L2 of 20: this, as a fraction of the end."""
 
 Curves = Float[np.ndarray, "sequence step"]
 Stops = Int[np.ndarray, " sequence"] | None
 Readout = Literal["l2", "kl"]
 Samples = dict[str, Shape]
-"""A statistic of every curve, by type."""
+"""One statistic of every curve, by type."""
 
 
 class Statistic(NamedTuple):
@@ -49,11 +49,11 @@ class Statistic(NamedTuple):
     experiment: Literal["absolute", "relative", "plateaus"]
     readout: Readout
     measure: Callable[[Curves, float, Stops], Shape]
-    """Of curves, how far the output moves in the end, and how many steps count."""
+    """From the curves, the readout at their end (a scale), and the number of steps that count in each curve."""
 
 
 def max_slope(flat: float) -> Callable[[Curves, float, Stops], Shape]:
-    """The max-slope step; censored where no step rises by more than this part of the end."""
+    """The max-slope step; censored if no step rises by more than this fraction of the end."""
     return lambda values, end, stop: max_slope_step(values, flat * end, stop)
 
 
@@ -83,10 +83,10 @@ STATISTICS: dict[str, Statistic] = {
 
 
 def samples(results: Results, name: str) -> Samples:
-    """A statistic of every curve, by type, of those types that were measured.
+    """One statistic of every curve, for each type that was measured.
 
     Raises:
-        NotMeasured: no type was.
+        NotMeasured: none was.
     """
     statistic = STATISTICS[name]
     if statistic.experiment == "plateaus":
@@ -111,7 +111,7 @@ def _of_bases(results: Results, statistic: Statistic) -> Samples:
 
 
 def sample(results: Results, name: str, kind: str) -> Shape:
-    """A statistic of every curve of one type.
+    """One statistic of every curve of one type.
 
     Raises:
         NotMeasured: this type was not measured.
@@ -128,8 +128,13 @@ def steps(shape: Shape) -> PerSequence:
     return np.where(shape.censored, np.inf, shape.value)
 
 
+def ks_from_real(found: Samples) -> dict[str, float]:
+    """KS distance of every other type from real activations."""
+    return {kind: ks_distance(found["real"], shape) for kind, shape in found.items() if kind != "real"}
+
+
 def stops(results: Results, direction: str) -> Int[np.ndarray, " sequence"]:
-    """How many absolute steps a curve has before it reaches its target, floor(distance / step), 0 without a target.
+    """The number of absolute steps before a curve reaches its target, floor(distance / step); 0 without a target.
 
     The distance is the length of the last relative step, which ends at the target.
     """
@@ -144,7 +149,7 @@ def step_length(curves: xr.Dataset) -> float:
 
 
 def readout_of(curves: xr.Dataset, readout: Readout) -> str:
-    """The name of a readout in a dataset."""
+    """The variable of a dataset that holds a readout."""
     return late_l2(curves) if readout == "l2" else readout
 
 
@@ -154,5 +159,5 @@ def type_of(direction: str) -> str:
 
 
 def _end(curves: xr.Dataset, direction: str, readout: Readout) -> float:
-    """Median of a readout at the end of the path."""
+    """Median over sequences of a readout at the end of the path."""
     return float(np.nanmedian(read(curves, readout_of(curves, readout), direction)[:, -1]))

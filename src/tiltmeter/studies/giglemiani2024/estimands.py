@@ -1,7 +1,7 @@
-"""The quantities that the claims of Giglemiani et al. 2024 are about.
+"""The estimands of the claims of Giglemiani et al. 2024.
 
-Rows are sequences, and a row holds the steps of every type on that sequence: types are compared on the same draws. A
-censored curve is later than every step where distributions are compared, and left out of means.
+Rows are sequences. A row holds the steps of all types that are compared, so that a bootstrap draw takes them from the
+same sequences. A censored curve is later than every step when distributions are compared, and is excluded from means.
 """
 
 from __future__ import annotations
@@ -18,16 +18,19 @@ from tiltmeter.studies.giglemiani2024.curve_statistics import STATISTICS, sample
 from tiltmeter.studies.results import Results
 
 CLOSE = Region(-np.inf, 0.25)
-"""KS distances of "closely resemble"."""
+"""KS distances that count as "closely resemble"."""
 
 ALIKE = Region(-np.inf, 0.15)
-"""KS distances of "the same": wider than the 0.135 that two samples of 200 equal curves exceed once in twenty."""
+"""KS distances that count as "like". Two samples of 200 from one distribution exceed 0.135 in 5 % of cases."""
 
 SIMILAR = Region(0.8, 1.25)
-"""Ratios of mean steps of "similar": within a quarter."""
+"""Ratios of mean steps that count as "similar": within a quarter."""
+
+ANYWHERE = Region(-np.inf, np.inf)
+"""For estimates that no claim is about."""
 
 EARLY, LATE = 20, 80
-"""Parts of a path, per cent, where a step-like curve is below and above a straight one."""
+"""Places on a path, in per cent of its length, where a step-like curve is below and above a straight line."""
 
 
 def column(results: Results, name: str, kind: str) -> PerSequence:
@@ -36,7 +39,7 @@ def column(results: Results, name: str, kind: str) -> PerSequence:
 
 
 def nearer(name: str, near: str, far: str) -> Quantities:
-    """KS distance of real activations from the second type less that from the first."""
+    """KS distance of `far` from real activations minus that of `near`."""
 
     def estimands(results: Results) -> list[Estimand]:
         columns = (column(results, name, kind) for kind in ("real", near, far))
@@ -55,7 +58,7 @@ def both(*parts: Quantities) -> Quantities:
 
 
 def within(names: tuple[str, ...], kind: str, region: Region) -> Quantities:
-    """KS distance of a type from real activations."""
+    """KS distance of a type from real activations, by each of these statistics."""
 
     def estimands(results: Results) -> list[Estimand]:
         return [distance(results, name, kind, region) for name in names]
@@ -64,7 +67,7 @@ def within(names: tuple[str, ...], kind: str, region: Region) -> Quantities:
 
 
 def distance(results: Results, name: str, kind: str, region: Region) -> Estimand:
-    """KS distance of a type from real activations, of one statistic."""
+    """KS distance of a type from real activations, by one statistic."""
     columns = [column(results, name, one) for one in ("real", kind)]
     return of_columns(f"{STATISTICS[name].label}: KS of real and {kind}", columns, _ks, region)
 
@@ -74,7 +77,7 @@ def _ks(rows: Rows) -> float:
 
 
 def gap_shrinks(results: Results) -> list[Estimand]:
-    """How much nearer to real the structured type is than the baseline, absolute less relative steps."""
+    """By how much structured is nearer to real than the baseline: with absolute minus with relative steps."""
     kinds = ("real", "synthetic-structured", "synthetic-baseline")
     columns = [column(results, name, kind) for name in ("ms-absolute", "ms-relative") for kind in kinds]
     return [of_columns("MS step: KS from real, baseline - structured, absolute - relative", columns, _gaps, ABOVE_ZERO)]
@@ -89,7 +92,7 @@ def _gap(rows: Rows) -> float:
 
 
 def means_in_order(name: str, *kinds: str) -> Quantities:
-    """The mean step of each type less that of the type before."""
+    """The mean step of each type minus that of the type before."""
 
     def estimands(results: Results) -> list[Estimand]:
         return list(_differences(results, name, list(pairwise(kinds))))
@@ -98,7 +101,7 @@ def means_in_order(name: str, *kinds: str) -> Quantities:
 
 
 def below(name: str, low: str, *others: str) -> Quantities:
-    """The mean step of each of the others less that of the first."""
+    """The mean step of each of the others minus that of `low`."""
 
     def estimands(results: Results) -> list[Estimand]:
         return list(_differences(results, name, [(low, other) for other in others]))
@@ -107,7 +110,7 @@ def below(name: str, low: str, *others: str) -> Quantities:
 
 
 def above(name: str, high: str, *others: str) -> Quantities:
-    """The mean step of the first less that of each of the others."""
+    """The mean step of `high` minus that of each of the others."""
 
     def estimands(results: Results) -> list[Estimand]:
         return list(_differences(results, name, [(other, high) for other in others]))
@@ -122,7 +125,7 @@ def _differences(results: Results, name: str, pairs: list[tuple[str, str]]) -> I
 
 
 def alike(name: str, one: str, other: str) -> Quantities:
-    """The mean step of one type ÷ another, near one."""
+    """The mean step of one type ÷ that of another, to be near 1."""
 
     def estimands(results: Results) -> list[Estimand]:
         first, second = (sample(results, name, kind).value for kind in (one, other))
@@ -132,7 +135,7 @@ def alike(name: str, one: str, other: str) -> Quantities:
 
 
 def step_like(results: Results) -> list[Estimand]:
-    """Mean L2 early and late on the way to real activations, as parts of that at the target, ÷ those of a line."""
+    """Mean L2 on the way to real activations beside a straight line to its value at the target, early and late."""
     curves = results["relative"]
     values = read(curves, late_l2(curves), "real-difference")
     early, late, whole = (values[:, round(at / 100 * (values.shape[1] - 1))] for at in (EARLY, LATE, 100))

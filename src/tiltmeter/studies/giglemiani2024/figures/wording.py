@@ -1,0 +1,30 @@
+"""Phrases that the captions and findings of several figures share."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tiltmeter.analysis.estimates import estimate
+from tiltmeter.analysis.shapes import Shape
+from tiltmeter.reports.tables.format import with_interval
+from tiltmeter.studies.estimands import mean
+from tiltmeter.studies.giglemiani2024.estimands import ANYWHERE
+
+TITLE = "Giglemiani et al. 2024"
+SETUP = (
+    "The last of ten tokens is perturbed in an early layer. The readout is the L2 distance from the unperturbed "
+    "activation after the last block."
+)
+ABSOLUTE_STEP = (
+    "A step is 1/100 of the mean distance between two real activations, which is about the paper's 0.5 in GPT-2 small."
+)
+PLATEAUS = tuple(f"plateaus-{base}" for base in ("real", "cov-random", "synthetic-baseline", "synthetic-structured"))
+"""The experiments with paths that start at each type of activation."""
+
+
+def mean_step(shape: Shape) -> str:
+    """The mean step of all curves that are not censored, with its interval; `none` where all are."""
+    if np.isnan(shape.value).all():
+        return "none"
+    found = estimate(mean("", shape.value, ANYWHERE), 1)
+    return with_interval(found.value, found.low, found.high)
