@@ -16,7 +16,7 @@ import torch
 from transformers import GPT2Config
 
 from benchmarks.workloads import Workload
-from tiltmeter.models.differences.products import operands, product
+from tiltmeter.models.differences.products import operand_precision, product
 
 ROWS = {"cpu": 1024, "cuda": 16384}
 COLUMNS, REPETITIONS = 2048, 9
@@ -63,7 +63,7 @@ def matrix_rate(config: GPT2Config, device: torch.device, dtype: torch.dtype) ->
         for x, weight in zip(inputs, weights, strict=True):
             product(x, weight)
 
-    with operands(dtype):
+    with operand_precision(dtype):
         return flops / min(_seconds(once, device) for _ in range(REPETITIONS))
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int
 from scipy import stats
 
-from tiltmeter.analysis.confidence_sequences import FEWEST, reach
+from tiltmeter.analysis.confidence_sequences import FIRST_LOOK, half_width
 
 SHARD = 16
 
@@ -44,7 +44,7 @@ class Ending(NamedTuple):
     """What a run takes on average."""
 
 
-def simulate(sigma: float, most: int, runs: int, seed: int = 0, fewest: int = FEWEST) -> Looks:
+def simulate(sigma: float, most: int, runs: int, seed: int = 0, fewest: int = FIRST_LOOK) -> Looks:
     """Runs of at most so many lognormal values with median 1; σ = 0 stands for normal ones of mean and deviation 1."""
     rng = np.random.default_rng(seed)
     n = np.arange(SHARD, most + 1, SHARD)
@@ -80,20 +80,20 @@ def main(runs: int = 4000) -> None:
     for sigma, goals, most in ((0.25, (0.02, 0.05), 4096), (0.5, (0.05, 0.1), 2048), (1.0, (0.1, 0.2, 0.5), 4096)):
         table(simulate(sigma, most, runs), sigma, goals)
     table(simulate(1.5, 4096, runs), 1.5, (0.2, 0.5))
-    print(f"\n| σ | holds at all looks from {FEWEST} to 4,096 | naive |\n{'|--:' * 3}|")
+    print(f"\n| σ | holds at all looks from {FIRST_LOOK} to 4,096 | naive |\n{'|--:' * 3}|")
     for sigma in (0, 0.25, 0.5, 1.0, 1.5):
         looks = simulate(sigma, 4096, runs)
-        ours, naive = (ending(looks, 0.5, half).always for half in (reach, student))
+        ours, naive = (ending(looks, 0.5, half).always for half in (half_width, student))
         print(f"| {sigma or 'normal'} | {ours:.3f} | {naive:.3f} |")
     print(f"\n| first look (σ = 1.5, until 50 %) | holds where it stops |\n{'|--:' * 2}|")
-    for fewest in (32, 64, FEWEST, 256):
-        print(f"| {fewest} | {ending(simulate(1.5, 1024, 4 * runs, fewest=fewest), 0.5, reach).covered:.3f} |")
+    for fewest in (32, 64, FIRST_LOOK, 256):
+        print(f"| {fewest} | {ending(simulate(1.5, 1024, 4 * runs, fewest=fewest), 0.5, half_width).covered:.3f} |")
 
 
 def table(looks: Looks, sigma: float, goals: tuple[float, ...]) -> None:
     """Print the rows of one σ."""
     for goal in goals:
-        ours, naive = ending(looks, goal, reach), ending(looks, goal, student)
+        ours, naive = ending(looks, goal, half_width), ending(looks, goal, student)
         print(
             f"| {sigma} | {100 * goal:g} % | {ours.covered:.3f} | {ours.sequences:,.0f} | {naive.covered:.3f} "
             f"| {naive.sequences:,.0f} |"

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from benchmarks.workloads import Workload
 from tiltmeter.models.positions import Span
-from tiltmeter.models.readouts import Readout, measure
+from tiltmeter.models.readouts import Readout, compute_readouts
 from tiltmeter.models.sites import Site
 from tiltmeter.models.split_model import SplitModel
 
@@ -38,7 +38,7 @@ def measure_workload(model: SplitModel, work: Workload) -> dict[str, Float[Tenso
             found = []
             for first in range(0, len(work.lengths), size):
                 change = work.change(layer, work.lengths[first : first + size], batch)[:, :, span.first : span.stop]
-                found.append(measure(model, clean, model.changes(clean, change), readouts, work.read))
+                found.append(compute_readouts(model, clean, model.changes(clean, change), readouts, work.read))
             layers.append({r.name: torch.cat([one[r.name] for one in found]) for r in readouts})
         parts.append({r.kind: torch.stack([layer[r.name] for layer in layers]) for r in readouts})
     return {name: torch.cat([part[name] for part in parts], 2) for name in work.readouts}

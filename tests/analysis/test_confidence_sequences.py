@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from tiltmeter.analysis import confidence_sequences
-from tiltmeter.analysis.confidence_sequences import FEWEST, TUNED_FOR, reach, sequential_mean
+from tiltmeter.analysis.confidence_sequences import FIRST_LOOK, TUNED_FOR, half_width, sequential_mean
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.runs.rng import random_order
 
@@ -18,10 +18,10 @@ from stopping_coverage import ending, simulate, student
 
 
 def factor(n, deviation=1.0, confidence=0.95):
-    return float(reach(np.array(n), np.array(deviation), confidence))
+    return float(half_width(np.array(n), np.array(deviation), confidence))
 
 
-@pytest.mark.parametrize("n", [FEWEST, 1000, 20_000])
+@pytest.mark.parametrize("n", [FIRST_LOOK, 1000, 20_000])
 @pytest.mark.parametrize("confidence", [0.9, 0.95, 0.99])
 def test_at_its_ends_the_bayes_factor_is_one_over_alpha(n, confidence):
     """Normal likelihoods of the null and of effects δ ~ N(0, g), summed over δ and over the deviation σ, p(σ) = 1/σ."""
@@ -43,8 +43,8 @@ def test_the_limit_is_the_asymptotic_confidence_sequence():
     n, rho2 = 10**6, confidence_sequences._effect(0.05) / TUNED_FOR
     limit = np.sqrt(2 * (n * rho2 + 1) / (n**2 * rho2) * np.log(np.sqrt(n * rho2 + 1) / 0.05))
     assert factor(n) == pytest.approx(limit, rel=1e-5)
-    assert factor(FEWEST) > 1.01 * np.sqrt(
-        2 * (FEWEST * rho2 + 1) / (FEWEST**2 * rho2) * np.log(np.sqrt(FEWEST * rho2 + 1) / 0.05)
+    assert factor(FIRST_LOOK) > 1.01 * np.sqrt(
+        2 * (FIRST_LOOK * rho2 + 1) / (FIRST_LOOK**2 * rho2) * np.log(np.sqrt(FIRST_LOOK * rho2 + 1) / 0.05)
     )
 
 
@@ -71,7 +71,7 @@ ERROR = 2 * np.sqrt(0.05 * 0.95 / RUNS)
 def test_where_a_run_stops_the_interval_holds_the_mean(sigma, goal, most):
     """And the control: Student's interval, for a fixed number, does not, once values are skewed."""
     looks = simulate(sigma, most, RUNS, seed=1)
-    ours, naive = ending(looks, goal, reach), ending(looks, goal, student)
+    ours, naive = ending(looks, goal, half_width), ending(looks, goal, student)
     assert ours.covered >= 0.95
     assert naive.sequences < ours.sequences < most
     if sigma >= 1:
@@ -82,7 +82,7 @@ def test_where_a_run_stops_the_interval_holds_the_mean(sigma, goal, most):
 def test_all_looks_hold_the_mean_at_once(sigma):
     """And the control: looked at after every shard, Student's interval misses sooner or later."""
     looks = simulate(sigma, 2048, RUNS, seed=2)
-    assert ending(looks, 0.5, reach).always >= 0.95
+    assert ending(looks, 0.5, half_width).always >= 0.95
     assert ending(looks, 0.5, student).always < 0.75
 
 
@@ -111,12 +111,12 @@ def test_a_sequence_that_was_not_measured_is_left_out():
 
 
 def test_too_few_sequences_have_no_interval():
-    values = skewed(4, FEWEST)
+    values = skewed(4, FIRST_LOOK)
     values[1, 0] = np.nan
     values[2] = np.nan
     values[3, 0] = np.inf
     found = sequential_mean(values)
-    assert found.n.tolist() == [FEWEST, FEWEST - 1, 0, FEWEST]
+    assert found.n.tolist() == [FIRST_LOOK, FIRST_LOOK - 1, 0, FIRST_LOOK]
     assert np.isnan(found.mean).tolist() == [False, False, True, False]
     assert np.isnan(found.low).tolist() == np.isnan(found.high).tolist() == [False, True, True, True]
     assert found.mean[3] == np.inf

@@ -196,7 +196,7 @@ def test_the_example_of_the_definitions_runs(tmp_path, monkeypatch, capsys):
     text = (Path(__file__).parents[1] / "docs" / "definitions.md").read_text()
     (code,) = re.findall(r"```python\n(.*?)```", text.partition("## Shapes of curves")[2], flags=re.DOTALL)
     (tmp_path / "runs" / "example").mkdir(parents=True)
-    curves.save(make(), tmp_path / "runs" / "example" / "curves.nc")
+    (tmp_path / "runs" / "example" / "curves.nc").write_bytes(curves.to_netcdf(make()))
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "definitions.md", "exec"), {})
     assert "real-mixture" in capsys.readouterr().out

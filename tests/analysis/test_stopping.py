@@ -12,7 +12,7 @@ import xarray as xr
 from sweep_cases import command, refusal, save_model, save_tokens, token_set
 from tiltmeter.analysis import curves
 from tiltmeter.analysis.bootstrap import MeanInterval
-from tiltmeter.analysis.confidence_sequences import FEWEST, reach
+from tiltmeter.analysis.confidence_sequences import FIRST_LOOK, half_width
 from tiltmeter.analysis.stopping import Stopped, least_known
 from tiltmeter.cli.parsing import share
 from tiltmeter.errors import TiltmeterError
@@ -76,7 +76,7 @@ def naive_widest(found):
         for direction in found.direction:
             for step in found.step[1:]:
                 values = found[readout].sel(direction=direction, step=step).values
-                half = reach(np.array(len(values)), np.array(values.std(ddof=1)))
+                half = half_width(np.array(len(values)), np.array(values.std(ddof=1)))
                 shares.append(float(half / values.mean()))
     return max(shares)
 
@@ -84,11 +84,11 @@ def naive_widest(found):
 def test_it_stops_at_the_first_shard_at_which_every_mean_is_known(reference, whole):
     _, found = reference
     used = found.sizes["sequence"]
-    assert FEWEST < used < MOST
+    assert FIRST_LOOK < used < MOST
     order = random_order(MOST, SWEEP.seed)
     assert set(found.sequence.values) == set(order[:used])
     assert naive_widest(found) <= GOAL
-    for fewer in range(FEWEST, used, SWEEP.shard):
+    for fewer in range(FIRST_LOOK, used, SWEEP.shard):
         assert naive_widest(whole.sel(sequence=list(order[:fewer]))) > GOAL
 
 
@@ -107,7 +107,7 @@ def test_its_table_has_time_uniform_intervals_and_the_whole_sweep_s_the_bootstra
     assert (table.n == found.sizes["sequence"]).all()
     row = table[(table.direction == "isotropic") & (table.step == 4) & (table.readout == "kl")].iloc[0]
     values = found.kl.sel(direction="isotropic", step=4).values
-    half = float(reach(np.array(len(values)), np.array(values.std(ddof=1))))
+    half = float(half_width(np.array(len(values)), np.array(values.std(ddof=1))))
     assert row["mean"] == pytest.approx(values.mean())
     assert (row.low, row.high) == pytest.approx((values.mean() - half, values.mean() + half))
     plain = curves.summary(whole).query("direction == 'isotropic' and step == 4 and readout == 'kl'").iloc[0]
@@ -222,7 +222,7 @@ def test_the_sentences():
         "kl along d at 1 is known to ±4 %, and the goal takes about 4,000 sequences."
     )
     none = Stopped(0.02, 1000, 1000, 128, None, "kl along d at 1")
-    assert none.sentence.endswith(f"kl along d at 1 has no interval, which takes {FEWEST} sequences.")
+    assert none.sentence.endswith(f"kl along d at 1 has no interval, which takes {FIRST_LOOK} sequences.")
 
 
 @pytest.mark.parametrize("text", ["2%", "2 %", "0.02", " 2% ", "2.0%"])
@@ -244,8 +244,8 @@ def test_goals_of_a_sweep_are_shares(wrong):
 
 
 def test_fewer_sequences_than_the_first_look_are_refused(loaded, tmp_path):
-    with pytest.raises(TiltmeterError, match=f"the first look is after {FEWEST}"):
-        run_sweep(changed(sequences=FEWEST - 1), loaded, some_tokens(), tmp_path / "run")
+    with pytest.raises(TiltmeterError, match=f"the first look is after {FIRST_LOOK}"):
+        run_sweep(changed(sequences=FIRST_LOOK - 1), loaded, some_tokens(), tmp_path / "run")
 
 
 def test_the_command(tmp_path):

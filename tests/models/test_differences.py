@@ -8,8 +8,8 @@ import torch
 from torch.nn import functional
 
 from tiltmeter.errors import TiltmeterError
-from tiltmeter.models.differences import Shifted, kernels
-from tiltmeter.models.differences.reshaping import Grown
+from tiltmeter.models.differences import Shifted, compilation, kernels
+from tiltmeter.models.differences.reshaping import CleanPrefix
 from tiltmeter.models.exact_model import ExactModel
 from tiltmeter.models.positions import Span
 from tiltmeter.models.sites import Site
@@ -230,7 +230,7 @@ def test_keys_of_earlier_positions_are_there_once(size, prefix):
         Shifted(torch.cat([one, two.clean], -2), functional.pad(two.difference, (0, 0, prefix, 0)))
         for one, two in zip(before, (k, v), strict=True)
     ]
-    assert all(isinstance(one, Grown) == (prefix > 0) for one in grown)
+    assert all(isinstance(one, CleanPrefix) == (prefix > 0) for one in grown)
     found = functional.scaled_dot_product_attention(q, *grown)
     wanted = functional.scaled_dot_product_attention(q, *whole)
     torch.testing.assert_close(found.difference, wanted.difference, rtol=1e-4, atol=1e-5 * min(size, 1.0))
@@ -247,7 +247,7 @@ COMPILED = {
         lambda x, d: (x - x.mean(-1, True), x.var(-1, correction=0, keepdim=True) + 1e-5, d, x[0].exp(), 1e-5, x.dtype),
     ),
     "product": (kernels.product_difference, lambda x, d: (x, d, x.exp(), d.flip(0))),
-    "softmax": (lambda *both: kernels.softmax_difference(*both)[0], lambda x, d: (x.softmax(-1), d)),
+    "softmax": (lambda *both: kernels.softmax_difference_near(*both)[0], lambda x, d: (x.softmax(-1), d)),
     "φ": (kernels.phi_sum, lambda x, d: (x.softmax(-1), d, d.mean(-1, True))),
 }
 
@@ -257,13 +257,13 @@ COMPILED = {
 @pytest.mark.parametrize("name", COMPILED)
 def test_compiled_kernels_keep_their_digits(name, size, points, monkeypatch):
     """A compiler has its own way to write a function of one number, and not always one with digits near zero."""
-    if not kernels.has_compiler():
+    if not compilation.has_compiler():
         pytest.skip("there is no C++ compiler")
-    monkeypatch.setattr(kernels, "WORTH", 1)
+    monkeypatch.setattr(compilation, "MIN_COMPILED_SIZE", 1)
     kernel, arguments = COMPILED[name]
     x, d = torch.randn(4, 256), size * torch.randn(points, 4, 256)
     found = kernel(*arguments(x, d))
-    monkeypatch.setattr(kernels, "WORTH", 2**30)
+    monkeypatch.setattr(compilation, "MIN_COMPILED_SIZE", 2**30)
     wanted = kernel(*arguments(x.double(), d.double()))
     assert float((found - wanted).norm() / wanted.norm()) < 2e-6
 
@@ -316,9 +316,9 @@ def test_without_a_compiler_it_goes_on(monkeypatch, caplog):
         return fail
 
     monkeypatch.setattr(torch, "compile", broken)
-    monkeypatch.setattr(kernels, "WORTH", 1)
-    monkeypatch.setattr(kernels, "has_compiler", lambda: True)
-    double = kernels.compiled(lambda x: 2 * x)
+    monkeypatch.setattr(compilation, "MIN_COMPILED_SIZE", 1)
+    monkeypatch.setattr(compilation, "has_compiler", lambda: True)
+    double = compilation.compiled(lambda x: 2 * x)
     for _ in range(2):
         assert double(torch.ones(2)).tolist() == [2.0, 2.0]
     assert len(calls) == 1 and "slower" in caplog.text

@@ -12,14 +12,14 @@ from transformers import Gemma2Config, Gemma2ForCausalLM, GPT2Config, GPT2LMHead
 from contexts import context_at
 from tiltmeter import load_model
 from tiltmeter.errors import TiltmeterError
-from tiltmeter.models.chunked_kl import AtOnce
+from tiltmeter.models.chunked_kl import BlockSizes
 from tiltmeter.models.differences import Tape
 from tiltmeter.models.exact_model import ExactModel
 from tiltmeter.models.loading import PRECISIONS
 from tiltmeter.models.positions import Span
-from tiltmeter.models.readouts import CleanOutput, OutputChange, Readout, cosine, l2, measure, parse_readout
+from tiltmeter.models.readouts import CleanOutput, OutputChange, Readout, compute_readouts, cosine, l2, parse_readout
 from tiltmeter.models.sites import Site
-from tiltmeter.models.split_model import LateRun, SplitModel
+from tiltmeter.models.split_model import LateActivations, SplitModel
 from tiltmeter.perturb.directions import Plain, push
 from tiltmeter.perturb.paths import Straight
 from tiltmeter.perturb.sources import Isotropic
@@ -209,7 +209,7 @@ def test_one_percent_through_the_whole_pipeline(name):
     tokens = torch.randint(1, models[0].vocabulary, (4, 24), generator=torch.Generator().manual_seed(1))
     runs = [along_a_path(model, tokens, [float(length) for length in torch.logspace(-4.5, 1, 16)]) for model in models]
     kl, expected = (
-        measure(model, run[0], run[1].minus(run[0].late), names(model, "kl"), range(24))["kl"]
+        compute_readouts(model, run[0], run[1].minus(run[0].late), names(model, "kl"), range(24))["kl"]
         for model, run in zip(models, runs, strict=True)
     )
     clean, late = runs[0]
@@ -253,7 +253,7 @@ def test_carried_differences_are_right_at_every_kl(name, precision):
     found = []
     for model in models:
         clean, changes = changes_along_a_path(model, tokens, [float(x) for x in torch.logspace(-5.5, 1, 24)])
-        found.append(measure(model, clean, model.changes(clean, changes), names(model, "kl"), range(24))["kl"])
+        found.append(compute_readouts(model, clean, model.changes(clean, changes), names(model, "kl"), range(24))["kl"])
     kl, expected, plain = found
     seen = expected > 1e-8
     torch.testing.assert_close(expected[seen], plain[seen], rtol=1e-5, atol=0)
@@ -275,10 +275,10 @@ def test_rounding_both_runs_instead_of_their_difference_loses_every_digit():
     exactly, rounded = gpt2(), SplitModel(gpt2(dtype=torch.bfloat16).hf)
     tokens = torch.randint(1, 1000, (4, 24), generator=torch.Generator().manual_seed(1))
     clean, changes = changes_along_a_path(exactly, tokens, [1e-3])
-    expected = measure(exactly, clean, exactly.changes(clean, changes), names(exactly, "kl"), range(24))["kl"]
+    expected = compute_readouts(exactly, clean, exactly.changes(clean, changes), names(exactly, "kl"), range(24))["kl"]
     own = rounded.start(tokens, rounded.site("resid_pre:1"))
     late = rounded.changes(own, changes.to(torch.bfloat16))
-    kl = measure(rounded, own, late, names(rounded, "kl"), range(24))["kl"]
+    kl = compute_readouts(rounded, own, late, names(rounded, "kl"), range(24))["kl"]
     assert float((kl / expected - 1).abs().median()) > 1
 
 
@@ -295,7 +295,7 @@ def small():
 
 def test_measured_values_are_those_of_the_logits(small):
     model, tokens, clean, late = small
-    found = measure(model, clean, late.minus(clean.late), names(model, *READOUTS), [4, 6, 9])
+    found = compute_readouts(model, clean, late.minus(clean.late), names(model, *READOUTS), [4, 6, 9])
     assert {name: tuple(value.shape) for name, value in found.items()} == dict.fromkeys(READOUTS, (3, 3, 3))
     p = model.logits(clean.late.final[:, [0, 2, 5]].flatten(0, 1)).log_softmax(-1).unflatten(0, (3, 3))
     for point in range(3):
@@ -313,7 +313,7 @@ def test_measured_values_are_those_of_the_logits(small):
 
 def test_the_loss_is_the_models_own_where_nothing_moves(small):
     model, tokens, clean, late = small
-    loss = measure(model, clean, late.minus(clean.late), names(model, "loss"), range(4, 10))["loss"]
+    loss = compute_readouts(model, clean, late.minus(clean.late), names(model, "loss"), range(4, 10))["loss"]
     logits = model.hf(tokens).logits
     own = cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten(), reduction="none").reshape(3, 9)
     torch.testing.assert_close(loss[0, :, :-1], own[:, 4:], rtol=1e-9, atol=0)
@@ -324,7 +324,7 @@ def test_the_loss_is_the_models_own_where_nothing_moves(small):
 def test_distances_and_cosines_are_those_of_the_late_activations(small):
     model, _, clean, late = small
     where = "blocks.3.hook_resid_post"
-    found = measure(
+    found = compute_readouts(
         model, clean, late.minus(clean.late), names(model, "l2@resid_post:3", f"cos@{where}", "l2@mlp_out:2"), [5, 9]
     )
     assert set(found) == {f"l2@{where}", f"cos@{where}", "l2@blocks.2.hook_mlp_out"}
@@ -348,7 +348,7 @@ def test_in_one_pass_over_the_vocabulary_kl_and_loss_are_those_of_the_logits(sin
     model, clean, changes = single
     logits = model.logits(clean.late.final.flatten(0, 1)).double()
     targets = clean.tokens.roll(-1, 1).flatten()
-    found = measure(model, clean, changes, names(model, "kl", "loss"), range(10))
+    found = compute_readouts(model, clean, changes, names(model, "kl", "loss"), range(10))
     for point in range(3):
         log_q = (logits + model.logits(changes.final[point].flatten(0, 1)).double()).log_softmax(-1)
         kl = (logits.softmax(-1) * (logits.log_softmax(-1) - log_q)).sum(-1).reshape(3, 10)
@@ -361,27 +361,26 @@ def test_in_one_pass_over_the_vocabulary_kl_and_loss_are_those_of_the_logits(sin
 @pytest.mark.parametrize(("kept", "columns"), [(20 * 90, 2048), (2**27, 7)])
 def test_pieces_of_the_vocabulary_and_of_the_tokens_are_of_any_size(single, kept, columns, monkeypatch):
     model, clean, changes = single
-    whole = measure(model, clean, changes, names(model, "kl", "loss"), range(10))
-    monkeypatch.setattr("tiltmeter.models.readouts.KEPT", kept)
-    monkeypatch.setattr("tiltmeter.models.chunked_kl.CACHE", AtOnce(columns, 40))
+    whole = compute_readouts(model, clean, changes, names(model, "kl", "loss"), range(10))
+    monkeypatch.setattr("tiltmeter.models.chunked_kl.CPU_BLOCKS", BlockSizes(columns, 40, kept))
     again = ExactModel(model.hf)
-    parts = measure(again, replace(clean, tape=Tape()), changes, names(again, "kl", "loss"), range(10))
+    parts = compute_readouts(again, replace(clean, tape=Tape()), changes, names(again, "kl", "loss"), range(10))
     for name, value in whole.items():
         torch.testing.assert_close(parts[name], value, rtol=1e-5, atol=1e-8, equal_nan=True)
 
 
 def test_what_is_kept_of_clean_tokens_is_of_those_that_are_read(single):
     model, clean, changes = single
-    whole = measure(model, clean, changes, names(model, "kl"), range(10))["kl"]
+    whole = compute_readouts(model, clean, changes, names(model, "kl"), range(10))["kl"]
     for read in ([1, 2, 3], [4, 5, 6], [1, 2, 3]):
-        part = measure(model, clean, changes, names(model, "kl"), read)["kl"]
+        part = compute_readouts(model, clean, changes, names(model, "kl"), read)["kl"]
         torch.testing.assert_close(part, whole[..., read], rtol=1e-5, atol=1e-10)
 
 
 def test_where_exponentials_leave_float32_kl_is_still_right(single):
     model, clean, changes = single
-    far = LateRun(changes.final * 3000, {})
-    found = measure(model, clean, far, names(model, "kl"), range(10))["kl"]
+    far = LateActivations(changes.final * 3000, {})
+    found = compute_readouts(model, clean, far, names(model, "kl"), range(10))["kl"]
     logits = model.logits(clean.late.final.flatten(0, 1)).double()
     moved = model.logits(far.final[2].flatten(0, 1)).double()
     kl = (logits.softmax(-1) * (logits.log_softmax(-1) - (logits + moved).log_softmax(-1))).sum(-1).reshape(3, 10)
@@ -399,12 +398,12 @@ def test_small_angles_keep_their_digits_in_float32():
 def test_readouts_are_the_same_in_chunks_of_any_size(small, monkeypatch):
     model, _, clean, late = small
     readouts = names(model, *READOUTS, "l2@resid_post:3")
-    whole = measure(model, clean, late.minus(clean.late), readouts, range(4, 10))
+    whole = compute_readouts(model, clean, late.minus(clean.late), readouts, range(4, 10))
     sizes = []
     logits = model.logits
     monkeypatch.setattr("tiltmeter.models.readouts.CHUNK_ELEMENTS", 1)
     monkeypatch.setattr(model, "logits", lambda final: sizes.append(len(final)) or logits(final))
-    parts = measure(model, clean, late.minus(clean.late), readouts, range(4, 10))
+    parts = compute_readouts(model, clean, late.minus(clean.late), readouts, range(4, 10))
     assert set(sizes) == {16, 2}  # of 18 tokens
     for name, value in whole.items():
         torch.testing.assert_close(value, parts[name], rtol=1e-9, atol=1e-15, equal_nan=True)
@@ -412,10 +411,12 @@ def test_readouts_are_the_same_in_chunks_of_any_size(small, monkeypatch):
 
 def test_points_and_positions_do_not_see_each_other(small):
     model, _, clean, late = small
-    whole = measure(model, clean, late.minus(clean.late), names(model, "kl"), range(4, 10))["kl"]
-    last = LateRun(late.final[2:], {})
+    whole = compute_readouts(model, clean, late.minus(clean.late), names(model, "kl"), range(4, 10))["kl"]
+    last = LateActivations(late.final[2:], {})
     torch.testing.assert_close(
-        measure(model, clean, last.minus(LateRun(clean.late.final, {})), names(model, "kl"), [8])["kl"],
+        compute_readouts(model, clean, last.minus(LateActivations(clean.late.final, {})), names(model, "kl"), [8])[
+            "kl"
+        ],
         whole[2:, :, 4:5],
     )
 
@@ -443,7 +444,7 @@ def test_heads_that_are_not_linear_are_read_whole(build, linear):
         parameter.copy_(draw(*parameter.shape))
     tokens = torch.randint(1, 90, (2, 6), generator=torch.Generator().manual_seed(0))
     clean, late = along_a_path(model, tokens, [0.3, 2.0])
-    found = measure(model, clean, late.minus(clean.late), names(model, "kl"), range(6))["kl"]
+    found = compute_readouts(model, clean, late.minus(clean.late), names(model, "kl"), range(6))["kl"]
     p = model.logits(clean.late.final.flatten(0, 1)).log_softmax(-1)
     q = model.logits(late.final.flatten(0, 2)).log_softmax(-1).unflatten(0, (2, 12))
     torch.testing.assert_close(found.flatten(1), (p.exp() * (p - q)).sum(-1), rtol=1e-9, atol=1e-13)
@@ -458,7 +459,10 @@ def test_carried_differences_pass_any_head(build):
     exact = ExactModel(model.hf)
     tokens = torch.randint(1, model.vocabulary, (2, 6), generator=torch.Generator().manual_seed(0))
     clean, changes = changes_along_a_path(model, tokens, [0.3, 2.0])
-    kl = [measure(one, clean, one.changes(clean, changes), names(one, "kl"), range(6))["kl"] for one in (exact, model)]
+    kl = [
+        compute_readouts(one, clean, one.changes(clean, changes), names(one, "kl"), range(6))["kl"]
+        for one in (exact, model)
+    ]
     torch.testing.assert_close(kl[0], kl[1], rtol=1e-4 if build is soft_capped else 1e-9, atol=1e-13)
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.positions import Positions, Span, parse_positions
 from tiltmeter.models.sites import Site, all_sites
-from tiltmeter.models.split_model import CleanRun, LateRun, SplitModel
+from tiltmeter.models.split_model import CleanRun, LateActivations, SplitModel
 from tiny_models import CONTEXT, FAMILIES, LAYERS, VOCABULARY, WIDTH, FullPass, full_pass, random_tokens, tiny
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
@@ -45,7 +45,7 @@ class Perturbation:
 
     clean: CleanRun
     x: Tensor
-    late: LateRun
+    late: LateActivations
     full: list[FullPass]
 
 

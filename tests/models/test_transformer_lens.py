@@ -33,7 +33,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from tiltmeter.models.loading import load_model
 from tiltmeter.models.positions import Span
-from tiltmeter.models.readouts import measure, parse_readout
+from tiltmeter.models.readouts import compute_readouts, parse_readout
 from tiltmeter.models.sites import HOOKS, Site
 from tiltmeter.models.split_model import SplitModel
 
@@ -192,7 +192,9 @@ def test_pushes(pair, name):
     x = span.cut(clean.activation)
     delta = pushes(pair, site, x)
     readouts = [parse_readout(text, pair.ours) for text in ("kl", "loss", f"l2@{late_site.name}")]
-    measured = measure(pair.ours, clean, pair.ours.resume(clean, x + delta).minus(clean.late), readouts, range(*span))
+    measured = compute_readouts(
+        pair.ours, clean, pair.ours.resume(clean, x + delta).minus(clean.late), readouts, range(*span)
+    )
     ours = {readout.kind: measured[readout.name] for readout in readouts}
     theirs = read_theirs(pair, site, late_site, delta)
 

@@ -293,7 +293,7 @@ def test_all_rows_and_files_are_there(page, measured):
 
 
 def test_the_code_shown_runs(page, measured, tmp_path, monkeypatch):
-    curves.save(measured[0], tmp_path / "curves.nc")
+    (tmp_path / "curves.nc").write_bytes(curves.to_netcdf(measured[0]))
     (tmp_path / "summary.parquet").write_bytes(curves.to_parquet(measured[1]))
     monkeypatch.chdir(tmp_path)
     code = next(word for word in Page(page).words if word.startswith("import pandas"))

@@ -54,7 +54,7 @@ with open_run(path, {"seed": 0}, dict) as run:
     print("open", flush=True)
     for index in range(6):
         name = f"shard-{index:05d}"
-        if not run.has(name):
+        if run.load(name) is None:
             print(name, flush=True)
             run.save(name, {"kl": np.random.default_rng(index).normal(size=(50, 40))})
     merged = np.concatenate([run.load(f"shard-{index:05d}")["kl"] for index in range(6)])
@@ -153,7 +153,7 @@ def test_files_open_with_safetensors_and_json_alone(path):
 
 
 def test_saving_again_replaces(run):
-    assert not run.has("shard")
+    assert run.load("shard") is None
     assert run.load("shard") is None
     for value in (0.0, 1.0, 1.0):
         run.save("shard", {"a": np.full(2, value)})
@@ -234,7 +234,7 @@ def test_damaged_shard_is_found_removed_and_computed_again(run, caplog, damage):
         run.save(name, ONES)
     before = contents(run.path)
     damage(next((run.path / "shards").glob("shard-1.*")))
-    assert [run.has(name) for name in ("shard-0", "shard-1", "shard-10")] == [True, False, True]
+    assert [run.load(name) is not None for name in ("shard-0", "shard-1", "shard-10")] == [True, False, True]
     assert "shard-1." in caplog.text
     assert contents(run.path).keys() < before.keys()
     run.save("shard-1", ONES)
@@ -248,7 +248,7 @@ def test_unfinished_files_are_removed(path, caplog):
     for name in ("shards/.shard-1.0123456789abcdef.safetensors.partial", ".report.html.partial"):
         (path / name).write_bytes(b"half")
     with open_run(path, {}, dict) as run:
-        assert not run.has("shard-1")
+        assert run.load("shard-1") is None
     assert contents(path) == before
     assert "shard-1" in caplog.text
 
@@ -288,7 +288,7 @@ def test_same_identity_goes_on_whatever_its_order_or_record(path):
         run.save("shard", ONES)
     before = (path / "manifest.json").read_bytes()
     with open_run(path, {"b": None, "a": {"y": (1, 2), "x": 0.1}}, lambda: {"host": "two"}) as run:
-        assert run.has("shard")
+        assert run.load("shard") is not None
     assert (path / "manifest.json").read_bytes() == before
 
 
@@ -399,7 +399,7 @@ def test_names_of_shards_are_plain(run, name):
 def test_arrays_that_are_no_numbers_are_refused(run, array):
     with pytest.raises(TiltmeterError, match="shard cannot be stored"):
         run.save("shard", {"a": array})
-    assert not run.has("shard")
+    assert run.load("shard") is None
 
 
 def test_code_hash_sees_names_and_bytes_of_sources_alone(tmp_path):

@@ -13,10 +13,10 @@ from safetensors.torch import save_file
 import tiltmeter as tm
 from small_saes import random_sae
 from sweep_cases import save_model, save_tokens, token_set
-from tiltmeter.models.readouts import Readout, measure
+from tiltmeter.models.readouts import Readout, compute_readouts
 from tiltmeter.models.self_check import check_split
 from tiltmeter.models.sites import Site
-from tiltmeter.models.split_model import LateRun
+from tiltmeter.models.split_model import LateActivations
 from tiltmeter.saes.at_site import AtSite
 from tiltmeter.saes.evaluation import evaluate, fits
 from tiltmeter.saes.formats.four_weights import Convention, Facts, linear_sae
@@ -103,7 +103,9 @@ def test_it_can_be_split_and_resumed(family):
         check_split(model, clean)
         assert torch.isfinite(model.logits(clean.late.final[0])).all()
         again = torch.stack([clean.late.final, model.resume(clean, clean.activation).final])
-        kl = measure(model, clean, LateRun(again - clean.late.final, {}), [Readout("kl")], range(tokens.shape[1]))["kl"]
+        kl = compute_readouts(
+            model, clean, LateActivations(again - clean.late.final, {}), [Readout("kl")], range(tokens.shape[1])
+        )["kl"]
         assert not kl[0].any() and kl[1].max() < 1e-20
 
 

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from fake_hub import download_from
 from sweep_cases import command
 from tiltmeter.data import token_set
-from tiltmeter.data.packing import Documents, Rows
+from tiltmeter.data.packing import Documents, TokenRows
 from tiltmeter.models import loading
 from tiltmeter.runs.run_directory import read_manifest
 from tiltmeter.studies import STUDIES, gpt2_presets
@@ -81,7 +81,7 @@ def data_set(name, column, revision):
     if name == gpt2_presets.DOCUMENTS:
         return Documents(name, (text(rng) for _ in range(1000)), {})
     assert name == gpt2_presets.PROMPTS
-    return Rows(name, (rng.integers(97, 123, 1024) for _ in range(3000)), {})
+    return TokenRows(name, (rng.integers(97, 123, 1024) for _ in range(3000)), {})
 
 
 @pytest.fixture

@@ -50,7 +50,7 @@ class CrossingTarget(Configuration):
         return self
 
 
-class Found(NamedTuple):
+class CrossingResult(NamedTuple):
     """Where each curve was found to pass the threshold."""
 
     at: Float[np.ndarray, " curve"]
@@ -68,7 +68,9 @@ class Found(NamedTuple):
     """How many points of the curve were measured."""
 
 
-def find_crossings(curves: Curves, count: int, steps: Float[np.ndarray, " step"], goal: CrossingTarget) -> Found:
+def find_crossings(
+    curves: Curves, count: int, steps: Float[np.ndarray, " step"], goal: CrossingTarget
+) -> CrossingResult:
     """Find where each of `count` curves passes the threshold upwards, measuring as few points as this takes.
 
     Args:
@@ -123,7 +125,7 @@ class _Search:
         lost = rows[np.isnan(values)]
         self.below[lost], self.above[lost], self.low[lost], self.high[lost] = -1, -1, np.nan, np.nan
 
-    def refined(self, tolerance: float | None) -> Found:
+    def refined(self, tolerance: float | None) -> CrossingResult:
         """Halve the brackets down to the tolerance, and read the crossings."""
         first = (self.below < 0) & (self.above == 0)
         censored = (self.below >= 0) & (self.above == len(self.steps))
@@ -134,7 +136,7 @@ class _Search:
             self._halve(below, above, tolerance)
         share = np.divide(self.threshold - self.low, self.high - self.low, out=np.zeros(len(below)), where=between)
         at = np.where(first, self.steps[0], below + share * (above - below))
-        return Found(at, censored, below, above, self.low, self.high, self.points)
+        return CrossingResult(at, censored, below, above, self.low, self.high, self.points)
 
     def _halve(self, below: Float[np.ndarray, " curve"], above: Float[np.ndarray, " curve"], tolerance: float) -> None:
         # NaN, an end that there is not, is no width; and between two neighbouring numbers there is no middle

@@ -28,7 +28,7 @@ from scipy.special import lambertw
 from tiltmeter.analysis.bootstrap import MeanInterval
 from tiltmeter.errors import TiltmeterError
 
-FEWEST = 128
+FIRST_LOOK = 128
 """Sequences of the first look. The central limit theorem needs some; `scripts/stopping_coverage.py` shows how many."""
 
 TUNED_FOR = 500
@@ -36,7 +36,7 @@ TUNED_FOR = 500
 more than a tenth. It is not the number that was asked for, so that equal sequences have equal intervals."""
 
 
-def reach(
+def half_width(
     n: Int[np.ndarray, "*#batch"], deviation: Float64[np.ndarray, "*#batch"], confidence: float = 0.95
 ) -> Float64[np.ndarray, "*batch"]:
     """Half the width of the interval of a mean, in the unit of the deviation; infinite where n is too small for one.
@@ -67,13 +67,13 @@ def _effect(alpha: float) -> float:
 def sequential_mean(values: Float[np.ndarray, "*batch sequence"], confidence: float = 0.95) -> MeanInterval:
     """Average each curve over sequences, with its time-uniform interval.
 
-    A NaN is a sequence that was not measured: it is left out of its curve. A curve of fewer than `FEWEST` sequences has
-    a mean and no interval (NaN). Where all values are equal the interval has no width, but for rounding.
+    A NaN is a sequence that was not measured: it is left out of its curve. A curve of fewer than `FIRST_LOOK` sequences
+    has a mean and no interval (NaN). Where all values are equal the interval has no width, but for rounding.
 
     Args:
         values: one number per sequence, in any unit; any number of curves. In an order that has nothing to do with
             them.
-        confidence: probability that the true mean of a curve is in all its intervals, from `FEWEST` sequences on.
+        confidence: probability that the true mean of a curve is in all its intervals, from `FIRST_LOOK` sequences on.
 
     Raises:
         TiltmeterError: `confidence` is not between 0 and 1.
@@ -85,6 +85,6 @@ def sequential_mean(values: Float[np.ndarray, "*batch sequence"], confidence: fl
     with np.errstate(invalid="ignore"):  # an infinite value has no deviation, and its curve no interval
         rest = np.where(measured, values - mean[..., None], 0.0)
         deviation = np.asarray(np.sqrt((rest**2).sum(axis=-1) / np.maximum(n - 1, 1)))
-        half = np.where(n < FEWEST, np.nan, reach(n, deviation, confidence))
+        half = np.where(n < FIRST_LOOK, np.nan, half_width(n, deviation, confidence))
         mean = np.where(n > 0, mean, np.nan)
         return MeanInterval(mean, np.asarray(mean - half), np.asarray(mean + half), n)

@@ -35,7 +35,6 @@ _LABELS = {
     "tokens": ("tokens averaged", "tokens"),
     "l2": ("distance at {site}", "L2"),
     "cos": ("cosine at {site}", "1"),
-    "relative_distance": ("relative distance at {site}", "1"),
 }
 
 
@@ -154,20 +153,8 @@ def to_netcdf(curves: xr.Dataset) -> bytes:
     return bytes(_canonical(curves).to_netcdf(engine="scipy"))
 
 
-def save(curves: xr.Dataset, path: Path) -> None:
-    """Write the dataset as NetCDF.
-
-    Raises:
-        TiltmeterError: the path cannot be written.
-    """
-    try:
-        path.write_bytes(to_netcdf(curves))
-    except OSError as error:
-        raise TiltmeterError(f"cannot write {path} ({error.strerror}); choose another place.") from error
-
-
 def load(path: str | Path) -> xr.Dataset:
-    """Read a dataset that `save` wrote, wholly into memory.
+    """Read a dataset of curves from a NetCDF file (`curves.nc` of a run), wholly into memory.
 
     Raises:
         TiltmeterError: there is no such file, or it is no NetCDF file of curves.

@@ -18,7 +18,7 @@ import xarray as xr
 from jaxtyping import Float64
 
 from tiltmeter.analysis.bootstrap import MeanInterval
-from tiltmeter.analysis.confidence_sequences import FEWEST, sequential_mean
+from tiltmeter.analysis.confidence_sequences import FIRST_LOOK, sequential_mean
 from tiltmeter.analysis.curves import readout_names, sequence_means
 
 LEE2024_TOKENS = 2_000_000
@@ -71,7 +71,7 @@ class Stopped:
     @property
     def _lack(self) -> str:
         if self.widest is None:
-            return f"{self.of} has no interval, which takes {FEWEST} sequences"
+            return f"{self.of} has no interval, which takes {FIRST_LOOK} sequences"
         # Intervals narrow with the square root, nearly
         enough = self.sequences * (self.widest / self.until_ci) ** 2
         known = f"{self.of} is known to ±{_two_digits(100 * self.widest)} %"

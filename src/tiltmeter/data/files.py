@@ -21,14 +21,14 @@ import numpy as np
 import pyarrow.parquet as pq
 from safetensors import SafetensorError, safe_open
 
-from tiltmeter.data.packing import Documents, Rows, Source, check_integers, table_source
+from tiltmeter.data.packing import Documents, TokenRows, TokenSource, check_integers, table_source
 from tiltmeter.errors import TiltmeterError
 
 PICKLES = frozenset({".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt", ".joblib"})
 """Suffixes of files that are pickles, or may be."""
 
 
-def file_source(name: str, path: Path, column: str | None) -> Source:
+def file_source(name: str, path: Path, column: str | None) -> TokenSource:
     """Open a local file; `name` is how the user wrote it.
 
     `column` names a column (`.parquet`, `.jsonl`) or a tensor (`.safetensors`); other files have none.
@@ -59,7 +59,7 @@ def is_token_file(path: Path) -> bool:
     return path.suffix.lower() in {*READERS, *PICKLES}
 
 
-def _npy(name: str, path: Path, column: str | None, facts: dict[str, str]) -> Rows:
+def _npy(name: str, path: Path, column: str | None, facts: dict[str, str]) -> TokenRows:
     _refuse_column(name, column)
     try:
         array = np.lib.format.open_memmap(path, mode="r")  # never unpickles: it refuses arrays of Python objects
@@ -71,7 +71,7 @@ def _npy(name: str, path: Path, column: str | None, facts: dict[str, str]) -> Ro
     return _matrix(name, array, facts)
 
 
-def _safetensors(name: str, path: Path, column: str | None, facts: dict[str, str]) -> Rows:
+def _safetensors(name: str, path: Path, column: str | None, facts: dict[str, str]) -> TokenRows:
     with safe_open(path, framework="pt") as file:
         tensors = list(file.keys())
         if column is None and len(tensors) > 1:
@@ -90,16 +90,16 @@ def _safetensors(name: str, path: Path, column: str | None, facts: dict[str, str
     return _matrix(name, tensor.numpy(), {**facts, "column": chosen[0]})
 
 
-def _matrix(name: str, array: np.ndarray, facts: dict[str, str]) -> Rows:
+def _matrix(name: str, array: np.ndarray, facts: dict[str, str]) -> TokenRows:
     check_integers(array, repr(name))
     if array.ndim != 2:
         raise TiltmeterError(
             f"The array of {name!r} has shape {array.shape}, expected two dimensions [sequence, position]: reshape it."
         )
-    return Rows(name, array, facts)
+    return TokenRows(name, array, facts)
 
 
-def _parquet(name: str, path: Path, column: str | None, facts: dict[str, str]) -> Source:
+def _parquet(name: str, path: Path, column: str | None, facts: dict[str, str]) -> TokenSource:
     def read(chosen: str) -> Iterator[object]:
         try:
             with pq.ParquetFile(path) as table:
@@ -115,7 +115,7 @@ def _parquet(name: str, path: Path, column: str | None, facts: dict[str, str]) -
     return table_source(name, columns, column, read, facts)
 
 
-def _jsonl(name: str, path: Path, column: str | None, facts: dict[str, str]) -> Source:
+def _jsonl(name: str, path: Path, column: str | None, facts: dict[str, str]) -> TokenSource:
     def read(chosen: str) -> Iterator[object]:
         for number, record in _json_records(name, path):
             if chosen not in record:
@@ -173,7 +173,7 @@ def _unreadable(name: str, error: Exception) -> TiltmeterError:
     return TiltmeterError(f"{name!r} could not be read ({reason}): check that it is a whole file of its kind.")
 
 
-READERS: dict[str, Callable[[str, Path, str | None, dict[str, str]], Source]] = {
+READERS: dict[str, Callable[[str, Path, str | None, dict[str, str]], TokenSource]] = {
     ".npy": _npy,
     ".safetensors": _safetensors,
     ".parquet": _parquet,

@@ -14,7 +14,7 @@ from typing import Any
 
 import huggingface_hub
 
-from tiltmeter.data.packing import Source, table_source
+from tiltmeter.data.packing import TokenSource, table_source
 from tiltmeter.errors import TiltmeterError
 
 DEFAULT_SPLIT = "train"
@@ -26,7 +26,7 @@ HUB_NAME = re.compile(r"(?P<repository>\w[\w.-]*/\w[\w.-]*)(:(?P<split>\w[\w.]*)
 """`owner/dataset` or `owner/dataset:split`."""
 
 
-def hub_source(name: str, column: str | None, revision: str | None) -> Source:
+def hub_source(name: str, column: str | None, revision: str | None) -> TokenSource:
     """Open `owner/dataset`, or of `owner/dataset:split` (default: train), as a stream.
 
     `column` defaults to the first of `tokens`, `input_ids`, `text`, `content`; `revision` (a branch, tag or commit) to
@@ -45,7 +45,7 @@ def hub_source(name: str, column: str | None, revision: str | None) -> Source:
     return _rows(name, dataset, column, facts)
 
 
-def saved_source(name: str, folder: Path, column: str | None) -> Source:
+def saved_source(name: str, folder: Path, column: str | None) -> TokenSource:
     """Open a folder written by `datasets.Dataset.save_to_disk`.
 
     A folder with several splits is read at its `train` split; each split's own subfolder can be named instead.
@@ -66,7 +66,7 @@ def saved_source(name: str, folder: Path, column: str | None) -> Source:
     return _rows(name, dataset, column, {"dataset": name})
 
 
-def _rows(name: str, dataset: Table, column: str | None, facts: dict[str, str]) -> Source:
+def _rows(name: str, dataset: Table, column: str | None, facts: dict[str, str]) -> TokenSource:
     def read(chosen: str) -> Iterator[object]:
         try:
             for row in dataset.select_columns([chosen]):

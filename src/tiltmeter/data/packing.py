@@ -1,6 +1,6 @@
 """From documents, or from stored token ids, to sequences of one length.
 
-1. A `Source` is what a name stands for: documents still to be tokenised, or rows of stored token ids.
+1. A `TokenSource` is what a name stands for: documents still to be tokenised, or rows of stored token ids.
 2. `pack_documents` tokenises documents and cuts them into whole sequences, the boundary token before each document, or
    before each sequence. What is left at a document's end is dropped, so that no sequence holds two documents.
 3. `cut_rows` takes the first tokens of every stored row and drops the rows that are too short.
@@ -47,7 +47,7 @@ class Documents:
 
 
 @dataclass(frozen=True)
-class Rows:
+class TokenRows:
     """Stored token ids, one list or array a sequence, not yet checked."""
 
     name: str
@@ -56,7 +56,7 @@ class Rows:
     facts: dict[str, str]
 
 
-Source = Documents | Rows
+TokenSource = Documents | TokenRows
 
 
 class Sequences(NamedTuple):
@@ -158,7 +158,7 @@ def _only_text(source: Documents) -> Iterator[str]:
         yield text
 
 
-def cut_rows(source: Rows, cut: Cut, limit: int | None) -> Sequences:
+def cut_rows(source: TokenRows, cut: Cut, limit: int | None) -> Sequences:
     """Take the first tokens of the first `limit` rows (None: all) that are long enough.
 
     Raises `TiltmeterError` where a row is not a list of integers.
@@ -178,7 +178,7 @@ def cut_rows(source: Rows, cut: Cut, limit: int | None) -> Sequences:
     return Sequences(pieces, {what: str(count) for what, count in counts.items()})
 
 
-def rows_of_stored_length(source: Rows, context: int) -> tuple[Rows, int]:
+def rows_of_stored_length(source: TokenRows, context: int) -> tuple[TokenRows, int]:
     """Return the same rows and their length in tokens, which must be the same for all and fit the context.
 
     Only the first row is read now; another length further on raises `TiltmeterError` when it is reached.
@@ -190,7 +190,7 @@ def rows_of_stored_length(source: Rows, context: int) -> tuple[Rows, int]:
             f"The sequences of {source.name!r} have {length} tokens but the model's context is {context}: "
             f"give a length of at most {context} to use the first tokens of each."
         )
-    return Rows(source.name, _of_length(rows, length, source.name), source.facts), length
+    return TokenRows(source.name, _of_length(rows, length, source.name), source.facts), length
 
 
 def _of_length(rows: Iterable[np.ndarray], length: int, name: str) -> Iterator[np.ndarray]:
@@ -203,7 +203,7 @@ def _of_length(rows: Iterable[np.ndarray], length: int, name: str) -> Iterator[n
         yield ids
 
 
-def checked_rows(source: Rows) -> Iterator[Integer[np.ndarray, " position"]]:
+def checked_rows(source: TokenRows) -> Iterator[Integer[np.ndarray, " position"]]:
     """Yield every row as a one-dimensional array of integers, or raise a `TiltmeterError` that names the row."""
     for index, row in enumerate(source.rows):
         where = f"Sequence {index} of {source.name!r}"
@@ -251,7 +251,7 @@ def table_source(
     column: str | None,
     read: Callable[[str], Iterable[object]],
     facts: dict[str, str],
-) -> Source:
+) -> TokenSource:
     """Open a table's column as documents or rows, by what its first value is; `read` gives a column's values.
 
     Raises `TiltmeterError` where the column does not exist, none of the usual ones does, or it holds no value.
@@ -259,7 +259,7 @@ def table_source(
     chosen = choose_column(name, columns, column)
     first, values = peek(read(chosen), name)
     facts = {**facts, "column": chosen}
-    return Documents(name, values, facts) if isinstance(first, str) else Rows(name, values, facts)
+    return Documents(name, values, facts) if isinstance(first, str) else TokenRows(name, values, facts)
 
 
 def choose_column(name: str, columns: Sequence[str], column: str | None) -> str:

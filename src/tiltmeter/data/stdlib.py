@@ -32,7 +32,7 @@ OPTIONAL_PACKAGES = frozenset(
 GENERATED = frozenset({"encodings", "pydoc_data"})
 """Packages of generated tables (code pages, the text of `help()`): near copies of each other, on neither side."""
 
-HELD_OUT_SHARE = 0.31
+HELD_OUT_FRACTION = 0.31
 """Share of the remaining names that is held out: with the packages above, about a quarter of non-test modules."""
 
 SALT = "tiltmeter-nano-9"
@@ -86,7 +86,7 @@ def side(name: str) -> Side:
         return "train"
     canonical = top.removeprefix("_py").removeprefix("_")
     digest = hashlib.sha256(f"{SALT}/{canonical}".encode()).digest()
-    return "held-out" if int.from_bytes(digest[:4], "big") < HELD_OUT_SHARE * 2**32 else "train"
+    return "held-out" if int.from_bytes(digest[:4], "big") < HELD_OUT_FRACTION * 2**32 else "train"
 
 
 def read_source(module: Module) -> str | None:

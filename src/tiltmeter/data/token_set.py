@@ -30,7 +30,7 @@ from tiltmeter.data.packing import (
     BOS_BEFORE,
     Documents,
     Sequences,
-    Source,
+    TokenSource,
     boundary_of,
     check_vocabulary,
     cut_of,
@@ -44,7 +44,7 @@ from tiltmeter.errors import TiltmeterError
 NANO: Mapping[str, Literal["train", "held-out"]] = {"nano": "held-out", "nano-train": "train"}
 """Names of the sides of the standard library: the modules that nano was not trained on, and those it was."""
 
-MOSTLY = 0.9
+MIN_UNIQUE_FRACTION = 0.9
 """Where less than this part of the sequences are different, it is said."""
 
 _log = logging.getLogger(__name__)
@@ -128,7 +128,7 @@ def load_tokens(
 
 def _warn_of_repeats(ids: Integer[np.ndarray, "sequence position"], name: str) -> None:
     different = len(np.unique(ids, axis=0))
-    if different < MOSTLY * len(ids):
+    if different < MIN_UNIQUE_FRACTION * len(ids):
         _log.warning(
             "Of the %d sequences of %s only %d are different; intervals take all of them for independent, and are too "
             "narrow.",
@@ -151,7 +151,7 @@ def _check_numbers(at_most: int | None, length: int | None, context: int, bos_be
         )
 
 
-def _resolve(name: str, column: str | None, revision: str | None) -> Source:
+def _resolve(name: str, column: str | None, revision: str | None) -> TokenSource:
     path = Path(name)
     try:
         exists = path.exists()
@@ -182,7 +182,7 @@ def _refuse_column(name: str, column: str | None) -> None:
 
 
 def _sequences(
-    source: Source,
+    source: TokenSource,
     tokenizer: PreTrainedTokenizerBase | None,
     length: int | None,
     context: int,

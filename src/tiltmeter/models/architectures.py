@@ -79,5 +79,5 @@ def _first(parent: nn.Module, names: tuple[str, ...], what: str) -> nn.Module:
             continue
     raise TiltmeterError(
         f"No {what} was found in {type(parent).__name__} (looked for {', '.join(names)}); this family of models is not "
-        "supported yet: add its module names to tiltmeter/anatomy.py."
+        "supported yet: add its module names to tiltmeter/models/architectures.py."
     )

@@ -17,26 +17,26 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tiltmeter.models.differences.kernels import log_sum_exp, phi_sum
-from tiltmeter.models.differences.products import batched, product, rounded
+from tiltmeter.models.differences.products import batched, product, round_operand
 
 
-class AtOnce(NamedTuple):
+class BlockSizes(NamedTuple):
     """How much of the matrix of logits is there at once."""
 
     columns: int
     rows: int
     """Tokens of all points."""
-    kept: int
+    cached: int
     """Probabilities of clean tokens that are kept for further points."""
 
 
-CACHE, GPU = AtOnce(2048, 1536, 2**27), AtOnce(8192, 16384, 2**30)
+CPU_BLOCKS, GPU_BLOCKS = BlockSizes(2048, 1536, 2**27), BlockSizes(8192, 16384, 2**30)
 """What stays in a processor's cache; what keeps a GPU busy. Kept are half a gigabyte, and four."""
 
 
-def at_once(device: torch.device) -> AtOnce:
+def block_sizes(device: torch.device) -> BlockSizes:
     """How much suits this device."""
-    return CACHE if device.type == "cpu" else GPU
+    return CPU_BLOCKS if device.type == "cpu" else GPU_BLOCKS
 
 
 class Unembedding:
@@ -44,7 +44,7 @@ class Unembedding:
 
     def __init__(self, weight: Float[Tensor, "vocabulary d_model"]) -> None:
         self.weight, self.centre = weight, weight.mean(0)
-        self.pieces = tuple((weight - self.centre).split(at_once(weight.device).columns))
+        self.pieces = tuple((weight - self.centre).split(block_sizes(weight.device).columns))
 
     def rows(self, index: Int[Tensor, "token"]) -> Float[Tensor, "token d_model"]:
         """Those of some tokens of the vocabulary."""
@@ -69,7 +69,7 @@ class CleanVocabulary:
 
     def kl(self, change: Float[Tensor, "point token d_model"]) -> Float[Tensor, "point token"]:
         """KL(clean ‖ perturbed), nats; infinite or NaN where e^x leaves float32."""
-        change = rounded(change)
+        change = round_operand(change)
         mean = torch.linalg.vecdot(change.to(self.mean.dtype), self.mean)
         total = torch.zeros_like(mean, dtype=torch.float64)
         for weight, p in zip(self.unembedding.pieces, self.p, strict=True):

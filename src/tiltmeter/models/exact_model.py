@@ -14,11 +14,11 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.activations import GELUTanh, NewGELUActivation
 
 from tiltmeter.errors import TiltmeterError
-from tiltmeter.models.differences import Shifted, Tape, operands
+from tiltmeter.models.differences import Shifted, Tape, operand_precision
 from tiltmeter.models.hooks import captured, replaced
 from tiltmeter.models.positions import Span
 from tiltmeter.models.sites import STREAM, Site
-from tiltmeter.models.split_model import CleanRun, LateRun, SplitModel, skipped
+from tiltmeter.models.split_model import CleanRun, LateActivations, SplitModel, skipped
 
 
 class ExactModel(SplitModel):
@@ -29,21 +29,21 @@ class ExactModel(SplitModel):
         _name_activations(hf)
 
     @torch.no_grad()
-    def changes(self, clean: CleanRun, change: Float[Tensor, "point batch span d_site"]) -> LateRun:
+    def changes(self, clean: CleanRun, change: Float[Tensor, "point batch span d_site"]) -> LateActivations:
         """How far what is read after the site moves where the activations there move by `change`.
 
         Raises:
             TiltmeterError: the model uses an operation that has no difference rule.
         """
         moved = Shifted(clean.span.cut(clean.activation), change)
-        with operands(self.rounding), self._playing(clean.tape, clean.site), ExitStack() as stack:
+        with operand_precision(self.rounding), self._playing(clean.tape, clean.site), ExitStack() as stack:
             stack.enter_context(skipped(self.parts.blocks, range(clean.site.boundary)))
             stack.enter_context(replaced(*self._stream_tap(clean.site.boundary), clean.entry))
             stack.enter_context(replaced(*self.tap(clean.site), moved))
             found = {s: stack.enter_context(captured(*self.tap(s))) for s in clean.late.sites}
             final = self._suffix(clean, clean.entry, 1)
         sites = {s: self.centre(_difference(values[0], len(change)), s) for s, values in found.items()}
-        return LateRun(_difference(final, len(change)), sites)
+        return LateActivations(_difference(final, len(change)), sites)
 
     def _clean_pass(
         self, tokens: Tensor, wanted: set[Site], span: Span, tape: Tape
@@ -72,7 +72,7 @@ class ExactModel(SplitModel):
         with tape.playing(), ExitStack() as stack:
             for index, part in enumerate(parts, start=first):
                 section = (index, site.kind if inside and index == first else "whole")
-                stack.callback(_on_entry(part, partial(tape.turn_to, section)))
+                stack.callback(_on_entry(part, partial(tape.seek, section)))
             yield
 
     def _bent_changes(self, final: Tensor, logits: Tensor, change: Tensor) -> Tensor:

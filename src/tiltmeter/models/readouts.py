@@ -23,10 +23,10 @@ from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 from tiltmeter.errors import TiltmeterError
-from tiltmeter.models.chunked_kl import Unembedding, at_once, clean_vocabulary
-from tiltmeter.models.differences import operands
+from tiltmeter.models.chunked_kl import Unembedding, block_sizes, clean_vocabulary
+from tiltmeter.models.differences import operand_precision
 from tiltmeter.models.sites import Site
-from tiltmeter.models.split_model import CleanRun, LateRun, SplitModel
+from tiltmeter.models.split_model import CleanRun, LateActivations, SplitModel
 
 CHUNK_ELEMENTS = 2**19
 """Logits held at once, per path point: a chunk of tokens times the vocabulary."""
@@ -91,21 +91,21 @@ def cosine(clean: Float[Tensor, "*#point d_site"], change: Float[Tensor, "*point
     return torch.nn.functional.cosine_similarity(clean, clean + change.double(), dim=-1)
 
 
-class Definition(NamedTuple):
+class ReadoutDefinition(NamedTuple):
     """A readout that has a name."""
 
-    measure: Callable[..., Tensor]
+    compute: Callable[..., Tensor]
     meaning: str
 
 
-OUTPUT_READOUTS: Mapping[str, Definition] = {
-    "kl": Definition(lambda change: change.kl, "KL(clean ‖ perturbed) of the next-token distribution, nats"),
-    "js": Definition(OutputChange.js, "Jensen-Shannon divergence of the two distributions, nats, at most log 2"),
-    "loss": Definition(OutputChange.loss, "cross-entropy of the token that follows, perturbed, nats"),
+OUTPUT_READOUTS: Mapping[str, ReadoutDefinition] = {
+    "kl": ReadoutDefinition(lambda change: change.kl, "KL(clean ‖ perturbed) of the next-token distribution, nats"),
+    "js": ReadoutDefinition(OutputChange.js, "Jensen-Shannon divergence of the two distributions, nats, at most log 2"),
+    "loss": ReadoutDefinition(OutputChange.loss, "cross-entropy of the token that follows, perturbed, nats"),
 }
-SITE_READOUTS: Mapping[str, Definition] = {
-    "l2": Definition(l2, "L2 distance of the perturbed from the clean activation at SITE"),
-    "cos": Definition(cosine, "cosine similarity of the perturbed to the clean activation at SITE"),
+SITE_READOUTS: Mapping[str, ReadoutDefinition] = {
+    "l2": ReadoutDefinition(l2, "L2 distance of the perturbed from the clean activation at SITE"),
+    "cos": ReadoutDefinition(cosine, "cosine similarity of the perturbed to the clean activation at SITE"),
 }
 
 
@@ -138,8 +138,8 @@ def parse_readout(name: str, model: SplitModel) -> Readout:
 
 
 @torch.no_grad()
-def measure(
-    model: SplitModel, clean: CleanRun, changes: LateRun, readouts: Sequence[Readout], read: Sequence[int]
+def compute_readouts(
+    model: SplitModel, clean: CleanRun, changes: LateActivations, readouts: Sequence[Readout], read: Sequence[int]
 ) -> dict[str, Float64[Tensor, "point batch read"]]:
     """Every readout at the positions `read`, where each point of a perturbed run differs so much from the clean one.
 
@@ -148,7 +148,7 @@ def measure(
     index = torch.tensor(read, device=changes.final.device) - clean.span.first
     values = {
         r.name: SITE_READOUTS[r.kind]
-        .measure(clean.late.sites[r.site][:, index], changes.sites[r.site][:, :, index])
+        .compute(clean.late.sites[r.site][:, index], changes.sites[r.site][:, :, index])
         .double()
         for r in readouts
         if r.site is not None
@@ -188,7 +188,7 @@ def _measure_outputs(
             difference = model.logit_changes(clean[rows], output.logits, changes[point, rows])
             change = OutputChange(output, difference, targets[rows])
             for kind in kinds:
-                values[kind][point, rows] = OUTPUT_READOUTS[kind].measure(change)
+                values[kind][point, rows] = OUTPUT_READOUTS[kind].compute(change)
     return {kind: value.reshape(shape) for kind, value in values.items()}
 
 
@@ -205,11 +205,11 @@ def _measure_vocabulary(
 
     Clean distributions that fit are made once for all points that start at this run; of more tokens, again and again.
     """
-    shape, size = changes.shape[:-1], at_once(changes.device).rows // changes.shape[0]
+    shape, size = changes.shape[:-1], block_sizes(changes.device).rows // changes.shape[0]
     final, moved, following = clean.flatten(0, 1), changes.flatten(1, 2), targets.flatten().clamp(min=0)
     kl, loss = (torch.empty(moved.shape[:-1], dtype=torch.float64, device=moved.device) for _ in range(2))
-    blocks = list(_slices(slice(0, len(final)), max(16, at_once(final.device).kept // model.vocabulary)))
-    with operands(model.rounding):
+    blocks = list(_slices(slice(0, len(final)), max(16, block_sizes(final.device).cached // model.vocabulary)))
+    with operand_precision(model.rounding):
         for block in blocks:
             make = partial(clean_vocabulary, unembedding, final[block], following[block])
             distributions = kept(make) if len(blocks) == 1 else make()

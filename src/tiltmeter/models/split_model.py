@@ -54,22 +54,22 @@ class CleanRun:
     """The stream entering the first block that runs again."""
     prefix: tuple[tuple[Tensor, Tensor], ...]
     """Keys and values of the positions before the span, for each block that runs again."""
-    late: LateRun
+    late: LateActivations
     tape: Tape = field(default_factory=Tape)
     """What exact differences need of clean values besides, from the first perturbed run on."""
 
 
 @dataclass(frozen=True)
-class LateRun:
+class LateActivations:
     """What is read after the site, at the positions of the span."""
 
     final: Float[Tensor, "*point batch span d_model"]
     """Hidden states after the final norm, the unembedding's input."""
     sites: dict[Site, Float[Tensor, "*point batch span d_site"]]
 
-    def minus(self, clean: LateRun) -> LateRun:
+    def minus(self, clean: LateActivations) -> LateActivations:
         """How far everything has moved."""
-        return LateRun(
+        return LateActivations(
             self.final - clean.final, {site: value - clean.sites[site] for site, value in self.sites.items()}
         )
 
@@ -150,7 +150,7 @@ class SplitModel:
             self._check(tokens, site, reads)
         tape = Tape()
         seen, final, cache = self._clean_pass(tokens[:, : span.stop], {*sites, *map(_entry, sites), *reads}, span, tape)
-        late = LateRun(span.cut(final), {s: self.centre(span.cut(seen[s]), s) for s in reads})
+        late = LateActivations(span.cut(final), {s: self.centre(span.cut(seen[s]), s) for s in reads})
         return {
             site: CleanRun(
                 tokens=tokens,
@@ -205,7 +205,7 @@ class SplitModel:
         after = self.activation(clean.tokens, clean.site)[:, clean.span.stop :]
         return torch.cat([clean.activation, after], dim=1)
 
-    def resume(self, clean: CleanRun, x: Float[Tensor, "*point batch span d_site"]) -> LateRun:
+    def resume(self, clean: CleanRun, x: Float[Tensor, "*point batch span d_site"]) -> LateActivations:
         """Run the layers after the site with activation `x` there. Gradients reach `x` where it asks for them.
 
         Args:
@@ -240,9 +240,9 @@ class SplitModel:
             final = self._suffix(clean, entry, copies)
         shape = (*lead, *clean.tokens.shape[:1], clean.span.stop - clean.span.first)
         sites = {s: self.centre(values[0], s).reshape(*shape, -1) for s, values in found.items()}
-        return LateRun(final.reshape(*shape, -1), sites)
+        return LateActivations(final.reshape(*shape, -1), sites)
 
-    def changes(self, clean: CleanRun, change: Float[Tensor, "point batch span d_site"]) -> LateRun:
+    def changes(self, clean: CleanRun, change: Float[Tensor, "point batch span d_site"]) -> LateActivations:
         """How far what is read after the site moves where the activations there move by `change`."""
         return self.resume(clean, clean.span.cut(clean.activation) + change).minus(clean.late)
 

@@ -51,10 +51,6 @@ class Run:
 
     path: Path
 
-    def has(self, name: str) -> bool:
-        """Whether `load` would give the arrays saved under `name`; reads and checks them, as `load` does."""
-        return self.load(name) is not None
-
     def load(self, name: str) -> dict[str, np.ndarray] | None:
         """Return the arrays saved under `name`, bit for bit, or None where there are none.
 

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.positions import InOrOut, allowed, boundary_mask
-from tiltmeter.models.readouts import Readout, measure
+from tiltmeter.models.readouts import Readout, compute_readouts
 from tiltmeter.models.sites import Site
-from tiltmeter.models.split_model import CleanRun, LateRun, SplitModel
+from tiltmeter.models.split_model import CleanRun, LateActivations, SplitModel
 from tiltmeter.saes.at_site import AtSite
 from tiltmeter.saes.sae import SAE
 
@@ -176,8 +176,8 @@ class _Outputs:
 
     def add(self, model: SplitModel, clean: CleanRun, given: Float[Tensor, "batch position d_site"]) -> None:
         moved = model.resume(clean, given).minus(clean.late).final
-        changes = LateRun(torch.stack([torch.zeros_like(moved), moved]), {})
-        found = measure(model, clean, changes, [Readout("kl"), Readout("loss")], range(clean.span.stop))
+        changes = LateActivations(torch.stack([torch.zeros_like(moved), moved]), {})
+        found = compute_readouts(model, clean, changes, [Readout("kl"), Readout("loss")], range(clean.span.stop))
         self.seen["clean_loss"].append(found["loss"][0, :, :-1].flatten())
         self.seen["loss"].append(found["loss"][1, :, :-1].flatten())
         self.seen["kl"].append(found["kl"][1].flatten())

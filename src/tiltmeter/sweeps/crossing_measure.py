@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from tiltmeter.analysis.bisection import CrossingTarget, Found, find_crossings
+from tiltmeter.analysis.bisection import CrossingResult, CrossingTarget, find_crossings
 from tiltmeter.errors import TiltmeterError
-from tiltmeter.models.readouts import measure
+from tiltmeter.models.readouts import compute_readouts
 from tiltmeter.perturb.bases import Base
 from tiltmeter.perturb.directions import Direction, Perturbation
 from tiltmeter.perturb.paths import Sphere, Straight
@@ -36,7 +36,7 @@ def measure_crossings(
     same step of the path.
 
     Returns:
-        The parts of `Found` and `tokens`, how many were averaged, each [direction, sequence].
+        The parts of `CrossingResult` and `tokens`, how many were averaged, each [direction, sequence].
 
     Raises:
         TiltmeterError: activations or the readout are not finite.
@@ -57,7 +57,7 @@ def _find(
     push = Perturbation(*(torch.cat(parts) for parts in zip(*(one.push for one in pushed), strict=True)))
     averaged = torch.cat([one.averaged for one in pushed])
     curves = BatchCurves(batch, path, push, averaged, tuple(directions))
-    found: Found = find_crossings(curves, len(averaged), np.sort(np.asarray(path.steps)), goal)
+    found: CrossingResult = find_crossings(curves, len(averaged), np.sort(np.asarray(path.steps)), goal)
     arrays = {name: value.reshape(shape) for name, value in found._asdict().items()}
     return arrays | {"tokens": averaged.sum(-1).numpy().reshape(shape)}
 
@@ -88,7 +88,7 @@ class BatchCurves:
         steps = torch.tensor(at, dtype=x.dtype, device=x.device)[None, :, None]
         change = x.new_zeros(int(point.max()) + 1, *x.shape)
         change[place] = self.path.at(x[place[1].to(x.device)], push, steps)[0]
-        (values,) = measure(
+        (values,) = compute_readouts(
             plan.model, clean, plan.model.changes(clean, change), plan.readouts, plan.positions.read
         ).values()
         self._check_finite(values[place], rows, at)

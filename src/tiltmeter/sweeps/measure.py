@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.positions import allowed, boundary_mask
-from tiltmeter.models.readouts import measure
+from tiltmeter.models.readouts import compute_readouts
 from tiltmeter.models.split_model import CleanRun
 from tiltmeter.perturb.bases import Base, transplanted
 from tiltmeter.perturb.directions import Direction, Perturbation, push
@@ -160,7 +160,9 @@ def _measure_direction(batch: Batch, name: str, direction: Direction, path: Path
     blocks: list[dict[str, Tensor]] = []
     for steps in _step_slices(plan, path, len(batch.sequences)):
         change = path.changes(x, pushed, steps)
-        values = measure(plan.model, clean, plan.model.changes(clean, change), plan.readouts, plan.positions.read)
+        values = compute_readouts(
+            plan.model, clean, plan.model.changes(clean, change), plan.readouts, plan.positions.read
+        )
         _check_finite(plan, values, name, path.steps[steps])
         blocks.append({**values, "length": change.double().norm(dim=-1).cpu()})
     values = {key: torch.cat([block[key] for block in blocks]) for key in blocks[0]}

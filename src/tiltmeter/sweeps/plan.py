@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from torch import Tensor
 
-from tiltmeter.analysis.confidence_sequences import FEWEST
+from tiltmeter.analysis.confidence_sequences import FIRST_LOOK
 from tiltmeter.data.token_set import TokenSet
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.positions import BosPolicy, Positions, parse_positions
@@ -123,10 +123,10 @@ def make_plan(sweep: Sweep, model: SplitModel, tokens: TokenSet) -> Plan:
             f"{sweep.sequences} sequences were asked for, but {tokens.name} gave {len(tokens.ids)}; ask for at most "
             "that many."
         )
-    if sweep.until_ci is not None and sweep.sequences < FEWEST:
+    if sweep.until_ci is not None and sweep.sequences < FIRST_LOOK:
         raise TiltmeterError(
-            f"No mean can be known of {sweep.sequences} sequences: the first look is after {FEWEST}; ask for as many, "
-            "better a thousand (--n-sequences), or leave --until-ci out."
+            f"No mean can be known of {sweep.sequences} sequences: the first look is after {FIRST_LOOK}; ask for as "
+            "many, better a thousand (--n-sequences), or leave --until-ci out."
         )
     site = model.site(sweep.site)
     readouts = tuple(parse_readout(name, model) for name in dict.fromkeys(sweep.readouts))

@@ -12,8 +12,8 @@ from tiltmeter.models.differences import (  # importing them registers their rul
     layers,
     reshaping,
 )
-from tiltmeter.models.differences.products import operands
+from tiltmeter.models.differences.products import operand_precision
 from tiltmeter.models.differences.shifted import Shifted
 from tiltmeter.models.differences.tape import Tape
 
-__all__ = ["Shifted", "Tape", "arithmetic", "attention", "layers", "operands", "reshaping"]
+__all__ = ["Shifted", "Tape", "arithmetic", "attention", "layers", "operand_precision", "reshaping"]

@@ -8,7 +8,7 @@ import torch
 
 from tiltmeter.models.differences import kernels
 from tiltmeter.models.differences.reshaping import axis_behind
-from tiltmeter.models.differences.shifted import Shifted, no_rule, parts, rule
+from tiltmeter.models.differences.shifted import Shifted, clean_and_difference, no_rule, rule
 from tiltmeter.models.differences.tape import once
 
 
@@ -20,11 +20,17 @@ def _one_shifted(a: Any, b: Any) -> Shifted:
 def add(a: Any, b: Any) -> Shifted:
     """The sum of the differences."""
     like = _one_shifted(a, b)
-    (x, dx), (y, dy) = parts(a, like), parts(b, like)
+    (x, dx), (y, dy) = clean_and_difference(a, like), clean_and_difference(b, like)
     clean = once(torch.add, x, y)
     difference = dy if dx is None else dx if dy is None else dx + dy
-    moved = None if like.moved is None or (dx is not None and dy is not None) else like.moved + (y if dy is None else x)
-    return Shifted(clean, difference.to(clean.dtype), moved)  # a stream that is rounded at each sum would lose digits
+    perturbed = (
+        None
+        if like.perturbed is None or (dx is not None and dy is not None)
+        else like.perturbed + (y if dy is None else x)
+    )
+    return Shifted(
+        clean, difference.to(clean.dtype), perturbed
+    )  # a stream that is rounded at each sum would lose digits
 
 
 @rule(torch.neg, torch.Tensor.neg, torch.Tensor.__neg__)
@@ -49,7 +55,7 @@ def subtract_from(a: Any, b: Any) -> Shifted:
 def multiply(a: Any, b: Any) -> Shifted:
     """(x + δ)(y + ε) - xy = xε + δ(y + ε)."""
     like = _one_shifted(a, b)
-    (x, dx), (y, dy) = parts(a, like), parts(b, like)
+    (x, dx), (y, dy) = clean_and_difference(a, like), clean_and_difference(b, like)
     clean = once(torch.mul, x, y)
     if dx is None:
         return Shifted(clean, x * dy)
@@ -60,7 +66,7 @@ def multiply(a: Any, b: Any) -> Shifted:
 def divide(a: Any, b: Any) -> Shifted:
     """(x + δ)/(y + ε) - x/y = (δ - (x/y)ε) / (y + ε)."""
     like = _one_shifted(a, b)
-    (x, dx), (y, dy) = parts(a, like), parts(b, like)
+    (x, dx), (y, dy) = clean_and_difference(a, like), clean_and_difference(b, like)
     quotient = once(torch.div, x, y)
     if dy is None:
         return Shifted(quotient, dx / y)
@@ -83,14 +89,14 @@ def mean(a: Shifted, dim: Any, keepdim: bool = False, **_: Any) -> Shifted:
     """Of the difference alike."""
     axes = dim if isinstance(dim, tuple | list) else (dim,)
     behind = [axis_behind(axis) for axis in axes]
-    moved = None if a.moved is None else a.moved.mean(behind, keepdim)
-    return Shifted(once(torch.mean, a.clean, axes, keepdim), a.difference.mean(behind, keepdim), moved)
+    perturbed = None if a.perturbed is None else a.perturbed.mean(behind, keepdim)
+    return Shifted(once(torch.mean, a.clean, axes, keepdim), a.difference.mean(behind, keepdim), perturbed)
 
 
 @rule(torch.rsqrt, torch.Tensor.rsqrt)
 def rsqrt(a: Shifted) -> Shifted:
     """1/√(x + δ) - 1/√x = -δ r² s² / (r + s), r and s the two reciprocal roots."""
-    r, s = once(torch.rsqrt, a.clean), (a.clean + a.difference if a.moved is None else a.moved).rsqrt()
+    r, s = once(torch.rsqrt, a.clean), (a.clean + a.difference if a.perturbed is None else a.perturbed).rsqrt()
     return Shifted(r, -a.difference * (r * s).square() / (r + s))
 
 

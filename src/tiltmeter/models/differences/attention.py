@@ -10,8 +10,8 @@ from torch.nn import functional
 
 from tiltmeter.models.differences import kernels
 from tiltmeter.models.differences.layers import softmax_difference
-from tiltmeter.models.differences.products import batched, rounding, shared, shared_right
-from tiltmeter.models.differences.reshaping import Grown
+from tiltmeter.models.differences.products import batched, operand_dtype, shared, shared_right
+from tiltmeter.models.differences.reshaping import CleanPrefix
 from tiltmeter.models.differences.shifted import Shifted, clean_rows, rule
 from tiltmeter.models.differences.tape import once
 
@@ -35,30 +35,30 @@ def attention(
         key, value = _repeated(key, groups), _repeated(value, groups)
     mask = None if attn_mask is None else clean_rows(attn_mask, query)
     scores, p, clean = once(_attend, query.clean, key.clean, value.clean, mask, is_causal, scale)
-    if isinstance(key, Grown) and isinstance(value, Grown):
-        dp = softmax_difference(scores, p, _grown_scores(query, key, scale))
-        return Shifted(clean, _grown_sum(p, dp, value))
+    if isinstance(key, CleanPrefix) and isinstance(value, CleanPrefix):
+        dp = softmax_difference(scores, p, _scores_after_prefix(query, key, scale))
+        return Shifted(clean, _sum_after_prefix(p, dp, value))
     dp = softmax_difference(scores, p, _scores(query, key, scale))
-    return Shifted(clean, batched(dp, kernels.moved(value.clean, value.difference)) + shared(p, value.difference))
+    return Shifted(clean, batched(dp, kernels.perturbed(value.clean, value.difference)) + shared(p, value.difference))
 
 
 def _scores(query: Shifted, key: Shifted, scale: float) -> Tensor:
     """Scaled δ(k + ε) + qε, in one product."""
-    kind = rounding(query.clean.dtype)
-    left = kernels.query_beside(query.clean, query.difference, scale, kind)
-    right = kernels.key_beside(key.clean, key.difference, kind)
+    kind = operand_dtype(query.clean.dtype)
+    left = kernels.paired_query(query.clean, query.difference, scale, kind)
+    right = kernels.paired_key(key.clean, key.difference, kind)
     return torch.matmul(left, right.transpose(-2, -1))
 
 
-def _grown_scores(query: Shifted, key: Grown, scale: float) -> Tensor:
+def _scores_after_prefix(query: Shifted, key: CleanPrefix, scale: float) -> Tensor:
     """The same: δk for all keys, which all points share, and (q + δ)ε for those that move."""
     scores = shared_right(query.difference * scale, key.clean.transpose(-2, -1))
-    moved = kernels.moved(query.clean, query.difference) * scale
-    scores[..., -key.tail.shape[-2] :] += batched(moved, key.tail.transpose(-2, -1))
+    perturbed = kernels.perturbed(query.clean, query.difference) * scale
+    scores[..., -key.tail.shape[-2] :] += batched(perturbed, key.tail.transpose(-2, -1))
     return scores
 
 
-def _grown_sum(p: Tensor, dp: Tensor, value: Grown) -> Tensor:
+def _sum_after_prefix(p: Tensor, dp: Tensor, value: CleanPrefix) -> Tensor:
     """What the weighted sum moves: dp v for all values, and (p + dp) ε for those that move."""
     last = slice(-value.tail.shape[-2], None)
     return shared_right(dp, value.clean) + batched(p[..., last] + dp[..., last], value.tail)
@@ -80,6 +80,6 @@ def _attend(
 
 def _repeated(heads: Shifted, groups: int) -> Shifted:
     clean = heads.clean.repeat_interleave(groups, -3)
-    if isinstance(heads, Grown):
-        return Grown(clean, heads.tail.repeat_interleave(groups, -3))
+    if isinstance(heads, CleanPrefix):
+        return CleanPrefix(clean, heads.tail.repeat_interleave(groups, -3))
     return Shifted(clean, heads.difference.repeat_interleave(groups, -3))

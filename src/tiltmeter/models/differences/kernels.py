@@ -1,129 +1,23 @@
-"""The arithmetic of the rules that is not a product of matrices: long sums and functions of one number.
+"""Kernels: the exact differences f(x + δ) - f(x) of elementwise functions, norms and softmax.
 
-Written in torch's operations, each of which would go through memory once; `compiled` makes one pass of them (C++ on a
-processor, Triton on a GPU) where the work is worth the seconds that takes and a compiler is there.
+Each formula is arranged so that nothing cancels: no step subtracts two numbers that nearly agree, so a small δ yields
+a difference with nearly all digits of the type, where subtracting two runs would leave none. Where δ is large, the two
+values share few digits, and plain subtraction is exact enough; `torch.where` picks between the two. Products of
+matrices, where most time goes, are in `products.py`.
+
+Everywhere x is the clean value [*rest] and d or δ the difference [point, *rest], the leading axis the points that
+share the clean value. A result has the type of d: differences may be kept in fewer digits than clean values.
 """
 
 from __future__ import annotations
 
-import logging
 import math
-import os
-import shutil
-from collections.abc import Callable, Sequence
-from functools import cache, wraps
-from inspect import unwrap
-from types import FunctionType
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch._dynamo.decorators import mark_static, mark_unbacked
-from torch.utils._pytree import tree_map_only
 
-WORTH = 2**18
-"""Numbers in the largest argument from which a kernel is compiled: a second or two once, on the order of what ten such
-calls save."""
-
-VARIANTS = 64
-"""Of one kernel, at most: each type, number of axes and order in memory is another."""
-
-ONE_PASS = ("realize_opcount_threshold", "realize_reads_threshold", "realize_acc_reads_threshold")
-"""From how many operations on the compiler would go through memory in between."""
-
-_log = logging.getLogger(__name__)
-
-
-@cache
-def has_compiler() -> bool:
-    """Whether there is a C++ compiler; Triton needs one as well, for what it starts kernels with."""
-    return any(shutil.which(name) for name in (os.environ.get("CXX"), "g++", "clang++") if name)
-
-
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The same function, as one pass over memory for large arguments."""
-    copies: dict[Axes, Callable[..., Any]] = {}
-    empty: dict[Any, Any] = {}
-
-    @wraps(function)
-    def call(*arguments: Any) -> Any:
-        sizes = [one.numel() for one in arguments if isinstance(one, Tensor)]
-        if not min(sizes):
-            return _nothing(function, arguments, empty)
-        if max(sizes) < WORTH or not has_compiler():
-            return function(*arguments)
-        axes = _axes(arguments)
-        if axes not in copies:
-            copies[axes] = _compiled_copy(function)
-        try:
-            return copies[axes](*map(_of_any_size, arguments))
-        except Exception as error:  # whatever is wrong with the compiler, the numbers are the same without
-            _log.warning("warning: %s is not compiled (%s), and slower.", function.__name__, type(error).__name__)
-            copies[axes] = function
-            return function(*arguments)
-
-    return call
-
-
-Axes = tuple[tuple[bool, ...], ...]
-"""For each tensor which of its axes are longer than one."""
-
-
-def _axes(arguments: Sequence[Any]) -> Axes:
-    """What the compiler is told of sizes: which are one, as a loop over one keeps one core."""
-    return tuple(tuple(size != 1 for size in one.shape) for one in arguments if isinstance(one, Tensor))
-
-
-def _compiled_copy(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compiled by itself: of one function, what is compiled first would have a say in what is compiled later."""
-    torch._dynamo.config.specialize_float = True  # constants are none of the arguments
-    torch._dynamo.config.recompile_limit = max(VARIANTS, torch._dynamo.config.recompile_limit)
-    plain = unwrap(function)  # without what checks shapes
-    copy = FunctionType(plain.__code__.replace(), plain.__globals__, plain.__name__)
-    return torch.compile(copy, dynamic=True, options=dict.fromkeys(ONE_PASS, 10**6))
-
-
-FEW, MANY = 3, 1024
-"""What the compiler takes for sizes where it must decide on loops: of an axis, and of one that is last."""
-
-MANY_ROWS = 64
-"""The same on a GPU, of an axis that is not last. With fewer it would split sums, to keep all of the GPU busy."""
-
-
-def _of_any_size(argument: Any) -> Any:
-    """The argument, such that what is compiled knows no more of its sizes than that those equal what they are beside.
-
-    Otherwise the code, and with it the last digits, would depend on which sizes a process happened to meet first. In
-    kernels the last axes stand beside each other, those before them beside each other, and so on.
-    """
-    if not isinstance(argument, Tensor):
-        return argument
-    alias = argument.detach()  # the mark is no business of the caller's
-    on_gpu = argument.device.type != "cpu"
-    for axis, size in enumerate(alias.shape, start=-alias.ndim):
-        if size == 1:
-            continue
-        if on_gpu and axis == -1:
-            # Triton sums along an axis of known length in registers, which halves a sweep's time; the code, and so the
-            # last digits, depend on that length and on no other.
-            mark_static(alias, alias.ndim - 1)
-        else:
-            few = MANY_ROWS if on_gpu else FEW
-            mark_unbacked(alias, axis + alias.ndim, MANY if axis == -1 else few, shape_id=str(axis))
-    return alias
-
-
-def _nothing(function: Callable[..., Any], arguments: Sequence[Any], known: dict[Any, Any]) -> Any:
-    """What the function gives where there are no points: tensors without numbers, for which nothing is computed.
-
-    Their shapes are found once for all arguments of the same ones.
-    """
-    key = tuple((one.shape, one.dtype) if isinstance(one, Tensor) else one for one in arguments)
-    if key not in known:
-        known[key] = function(*tree_map_only(Tensor, lambda one: one.to("meta"), list(arguments)))
-    device = next(one.device for one in arguments if isinstance(one, Tensor))
-    return tree_map_only(Tensor, lambda one: torch.empty_like(one, device=device), known[key])
+from tiltmeter.models.differences.compilation import compiled
 
 
 def logistic_difference(a: Tensor, b: Tensor, d: Tensor) -> Tensor:
@@ -256,7 +150,7 @@ def product_difference(
 
 
 @compiled
-def query_beside(
+def paired_query(
     q: Float[Tensor, "*rest head"], d: Float[Tensor, "point *rest head"], scale: float, kind: torch.dtype
 ) -> Float[Tensor, "point *rest two_heads"]:
     """Difference and clean value side by side: (δ, q) · (k + ε, ε) = δ(k + ε) + qε."""
@@ -265,16 +159,16 @@ def query_beside(
 
 
 @compiled
-def key_beside(
+def paired_key(
     k: Float[Tensor, "*rest head"], d: Float[Tensor, "point *rest head"], kind: torch.dtype
 ) -> Float[Tensor, "point *rest two_heads"]:
-    """What stands against `query_beside`."""
+    """What stands against `paired_query`."""
     d = d.to(k.dtype)
     return torch.cat([k + d, d], -1).to(kind)
 
 
 @compiled
-def moved(x: Float[Tensor, "*rest"], d: Float[Tensor, "point *rest"]) -> Float[Tensor, "point *rest"]:
+def perturbed(x: Float[Tensor, "*rest"], d: Float[Tensor, "point *rest"]) -> Float[Tensor, "point *rest"]:
     """The clean value plus the difference."""
     return x + d.to(x.dtype)
 
@@ -290,7 +184,7 @@ FAR = 80.0
 
 
 @compiled
-def softmax_difference(
+def softmax_difference_near(
     p: Float[Tensor, "*rest key"], d: Float[Tensor, "point *rest key"]
 ) -> tuple[Float[Tensor, "point *rest key"], Float[Tensor, "point *rest"]]:
     """What probabilities p change where their scores change by δ, and how far the highest rises above the mean change.

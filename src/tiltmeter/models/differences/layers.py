@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from tiltmeter.models.differences import kernels
-from tiltmeter.models.differences.products import batched, product, rounding, shared
+from tiltmeter.models.differences.products import batched, operand_dtype, product, shared
 from tiltmeter.models.differences.reshaping import to
-from tiltmeter.models.differences.shifted import Shifted, no_rule, parts, rule
+from tiltmeter.models.differences.shifted import Shifted, clean_and_difference, no_rule, rule
 from tiltmeter.models.differences.tape import once
 
 
@@ -24,14 +24,14 @@ def linear(a: Shifted, weight: Tensor, bias: Tensor | None = None) -> Shifted:
 @rule(torch.addmm)
 def addmm(bias: Tensor, a: Shifted, weight: Tensor) -> Shifted:
     """GPT-2's projections."""
-    return Shifted(once(torch.addmm, bias, a.clean, weight), product(a.difference, weight, turned=True))
+    return Shifted(once(torch.addmm, bias, a.clean, weight), product(a.difference, weight, transposed=True))
 
 
 @rule(torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__)
 def matmul(a: Any, b: Any) -> Shifted:
     """As a product of numbers: xε + δ(y + ε)."""
     like = a if isinstance(a, Shifted) else b
-    (x, dx), (y, dy) = parts(a, like), parts(b, like)
+    (x, dx), (y, dy) = clean_and_difference(a, like), clean_and_difference(b, like)
     clean = once(torch.matmul, x, y)
     if dx is None:
         return Shifted(clean, shared(x, dy))
@@ -53,7 +53,7 @@ def layer_norm(
     clean = once(functional.layer_norm, a.clean, normalized_shape, weight, bias, eps)
     u, v = once(_centred, a.clean, eps)
     weight = a.clean.new_ones(normalized_shape) if weight is None else weight
-    return Shifted(clean, kernels.layer_norm_difference(u, v, a.difference, weight, eps, rounding(a.clean.dtype)))
+    return Shifted(clean, kernels.layer_norm_difference(u, v, a.difference, weight, eps, operand_dtype(a.clean.dtype)))
 
 
 def _centred(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
@@ -63,7 +63,7 @@ def _centred(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
 
 def softmax_difference(scores: Tensor, p: Tensor, d: Tensor) -> Tensor:
     """What probabilities p of scores change where the scores change by δ; masked ones stay at zero."""
-    near, risen = kernels.softmax_difference(p, d)
+    near, risen = kernels.softmax_difference_near(p, d)
     if not near.numel() or (d.device.type == "cpu" and float(risen.max()) < kernels.FAR):  # a GPU would have to wait
         return near
     return kernels.softmax_difference_far(scores, p, d, near)

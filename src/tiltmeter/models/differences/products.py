@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-_OPERANDS: ContextVar[torch.dtype | None] = ContextVar("operands", default=None)
+_OPERANDS: ContextVar[torch.dtype | None] = ContextVar("operand_precision", default=None)
 
 ROWS = 1024
 """The number of rows that matrices are packed for; others work, too."""
@@ -27,7 +27,7 @@ _prepared: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
 
 @contextmanager
-def operands(dtype: torch.dtype | None) -> Iterator[None]:
+def operand_precision(dtype: torch.dtype | None) -> Iterator[None]:
     """Round what enters a product to this type; None leaves it as it is."""
     token = _OPERANDS.set(dtype)
     try:
@@ -36,42 +36,42 @@ def operands(dtype: torch.dtype | None) -> Iterator[None]:
         _OPERANDS.reset(token)
 
 
-def rounding(dtype: torch.dtype) -> torch.dtype:
+def operand_dtype(dtype: torch.dtype) -> torch.dtype:
     """What differences from values of this type are when they enter a product."""
     return _OPERANDS.get() or dtype
 
 
-def rounded(d: Tensor) -> Tensor:
+def round_operand(d: Tensor) -> Tensor:
     """A difference as it enters a product."""
-    return d.to(rounding(d.dtype))
+    return d.to(operand_dtype(d.dtype))
 
 
-def product(d: Float[Tensor, "*row inputs"], weight: Tensor, turned: bool = False) -> Float[Tensor, "*row outputs"]:
+def product(d: Float[Tensor, "*row inputs"], weight: Tensor, transposed: bool = False) -> Float[Tensor, "*row outputs"]:
     """The product d Wᵀ, in the type of `operands`. W is [outputs, inputs], or `turned` [inputs, outputs]."""
-    d = rounded(d)
+    d = round_operand(d)
     if not d.numel():
-        return d.new_empty(*d.shape[:-1], weight.shape[1 if turned else 0])
+        return d.new_empty(*d.shape[:-1], weight.shape[1 if transposed else 0])
     if _packs(d.device, d.dtype):
         flat = d.reshape(-1, d.shape[-1])
-        packed = _prepare(weight, turned, d.dtype)
+        packed = _prepare(weight, transposed, d.dtype)
         return torch.ops.mkldnn._linear_pointwise(flat, packed, None, "none", [], "").view(*d.shape[:-1], -1)
     if weight.dtype != d.dtype:
-        weight = _prepare(weight, turned, d.dtype)
-    return torch.matmul(d, weight if turned else weight.t())
+        weight = _prepare(weight, transposed, d.dtype)
+    return torch.matmul(d, weight if transposed else weight.t())
 
 
 def _packs(device: torch.device, dtype: torch.dtype) -> bool:
     return device.type == "cpu" and dtype != torch.float64 and torch.backends.mkldnn.is_available()
 
 
-def _prepare(weight: Tensor, turned: bool, dtype: torch.dtype) -> Tensor:
+def _prepare(weight: Tensor, transposed: bool, dtype: torch.dtype) -> Tensor:
     """Rounded, and on a processor packed. Kept for as long as the model keeps its own, and that stays as it is."""
     known = _prepared.setdefault(weight, {})
-    key = (weight._version, turned, dtype)
+    key = (weight._version, transposed, dtype)
     if key not in known:
         own = weight.detach().to(dtype)
         if _packs(weight.device, dtype):
-            own = torch.ops.mkldnn._reorder_linear_weight((own.t() if turned else own).contiguous(), ROWS)
+            own = torch.ops.mkldnn._reorder_linear_weight((own.t() if transposed else own).contiguous(), ROWS)
         known.clear()
         known[key] = own
     return known[key]
@@ -86,8 +86,8 @@ def batched(a: Float[Tensor, "*#batch n inner"], b: Float[Tensor, "*#batch inner
     if 1 in (a.shape[-1], a.shape[-2] * b.shape[-1]):  # numbers alone, of which libraries take one at a time
         return _of_numbers(a.to(dtype), b.to(dtype))
     if a.device.type != "cpu":
-        return torch.matmul(a.to(rounding(dtype)), b.to(rounding(dtype))).to(dtype)
-    with _rounding_within(rounding(dtype)):
+        return torch.matmul(a.to(operand_dtype(dtype)), b.to(operand_dtype(dtype))).to(dtype)
+    with _rounding_within(operand_dtype(dtype)):
         return torch.matmul(a.to(dtype), b.to(dtype))
 
 

@@ -108,7 +108,7 @@ _divide("split")
 _divide("chunk")
 
 
-class Grown(Shifted):
+class CleanPrefix(Shifted):
     """Keys or values: those of earlier positions, which do not move, and behind them some that do.
 
     The earlier ones are there once, whatever the number of points. A rule that does not know of them sees zeros.
@@ -139,7 +139,7 @@ def cat(tensors: Sequence[Any], dim: int = 0) -> Shifted:
     like = next(one for one in tensors if isinstance(one, Shifted))
     if len(tensors) == 2 and not isinstance(first, Shifted) and dim in (-2, like.ndim - 2) and first.numel():
         clean = once(torch.cat, [clean_rows(first, like), like.clean], -2)
-        return Grown(clean, last.difference)
+        return CleanPrefix(clean, last.difference)
     pairs = [_as_shifted(one, like) for one in tensors]
     clean = once(torch.cat, [one.clean for one in pairs], dim)
     return Shifted(clean, torch.cat([one.difference for one in pairs], axis_behind(dim)))

@@ -28,17 +28,17 @@ class Shifted(torch.Tensor):
 
     clean: Float[Tensor, "row *rest"]
     difference: Float[Tensor, "point row *rest"]
-    moved: Float[Tensor, "point row *rest"] | None = None
+    perturbed: Float[Tensor, "point row *rest"] | None = None
     """Their sum, where it is known to more digits than adding them gives: a mean of squares, which may be near zero."""
 
     @staticmethod
-    def __new__(cls: type[Shifted], clean: Tensor, difference: Tensor, moved: Tensor | None = None) -> Shifted:
+    def __new__(cls: type[Shifted], clean: Tensor, difference: Tensor, perturbed: Tensor | None = None) -> Shifted:
         """A tensor without numbers of its own, of the shape of all points' rows."""
         shape = (max(1, difference.shape[0]) * clean.shape[0], *clean.shape[1:])
         return torch.Tensor._make_wrapper_subclass(cls, shape, dtype=clean.dtype, device=difference.device)
 
-    def __init__(self, clean: Tensor, difference: Tensor, moved: Tensor | None = None) -> None:
-        self.moved = moved
+    def __init__(self, clean: Tensor, difference: Tensor, perturbed: Tensor | None = None) -> None:
+        self.perturbed = perturbed
         expected = (difference.shape[0], *clean.shape)
         self.clean = clean
         self.difference = difference if difference.shape == expected else difference.expand(expected)
@@ -99,7 +99,7 @@ def rule(*functions: Any) -> Callable[[Rule], Rule]:
     return register
 
 
-def parts(value: Any, like: Shifted) -> tuple[Any, Any]:
+def clean_and_difference(value: Any, like: Shifted) -> tuple[Any, Any]:
     """The clean value and the difference; of what is not shifted, itself and None.
 
     Raises:

@@ -17,9 +17,9 @@ class Tape:
 
     def __init__(self) -> None:
         self._sections: dict[Hashable, list[Any]] = {}
-        self.turn_to(None)
+        self.seek(None)
 
-    def turn_to(self, section: Hashable) -> None:
+    def seek(self, section: Hashable) -> None:
         """Go to the beginning of a section."""
         self._values, self._place = self._sections.setdefault(section, []), 0
 
@@ -32,13 +32,13 @@ class Tape:
 
     def kept(self, section: Hashable, compute: Callable[[], Any]) -> Any:
         """The one value of a section; computed where nobody has been here."""
-        self.turn_to(section)
+        self.seek(section)
         return self.next(compute)
 
     @contextmanager
     def playing(self) -> Iterator[None]:
         """Let `once` ask this tape."""
-        self.turn_to(None)
+        self.seek(None)
         token = _PLAYING.set(self)
         try:
             yield
