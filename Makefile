@@ -1,7 +1,7 @@
 # make demo   Lee & Heimersheim 2024, quickly, on nano, the model that comes with tiltmeter
 # make test   the tests
 # make bench  tiltmeter beside other tools, on a machine that does nothing else
-# make lint   style and types
+# make lint   style, types, and which room imports which
 # Each sets up what it needs in .venv. PYTHON=python3.12 make demo uses another interpreter.
 
 PYTHON ?= python3
@@ -23,6 +23,7 @@ lint: .venv/installed-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 clean:
 	rm -rf .venv runs

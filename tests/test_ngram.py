@@ -1,21 +1,17 @@
 """The n-gram model against its definition written with dictionaries, and how the model card measures nano beside it."""
 
-import sys
 from collections import Counter
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from tiltmeter.data import stdlib
-from tiltmeter.errors import TiltmeterError
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 import nano_card
 import train_nano
 from ngram import NgramModel
+from tiltmeter.data import stdlib
+from tiltmeter.errors import TiltmeterError
 
 VOCABULARY = 9
 

@@ -1,20 +1,14 @@
 """Time-uniform intervals: against the Bayes factor by quadrature, their limit, and what they promise (coverage)."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 from scipy import stats
 
+from stopping_coverage import ending, simulate, student
 from tiltmeter.analysis import confidence_sequences
 from tiltmeter.analysis.confidence_sequences import FIRST_LOOK, TUNED_FOR, half_width, sequential_mean
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.runs.rng import random_order
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
-
-from stopping_coverage import ending, simulate, student
 
 
 def factor(n, deviation=1.0, confidence=0.95):

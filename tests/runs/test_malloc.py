@@ -8,7 +8,7 @@ import pytest
 
 SCRIPT = """
 import resource, torch
-from tiltmeter.memory import keep_freed_memory
+from tiltmeter.runs.malloc import keep_freed_memory
 {call}
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,8 +15,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+import tiltmeter
 from tiltmeter.errors import TiltmeterError
-from tiltmeter.runs import run_directory
 from tiltmeter.runs.run_directory import code_sha256, machine, open_run, read_manifest, versions
 
 ONES = {"a": np.ones(2)}
@@ -415,7 +416,22 @@ def test_code_hash_sees_names_and_bytes_of_sources_alone(tmp_path):
     assert hashed({"b/c.py": "y", "a.py": "x", "card.md": "z"}) == base
     others = [{"a.py": "x", "b/c.py": "z"}, {"a.py": "x", "c.py": "y"}, {"a.py": "xb/c.pyy"}, {}]
     assert len({base, *map(hashed, others)}) == 5
-    assert code_sha256() == code_sha256(Path(run_directory.__file__).parents[1]) != code_sha256(tmp_path)
+
+
+def test_code_hash_covers_every_room(tmp_path):
+    package = Path(tiltmeter.__file__).parent
+    copy = tmp_path / "tiltmeter"
+    for file in package.rglob("*.py"):
+        (copy / file.relative_to(package)).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, copy / file.relative_to(package))
+    assert code_sha256() == code_sha256(package) == code_sha256(copy)
+    hashes = {code_sha256(copy)}
+    rooms = sorted({file.parent for file in copy.rglob("*.py")})
+    for room in rooms:
+        with next(room.glob("*.py")).open("a") as source:
+            source.write("#")
+        hashes.add(code_sha256(copy))
+    assert len(hashes) == len(rooms) + 1 > 10
 
 
 def test_facts_are_json_and_versions_are_those_imported():
