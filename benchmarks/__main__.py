@@ -8,26 +8,27 @@ from typing import Annotated
 
 import typer
 
-from tiltmeter.cli.options import Device
 from tiltmeter.errors import TiltmeterError
 
-Works = Annotated[str, typer.Option(help="Workloads, of A, B, C and D.")]
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
-def main(
-    works: Works = "ABCD",
+@app.command()
+def benchmark(
+    works: Annotated[str, typer.Option(help="Workloads to run, any of the letters A, B, C and D.")] = "ABCD",
     contender: Annotated[
-        list[str] | None, typer.Option(help="Only this one (hf-hooks, 'tiltmeter float32', …). Repeat for several.")
+        list[str] | None,
+        typer.Option(help="Run only this contender (hf-hooks, 'tiltmeter float32', ...). Repeat for several."),
     ] = None,
-    size: Annotated[str, typer.Option(help="The model, with random weights: gpt2, or tiny to try it out.")] = "gpt2",
-    repetitions: Annotated[int, typer.Option(min=1, help="Times that each does each workload.")] = 5,
-    device: Device = "cpu",
-    scale: Annotated[int, typer.Option(min=1, help="How many times as many sequences; 16 or more suit a GPU.")] = 1,
-    out: Annotated[Path, typer.Option(help="The record, a JSON file.")] = Path("bench.json"),
+    size: Annotated[str, typer.Option(help="Size of the random-weights model: gpt2, or tiny for a trial.")] = "gpt2",
+    repetitions: Annotated[int, typer.Option(min=1, help="Timed runs of each workload by each contender.")] = 5,
+    device: Annotated[str, typer.Option(help="Where the models run: cpu, cuda, cuda:1.")] = "cpu",
+    scale: Annotated[int, typer.Option(min=1, help="Multiplies the number of sequences; use 16 or more on a GPU.")] = 1,
+    out: Annotated[Path, typer.Option(help="JSON file for the record.")] = Path("bench.json"),
 ) -> None:
-    """Time tiltmeter beside the tools that researchers use, and compare everyone's KL with float64.
+    """Measure the speed of tiltmeter and of other tools, and the error of their KL against float64.
 
-    On a machine that does nothing else. What the numbers mean: docs/benchmark.md.
+    Run it on an otherwise idle machine. docs/benchmark.md explains the numbers.
     """
     from benchmarks.run import run_bench
     from benchmarks.tables import text
@@ -37,9 +38,14 @@ def main(
     typer.echo(f"\nrecord: {out}")
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Run the benchmark. Wrong input ends with one sentence on stderr and status 2."""
     try:
-        typer.run(main)
+        app(prog_name="python -m benchmarks")
     except TiltmeterError as error:
         typer.echo(f"benchmarks: {error}", err=True)
         sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import GPT2LMHeadModel
 
-from benchmarks.peers import huggingface, nnsight_peer, peer, tiltmeter_peer
+from benchmarks.peers import huggingface, nnsight_peer, peer, tiltmeter_peer, transformerlens
 from benchmarks.workloads import Workload
 from tiltmeter.models.loading import PRECISIONS
 
@@ -73,11 +73,15 @@ LENS = "transformer_lens"
 CONTENDERS: Mapping[str, Contender] = {
     "hf-hooks": _peer("plain", huggingface.Hooks),
     "nnsight": _peer("plain", lambda model: nnsight_peer.Trace(nnsight_peer.wrapped(model)), "nnsight"),
-    "transformer-lens": _peer("plain", lambda model: lens.Hooks(lens.hooked_transformer(model)), LENS),
-    "transformer-bridge": _peer("plain", lambda model: lens.Hooks(lens.bridge(model)), LENS),
+    "transformer-lens": _peer(
+        "plain", lambda model: transformerlens.Hooks(transformerlens.hooked_transformer(model)), LENS
+    ),
+    "transformer-bridge": _peer("plain", lambda model: transformerlens.Hooks(transformerlens.bridge(model)), LENS),
     "hf-expert": _peer("expert", huggingface.ByHand),
     "nnsight-expert": _peer("expert", lambda model: nnsight_peer.Skip(nnsight_peer.wrapped(model)), "nnsight"),
-    "transformer-lens-expert": _peer("expert", lambda model: lens.FromLayer(lens.hooked_transformer(model)), LENS),
+    "transformer-lens-expert": _peer(
+        "expert", lambda model: transformerlens.FromLayer(transformerlens.hooked_transformer(model)), LENS
+    ),
     "hf-expert-tf32": _rounded(huggingface.tf32),
     "hf-expert-bf16": _rounded(huggingface.InBfloat16),
     **{f"tiltmeter {precision}": _tiltmeter(precision) for precision in PRECISIONS if precision != "float64"},

@@ -114,7 +114,7 @@ def _check(size: str, works: Sequence[str], names: Sequence[str]) -> list[str]:
         raise TiltmeterError(f"{size!r} is not a size of the benchmark's model; choose from {', '.join(SIZES)}.")
     for chosen, known, what in ((works, "ABCD", "workload"), (names, CONTENDERS, "contender")):
         if strange := [one for one in chosen if one not in known]:
-            raise TiltmeterError(f"{strange[0]!r} is no {what}; choose from {', '.join(known)}.")
+            raise TiltmeterError(f"{strange[0]!r} is not a {what}; choose from {', '.join(known)}.")
     return [name for name in CONTENDERS if not names or name in names]
 
 

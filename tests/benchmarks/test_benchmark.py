@@ -11,6 +11,7 @@ import torch
 from typer.testing import CliRunner
 
 from benchmarks import run
+from benchmarks.__main__ import app
 from benchmarks.contenders import CONTENDERS, exactly
 from benchmarks.kl_errors import errors
 from benchmarks.processes import WorkerPool
@@ -18,7 +19,6 @@ from benchmarks.roofline import necessary
 from benchmarks.run import Record
 from benchmarks.tables import text
 from benchmarks.workloads import SIZES, make_workloads, random_gpt2
-from tiltmeter.cli.main import app
 from tiltmeter.errors import TiltmeterError
 
 WORKS = make_workloads("tiny")
@@ -104,9 +104,7 @@ def test_ratios_are_pair_by_pair_and_over_the_best():
 def test_as_a_user(tmp_path):
     out = tmp_path / "bench.json"
     chosen = ["--contender", "hf-hooks", "--contender", "tiltmeter float32-difference"]
-    ran = CliRunner().invoke(
-        app, ["bench", "--size", "tiny", "--works", "A", "--repetitions", "2", *chosen, "--out", out]
-    )
+    ran = CliRunner().invoke(app, ["--size", "tiny", "--works", "A", "--repetitions", "2", *chosen, "--out", out])
     assert ran.exit_code == 0, ran.output
     assert "over the best plain peer" in ran.output and "Relative error of KL" in ran.output
     record = json.loads(out.read_text())
@@ -121,12 +119,12 @@ def test_as_a_user(tmp_path):
     ("options", "sentence"),
     [
         (["--size", "huge"], "'huge' is not a size of the benchmark's model; choose from gpt2, tiny"),
-        (["--works", "AX"], "'X' is no workload; choose from A, B, C, D"),
-        (["--contender", "me"], "'me' is no contender; choose from hf-hooks"),
+        (["--works", "AX"], "'X' is not a workload; choose from A, B, C, D"),
+        (["--contender", "me"], "'me' is not a contender; choose from hf-hooks"),
     ],
 )
 def test_wrong_input(options, sentence):
-    ran = CliRunner().invoke(app, ["bench", *options])
+    ran = CliRunner().invoke(app, options)
     assert sentence in str(ran.exception)
 
 

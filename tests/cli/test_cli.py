@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from sweep_cases import command, refusal, save_model, save_tokens, start
 from tiltmeter.analysis import curves
+from tiltmeter.cli import parsing
 from tiltmeter.perturb.registry import DIRECTIONS
 from tiltmeter.runs.run_directory import read_manifest
 from tiny_models import VOCABULARY, WIDTH
@@ -111,7 +112,7 @@ def test_every_option_reaches_the_sweep(sweep, tmp_path):
     ],
 )
 def test_numbers(text, numbers):
-    assert arguments.numbers(text) == pytest.approx(numbers)
+    assert parsing.numbers(text) == pytest.approx(numbers)
 
 
 def test_angles(sweep, tmp_path):
