@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 import tiltmeter
+from tiltmeter.cli.reproduce import study_names
+from tiltmeter.studies import STUDIES
 
 LIMIT = 0.5
 """Seconds."""
@@ -51,7 +53,10 @@ def test_import_is_quick_and_light():
     assert not heavy
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["reproduce", "--help"], ["sweep", "--help"], ["report", "--help"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], *([name, "--help"] for name in ("reproduce", "sweep", "crossings", "train-sae", "report"))],
+)
 def test_help_is_light_and_worth_reading(arguments):
     status, heavy, text = fresh(COMMAND, *arguments)
     assert status == 0
@@ -67,12 +72,19 @@ def test_help_is_light_and_worth_reading(arguments):
             "--preset",
             "--control",
             "--out",
-            "goes on",
+            "resumes",
+            *STUDIES,
         ],
+        "crossings": ["--threshold", "--site", "--angles"],
+        "train-sae": ["--kind", "--sparsity", "--n-tokens"],
         "sweep": ["--site", "--direction", "--lengths", "--angles", "--readout", "--positions", "along:FILE"],
         "report": ["run directory", "again"],
     }[arguments[0]]
     assert [word for word in words if word not in text] == []
+
+
+def test_help_names_the_studies_that_there_are():
+    assert sorted(study_names()) == sorted(STUDIES)
 
 
 def test_what_help_checks_can_fail():

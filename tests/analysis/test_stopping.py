@@ -14,7 +14,7 @@ from tiltmeter.analysis import curves
 from tiltmeter.analysis.bootstrap import MeanInterval
 from tiltmeter.analysis.confidence_sequences import FIRST_LOOK, half_width
 from tiltmeter.analysis.stopping import Stopped, least_known
-from tiltmeter.cli.parsing import share
+from tiltmeter.cli.parsing import relative_precision
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.loading import LoadedModel
 from tiltmeter.models.split_model import SplitModel
@@ -227,13 +227,13 @@ def test_the_sentences():
 
 @pytest.mark.parametrize("text", ["2%", "2 %", "0.02", " 2% ", "2.0%"])
 def test_shares_as_users_write_them(text):
-    assert share(text) == pytest.approx(0.02)
+    assert relative_precision(text) == pytest.approx(0.02)
 
 
 @pytest.mark.parametrize("text", ["two", "", "%", "2", "60%", "0", "0%", "-2%", "nan", "2%%", "2% or so", "inf"])
-def test_what_is_no_share(text):
-    with pytest.raises(TiltmeterError, match="is no share of a mean; give more than 0") as refused:
-        share(text)
+def test_invalid_relative_precisions(text):
+    with pytest.raises(TiltmeterError, match="is not a valid relative precision; give more than 0") as refused:
+        relative_precision(text)
     assert "\n" not in str(refused.value)
 
 
@@ -260,7 +260,7 @@ def test_the_command(tmp_path):
     again = command("report", tmp_path / "run")
     assert again.status == 0
     assert "another configuration (sweep.until_ci is 0.1 there, 0.2 here)" in refusal(*given, "--until-ci", "20%")
-    assert "is no share of a mean" in refusal(*given, "--until-ci", "2")
+    assert "is not a valid relative precision" in refusal(*given, "--until-ci", "2")
     given[-1] = tmp_path / "out"
     ran_out = command(*given, "--until-ci", "0.1%", "--n-sequences", 150)
     assert ran_out.status == 0, ran_out

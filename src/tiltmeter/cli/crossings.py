@@ -1,116 +1,102 @@
-"""The command `crossings`, of `cli`."""
+"""`tiltmeter crossings`: find where each sequence's readout passes a threshold along each direction."""
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tiltmeter.cli import actions
-from tiltmeter.cli.options import (
-    Angles,
-    BaseName,
-    BosAverage,
-    BosBefore,
-    BosPerturbation,
-    BosStatistics,
-    Column,
-    Device,
-    Directions,
-    Length,
-    Lengths,
-    LengthUnit,
-    Model,
-    NSequences,
-    Out,
-    PositionsText,
-    Precision,
-    Revision,
-    Saes,
-    Seed,
-    SiteName,
-    StreamName,
-    Tokens,
-    TokensRevision,
+from tiltmeter.cli.grouping import takes_groups
+from tiltmeter.cli.options import ModelOptions, RunOptions, TokenOptions
+from tiltmeter.cli.parsing import given, path_of
+from tiltmeter.cli.sweep_options import (
+    MeasurementOptions,
+    PerturbationOptions,
+    PositionOptions,
+    load_for,
+    make_sweep,
+    sweep_config,
 )
-from tiltmeter.cli.parsing import crossings_of, path_of, run_folder, sweep_of
 from tiltmeter.errors import TiltmeterError
 
+if TYPE_CHECKING:
+    from tiltmeter.data.token_set import TokenSet
+    from tiltmeter.models.loading import LoadedModel
+    from tiltmeter.sweeps.crossings import Crossings
 
-def crossings(
-    site: SiteName,
-    direction: Directions,
-    threshold: Annotated[float | None, typer.Option(help="What the readout must pass, in its units: 0.5.")] = None,
+
+@dataclass(frozen=True, kw_only=True)
+class TargetOptions:
+    """What a crossing is, and how it is searched; the fields of `CrossingTarget`."""
+
+    threshold: Annotated[
+        float | None, typer.Option(help="Value that the readout must pass, in the readout's unit: 0.5.")
+    ] = None
     fraction: Annotated[
-        float | None, typer.Option(help="Instead: a share of each curve's value at the last step, 0 to 1.")
-    ] = None,
+        float | None,
+        typer.Option(help="Instead of --threshold: a fraction of each curve's value at the last step, 0 to 1."),
+    ] = None
     tolerance: Annotated[
         float | None,
         typer.Option(
-            help="How long the bracket of a crossing may be, in units of the steps. (default: from one to the next)"
+            help="Largest width of the bracket around a crossing, in units of the steps. (default: one step's width)"
         ),
-    ] = None,
+    ] = None
     guard: Annotated[
         int | None,
         typer.Option(help="Steps that are measured in ascending order before bisection begins. (default: 4)"),
-    ] = None,
-    lengths: Lengths = "",
-    unit: LengthUnit = "absolute",
-    angles: Angles = "",
-    sae: Saes = None,
-    base: BaseName = "clean",
-    stream: StreamName = "centred",
+    ] = None
+
+
+@takes_groups
+def crossings(
+    *,
+    perturbation: PerturbationOptions,
     readout: Annotated[str, typer.Option(help="kl, js or l2@SITE.")] = "kl",
-    positions: PositionsText = "all",
-    bos_statistics: BosStatistics = "out",
-    bos_perturbation: BosPerturbation = "in",
-    bos_average: BosAverage = "in",
-    model: Model = "nano",
-    revision: Revision = None,
-    tokens: Tokens = None,
-    column: Column = None,
-    tokens_revision: TokensRevision = None,
-    length: Length = None,
-    bos_before: BosBefore = "document",
-    n_sequences: NSequences = None,
-    device: Device = "cpu",
-    precision: Precision = "auto",
-    seed: Seed = None,
-    out: Out = None,
+    target: TargetOptions,
+    positions: PositionOptions,
+    model: ModelOptions,
+    tokens: TokenOptions,
+    measurement: MeasurementOptions,
+    run: RunOptions,
 ) -> None:
     """Find where each sequence's readout passes a threshold along each direction, by bisection instead of a scan.
 
-    What is promised where a curve passes it several times: docs/crossings.md.
+    docs/crossings.md says which crossing is found on a curve that passes the threshold several times.
 
     Example: tiltmeter crossings --site resid_pre:3 --direction real-mixture --direction isotropic
     --angles 0:180:2 --positions last --threshold 0.5
     """
+    from tiltmeter.analysis.bisection import CrossingTarget
+    from tiltmeter.sweeps.crossings import Crossings
+
+    lengths, angles = perturbation.lengths, perturbation.angles
     if bool(lengths) == bool(angles):
         raise TiltmeterError("Give one of --lengths and --angles, and only one.")
-    config = {
-        "site": site,
-        "directions": direction,
-        "saes": sae or [],
-        "base": base,
-        "stream": stream,
-        "path": path_of(lengths, unit, angles, False),
+    config = sweep_config(perturbation, positions) | {
+        "path": path_of(lengths, perturbation.unit, angles, substitute=False),
         "readouts": [readout],
-        "positions": positions,
-        "bos": {"statistics": bos_statistics, "perturbation": bos_perturbation, "average": bos_average},
     }
-    wanted = crossings_of(
-        sweep_of(config, sequences=n_sequences, seed=seed),
-        threshold=threshold,
-        fraction=fraction,
-        tolerance=tolerance,
-        guard=guard,
-    )
-    loaded = actions.load(model, revision, device, precision)
-    needed = actions.needed(wanted.sweep)
-    token_set = actions.load_tokens(loaded, needed, tokens, column, tokens_revision, length, bos_before)
-    sweep = actions.cap_sequences(wanted.sweep, token_set, n_sequences)
+    sweep = make_sweep(config, sequences=measurement.n_sequences, seed=run.seed)
+    wanted = Crossings(sweep=sweep, goal=CrossingTarget(**given(**asdict(target))))
+    sweep, loaded, token_set = load_for(sweep, model, tokens, measurement)
     wanted = wanted.model_copy(update={"sweep": sweep})
-    place = loaded.model.site(site).name
-    folder = out or run_folder(f"crossings-{Path(model).name}-{place}", wanted, model, token_set)
-    actions.run_crossings(wanted, loaded, token_set, folder)
+    site = loaded.model.site(sweep.site).name
+    out = run.directory(f"crossings-{Path(model.model).name}-{site}", wanted, model.model, token_set)
+    _run(wanted, loaded, token_set, out)
+
+
+def _run(wanted: Crossings, loaded: LoadedModel, tokens: TokenSet, out: Path) -> None:
+    """Find the crossings, draw the figures, and print the results and where they are."""
+    from tiltmeter.reports.sweep import publish, short_table
+    from tiltmeter.sweeps.crossings import run_crossings
+
+    sweep = wanted.sweep
+    typer.echo(f"run:   {out}  ({sweep.sequences} sequences of {tokens.ids.shape[1]} tokens at {sweep.site})", err=True)
+    run_crossings(wanted, loaded, tokens, out)
+    page = publish(out)
+    typer.echo(short_table(out))
+    typer.echo(f"tables: {out / 'crossings.csv'}, {out / 'summary.csv'} (and .parquet)")
+    typer.echo(f"figures: {out / 'figures'}\nreport:  {page}")

@@ -1,76 +1,125 @@
-"""Options that several commands of the command line share."""
+"""Options that several commands share: single options, and groups of options (see `grouping`)."""
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-Model = Annotated[str, typer.Option(help="nano, a Hugging Face id, or the directory of a Hugging Face model.")]
+from tiltmeter.errors import TiltmeterError
+
+if TYPE_CHECKING:
+    from tiltmeter.data.token_set import TokenSet
+    from tiltmeter.models.loading import LoadedModel
+    from tiltmeter.runs.config import Configuration
+
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hugging Face model.")]
-SiteName = Annotated[str, typer.Option("--site", help="Where to push: blocks.3.hook_resid_pre, or short resid_pre:3.")]
-Directions = Annotated[
-    list[str],
-    typer.Option("--direction", help="A direction's name, or along:FILE (.npy, .safetensors). Repeat for several."),
-]
-Lengths = Annotated[str, typer.Option(help="Comma-separated lengths, or START:STOP:STEP.")]
-LengthUnit = Annotated[
-    str,
-    typer.Option("--unit", help="Unit of the lengths: absolute, norm (of x), target (1 reaches it) or pair-distance."),
-]
-Angles = Annotated[str, typer.Option(help="Instead of lengths: degrees on the sphere, in the same form.")]
-BaseName = Annotated[
-    str, typer.Option("--base", help="Where paths begin: clean, real, cov-random, ... (tiltmeter list).")
-]
-StreamName = Annotated[str, typer.Option("--stream", help="Residual stream of a LayerNorm model: centred or raw.")]
-PositionsText = Annotated[
-    str, typer.Option("--positions", help="all, last, 32, 32+16 (perturb 32, read 32 to 48) or 3,7,9.")
-]
-BosStatistics = Annotated[str, typer.Option(help="Boundary positions in or out of the statistics.")]
-BosPerturbation = Annotated[str, typer.Option(help="Boundary positions in or out of the perturbation.")]
-BosAverage = Annotated[str, typer.Option(help="Boundary positions in or out of the averages.")]
-Tokens = Annotated[
-    str | None,
-    typer.Option(
-        help="nano (held-out modules of Python's standard library), nano-train (those nano was trained on); a "
-        ".npy, .safetensors, .parquet, .jsonl or text "
-        "file; or a data set of the Hugging Face hub, owner/dataset or owner/dataset:split "
-        "(default for the model nano: nano; for train-sae, nano-train)"
-    ),
-]
-Column = Annotated[str | None, typer.Option(help="Column of token ids or text. (default: tokens, input_ids, text)")]
-TokensRevision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a data set on the hub.")]
-BosBefore = Annotated[
-    str,
-    typer.Option(help="document: text begins with the tokenizer's boundary token; sequence: each sequence does."),
-]
-Length = Annotated[int | None, typer.Option(help="Tokens per sequence. (default: as stored; 128 for text)")]
-NSequences = Annotated[int | None, typer.Option(help="Sequences to measure. (default: 192, or all there are)")]
-UntilCI = Annotated[
-    str | None,
-    typer.Option(
-        "--until-ci",
-        help="Stop when every mean is known to ± this share of it: 2% or 0.02. --n-sequences is then the most it takes "
-        "(default: 16,000, or all there are).",
-    ),
-]
 Device = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1.")]
 Precision = Annotated[
     str,
     typer.Option(
-        help="float64; float32; float32-difference, where small changes keep their digits; bf16-difference, the same "
-        "to three digits and several times as fast on new processors and GPUs; auto: float32-difference, or float32 "
-        "where a model has an operation that differences are not carried through."
+        help="float64; float32; float32-difference, which keeps the digits of small changes; bf16-difference, which "
+        "agrees with it to three digits and is several times as fast on recent processors and GPUs; auto: "
+        "float32-difference, or float32 where a model has an operation that differences are not implemented for."
     ),
 ]
-Seed = Annotated[int | None, typer.Option(help="Seed of every random vector. (default: 0)")]
-Out = Annotated[Path | None, typer.Option(help="Run directory. (default: runs/NAME-MODEL-...)")]
 Saes = Annotated[
     list[str] | None,
     typer.Option(
         "--sae",
-        help="nano:NAME, RELEASE:SAE_ID of SAELens, OWNER/REPO:FOLDER, or a folder or file. nano:e2e-* means all of "
-        "those at the site. Repeat for several.",
+        help="nano:NAME, RELEASE:SAE_ID of SAELens, OWNER/REPO:FOLDER, or a folder or file. nano:e2e-* means all "
+        "matching SAEs at the site. Repeat for several.",
     ),
 ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """Which model is run, and on which device."""
+
+    model: Annotated[str, typer.Option(help="nano, a Hugging Face id, or the directory of a Hugging Face model.")] = (
+        "nano"
+    )
+    revision: Revision = None
+    device: Device = "cpu"
+
+    def load(self, precision: str) -> LoadedModel:
+        """Load the model, and print its name to stderr."""
+        from tiltmeter.models.loading import load_model
+
+        typer.echo(f"model: {self.model}", err=True)
+        return load_model(self.model, self.revision, self.device, precision)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenSourceOptions:
+    """Where token sequences come from."""
+
+    tokens: Annotated[
+        str | None,
+        typer.Option(
+            help="nano (held-out modules of Python's standard library), nano-train (the modules nano was trained on); "
+            "a .npy, .safetensors, .parquet, .jsonl or text file; or a data set of the Hugging Face hub, "
+            "owner/dataset or owner/dataset:split. (default for the model nano: nano; for train-sae, nano-train)"
+        ),
+    ] = None
+    column: Annotated[
+        str | None, typer.Option(help="Column of token ids or text. (default: tokens, input_ids, text)")
+    ] = None
+    tokens_revision: Annotated[
+        str | None, typer.Option(help="Branch, tag or commit of a data set on the Hugging Face hub.")
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenOptions(TokenSourceOptions):
+    """Where token sequences come from, and how they are cut."""
+
+    length: Annotated[int | None, typer.Option(help="Tokens per sequence. (default: as stored; 128 for text)")] = None
+    bos_before: Annotated[
+        str,
+        typer.Option(
+            help="document: each document begins with the tokenizer's boundary token; sequence: each sequence does."
+        ),
+    ] = "document"
+
+    def load(self, loaded: LoadedModel, at_most: int, default_for_nano: str) -> TokenSet:
+        """Load at most so many sequences; the model nano has a default, other models have not.
+
+        Raises:
+            TiltmeterError: no tokens were named for a model other than nano, or they cannot be loaded.
+        """
+        model = loaded.model.name
+        if self.tokens is None and model != "nano":
+            raise TiltmeterError(
+                f"No tokens were named for {model}; give --tokens a file or a data set of token sequences."
+            )
+        return loaded.load_tokens(
+            default_for_nano if self.tokens is None else self.tokens,
+            at_most=at_most,
+            length=self.length,
+            column=self.column,
+            revision=self.tokens_revision,
+            bos_before=self.bos_before,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """The seed, and the run directory."""
+
+    seed: Annotated[int | None, typer.Option(help="Seed of every random vector. (default: 0)")] = None
+    out: Annotated[Path | None, typer.Option(help="Run directory. (default: runs/NAME-MODEL-...)")] = None
+
+    def directory(self, name: str, config: Configuration, model: str, tokens: TokenSet) -> Path:
+        """`--out`, or a directory that is the same whenever configuration, model and tokens are the same.
+
+        So a repeated command resumes its own run, and a changed one begins another.
+        """
+        if self.out:
+            return self.out
+        run_key = hashlib.sha256(f"{config.model_dump_json()}/{model}/{tokens.sha256()}".encode()).hexdigest()
+        return Path("runs") / f"{name}-{run_key[:8]}"

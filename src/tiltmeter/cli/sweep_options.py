@@ -1,0 +1,120 @@
+"""What the commands `sweep` and `crossings` share: their options, and how these become a sweep."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tiltmeter.cli.options import ModelOptions, Precision, Saes, TokenOptions
+from tiltmeter.cli.parsing import given
+
+if TYPE_CHECKING:
+    from tiltmeter.data.token_set import TokenSet
+    from tiltmeter.models.loading import LoadedModel
+    from tiltmeter.sweeps.plan import Sweep
+
+
+@dataclass(frozen=True, kw_only=True)
+class PerturbationOptions:
+    """What is added to the activations, and where."""
+
+    site: Annotated[str, typer.Option(help="Site to perturb: blocks.3.hook_resid_pre, or resid_pre:3 for short.")]
+    direction: Annotated[
+        list[str],
+        typer.Option(help="Name of a direction, or along:FILE (.npy, .safetensors). Repeat for several."),
+    ]
+    lengths: Annotated[str, typer.Option(help="Comma-separated lengths, or START:STOP:STEP.")] = ""
+    unit: Annotated[
+        str,
+        typer.Option(help="Unit of the lengths: absolute, norm (of x), target (1 reaches it) or pair-distance."),
+    ] = "absolute"
+    angles: Annotated[str, typer.Option(help="Instead of lengths: degrees on the sphere, in the same form.")] = ""
+    sae: Saes = None
+    base: Annotated[str, typer.Option(help="Where paths begin: clean, real, cov-random, ... (tiltmeter list).")] = (
+        "clean"
+    )
+    stream: Annotated[str, typer.Option(help="Residual stream of a LayerNorm model: centred or raw.")] = "centred"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PositionOptions:
+    """Which token positions count."""
+
+    positions: Annotated[
+        str, typer.Option(help="all, last, 32, 32+16 (perturb position 32, read 32 to 48) or 3,7,9.")
+    ] = "all"
+    bos_statistics: Annotated[str, typer.Option(help="Boundary positions in or out of the statistics.")] = "out"
+    bos_perturbation: Annotated[str, typer.Option(help="Boundary positions in or out of the perturbation.")] = "in"
+    bos_average: Annotated[str, typer.Option(help="Boundary positions in or out of the averages.")] = "in"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasurementOptions:
+    """How many sequences are measured, and in which arithmetic."""
+
+    n_sequences: Annotated[int | None, typer.Option(help="Sequences to measure. (default: 192, or all there are)")] = (
+        None
+    )
+    precision: Precision = "auto"
+
+
+def sweep_config(perturbation: PerturbationOptions, positions: PositionOptions) -> dict[str, Any]:
+    """The part of a `Sweep`'s configuration that these options decide."""
+    return {
+        "site": perturbation.site,
+        "directions": perturbation.direction,
+        "saes": perturbation.sae or [],
+        "base": perturbation.base,
+        "stream": perturbation.stream,
+        "positions": positions.positions,
+        "bos": {
+            "statistics": positions.bos_statistics,
+            "perturbation": positions.bos_perturbation,
+            "average": positions.bos_average,
+        },
+    }
+
+
+def make_sweep(config: dict[str, Any], **options: Any) -> Sweep:
+    """A sweep of this configuration and of those options that are not None.
+
+    Names are checked as far as that is possible without the model, so that a wrong one is refused before a model is
+    loaded.
+
+    Raises:
+        TiltmeterError: a value or a name is wrong.
+    """
+    from tiltmeter.perturb.bases import check_base_name
+    from tiltmeter.saes.loading import refuse_unknown
+    from tiltmeter.saes.names import short_names
+    from tiltmeter.sweeps.plan import Sweep, look_up
+
+    sweep = Sweep(**config | given(**options))
+    for name in sweep.saes:
+        refuse_unknown(name)
+    names = tuple(short_names(sweep.saes))
+    if not any("*" in name for name in names):  # which SAEs a pattern matches depends on the site
+        look_up(sweep.directions, names)
+        check_base_name(sweep.base, names)
+    return sweep
+
+
+def load_for(
+    sweep: Sweep, model: ModelOptions, tokens: TokenOptions, measurement: MeasurementOptions
+) -> tuple[Sweep, LoadedModel, TokenSet]:
+    """Load the model and the token sequences of a sweep.
+
+    Without `--n-sequences` the returned sweep measures no more sequences than there are.
+    """
+    loaded = model.load(measurement.precision)
+    token_set = tokens.load(loaded, sequences_to_load(sweep), "nano")
+    if not measurement.n_sequences:
+        sweep = sweep.model_copy(update={"sequences": min(sweep.sequences, len(token_set.ids))})
+    return sweep, loaded, token_set
+
+
+def sequences_to_load(sweep: Sweep) -> int:
+    """Enough sequences to measure, and for the statistics."""
+    return max(sweep.sequences, sweep.statistics_sequences)
