@@ -1,4 +1,4 @@
-"""Who takes part: the tools that researchers use, each as a good user and as an expert writes it, and tiltmeter."""
+"""The contenders: tools that researchers use, each in plain and in expert use, and tiltmeter in each precision."""
 
 from __future__ import annotations
 
@@ -16,40 +16,42 @@ from benchmarks.workloads import Workload
 from tiltmeter.models.loading import PRECISIONS
 
 Results = dict[str, Tensor]
-"""By readout, [layer, point, sequence, read]."""
+"""Values by readout, [layer, point, sequence, read]; a point is one length."""
 
 Group = Literal["plain", "expert", "rounded", "tiltmeter"]
-"""`rounded`: an expert who gives up digits for the matrix units of a GPU."""
+"""`plain`: as in the tool's tutorials. `expert`: by hand, without redundant computation. `rounded`: expert use in TF32
+or bfloat16, which a GPU's matrix units multiply faster and less precisely."""
 
 AGREE, ROUNDED_AGREE = 0.02, 0.5
-"""How far, relatively, anyone's large KL may be from float64 before the times are of different work."""
+"""Largest relative error of a large KL against float64, in full and in rounded precision. A contender with a
+larger one does not do the same work, so its times cannot be compared."""
 
 
 @dataclass(frozen=True)
 class Contender:
-    """Someone who does the work."""
+    """A tool, used in one way."""
 
     group: Group
     build: Callable[[GPT2LMHeadModel], Callable[[Workload], Results]]
     package: str = "transformers"
-    """What must be installed."""
+    """The package that it needs."""
     devices: tuple[str, ...] = ("cpu", "cuda")
     agreement: float = AGREE
 
     def runs_on(self, device: str) -> bool:
-        """Whether it is of interest there."""
+        """Whether it is measured on this device."""
         return device.split(":")[0] in self.devices
 
     @property
     def installed(self) -> bool:
-        """Whether it can take part here."""
+        """Whether its package is installed."""
         return find_spec(self.package) is not None
 
 
 def _peer(group: Group, make: Callable[[GPT2LMHeadModel], peer.Peer], package: str = "transformers") -> Contender:
     def build(model: GPT2LMHeadModel) -> Callable[[Workload], Results]:
-        one = make(model)
-        return lambda work: peer.measure(one, work)
+        tool = make(model)
+        return lambda work: peer.measure(tool, work)
 
     return Contender(group, build, package)
 
@@ -88,7 +90,7 @@ CONTENDERS: Mapping[str, Contender] = {
 }
 
 
-def exactly(model: GPT2LMHeadModel) -> Callable[[Workload], Results]:
-    """The oracle: hooks on the whole model and log-softmax, all in float64, with no code that sweeps use."""
-    one = huggingface.Hooks(model.double())
-    return lambda work: peer.measure(one, work, torch.float64, peer.exact_kl)
+def float64_oracle(model: GPT2LMHeadModel) -> Callable[[Workload], Results]:
+    """The oracle: hooks on the whole model and log-softmax, in float64. It does not use `SplitModel`."""
+    hooks = huggingface.Hooks(model.double())
+    return lambda work: peer.measure(hooks, work, torch.float64, peer.exact_kl)

@@ -1,4 +1,4 @@
-"""Two things timed in turn, so that whatever else the machine does falls on both."""
+"""Two functions timed alternately, so that other load on the machine affects both. Used for SAE training."""
 
 from __future__ import annotations
 
@@ -11,34 +11,37 @@ from typing import NamedTuple
 
 @dataclass(frozen=True)
 class Pairs:
-    """Seconds of one and of the other, pair by pair, by some clock."""
+    """Seconds per call of tiltmeter (`ours`) and of the other tool (`theirs`), pair by pair, by one clock."""
 
     ours: tuple[float, ...]
     theirs: tuple[float, ...]
 
     @property
     def ratios(self) -> tuple[float, ...]:
-        """How many times as long the other took, in each pair."""
+        """Theirs over ours in each pair: above 1, tiltmeter is faster."""
         return tuple(theirs / ours for ours, theirs in zip(self.ours, self.theirs, strict=True))
 
     @property
     def ratio(self) -> float:
-        """The middle one of the ratios."""
+        """The median of the ratios."""
         return statistics.median(self.ratios)
 
 
 class Clocks(NamedTuple):
-    """The same by two clocks."""
+    """The same calls by two clocks."""
 
     wall: Pairs
     processor: Pairs
-    """Of all threads of this process, which other processes do not slow by taking turns with it."""
+    """Processor time of all threads of this process. It does not grow while other processes run instead of this one."""
 
 
 def timed(ours: Callable[[], object], theirs: Callable[[], object], pairs: int, steps: int) -> Clocks:
-    """Time `steps` calls of one and of the other, in turn, `pairs` times; every second pair begins with the other.
+    """Time blocks of `steps` calls of both functions, `pairs` times; the order alternates from pair to pair.
 
-    One block of each runs before, and is not counted. Seconds are those of one call.
+    One block of each runs first as a warm-up and is not counted.
+
+    Returns:
+        Seconds per call.
     """
     blocks: tuple[list[tuple[float, float]], list[tuple[float, float]]] = ([], [])
     for pair in range(-1, pairs):

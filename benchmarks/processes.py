@@ -1,4 +1,4 @@
-"""The contenders' processes, asked one at a time."""
+"""A pool of worker processes, one per contender, of which one at a time does work."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from typing import Any
 
 from tiltmeter.errors import TiltmeterError
 
-NEEDED = 3.5 * 2**30
-"""What a contender keeps of freed memory, at most, with its weights."""
+MEMORY_PER_WORKER = 3.5 * 2**30
+"""Bytes that a worker holds at most between requests: its weights, and freed memory that its allocator keeps."""
 
 
-def _memory() -> float:
-    """Of this machine, bytes."""
+def _total_memory() -> float:
+    """Physical memory of this machine, bytes; infinity if the system does not say."""
     return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")) if hasattr(os, "sysconf") else math.inf
 
 
 class WorkerPool:
-    """Processes that stay, so that everyone is asked again and again in turn."""
+    """Worker processes (`benchmarks.worker`) that stay alive from repetition to repetition."""
 
     def __init__(self, names: list[str], size: str, device: str, scale: int = 1) -> None:
         self.size, self.device, self.scale = size, device, str(scale)
-        # All contenders together need more than a small machine has; then everyone gives back what is free.
-        self.crowded = device != "cpu" or NEEDED * len(names) > _memory()
+        # On a GPU, or if the workers together could exceed the memory, each returns freed memory after each request.
+        self.crowded = device != "cpu" or MEMORY_PER_WORKER * len(names) > _total_memory()
         self.processes = {name: self._start(name) for name in names}
 
     def _start(self, name: str) -> subprocess.Popen[str]:
@@ -37,10 +37,10 @@ class WorkerPool:
         )
 
     def ask(self, name: str, **question: Any) -> dict[str, Any]:
-        """Let one do something, and wait for its answer.
+        """Send a request to one worker, and wait for its answer.
 
         Raises:
-            TiltmeterError: it has died.
+            TiltmeterError: the worker has ended.
         """
         process = self.processes[name]
         assert process.stdin is not None and process.stdout is not None
@@ -63,4 +63,4 @@ class WorkerPool:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for process in self.processes.values():
             process.kill()
-            process.communicate()  # closes its pipes
+            process.communicate()  # also closes its pipes

@@ -1,8 +1,8 @@
-"""The least time that the necessary products of matrices take here, at rates measured here.
+"""Roofline: the least time that a workload's necessary matrix products take, at the rate measured on this machine.
 
-Necessary is: the clean run once, up to the last position that is read; of perturbed runs, the layers after the site at
-the positions that can change and are read; unembedding where KL is read. Arithmetic other than products of matrices is
-not counted.
+Necessary are: the clean run once, up to the last position that is read; of perturbed runs, the layers after the site at
+the positions that can change and are read; the unembedding where KL is read. Other arithmetic and memory traffic are
+not counted, so the bound cannot be reached.
 """
 
 from __future__ import annotations
@@ -24,34 +24,34 @@ COLUMNS, REPETITIONS = 2048, 9
 
 @dataclass(frozen=True)
 class Flops:
-    """Of products of matrices, multiplications and additions."""
+    """Floating-point operations of matrix products; a multiplication and an addition count as two."""
 
     clean: float
     perturbed: float
 
 
-def necessary(work: Workload, config: GPT2Config) -> Flops:
-    """What has to be done."""
+def necessary_flops(work: Workload, config: GPT2Config) -> Flops:
+    """The operations that every implementation has to do."""
     sequences, read = len(work.tokens), len(work.read)
     head = 2 * config.n_embd * config.vocab_size
     start, stop = work.read.start, work.read.stop
     whole = sum(_token_layer(config, keys) for keys in range(1, stop + 1))
-    moved = sum(_token_layer(config, keys) for keys in range(start + 1, stop + 1))
+    perturbed = sum(_token_layer(config, keys) for keys in range(start + 1, stop + 1))
     layers = sum(config.n_layer - layer for layer in work.layers)
     points = len(work.lengths)
     return Flops(
         clean=float(sequences * (config.n_layer * whole + read * head)),
-        perturbed=float(sequences * points * (layers * moved + len(work.layers) * read * head)),
+        perturbed=float(sequences * points * (layers * perturbed + len(work.layers) * read * head)),
     )
 
 
 def _token_layer(config: GPT2Config, keys: int) -> float:
-    """One token in one block: four projections, and attention to so many keys."""
+    """Operations of one token in one block: projections (12 d² weights), and attention to `keys` positions."""
     return float(2 * 12 * config.n_embd**2 + 4 * keys * config.n_embd)
 
 
 def matrix_rate(config: GPT2Config, device: torch.device, dtype: torch.dtype) -> float:
-    """Flops a second of a block's and the unembedding's products, as fast as they go here: the best of several."""
+    """Measured rate, flop/s, of the matrix products of a block and of the unembedding: the best of several runs."""
     width = config.n_embd
     shapes = ((3 * width, width), (width, width), (4 * width, width), (width, 4 * width), (COLUMNS, width))
     weights = [torch.randn(shape, device=device) for shape in shapes]
@@ -68,7 +68,7 @@ def matrix_rate(config: GPT2Config, device: torch.device, dtype: torch.dtype) ->
 
 
 def _seconds(call: Callable[[], None], device: torch.device) -> float:
-    """Of one call: the middle of a few."""
+    """Seconds of one call, the median of five."""
     took = []
     for _ in range(5):
         begin = time.perf_counter()

@@ -1,4 +1,4 @@
-"""The benchmark: everyone does the same work in turn, and the answers are compared with float64."""
+"""The sweep benchmark: all contenders do the same work in turn; their KLs are compared with float64."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import safetensors.torch
 import torch
 
 from benchmarks.contenders import CONTENDERS, Group
-from benchmarks.kl_errors import Error, errors
+from benchmarks.kl_errors import DecadeError, errors_by_decade
 from benchmarks.processes import WorkerPool
-from benchmarks.roofline import matrix_rate, necessary
+from benchmarks.roofline import matrix_rate, necessary_flops
 from benchmarks.worker import ORACLE
 from benchmarks.workloads import SIZES, make_workloads
 from tiltmeter.errors import TiltmeterError
@@ -23,14 +23,15 @@ from tiltmeter.runs import run_directory
 from tiltmeter.runs.progress import progress
 
 PACKAGES = (*run_directory.CHANGES_NUMBERS, "transformer_lens", "nnsight")
-"""Those whose versions are recorded."""
+"""Packages whose versions are recorded."""
 
-LARGE = 0.1
+LARGE_KL = 0.1
+"""Nats. Above this even a float32 KL is accurate, so that a large relative error means different work."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """What the benchmark found, as it is written to JSON."""
+    """The measurements, as they are written to JSON."""
 
     size: str
     device: str
@@ -38,28 +39,30 @@ class Record:
     versions: dict[str, str]
     titles: dict[str, str]
     seconds: dict[str, dict[str, list[float]]] = field(default_factory=dict)
-    """By workload and contender, one a repetition."""
+    """By workload and contender, one value per repetition."""
     peak_mib: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Peak memory by workload and contender, MiB."""
     rates: dict[str, float] = field(default_factory=dict)
-    """Flops a second, by type."""
+    """Rate of matrix products, flop/s, by dtype."""
     flops: dict[str, dict[str, float]] = field(default_factory=dict)
-    errors: dict[str, list[Error]] = field(default_factory=dict)
+    """Necessary operations of each workload, `clean` and `perturbed`."""
+    errors: dict[str, list[DecadeError]] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
     """Contenders that are not installed."""
     scale: int = 1
-    """How many times as many sequences as the four workloads have on a processor."""
+    """Factor on the number of sequences of the four workloads."""
 
-    def middle(self, work: str, name: str) -> float:
+    def median(self, work: str, name: str) -> float:
         """The median of a contender's seconds."""
         return statistics.median(self.seconds[work][name])
 
     def best(self, work: str, group: Group) -> str | None:
         """The contender of a group with the shortest median."""
         names = [name for name in self.seconds[work] if CONTENDERS[name].group == group]
-        return min(names, key=lambda name: self.middle(work, name), default=None)
+        return min(names, key=lambda name: self.median(work, name), default=None)
 
     def ratios(self, work: str, name: str, group: Group) -> list[float]:
-        """How many times as long the best of a group takes, repetition by repetition."""
+        """Time of the group's best contender over that of `name`, per repetition: above 1, `name` is faster."""
         best = self.best(work, group)
         if best is None:
             return []
@@ -67,7 +70,7 @@ class Record:
         return [theirs / ours for theirs, ours in pairs]
 
     def floor(self, work: str, name: str) -> float:
-        """The least seconds that a contender's products of matrices take here."""
+        """Roofline bound: the least seconds that the workload's matrix products take in the contender's arithmetic."""
         clean, perturbed = self.flops[work]["clean"], self.flops[work]["perturbed"]
         rate = self.rates["bfloat16" if "bf16" in name else "float32"]
         return clean / self.rates["float32"] + perturbed / rate
@@ -85,7 +88,7 @@ def run_bench(
     """Measure, and write the record to `out` after each repetition.
 
     Raises:
-        TiltmeterError: no such size, workload or contender; a contender that fails or gives other answers.
+        TiltmeterError: unknown size, workload or contender; a contender fails or its KLs are wrong.
     """
     wanted = [name for name in _check(size, works, names) if CONTENDERS[name].runs_on(device)]
     present = [name for name in wanted if CONTENDERS[name].installed]
@@ -95,7 +98,7 @@ def run_bench(
     with WorkerPool([*present, ORACLE], size, device, scale) as pool, TemporaryDirectory() as folder:
         _compare(pool, present, Path(folder), record)
         _rates(record)
-        for repetition in progress(range(-1, repetitions), "repetitions, the first to warm up"):
+        for repetition in progress(range(-1, repetitions), "repetitions, the first as warm-up"):
             for work in works:
                 order = present if repetition % 2 else present[::-1]
                 for name in order:
@@ -119,7 +122,7 @@ def _check(size: str, works: Sequence[str], names: Sequence[str]) -> list[str]:
 
 
 def _compare(pool: WorkerPool, names: Sequence[str], folder: Path, record: Record) -> None:
-    """Errors by size of KL. Whoever is far off does not do the same work."""
+    """Record each contender's errors by size of KL, and refuse one whose large KLs are wrong."""
 
     def kl(name: str) -> torch.Tensor:
         file = folder / "kl.safetensors"
@@ -129,10 +132,12 @@ def _compare(pool: WorkerPool, names: Sequence[str], folder: Path, record: Recor
     exact = kl(ORACLE)
     for name in progress(names, "answers compared"):
         found = kl(name)
-        worst = float(((found - exact) / exact)[exact > LARGE].abs().max())
+        worst = float(((found - exact) / exact)[exact > LARGE_KL].abs().max())
         if not worst < CONTENDERS[name].agreement:
-            raise TiltmeterError(f"{name} gives other KLs than float64, by up to {worst:.1%}; its times mean nothing.")
-        record.errors[name] = errors(found, exact)
+            raise TiltmeterError(
+                f"{name} differs from the float64 KLs by up to {worst:.1%}, so its times cannot be compared."
+            )
+        record.errors[name] = errors_by_decade(found, exact)
 
 
 def _rates(record: Record) -> None:
@@ -141,7 +146,7 @@ def _rates(record: Record) -> None:
         record.rates[str(dtype).removeprefix("torch.")] = matrix_rate(config, device, dtype)
     for key, work in make_workloads(record.size, scale=record.scale).items():
         if key in record.titles:
-            record.flops[key] = asdict(necessary(work, config))
+            record.flops[key] = asdict(necessary_flops(work, config))
 
 
 def _machine(device: str) -> dict[str, str]:

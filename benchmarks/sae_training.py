@@ -1,10 +1,11 @@
-"""Tokens per second of training a local SAE: tiltmeter's trainer beside SAELens's.
+"""SAE training: tokens per second of training a local SAE, with tiltmeter's trainer and with SAELens's.
 
     python -m benchmarks.sae_training --out sae-training.json
 
-The same SAE on the same tokens, in batches of 32 sequences of 128, in float32: steps on activations that are there
-already, and the whole way from tokens. In two states, for the cost depends on how many latents fire: fresh, where half
-of them do, and learned. The learning rate is so small that the state stays.
+Both train the same SAE on the same tokens in float32, in batches of 32 sequences of 128 tokens. `steps` times training
+steps on given activations, `pipeline` the model's forward pass too. The cost depends on how many latents fire, so each
+is timed in two states: fresh, where half of the latents fire, and learned. The learning rate is so small that the state
+does not change.
 """
 
 from __future__ import annotations
@@ -34,12 +35,12 @@ from tiltmeter.saes.training.config import Training
 LENGTH = 128
 SEQUENCES = 256
 L0 = 50
-"""Latents that fire on a token where a learned SAE is stood in for."""
+"""Latents that fire on a token in the simulated learned SAE."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """An SAE to be trained on a model, in a state of its weights."""
+    """A model and an SAE to be trained on it, fresh or learned."""
 
     name: str
     task: trainer.Task
@@ -48,25 +49,28 @@ class Case:
     """The activations of the first batches."""
 
     def batches(self) -> Iterator[Float[Tensor, "batch position d_site"]]:
-        """The activations batch by batch, again and again."""
+        """The activations batch by batch, in an endless cycle."""
         size = self.task.config.batch
         parts = self.x.split(size)
         return (parts[i % len(parts)] for i in count())
 
 
 def nano(latents: int, learned: bool) -> Case:
-    """nano, and the SAE at its middle layer that comes with it (L0 31) or one that has not begun."""
+    """Model nano, with its embedded SAE at the middle layer (L0 31) or a freshly initialised one."""
     loaded = tm.load_model("nano")
     ids = loaded.load_tokens("nano-train", at_most=SEQUENCES).ids
     case = _case("nano", loaded.model, "resid_pre:3", ids, latents)
     if learned:
         sae = tm.load_sae(str(Path(tm.__file__).parent / "models" / "nano" / "saes" / "local-3-l0-31"))
-        _put(case, {name: getattr(sae, name) for name in ("W_enc", "b_enc", "W_dec", "b_dec")})
+        _set_weights(case, {name: getattr(sae, name) for name in ("W_enc", "b_enc", "W_dec", "b_dec")})
     return case
 
 
 def wide(latents: int, learned: bool) -> Case:
-    """GPT-2 small with random weights, at its middle layer; learned means biases at which L0 latents fire a token."""
+    """GPT-2 small with random weights, at its middle layer.
+
+    Here `learned` only shifts the encoder's bias, such that about `L0` latents fire on a token.
+    """
     torch.manual_seed(0)
     model = SplitModel(GPT2LMHeadModel(GPT2Config()), "gpt2-random")
     case = _case("gpt2-random", model, "resid_pre:6", torch.randint(50_000, (SEQUENCES, LENGTH)), latents)
@@ -78,7 +82,7 @@ def wide(latents: int, learned: bool) -> Case:
 
 
 CASES: dict[str, tuple[Callable[[int, bool], Case], int]] = {"nano": (nano, 2048), "gpt2-random": (wide, 6144)}
-"""What can be measured, and how many latents it has unless others are asked for."""
+"""The cases by name, each with its default number of latents."""
 
 
 def _case(name: str, model: SplitModel, site: str, ids: Int[Tensor, "sequence position"], latents: int) -> Case:
@@ -89,33 +93,33 @@ def _case(name: str, model: SplitModel, site: str, ids: Int[Tensor, "sequence po
     return Case(name, task, trainer.begin(task, x.shape[-1]), x)
 
 
-def _put(case: Case, weights: dict[str, Tensor]) -> None:
+def _set_weights(case: Case, weights: dict[str, Tensor]) -> None:
     if len(weights["b_enc"]) != case.task.config.latents:
         raise TiltmeterError(f"nano's learned SAE has {len(weights['b_enc'])} latents; leave --latents out.")
     case.state.dictionary.load_state_dict(weights)
 
 
 def steps(case: Case, pairs: int, block: int) -> Clocks:
-    """Seconds a step on given activations."""
+    """Seconds per step on given activations."""
     config, state = case.task.config, case.state
-    its = _their_trainer(case, None)
+    theirs = _their_trainer(case, None)
     mine, others = case.batches(), case.batches()
     return timed(
         lambda: _our_step(config, state, next(mine)),
-        lambda: saelens_trainer.step(its, next(others).flatten(0, 1)),
+        lambda: saelens_trainer.step(theirs, next(others).flatten(0, 1)),
         pairs,
         block,
     )
 
 
 def pipeline(case: Case, pairs: int, block: int) -> Clocks:
-    """Seconds a step, the model's activations included."""
+    """Seconds per step, including the model's forward pass."""
     task = case.task
     config = _their_config(case)
     store = saelens_trainer.store(task.model, config, task.ids)
-    its = _their_trainer(case, store)
+    theirs = _their_trainer(case, store)
     return timed(
-        lambda: trainer.advance(task, case.state), lambda: saelens_trainer.step(its, next(store)), pairs, block
+        lambda: trainer.advance(task, case.state), lambda: saelens_trainer.step(theirs, next(store)), pairs, block
     )
 
 
@@ -139,26 +143,26 @@ def _their_trainer(case: Case, data: Any) -> Any:
 
 
 def agreement(case: Case) -> float:
-    """How far SAELens's loss of a batch is from tiltmeter's, relative, at the same weights."""
+    """Relative difference of the two trainers' losses on a batch, at the same weights."""
     config, dictionary, x = case.task.config, case.state.dictionary, next(case.batches()).flatten(0, 1)
     terms, _ = local_gradient.add_gradient(dictionary, config.sparsity, [x], len(x))
     expected = saelens_trainer.step(_their_trainer(case, None), x).loss.item()
     return abs(float(trainer.weighted(config, terms)) * x.shape[-1] / expected - 1)
 
 
-def active(case: Case) -> float:
-    """Latents that fire on a token."""
+def mean_l0(case: Case) -> float:
+    """Mean number of latents that fire on a token."""
     return float((case.state.dictionary.pre(case.x[:4].flatten(0, 1)) > 0).float().sum(-1).mean())
 
 
 def measure(name: str, latents: int | None, learned: bool, pairs: int, block: int) -> list[dict[str, Any]]:
-    """Both measurements of one case in one state, as rows of the table."""
-    make, usual = CASES[name]
-    case = make(latents or usual, learned)
-    same = agreement(case)
+    """Time `steps` and `pipeline` of one case in one state; one row of the table each."""
+    make, default = CASES[name]
+    case = make(latents or default, learned)
+    loss_difference = agreement(case)
     rows = []
-    for what, measured in (("steps", steps), ("pipeline", pipeline)):
-        fired, (seconds, processor) = active(case), measured(case, pairs, block)
+    for what, measurement in (("steps", steps), ("pipeline", pipeline)):
+        l0, (seconds, processor) = mean_l0(case), measurement(case, pairs, block)
         tokens = case.task.config.batch * LENGTH
         rows.append(
             {
@@ -168,8 +172,8 @@ def measure(name: str, latents: int | None, learned: bool, pairs: int, block: in
                 "width": case.x.shape[-1],
                 "latents": case.task.config.latents,
                 "batch_tokens": tokens,
-                "l0": [fired, active(case)],
-                "loss_difference": same,
+                "l0": [l0, mean_l0(case)],
+                "loss_difference": loss_difference,
                 "seconds": {"tiltmeter": seconds.ours, "sae_lens": seconds.theirs},
                 "tokens_per_second": {
                     "tiltmeter": tokens / sorted(seconds.ours)[pairs // 2],
@@ -186,7 +190,7 @@ def measure(name: str, latents: int | None, learned: bool, pairs: int, block: in
 
 
 def line(row: dict[str, Any]) -> str:
-    """A row as it is printed."""
+    """A row of the printed Markdown table."""
     speed = row["tokens_per_second"]
     return (
         f"| {row['model']} | {row['width']} | {row['latents']} | {row['state']}, L0 {row['l0'][0]:.0f} "
@@ -198,20 +202,20 @@ def line(row: dict[str, Any]) -> str:
 
 HEAD = (
     "| model | d | latents | state | measured | tiltmeter, tokens/s | SAELens, tokens/s "
-    "| ratio (least–most) | of processor time |\n|---|---|---|---|---|---|---|---|---|"
+    "| ratio (min–max) | of processor time |\n|---|---|---|---|---|---|---|---|---|"
 )
 
 
 def main() -> None:
     """Measure, print the table, write the record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", choices=CASES, action="append", help="may be given again; default all")
+    parser.add_argument("--model", choices=CASES, action="append", help="repeat for several; default all")
     parser.add_argument(
-        "--state", choices=("fresh", "learned"), action="append", help="may be given again; default both"
+        "--state", choices=("fresh", "learned"), action="append", help="repeat for several; default both"
     )
-    parser.add_argument("--latents", type=int, help="dictionary size instead of the model's usual one")
-    parser.add_argument("--pairs", type=int, default=7, help="pairs of blocks, an odd number")
-    parser.add_argument("--steps", type=int, default=3, help="steps a block")
+    parser.add_argument("--latents", type=int, help="number of latents, instead of the model's default")
+    parser.add_argument("--pairs", type=int, default=7, help="number of pairs of blocks, odd")
+    parser.add_argument("--steps", type=int, default=3, help="steps per block")
     parser.add_argument("--out", type=Path, required=True, help="JSON file")
     args = parser.parse_args()
     rows: list[dict[str, Any]] = []

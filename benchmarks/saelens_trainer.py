@@ -1,7 +1,7 @@
-"""SAELens's trainer, set to the same SAE, batch, number type and data as tiltmeter's.
+"""SAELens's trainer with the same SAE, batch size, dtype and data as tiltmeter's, for the SAE training benchmark.
 
-What it does otherwise stays as it is: Adam and clipping as its trainer calls them, its count of how often each latent
-fired, its schedulers, and in the pipeline its buffer, which mixes the tokens of several batches.
+Everything else is SAELens's own: its Adam and gradient clipping, its firing counts, its schedulers, and in the pipeline
+its activation buffer, which shuffles the tokens of several batches.
 """
 
 from __future__ import annotations
@@ -34,20 +34,21 @@ def library() -> ModuleType:
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # those of other packages, about each other
+            warnings.simplefilter("ignore")  # other packages warn about each other
             import sae_lens
     except ImportError:
         raise TiltmeterError(
-            "To measure beside SAELens the 'sae_lens' package is needed: pip install 'tiltmeter[sae-lens]'."
+            "For this benchmark the 'sae_lens' package is needed: pip install 'tiltmeter[sae-lens]'."
         ) from None
     return sae_lens
 
 
 def sae(dictionary: Dictionary, sparsity: float) -> Any:
-    """SAELens's standard training SAE with the same weights, rows of the decoder at unit length.
+    """SAELens's standard training SAE with the same weights, its decoder rows normalised.
 
-    Its loss is Σ over dimensions where tiltmeter's is a mean over them, so the same coefficient means the same SAE, and
-    the loss is d_in times as large. Its rows are free to grow, and it weighs each latent by the length of its row.
+    Its loss is a sum over dimensions and tiltmeter's a mean, so at the same coefficient the loss is d_in times as large
+    and the optimum is the same. SAELens does not constrain the norms of the decoder's rows; it multiplies each latent's
+    L1 term by its row's norm.
     """
     latents, width = dictionary.W_dec.shape
     lens = library()
@@ -67,8 +68,8 @@ def sae(dictionary: Dictionary, sparsity: float) -> Any:
     return made
 
 
-def hold_rows(made: Any) -> None:
-    """Hold the decoder's rows at unit length, as tiltmeter does: both then train one function of the same weights."""
+def constrain_rows(made: Any) -> None:
+    """Constrain the decoder's rows to unit norm, as tiltmeter does: both then minimise the same function."""
     torch.nn.utils.parametrize.register_parametrization(made, "W_dec", _UnitRows())
 
 
@@ -78,7 +79,7 @@ class _UnitRows(nn.Module):
 
 
 def runner_config(made: Any, site: Site, ids: Int[Tensor, "sequence position"], batch: int, rate: float) -> Any:
-    """The configuration of a run of SAELens on these tokens, without its logging and checkpoints."""
+    """The configuration of a SAELens run on these tokens, without logging and checkpoints."""
     lens = library()
     return lens.LanguageModelSAERunnerConfig(
         sae=made.cfg,
@@ -101,35 +102,37 @@ def runner_config(made: Any, site: Site, ids: Int[Tensor, "sequence position"], 
 
 
 def trainer(made: Any, config: Any, data: Any) -> Any:
-    """SAELens's trainer of this SAE."""
+    """SAELens's trainer for this SAE."""
     library()
     from sae_lens.training.sae_trainer import SAETrainer
 
     return SAETrainer(cfg=config.to_sae_trainer_config(), sae=made, data_provider=data)
 
 
-def step(its: Any, x: Float[Tensor, "token d_site"]) -> Any:
-    """One turn of the loop of `SAETrainer.fit`, whose logging is off."""
-    its.maybe_reset_sparsity()
-    output = its.step(x)
-    its.n_training_steps += 1
+def step(trainer: Any, x: Float[Tensor, "token d_site"]) -> Any:
+    """One iteration of the loop of `SAETrainer.fit`, without logging."""
+    trainer.maybe_reset_sparsity()
+    output = trainer.step(x)
+    trainer.n_training_steps += 1
     return output
 
 
 def store(model: SplitModel, config: Any, ids: Int[Tensor, "sequence position"]) -> Any:
-    """SAELens's store of the activations of these tokens, from TransformerLens's model of the same weights."""
+    """SAELens's activation store for these tokens, with a TransformerLens model of the same weights."""
     library()
     from datasets import Dataset
     from sae_lens.training.activations_store import ActivationsStore
 
     data = Dataset.from_dict({"tokens": ids.tolist()})
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of fewer sequences than tokens: it says so of every data set
+        warnings.simplefilter(
+            "ignore"
+        )  # SAELens warns that the data set has fewer rows than tokens, as every data set has
         return ActivationsStore.from_config(_hooked(model), config, override_dataset=data)
 
 
 def _hooked(model: SplitModel) -> Any:
-    """The same GPT-2 in TransformerLens, whose stream is centred; the hub is not asked."""
+    """The same GPT-2 in TransformerLens, whose residual stream is centred, made without network access."""
     from transformer_lens import HookedTransformer
     from transformer_lens.loading_from_pretrained import get_pretrained_model_config
     from transformer_lens.pretrained.weight_conversions import convert_gpt2_weights
@@ -139,7 +142,7 @@ def _hooked(model: SplitModel) -> Any:
     with tempfile.TemporaryDirectory() as directory:
         (Path(directory) / "config.json").write_text(json.dumps(settings))
         config = get_pretrained_model_config(directory, dtype=hf.dtype, device=str(model.device))
-        hooked = HookedTransformer(config)  # looks for a tokenizer there
+        hooked = HookedTransformer(config)  # while the folder exists, because it looks for a tokenizer there
     weights = convert_gpt2_weights(hf, config)
     hooked.load_and_process_state_dict(weights, fold_ln=False, center_unembed=False, fold_value_biases=False)
     return hooked.eval().requires_grad_(False)

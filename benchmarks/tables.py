@@ -1,4 +1,4 @@
-"""The benchmark's record as tables for people, in Markdown."""
+"""The benchmark's record as Markdown tables."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from benchmarks.run import Record
 
 
 def text(record: Record) -> str:
-    """Everything that is printed."""
+    """All tables of a record: setting, seconds, ratios, roofline, errors."""
     parts = [_where(record), _seconds(record), _ratios(record), _floors(record), _errors(record)]
     return "\n\n".join(part for part in parts if part)
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
-    """Rows in Markdown, the first column to the left."""
+    """A Markdown table whose first column is left-aligned, the others right-aligned."""
     lines = [head, ["---", *["--:"] * (len(head) - 1)], *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
@@ -34,7 +34,7 @@ def _where(record: Record) -> str:
 def _seconds(record: Record) -> str:
     names = list(next(iter(record.seconds.values())))
     rows = [[name, *(_time(record, work, name) for work in record.seconds)] for name in names]
-    return "Seconds, median (least to most), and peak memory:\n\n" + table(["", *record.seconds], rows)
+    return "Seconds, median (min–max), and peak memory:\n\n" + table(["", *record.seconds], rows)
 
 
 def _time(record: Record, work: str, name: str) -> str:
@@ -43,7 +43,6 @@ def _time(record: Record, work: str, name: str) -> str:
 
 
 def _ratios(record: Record) -> str:
-    """How many times as long the best peer takes."""
     ours = [name for name in next(iter(record.seconds.values())) if CONTENDERS[name].group == "tiltmeter"]
     rows = []
     for name in ours:
@@ -55,10 +54,8 @@ def _ratios(record: Record) -> str:
                 cells.append(
                     f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f}), {best}" if ratios else "—"
                 )
-            rows.append([f"{name}, over the best {group} peer", *cells])
-    return "How many times as long the best peer takes, repetition by repetition:\n\n" + table(
-        ["", *record.seconds], rows
-    )
+            rows.append([f"{name}, against the best {group} contender", *cells])
+    return "Speed-up, paired by repetition, median (min–max):\n\n" + table(["", *record.seconds], rows)
 
 
 def _floors(record: Record) -> str:
@@ -70,9 +67,9 @@ def _floors(record: Record) -> str:
         cells = []
         for work in works:
             least = record.floor(work, name)
-            cells.append(f"{least:.2f} s, {least / record.middle(work, name):.0%}")
-        rows.append([f"{name}: floor, share reached", *cells])
-    return f"Products of matrices go here at {rates}.\n\n" + table(["", *works], rows)
+            cells.append(f"{least:.2f} s, {least / record.median(work, name):.0%}")
+        rows.append([f"{name}: roofline bound, fraction of it reached", *cells])
+    return f"Measured rate of matrix products: {rates}.\n\n" + table(["", *works], rows)
 
 
 def _errors(record: Record) -> str:

@@ -1,6 +1,8 @@
-"""A process of its own for each contender, so that memory can be told apart. It answers lines of JSON.
+"""The process of one contender, which reads requests and writes answers, one line of JSON each.
 
-python -m benchmarks.worker NAME SIZE DEVICE SCALE
+One process per contender, so that the peak memory of each can be measured.
+
+    python -m benchmarks.worker NAME SIZE DEVICE SCALE
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from typing import Any
 import safetensors.torch
 import torch
 
-from benchmarks.contenders import CONTENDERS, Results, exactly
+from benchmarks.contenders import CONTENDERS, Results, float64_oracle
 from benchmarks.workloads import Workload, make_workloads, random_gpt2
 from tiltmeter.runs.malloc import give_back_freed_memory, keep_freed_memory
 
@@ -23,11 +25,11 @@ ORACLE = "float64"
 
 
 def main() -> None:
-    """Build the contender, then do what each line asks: run a workload, and say how long that took."""
+    """Build the contender; for each request run a workload, and answer with its seconds and its peak memory."""
     name, size, device, scale = sys.argv[1:]
-    answers, sys.stdout = sys.stdout, sys.stderr  # libraries print
-    keep_freed_memory()  # for everyone: it is a setting of the process
-    run = (exactly if name == ORACLE else CONTENDERS[name].build)(random_gpt2(size).to(device))
+    answers, sys.stdout = sys.stdout, sys.stderr  # libraries print to stdout, which would mix with the answers
+    keep_freed_memory()  # for every contender alike, so that the allocator does not favour one
+    run = (float64_oracle if name == ORACLE else CONTENDERS[name].build)(random_gpt2(size).to(device))
     works = {key: work.to(device) for key, work in make_workloads(size, scale=int(scale)).items()}
     needed: dict[str, float] = {}
     for line in sys.stdin:
@@ -42,7 +44,7 @@ def main() -> None:
 
 
 def _warm(mib: float, device: torch.device) -> None:
-    """Get as much memory as the work needed before: in a long run, which this stands for, it is there already."""
+    """Allocate as much memory as the work needed before: a long run, which the timing represents, has it already."""
     spare = mib - (_resident() if device.type == "cpu" else torch.cuda.memory_allocated() / MIB)
     if spare > 0:
         torch.empty(int(spare * MIB), dtype=torch.uint8, device=device).fill_(1)
@@ -68,7 +70,7 @@ def _forget_peak(device: torch.device) -> None:
 
 
 def _peak(device: torch.device) -> float:
-    """Largest memory since then, MiB: of the process, or of the GPU's tensors. NaN where the system does not say."""
+    """Peak memory since `_forget_peak`, MiB: of the process, or of the GPU's tensors. NaN without /proc."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated() / MIB
     return _of_process("VmHWM")

@@ -1,6 +1,6 @@
-"""What is measured: four pieces of work that the papers consist of, the same for every contender.
+"""The workloads: four kinds of work that the papers consist of, the same for every contender.
 
-Weights, tokens and directions are random, and everyone gets the same: nothing here depends on what a text says.
+Weights, tokens and directions are random, with fixed seeds: times do not depend on what a text says.
 """
 
 from __future__ import annotations
@@ -19,43 +19,43 @@ SIZES: Mapping[str, GPT2Config] = {
     "gpt2": GPT2Config(bos_token_id=0, eos_token_id=0),
     "tiny": GPT2Config(n_layer=3, n_embd=64, n_head=4, vocab_size=512, n_positions=128, bos_token_id=0, eos_token_id=0),
 }
-"""Sizes of the random model: GPT-2 small; one to try the benchmark on."""
+"""Configurations of the random model: GPT-2 small, and a tiny one for trials of the benchmark."""
 
 EMBEDDING_STD, MATRIX_STD = 0.14, 0.05
-"""So that the next-token distribution has an entropy of some nats, as a trained model's; GPT-2's own initialisation
-gives a flat one."""
+"""Standard deviations of the random weights. With them the next-token distribution has an entropy of a few nats, like
+a trained model's; with GPT-2's own initialisation it would be nearly uniform."""
 
 
 @dataclass(frozen=True)
 class Workload:
-    """Activations of a few layers, moved at some positions and by some lengths, and what is read of it."""
+    """Perturbations of a few layers, at some positions and lengths, and what is read of their effect."""
 
     name: str
     title: str
     tokens: Int[Tensor, "sequence position"]
     layers: tuple[int, ...]
-    """The layers in front of which activations are moved, one after the other."""
+    """Layers whose input is perturbed, one after the other."""
     directions: Float[Tensor, "layer sequence position d_model"]
-    """Zero where nothing is moved."""
+    """Unit vectors; zero at positions that are not perturbed."""
     lengths: tuple[float, ...]
     read: range
-    """Positions that are read; the first of them is the first that is moved."""
+    """Positions that are read; the first of them is the first that is perturbed."""
     readouts: tuple[str, ...]
-    """`kl`, and `l2` of the stream after the last block, or `loss`."""
+    """Of `kl`, `l2` (of the residual stream after the last block) and `loss` (next-token)."""
 
     def change(
         self, layer: int, lengths: tuple[float, ...], sequences: slice
     ) -> Float[Tensor, "point batch position d_model"]:
-        """How far activations are moved at these lengths."""
+        """What is added to the input of a layer: each length times the layer's directions."""
         scale = torch.tensor(lengths, device=self.directions.device)[:, None, None, None]
         return scale * self.directions[self.layers.index(layer), sequences]
 
     def batches(self, sequences: int) -> list[slice]:
-        """So many sequences at a time."""
+        """Slices of at most `sequences` sequences each."""
         return [slice(begin, begin + sequences) for begin in range(0, len(self.tokens), sequences)]
 
     def to(self, device: str) -> Workload:
-        """The same, there."""
+        """The same workload with its tensors on `device`."""
         return Workload(**{**vars(self), "tokens": self.tokens.to(device), "directions": self.directions.to(device)})
 
 
@@ -63,7 +63,7 @@ def random_gpt2(size: str, seed: int = 0) -> GPT2LMHeadModel:
     """A GPT-2 with random weights, without dropout, in float32.
 
     Raises:
-        TiltmeterError: no such size.
+        TiltmeterError: the size is unknown.
     """
     if size not in SIZES:
         raise TiltmeterError(f"{size!r} is not a size of the benchmark's model; choose from {', '.join(SIZES)}.")
@@ -76,9 +76,10 @@ def random_gpt2(size: str, seed: int = 0) -> GPT2LMHeadModel:
 
 
 def make_workloads(size: str, seed: int = 0, scale: int = 1) -> dict[str, Workload]:
-    """The four workloads, and `precision`: short and with lengths over five decades, for errors by size of KL.
+    """The four timed workloads A to D, and `precision`, from which errors by size of KL are measured.
 
-    `scale` multiplies the numbers of sequences: a GPU is idle with those that keep a processor busy.
+    `precision` is a single short sequence with lengths over five decades. `scale` multiplies the number of sequences of
+    the other four: those that keep a CPU busy leave a GPU idle.
     """
     config = SIZES[size]
     middle, last = config.n_layer // 2, config.n_layer - 1
@@ -87,11 +88,11 @@ def make_workloads(size: str, seed: int = 0, scale: int = 1) -> dict[str, Worklo
     whole, both = range(long), ("kl", "l2")
     decades = tuple(float(x) for x in torch.logspace(-3.25, 2, 22))
     made = (
-        make("A", "every position moved, 11 lengths", 4, long, (middle,), whole, _ladder(60, 11), both),
-        make("B", "last of 10 tokens moved, 101 lengths", 8, 10, (1,), range(9, 10), _ladder(50, 101), both),
+        make("A", "every position perturbed, 11 lengths", 4, long, (middle,), whole, _ladder(60, 11), both),
+        make("B", "last of 10 tokens perturbed, 101 lengths", 8, 10, (1,), range(9, 10), _ladder(50, 101), both),
         make(
             "C",
-            "one token moved, 16 read, 21 lengths",
+            "one token perturbed, 16 read, 21 lengths",
             2,
             long,
             (middle,),
@@ -119,7 +120,7 @@ def _ladder(longest: int, steps: int) -> tuple[float, ...]:
 
 
 class _Maker:
-    """Draws tokens and directions, one workload after the other."""
+    """Draws directions and tokens, one workload after the other, from one generator."""
 
     def __init__(self, config: GPT2Config, generator: torch.Generator, scale: int) -> None:
         self.config, self.generator, self.scale = config, generator, scale
@@ -136,12 +137,12 @@ class _Maker:
         readouts: tuple[str, ...],
     ) -> Workload:
         sequences *= 1 if name == "precision" else self.scale
-        moved = range(read.start, read.start + 1) if name == "C" else read
+        perturbed = range(read.start, read.start + 1) if name == "C" else read
         shape = (len(layers), sequences, length, self.config.n_embd)
         directions = torch.randn(shape, generator=self.generator)
         directions /= directions.norm(dim=-1, keepdim=True)
         mask = torch.zeros(length)
-        mask[list(moved)] = 1
+        mask[list(perturbed)] = 1
         return Workload(
             name=name,
             title=title,

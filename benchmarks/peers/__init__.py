@@ -1,1 +1,1 @@
-"""The same work with other tools: as a good user of each writes it, and as an expert does by hand."""
+"""The same work written with each tool: plainly, as its tutorials do, and by hand, as an expert does."""

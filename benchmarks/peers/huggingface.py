@@ -1,4 +1,4 @@
-"""Hugging Face transformers: hooks on the whole model, or by hand on the part that matters."""
+"""Hugging Face transformers: hooks on the whole model, or only the necessary part of it by hand."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from tiltmeter.models.hooks import captured
 
 
 class Hooks:
-    """A pre-hook that adds, a hook that looks on, and logits only where they are read."""
+    """Plain use: a pre-hook adds the perturbation, a hook reads the late layer; logits only where they are read."""
 
     def __init__(self, model: GPT2LMHeadModel) -> None:
         self.model = model
 
     def computed(self, work: Workload) -> int:
-        """All."""
+        """Every position."""
         return work.tokens.shape[1]
 
     def clean(self, tokens: Int[Tensor, "batch position"], work: Workload) -> Clean:
-        """A full pass."""
+        """A forward pass of the whole model."""
         return Clean(tokens, self._run(tokens, work.read))
 
     def perturbed(self, clean: Clean, work: Workload, layer: int, change: RowChange) -> Output:
-        """A full pass with hooks."""
+        """A forward pass of the whole model, with hooks."""
         tokens = clean.tokens.repeat(len(change) // len(clean.tokens), 1)
         handle = self.model.transformer.h[layer].register_forward_pre_hook(
             lambda module, inputs: (inputs[0] + change, *inputs[1:])
@@ -48,26 +48,26 @@ class Hooks:
 
 @dataclass(frozen=True)
 class Kept:
-    """What an expert keeps of the clean run."""
+    """What the expert version keeps of the clean run."""
 
     streams: tuple[Tensor, ...]
-    """In front of each layer, and last after the final norm, up to the last position that is read."""
+    """The input of each layer, then the output of the final norm, up to the last position that is read."""
     cache: DynamicCache | None
-    """Keys and values of the positions before the first that is moved."""
+    """Keys and values of the positions before the first perturbed one; None if there are none."""
 
 
 class ByHand:
-    """Only the blocks after the site, only positions that can change and are read; earlier keys and values are kept."""
+    """Expert use: only the blocks after the site, at positions that can change and are read, with a key-value cache."""
 
     def __init__(self, model: GPT2LMHeadModel) -> None:
         self.model = model
 
     def computed(self, work: Workload) -> int:
-        """From the first that is moved to the last that is read."""
+        """The positions from the first perturbed one to the last that is read."""
         return len(work.read)
 
     def clean(self, tokens: Int[Tensor, "batch position"], work: Workload) -> Clean:
-        """A full pass that keeps the streams, and keys and values where they are of use."""
+        """A forward pass that keeps each layer's input, and keys and values if positions before the perturbed exist."""
         cache = DynamicCache() if work.read.start else None
         with captured(self.model.transformer.h[-1], "output") as late:
             trunk = self.model.transformer(
@@ -81,7 +81,7 @@ class ByHand:
         return Clean(tokens, Output(late[0][:, read], logits), Kept(trunk.hidden_states, cache))
 
     def perturbed(self, clean: Clean, work: Workload, layer: int, change: RowChange) -> Output:
-        """Block after block."""
+        """Run the blocks from the perturbed layer on."""
         copies = len(change) // len(clean.tokens)
         kept: Kept = clean.kept
         begin, stop = work.read.start, work.read.stop
@@ -94,24 +94,24 @@ class ByHand:
 
 
 def tf32(model: GPT2LMHeadModel) -> ByHand:
-    """The same with a GPU's TensorFloat-32 products, which keep 11 bits of each factor."""
+    """Expert use with TensorFloat-32 products on a GPU, which round each factor to 11 bits."""
     torch.set_float32_matmul_precision("high")
     return ByHand(model)
 
 
 class InBfloat16(ByHand):
-    """The same with weights and activations in bfloat16; log-softmax in float32, as an expert takes it."""
+    """Expert use with weights and activations in bfloat16; the log-softmax is in float32."""
 
     def __init__(self, model: GPT2LMHeadModel) -> None:
         super().__init__(model.bfloat16())
 
     def clean(self, tokens: Int[Tensor, "batch position"], work: Workload) -> Clean:
-        """In bfloat16."""
+        """The clean run in bfloat16; its output in float32."""
         found = super().clean(tokens, work)
         return Clean(tokens, _in_float32(found.output), found.kept)
 
     def perturbed(self, clean: Clean, work: Workload, layer: int, change: RowChange) -> Output:
-        """In bfloat16."""
+        """The perturbed run in bfloat16; its output in float32."""
         return _in_float32(super().perturbed(clean, work, layer, change.bfloat16()))
 
 
@@ -120,7 +120,7 @@ def _in_float32(output: Output) -> Output:
 
 
 def _prefix(cache: DynamicCache, length: int, layer: int, copies: int) -> DynamicCache:
-    """Keys and values of the first tokens, for each point. Earlier layers' are not needed."""
+    """Keys and values of the first `length` tokens, repeated for each point in the layers that run."""
     prefix = DynamicCache()
     for index, own in enumerate(cache.layers):
         times = copies if index >= layer else 1

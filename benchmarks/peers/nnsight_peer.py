@@ -1,4 +1,4 @@
-"""nnsight: a trace of the whole model; or one that skips the blocks before the site."""
+"""nnsight: a trace of the whole model, or one that skips the blocks before the site."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from benchmarks.workloads import Workload
 
 
 def wrapped(hf: GPT2LMHeadModel) -> Any:
-    """The wrapper of any module: LanguageModel is deprecated."""
+    """Wrap the model as any module: nnsight's LanguageModel is deprecated."""
     from nnsight import NNsight
 
     return NNsight(hf)
 
 
 class Trace:
-    """A trace that sets a block's input and saves outputs; logits only where they are read."""
+    """Plain use: a trace sets a block's input and saves outputs; logits only where they are read."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
 
     def computed(self, work: Workload) -> int:
-        """All."""
+        """Every position."""
         return work.tokens.shape[1]
 
     def clean(self, tokens: Int[Tensor, "batch position"], work: Workload) -> Clean:
-        """A full pass."""
+        """A forward pass of the whole model."""
         keep = torch.tensor(work.read, device=tokens.device)
         model = self.model
         with model.trace(tokens, use_cache=False, logits_to_keep=keep):
@@ -40,7 +40,7 @@ class Trace:
         return Clean(tokens, Output(late[:, keep], logits))
 
     def perturbed(self, clean: Clean, work: Workload, layer: int, change: RowChange) -> Output:
-        """A full pass."""
+        """A forward pass of the whole model."""
         tokens = clean.tokens.repeat(len(change) // len(clean.tokens), 1)
         keep = torch.tensor(work.read, device=tokens.device)
         model = self.model
@@ -53,17 +53,20 @@ class Trace:
 
 
 class Skip:
-    """Blocks before the site are skipped, and no later tokens run. It has no frozen keys and values."""
+    """Expert use: skips blocks before the site and tokens after the last that is read.
+
+    Positions before the first perturbed one run again each time, because nnsight cannot reuse keys and values.
+    """
 
     def __init__(self, model: Any) -> None:
         self.model = model
 
     def computed(self, work: Workload) -> int:
-        """Up to the last that is read."""
+        """The positions up to the last that is read."""
         return work.read.stop
 
     def clean(self, tokens: Int[Tensor, "batch position"], work: Workload) -> Clean:
-        """A full pass that keeps the streams."""
+        """A forward pass that keeps each layer's input."""
         keep = torch.tensor(work.read, device=tokens.device)
         model, streams = self.model, []
         with model.trace(tokens[:, : work.read.stop], use_cache=False, logits_to_keep=keep):
@@ -74,7 +77,7 @@ class Skip:
         return Clean(tokens, Output(late[:, keep], logits), streams)
 
     def perturbed(self, clean: Clean, work: Workload, layer: int, change: RowChange) -> Output:
-        """The blocks from there on."""
+        """Run the blocks from the perturbed layer on."""
         copies = len(change) // len(clean.tokens)
         tokens = clean.tokens[:, : work.read.stop].repeat(copies, 1)
         x = clean.kept[layer].repeat(copies, 1, 1) + change[:, : work.read.stop]

@@ -1,4 +1,4 @@
-"""The same work with tiltmeter."""
+"""tiltmeter: `SplitModel.starts`, `changes` and `measure`, of which its sweeps consist."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from tiltmeter.models.sites import Site
 from tiltmeter.models.split_model import SplitModel
 
 SEQUENCES = {"cpu": 8, "cuda": 64}
-"""Sequences of a batch, at most."""
+"""Largest number of sequences in a batch."""
 
 POINT_TOKENS = {"cpu": 8192, "cuda": 32768}
-"""Perturbed tokens at once."""
+"""Largest number of perturbed tokens in a forward pass."""
 
 
 @torch.no_grad()
 def measure_workload(model: SplitModel, work: Workload) -> dict[str, Float[Tensor, "layer point sequence read"]]:
-    """Every readout of a workload."""
+    """All readouts of a workload."""
     last = Site(model.n_layers - 1, "resid_post")
     span = Span(work.read.start, work.read.stop)
     readouts = [Readout(name) if name != "l2" else Readout("l2", last) for name in work.readouts]

@@ -1,4 +1,4 @@
-"""TransformerLens: hooks on the whole model; or started at the layer, with frozen keys and values."""
+"""TransformerLens: hooks on the whole model, or a run that starts at the layer with frozen keys and values."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tiltmeter.models.loading import EMBEDDED
 
 
 def hooked_transformer(hf: GPT2LMHeadModel) -> Any:
-    """HookedTransformer of these weights with its default processing, without asking the hub."""
+    """A HookedTransformer of these weights with its default weight processing, made without network access."""
     from transformer_lens import HookedTransformer
     from transformer_lens.loading_from_pretrained import get_pretrained_model_config
     from transformer_lens.pretrained.weight_conversions import convert_gpt2_weights
@@ -36,28 +36,28 @@ def bridge(hf: GPT2LMHeadModel) -> Any:
     """TransformerBridge, TransformerLens 3's own wrapper of a Hugging Face model."""
     from transformer_lens.model_bridge import TransformerBridge
 
-    # It asks the hub for a tokenizer where it is given none; nothing is tokenized here.
+    # Without a tokenizer it would download one; nothing is tokenized here.
     tokenizer = AutoTokenizer.from_pretrained(EMBEDDED["nano"])
     return TransformerBridge.boot_transformers("gpt2", hf_model=hf, tokenizer=tokenizer, device=str(hf.device))
 
 
 class Hooks:
-    """`run_with_hooks`, as the tutorials have it. It gives logits at every position."""
+    """Plain use: `run_with_hooks`, as in the tutorials. It returns logits at every position."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
         self.last = f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"
 
     def computed(self, work: Workload) -> int:
-        """All."""
+        """Every position."""
         return work.tokens.shape[1]
 
     def clean(self, tokens: Int[Tensor, "batch position"], work: Workload) -> Clean:
-        """A full pass."""
+        """A forward pass of the whole model."""
         return Clean(tokens, self._run(tokens, work.read, []))
 
     def perturbed(self, clean: Clean, work: Workload, layer: int, change: RowChange) -> Output:
-        """A full pass with hooks."""
+        """A forward pass of the whole model, with hooks."""
         tokens = clean.tokens.repeat(len(change) // len(clean.tokens), 1)
         return self._run(tokens, work.read, [(f"blocks.{layer}.hook_resid_pre", partial(_add, change))])
 
@@ -74,24 +74,24 @@ def _add(change: Tensor, value: Tensor, hook: Any) -> Tensor:
 
 
 class FromLayer:
-    """`start_at_layer`, keys and values of positions before the first that is moved frozen, no later tokens."""
+    """Expert use: `start_at_layer`, frozen keys and values before the first perturbed position, no later tokens."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
         self.last = f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"
 
     def computed(self, work: Workload) -> int:
-        """From the first that is moved to the last that is read."""
+        """The positions from the first perturbed one to the last that is read."""
         return len(work.read)
 
     def clean(self, tokens: Int[Tensor, "batch position"], work: Workload) -> Clean:
-        """A full pass that keeps the streams, keys and values."""
+        """A forward pass that keeps each layer's input, keys and values."""
         logits, cache = self.model.run_with_cache(tokens[:, : work.read.stop], names_filter=_kept)
         keep = slice(work.read.start, work.read.stop)
         return Clean(tokens, Output(cache[self.last][:, keep], logits[:, keep]), cache)
 
     def perturbed(self, clean: Clean, work: Workload, layer: int, change: RowChange) -> Output:
-        """The layers from there on."""
+        """Run the layers from the perturbed one on."""
         begin, stop = work.read.start, work.read.stop
         copies = len(change) // len(clean.tokens)
         stream = clean.kept[f"blocks.{layer}.hook_resid_pre"]

@@ -1,4 +1,4 @@
-"""The benchmark: peers do the same work, and what is said of time and error is arithmetic that can be checked."""
+"""The benchmark: all contenders do the same work, and times and errors are summarised correctly."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 
 from benchmarks import run
 from benchmarks.__main__ import app
-from benchmarks.contenders import CONTENDERS, exactly
-from benchmarks.kl_errors import errors
+from benchmarks.contenders import CONTENDERS, float64_oracle
+from benchmarks.kl_errors import errors_by_decade
 from benchmarks.processes import WorkerPool
-from benchmarks.roofline import necessary
+from benchmarks.roofline import necessary_flops
 from benchmarks.run import Record
 from benchmarks.tables import text
 from benchmarks.workloads import SIZES, make_workloads, random_gpt2
@@ -26,7 +26,7 @@ WORKS = make_workloads("tiny")
 
 @pytest.fixture(scope="module")
 def exact():
-    run = exactly(random_gpt2("tiny"))
+    run = float64_oracle(random_gpt2("tiny"))
     return {name: run(WORKS[name]) for name in "ABCD"}
 
 
@@ -46,17 +46,17 @@ def test_every_contender_gives_the_same_answers(name, exact):
             found["kl"][large].double(), exact[work]["kl"][large], rtol=tolerance, atol=tolerance / 100
         )
         if work == "D":
-            followed = slice(0, -1)  # what follows the last token is nobody's business
+            followed = slice(0, -1)  # the last token has no next token
             torch.testing.assert_close(
                 found["loss"][..., followed].double(), exact[work]["loss"][..., followed], rtol=tolerance, atol=1e-3
             )
 
 
-def test_nothing_is_moved_but_what_is_said():
+def test_only_the_stated_positions_are_perturbed():
     for work in WORKS.values():
-        moved = work.directions.norm(dim=-1) > 0
-        assert bool((moved.any(0).any(0).nonzero()[:, 0] >= work.read.start).all())
-        torch.testing.assert_close(work.directions.norm(dim=-1)[moved], torch.ones(int(moved.sum())))
+        perturbed = work.directions.norm(dim=-1) > 0
+        assert bool((perturbed.any(0).any(0).nonzero()[:, 0] >= work.read.start).all())
+        torch.testing.assert_close(work.directions.norm(dim=-1)[perturbed], torch.ones(int(perturbed.sum())))
     assert int((WORKS["C"].directions[0, 0].norm(dim=-1) > 0).sum()) == 1
 
 
@@ -72,19 +72,19 @@ def test_necessary_work_is_what_a_naive_count_gives():
                 for _ in work.lengths:
                     for position in work.read:
                         count += (config.n_layer - layer) * (24 * 768**2 + 4 * 768 * (position + 1)) + 2 * 768 * 50257
-        found = necessary(work, config)
+        found = necessary_flops(work, config)
         assert math.isclose(found.clean, clean) and math.isclose(found.perturbed, count)
 
 
-def test_errors_by_size():
+def test_errors_by_size_of_kl():
     exact = torch.logspace(-10, 1, 1101, dtype=torch.float64)
     found = exact * (1 + 0.01 * (exact > 1e-5))
-    by_decade = {error.decade: error for error in errors(found, exact)}
+    by_decade = {error.decade: error for error in errors_by_decade(found, exact)}
     assert by_decade[-8].median == 0 and math.isclose(by_decade[0].median, 0.01, rel_tol=1e-6)
     assert by_decade[0].values in (100, 101) and set(by_decade) == set(range(-10, 2))
 
 
-def test_ratios_are_pair_by_pair_and_over_the_best():
+def test_ratios_are_paired_by_repetition_with_the_best_of_a_group():
     record = Record("tiny", "cpu", {"cpu": "x", "threads": "2", "instructions": "y"}, {}, {"A": "title"})
     record.seconds["A"] = {
         "hf-hooks": [4.0, 6.0, 5.0],
@@ -101,12 +101,12 @@ def test_ratios_are_pair_by_pair_and_over_the_best():
     assert "3.00 (2.00–5.00), hf-hooks" in printed and "1.50 s, 75%" in printed
 
 
-def test_as_a_user(tmp_path):
+def test_the_command_prints_tables_and_writes_the_record(tmp_path):
     out = tmp_path / "bench.json"
     chosen = ["--contender", "hf-hooks", "--contender", "tiltmeter float32-difference"]
     ran = CliRunner().invoke(app, ["--size", "tiny", "--works", "A", "--repetitions", "2", *chosen, "--out", out])
     assert ran.exit_code == 0, ran.output
-    assert "over the best plain peer" in ran.output and "Relative error of KL" in ran.output
+    assert "against the best plain contender" in ran.output and "Relative error of KL" in ran.output
     record = json.loads(out.read_text())
     assert len(record["seconds"]["A"]["hf-hooks"]) == 2 and record["machine"]["cpu"] and record["versions"]["torch"]
     ours_errors = record["errors"]["tiltmeter float32-difference"]
@@ -128,12 +128,12 @@ def test_wrong_input(options, sentence):
     assert sentence in str(ran.exception)
 
 
-def test_who_gives_other_answers_is_refused(tmp_path):
+def test_a_contender_with_wrong_kls_is_refused(tmp_path):
     class Answers(WorkerPool):
         def ask(self, name, work, save):
             kl = torch.tensor([0.5, 1.0]) * (1.1 if name == "hf-hooks" else 1.0)
             safetensors.torch.save_file({"kl": kl.double()}, save)
 
     record = Record("tiny", "cpu", {}, {}, {})
-    with pytest.raises(TiltmeterError, match=r"hf-hooks gives other KLs than float64, by up to 10\.0%"):
+    with pytest.raises(TiltmeterError, match=r"hf-hooks differs from the float64 KLs by up to 10\.0%"):
         run._compare(Answers([], "tiny", "cpu"), ["tiltmeter float32", "hf-hooks"], tmp_path, record)

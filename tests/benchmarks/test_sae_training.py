@@ -1,4 +1,4 @@
-"""The benchmark beside SAELens: that both tools do the same work. No test looks at a time."""
+"""The SAE training benchmark: both trainers do the same work. No test depends on a time."""
 
 import json
 import sys
@@ -15,15 +15,15 @@ from tiltmeter.saes.training.trainable_sae import Dictionary
 WIDTH, LATENTS, TOKENS, STEPS, RATE, SPARSITY = 16, 40, 64, 12, 3e-3, 0.8
 
 
-def both(rows_held):
+def both(constrained):
     """A dictionary and SAELens's SAE of the same weights, with its trainer."""
     pytest.importorskip("sae_lens")
     dictionary = Dictionary(WIDTH, LATENTS, torch.relu, 0).double()
     with torch.no_grad():
         dictionary.W_dec.copy_(dictionary.rows)
     made = saelens_trainer.sae(dictionary, SPARSITY)
-    if rows_held:
-        saelens_trainer.hold_rows(made)
+    if constrained:
+        saelens_trainer.constrain_rows(made)
     ids = torch.zeros(4, TOKENS).long()
     config = saelens_trainer.runner_config(made, tm.load_model("nano").model.site("resid_pre:3"), ids, 1, RATE)
     return dictionary, saelens_trainer.trainer(made, config, None)
@@ -34,7 +34,7 @@ def batches():
 
 
 def test_at_the_same_weights_the_losses_and_gradients_are_the_same():
-    dictionary, its = both(rows_held=False)
+    dictionary, its = both(constrained=False)
     x = batches()[0]
     terms, _ = local_gradient.add_gradient(dictionary, SPARSITY, [x], TOKENS)
     made = its.sae
@@ -53,9 +53,9 @@ def test_at_the_same_weights_the_losses_and_gradients_are_the_same():
     assert torch.allclose(held, scale * dictionary.W_dec.grad, rtol=1e-8, atol=1e-14)
 
 
-def trained(rows_held):
+def trained(constrained):
     """Losses step by step, ours and theirs over the width, of equal weights on the same batches."""
-    dictionary, its = both(rows_held)
+    dictionary, its = both(constrained)
     config = Training(kind="local", site="resid_pre:3", sparsity=SPARSITY, latents=LATENTS, clip=1 / WIDTH)
     optimizer = torch.optim.Adam(dictionary.parameters(), lr=RATE, eps=1e-8 / WIDTH, fused=True)
     state = trainer.State(dictionary, optimizer, torch.zeros(LATENTS))
@@ -68,14 +68,14 @@ def trained(rows_held):
     return ours, theirs
 
 
-def test_with_rows_held_at_unit_length_both_learn_the_same():
-    ours, theirs = trained(rows_held=True)
+def test_with_rows_constrained_to_unit_norm_both_trainers_take_the_same_steps():
+    ours, theirs = trained(constrained=True)
     assert ours == pytest.approx(theirs, rel=1e-7)
     assert ours[-1] < 0.95 * ours[0]
 
 
-def test_with_rows_left_free_sae_lens_learns_nearly_the_same():
-    ours, theirs = trained(rows_held=False)
+def test_with_unconstrained_rows_the_losses_differ_slightly():
+    ours, theirs = trained(constrained=False)
     assert ours == pytest.approx(theirs, rel=0.1)
     assert ours != pytest.approx(theirs, rel=1e-5)
 
