@@ -38,6 +38,6 @@ def test_a_claim_about_a_correlation():
     every = np.arange(30)
     assert found.value == pytest.approx(naive(COLUMNS[:2], every)[0, 1])
     assert found.n == 29
-    assert found.where == "inside"
+    assert found.decision == "inside"
     away = estimate(correlation("r", COLUMNS[0], -COLUMNS[1], ABOVE_ZERO), 1)
-    assert away.where == "outside"
+    assert away.decision == "outside"

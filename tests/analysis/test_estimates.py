@@ -6,8 +6,17 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tiltmeter.analysis.estimates import ABOVE_ONE, ABOVE_ZERO, BELOW_ZERO, FEWEST, Estimand, Estimate, Region, estimate
-from tiltmeter.studies.estimands import correlation, difference, ks_gap, mean, ratio, share
+from tiltmeter.analysis.estimates import (
+    ABOVE_ONE,
+    ABOVE_ZERO,
+    BELOW_ZERO,
+    MIN_SEQUENCES,
+    Estimand,
+    Estimate,
+    Region,
+    estimate,
+)
+from tiltmeter.studies.estimands import correlation, difference, fraction, ks_gap, mean, ratio
 
 
 def mean_of(values, region=ABOVE_ZERO):
@@ -39,30 +48,30 @@ def test_what_is_decided_together_is_seldom_wrong():
     wrong = 0
     for trial in range(60):
         findings = [estimate(mean_of(rng.normal(0.0, 1.0, 30)), 10, seed=trial) for _ in range(10)]
-        wrong += any(finding.where != "open" for finding in findings)
+        wrong += any(finding.decision != "undecided" for finding in findings)
     assert wrong <= 8  # 5 % of 60 is 3; without the correction some 24 were wrong
 
 
 def test_where_a_number_lies():
     def found(low, high, region):
-        return Estimate("x", (low + high) / 2, low, high, low, high, region, FEWEST)
+        return Estimate("x", (low + high) / 2, low, high, low, high, region, MIN_SEQUENCES)
 
-    assert found(1.1, 1.3, ABOVE_ONE).where == "inside"
-    assert found(0.7, 0.9, ABOVE_ONE).where == "outside"
-    assert found(0.9, 1.1, ABOVE_ONE).where == "open"
+    assert found(1.1, 1.3, ABOVE_ONE).decision == "inside"
+    assert found(0.7, 0.9, ABOVE_ONE).decision == "outside"
+    assert found(0.9, 1.1, ABOVE_ONE).decision == "undecided"
     similar = Region(0.8, 1.25)
-    assert found(0.9, 1.1, similar).where == "inside"
-    assert found(0.7, 1.1, similar).where == "open"
-    assert found(1.3, 1.4, similar).where == "outside"
-    assert found(1.0, 1.0, ABOVE_ONE).where == "open", "equal in every sequence: neither is greater"
-    assert found(1.0, 1.0, similar).where == "inside"
+    assert found(0.9, 1.1, similar).decision == "inside"
+    assert found(0.7, 1.1, similar).decision == "undecided"
+    assert found(1.3, 1.4, similar).decision == "outside"
+    assert found(1.0, 1.0, ABOVE_ONE).decision == "undecided", "equal in every sequence: neither is greater"
+    assert found(1.0, 1.0, similar).decision == "inside"
     assert found(1.3, 1.4, similar).distance < 0 < found(0.9, 1.1, similar).distance
 
 
 def test_too_few_sequences_and_undefined_numbers_decide_nothing():
-    assert estimate(mean_of([5.0] * (FEWEST - 1)), 1).where is None
+    assert estimate(mean_of([5.0] * (MIN_SEQUENCES - 1)), 1).decision is None
     undefined = Estimand("nothing", np.ones((20, 2)), lambda rows: math.nan, ABOVE_ZERO)
-    assert estimate(undefined, 1).where is None
+    assert estimate(undefined, 1).decision is None
     zero = ratio("to zero", np.ones(20), np.zeros(20))
     assert math.isnan(estimate(zero, 1).value)
 
@@ -78,15 +87,15 @@ def test_sequences_that_were_not_measured_are_left_out():
 def test_equal_rows_have_an_interval_of_no_width():
     found = estimate(mean_of([2.0] * 20), 3)
     assert (found.low, found.value, found.high) == (2.0, 2.0, 2.0)
-    assert found.where == "inside"
+    assert found.decision == "inside"
 
 
 def test_pairing_counts():
     rng = np.random.default_rng(3)
     shared = rng.normal(0.0, 5.0, 50)
     one, other = shared + 0.2 + rng.normal(0, 0.1, 50), shared + rng.normal(0, 0.1, 50)
-    assert estimate(difference("paired", one, other), 1).where == "inside"
-    assert estimate(difference("unpaired", one, rng.permutation(other)), 1).where == "open"
+    assert estimate(difference("paired", one, other), 1).decision == "inside"
+    assert estimate(difference("unpaired", one, rng.permutation(other)), 1).decision == "undecided"
 
 
 def test_a_correlation_is_over_all_tokens():
@@ -97,7 +106,7 @@ def test_a_correlation_is_over_all_tokens():
     known = ~np.isnan(other)
     found = estimate(correlation("r", one, other, ABOVE_ZERO), 1)
     assert found.value == pytest.approx(stats.pearsonr(one[known], other[known])[0])
-    assert found.where == "inside"
+    assert found.decision == "inside"
 
 
 def test_distances_of_distributions():
@@ -106,7 +115,7 @@ def test_distances_of_distributions():
     found = estimate(ks_gap("gap", real, near, far), 1)
     naive = stats.ks_2samp(real, far).statistic - stats.ks_2samp(real, near).statistic
     assert found.value == pytest.approx(naive)
-    assert found.where == "inside"
+    assert found.decision == "inside"
 
 
 def test_a_ratio_is_as_seldom_too_low_as_too_high():
@@ -116,20 +125,20 @@ def test_a_ratio_is_as_seldom_too_low_as_too_high():
     for trial in range(150):
         one, other = rng.lognormal(0.0, 1.0, (2, 25))
         found = estimate(ratio("ratio", one, other), 2, seed=trial)
-        below += found.where == "outside"
-        above += found.where == "inside"
+        below += found.decision == "outside"
+        above += found.decision == "inside"
     assert below <= 6 and above <= 6  # of 150 each, 1.25 % by design
 
 
 def test_a_part_of_a_whole_is_never_certain():
-    always = estimate(share("part", np.ones(8 + FEWEST - 8), Region(0.8, math.inf)), 1)
+    always = estimate(fraction("part", np.ones(8 + MIN_SEQUENCES - 8), Region(0.8, math.inf)), 1)
     assert always.value == 1.0 and always.joint_low < 0.8
-    assert always.where == "open"
-    assert estimate(share("part", np.ones(60), Region(0.7, math.inf)), 1).where == "inside"
-    half = estimate(share("part", np.repeat([0.0, 1.0], 200), Region(0.7, math.inf)), 1)
+    assert always.decision == "undecided"
+    assert estimate(fraction("part", np.ones(60), Region(0.7, math.inf)), 1).decision == "inside"
+    half = estimate(fraction("part", np.repeat([0.0, 1.0], 200), Region(0.7, math.inf)), 1)
     interval = stats.binomtest(200, 400).proportion_ci(method="wilson")
     assert (half.joint_low, half.joint_high) == pytest.approx((interval.low, interval.high), abs=2e-3)
-    assert half.where == "outside"
+    assert half.decision == "outside"
 
 
 def test_what_is_picked_as_the_largest_must_clear_more():
@@ -141,4 +150,4 @@ def test_what_is_picked_as_the_largest_must_clear_more():
 def test_numbers_that_many_draws_do_not_have_decide_nothing():
     rows = np.concatenate([np.ones(20), [-9.0, -9.0]])
     rare = Estimand("log", rows, lambda r: math.log(r.mean()) if r.mean() > 0 else math.nan, BELOW_ZERO)
-    assert estimate(rare, 1).where == "open"
+    assert estimate(rare, 1).decision == "undecided"

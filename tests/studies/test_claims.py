@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from tiltmeter.analysis.estimates import ABOVE_ZERO, Region
-from tiltmeter.studies.claims import Claim, Published, Verdict, judge, remark_on_control
+from tiltmeter.studies.claim_rows import claim_rows, remark_on_control
+from tiltmeter.studies.claims import Claim, Published, Verdict, judge
 from tiltmeter.studies.estimands import mean
 from tiltmeter.studies.results import NotMeasured, Results
-from tiltmeter.studies.verdicts import verdict_rows
 
 NOTHING = Results({}, {})
 NOISE = np.random.default_rng(0).normal(0.0, 1.0, 40)
@@ -79,7 +79,7 @@ def verdict(word):
     [
         ("supported", "supported", "says nothing about what the model has learned"),
         ("supported", "contradicted", "it comes with training"),
-        ("supported", "inconclusive", "cannot be told"),
+        ("supported", "inconclusive", "Inconclusive on random weights"),
         ("contradicted", "supported", "Holds on random weights, not here"),
         ("inconclusive", "supported", "Holds on random weights."),
         ("supported", "not tested", "There is no SAE."),
@@ -97,7 +97,7 @@ def test_what_random_weights_mean(own, control, said):
 def test_rows_say_it_in_words():
     claims = [claim("a", 3.0, published=Published("2.5", "Table 1"), remark="Chosen."), claim("b", -3.0)]
     own, control = judge(claims, NOTHING), judge(claims[:1], NOTHING)
-    first, second = verdict_rows("paper", own, control, published=True)
+    first, second = claim_rows("paper", own, control, published=True)
     assert (first.verdict, first.effect, first.published, first.control) == (
         "supported",
         "3",
@@ -107,7 +107,7 @@ def test_rows_say_it_in_words():
     assert "says nothing about what the model has learned" in first.note
     assert len(first.parts) == 3 and first.parts[0] == "Chosen." and first.parts[2].startswith("random weights: ")
     assert (second.verdict, second.control) == ("contradicted", "")
-    assert verdict_rows("paper", own, None, published=False)[0].published == ""
+    assert claim_rows("paper", own, None, published=False)[0].published == ""
 
 
 def test_results_say_why_something_is_missing():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tiltmeter.analysis import curves
-from tiltmeter.analysis.estimates import FEWEST
+from tiltmeter.analysis.estimates import MIN_SEQUENCES
 from tiltmeter.studies.comparisons import compared, means
 
 NAMES = ("real-difference", "real-mixture", "isotropic")
@@ -81,9 +81,9 @@ def test_a_sequence_that_was_not_measured_is_left_out():
 
 
 def test_few_sequences_say_nothing():
-    few = compared(synthetic({"real-difference": 9.0}, FEWEST - 1), "kl", PAIRS, [5.0])
-    assert few == f"{FEWEST - 1} sequences are too few to compare directions; measure at least {FEWEST}."
-    assert "above" in compared(synthetic({"real-difference": 9.0}, FEWEST), "kl", PAIRS, [5.0])
+    few = compared(synthetic({"real-difference": 9.0}, MIN_SEQUENCES - 1), "kl", PAIRS, [5.0])
+    assert few == f"{MIN_SEQUENCES - 1} sequences are too few to compare directions; measure at least {MIN_SEQUENCES}."
+    assert "above" in compared(synthetic({"real-difference": 9.0}, MIN_SEQUENCES), "kl", PAIRS, [5.0])
 
 
 def test_means_are_listed():

@@ -21,7 +21,7 @@ from tiltmeter.models.loading import LoadedModel
 from tiltmeter.reports.charts.chart import Bars, Chart, Histogram, Line, Points
 from tiltmeter.reports.charts.mpl import draw, to_png
 from tiltmeter.reports.charts.plotly import to_plotly
-from tiltmeter.studies.claims import Verdict, by_name, judge
+from tiltmeter.studies.claims import Verdict, judge
 from tiltmeter.studies.giglemiani2024 import STUDY
 from tiltmeter.studies.giglemiani2024.claims import CLAIMS
 from tiltmeter.studies.giglemiani2024.curve_statistics import (
@@ -37,7 +37,7 @@ from tiltmeter.studies.giglemiani2024.curve_statistics import (
 )
 from tiltmeter.studies.giglemiani2024.experiments import BASES, PLAIN_TARGETS, SCALES, TARGET, Scale
 from tiltmeter.studies.results import NotMeasured, Results
-from tiltmeter.studies.study import Missing, Subject, Sweeping
+from tiltmeter.studies.study import Subject, Sweeping
 from tiltmeter.studies.subject import make_subject
 
 L2, N, STEP, END = "l2@blocks.5.hook_resid_post", 200, 0.25, 60.0
@@ -114,7 +114,7 @@ def verdicts(case: str) -> Mapping[str, Verdict]:
 
 def judged(run: Results) -> Mapping[str, Verdict]:
     """Verdicts by claim."""
-    return by_name(judge(CLAIMS, run))
+    return {verdict.claim.name: verdict for verdict in judge(CLAIMS, run)}
 
 
 @pytest.fixture(autouse=True)
@@ -131,19 +131,19 @@ EQUIVALENCES = {"structured-closely-resembles-real", "plateaus-structured-like-r
 @pytest.mark.parametrize("name", NAMES)
 def test_every_claim_is_supported_by_curves_as_the_paper_has_them(name: str) -> None:
     verdict = verdicts("published")[name]
-    assert verdict.word == "supported", [str(one) for one in verdict.findings]
+    assert verdict.word == "supported", [str(one) for one in verdict.estimates]
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in NOT_OF_ORDER | {"relative-gap-smaller"}])
 def test_claims_of_an_order_are_contradicted_by_the_opposite(name: str) -> None:
     verdict = verdicts("reversed")[name]
-    assert verdict.word == "contradicted", [str(one) for one in verdict.findings]
+    assert verdict.word == "contradicted", [str(one) for one in verdict.estimates]
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in NOT_OF_ORDER | EQUIVALENCES])
 def test_claims_of_an_order_are_inconclusive_where_all_types_are_equal(name: str) -> None:
     verdict = verdicts("equal")[name]
-    assert verdict.word == "inconclusive", [str(one) for one in verdict.findings]
+    assert verdict.word == "inconclusive", [str(one) for one in verdict.estimates]
 
 
 @pytest.mark.parametrize("name", sorted(EQUIVALENCES))
@@ -332,7 +332,7 @@ def measured(subject: Subject, tmp_path_factory: pytest.TempPathFactory) -> Resu
     folder: Path = tmp_path_factory.mktemp("giglemiani")
     planned = STUDY.experiments(subject, "quick")
     SCALES["quick"] = old
-    runs = {name: one for name, one in planned.items() if not isinstance(one, Missing)}
+    runs = {name: one for name, one in planned.items() if not isinstance(one, NotMeasured)}
     assert set(runs) == set(planned)
     return Results({name: one.run(subject.loaded, tokens, folder / name, name) for name, one in runs.items()}, {})
 
@@ -375,6 +375,8 @@ def test_relative_paths_end_at_the_targets_of_the_absolute_ones(measured: Result
 
 def test_without_an_sae_only_real_and_random_activations_are_planned(subject: Subject) -> None:
     planned = STUDY.experiments(Subject(subject.loaded, 1, ()), "quick")
-    assert [name for name, one in planned.items() if isinstance(one, Missing)] == [f"plateaus-{b}" for b in BASES[2:]]
+    assert [name for name, one in planned.items() if isinstance(one, NotMeasured)] == [
+        f"plateaus-{b}" for b in BASES[2:]
+    ]
     sweep = planned["absolute"]
     assert isinstance(sweep, Sweeping) and sweep.sweep.directions == PLAIN_TARGETS

@@ -14,12 +14,12 @@ from tiltmeter.models.sites import Site
 from tiltmeter.models.split_model import SplitModel
 from tiltmeter.reports.charts.chart import Bars, HeatMap, Histogram, Line, Rule
 from tiltmeter.reports.charts.mpl import draw
-from tiltmeter.studies.claims import by_name, judge
+from tiltmeter.studies.claims import judge
 from tiltmeter.studies.gurnee2024 import STUDY, plots, plots_tokens
 from tiltmeter.studies.gurnee2024 import experiments as scales
 from tiltmeter.studies.gurnee2024.claims import CLAIMS
 from tiltmeter.studies.results import NotMeasured, Results
-from tiltmeter.studies.study import KnownSAE, Missing, Subject
+from tiltmeter.studies.study import KnownSAE, Subject
 
 NAMED = {claim.name: claim for claim in CLAIMS}
 
@@ -94,7 +94,7 @@ def test_every_claim_has_its_worlds():
 
 
 def test_where_the_paper_is_right_every_claim_is_supported():
-    found = by_name(judge(CLAIMS, results()))
+    found = {verdict.claim.name: verdict for verdict in judge(CLAIMS, results())}
     assert {name: one.word for name, one in found.items()} == dict.fromkeys(NAMED, "supported"), [
         (one.claim.name, str(one.deciding), one.reason) for one in found.values() if one.word != "supported"
     ]
@@ -356,9 +356,9 @@ def measured(subject, tmp_path_factory):
     found = {
         name: one.run(subject.loaded, tokens, folder / name, f"gurnee2024/{name}")
         for name, one in experiments.items()
-        if not isinstance(one, Missing)
+        if not isinstance(one, NotMeasured)
     }
-    missing = {name: one.reason for name, one in experiments.items() if isinstance(one, Missing)}
+    missing = {name: one.reason for name, one in experiments.items() if isinstance(one, NotMeasured)}
     return Results(found, missing), tokens, folder
 
 
@@ -384,7 +384,7 @@ def test_too_short_a_context_is_said():
     hf = transformers.GPT2LMHeadModel(config)
     short = Subject(LoadedModel(SplitModel(hf), None, {"sha256": "0"}), 1, ())
     (only,) = STUDY.experiments(short, "quick").values()
-    assert only == Missing("The paper's sequences have 49 tokens or more; this model reads 16.")
+    assert only == NotMeasured("The paper's sequences have 49 tokens or more; this model reads 16.")
 
 
 def test_random_points_are_as_far_away_or_at_the_same_angle(measured):

@@ -20,7 +20,7 @@ from tiltmeter.models.split_model import SplitModel
 from tiltmeter.perturb.paths import Straight
 from tiltmeter.reports.charts.chart import HeatMap, Histogram, Line, Rule, Surface, Triangle
 from tiltmeter.reports.charts.mpl import draw
-from tiltmeter.studies.claims import by_name, judge
+from tiltmeter.studies.claims import judge
 from tiltmeter.studies.heimersheim2024 import STUDY, plots_maps
 from tiltmeter.studies.heimersheim2024.claims import CLAIMS
 from tiltmeter.studies.heimersheim2024.curve_statistics import (
@@ -29,7 +29,6 @@ from tiltmeter.studies.heimersheim2024.curve_statistics import (
     is_first,
     neighbours,
     relative_crossings,
-    times,
     triangle_times,
 )
 from tiltmeter.studies.heimersheim2024.estimands import quadratic
@@ -49,7 +48,7 @@ from tiltmeter.studies.heimersheim2024.experiments import (
     triangle,
 )
 from tiltmeter.studies.results import NotMeasured, Results
-from tiltmeter.studies.study import Missing, Subject, Sweeping
+from tiltmeter.studies.study import Subject, Sweeping
 from tiltmeter.sweeps.plan import make_plan
 from tiny_models import tiny
 
@@ -152,7 +151,7 @@ def on_the_plane():
 def verdicts(world):
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(estimates, "RESAMPLES", 199)  # a fifth of the draws, for speed
-        return {name: verdict.word for name, verdict in by_name(judge(CLAIMS, results(world))).items()}
+        return {verdict.claim.name: verdict.word for verdict in judge(CLAIMS, results(world))}
 
 
 FROM_MANY = ("last-layer-no-order", "last-layer-no-order-relative")
@@ -273,7 +272,9 @@ def test_which_is_first():
     one = np.array([1.0, 2.0, 3.0, 1.0, inf, inf, nan])
     other = np.array([2.0, 1.0, 3.0, inf, 1.0, inf, 1.0])
     assert np.array_equal(is_first(one, other), [1.0, 0.0, 0.5, 1.0, 0.0, nan, nan], equal_nan=True)
-    assert np.array_equal(times(Shape(np.array([1.0, nan, nan]), np.array([False, True, False]))), [1, inf, nan], True)
+    assert np.array_equal(
+        Shape(np.array([1.0, nan, nan]), np.array([False, True, False])).value_or_inf, [1, inf, nan], True
+    )
 
 
 def test_a_kl_without_plateau():
@@ -422,7 +423,7 @@ def sweep_of(subject, name):
 def test_sweeps_are_as_the_post_has_them(subject):
     for size in SCALES:
         for name, experiment in experiments(subject, size).items():
-            assert not isinstance(experiment, Missing)
+            assert not isinstance(experiment, NotMeasured)
             sweep = experiment.sweep
             last = name == "sphere-last-layer"
             assert sweep.site == f"blocks.{2 if last else 1}.hook_resid_pre"

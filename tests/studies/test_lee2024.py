@@ -212,7 +212,7 @@ def test_a_ratio_is_of_means_over_sequences():
         step=21 / PAIR_DISTANCE * PAIR, method="nearest"
     )
     one, other = naive.mean("sequence").values
-    assert verdict.findings[0].value == pytest.approx(one / other)
+    assert verdict.estimates[0].value == pytest.approx(one / other)
 
 
 def test_what_is_not_there_is_said():
@@ -267,7 +267,7 @@ def test_the_largest_of_several_is_picked_once_and_pays_for_it():
     (verdict,) = (
         v for v in judge(STUDY.claims, Results(layers, {})) if v.claim.name == "substitution-sae-varies-by-layer"
     )
-    largest, smallest = verdict.findings
+    largest, smallest = verdict.estimates
     assert "layer 0, the largest of 3" in largest.what and "layer 1, the smallest of 3" in smallest.what
     nearer = words(Results(layers, {}))["substitution-sae-nearer-to-mixtures"]
     assert nearer == "supported"
@@ -278,4 +278,4 @@ def test_the_largest_of_several_is_picked_once_and_pays_for_it():
 def test_the_saes_that_the_paper_excepts_are_left_out():
     world = errors(lambda rank: plateau((0.02, 0.04)[rank], (0.6, 0.3)[rank]))
     (verdict,) = (v for v in judge(STUDY.claims, Results({"errors": world}, {})) if "weaker-near" in v.claim.name)
-    assert {finding.what.partition(":")[0] for finding in verdict.findings} == {"e2e+ds"}
+    assert {finding.what.partition(":")[0] for finding in verdict.estimates} == {"e2e+ds"}

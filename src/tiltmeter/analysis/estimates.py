@@ -28,13 +28,13 @@ CONFIDENCE = 0.95
 
 RESAMPLES = 999
 
-FEWEST = 10
-"""Below so many sequences nothing is decided."""
+MIN_SEQUENCES = 10
+"""With fewer sequences nothing is decided."""
 
 Rows = Float[np.ndarray, "sequence ..."]
 Statistic = Callable[[Rows], float]
-Where = Literal["inside", "outside", "open"]
-Scale = Literal["difference", "ratio", "share"]
+Decision = Literal["inside", "outside", "undecided"]
+Scale = Literal["difference", "ratio", "fraction"]
 """What errors of a number are like: as large wherever it is, proportional to it, or those of a part of a whole."""
 
 UNDEFINED = 0.01
@@ -92,17 +92,17 @@ class Estimate(NamedTuple):
     unit: str = ""
 
     @property
-    def where(self) -> Where | None:
-        """Where the number lies, as far as can be told; None where it is not defined or the sequences are too few."""
-        if self.n < FEWEST or math.isnan(self.value):
+    def decision(self) -> Decision | None:
+        """Whether the number lies in its region; None where it is not defined or there are too few sequences."""
+        if self.n < MIN_SEQUENCES or math.isnan(self.value):
             return None
         if self._is_no_difference:
-            return "open"
+            return "undecided"
         if self.region.low <= self.joint_low and self.joint_high <= self.region.high:
             return "inside"
         if self.joint_high < self.region.low or self.joint_low > self.region.high:
             return "outside"
-        return "open"
+        return "undecided"
 
     @property
     def _is_no_difference(self) -> bool:
@@ -150,7 +150,7 @@ def _joint(
     if np.isnan(drawn).mean() > UNDEFINED:
         return -math.inf, math.inf
     reach = float(stats.t.ppf(1 - (1 - CONFIDENCE) / (2 * together * quantity.among), n - 1))
-    if quantity.scale == "share" and 0 <= value <= 1:
+    if quantity.scale == "fraction" and 0 <= value <= 1:
         return _wilson(value, n, reach)
     # the bootstrap's draws are of a sample, whose spread is that much smaller
     reach *= math.sqrt(n / (n - 1))

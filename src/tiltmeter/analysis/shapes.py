@@ -32,6 +32,11 @@ class Shape(NamedTuple):
     value: Float[np.ndarray, "*batch"]
     censored: Bool[np.ndarray, "*batch"]
 
+    @property
+    def value_or_inf(self) -> Float[np.ndarray, "*batch"]:
+        """The values, infinite where censored: later than every curve that gets there."""
+        return np.where(self.censored, np.inf, self.value)
+
 
 class _Counted(NamedTuple):
     """Curves with zeros where a value does not count, which values do, and which curves are measured."""
@@ -177,7 +182,7 @@ def separation_auc(a: Shape | Float[np.ndarray, "..."], b: Shape | Float[np.ndar
 
 def censored_last(sample: Shape | Float[np.ndarray, "..."]) -> Float[np.ndarray, " curve"]:
     """What was measured, in one row: the numbers, and infinity for each censored curve."""
-    found = np.where(sample.censored, np.inf, sample.value) if isinstance(sample, Shape) else np.asarray(sample)
+    found = sample.value_or_inf if isinstance(sample, Shape) else np.asarray(sample)
     return found[~np.isnan(found)]
 
 

@@ -1,26 +1,26 @@
-"""Claims: sentences of papers as tests, and their verdicts.
+"""Claims of papers as tests, and the verdicts on them.
 
-A claim is one or more quantities with the region in which the paper has each. It is supported where all lie inside,
-contradicted where one lies outside, and inconclusive otherwise: where the interval of one reaches across the border.
-Everything is decided at a level at which all quantities of a study hold together with 95 %
+A claim is one or more numbers (estimands), each with the region in which the paper has it. The verdict is *supported*
+where every number lies inside its region, *contradicted* where one lies outside, and *inconclusive* otherwise: where an
+interval crosses a bound of its region. All numbers of a study are decided together at 95 %
 (`tiltmeter.analysis.estimates`).
 
-The same claims are judged on random weights. What holds there, too, says nothing about what a model has learned.
+The same claims are judged on random weights. A claim that holds there, too, says nothing about what training did.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
-from tiltmeter.analysis.estimates import FEWEST, Estimand, Estimate, estimate
+from tiltmeter.analysis.estimates import MIN_SEQUENCES, Estimand, Estimate, estimate
 from tiltmeter.studies.results import NotMeasured, Results
 
 Word = Literal["supported", "contradicted", "inconclusive", "not tested"]
 
 
 class Published(NamedTuple):
-    """A number that a paper, or its code, gives for GPT-2 small."""
+    """A number that a paper, or its code, reports for GPT-2 small."""
 
     value: str
     source: str
@@ -30,16 +30,18 @@ class Claim(NamedTuple):
     """A sentence of a paper, as a test."""
 
     name: str
-    """Short and stable, in kebab case."""
+    """A short, stable identifier in kebab case."""
     sentence: str
     """What is claimed, as it is tested."""
     source: str
     """Where the paper says so: section, figure."""
     estimands: Callable[[Results], Sequence[Estimand]]
-    """What must lie where. Raises `NotMeasured` where the run has not what it needs."""
+    """The numbers that the claim is about, each with its region. Raises `NotMeasured` where the run lacks what they
+    need."""
     published: Published | None = None
+    """The paper's own number, if it has one."""
     remark: str = ""
-    """Where a definition, a length or a margin had to be chosen: what was chosen, and why."""
+    """Definitions, lengths and margins that the paper leaves open: what was chosen, and why."""
 
 
 class Verdict(NamedTuple):
@@ -47,15 +49,15 @@ class Verdict(NamedTuple):
 
     claim: Claim
     word: Word
-    findings: tuple[Estimate, ...] = ()
+    estimates: tuple[Estimate, ...] = ()
     reason: str = ""
     """Why it was not tested."""
 
     @property
     def deciding(self) -> Estimate | None:
-        """The quantity that the verdict rests on: the one that lies least inside its region."""
-        defined = [finding for finding in self.findings if finding.where]
-        return min(defined, key=lambda finding: finding.distance, default=None)
+        """The estimate farthest from supporting the claim, in half widths of its interval: the verdict rests on it."""
+        defined = [one for one in self.estimates if one.decision]
+        return min(defined, key=lambda one: one.distance, default=None)
 
 
 def judge(claims: Sequence[Claim], results: Results) -> list[Verdict]:
@@ -66,7 +68,7 @@ def judge(claims: Sequence[Claim], results: Results) -> list[Verdict]:
         try:
             wanted[claim.name] = claim.estimands(results)
         except NotMeasured as error:
-            reasons[claim.name] = str(error)
+            reasons[claim.name] = error.reason
     together = max(1, sum(map(len, wanted.values())))
     return [
         _verdict(claim, [estimate(quantity, together) for quantity in wanted[claim.name]])
@@ -76,38 +78,18 @@ def judge(claims: Sequence[Claim], results: Results) -> list[Verdict]:
     ]
 
 
-def _verdict(claim: Claim, findings: Sequence[Estimate]) -> Verdict:
-    found = {finding.where for finding in findings}
-    if None in found:
-        undefined = next(finding for finding in findings if finding.where is None)
-        return Verdict(claim, "not tested", tuple(findings), _why(undefined))
-    word: Word = "contradicted" if "outside" in found else "supported" if found == {"inside"} else "inconclusive"
-    return Verdict(claim, word, tuple(findings))
+def _verdict(claim: Claim, estimates: Sequence[Estimate]) -> Verdict:
+    decisions = {one.decision for one in estimates}
+    if None in decisions:
+        undefined = next(one for one in estimates if one.decision is None)
+        return Verdict(claim, "not tested", tuple(estimates), _why(undefined))
+    word: Word = (
+        "contradicted" if "outside" in decisions else "supported" if decisions == {"inside"} else "inconclusive"
+    )
+    return Verdict(claim, word, tuple(estimates))
 
 
-def _why(finding: Estimate) -> str:
-    if finding.n < FEWEST:
-        return f"{finding.n} sequences are too few; measure at least {FEWEST}."
-    return f"Not defined here: {finding.what}."
-
-
-def remark_on_control(own: Verdict, control: Verdict | None) -> str:
-    """What the verdict on random weights means for that on the model."""
-    if control is None or own.word == "not tested":
-        return ""
-    if control.word == "not tested":
-        return f"Not tested on random weights: {control.reason}"
-    if own.word == "supported" and control.word == "supported":
-        return "Holds on random weights, too: that it holds says nothing about what the model has learned."
-    if own.word == "supported" and control.word == "contradicted":
-        return "Does not hold on random weights (one draw of them): it comes with training."
-    if own.word == "supported":
-        return "On random weights it cannot be told."
-    if control.word != "supported":
-        return ""
-    return "Holds on random weights, not here." if own.word == "contradicted" else "Holds on random weights."
-
-
-def by_name(verdicts: Sequence[Verdict]) -> Mapping[str, Verdict]:
-    """Verdicts, by the names of their claims."""
-    return {verdict.claim.name: verdict for verdict in verdicts}
+def _why(undefined: Estimate) -> str:
+    if undefined.n < MIN_SEQUENCES:
+        return f"{undefined.n} sequences are too few; measure at least {MIN_SEQUENCES}."
+    return f"Not defined here: {undefined.what}."

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from tiltmeter.analysis.bootstrap import paired_interval
-from tiltmeter.analysis.estimates import FEWEST
+from tiltmeter.analysis.estimates import MIN_SEQUENCES
 from tiltmeter.reports.tables.format import three_digits
 
 TOGETHER = "Paired by sequence; t intervals at the level of Bonferroni, so that all hold together with 95 %."
@@ -18,9 +18,9 @@ Pair = tuple[str, str]
 
 def too_few(curves: xr.Dataset) -> str:
     """Why nothing is compared; empty where the sequences suffice."""
-    if (n := curves.sizes["sequence"]) >= FEWEST:
+    if (n := curves.sizes["sequence"]) >= MIN_SEQUENCES:
         return ""
-    return f"{n} sequences are too few to compare directions; measure at least {FEWEST}."
+    return f"{n} sequences are too few to compare directions; measure at least {MIN_SEQUENCES}."
 
 
 def compared(curves: xr.Dataset, readout: str, pairs: Sequence[Pair], lengths: Sequence[float]) -> str:

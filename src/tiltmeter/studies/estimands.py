@@ -1,4 +1,4 @@
-"""The quantities that claims are made of, from numbers per sequence."""
+"""Building blocks of claims: reading curves, and estimands (ratios, differences, fractions) over sequences."""
 
 from __future__ import annotations
 
@@ -16,23 +16,43 @@ from tiltmeter.studies.results import NotMeasured, Results
 PerSequence = Float[np.ndarray, " sequence"]
 PerToken = Float[np.ndarray, "sequence position"]
 Quantities = Callable[[Results], list[Estimand]]
-"""What a claim is about, of the results of a study."""
+"""The numbers that a claim is about, from the results of a study."""
+
+
+SIMILAR = Region(0.8, 1.25)
+"""The margin of "nearly the same" and "hardly differ": a ratio within a quarter of 1. The papers give no margin."""
+
+STEP_TOLERANCE = 1e-4
+"""Relative: datasets store the pair distance, by which lengths are scaled, to six digits."""
 
 
 def read(curves: xr.Dataset, readout: str, direction: str, step: float | None = None) -> Float[np.ndarray, "..."]:
-    """A readout along a direction, per sequence (and position, where positions are apart), at the step nearest to this.
+    """A readout along a direction at a step, per sequence (and position, where positions are kept).
 
     Without `step`, [sequence, step] (or [sequence, position, step]).
 
     Raises:
-        NotMeasured: this direction was not measured.
+        NotMeasured: the direction was not measured, or not at this step.
     """
     if direction not in curves.direction.values:
         raise NotMeasured(f"The direction {direction} was not measured.")
     one = curves[readout].sel(direction=direction)
     if step is not None:
-        return one.sel(step=step, method="nearest").to_numpy()
+        return one.isel(step=step_index(curves, step)).to_numpy()
     return one.transpose("sequence", ..., "step").to_numpy()
+
+
+def step_index(curves: xr.Dataset, step: float) -> int:
+    """Where a step (a length, an angle) stands among those measured.
+
+    Raises:
+        NotMeasured: it is none of them.
+    """
+    steps = curves.step.to_numpy()
+    index = int(np.argmin(np.abs(steps - step)))
+    if not np.isclose(steps[index], step, rtol=STEP_TOLERANCE, atol=1e-9):
+        raise NotMeasured(f"Step {step:g} was not measured; the nearest one is {steps[index]:g}.")
+    return index
 
 
 def late_l2(curves: xr.Dataset) -> str:
@@ -45,6 +65,15 @@ def late_l2(curves: xr.Dataset) -> str:
         if str(name).startswith("l2@"):
             return str(name)
     raise NotMeasured("L2 at a later site was not read.")
+
+
+def readout_name(curves: xr.Dataset, readout: str) -> str:
+    """The name of a readout in a dataset; `l2` is short for the L2 distance at the later site that was read.
+
+    Raises:
+        NotMeasured: `l2` at a later site was not read.
+    """
+    return late_l2(curves) if readout == "l2" else readout
 
 
 def pair_distance(curves: xr.Dataset) -> float:
@@ -69,9 +98,9 @@ def mean(what: str, values: Float[np.ndarray, "sequence ..."], region: Region, u
     return Estimand(what, values, _mean, region, unit)
 
 
-def share(what: str, truths: Float[np.ndarray, "sequence ..."], region: Region) -> Estimand:
-    """The part of the tokens for which something is so: 1 where it is, 0 where not, NaN where it cannot be said."""
-    return Estimand(what, truths, _mean, region, scale="share")
+def fraction(what: str, truths: Float[np.ndarray, "sequence ..."], region: Region) -> Estimand:
+    """The fraction of sequences (or tokens) for which something is true: 1 is true, 0 false, NaN unknown."""
+    return Estimand(what, truths, _mean, region, scale="fraction")
 
 
 def correlation(what: str, one: PerToken, other: PerToken, region: Region) -> Estimand:
@@ -80,7 +109,7 @@ def correlation(what: str, one: PerToken, other: PerToken, region: Region) -> Es
 
 
 def ks_gap(what: str, one: PerSequence, near: PerSequence, far: PerSequence) -> Estimand:
-    """KS distance of the first from the third less that from the second: above zero, the second is more like it."""
+    """KS distance from `one` to `far` minus that to `near`: above zero, `near` has the more similar distribution."""
 
     def gap(rows: Rows) -> float:
         return ks_distance(rows[:, 0], rows[:, 2]) - ks_distance(rows[:, 0], rows[:, 1])
@@ -95,27 +124,33 @@ def of_columns(
     region: Region,
     scale: Scale = "difference",
 ) -> Estimand:
-    """Any statistic of several numbers per sequence (or token), side by side on the last axis."""
+    """Any statistic of several columns of numbers per sequence (or token), stacked on the last axis."""
     return Estimand(what, np.stack(columns, -1), statistic, region, scale=scale)
 
 
-def about_all_layers(estimands: Quantities) -> Quantities:
-    """The same quantities, of a claim about all layers: not tested where one of several was measured.
+def double_ratio(rows: Rows) -> float:
+    """Of four columns: mean a ÷ mean b, over mean c ÷ mean d."""
+    a, b, c, d = np.nanmean(rows, axis=0)
+    return float((a / b) / (c / d))
 
-    Layers that were not measured, since they have no SAE, are left out of "all".
+
+def about_all_layers(estimands: Quantities) -> Quantities:
+    """Quantities of a claim about all layers: not tested where only one of several layers was measured.
+
+    Layers without an SAE were not measured and do not count among "all".
     """
 
     def checked(results: Results) -> list[Estimand]:
         layers = list(results.by_layer("layers"))
         if len(layers) == 1 and any(name.startswith("layers-") for name in results.missing):
-            raise NotMeasured(f"It is about all layers, and was measured at layer {layers[0]} alone.")
+            raise NotMeasured(f"The claim is about all layers; only layer {layers[0]} was measured.")
         return estimands(results)
 
     return checked
 
 
 def _together(one: PerSequence, other: PerSequence) -> Rows:
-    """Pairs; where one of two is missing, neither counts."""
+    """Pairs. Where one of the two is NaN both are set to NaN, so that the means are over the same sequences."""
     pairs = _pairs(one, other)
     return np.where(np.isnan(pairs).any(-1, keepdims=True), np.nan, pairs)
 
@@ -125,5 +160,5 @@ def _pairs(*columns: PerSequence) -> Rows:
 
 
 def _mean(rows: Rows) -> float:
-    total = rows.sum()  # several times as quick as nanmean, a thousand times for each number
+    total = rows.sum()  # several times faster than nanmean; the bootstrap calls this a thousand times per number
     return float(np.nanmean(rows) if np.isnan(total) else total / rows.size)

@@ -22,12 +22,12 @@ from tiltmeter.runs.progress import progress
 from tiltmeter.runs.run_directory import MANIFEST, read_manifest
 from tiltmeter.runs.user_paths import user_path
 from tiltmeter.studies import STUDIES, find_study
+from tiltmeter.studies.claim_rows import claim_rows
 from tiltmeter.studies.claims import judge
 from tiltmeter.studies.results import NotMeasured, Results, saes_of
 from tiltmeter.studies.run import CLAIMS, CONTROL, EXPERIMENTS, MODEL, PURPOSE, SEVERAL
 from tiltmeter.studies.study import PaperFigure, Study
 from tiltmeter.studies.token_facts import FILE as FACTS
-from tiltmeter.studies.verdicts import verdict_rows
 
 GPT2_SMALL = {"layers": 12, "width": 768, "vocabulary": 50257}
 """Numbers of the papers are shown beside a run on this model alone."""
@@ -76,7 +76,7 @@ def claims_of(stored: StoredStudy) -> list[ClaimRow]:
     own = judge(stored.study.claims, stored.results)
     control = None if stored.control is None else judge(stored.study.claims, stored.control)
     published = stored.manifest["record"].get("shape") == GPT2_SMALL
-    return verdict_rows(stored.study.name, own, control, published)
+    return claim_rows(stored.study.name, own, control, published)
 
 
 def publish_study(folder: Path) -> Path:

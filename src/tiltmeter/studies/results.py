@@ -14,8 +14,24 @@ from tiltmeter.analysis.curves import summary
 from tiltmeter.saes.sae import LOCAL_KINDS
 
 
-class NotMeasured(Exception):  # noqa: N818 - a state of affairs, not a fault
-    """A figure or a claim asked for something that was not measured; the sentence says why it was not."""
+class NotMeasured(Exception):  # noqa: N818 - a normal outcome, not an error
+    """Something was not measured, and the reason why, in a sentence.
+
+    A study returns it in place of an experiment that cannot be run on a subject. `Results` raises it where a figure or
+    a claim asks for what is not there.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __eq__(self, other: object) -> bool:
+        """Equal where the reasons are."""
+        return isinstance(other, NotMeasured) and self.reason == other.reason
+
+    def __hash__(self) -> int:
+        """Of the reason."""
+        return hash(self.reason)
 
 
 class Results(Mapping[str, xr.Dataset]):

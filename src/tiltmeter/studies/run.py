@@ -30,7 +30,8 @@ from tiltmeter.models.loading import LoadedModel
 from tiltmeter.runs import run_directory
 from tiltmeter.saes.names import short_names
 from tiltmeter.studies.control import control_saes, random_weights
-from tiltmeter.studies.study import Experiment, KnownSAE, Missing, Size, Study, Subject
+from tiltmeter.studies.results import NotMeasured
+from tiltmeter.studies.study import Experiment, KnownSAE, Size, Study, Subject
 
 PURPOSE, SEVERAL = "study", "studies"
 """Purposes of a run that is a study, and of a folder of several."""
@@ -65,11 +66,6 @@ class StudyRun:
     """Loads what SAEs of the control are trained on; None for no control."""
     figures: tuple[str, ...] = ()
     """Only what these need; none for all."""
-
-    @property
-    def controlled(self) -> bool:
-        """Whether the same is measured on random weights."""
-        return self.training_tokens is not None
 
 
 def measure(request: StudyRun, out: Path, control_folder: Path | None = None) -> list[str]:
@@ -108,7 +104,7 @@ def _refuse_figures(request: StudyRun) -> None:
     for number in request.figures:
         needs = request.study.figures[number].needs
         needed = [one for name, one in experiments.items() if _matches(name, needs)] or list(experiments.values())
-        reasons = [one.reason for one in needed if isinstance(one, Missing)]
+        reasons = [one.reason for one in needed if isinstance(one, NotMeasured)]
         if len(reasons) == len(needed):
             raise TiltmeterError(f"Figure {number} cannot be drawn. {reasons[0]}")
 
@@ -123,7 +119,7 @@ def _measure_column(
     wanted = {name: experiments[name] for name, reason in reasons.items() if not reason}
     failures = []
     for number, (name, experiment) in enumerate(wanted.items(), 1):
-        assert not isinstance(experiment, Missing)
+        assert not isinstance(experiment, NotMeasured)
         _log.warning("%s, %s: %s (%d of %d)", request.study.name, column, name, number, len(wanted))
         try:
             experiment.run(subject.loaded, request.tokens, run.path / column / name, f"{request.study.name}/{name}")
@@ -151,7 +147,7 @@ def held(requests: Sequence[StudyRun], out: Path) -> Iterator[None]:
 def needed_sequences(study: Study, subject: Subject, size: Size) -> int:
     """Token sequences that a study uses at most."""
     experiments = study.experiments(subject, size).values()
-    return max((one.sequences for one in experiments if not isinstance(one, Missing)), default=1)
+    return max((one.sequences for one in experiments if not isinstance(one, NotMeasured)), default=1)
 
 
 def _control(request: StudyRun, tokens: Callable[[], TokenSet], folder: Path) -> Subject:
@@ -177,11 +173,11 @@ def _used_saes(request: StudyRun) -> list[str]:
     """Those that an experiment that is wanted is of: training stand-ins for others would be for nothing."""
     experiments = request.study.experiments(request.subject, request.size)
     wanted = [experiments[name] for name, reason in _reasons(request, experiments, CONTROL).items() if not reason]
-    names = {name for one in wanted if not isinstance(one, Missing) for name in one.saes}
+    names = {name for one in wanted if not isinstance(one, NotMeasured) for name in one.saes}
     return [sae.name for sae in request.subject.saes if sae.name in names]
 
 
-def _reasons(request: StudyRun, experiments: dict[str, Experiment | Missing], column: str) -> dict[str, str]:
+def _reasons(request: StudyRun, experiments: dict[str, Experiment | NotMeasured], column: str) -> dict[str, str]:
     """Every experiment, with the reason why it is not run; empty where it is."""
     figures = [request.study.figures[number] for number in request.figures]
     needs = {need for figure in figures for need in figure.needs}
@@ -189,14 +185,14 @@ def _reasons(request: StudyRun, experiments: dict[str, Experiment | Missing], co
     if column == CONTROL:
         why = LOCAL_ALONE if CONTROL_TOKENS[request.size] else NO_STAND_INS
         own = request.study.experiments(request.subject, request.size)
-        lost = (name for name, one in experiments.items() if isinstance(one, Missing) and name in own)
-        reasons |= {name: why for name in lost if not isinstance(own[name], Missing)}
+        lost = (name for name, one in experiments.items() if isinstance(one, NotMeasured) and name in own)
+        reasons |= {name: why for name in lost if not isinstance(own[name], NotMeasured)}
         reasons |= {name: "No claim rests on it." for name in reasons if _matches(name, request.study.uncontrolled)}
     return reasons
 
 
-def _reason(name: str, experiment: Experiment | Missing, needs: Collection[str]) -> str:
-    if isinstance(experiment, Missing):
+def _reason(name: str, experiment: Experiment | NotMeasured, needs: Collection[str]) -> str:
+    if isinstance(experiment, NotMeasured):
         return experiment.reason
     if needs and not _matches(name, needs):
         return "It was not run, since no figure that was asked for needs it; leave --figure out."

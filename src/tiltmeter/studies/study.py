@@ -15,7 +15,7 @@ from tiltmeter.models.sites import Site
 from tiltmeter.reports.charts.chart import Chart
 from tiltmeter.saes.sae import LOCAL_KINDS
 from tiltmeter.studies.claims import Claim
-from tiltmeter.studies.results import Results
+from tiltmeter.studies.results import NotMeasured, Results
 from tiltmeter.sweeps.plan import Sweep
 from tiltmeter.sweeps.run import run_sweep
 
@@ -62,12 +62,6 @@ class Sweeping:
         """Run the sweep, on no more sequences than there are."""
         fitting = self.sweep.model_copy(update={"sequences": min(self.sweep.sequences, len(tokens.ids))})
         return run_sweep(fitting, loaded, tokens, out, purpose)
-
-
-class Missing(NamedTuple):
-    """Why an experiment cannot be run on a subject."""
-
-    reason: str
 
 
 class KnownSAE(NamedTuple):
@@ -151,7 +145,7 @@ class Study(NamedTuple):
     """Tokens per sequence."""
     middle: float
     """The paper's layer, as a part of the model's depth: where the same is done in a model of another depth."""
-    experiments: Callable[[Subject, Size], dict[str, Experiment | Missing]]
+    experiments: Callable[[Subject, Size], dict[str, Experiment | NotMeasured]]
     """What is measured on a subject, by name; several layers of one thing as `NAME-0`, `NAME-1`."""
     figures: Mapping[str, PaperFigure]
     claims: tuple[Claim, ...]

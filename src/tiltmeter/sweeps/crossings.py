@@ -18,7 +18,6 @@ from tiltmeter.analysis import curves
 from tiltmeter.analysis.bisection import CrossingTarget
 from tiltmeter.analysis.bootstrap import median_interval
 from tiltmeter.analysis.shape_tables import shape_column, shape_summary
-from tiltmeter.analysis.shapes import Shape
 from tiltmeter.data.token_set import TokenSet
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.loading import LoadedModel
@@ -145,7 +144,7 @@ def crossing_summary(table: pd.DataFrame, span: int, steps: int) -> pd.DataFrame
         `scan_passes`, the perturbed-token passes that were run and those that a scan of all steps runs.
     """
     parts = [(direction, part) for direction, part in table.groupby("direction", sort=False)]
-    ends = [median_interval(_times(shape_column(part, "crossing_at"))) for _, part in parts]
+    ends = [median_interval(shape_column(part, "crossing_at").value_or_inf) for _, part in parts]
     return shape_summary(table).assign(
         median_low=[low for low, _ in ends],
         median_high=[high for _, high in ends],
@@ -153,10 +152,6 @@ def crossing_summary(table: pd.DataFrame, span: int, steps: int) -> pd.DataFrame
         passes=[int(part.points.sum()) * span for _, part in parts],
         scan_passes=[len(part) * steps * span for _, part in parts],
     )
-
-
-def _times(shape: Shape) -> Any:
-    return np.where(shape.censored, np.inf, shape.value)
 
 
 def _measure(wanted: Crossings, plan: Plan, ready: Prepared, run: run_directory.Run) -> Arrays:

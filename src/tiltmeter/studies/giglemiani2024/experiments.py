@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 from tiltmeter.models.sites import Site
 from tiltmeter.perturb.paths import Path, Straight
 from tiltmeter.saes.names import short_names
-from tiltmeter.studies.study import Experiment, KnownSAE, Missing, Size, Subject, Sweeping
+from tiltmeter.studies.results import NotMeasured
+from tiltmeter.studies.study import Experiment, KnownSAE, Size, Subject, Sweeping
 from tiltmeter.sweeps.plan import Sweep
 
 STEPS = 100
@@ -49,7 +50,7 @@ SCALES: dict[Size, Scale] = {
 drafts took 700 to 1,500 sequences, of which a covariance of 768 dimensions is a poor estimate."""
 
 
-def experiments(subject: Subject, size: Size) -> dict[str, Experiment | Missing]:
+def experiments(subject: Subject, size: Size) -> dict[str, Experiment | NotMeasured]:
     """The paper's experiments on a subject.
 
     A target lies as far away as the last step of its relative path is long, so that `relative` says where the absolute
@@ -68,12 +69,12 @@ def experiments(subject: Subject, size: Size) -> dict[str, Experiment | Missing]
     }
 
 
-def _plateaus(subject: Subject, site: Site, base: str, scale: Scale, sae: KnownSAE | None) -> Sweeping | Missing:
+def _plateaus(subject: Subject, site: Site, base: str, scale: Scale, sae: KnownSAE | None) -> Sweeping | NotMeasured:
     """Paths from a base, transplanted into the sequence, to a random activation."""
     if not base.startswith("synthetic"):
         return _sweep(subject, site, ABSOLUTE, scale, (TARGET,), None, base=base)
     if sae is None:
-        return Missing(f"No SAE at {site.name} was given that was trained to reconstruct.")
+        return NotMeasured(f"No SAE at {site.name} was given that was trained to reconstruct.")
     (label,) = short_names([sae.name])
     return _sweep(subject, site, ABSOLUTE, scale, (TARGET,), sae, base=f"{base}:{label}")
 

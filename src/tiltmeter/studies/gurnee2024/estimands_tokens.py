@@ -8,7 +8,7 @@ import numpy as np
 
 from tiltmeter.analysis.correlations import Sums, matrix, sums_of
 from tiltmeter.analysis.estimates import ABOVE_ZERO, Estimand, Region
-from tiltmeter.studies.estimands import Quantities, correlation, share
+from tiltmeter.studies.estimands import Quantities, correlation, fraction
 from tiltmeter.studies.gurnee2024.per_token import PREDICTORS, Layer, drawn, gap, layers, study_layer
 from tiltmeter.studies.results import NotMeasured, Results
 
@@ -24,12 +24,12 @@ def typical_and_far(results: Results) -> list[Estimand]:
     deviations = drawn(results).deviations
     known = np.where(np.isnan(deviations), np.nan, 1.0)
     return [
-        share(
+        fraction(
             f"part of tokens with SAE(x) within {TYPICAL:g} standard deviations",
             known * (np.abs(deviations) <= TYPICAL),
             MANY,
         ),
-        share(f"part of tokens with SAE(x) more than {FAR:g} above", known * (deviations > FAR), MANY),
+        fraction(f"part of tokens with SAE(x) more than {FAR:g} above", known * (deviations > FAR), MANY),
     ]
 
 

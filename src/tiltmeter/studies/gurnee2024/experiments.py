@@ -9,7 +9,8 @@ from tiltmeter.models.sites import Site
 from tiltmeter.perturb.names import draws
 from tiltmeter.perturb.paths import Path, Sphere, Substitute
 from tiltmeter.studies.predictions import Predictions
-from tiltmeter.studies.study import Experiment, KnownSAE, Missing, Size, Subject, Sweeping
+from tiltmeter.studies.results import NotMeasured
+from tiltmeter.studies.study import Experiment, KnownSAE, Size, Subject, Sweeping
 from tiltmeter.studies.token_facts import TokenFacts
 from tiltmeter.sweeps.plan import Sweep
 
@@ -68,14 +69,16 @@ MOST_SAES: dict[Size, int] = {"quick": 4, "default": 12, "paper": 100}
 """How many SAEs of one layer are compared at most."""
 
 
-def experiments(subject: Subject, size: Size) -> dict[str, Experiment | Missing]:
+def experiments(subject: Subject, size: Size) -> dict[str, Experiment | NotMeasured]:
     """The paper's experiments on a subject.
 
     Departures from the published code: every token of every sequence has random numbers of its own, the same in all
     interventions of one kind; `mean` is that of many sequences, not of the batch.
     """
     if (context := subject.loaded.model.context) < SHORTEST:
-        return {"layers": Missing(f"The paper's sequences have {SHORTEST} tokens or more; this model reads {context}.")}
+        return {
+            "layers": NotMeasured(f"The paper's sequences have {SHORTEST} tokens or more; this model reads {context}.")
+        }
     scale, site = SCALES[size], Site(subject.layer, "resid_pre")
     layers = range(subject.n_layers)
     stream = {layer: _local(subject, Site(layer, "resid_pre")) for layer in layers}
@@ -93,16 +96,16 @@ def experiments(subject: Subject, size: Size) -> dict[str, Experiment | Missing]
     }
 
 
-def _local(subject: Subject, site: Site) -> KnownSAE | Missing:
+def _local(subject: Subject, site: Site) -> KnownSAE | NotMeasured:
     """The SAE of a site that is most like the one at the study's layer."""
     middle = subject.local_at(Site(subject.layer, "resid_pre"))
     found = subject.local_at(site, middle and middle.l0)
-    return found or Missing(f"No SAE at {site.name} was given that was trained to reconstruct.")
+    return found or NotMeasured(f"No SAE at {site.name} was given that was trained to reconstruct.")
 
 
-def _all_tokens(subject: Subject, sae: KnownSAE | Missing, scale: Scale) -> Sweeping | Missing:
+def _all_tokens(subject: Subject, sae: KnownSAE | NotMeasured, scale: Scale) -> Sweeping | NotMeasured:
     """Every token replaced, every token kept apart."""
-    if isinstance(sae, Missing):
+    if isinstance(sae, NotMeasured):
         return sae
     return _sweep(
         subject,
@@ -116,13 +119,13 @@ def _all_tokens(subject: Subject, sae: KnownSAE | Missing, scale: Scale) -> Swee
     )
 
 
-def _facts(sae: KnownSAE | Missing, scale: Scale) -> TokenFacts | Missing:
-    return sae if isinstance(sae, Missing) else TokenFacts(sae.site.name, (sae.name,), scale.layers)
+def _facts(sae: KnownSAE | NotMeasured, scale: Scale) -> TokenFacts | NotMeasured:
+    return sae if isinstance(sae, NotMeasured) else TokenFacts(sae.site.name, (sae.name,), scale.layers)
 
 
-def _one_token(subject: Subject, sae: KnownSAE | Missing, scale: Scale) -> Sweeping | Missing:
+def _one_token(subject: Subject, sae: KnownSAE | NotMeasured, scale: Scale) -> Sweeping | NotMeasured:
     """One token replaced, it and those after it read."""
-    if isinstance(sae, Missing):
+    if isinstance(sae, NotMeasured):
         return sae
     return _sweep(
         subject,
@@ -136,9 +139,9 @@ def _one_token(subject: Subject, sae: KnownSAE | Missing, scale: Scale) -> Sweep
     )
 
 
-def _draws(subject: Subject, sae: KnownSAE | Missing, scale: Scale) -> Sweeping | Missing:
+def _draws(subject: Subject, sae: KnownSAE | NotMeasured, scale: Scale) -> Sweeping | NotMeasured:
     """Many random points for one token of each sequence."""
-    if isinstance(sae, Missing):
+    if isinstance(sae, NotMeasured):
         return sae
     return _sweep(
         subject,
@@ -152,19 +155,19 @@ def _draws(subject: Subject, sae: KnownSAE | Missing, scale: Scale) -> Sweeping 
     )
 
 
-def _predictions(subject: Subject, sae: KnownSAE | Missing) -> Predictions | Missing:
+def _predictions(subject: Subject, sae: KnownSAE | NotMeasured) -> Predictions | NotMeasured:
     """The sequences of the published code."""
-    if isinstance(sae, Missing):
+    if isinstance(sae, NotMeasured):
         return sae
     return Predictions(sae.site.name, (sae.name,), cases=(1, 2, 16), position=TOKEN, seed=subject.seed)
 
 
-def _saes(subject: Subject, site: Site, scale: Scale, most: int) -> Sweeping | Missing:
+def _saes(subject: Subject, site: Site, scale: Scale, most: int) -> Sweeping | NotMeasured:
     """SAEs of one layer, and random points at their angles: those that reconstruct first, then end-to-end ones."""
     found = subject.saes_at(site)
     chosen = sorted(found, key=lambda sae: not sae.is_local)[:most]
     if not chosen:
-        return Missing(f"No SAE at {site.name} was given.")
+        return NotMeasured(f"No SAE at {site.name} was given.")
     return _sweep(
         subject,
         site,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from tiltmeter.analysis.estimates import ABOVE_ONE, BELOW_ONE, FEWEST, Estimand, Estimate, estimate
+from tiltmeter.analysis.estimates import ABOVE_ONE, BELOW_ONE, MIN_SEQUENCES, Estimand, Estimate, estimate
 from tiltmeter.studies.estimands import Quantities, correlation
 from tiltmeter.studies.gurnee2024.estimands import at_offsets, in_each_layer, loss_ratios, quantiles
 from tiltmeter.studies.gurnee2024.estimands_replications import beside_random_at
@@ -43,7 +43,7 @@ def _range(what: str, estimands: Sequence[Estimand]) -> str:
     found = [one for one in map(_weighed, estimands) if one.value == one.value]
     if not found:
         return f"{what} is not defined here."
-    few = found[0].n < FEWEST
+    few = found[0].n < MIN_SEQUENCES
     if len(found) == 1:
         return f"{what}: {found[0]} ({_where(found[0])}){_too_few(found[0].n) if few else ''}."
     low, high = (pick(found, key=lambda one: one.value) for pick in (min, max))

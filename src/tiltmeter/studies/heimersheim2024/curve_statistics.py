@@ -19,7 +19,7 @@ from jaxtyping import Float
 from tiltmeter.analysis.estimates import Estimand, Region, Rows
 from tiltmeter.analysis.shapes import Shape, crossing
 from tiltmeter.perturb.blends import PREFIX, parse_blend
-from tiltmeter.studies.estimands import PerSequence, late_l2, pair_distance, read
+from tiltmeter.studies.estimands import PerSequence, late_l2, pair_distance, read, readout_name, step_index
 from tiltmeter.studies.results import NotMeasured
 
 THRESHOLD = 0.5
@@ -38,12 +38,12 @@ def movement(curves: xr.Dataset, readout: str, direction: str) -> Float[np.ndarr
     """A readout that grows from zero: `kl`, `l2` after the last block, or `cos`, 1 - the cosine there."""
     if readout == "cos":
         return 1 - read(curves, late_l2(curves).replace("l2@", "cos@"), direction)
-    return read(curves, late_l2(curves) if readout == "l2" else readout, direction)
+    return read(curves, readout_name(curves, readout), direction)
 
 
 def at_step(curves: xr.Dataset, readout: str, direction: str, step: float) -> PerSequence:
     """A movement at an angle, or a length in ‖x‖."""
-    return movement(curves, readout, direction)[:, _index(curves, step)]
+    return movement(curves, readout, direction)[:, step_index(curves, step)]
 
 
 def at_distance(curves: xr.Dataset, readout: str, direction: str, distance: float) -> PerSequence:
@@ -61,7 +61,7 @@ def crossings(curves: xr.Dataset, direction: str) -> Shape:
 
 def relative_crossings(curves: xr.Dataset, directions: Sequence[str], readout: str = "kl") -> dict[str, Shape]:
     """Where each prompt's curve along each direction passes the relative threshold that they have in common."""
-    far = _index(curves, FAR_DEGREES if curves.step.attrs["units"] == "degrees" else FAR_LENGTH)
+    far = step_index(curves, FAR_DEGREES if curves.step.attrs["units"] == "degrees" else FAR_LENGTH)
     values = {name: movement(curves, readout, name) for name in directions}
     threshold = RELATIVE * np.mean([one[:, far] for one in values.values()], axis=0)[:, None]
     return {
@@ -70,11 +70,6 @@ def relative_crossings(curves: xr.Dataset, directions: Sequence[str], readout: s
         )
         for name, one in values.items()
     }
-
-
-def times(shape: Shape) -> PerSequence:
-    """Crossings by prompt, with infinity for censored ones and NaN for what was not measured."""
-    return np.where(shape.censored, np.inf, shape.value)
 
 
 def median_gap(what: str, late_one: PerSequence, early_one: PerSequence, region: Region, unit: str) -> Estimand:
@@ -110,8 +105,8 @@ def triangle_times(curves: xr.Dataset, threshold: str) -> dict[Weights, PerSeque
     names = points(curves)
     if threshold == "relative":
         found = relative_crossings(curves, list(names.values()))
-        return {weights: times(found[name]) for weights, name in names.items()}
-    return {weights: times(crossings(curves, name)) for weights, name in names.items()}
+        return {weights: found[name].value_or_inf for weights, name in names.items()}
+    return {weights: crossings(curves, name).value_or_inf for weights, name in names.items()}
 
 
 def corner(number: int) -> Weights:
@@ -131,10 +126,6 @@ def neighbours(weights: Sequence[Weights], number: int) -> list[Weights]:
 def _weights(name: str) -> Weights:
     (top, _), (left, _), (right, _) = parse_blend(name)
     return top, left, right
-
-
-def _index(curves: xr.Dataset, step: float) -> int:
-    return int(np.argmin(np.abs(curves.step.values - step)))
 
 
 def _gap(rows: Rows) -> float:

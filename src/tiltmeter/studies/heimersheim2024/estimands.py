@@ -8,8 +8,8 @@ from typing import Literal
 
 import numpy as np
 
-from tiltmeter.analysis.estimates import ABOVE_ONE, FEWEST, Estimand, Region
-from tiltmeter.studies.estimands import PerSequence, difference, ratio, share
+from tiltmeter.analysis.estimates import ABOVE_ONE, MIN_SEQUENCES, Estimand, Region
+from tiltmeter.studies.estimands import SIMILAR, PerSequence, difference, fraction, ratio
 from tiltmeter.studies.heimersheim2024.curve_statistics import (
     FAR_DEGREES,
     THRESHOLD,
@@ -23,7 +23,6 @@ from tiltmeter.studies.heimersheim2024.curve_statistics import (
     median_ratio,
     neighbours,
     relative_crossings,
-    times,
     triangle_times,
 )
 from tiltmeter.studies.heimersheim2024.experiments import RANDOM, REAL
@@ -55,9 +54,6 @@ MORE_OFTEN = Region(0.5, math.inf)
 
 NO_ORDER, NO_GAP = Region(0.4, 0.6), Region(-5.0, 5.0)
 """How often one of two is first where neither is sooner; degrees in which their medians count as equal."""
-
-SYMMETRIC = Region(0.8, 1.25)
-"""Ratios in which medians at corners count as equal."""
 
 _MOVED = {"kl": "KL", "l2": "L2 at the end", "cos": "1 - cosine at the end"}
 _CROSSED = {"absolute": "KL 0.5", "relative": "the relative threshold"}
@@ -121,7 +117,7 @@ def earlier(mode: str, threshold: Threshold, readout: str = "kl", region: Region
     def measures(results: Results) -> list[Estimand]:
         crossed = _CROSSED[threshold] + (f" of {_MOVED[readout]}" if threshold == "relative" else "")
         what = f"{mode}: part of the prompts in which {REAL} passes {crossed} before {RANDOM}"
-        return [share(what, is_first(*pair_times(results, mode, threshold, readout)), region)]
+        return [fraction(what, is_first(*pair_times(results, mode, threshold, readout)), region)]
 
     return measures
 
@@ -137,8 +133,8 @@ def pair_times(
     curves = results[experiment]
     if threshold == "relative":
         found = relative_crossings(curves, (REAL, RANDOM), readout)
-        return times(found[REAL]), times(found[RANDOM])
-    real, random = (times(crossings(curves, name)) for name in (REAL, RANDOM))
+        return found[REAL].value_or_inf, found[RANDOM].value_or_inf
+    real, random = (crossings(curves, name).value_or_inf for name in (REAL, RANDOM))
     _check_crossed(real, random)
     return real, random
 
@@ -153,7 +149,7 @@ def last_layer_order(threshold: Threshold) -> Measures:
 
     def measures(results: Results) -> list[Estimand]:
         what = f"last layer: part of the prompts in which {REAL} passes {_CROSSED[threshold]} before {RANDOM}"
-        return [share(what, is_first(*pair_times(results, "sphere-last-layer", threshold)), NO_ORDER)]
+        return [fraction(what, is_first(*pair_times(results, "sphere-last-layer", threshold)), NO_ORDER)]
 
     return measures
 
@@ -188,7 +184,7 @@ def corner_is_optimum(threshold: Threshold) -> Measures:
     def measures(results: Results) -> list[Estimand]:
         found = _on_triangle(results, "real", threshold)
         beside = neighbours(list(found), 0)
-        return [share(f"{what} {_named(one)}", is_first(found[corner(0)], found[one]), MORE_OFTEN) for one in beside]
+        return [fraction(f"{what} {_named(one)}", is_first(found[corner(0)], found[one]), MORE_OFTEN) for one in beside]
 
     return measures
 
@@ -216,7 +212,7 @@ def symmetric(threshold: Threshold) -> Measures:
                 f"median angle of {_CROSSED[threshold]}: {names[one]} ÷ {names[other]} random corner",
                 found[corner(one)],
                 found[corner(other)],
-                SYMMETRIC,
+                SIMILAR,
             )
             for one, other in ((0, 1), (0, 2), (1, 2))
         ]
@@ -234,9 +230,10 @@ def _on_triangle(results: Results, name: str, threshold: Threshold) -> dict[Weig
 def _check_crossed(*found: PerSequence) -> None:
     """Refuse to say which of two is first where nearly none is anywhere."""
     crossed = int(np.isfinite(np.stack(found)).any(axis=0).sum())
-    if crossed < FEWEST:
+    if crossed < MIN_SEQUENCES:
         raise NotMeasured(
-            f"KL passes {THRESHOLD:g} nats in {crossed} of {len(found[0])} prompts; {FEWEST} are needed to compare."
+            f"KL passes {THRESHOLD:g} nats in {crossed} of {len(found[0])} prompts; "
+            f"{MIN_SEQUENCES} are needed to compare."
         )
 
 

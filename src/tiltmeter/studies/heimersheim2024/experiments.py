@@ -14,7 +14,8 @@ from tiltmeter.perturb.bases import CLEAN
 from tiltmeter.perturb.blends import PREFIX
 from tiltmeter.perturb.names import draws
 from tiltmeter.perturb.paths import Path, Sphere, Straight, Substitute
-from tiltmeter.studies.study import Experiment, Missing, Size, Subject, Sweeping
+from tiltmeter.studies.results import NotMeasured
+from tiltmeter.studies.study import Experiment, Size, Subject, Sweeping
 from tiltmeter.sweeps.plan import Sweep
 
 LENGTHS = tuple(step / 20 for step in range(21))
@@ -65,7 +66,7 @@ SCALES: dict[Size, Scale] = {
 }
 
 
-def experiments(subject: Subject, size: Size) -> dict[str, Experiment | Missing]:
+def experiments(subject: Subject, size: Size) -> dict[str, Experiment | NotMeasured]:
     """The post's experiments on a subject, both modes, and the comment's test of the last layer.
 
     A base other than the prompt's own has the same targets as that, sequence by sequence.
@@ -73,7 +74,7 @@ def experiments(subject: Subject, size: Size) -> dict[str, Experiment | Missing]
     scale = SCALES[size]
     site, last = Site(subject.layer, "resid_pre"), Site(subject.n_layers - 1, "resid_pre")
     straight, sphere = Straight(lengths=LENGTHS, unit="norm"), Sphere(degrees=DEGREES)
-    found: dict[str, Experiment | Missing] = {}
+    found: dict[str, Experiment | NotMeasured] = {}
     for mode, path in (("straight", straight), ("sphere", sphere)):
         found[mode] = _sweep(subject, scale, site, path, (RANDOM, REAL, NAIVE))
         found[f"{mode}-random-base"] = _sweep(subject, scale, site, path, (RANDOM,), RANDOM_BASE)
@@ -83,7 +84,7 @@ def experiments(subject: Subject, size: Size) -> dict[str, Experiment | Missing]
     found["sphere-last-layer"] = (
         _sweep(subject, scale, last, sphere, (RANDOM, REAL))
         if subject.layer < last.layer
-        else Missing(f"The last layer, {last.layer}, is the one that is studied.")
+        else NotMeasured(f"The last layer, {last.layer}, is the one that is studied.")
     )
     few = scale._replace(prompts=scale.triangles)
     for name, corners in (("triangle-random", RANDOM_TRIANGLE), ("triangle-real", REAL_TRIANGLE)):

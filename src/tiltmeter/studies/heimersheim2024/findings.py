@@ -11,7 +11,7 @@ from tiltmeter.analysis.estimates import estimate
 from tiltmeter.analysis.shapes import censored_last, separation_auc
 from tiltmeter.perturb.names import split_draw
 from tiltmeter.reports.tables.format import three_digits
-from tiltmeter.studies.heimersheim2024.curve_statistics import THRESHOLD, corner, crossings, times, triangle_times
+from tiltmeter.studies.heimersheim2024.curve_statistics import THRESHOLD, corner, crossings, triangle_times
 from tiltmeter.studies.heimersheim2024.estimands import Measures
 from tiltmeter.studies.heimersheim2024.experiments import RANDOM, REAL
 from tiltmeter.studies.heimersheim2024.plots_maps import CORNERS, on_plane
@@ -99,7 +99,7 @@ def _apart(curves: xr.Dataset) -> list[float]:
     """The area under the ROC curve of each prompt."""
     names = [str(name) for name in curves.direction.values]
     real, random = (
-        np.stack([times(crossings(curves, name)) for name in names if split_draw(name).name == kind])
+        np.stack([crossings(curves, name).value_or_inf for name in names if split_draw(name).name == kind])
         for kind in (REAL, RANDOM)
     )
     return [separation_auc(real[:, number], random[:, number]) for number in range(curves.sizes["sequence"])]

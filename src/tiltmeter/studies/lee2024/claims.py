@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tiltmeter.analysis.estimates import ABOVE_ONE, BELOW_ONE
 from tiltmeter.studies.claims import Claim, Published
-from tiltmeter.studies.estimands import about_all_layers
+from tiltmeter.studies.estimands import SIMILAR, about_all_layers
 from tiltmeter.studies.lee2024.estimands import (
     ALL_KINDS,
     CLOSE,
@@ -14,7 +14,6 @@ from tiltmeter.studies.lee2024.estimands import (
     MATCHED_L0,
     MIDDLE,
     SHORT,
-    SIMILAR,
     above_and_below_mixture,
     both_kinds_in_l2,
     each_sae,

@@ -11,15 +11,22 @@ import numpy as np
 import xarray as xr
 
 from tiltmeter.analysis.estimates import ABOVE_ONE, BELOW_ONE, Estimand, Region
-from tiltmeter.studies.estimands import PerSequence, late_l2, of_columns, pair_distance, ratio, read
+from tiltmeter.studies.estimands import (
+    SIMILAR,
+    PerSequence,
+    double_ratio,
+    late_l2,
+    of_columns,
+    pair_distance,
+    ratio,
+    read,
+    readout_name,
+)
 from tiltmeter.studies.lee2024.experiments import PAIR_DISTANCE
 from tiltmeter.studies.results import NotMeasured, Results, saes_by_kind, saes_of
 
 SHORT, MIDDLE, LONG = 21.0, 51.0, 81.0
 """Lengths of the paper that stand for all."""
-
-SIMILAR = Region(0.8, 1.25)
-"""The margin of "nearly the same": a ratio of means within a quarter."""
 
 CLOSE = Region(0.67, 1.5)
 """The margin of "close": within a half."""
@@ -46,7 +53,7 @@ def ratio_of(
 
     def estimands(results: Results) -> list[Estimand]:
         curves = results[experiment]
-        name = late_l2(curves) if readout == "l2" else readout
+        name = readout_name(curves, readout)
         return [
             ratio(
                 f"{'L2 at the end' if readout == 'l2' else 'KL'}: {one} ÷ {other} at length {length:g}",
@@ -77,7 +84,7 @@ def early_gap_smaller(results: Results) -> list[Estimand]:
         for length in (SHORT, MIDDLE, LONG):
             columns = [at(curves, name, length, late_l2(curves)) for curves in layers for name in names]
             what = f"{kind}, L2 at the end at length {length:g}: difference ÷ mixture, later layer ÷ early layer"
-            found.append(of_columns(what, columns, _double_ratio, ABOVE_ONE, "ratio"))
+            found.append(of_columns(what, columns, double_ratio, ABOVE_ONE, "ratio"))
     return found
 
 
@@ -293,16 +300,11 @@ def gap_shrinks(results: Results) -> list[Estimand]:
         of_columns(
             "local ÷ e2e+ds at length 21, over the same at 61",
             [at(curves, name, length) for length in (21.0, 61.0) for name in names],
-            _double_ratio,
+            double_ratio,
             ABOVE_ONE,
             "ratio",
         )
     ]
-
-
-def _double_ratio(rows: np.ndarray) -> float:
-    a, b, c, d = np.nanmean(rows, axis=0)
-    return (a / b) / (c / d)
 
 
 def linear_start(results: Results) -> list[Estimand]:

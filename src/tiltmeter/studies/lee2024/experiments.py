@@ -8,7 +8,8 @@ from tiltmeter.models.positions import BosPolicy
 from tiltmeter.models.sites import Site
 from tiltmeter.perturb.paths import Straight, Substitute
 from tiltmeter.perturb.registry import DIRECTIONS
-from tiltmeter.studies.study import Experiment, KnownSAE, Missing, Size, Subject, Sweeping
+from tiltmeter.studies.results import NotMeasured
+from tiltmeter.studies.study import Experiment, KnownSAE, Size, Subject, Sweeping
 from tiltmeter.sweeps.plan import Sweep
 
 PAIR_DISTANCE = 81.59
@@ -52,7 +53,7 @@ SCALES: dict[Size, Scale] = {
 }
 
 
-def experiments(subject: Subject, size: Size) -> dict[str, Experiment | Missing]:
+def experiments(subject: Subject, size: Size) -> dict[str, Experiment | NotMeasured]:
     """The paper's experiments on a subject.
 
     Departures from the published code, which follow the text: every token has a direction of its own, the same at all
@@ -71,10 +72,10 @@ def experiments(subject: Subject, size: Size) -> dict[str, Experiment | Missing]
     }
 
 
-def _early(subject: Subject, scale: Scale) -> Sweeping | Missing:
+def _early(subject: Subject, scale: Scale) -> Sweeping | NotMeasured:
     layer = max(1, round(EARLY * subject.n_layers))
     if layer >= subject.layer:
-        return Missing(f"The early layer, {layer}, does not come before layer {subject.layer}, which is studied.")
+        return NotMeasured(f"The early layer, {layer}, does not come before layer {subject.layer}, which is studied.")
     differences = ("cov-random-difference", "cov-random-mixture", "real-difference", "real-mixture", "isotropic")
     return _along(subject, Site(layer, "resid_pre"), differences, scale.baselines, scale)
 
@@ -108,28 +109,28 @@ def _along(
     )
 
 
-def _of_saes(subject: Subject, site: Site, direction: str, scale: Scale) -> Sweeping | Missing:
+def _of_saes(subject: Subject, site: Site, direction: str, scale: Scale) -> Sweeping | NotMeasured:
     """A direction of every SAE at the site, and the baselines."""
     names = tuple(sae.name for sae in subject.saes_at(site))
     if not names:
-        return Missing(f"No SAE at {site.name} was given.")
+        return NotMeasured(f"No SAE at {site.name} was given.")
     return _along(subject, site, (direction, *BASELINES), scale.saes, scale, saes=names)
 
 
-def _layer(subject: Subject, layer: int, scale: Scale) -> Sweeping | Missing:
+def _layer(subject: Subject, layer: int, scale: Scale) -> Sweeping | NotMeasured:
     """Substitution at one layer, with the SAE there that is most like the one at the study's layer."""
     at = subject.local_at(Site(subject.layer, "resid_pre"))
     sae = subject.local_at(site := Site(layer, "resid_pre"), at and at.l0)
     if sae is None:
-        return Missing(f"No SAE at {site.name} was given that was trained to reconstruct.")
+        return NotMeasured(f"No SAE at {site.name} was given that was trained to reconstruct.")
     return _substitution(subject, site, (sae,), scale.layers, scale)
 
 
 def _substitution(
     subject: Subject, site: Site, saes: tuple[KnownSAE, ...], sequences: int, scale: Scale
-) -> Sweeping | Missing:
+) -> Sweeping | NotMeasured:
     if not saes:
-        return Missing(f"No SAE at {site.name} was given.")
+        return NotMeasured(f"No SAE at {site.name} was given.")
     return Sweeping(
         Sweep(
             site=site.name,
