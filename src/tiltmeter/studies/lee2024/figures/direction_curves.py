@@ -1,0 +1,133 @@
+"""Figures 1 and 2, their L2 versions, the supplement's early layer, and the rerun with more tokens: mean curves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import pandas as pd
+import xarray as xr
+
+from tiltmeter.reports.charts.chart import Axis, Chart, Panel
+from tiltmeter.reports.charts.curves import facets, lines, quantity
+from tiltmeter.studies.comparisons import Pair, compared
+from tiltmeter.studies.estimands import late_l2, readout_name
+from tiltmeter.studies.lee2024.experiments import BASELINES
+from tiltmeter.studies.lee2024.figures.wording import KL, L2, LENGTHS, SCALED, TITLE, scaled
+from tiltmeter.studies.results import Results
+from tiltmeter.studies.study import PaperFigure
+
+DIFFERENCE_OR_MIXTURE = {
+    "cov-random": ("cov-random-difference", "cov-random-mixture"),
+    "real": ("real-difference", "real-mixture"),
+}
+COV_RANDOM_OR_REAL = {
+    "difference": ("isotropic-difference", "cov-random-difference", "real-difference"),
+    "mixture": ("isotropic", "cov-random-mixture", "real-mixture"),
+}
+_DIFFERENCE_PAIRS = tuple(DIFFERENCE_OR_MIXTURE.values())
+_KIND_PAIRS = (
+    ("real-difference", "cov-random-difference"),
+    ("real-mixture", "cov-random-mixture"),
+    ("cov-random-mixture", "isotropic"),
+)
+
+
+def _chart(experiment: str, readout: str, groups: Mapping[str, Sequence[str]]) -> Callable[[Results], Chart]:
+    """Mean curves, a column for each group of directions."""
+
+    def chart(results: Results) -> Chart:
+        curves = results[experiment]
+        return facets(curves, results.table(experiment), [readout_name(curves, readout)], groups)
+
+    return chart
+
+
+def _finding(experiment: str, readout: str, pairs: Sequence[Pair]) -> Callable[[Results], str]:
+    """Compare the directions of each pair at two lengths."""
+
+    def finding(results: Results) -> str:
+        curves = results[experiment]
+        return compared(curves, readout_name(curves, readout), pairs, [scaled(curves, length) for length in LENGTHS])
+
+    return finding
+
+
+def _early(results: Results) -> Chart:
+    """Rows: cov-random, real. Columns: L2 after the last block, KL."""
+    curves, table = results["directions-early"], results.table("directions-early")
+    rows = tuple(
+        tuple(_panel(kind, curves, table, readout, names) for readout in (late_l2(curves), "kl"))
+        for kind, names in DIFFERENCE_OR_MIXTURE.items()
+    )
+    return Chart(rows, share=("x",))
+
+
+def _early_mixtures(results: Results) -> Chart:
+    """Columns: L2 after the last block, KL."""
+    curves, table = results["directions-early"], results.table("directions-early")
+    panels = tuple(_panel("", curves, table, readout, BASELINES) for readout in (late_l2(curves), "kl"))
+    return Chart((panels,), share=("x",))
+
+
+def _panel(title: str, curves: xr.Dataset, table: pd.DataFrame, readout: str, names: Sequence[str]) -> Panel:
+    axis = Axis(f"perturbation length ({curves.step.attrs['units']})")
+    return Panel(title, axis, Axis(quantity(curves, table, readout)), lines(curves, table, readout, names))
+
+
+def _difference_and_mixture(number: str, end: str, readout: str, quantity: str, said: str) -> PaperFigure:
+    return PaperFigure(
+        f"{TITLE}, Figure {number}: difference and mixture{end}",
+        f"{quantity}, for directions from x toward another activation (difference) and between two other activations "
+        f"(mixture). The activations are real, or samples with their mean and covariance (cov-random). {SCALED}",
+        f"{said}Perturbations that include the negative of the activation cause a greater change than mixtures.",
+        ("directions",),
+        _chart("directions", readout, DIFFERENCE_OR_MIXTURE),
+        _finding("directions", readout, _DIFFERENCE_PAIRS),
+    )
+
+
+def _by_sample(number: str, same: str, end: str, readout: str, quantity: str, said: str) -> PaperFigure:
+    return PaperFigure(
+        f"{TITLE}, Figure {number}: isotropic, cov-random and real{end}",
+        f"{quantity}: the curves of Figure {same} grouped by kind of direction, with isotropic ones. {SCALED}",
+        f"{said}Cov-random mixtures are far above isotropic directions; real differences are above cov-random "
+        "differences; real and cov-random mixtures hardly differ.",
+        ("directions",),
+        _chart("directions", readout, COV_RANDOM_OR_REAL),
+        _finding("directions", readout, _KIND_PAIRS),
+    )
+
+
+_L2_SAID = "The paper's L2 version of the same figure: "
+FIGURE_1 = _difference_and_mixture("1", "", "kl", KL, "")
+FIGURE_2 = _by_sample("2", "1", "", "kl", KL, "")
+FIGURE_1_L2 = _difference_and_mixture("L2-1", ", L2", "l2", L2, _L2_SAID)
+FIGURE_2_L2 = _by_sample("L2-2", "L2-1", ", L2", "l2", L2, _L2_SAID)
+
+FIGURE_S1 = PaperFigure(
+    f"{TITLE}, Supplementary Figure 1: an early layer, difference and mixture",
+    f"L2 distance after the last block and KL, perturbed in an early layer (2 of 12 in the paper). {SCALED}",
+    "The trend of Figure 1 holds, but in L2 the difference is minimal, much smaller than in the later layer.",
+    ("directions-early",),
+    _early,
+    _finding("directions-early", "kl", _DIFFERENCE_PAIRS),
+)
+
+FIGURE_S2 = PaperFigure(
+    f"{TITLE}, Supplementary Figure 2: an early layer, mixtures",
+    f"L2 distance after the last block and KL, for mixtures and isotropic directions in an early layer. {SCALED}",
+    "Cov-random mixtures induce a significantly greater change than isotropic directions. Real mixtures induce the "
+    "greatest, with a minimal difference from cov-random mixtures, especially in L2.",
+    ("directions-early",),
+    _early_mixtures,
+    _finding("directions-early", "kl", _KIND_PAIRS[1:]),
+)
+
+LARGER = PaperFigure(
+    f"{TITLE}, arXiv Figure 7: Figure 1 with more tokens",
+    f"{KL}: Figures 1 and 2 on several times as many tokens, at every other length. {SCALED}",
+    "Figure 1 does not change with 15 million tokens.",
+    ("directions-larger",),
+    _chart("directions-larger", "kl", {**DIFFERENCE_OR_MIXTURE, **COV_RANDOM_OR_REAL}),
+    _finding("directions-larger", "kl", (*_DIFFERENCE_PAIRS, *_KIND_PAIRS)),
+)

@@ -1,0 +1,56 @@
+"""Supplementary Figure 3: how far SAE(x) is from x, and what that does to the prediction."""
+
+from __future__ import annotations
+
+from tiltmeter.reports.charts.chart import Axis, Chart, Panel, Points
+from tiltmeter.reports.charts.styles import styles
+from tiltmeter.reports.tables.format import three_digits
+from tiltmeter.studies.lee2024.figures.wording import TITLE
+from tiltmeter.studies.results import Results, saes_by_kind
+from tiltmeter.studies.study import PaperFigure
+
+
+def _chart(results: Results) -> Chart:
+    """KL of SAE(x) against its distance from x, a dot for each SAE."""
+    curves, table = results["reconstructions"], results.table("reconstructions")
+    marks = []
+    style_of = styles([str(name) for name in curves.direction.values])
+    for kind, saes in saes_by_kind(curves).items():
+        rows = table[table.direction.isin([f"sae-error:{sae}" for sae in saes])]
+        kl, far = (rows[rows.readout == name].set_index("direction") for name in ("kl", "length"))
+        far = far.loc[kl.index]
+        marks.append(
+            Points(
+                kind,
+                far["mean"].to_numpy(),
+                kl["mean"].to_numpy(),
+                style_of[f"sae-error:{saes[-1]}"],
+                kl.low.to_numpy(),
+                kl.high.to_numpy(),
+                tuple(name.partition(":")[2] for name in kl.index),
+            )
+        )
+    panel = Panel("", Axis("mean ‖SAE(x) - x‖, L2"), Axis("KL(clean ‖ perturbed), nats"), tuple(marks))
+    return Chart(((panel,),))
+
+
+def _finding(results: Results) -> str:
+    """Mean distance and mean KL of each SAE."""
+    curves = results["reconstructions"]
+    parts = []
+    for kind, saes in saes_by_kind(curves).items():
+        one = [curves.sel(direction=f"sae-error:{sae}").isel(step=0) for sae in saes]
+        numbers = ((float(curve.length.mean()), float(curve.kl.mean())) for curve in one)
+        parts.append(f"{kind} " + ", ".join(f"{three_digits(far)} and {three_digits(kl)}" for far, kl in numbers))
+    return f"Mean distance and mean KL of SAE(x), sparsest SAE first: {'; '.join(parts)}."
+
+
+FIGURE_S3 = PaperFigure(
+    f"{TITLE}, Supplementary Figure 3: distance and KL of reconstructions",
+    "Every SAE of the layer: mean KL(clean ‖ perturbed) with SAE(x) in the place of x, against the mean distance of "
+    "SAE(x) from x. Whiskers: 95 % intervals of the KL, bootstrap over sequences.",
+    "End-to-end SAEs have a high reconstruction error with a low KL.",
+    ("reconstructions",),
+    _chart,
+    _finding,
+)
