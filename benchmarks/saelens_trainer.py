@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.sites import Site
 from tiltmeter.models.split_model import SplitModel
-from tiltmeter.saes.training.trainable_sae import Dictionary
+from tiltmeter.saes.training.trainable_sae import TrainableSAE
 
 BUFFER = 64
 """Sequences in SAELens's buffer, as in its tutorial; its default, 20, is fewer than a batch of 4096 tokens."""
@@ -43,7 +43,7 @@ def library() -> ModuleType:
     return sae_lens
 
 
-def sae(dictionary: Dictionary, sparsity: float) -> Any:
+def sae(dictionary: TrainableSAE, sparsity: float) -> Any:
     """SAELens's standard training SAE with the same weights, its decoder rows normalised.
 
     Its loss is a sum over dimensions and tiltmeter's a mean, so at the same coefficient the loss is d_in times as large

@@ -15,12 +15,12 @@ import time
 from pathlib import Path
 
 import tiltmeter as tm
-from tiltmeter.saes.training.config import Kind, Training
+from tiltmeter.saes.training.config import SAEKind, Training
 from tiltmeter.saes.training.run import train_sae
 
 MIDDLE = 3
 
-SPARSITIES: dict[Kind, tuple[float, ...]] = {
+SPARSITIES: dict[SAEKind, tuple[float, ...]] = {
     "e2e": (0.6, 2.5, 6.0, 13.0),
     "e2e+ds": (5.0, 12.0, 30.0, 52.0),
     "local": (1.0, 3.5, 7.0, 13.0),

@@ -10,7 +10,7 @@ import tiltmeter as tm
 from benchmarks import paired_timing, sae_training, saelens_trainer
 from tiltmeter.saes.training import local_gradient, trainer
 from tiltmeter.saes.training.config import Training
-from tiltmeter.saes.training.trainable_sae import Dictionary
+from tiltmeter.saes.training.trainable_sae import TrainableSAE
 
 WIDTH, LATENTS, TOKENS, STEPS, RATE, SPARSITY = 16, 40, 64, 12, 3e-3, 0.8
 
@@ -18,7 +18,7 @@ WIDTH, LATENTS, TOKENS, STEPS, RATE, SPARSITY = 16, 40, 64, 12, 3e-3, 0.8
 def both(constrained):
     """A dictionary and SAELens's SAE of the same weights, with its trainer."""
     pytest.importorskip("sae_lens")
-    dictionary = Dictionary(WIDTH, LATENTS, torch.relu, 0).double()
+    dictionary = TrainableSAE(WIDTH, LATENTS, torch.relu, 0).double()
     with torch.no_grad():
         dictionary.W_dec.copy_(dictionary.rows)
     made = saelens_trainer.sae(dictionary, SPARSITY)
@@ -85,7 +85,7 @@ def test_the_models_of_both_give_the_same_activations():
     model = tm.load_model("nano").model
     ids = torch.randint(4096, (4, 32), generator=torch.Generator().manual_seed(0))
     site = model.site("resid_pre:3")
-    made = saelens_trainer.sae(Dictionary(128, 8, torch.relu, 0), 1.0)
+    made = saelens_trainer.sae(TrainableSAE(128, 8, torch.relu, 0), 1.0)
     store = saelens_trainer.store(model, saelens_trainer.runner_config(made, site, ids, 2, RATE), ids)
     x = model.activation(ids, site)
     assert torch.allclose(store.get_activations(ids), x, atol=1e-4 * float(x.abs().max()))

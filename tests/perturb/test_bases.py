@@ -192,7 +192,7 @@ def test_nothing_has_changed_at_length_zero_and_all_has_against_the_clean_run(na
 @pytest.mark.parametrize("name", NAMES)
 def test_batches_and_shards_do_not_change_the_numbers(name, monkeypatch):
     whole = CASE.measured(name)
-    monkeypatch.setattr(at_site, "AT_ONCE", 2 * LATENTS)
+    monkeypatch.setattr(at_site, "CHUNK_ELEMENTS", 2 * LATENTS)
     pieces, one = CASE.measured(name, batch_tokens=1), CASE.measured(name, range(1, 2))
     for readout, values in whole.items():
         np.testing.assert_allclose(pieces[readout], values, rtol=1e-9, atol=1e-12, err_msg=readout)

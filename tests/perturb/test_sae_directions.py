@@ -118,7 +118,7 @@ def test_the_sets_of_the_sequences_are_worth_telling_apart():
 def test_vectors_are_the_same_in_any_batch(monkeypatch):
     names = [f"{kind}:A" for kind in SAE_DIRECTIONS]
     whole = {name: vectors(name) for name in names}
-    monkeypatch.setattr(at_site, "AT_ONCE", 2 * LATENTS)
+    monkeypatch.setattr(at_site, "CHUNK_ELEMENTS", 2 * LATENTS)
     for name in names:
         some = vectors(name, rows=[3, 1], positions=[5, 0, 2])
         torch.testing.assert_close(some, whole[name][[3, 1]][:, [5, 0, 2]], msg=name)

@@ -82,7 +82,9 @@ class Code:
 
 def test_a_pickle_with_code_is_refused_and_not_run(tmp_path, capsys):
     torch.save(parts() | {"more": Code()}, tmp_path / "sae.pt")
-    with pytest.raises(TiltmeterError, match=r"could not be read as weights only.*runs no code of a pickle") as refused:
+    with pytest.raises(
+        TiltmeterError, match=r"could not be read as weights only.*does not run code from pickles"
+    ) as refused:
         load_sae(str(tmp_path / "sae.pt"))
     assert "weights_only" not in str(refused.value)  # torch's own advice
     assert "must not run" not in capsys.readouterr().out
@@ -118,9 +120,9 @@ def with_nan(path):
         (write_text, "could not be read as weights only"),
         (write_pickle, "could not be read as weights only"),
         (lambda path: path.write_bytes(b""), "could not be read as weights only"),
-        (lambda path: torch.save({"lm_head.weight": torch.ones(2)}, path), "no SAE of Braun et al.*lm_head"),
-        (lambda path: torch.save([1, 2], path), "no SAE of Braun et al.*no weights"),
-        (without("decoder.bias"), "no SAE of Braun et al.: expected HOOK.encoder"),
+        (lambda path: torch.save({"lm_head.weight": torch.ones(2)}, path), "not an SAE of Braun et al.*lm_head"),
+        (lambda path: torch.save([1, 2], path), "not an SAE of Braun et al.*no weights"),
+        (without("decoder.bias"), "not an SAE of Braun et al.: expected HOOK.encoder"),
         (with_nan, "NaN or an infinity in W_dec"),
         (with_shape("encoder.0.weight", 3), r"do not fit together: W_enc \[3\]"),
         (with_shape("decoder.bias", 3), r"do not fit together.*b_dec \[3\]"),

@@ -113,5 +113,5 @@ def test_nothing_to_explain_is_not_a_number():
 
 
 def test_sequences_of_boundary_positions_alone_are_refused():
-    with pytest.raises(TiltmeterError, match="none but boundary positions"):
+    with pytest.raises(TiltmeterError, match="only boundary positions"):
         evaluate(SplitModel(tiny("gpt2")), lambda x: (x, x), torch.tensor([[3], [4]]), None, Site(1, "resid_pre"))

@@ -55,7 +55,7 @@ def reconstruction(found, x, family):
 @pytest.mark.parametrize(("family", "policy"), [("gpt2", "out"), ("gpt2", "in"), ("llama", "out")])
 @pytest.mark.parametrize("batch", [1, 7, 32])
 def test_statistics_equal_a_loop_over_tokens(family, policy, batch, monkeypatch):
-    monkeypatch.setattr(at_site, "AT_ONCE", 11 * LATENTS)
+    monkeypatch.setattr(at_site, "CHUNK_ELEMENTS", 11 * LATENTS)
     found = sae()
     stats = fit(found, family, policy, batch)
     fires, apart, sequences = np.zeros(LATENTS, int), [], []

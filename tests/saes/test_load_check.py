@@ -1,4 +1,4 @@
-"""The load guard: SAEs that explain a small model's activations exactly, and the same ones broken in each way."""
+"""The check on load: SAEs that explain a small model's activations exactly, and the same ones broken in each way."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.loading import load_model
 from tiltmeter.models.sites import Site
 from tiltmeter.models.split_model import SplitModel
-from tiltmeter.saes import load_check as guard_module
-from tiltmeter.saes.affine import AffineSAE, unfolded, value_constant
+from tiltmeter.saes import load_check
+from tiltmeter.saes.affine import AffineSAE, unfold_value_biases, value_constant
 from tiltmeter.saes.at_site import AtSite
-from tiltmeter.saes.load_check import _is_short, check_place, guard
+from tiltmeter.saes.load_check import _is_short, check_compatible, check_on_load
 from tiltmeter.saes.loading import load_sae
 from tiltmeter.saes.sae import About, LinearSAE, TopK
 from tiny_models import HEAD, HEADS, WIDTH, full_pass, random_tokens, tiny
@@ -100,8 +100,8 @@ def at(model, sae, site=SITE):
     return AtSite(sae, site, partial(model.centre, site=site))
 
 
-def findings(model, sae, site=SITE, tokens=PLAIN):
-    return guard(model, at(model, sae, site), tokens).findings
+def warnings(model, sae, site=SITE, tokens=PLAIN):
+    return check_on_load(model, at(model, sae, site), tokens).warnings
 
 
 def only_cause(found):
@@ -125,38 +125,38 @@ def identity(width):
 @pytest.mark.parametrize("kind", ["resid_pre", "resid_post", "mlp_out", "attn_out", "z"])
 @pytest.mark.parametrize("family", ["gpt2", "llama", "qwen3"])
 def test_an_sae_that_gives_everything_back_is_well_everywhere(family, kind, monkeypatch):
-    monkeypatch.setattr(guard_module, "likely_cause", None)  # nothing is tried
+    monkeypatch.setattr(load_check, "likely_cause", None)  # nothing is tried
     model, site = SplitModel(tiny(family)), Site(1, kind)
     width = WIDTH if kind != "z" or family == "gpt2" else HEADS * HEAD
-    found = guard(model, at(model, identity(width), site), PLAIN)
-    assert found.findings == ()
-    assert found.quality.explained_variance == pytest.approx(1, abs=1e-9)
-    assert found.quality.l0 == pytest.approx(width)
-    assert found.quality.kl == pytest.approx(0, abs=1e-9)
+    found = check_on_load(model, at(model, identity(width), site), PLAIN)
+    assert found.warnings == ()
+    assert found.metrics.explained_variance == pytest.approx(1, abs=1e-9)
+    assert found.metrics.l0 == pytest.approx(width)
+    assert found.metrics.kl == pytest.approx(0, abs=1e-9)
 
 
 @pytest.mark.parametrize("stream", ["centred", "raw"])
 @pytest.mark.parametrize("tokens", [PLAIN, BEGUN], ids=["plain", "begun"])
 @pytest.mark.parametrize("site", [SITE, Site(2, "resid_post"), Z, Site(0, "mlp_out")], ids=lambda site: site.name)
 def test_an_intact_sae_is_well(site, tokens, stream, monkeypatch):
-    monkeypatch.setattr(guard_module, "likely_cause", None)
+    monkeypatch.setattr(load_check, "likely_cause", None)
     model = gpt2().measured_in(stream)
     processing = "raw" if site.kind == "z" else stream
     sae = box(model.activation(tokens.ids, site).flatten(0, 1), processing=processing, hook_name=site.name)
-    check_place(sae, model, site)
-    assert findings(model, sae, site, tokens) == ()
+    check_compatible(sae, model, site)
+    assert warnings(model, sae, site, tokens) == ()
 
 
 @pytest.mark.parametrize(("made", "used"), [("raw", "centred"), ("centred", "raw")])
 def test_the_other_stream(made, used):
     sae = box(activations(gpt2().measured_in(made), SITE))
-    found = findings(gpt2().measured_in(used), sae)
+    found = warnings(gpt2().measured_in(used), sae)
     assert f"it expects the {made}" in only_cause(found)
     assert f"--stream {made}" in found[-1]
     said = dataclasses.replace(sae, about=about(sae, processing=made))
-    assert findings(gpt2().measured_in(used), said) == (
+    assert warnings(gpt2().measured_in(used), said) == (
         *found,
-        found_last := findings(gpt2().measured_in(used), said)[-1],
+        found_last := warnings(gpt2().measured_in(used), said)[-1],
     )
     assert f"expects the {made} residual stream" in found_last
 
@@ -164,17 +164,17 @@ def test_the_other_stream(made, used):
 @pytest.mark.parametrize("made", [Site(0, "resid_pre"), Site(2, "resid_pre"), Site(2, "resid_post")])
 def test_another_site(made):
     sae = box(activations(gpt2(), made), hook_name=made.name)
-    assert f"it belongs to {made.name} (" in only_cause(findings(gpt2(), sae))
+    assert f"it belongs to {made.name} (" in only_cause(warnings(gpt2(), sae))
 
 
 def test_the_stream_in_the_place_of_z():
     sae = box(activations(gpt2(), SITE))
-    assert f"it belongs to {SITE.name} (" in only_cause(findings(gpt2(), sae, Z))
+    assert f"it belongs to {SITE.name} (" in only_cause(warnings(gpt2(), sae, Z))
 
 
 def test_another_layer_of_z():
     sae = box(activations(gpt2(), Site(2, "z")))
-    assert "it belongs to blocks.2.attn.hook_z (" in only_cause(findings(gpt2(), sae, Z))
+    assert "it belongs to blocks.2.attn.hook_z (" in only_cause(warnings(gpt2(), sae, Z))
 
 
 @pytest.mark.parametrize(
@@ -184,12 +184,12 @@ def test_another_layer_of_z():
 )
 def test_the_boundary_token(made, used, cause):
     sae = box(activations(gpt2(), SITE, made))
-    assert cause in only_cause(findings(gpt2(), sae, tokens=used))
+    assert cause in only_cause(warnings(gpt2(), sae, tokens=used))
 
 
 def test_first_positions_that_no_one_trained_on():
     sae = box(activations(gpt2(), SITE, BEGUN))  # the boundary token's own activation is 200 long
-    (found,) = findings(gpt2(), sae, tokens=BEGUN)
+    (found,) = warnings(gpt2(), sae, tokens=BEGUN)
     assert "--bos-perturbation out" in found
 
 
@@ -210,9 +210,9 @@ def top_k_sae(model):
 
 def test_top_k_read_as_relu():
     sae = top_k_sae(gpt2())
-    assert findings(gpt2(), sae) == ()
+    assert warnings(gpt2(), sae) == ()
     relu = dataclasses.replace(sae, about=about(sae, architecture="standard"), activation=torch.relu)
-    found = findings(gpt2(), relu)
+    found = warnings(gpt2(), relu)
     assert "top-k SAE read as a ReLU one (load it with k = 32)" in only_cause(found)
 
 
@@ -232,39 +232,39 @@ def test_scaled_activations():
     x = activations(gpt2(), SITE)
     s, sae = scaled(x)
     whole = folded(s, sae)
-    assert findings(gpt2(), whole) == ()
-    assert f"fold the factor {s:.4g} into its weights" in only_cause(findings(gpt2(), sae))
+    assert warnings(gpt2(), whole) == ()
+    assert f"fold the factor {s:.4g} into its weights" in only_cause(warnings(gpt2(), sae))
     left = dataclasses.replace(whole, b_dec=sae.b_dec, input_bias=sae.b_dec)
-    assert f"divide b_dec by {s:.4g}" in only_cause(findings(gpt2(), left))
+    assert f"divide b_dec by {s:.4g}" in only_cause(warnings(gpt2(), left))
     left = dataclasses.replace(box(x), b_enc=s * box(x).b_enc)
-    assert f"divide b_enc by {s:.4g}" in only_cause(findings(gpt2(), left))
+    assert f"divide b_enc by {s:.4g}" in only_cause(warnings(gpt2(), left))
 
 
 def test_folded_value_biases():
     constant = value_constant(gpt2(), Z)
     sae = box(activations(gpt2(), Z) - constant)
-    assert "as TransformerLens folds them" in only_cause(findings(gpt2(), sae, Z))
+    assert "as TransformerLens folds them" in only_cause(warnings(gpt2(), sae, Z))
     said = dataclasses.replace(sae, about=about(sae, processing="folded"))
-    assert "tiltmeter.saes.affine.unfolded" in findings(gpt2(), said, Z)[-1]
-    mended = unfolded(said, gpt2(), Z)
-    assert findings(gpt2(), mended, Z) == ()
-    assert unfolded(sae, gpt2(), Z) is sae and unfolded(said, gpt2(), SITE) is said
+    assert "tiltmeter.saes.affine.unfold_value_biases" in warnings(gpt2(), said, Z)[-1]
+    mended = unfold_value_biases(said, gpt2(), Z)
+    assert warnings(gpt2(), mended, Z) == ()
+    assert unfold_value_biases(sae, gpt2(), Z) is sae and unfold_value_biases(said, gpt2(), SITE) is said
 
 
 def test_nothing_that_helps():
-    found = findings(gpt2(), random_sae(WIDTH, 200, scale=30.0, bias=0.0))
+    found = warnings(gpt2(), random_sae(WIDTH, 200, scale=30.0, bias=0.0))
     assert "No likely cause was found" in only_cause(found)
     sae = random_sae(WIDTH, 200, scale=30.0, bias=0.0)
     told = dataclasses.replace(sae, about=about(sae, prepend_bos=True))
-    assert "trained with a boundary token" in findings(gpt2(), told)[-1]
-    assert "trained with" not in findings(gpt2(), told, tokens=token_set(PLAIN.ids, None))[-1]
+    assert "trained with a boundary token" in warnings(gpt2(), told)[-1]
+    assert "trained with" not in warnings(gpt2(), told, tokens=token_set(PLAIN.ids, None))[-1]
 
 
 def test_end_to_end_saes_need_not_explain_anything():
     low = dataclasses.replace(identity(WIDTH), W_dec=identity(WIDTH).W_dec * 2.1)
-    assert "less than the mean activation does" in findings(gpt2(), low)[0]
+    assert "less than the mean activation does" in warnings(gpt2(), low)[0]
     assert not any(
-        "less than" in said for said in findings(gpt2(), dataclasses.replace(low, about=about(low, kind="e2e")))
+        "less than" in said for said in warnings(gpt2(), dataclasses.replace(low, about=about(low, kind="e2e")))
     )
 
 
@@ -283,9 +283,9 @@ class ByNorm(LinearSAE):
 
 def test_an_sae_that_normalises_each_token():
     sae = ByNorm(**vars(identity(WIDTH)))
-    assert findings(gpt2(), sae) == ()
+    assert warnings(gpt2(), sae) == ()
     bad = ByNorm(**vars(random_sae(WIDTH, 200, bias=0.0)))
-    assert "No likely cause" in only_cause(findings(gpt2(), bad))
+    assert "No likely cause" in only_cause(warnings(gpt2(), bad))
     x, shift = draw(7, WIDTH, seed=2), draw(WIDTH, seed=1)
     moved = AffineSAE(sae.about, sae, shift, 0.25)
     torch.testing.assert_close(moved.decode(moved.encode(x), like=x), x)
@@ -295,11 +295,11 @@ def test_figures_far_from_the_published_ones():
     sae = identity(WIDTH)
 
     def said(**facts):
-        return findings(gpt2(), dataclasses.replace(sae, about=about(sae, **facts)))
+        return warnings(gpt2(), dataclasses.replace(sae, about=about(sae, **facts)))
 
     assert said(l0=17.0, explained_variance=1.0) == said(l0=63.0) == ()
-    assert said(l0=15.0)[0] == "The L0 of I at blocks.1.hook_resid_pre is 32, and 15 by its files."
-    assert "and 65 by its files" in said(l0=65.0)[0]
+    assert said(l0=15.0)[0] == "The L0 of I at blocks.1.hook_resid_pre is 32, but its files state 15."
+    assert "but its files state 65" in said(l0=65.0)[0]
 
 
 @pytest.mark.parametrize(
@@ -325,18 +325,21 @@ def test_an_sae_one_layer_off():
     misled = dataclasses.replace(sae, about=dataclasses.replace(sae.about, hook_name="blocks.2.hook_resid_pre"))
     tokens = nano.load_tokens("nano", at_most=16)
     site = nano.model.site("resid_pre:2")
-    found = guard(nano.model, AtSite(misled, site, lambda x: nano.model.centre(x, site)), tokens, 2048).findings
-    assert "of the variance, and 0.640 by its files" in found[0]
+    found = check_on_load(nano.model, AtSite(misled, site, lambda x: nano.model.centre(x, site)), tokens, 2048).warnings
+    assert "of the variance, but its files state 0.640" in found[0]
     assert "blocks.3.hook_resid_pre" in found[1] and found[1].startswith("Likely cause")
     right = nano.model.site("resid_pre:3")
-    assert guard(nano.model, AtSite(sae, right, lambda x: nano.model.centre(x, right)), tokens, 2048).findings == ()
+    assert (
+        check_on_load(nano.model, AtSite(sae, right, lambda x: nano.model.centre(x, right)), tokens, 2048).warnings
+        == ()
+    )
 
 
 def test_latents_that_never_or_always_fire():
     never = dataclasses.replace(identity(WIDTH), b_enc=torch.full((2 * WIDTH,), -1e6).double())
-    assert "No latent of I at blocks.1.hook_resid_pre fires." in findings(gpt2(), never)
+    assert "No latent of I at blocks.1.hook_resid_pre fires." in warnings(gpt2(), never)
     always = dataclasses.replace(identity(WIDTH), b_enc=torch.full((2 * WIDTH,), 1e6).double())
-    assert "more than half of its 64 latents fire" in findings(gpt2(), always)[0]  # what they add cancels out
+    assert "more than half of its 64 latents fire" in warnings(gpt2(), always)[0]  # what they add cancels out
 
 
 @cache
@@ -360,40 +363,40 @@ def test_the_loss_with_the_mean_everywhere_is_that_of_a_full_pass():
     mean = x[counted].mean(0)
     logits = full_pass("gpt2", model.hf, tokens, edits={(1, "resid_pre"): lambda x: mean.expand_as(x)}).logits
     expected = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
-    found = guard(model, at(model, identity(WIDTH)), token_set(tokens))
+    found = check_on_load(model, at(model, identity(WIDTH)), token_set(tokens))
     assert found.mean_loss == pytest.approx(float(expected))
-    assert found.mean_loss > found.quality.clean_loss and found.findings == ()
+    assert found.mean_loss > found.metrics.clean_loss and found.warnings == ()
 
 
 def test_a_loss_worse_than_with_the_mean_everywhere():
     model = SplitModel(tiny("gpt2"))
     wrong = dataclasses.replace(identity(WIDTH), W_dec=-3 * identity(WIDTH).W_dec)
     said = "worse than"
-    assert any(said in sentence for sentence in findings(model, wrong, tokens=token_set(spoken())))
-    found = guard(model, at(model, wrong), token_set(spoken(sign=-1)))
-    assert found.mean_loss < found.quality.clean_loss  # of such sequences the model knows less than nothing
-    assert not any(said in sentence for sentence in found.findings)
+    assert any(said in sentence for sentence in warnings(model, wrong, tokens=token_set(spoken())))
+    found = check_on_load(model, at(model, wrong), token_set(spoken(sign=-1)))
+    assert found.mean_loss < found.metrics.clean_loss  # of such sequences the model knows less than nothing
+    assert not any(said in sentence for sentence in found.warnings)
 
 
 def test_the_budget():
     model, sae = gpt2(), identity(WIDTH)
-    assert guard(model, at(model, sae), PLAIN, budget=40).quality.tokens == 36
-    assert guard(model, at(model, sae), PLAIN, budget=1).quality.tokens == 12
-    assert guard(model, at(model, sae), PLAIN).quality.tokens == PLAIN.ids.numel()
+    assert check_on_load(model, at(model, sae), PLAIN, budget=40).metrics.tokens == 36
+    assert check_on_load(model, at(model, sae), PLAIN, budget=1).metrics.tokens == 12
+    assert check_on_load(model, at(model, sae), PLAIN).metrics.tokens == PLAIN.ids.numel()
 
 
 def test_json():
-    found = guard(gpt2(), at(gpt2(), box(activations(gpt2(), SITE))), PLAIN)
+    found = check_on_load(gpt2(), at(gpt2(), box(activations(gpt2(), SITE))), PLAIN)
     again = json.loads(json.dumps(found.to_json(), allow_nan=False))
-    assert again["quality"]["l0"] == found.quality.l0 and again["findings"] == []
+    assert again["metrics"]["l0"] == found.metrics.l0 and again["warnings"] == []
     assert again["published_l0"] == WIDTH and again["mean_loss"] == found.mean_loss
-    bad = dataclasses.replace(found, quality=dataclasses.replace(found.quality, kl=math.inf), published_l0=None)
-    assert bad.to_json()["quality"]["kl"] is None and bad.to_json()["published_l0"] is None
+    bad = dataclasses.replace(found, metrics=dataclasses.replace(found.metrics, kl=math.inf), published_l0=None)
+    assert bad.to_json()["metrics"]["kl"] is None and bad.to_json()["published_l0"] is None
 
 
 def test_a_width_that_does_not_fit_is_refused():
     with pytest.raises(TiltmeterError, match=r"width 8, but activations at blocks.1.hook_resid_pre have width 32"):
-        findings(gpt2(), identity(8))
+        warnings(gpt2(), identity(8))
 
 
 def test_the_value_constant_is_the_formula_of_each_family():
@@ -422,7 +425,7 @@ def test_a_moved_sae_is_one_of_moved_activations():
 def place(model_name="tiny", stream="centred", family="gpt2", width=WIDTH, site=SITE, **facts):
     model = SplitModel(tiny(family), model_name).measured_in(stream)
     sae = identity(width)
-    check_place(dataclasses.replace(sae, about=about(sae, **facts)), model, site)
+    check_compatible(dataclasses.replace(sae, about=about(sae, **facts)), model, site)
 
 
 @pytest.mark.parametrize(
@@ -446,9 +449,9 @@ def test_names_of_one_place(hook_name, site):
 @pytest.mark.parametrize(
     ("hook_name", "sentence"),
     [
-        ("blocks.2.hook_resid_pre", "but was to be used at blocks.1.hook_resid_pre"),
-        ("blocks.1.hook_resid_post", "but was to be used at blocks.1.hook_resid_pre"),
-        ("blocks.1.hook_mlp_out", "but was to be used at blocks.1.hook_resid_pre"),
+        ("blocks.2.hook_resid_pre", "not to blocks.1.hook_resid_pre"),
+        ("blocks.1.hook_resid_post", "not to blocks.1.hook_resid_pre"),
+        ("blocks.1.hook_mlp_out", "not to blocks.1.hook_resid_pre"),
         ("blocks.1.hook_resid_mid", "which is not a site of tiny; it has blocks.L.hook_resid_pre"),
         ("blocks.7.hook_resid_pre", "with L from 0 to 2"),
         ("embed", "which is not a site of tiny"),

@@ -102,7 +102,9 @@ def test_a_module(x):
 
 
 def test_a_module_that_is_no_sae():
-    with pytest.raises(TiltmeterError, match="mine is no SAE: it has no W_enc and no b_enc and no W_dec and no b_dec"):
+    with pytest.raises(
+        TiltmeterError, match="mine is not an SAE: it has no W_enc and no b_enc and no W_dec and no b_dec"
+    ):
         from_module(torch.nn.Linear(3, 4), "mine")
 
 
@@ -119,7 +121,7 @@ def test_the_hash_is_of_weights_and_of_how_they_are_used(tmp_path):
 @pytest.mark.parametrize(
     ("changed", "sentence"),
     [
-        ({"W_enc": None}, "is no SAE: it has no W_enc"),
+        ({"W_enc": None}, "is not an SAE: it has no W_enc"),
         ({"W_enc": torch.ones(D_SAE, D_IN)}, r"do not fit together: W_enc \[40, 16\]|W_enc .* is \[40, 16\], but"),
         ({"b_enc": torch.ones(D_SAE - 1)}, r"do not fit together.*b_enc \[39\]"),
         ({"b_dec": torch.ones(D_IN, 1)}, r"do not fit together.*b_dec \[16, 1\]"),
@@ -146,7 +148,7 @@ def test_a_threshold_of_another_width(tmp_path):
     ("metadata", "sentence"),
     [
         ({"k": "0"}, "give a k from 1 to 40"),
-        ({"k": "41"}, "the 41 largest of 40 latents"),
+        ({"k": "41"}, "has k = 41, but 40 latents"),
         ({"k": "many"}, "k = 'many'"),
         ({"apply_b_dec_to_input": "perhaps"}, "apply_b_dec_to_input = 'perhaps'"),
     ],
@@ -168,9 +170,9 @@ def write_model(path):
 @pytest.mark.parametrize(
     ("file", "content", "sentence"),
     [
-        ("a.txt", "hello", "The file .*a.txt is no SAE: expected a folder of SAELens"),
+        ("a.txt", "hello", "The file .*a.txt is not an SAE: expected a folder of SAELens"),
         ("a.safetensors", "hello", "could not be read as safetensors"),
-        ("a.bin", "hello", "The file .*a.bin is no SAE"),
+        ("a.bin", "hello", "The file .*a.bin is not an SAE"),
     ],
 )
 def test_a_file_that_is_no_sae(file, content, sentence, tmp_path):
@@ -181,10 +183,10 @@ def test_a_file_that_is_no_sae(file, content, sentence, tmp_path):
 
 def test_a_models_weights_are_no_sae(tmp_path):
     write_model(tmp_path / "model.safetensors")
-    with pytest.raises(TiltmeterError, match=r"is no SAE: it has no W_enc.*\(it has transformer.wpe.weight, "):
+    with pytest.raises(TiltmeterError, match=r"is not an SAE: it has no W_enc.*\(it has transformer.wpe.weight, "):
         load_sae(str(tmp_path / "model.safetensors"))
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(TiltmeterError, match=r"is no SAE.*is a language model's; expected"):
+    with pytest.raises(TiltmeterError, match=r"is not an SAE.*is a language model's; expected"):
         load_sae(str(tmp_path))
 
 
@@ -210,7 +212,7 @@ def test_a_cfg_json_of_something_else(config, sentence, tmp_path):
         ({"architecture": "jumprelu"}, "is a jumprelu SAE without a threshold"),
         ({"architecture": "topk"}, "is a topk SAE, but its cfg.json says k = None"),
         ({"architecture": "topk", "k": float("nan")}, "says k = nan; expected a whole number"),
-        ({"architecture": "topk", "k": 41}, "the 41 largest of 40 latents"),
+        ({"architecture": "topk", "k": 41}, "has k = 41, but 40 latents"),
     ],
 )
 def test_a_folder_whose_files_do_not_fit(config, sentence, tmp_path):
@@ -234,7 +236,7 @@ def test_weights_with_a_configuration_beside_them_are_read_as_it_says(tmp_path, 
 @pytest.mark.parametrize("name", ["nowhere", "./nowhere/at/all", "/nowhere/a.pt", "nowhere.safetensors", "nano", ""])
 def test_what_is_not_there(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(TiltmeterError, match=r"There is no SAE|no SAE: it has neither") as raised:
+    with pytest.raises(TiltmeterError, match=r"There is no SAE|not an SAE: it has neither") as raised:
         load_sae(name)
     assert "RELEASE:SAE_ID" in str(raised.value)
 

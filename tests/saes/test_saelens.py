@@ -153,7 +153,7 @@ def test_latents_that_count_in_decoder_norms_add_unit_rows(tmp_path):
 
 def test_a_checkpoints_scale_of_activations_is_folded_in(tmp_path):
     folder = save(build("standard", normalize_activations="expected_average_only_in"), tmp_path)
-    with pytest.raises(TiltmeterError, match=r"scaled as expected_average_only_in.*do not say by how much"):
+    with pytest.raises(TiltmeterError, match=r"scaled by expected_average_only_in.*do not state the factor"):
         load_sae(folder)
     (tmp_path / "activation_scaler.json").write_text(json.dumps({"scaling_factor": 0.25}))
     ours, theirs, x = load_sae(folder), own(folder), activations()
@@ -200,7 +200,7 @@ REFUSED = ["transcoder", "skip_transcoder", "jumprelu_transcoder", "jumprelu_ski
 def test_what_is_no_sae_is_refused_by_name(architecture, tmp_path):
     extra = {"d_out": D_IN, "apply_b_dec_to_input": False} if "transcoder" in architecture else {}
     folder = save(build(architecture, **extra), tmp_path)
-    with pytest.raises(TiltmeterError, match=rf"is a {architecture}, which tiltmeter does not use: it"):
+    with pytest.raises(TiltmeterError, match=rf"is a {architecture}, which tiltmeter does not support: it"):
         load_sae(folder)
     with pytest.raises(TiltmeterError, match=f"is a {architecture}, "):
         adapt(own(folder), "in memory")
@@ -210,15 +210,15 @@ def test_what_is_no_sae_is_refused_by_name(architecture, tmp_path):
     ("changed", "sentence"),
     [
         ({"architecture": "temporal"}, "is a temporal.*tokens before it"),
-        ({"architecture": "crosslayer_transcoder"}, "is a crosslayer_transcoder.*not in its input's space"),
-        ({"architecture": "novel"}, "is a novel.*encoder is not known"),
-        ({"architecture": "batchtopk"}, "checkpoint of training a batchtopk.*save_inference_model"),
+        ({"architecture": "crosslayer_transcoder"}, "is a crosslayer_transcoder.*not in the space of its input"),
+        ({"architecture": "novel"}, "is a novel.*encoder is unknown"),
+        ({"architecture": "batchtopk"}, "training checkpoint of a batchtopk.*save_inference_model"),
         ({"d_out": 24}, "reads 16 numbers and writes 24.*transcoder"),
         (
             {"metadata": {"hook_name": "blocks.0.hook_mlp_in", "hook_name_out": "blocks.0.hook_mlp_out"}},
             "writes blocks",
         ),
-        ({"metadata": {"hook_name": "blocks.0.attn.hook_q", "hook_head_index": 3}}, "reads head 3.*all heads"),
+        ({"metadata": {"hook_name": "blocks.0.attn.hook_q", "hook_head_index": 3}}, "reads only head 3.*all heads"),
         ({"metadata": None, "hook_name": "a", "hook_name_out": "b"}, "reads a and writes b"),
     ],
 )
@@ -236,7 +236,7 @@ def test_configurations_that_are_refused(changed, sentence):
 
 def test_a_checkpoint_of_batch_top_k_is_refused(tmp_path):
     build("batchtopk").save_model(tmp_path)
-    with pytest.raises(TiltmeterError, match=r"checkpoint of training a batchtopk SAE.*save_inference_model"):
+    with pytest.raises(TiltmeterError, match=r"training checkpoint of a batchtopk SAE.*save_inference_model"):
         load_sae(str(tmp_path))
 
 

@@ -112,7 +112,7 @@ def test_kissanes_attention_saes_are_folded(hub):
 
 def test_a_listed_scale_is_folded_in_and_one_that_is_not_listed_is_missed(hub, monkeypatch):
     publish(hub, *JB, hook_point=JB[1], normalize_activations="expected_average_only_in")
-    with pytest.raises(TiltmeterError, match=r"scaled as expected_average_only_in.*do not say by how much"):
+    with pytest.raises(TiltmeterError, match=r"scaled by expected_average_only_in.*do not state the factor"):
         load_sae(":".join(JB))
     monkeypatch.setitem(directory[JB[0]].norm_scaling_factor, JB[1], 0.25)
     assert_is(load_sae(":".join(JB)), torch.randn(5, D_IN), factor=0.25)
@@ -123,7 +123,7 @@ def test_a_transcoder_is_refused_before_its_weights_are_fetched(hub):
     folder = hub / entry.repo_id / entry.saes_map[JB[1]]
     folder.mkdir(parents=True)
     (folder / "cfg.json").write_text(json.dumps(OLD | {"architecture": "transcoder", "d_out": D_IN}))
-    with pytest.raises(TiltmeterError, match="is a transcoder, which tiltmeter does not use"):
+    with pytest.raises(TiltmeterError, match="is a transcoder, which tiltmeter does not support"):
         load_sae(":".join(JB))
 
 

@@ -265,7 +265,7 @@ def test_a_sweep_uses_a_stand_in_under_the_name_of_the_sae(stand_in, control, he
     curves = tm.run_sweep(sweep, control, held_out, tmp_path / "run")
     assert curves.direction.values.tolist() == ["sae-error:local-3-l0-12"]
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
-    found = manifest["record"]["saes"]["local-3-l0-12"]["guard"]["findings"]
+    found = manifest["record"]["saes"]["local-3-l0-12"]["load_check"]["warnings"]
     assert not [finding for finding in found if "L0" in finding or "explains" in finding]
 
 

@@ -12,7 +12,7 @@ from sweep_cases import command, refusal, save_model, save_tokens
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.runs.run_directory import read_manifest
 from tiltmeter.saes.latent_statistics import fit_latents
-from tiltmeter.saes.load_check import guard
+from tiltmeter.saes.load_check import check_on_load
 from tiltmeter.saes.names import short_names
 from tiltmeter.sweeps import run
 from tiny_models import WIDTH
@@ -76,26 +76,26 @@ def test_a_direction_of_an_sae_is_measured_for_each_and_one_for_its_own(inputs, 
     assert "alive" not in facts["one-l0-5"]  # nothing asks how often its latents fire, so they are not counted
 
 
-def test_the_guards_figures_are_in_the_manifest(inputs, saes, tmp_path):
+def test_the_metrics_of_the_load_check_are_in_the_manifest(inputs, saes, tmp_path):
     loaded = tm.load_model(str(inputs["--model"]))
     tokens = loaded.load_tokens(str(inputs["--tokens"]))
     wanted = tm.Sweep(
         site="resid_pre:1", directions=("sae-error",), saes=(str(saes[0]),), path=tm.Straight(lengths=(1,)), sequences=2
     )
     tm.run_sweep(wanted, loaded, tokens, tmp_path / "run")
-    found = read_manifest(tmp_path / "run")["record"]["saes"]["one-l0-5"]["guard"]
+    found = read_manifest(tmp_path / "run")["record"]["saes"]["one-l0-5"]["load_check"]
     x = loaded.model.activation(tokens.ids, loaded.model.site("resid_pre:1"))[:, 1:]
     sae = tm.load_sae(str(saes[0]))
-    assert (sae.encode(x) > 0).sum(-1).double().mean() == pytest.approx(found["quality"]["l0"], rel=1e-6)
+    assert (sae.encode(x) > 0).sum(-1).double().mean() == pytest.approx(found["metrics"]["l0"], rel=1e-6)
 
 
-def test_the_guard_is_asked_once(inputs, saes, tmp_path, monkeypatch):
+def test_an_sae_is_checked_once(inputs, saes, tmp_path, monkeypatch):
     loaded = tm.load_model(str(inputs["--model"]))
     tokens = loaded.load_tokens(str(inputs["--tokens"]))
     wanted = {"site": "resid_pre:1", "saes": (str(saes[0]),), "path": tm.Straight(lengths=(1,)), "sequences": 2}
     asked = []
-    monkeypatch.setattr(run, "guard", lambda *_: asked.append(1) or guard(*_))
-    monkeypatch.setattr(run, "_guarded", {})
+    monkeypatch.setattr(run, "check_on_load", lambda *_: asked.append(1) or check_on_load(*_))
+    monkeypatch.setattr(run, "_checked", {})
     for _ in range(2):
         tm.run_sweep(tm.Sweep(directions=("sae-error",), **wanted), loaded, tokens, tmp_path / "run")
     assert asked == [1]
@@ -246,7 +246,7 @@ def test_an_sae_whose_output_is_not_finite_is_refused(inputs, tmp_path):
     shapes = {"W_enc": (WIDTH, LATENTS), "W_dec": (LATENTS, WIDTH), "b_enc": (LATENTS,)}
     huge = save_sae(tmp_path / "huge", weights={name: torch.full(shape, 1e30) for name, shape in shapes.items()})
     sentence = refusal("sweep", *flat(inputs), "--direction", "sae-error", "--sae", huge, "--out", tmp_path / "run")
-    assert "huge makes of activations at blocks.1.hook_resid_pre is not finite" in sentence
+    assert "huge returns non-finite reconstructions of activations at blocks.1.hook_resid_pre" in sentence
 
 
 def test_sweeps_of_several_kinds_of_sae_direction_have_a_panel_for_each(inputs, saes, tmp_path):

@@ -1,4 +1,8 @@
-"""An SAE whose activations are others' scaled and shifted, and the shift that TransformerLens makes at `hook_z`."""
+"""An SAE of affinely transformed activations, and the shift of `hook_z` in TransformerLens.
+
+Published SAEs do not all read the activation that a Hugging Face model has: TransformerLens folds the value biases out
+of `hook_z`, and some trainers rescale activations. Both are y = scale · x + shift, so that one wrapper adapts them.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ from tiltmeter.saes.sae import SAE, About
 
 @dataclass(frozen=True)
 class AffineSAE:
-    """An SAE of y = scale · x + shift, as one of x."""
+    """An SAE that was trained on y = scale · x + shift, used on x."""
 
     about: About
     sae: SAE
@@ -24,33 +28,33 @@ class AffineSAE:
 
     @property
     def decoder(self) -> Float[Tensor, "latent d_site"]:
-        """One row a latent, in the space of x."""
+        """Decoder rows in the space of x."""
         return self.sae.decoder / self.scale
 
     def encode(self, x: Float[Tensor, "*token d_site"]) -> Float[Tensor, "*token latent"]:
         """Latents of y."""
-        return self.sae.encode(self._moved(x))
+        return self.sae.encode(self._transform(x))
 
     def decode(
         self, latents: Float[Tensor, "*token latent"], like: Float[Tensor, "*token d_site"] | None = None
     ) -> Float[Tensor, "*token d_site"]:
-        """The x that latents stand for."""
-        y = self.sae.decode(latents, like=None if like is None else self._moved(like))
+        """Reconstruction of x: that of y, transformed back."""
+        y = self.sae.decode(latents, like=None if like is None else self._transform(like))
         return (y - self.shift.to(y)) / self.scale
 
     def to(self, device: torch.device, dtype: torch.dtype) -> AffineSAE:
-        """The same SAE, with its weights on this device and of this type."""
+        """A copy of the SAE with its weights on this device and of this type."""
         return replace(self, sae=self.sae.to(device, dtype), shift=self.shift.to(device, dtype))
 
-    def _moved(self, x: Float[Tensor, "*token d_site"]) -> Float[Tensor, "*token d_site"]:
+    def _transform(self, x: Float[Tensor, "*token d_site"]) -> Float[Tensor, "*token d_site"]:
         return self.scale * x + self.shift.to(x)
 
 
-def unfolded(sae: SAE, model: SplitModel, site: Site) -> SAE:
-    """An SAE of folded z (`About.processing`) as one of z as it is; any other SAE, or site, as it was given.
+def unfold_value_biases(sae: SAE, model: SplitModel, site: Site) -> SAE:
+    """Make an SAE of folded z (`About.processing`) an SAE of z itself; return any other SAE, or site, unchanged.
 
-    With its default `fold_value_biases`, TransformerLens takes out of `hook_z` what the biases bring there
-    (`value_constant`) and adds it to what attention writes.
+    By default (`fold_value_biases`) TransformerLens subtracts from `hook_z` what the value biases contribute
+    (`value_constant`), and adds it to the output of attention instead.
     """
     if sae.about.processing != "folded" or site.kind != "z":
         return sae
@@ -60,8 +64,9 @@ def unfolded(sae: SAE, model: SplitModel, site: Site) -> SAE:
 def value_constant(model: SplitModel, site: Site) -> Float[Tensor, "d_site"]:
     """The constant part of `z` in a layer: in GPT-2, ln_1.bias @ W_V + b_V of each head.
 
-    A stream of zeros goes into the block: its norm leaves its bias alone, every position has the same values, and a
-    mean of them is that value, whatever attention's weights are.
+    Measured instead of read from the weights, so that it holds for every architecture: the block is given a residual
+    stream of zeros. Its norm then returns its bias alone, the values are the same at every position, and any
+    attention-weighted mean of them is that value.
     """
     clean = model.start(torch.zeros(1, 1, dtype=torch.long), Site(site.layer, "resid_pre"), [site])
     return model.resume(clean, torch.zeros_like(clean.activation)).sites[site][0, 0]

@@ -1,4 +1,7 @@
-"""Whether an SAE belongs where it is to be used: to this model, site and stream, and of this width."""
+"""Whether an SAE is compatible with where it is used: its model, site, width and residual stream.
+
+Only what the SAE's files state is checked here, without running the model on text; `load_check` measures.
+"""
 
 from __future__ import annotations
 
@@ -24,25 +27,27 @@ _ALIASES: Mapping[str, str] = {
     "hook_in": "hook_resid_pre",
     "hook_out": "hook_resid_post",
 }
-"""Other names for sites: those in SAELens's ids, and those of TransformerLens's bridge."""
+"""Other names of sites: those in SAELens's ids, and those of TransformerLens's bridge."""
 
 _CERTAIN = re.compile(
     r"gpt2(-medium|-large|-xl)?|distilgpt2|pythia-(14|31|70|160|410)m(-deduped)?|pythia-[\d.]+b(-deduped)?"
     r"|gemma-(\d-)?\d+[bm]"
 )
-"""Models that go by one name, but for what `_model` takes off. Others may go by several."""
+"""Models with one name, up to what `_canonical_model` strips. Others may have several names, and are not compared."""
 
 
-def check_place(sae: SAE, model: SplitModel, site: Site) -> None:
-    """Refuse an SAE of another model, site, width or stream, as far as its files say.
+def check_compatible(sae: SAE, model: SplitModel, site: Site) -> None:
+    """Check that an SAE belongs to this model, site, width and stream, as far as its files say.
 
     Raises:
-        TiltmeterError: it does not belong there.
+        TiltmeterError: it does not.
     """
     about = sae.about
-    ours, theirs = _model(model.name), _model(about.model)
+    ours, theirs = _canonical_model(model.name), _canonical_model(about.model)
     if ours and theirs and ours != theirs:
-        raise TiltmeterError(f"The SAE {about.name} is of {about.model}, not of {model.name}; give one of this model.")
+        raise TiltmeterError(
+            f"The SAE {about.name} is of {about.model}, not of {model.name}; give an SAE of this model."
+        )
     _check_site(sae, model, site)
     _check_width(sae, model, site)
     if disagreement := stream_disagreement(sae, model, site):
@@ -50,7 +55,7 @@ def check_place(sae: SAE, model: SplitModel, site: Site) -> None:
 
 
 def stream_disagreement(sae: SAE, model: SplitModel, site: Site) -> str | None:
-    """A sentence, where an SAE's files say that it expects another residual stream than the measured one."""
+    """A sentence, if an SAE's files state that it expects another residual stream than the measured one; else None."""
     wanted = sae.about.processing
     if wanted not in ("centred", "raw") or not has_two_streams(model, site):
         return None
@@ -64,18 +69,18 @@ def stream_disagreement(sae: SAE, model: SplitModel, site: Site) -> str | None:
 
 
 def has_two_streams(model: SplitModel, site: Site) -> bool:
-    """Whether activations at a site can be measured centred and raw: those that LayerNorm reads, but not z."""
+    """Whether activations at a site can be measured both centred and raw: those that LayerNorm reads, but not z."""
     like = torch.empty(model.width, dtype=model.hf.dtype, device=model.device)
     return site.kind != "z" and (model.centred or ignores_mean(model.parts.final_norm, like))
 
 
-def is_same_place(one: Site, other: Site) -> bool:
-    """Whether two names mean one place: after a layer is before the next."""
+def is_same_site(one: Site, other: Site) -> bool:
+    """Whether two sites are the same activation: the stream after a layer is the stream before the next."""
     return one == other or (one.kind in STREAM and other.kind in STREAM and one.boundary == other.boundary)
 
 
 def own_site(sae: SAE, model: SplitModel) -> Site | None:
-    """The site that an SAE's files say it belongs to; None where they name none.
+    """The site that an SAE's files state; None if they state none.
 
     Raises:
         TiltmeterError: the model has no such site.
@@ -95,10 +100,10 @@ def own_site(sae: SAE, model: SplitModel) -> Site | None:
 
 def _check_site(sae: SAE, model: SplitModel, site: Site) -> None:
     own = own_site(sae, model)
-    if own is not None and not is_same_place(own, site):
+    if own is not None and not is_same_site(own, site):
         raise TiltmeterError(
-            f"The SAE {sae.about.name} belongs to {own.name}, but was to be used at {site.name}; use it there, or give "
-            "one of this site."
+            f"The SAE {sae.about.name} belongs to {own.name}, not to {site.name}; use it there, or give an SAE of this "
+            "site."
         )
 
 
@@ -107,8 +112,8 @@ def _check_width(sae: SAE, model: SplitModel, site: Site) -> None:
     AtSite(sae, site, partial(model.centre, site=site)).check_width(width)
 
 
-def _model(name: str | None) -> str | None:
-    """One name for a model that is known; None for a directory or a model that may have other names."""
+def _canonical_model(name: str | None) -> str | None:
+    """The canonical name of a known model; None for a directory, or a model that may have several names."""
     if name is None or name in EMBEDDED:
         return name
     if name[:1] in "/.~" or name.count("/") > 1 or user_path(name).exists():

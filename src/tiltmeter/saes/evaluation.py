@@ -1,4 +1,9 @@
-"""What an SAE is worth on a model: L0, explained variance, and what happens to the output with it spliced in."""
+"""SAE evaluation metrics: sparsity, reconstruction, and the effect on the output when the SAE is spliced in.
+
+L0 and explained variance say how well an SAE describes activations; the loss increase and the KL say how much of what
+the model uses its reconstructions keep. The two need not agree: end-to-end SAEs (Braun et al. 2024) keep the output and
+explain little variance.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +23,11 @@ from tiltmeter.saes.at_site import AtSite
 from tiltmeter.saes.sae import SAE
 
 Reconstruct = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""From activations to latents and reconstruction."""
+"""A function from activations to (latents, reconstruction)."""
 
 
 def through(sae: SAE) -> Reconstruct:
-    """What an SAE makes of activations."""
+    """The SAE as a function from activations to latents and reconstruction."""
 
     def reconstruct(x: Tensor) -> tuple[Tensor, Tensor]:
         return (latents := sae.encode(x)), sae.decode(latents, like=x)
@@ -32,39 +37,39 @@ def through(sae: SAE) -> Reconstruct:
 
 @dataclass(frozen=True)
 class SAEMetrics:
-    """Means over tokens. Boundary positions count in `loss`, `clean_loss` and `kl` alone."""
+    """Means over tokens. Boundary positions count only in `loss`, `clean_loss` and `kl`."""
 
     tokens: int
-    """Tokens of the sequences."""
+    """Tokens of the sequences, boundary ones included."""
     l0: float
-    """Latents above zero per token."""
+    """Active latents (above zero) per token."""
     explained_variance: float
-    """1 - Σ‖x - x̂‖² / Σ‖x - mean of x‖²; NaN where all activations are equal."""
+    """1 - Σ‖x - x̂‖² / Σ‖x - mean of x‖²; NaN if all activations are equal."""
     distance: float
-    """ε = ‖x - x̂‖."""
+    """Reconstruction error ε = ‖x - x̂‖, L2."""
     norm: float
-    """‖x‖."""
+    """‖x‖, L2."""
     alive: int
     """Latents that fired at least once on these tokens."""
     clean_loss: float
     """Cross-entropy of the next token, nats."""
     loss: float
-    """The same with the SAE's reconstruction in the place of every activation."""
+    """Cross-entropy with every activation replaced by the SAE's reconstruction, nats."""
     kl: float
     """KL(clean ‖ spliced), nats."""
 
     @property
     def loss_increase(self) -> float:
-        """Cross-entropy that the SAE costs, nats per token."""
+        """Increase in cross-entropy due to the SAE, nats per token."""
         return self.loss - self.clean_loss
 
 
 @dataclass(frozen=True)
 class Fit:
-    """How well an SAE describes activations. Boundary positions do not count."""
+    """Sparsity and reconstruction of an SAE. Boundary positions do not count."""
 
     l0: float
-    """Latents above zero per token."""
+    """Active latents (above zero) per token."""
     explained_variance: float
     """As in `SAEMetrics`."""
 
@@ -79,12 +84,22 @@ def evaluate(
     spliced: InOrOut = "in",
     batch: int = 8,
 ) -> SAEMetrics:
-    """Run the model on `ids`, clean and with reconstructions at all positions, or (`out`) all but boundary ones.
+    """Run the model on `ids`, clean and with the reconstruction spliced in, and return the SAE's metrics.
 
-    Reconstructions are taken as they are measured at the site: in a centred stream, minus their mean over d_model.
+    Reconstructions are centred like the activations of the site: in a centred stream, their mean over d_model is
+    subtracted, since the model cannot see it.
+
+    Args:
+        model: the model, set to the stream (centred or raw) in which activations are measured.
+        reconstruct: the SAE, as `through(sae)`, or any other reconstruction to compare it with.
+        ids: the sequences.
+        boundary: id of the token that begins a document.
+        site: where activations are replaced.
+        spliced: `in` replaces activations at all positions, `out` at all but boundary ones.
+        batch: sequences per forward pass.
 
     Raises:
-        TiltmeterError: all positions are boundary ones.
+        TiltmeterError: all positions are boundary positions.
     """
     counted = _counted(ids, boundary)
     replaced = allowed(boundary_mask(ids, boundary), spliced)
@@ -115,10 +130,10 @@ def fits(
     boundary: int | None,
     batch: int = 8,
 ) -> list[Fit]:
-    """The fit of several SAEs, or of one at several sites and in several streams, from one pass of the model.
+    """The fit of several SAEs, or of one at several sites and in several streams, from one forward pass per batch.
 
     Raises:
-        TiltmeterError: all positions are boundary ones.
+        TiltmeterError: all positions are boundary positions.
     """
     counted = _counted(ids, boundary)
     totals = [_Activations() for _ in places]
@@ -134,7 +149,7 @@ def fits(
 
 
 class _Activations:
-    """Sums over tokens, float64."""
+    """Running sums over tokens for L0, distance, norm and explained variance, in float64."""
 
     def __init__(self) -> None:
         self.sums: dict[str, float] = {}
@@ -164,19 +179,20 @@ class _Activations:
     @property
     def explained_variance(self) -> float:
         variance = self.sums["squares"] - float(self.total.square().sum()) / self.tokens
-        spread = variance > 1e-12 * self.sums["squares"]  # what is less is rounding
+        spread = variance > 1e-12 * self.sums["squares"]  # anything smaller is rounding error
         return 1 - self.sums["errors"] / variance if spread else float("nan")
 
 
 class _Outputs:
-    """Losses and KL of all tokens so far."""
+    """Losses and KL of each token so far."""
 
     def __init__(self) -> None:
         self.seen: dict[str, list[Tensor]] = {"clean_loss": [], "loss": [], "kl": []}
 
     def add(self, model: SplitModel, clean: CleanRun, given: Float[Tensor, "batch position d_site"]) -> None:
-        moved = model.resume(clean, given).minus(clean.late).final
-        changes = LateActivations(torch.stack([torch.zeros_like(moved), moved]), {})
+        change = model.resume(clean, given).minus(clean.late).final
+        # The first change is zero: readouts of the clean run.
+        changes = LateActivations(torch.stack([torch.zeros_like(change), change]), {})
         found = compute_readouts(model, clean, changes, [Readout("kl"), Readout("loss")], range(clean.span.stop))
         self.seen["clean_loss"].append(found["loss"][0, :, :-1].flatten())
         self.seen["loss"].append(found["loss"][1, :, :-1].flatten())
@@ -190,8 +206,8 @@ def _counted(ids: Int[Tensor, "sequence position"], boundary: int | None) -> Boo
     counted = allowed(boundary_mask(ids, boundary), "out")
     if not bool(counted.any()):
         raise TiltmeterError(
-            f"An SAE was to be measured on {len(ids)} sequences that have none but boundary positions (the first of "
-            "each is one); give longer sequences."
+            f"An SAE cannot be evaluated on {len(ids)} sequences that have only boundary positions (the first position "
+            "of each is one); give longer sequences."
         )
     return counted
 

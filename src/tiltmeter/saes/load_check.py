@@ -1,7 +1,8 @@
-"""The load guard: whether an SAE is, where it is used, what its files say; and if it is not, the likely cause.
+"""The load check: whether an SAE performs where it is used as its files state, and if it does not, the likely cause.
 
-Figures are taken on a few thousand tokens and compared with the published ones and with sense. Causes are tried only
-where a figure is off, since they cost forward passes.
+An SAE used on the wrong stream, layer or scale raises no error: it reconstructs badly, and directions taken from it are
+meaningless. So its metrics are measured on a few thousand tokens and compared with the published ones and with
+plausible ranges. Causes are tried only where a metric is off, since they cost forward passes.
 """
 
 from __future__ import annotations
@@ -19,100 +20,100 @@ from tiltmeter.data.token_set import TokenSet
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.positions import InOrOut, allowed, boundary_mask
 from tiltmeter.models.split_model import SplitModel
-from tiltmeter.saes.at_site import AT_ONCE, AtSite
-from tiltmeter.saes.compatibility import check_place, stream_disagreement
+from tiltmeter.saes.at_site import CHUNK_ELEMENTS, AtSite
+from tiltmeter.saes.compatibility import check_compatible, stream_disagreement
 from tiltmeter.saes.diagnosis import likely_cause
 from tiltmeter.saes.evaluation import SAEMetrics, evaluate, through
 from tiltmeter.saes.sae import END_TO_END_KINDS
 
-__all__ = ["LoadCheck", "check_place", "guard"]
+__all__ = ["LoadCheck", "check_compatible", "check_on_load"]
 
 FAR = 2.0
-"""An L0 of more than this many times the published one, or of less than that part of it, is off."""
+"""An L0 is off where it differs from the published one by more than this factor, in either direction."""
 
 SHORT, MORE = 0.05, 1.4
-"""An explained variance is off where it is this far below the published one and leaves so many times the variance
-unexplained. Publishers differ in text and in what they count."""
+"""An explained variance is off where it is more than `SHORT` below the published one and the unexplained variance is
+more than `MORE` times as large. Both must hold, since publishers evaluate on other texts and average differently."""
 
 HARM = 0.01
-"""Nats up to which an SAE does no harm: KL that its error at first positions makes, differences of losses."""
+"""Nats below which an effect on the output is ignored: the KL due to first positions, a difference of losses."""
 
 TRIED = 1024
-"""Tokens, about, that causes are tried on."""
+"""Approximate number of tokens on which causes are tried."""
 
 
 @dataclass(frozen=True)
 class LoadCheck:
-    """An SAE's figures where it is used, and what is wrong with them."""
+    """Metrics of an SAE where it is used, and warnings where they are off."""
 
-    quality: SAEMetrics
+    metrics: SAEMetrics
     mean_loss: float
-    """Cross-entropy with the mean activation of the site in the place of every activation, nats per token."""
+    """Cross-entropy with every activation of the site replaced by their mean, nats per token."""
     published_l0: float | None
     published_explained_variance: float | None
-    findings: tuple[str, ...]
-    """Sentences: what is off, and the likely cause. Empty where all is well."""
+    warnings: tuple[str, ...]
+    """Sentences: what is off, and the likely cause. Empty if nothing is off."""
 
     def to_json(self) -> dict[str, Any]:
-        """For the manifest. Numbers that are not finite are None."""
-        figures = {key: value for key, value in vars(self).items() if key not in ("quality", "findings")}
+        """The entry in the manifest. Numbers that are not finite become None, since JSON has none."""
+        numbers = {key: value for key, value in vars(self).items() if key not in ("metrics", "warnings")}
         return {
-            "quality": _finite(asdict(self.quality)),
-            **_finite(figures),
-            "findings": list(self.findings),
+            "metrics": _finite(asdict(self.metrics)),
+            **_finite(numbers),
+            "warnings": list(self.warnings),
         }
 
 
-def guard(model: SplitModel, at: AtSite, tokens: TokenSet, budget: int = 4096) -> LoadCheck:
-    """Measure an SAE where it is used, and say what is off and why.
+def check_on_load(model: SplitModel, at: AtSite, tokens: TokenSet, budget: int = 4096) -> LoadCheck:
+    """Measure an SAE where it is used, and warn of what is off, with the likely cause.
 
     Args:
-        model: in the stream it is measured in.
+        model: the model, set to the stream (centred or raw) in which activations are measured.
         at: the SAE at its site.
-        tokens: token sequences, of which the first are taken.
-        budget: how many tokens; at least one sequence is taken.
+        tokens: token sequences, of which the first are used.
+        budget: how many tokens to use; at least one sequence is used.
 
     Raises:
-        TiltmeterError: an SAE of another width than the site's, or whose output is not finite; sequences that have none
-            but boundary positions.
+        TiltmeterError: the SAE's width is not the site's, or its output is not finite; or the sequences have only
+            boundary positions.
     """
     ids = _first(tokens.ids, budget)
     at.check_width(model.activation(ids[:1, :1], at.site).shape[-1])
-    quality = _assess(model, at, ids, tokens.boundary)
-    if not math.isfinite(quality.distance):
+    metrics = _evaluate(model, at, ids, tokens.boundary)
+    if not math.isfinite(metrics.distance):
         raise TiltmeterError(
-            f"What the SAE {at.name} makes of activations at {at.site.name} is not finite: its weights are too large "
-            "for them; give an SAE of this model and site."
+            f"The SAE {at.name} returns non-finite reconstructions of activations at {at.site.name}: its weights are "
+            "too large for them; give an SAE of this model and site."
         )
     mean_loss = _mean_loss(model, at, ids, tokens.boundary)
-    findings = list(_off(at, quality, mean_loss))
-    if findings:
-        findings.append(likely_cause(model, at, _first(ids, TRIED), tokens.boundary, quality))
-    findings += _boundary(model, at, ids, tokens.boundary, quality)
-    findings += _said(model, at)
+    warnings = list(_metric_warnings(at, metrics, mean_loss))
+    if warnings:
+        warnings.append(likely_cause(model, at, _first(ids, TRIED), tokens.boundary, metrics))
+    warnings += _first_position_warnings(model, at, ids, tokens.boundary, metrics)
+    warnings += _processing_warnings(model, at)
     about = at.sae.about
-    return LoadCheck(quality, mean_loss, about.l0, about.explained_variance, tuple(findings))
+    return LoadCheck(metrics, mean_loss, about.l0, about.explained_variance, tuple(warnings))
 
 
-def _off(at: AtSite, quality: SAEMetrics, mean_loss: float) -> Iterator[str]:
-    """What is far from the published figures, or from sense."""
-    about, l0, explained = at.sae.about, quality.l0, quality.explained_variance
+def _metric_warnings(at: AtSite, metrics: SAEMetrics, mean_loss: float) -> Iterator[str]:
+    """Warn of metrics far from the published ones, or outside plausible ranges."""
+    about, l0, explained = at.sae.about, metrics.l0, metrics.explained_variance
     sae = f"{at.name} at {at.site.name}"
     if l0 == 0:
         yield f"No latent of {sae} fires."
     elif about.l0 and not 1 / FAR <= l0 / about.l0 <= FAR:
-        yield f"The L0 of {sae} is {l0:.4g}, and {about.l0:.4g} by its files."
+        yield f"The L0 of {sae} is {l0:.4g}, but its files state {about.l0:.4g}."
     elif l0 > at.size / 2:
-        yield f"The L0 of {sae} is {l0:.4g}: more than half of its {at.size} latents fire on a token."
+        yield f"The L0 of {sae} is {l0:.4g}: more than half of its {at.size} latents fire on an average token."
     published = about.explained_variance
     if published is not None and _is_short(explained, published):
-        yield f"{sae} explains {explained:.3f} of the variance, and {published:.3f} by its files."
+        yield f"{sae} explains {explained:.3f} of the variance, but its files state {published:.3f}."
     elif published is None and not explained >= 0 and about.kind not in END_TO_END_KINDS:
         yield f"{sae} explains {explained:.3f} of the variance, less than the mean activation does."
-    if quality.loss > mean_loss + HARM > quality.clean_loss + 2 * HARM:
+    if metrics.loss > mean_loss + HARM > metrics.clean_loss + 2 * HARM:
         yield (
-            f"The loss with {sae} is {quality.loss:.3f} nats, worse than {mean_loss:.3f} with the mean activation in "
-            f"the place of everything; without either it is {quality.clean_loss:.3f}."
+            f"With {sae} spliced in, the loss is {metrics.loss:.3f} nats, worse than with every activation replaced by "
+            f"the mean ({mean_loss:.3f}); the clean loss is {metrics.clean_loss:.3f}."
         )
 
 
@@ -120,46 +121,49 @@ def _is_short(explained: float, published: float) -> bool:
     return not (explained >= published - SHORT or 1 - explained <= MORE * (1 - published))
 
 
-def _said(model: SplitModel, at: AtSite) -> Iterator[str]:
-    """What its files say of the model's processing, where that is another."""
+def _processing_warnings(model: SplitModel, at: AtSite) -> Iterator[str]:
+    """Warn where the SAE's files state another processing of the model than the one in use."""
     if disagreement := stream_disagreement(at.sae, model, at.site):
         yield disagreement
     if at.site.kind == "z" and at.sae.about.processing == "folded":
         yield (
-            f"The SAE {at.name} expects z without what the value biases bring there; wrap it in "
-            "tiltmeter.saes.affine.unfolded."
+            f"The SAE {at.name} expects z without the contribution of the value biases; wrap it with "
+            "tiltmeter.saes.affine.unfold_value_biases."
         )
 
 
 @torch.no_grad()
-def _boundary(
-    model: SplitModel, at: AtSite, ids: Int[Tensor, "sequence position"], boundary: int | None, quality: SAEMetrics
+def _first_position_warnings(
+    model: SplitModel, at: AtSite, ids: Int[Tensor, "sequence position"], boundary: int | None, metrics: SAEMetrics
 ) -> Iterator[str]:
-    """Whether first positions, with a far larger error than others, are what raises the loss."""
+    """Warn where first positions have a far larger error than others and cause most of the KL.
+
+    Activations at first positions have norms far above all others, and many SAEs are not trained on them.
+    """
     x = model.activation(ids[:, :1], at.site)
-    if not quality.norm > 0 or not x.norm(dim=-1).all():  # nothing there to be reconstructed
+    if not metrics.norm > 0 or not x.norm(dim=-1).all():  # a relative error needs a norm
         return
     first = float(((at.reconstruct(x) - x).norm(dim=-1) / x.norm(dim=-1)).mean())
-    elsewhere = quality.distance / quality.norm
+    elsewhere = metrics.distance / metrics.norm
     if not first > max(0.5, 3 * elsewhere):
         return
-    without = _assess(model, at, ids, boundary, "out")
-    if quality.kl > HARM and without.kl < quality.kl / 2:
+    without = _evaluate(model, at, ids, boundary, "out")
+    if metrics.kl > HARM and without.kl < metrics.kl / 2:
         yield (
-            f"At first positions the error of {at.name} is {first:.3g} of the norm, and {elsewhere:.3g} at others; the "
-            f"KL is {quality.kl:.3g}, and {without.kl:.3g} where boundary positions keep their activations: leave them "
-            "out of the perturbation (--bos-perturbation out)."
+            f"The relative error of {at.name} is {first:.3g} at first positions and {elsewhere:.3g} elsewhere; the KL "
+            f"is {metrics.kl:.3g}, but {without.kl:.3g} if boundary positions keep their activations: exclude them "
+            "from the perturbation (--bos-perturbation out)."
         )
 
 
-def _assess(
+def _evaluate(
     model: SplitModel,
     at: AtSite,
     ids: Int[Tensor, "sequence position"],
     boundary: int | None,
     spliced: InOrOut = "in",
 ) -> SAEMetrics:
-    batch = min(8, max(1, AT_ONCE // (at.size * ids.shape[1])))
+    batch = min(8, max(1, CHUNK_ELEMENTS // (at.size * ids.shape[1])))
     return evaluate(model, through(at.sae), ids, boundary, at.site, spliced, batch)
 
 
@@ -167,7 +171,7 @@ def _assess(
 def _mean_loss(
     model: SplitModel, at: AtSite, ids: Int[Tensor, "sequence position"], boundary: int | None, batch: int = 8
 ) -> float:
-    """The loss with one vector everywhere: the mean activation of all but boundary positions."""
+    """The loss with every activation replaced by the mean activation, taken over all but boundary positions."""
     counted = allowed(boundary_mask(ids, boundary), "out")
     total: Tensor = torch.zeros(())
     for rows, wanted in zip(ids.split(batch), counted.split(batch), strict=True):
@@ -178,9 +182,9 @@ def _mean_loss(
 
 
 def _first(ids: Int[Tensor, "sequence position"], tokens: int) -> Int[Tensor, "first position"]:
-    """The first sequences, of about so many tokens together."""
+    """The first sequences, of about this many tokens in total."""
     return ids[: max(1, tokens // ids.shape[1])]
 
 
-def _finite(figures: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value if value is None or math.isfinite(value) else None for key, value in figures.items()}
+def _finite(numbers: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value if value is None or math.isfinite(value) else None for key, value in numbers.items()}

@@ -1,4 +1,4 @@
-"""Loading SAEs: one that comes with tiltmeter, a folder, a file, or a release of SAELens."""
+"""Loading SAEs: embedded ones, folders, files, and releases of SAELens."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tiltmeter.saes.formats.saelens_config import metadata_of
 from tiltmeter.saes.sae import SAE
 
 EMBEDDED_SAES: Mapping[str, Path] = {"nano": Path(__file__).parent.parent / "models" / "nano" / "saes"}
-"""Where the SAEs of models that ship with tiltmeter are, by model; each folder there is one."""
+"""Folders of the SAEs that ship with tiltmeter, by model; each subfolder is one SAE."""
 
 KINDS = (
     "a folder of SAELens, a folder or .pt file of Braun et al., a .safetensors file with W_enc, b_enc, W_dec, b_dec, "
@@ -29,9 +29,9 @@ _RELEASE = re.compile(r"(?P<release>\w[\w.-]*(/\w[\w.-]*)?):(?P<sae>.+)")
 def load_sae(name: str | Path) -> SAE:
     """Load a sparse autoencoder, in float32.
 
-    | name | what it is |
+    | name | SAE |
     |---|---|
-    | `nano:NAME` | one that comes with tiltmeter: `list_embedded` |
+    | `nano:NAME` | one that ships with tiltmeter: see `list_embedded` |
     | a folder | `cfg.json` and `sae_weights.safetensors`, as SAELens saves them |
     | a run directory | of `tiltmeter train-sae` |
     | a folder or `.pt` file | `final_config.yaml` and `samples_N.pt` (largest N) of Braun et al. |
@@ -39,11 +39,11 @@ def load_sae(name: str | Path) -> SAE:
     | `gpt2-small-res-jb:blocks.6.hook_resid_pre` | a release that SAELens lists, and an SAE in it |
     | `OWNER/REPO:FOLDER` | a folder of a Hugging Face repository |
 
-    A `.pt` file that holds SAEs at several hook points is named with one: `FILE#blocks.6.hook_resid_pre`. Releases, and
+    If a `.pt` file holds SAEs at several hook points, append one: `FILE#blocks.6.hook_resid_pre`. Releases, and
     folders of gated SAEs or of ones that normalise activations, need the `sae_lens` package.
 
     Raises:
-        TiltmeterError: there is no such SAE, it cannot be read, or it is of a kind that tiltmeter does not use.
+        TiltmeterError: there is no such SAE, it cannot be read, or tiltmeter does not support its architecture.
     """
     name = str(name)
     model, colon, short = name.partition(":")
@@ -62,10 +62,10 @@ def load_sae(name: str | Path) -> SAE:
 
 
 def refuse_unknown(name: str) -> None:
-    """Refuse what can be no SAE's name, without loading anything. A pattern (`nano:e2e-*`) may match nothing later.
+    """Check that a name can be an SAE's, without loading anything. A pattern (`nano:e2e-*`) is not resolved.
 
     Raises:
-        TiltmeterError: neither an embedded SAE, nor a file or folder that exists, nor of the form of a release.
+        TiltmeterError: it is neither an embedded SAE, nor an existing file or folder, nor a release.
     """
     model, colon, short = name.partition(":")
     if colon and model in EMBEDDED_SAES:
@@ -76,7 +76,7 @@ def refuse_unknown(name: str) -> None:
 
 
 def list_embedded() -> dict[str, dict[str, Any]]:
-    """The SAEs that come with tiltmeter, by the name that loads them, and the metadata in each one's `cfg.json`."""
+    """The SAEs that ship with tiltmeter: the name that loads each, to the metadata in its `cfg.json`."""
     found = {
         f"{model}:{folder.name}": dict(metadata_of(saelens_folder.read_config(folder)))
         for model, root in EMBEDDED_SAES.items()
@@ -101,7 +101,7 @@ def _names() -> str:
 
 
 def _split(name: str) -> tuple[Path, str]:
-    """A path, and the hook point named after a `#`. A file whose own name has a # in it is that file."""
+    """Split PATH#HOOK_POINT. A file whose own name contains a # is that file."""
     if not name.strip():  # as a path it would be the current folder
         raise _unknown(name)
     if (path := user_path(name)).exists():
@@ -120,7 +120,7 @@ def _load_folder(path: Path, name: str, chosen: str) -> SAE:
         return load_braun(path, name, chosen)
     model = " and is a language model's" if (path / "config.json").is_file() else ""
     raise TiltmeterError(
-        f"The folder {name} is no SAE: it has neither {saelens_folder.CONFIG} nor samples_N.pt{model}; expected "
+        f"The folder {name} is not an SAE: it has neither {saelens_folder.CONFIG} nor samples_N.pt{model}; expected "
         f"{KINDS}."
     )
 
@@ -130,10 +130,10 @@ def _load_file(path: Path, name: str, chosen: str) -> SAE:
         return load_braun(path, name, chosen)
     _refuse_choice(name, chosen)
     if path.name in (saelens_folder.FILE, saelens_folder.CONFIG) and (path.parent / saelens_folder.CONFIG).is_file():
-        return saelens_folder.load_folder(path.parent, name)  # how its weights are used stands in the file beside them
+        return saelens_folder.load_folder(path.parent, name)  # the config beside it says how the weights are used
     if path.suffix == ".safetensors":
         return load_weights_file(path, name)
-    raise TiltmeterError(f"The file {name} is no SAE: expected {KINDS}.")
+    raise TiltmeterError(f"The file {name} is not an SAE: expected {KINDS}.")
 
 
 def _refuse_choice(name: str, chosen: str) -> None:

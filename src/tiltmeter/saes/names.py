@@ -1,4 +1,4 @@
-"""The SAEs of a sweep: what they are called in its results, and loading them for the site."""
+"""The SAEs of a sweep: their short names in its results, and loading them for its site."""
 
 from __future__ import annotations
 
@@ -8,46 +8,49 @@ from fnmatch import fnmatchcase
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.sites import Site
 from tiltmeter.models.split_model import SplitModel
-from tiltmeter.saes.affine import unfolded
+from tiltmeter.saes.affine import unfold_value_biases
 from tiltmeter.saes.at_site import AtSite
-from tiltmeter.saes.compatibility import check_place
+from tiltmeter.saes.compatibility import check_compatible
 from tiltmeter.saes.loading import EMBEDDED_SAES, list_embedded, load_sae
 
 
 def sae_names(given: Sequence[str], site: Site) -> dict[str, str]:
-    """The SAEs that these names mean at a site, by the short names that directions give them.
+    """Resolve names and patterns of SAEs at a site: short name, as directions use it, to full name.
 
-    `nano:e2e-*` means all embedded SAEs of this site that match.
+    `nano:e2e-*` matches the embedded SAEs of this site.
 
     Raises:
-        TiltmeterError: a pattern that nothing matches; an SAE that is named twice.
+        TiltmeterError: nothing matches a pattern, or an SAE is named twice.
     """
     return short_names([name for one in given for name in _matching(one, site)])
 
 
 def short_names(names: Sequence[str]) -> dict[str, str]:
-    """The same names, by what stands after the last `/` or `:` (`e2e-3-l0-12` of `nano:e2e-3-l0-12`).
+    """Shorten each name to what follows the last `/` or `:` (`nano:e2e-3-l0-12` to `e2e-3-l0-12`).
 
-    Where two would be alike, both keep their whole names.
+    Names whose short forms would be equal stay whole.
+
+    Returns:
+        Short name to name.
 
     Raises:
-        TiltmeterError: one is there twice.
+        TiltmeterError: a name is given twice.
     """
     if repeated := sorted({name for name in names if names.count(name) > 1}):
-        raise TiltmeterError(f"The SAE {repeated[0]} is asked for twice; name each once.")
+        raise TiltmeterError(f"The SAE {repeated[0]} is asked for twice; name each SAE once.")
     short = [name.rstrip("/").replace(":", "/").split("/")[-1] for name in names]
     return {own if short.count(own) == 1 else name: name for own, name in zip(short, names, strict=True)}
 
 
 def load_at_site(name: str, model: SplitModel, site: Site) -> AtSite:
-    """Load an SAE for a site of a model: in the model's precision, on its device.
+    """Load an SAE for a site of a model, in the model's precision and on its device.
 
     Raises:
-        TiltmeterError: there is no such SAE, or it belongs elsewhere.
+        TiltmeterError: there is no such SAE, or it belongs to another model, site or stream.
     """
     sae = load_sae(name)
-    check_place(sae, model, site)
-    sae = unfolded(sae, model, site).to(model.device, model.hf.dtype)
+    check_compatible(sae, model, site)
+    sae = unfold_value_biases(sae, model, site).to(model.device, model.hf.dtype)
     return AtSite(sae, site, lambda x: model.centre(x, site))
 
 
@@ -57,6 +60,6 @@ def _matching(name: str, site: Site) -> list[str]:
     found = [sae for sae, facts in list_embedded().items() if facts.get("hook_name") == site.name]
     if not (chosen := [sae for sae in found if fnmatchcase(sae, name)]):
         raise TiltmeterError(
-            f"No embedded SAE at {site.name} is called {name}; there are {', '.join(found) or 'none'}."
+            f"No embedded SAE at {site.name} matches {name}; available are {', '.join(found) or 'none'}."
         )
     return chosen

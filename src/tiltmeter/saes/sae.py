@@ -1,4 +1,7 @@
-"""A sparse autoencoder as tiltmeter sees one: encode, decode, decoder rows, and what it is. Nothing in it has state."""
+"""The interface of a sparse autoencoder (encode, decode, decoder rows, metadata), and the common implementation.
+
+All are immutable: an SAE can be shared by several sweeps and devices.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,10 @@ from torch import Tensor
 from tiltmeter.errors import TiltmeterError
 
 Processing = Literal["centred", "raw", "folded"]
-"""What an SAE expects to be done to a model before it reads it.
+"""How the model is processed before the SAE reads its activations.
 
 `centred`: the residual stream minus its mean over d_model (TransformerLens's default, `center_writing_weights`). `raw`:
-the model as Hugging Face has it. `folded`: at `hook_z`, the value biases folded away (TransformerLens's default,
+the model as Hugging Face has it. `folded`: at `hook_z`, the value biases are folded away (TransformerLens's default,
 `fold_value_biases`): z minus a constant.
 """
 
@@ -30,16 +33,16 @@ END_TO_END_KINDS = ("e2e", "e2e+ds")
 
 @dataclass(frozen=True)
 class About:
-    """What is known of an SAE besides its weights; None where its files do not say."""
+    """Metadata of an SAE; None where its files do not say."""
 
     name: str
-    """What the user called it."""
+    """The name by which the user gave it."""
     architecture: str
     """`standard`, `topk`, `jumprelu`, `gated`, ..."""
     sha256: str
-    """Of its weights."""
+    """Hash of its weights and settings."""
     kind: str | None = None
-    """What it was trained for: `local`, `topk`, `e2e`, `e2e+ds` (Braun et al. 2024)."""
+    """Its training objective: `local`, `topk`, `e2e`, `e2e+ds` (Braun et al. 2024)."""
     hook_name: str | None = None
     """TransformerLens name of the site it belongs to."""
     model: str | None = None
@@ -58,32 +61,32 @@ class SAE(Protocol):
 
     @property
     def about(self) -> About:
-        """What it is."""
+        """Its metadata."""
         ...
 
     @property
     def decoder(self) -> Float[Tensor, "latent d_site"]:
-        """One row a latent, as long as the SAE has it."""
+        """Decoder rows, one per latent, at their own length."""
         ...
 
     def encode(self, x: Float[Tensor, "*token d_site"]) -> Float[Tensor, "*token latent"]:
-        """Latents, none negative."""
+        """Latent activations, none negative."""
         ...
 
     def decode(
         self, latents: Float[Tensor, "*token latent"], like: Float[Tensor, "*token d_site"] | None = None
     ) -> Float[Tensor, "*token d_site"]:
-        """The activation that latents stand for.
+        """The activation that latents decode to.
 
-        `like` is the activation whose mean and scale an SAE with per-token normalisation gives back; others ignore it.
+        An SAE that normalises each token restores the mean and scale of `like`; others ignore it.
 
         Raises:
-            TiltmeterError: such an SAE, and no `like`.
+            TiltmeterError: the SAE normalises each token, and there is no `like`.
         """
         ...
 
     def to(self, device: torch.device, dtype: torch.dtype) -> SAE:
-        """The same SAE, with its weights on this device and of this type."""
+        """A copy of the SAE with its weights on this device and of this type."""
         ...
 
 
@@ -92,30 +95,30 @@ Activation = Callable[[Float[Tensor, "*token latent"]], Float[Tensor, "*token la
 
 @dataclass(frozen=True)
 class TopK:
-    """The k largest of the positive pre-activations of a token, the others zero (Gao et al. 2024)."""
+    """Keep the k largest positive pre-activations of a token, and set the others to zero (Gao et al. 2024)."""
 
     k: int
 
     def __call__(self, pre: Tensor) -> Tensor:
-        """Latents."""
+        """Latent activations of pre-activations."""
         kept = pre.topk(self.k, dim=-1)
         return torch.zeros_like(pre).scatter(-1, kept.indices, kept.values.relu())
 
 
 @dataclass(frozen=True)
 class JumpReLU:
-    """Pre-activations above their latent's threshold, the others zero (Rajamanoharan et al. 2024)."""
+    """Keep pre-activations above their latent's threshold, and set the others to zero (Rajamanoharan et al. 2024)."""
 
     threshold: Float[Tensor, "latent"]
 
     def __call__(self, pre: Tensor) -> Tensor:
-        """Latents."""
+        """Latent activations of pre-activations."""
         return torch.where(pre > self.threshold.to(pre), pre, 0.0).relu()
 
 
 @dataclass(frozen=True)
 class LinearSAE:
-    """activation((x - input_bias) W_enc + b_enc), then latents W_dec + b_dec."""
+    """The usual SAE: f = activation((x - input_bias) W_enc + b_enc), x̂ = f W_dec + b_dec."""
 
     about: About
     W_enc: Float[Tensor, "d_site latent"]
@@ -128,39 +131,41 @@ class LinearSAE:
 
     @property
     def decoder(self) -> Float[Tensor, "latent d_site"]:
-        """W_dec."""
+        """Decoder rows: W_dec."""
         return self.W_dec
 
     def encode(self, x: Float[Tensor, "*token d_site"]) -> Float[Tensor, "*token latent"]:
-        """Latents."""
+        """Latent activations."""
         x = x.to(self.W_enc)
         return self.activation((x - self.input_bias) @ self.W_enc + self.b_enc)
 
     def decode(
         self, latents: Float[Tensor, "*token latent"], like: Float[Tensor, "*token d_site"] | None = None
     ) -> Float[Tensor, "*token d_site"]:
-        """Reconstruction."""
+        """The reconstruction; `like` is ignored."""
         return latents @ self.W_dec + self.b_dec
 
     def to(self, device: torch.device, dtype: torch.dtype) -> LinearSAE:
-        """The same SAE, with its weights on this device and of this type."""
-        moved: dict[str, Any] = {
+        """A copy of the SAE with its weights on this device and of this type."""
+        weights: dict[str, Any] = {
             name: value.to(device, dtype) for name, value in vars(self).items() if isinstance(value, Tensor)
         }
-        return replace(self, **moved)
+        return replace(self, **weights)
 
 
 def reconstruct(sae: SAE, x: Float[Tensor, "*token d_site"]) -> Float[Tensor, "*token d_site"]:
-    """SAE(x), in x's type."""
+    """SAE(x), in the type of x."""
     return sae.decode(sae.encode(x), like=x).to(x)
 
 
 def check_finite(name: str, weights: Mapping[str, Tensor]) -> None:
-    """Refuse an SAE with NaN or an infinity in its weights.
+    """Check that an SAE's weights have no NaN and no infinity.
 
     Raises:
-        TiltmeterError: the first such weight is named.
+        TiltmeterError: one has; it is named.
     """
     for key, tensor in weights.items():
         if not bool(torch.isfinite(tensor).all()):
-            raise TiltmeterError(f"The SAE {name} has NaN or an infinity in {key}; its file is damaged: get it again.")
+            raise TiltmeterError(
+                f"The SAE {name} has NaN or an infinity in {key}; its file is damaged: download it again."
+            )

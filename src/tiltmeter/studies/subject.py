@@ -10,7 +10,7 @@ from tiltmeter.models.loading import LoadedModel
 from tiltmeter.models.sites import Site
 from tiltmeter.models.split_model import SplitModel
 from tiltmeter.runs.progress import progress
-from tiltmeter.saes.compatibility import check_place, own_site
+from tiltmeter.saes.compatibility import check_compatible, own_site
 from tiltmeter.saes.loading import EMBEDDED_SAES, list_embedded, load_sae
 from tiltmeter.studies.study import KnownSAE, Study, Subject
 
@@ -66,5 +66,5 @@ def _matching(name: str) -> list[str]:
 def _known(name: str, model: SplitModel, site: Site) -> KnownSAE:
     sae = load_sae(name)
     own = own_site(sae, model) or site
-    check_place(sae, model, own)
+    check_compatible(sae, model, own)
     return KnownSAE(name, own, sae.about.kind, sae.about.l0)

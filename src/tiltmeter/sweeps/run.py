@@ -35,7 +35,7 @@ from tiltmeter.runs import run_directory
 from tiltmeter.runs.progress import progress
 from tiltmeter.saes.at_site import AtSite
 from tiltmeter.saes.latent_statistics import BoundSAE, LatentStatistics, fit_latents
-from tiltmeter.saes.load_check import LoadCheck, guard
+from tiltmeter.saes.load_check import LoadCheck, check_on_load
 from tiltmeter.sweeps.measure import measure_shard
 from tiltmeter.sweeps.plan import Plan, Sweep, make_plan
 
@@ -44,8 +44,8 @@ SAES_A_PASS = 4
 
 _log = logging.getLogger(__name__)
 
-_guarded: dict[tuple[Any, ...], LoadCheck] = {}
-"""What the load guard found in this process: a study uses an SAE in many sweeps."""
+_checked: dict[tuple[Any, ...], LoadCheck] = {}
+"""Load checks of this process: a study uses one SAE in many sweeps, and a check costs forward passes."""
 
 
 def run_sweep(
@@ -214,19 +214,21 @@ def record(plan: Plan, loaded: LoadedModel, purpose: str) -> dict[str, Any]:
             "perturbed positions": list(plan.positions.perturbed),
             "read positions": list(plan.positions.read),
         },
-        "saes": {label: _sae_record(plan, loaded, at) for label, at in progress(list(plan.saes.items()), "load guard")},
+        "saes": {label: _sae_record(plan, loaded, at) for label, at in progress(list(plan.saes.items()), "load check")},
     }
 
 
 def _sae_record(plan: Plan, loaded: LoadedModel, at: AtSite) -> dict[str, Any]:
-    """What an SAE is, and what the load guard measured; it warns where that is far from what was published."""
+    """What an SAE is, with its load check, whose warnings are logged."""
     place = (at.sae.about.sha256, at.site, plan.sweep.stream, loaded.facts["sha256"], plan.tokens.sha256())
-    if place not in _guarded:
-        _guarded[place] = guard(plan.model, at, plan.tokens)
-        for finding in _guarded[place].findings:
-            _log.warning("warning: %s", finding)
+    if place not in _checked:
+        _checked[place] = check_on_load(plan.model, at, plan.tokens)
+        for warning in _checked[place].warnings:
+            _log.warning("warning: %s", warning)
     about = asdict(at.sae.about)
-    return {name: value for name, value in about.items() if value is not None} | {"guard": _guarded[place].to_json()}
+    return {name: value for name, value in about.items() if value is not None} | {
+        "load_check": _checked[place].to_json()
+    }
 
 
 def _attrs(
@@ -248,10 +250,10 @@ def _attrs(
 
 
 def _sae_attrs(sae: BoundSAE, recorded: dict[str, Any]) -> dict[str, Any]:
-    """What figures say of an SAE: of many tokens where its latents were counted, else of the load guard's."""
+    """Metrics of an SAE for figures: on many tokens where its latents were counted, else those of the load check."""
     kind, size, latents = sae.at.sae.about.kind, sae.at.size, sae.counted
     if latents is None:
-        figures = recorded["guard"]["quality"]
+        figures = recorded["load_check"]["metrics"]
         wanted = ("l0", "explained_variance", "distance", "tokens")
         return {"kind": kind, "latents": size} | {name: figures[name] for name in wanted}
     return {

@@ -1,8 +1,8 @@
-"""Braun et al.'s own files: `final_config.yaml` and `samples_N.pt`, as their training runs leave them.
+"""The files of Braun et al.'s training runs: `final_config.yaml` and `samples_N.pt`.
 
 Braun et al. 2024, "Identifying Functionally Important Features with End-to-End Sparse Dictionary Learning". A `.pt` is
-the state dict of SAEs by the hook point they are at, with `-` for `.`. The decoder's columns are scaled to unit length
-whenever it is used, and stored as training left them; nothing is subtracted before encoding.
+the state dict of SAEs by hook point, with `-` for `.`. The decoder's columns are stored unnormalised, and scaled to
+unit length whenever it is used; nothing is subtracted before encoding.
 """
 
 from __future__ import annotations
@@ -30,27 +30,25 @@ _PARTS = 4
 
 
 def final_file(folder: Path) -> Path | None:
-    """The `samples_N.pt` of the largest N, or None."""
+    """The `samples_N.pt` with the largest N, or None."""
     found = {int(match[1]): file for file in folder.iterdir() if (match := _SAMPLES.fullmatch(file.name))}
     return found[max(found)] if found else None
 
 
 def load_braun(path: Path, name: str, chosen: str = "") -> LinearSAE:
-    """The SAE of a `.pt` file, or of the last one in a run's folder.
+    """Load an SAE from a `.pt` file, or from the last one in a run's folder.
 
     Args:
         path: the file or folder.
-        name: what the user called it.
-        chosen: the hook point, where a file has SAEs at several.
+        name: the name by which the user gave it.
+        chosen: the hook point, if a file has SAEs at several.
 
     Raises:
-        TiltmeterError: the file cannot be read without unpickling code, is not of this kind, or has no SAE there.
+        TiltmeterError: the file cannot be read without unpickling code, is not of this format, or has no SAE there.
     """
     file = final_file(path) if path.is_dir() else path
     if file is None:
-        raise TiltmeterError(
-            f"{name} has no samples_N.pt, as a run of Braun et al. leaves; give such a folder or file."
-        )
+        raise TiltmeterError(f"{name} has no samples_N.pt, as runs of Braun et al. write; give such a folder or file.")
     hook, parts = _choose(_by_hook(_read(file, name), name), name, chosen)
     weights = {
         "W_enc": _transposed(parts["encoder.0.weight"]),
@@ -58,7 +56,7 @@ def load_braun(path: Path, name: str, chosen: str = "") -> LinearSAE:
         "W_dec": _transposed(normalize(parts["decoder.weight"].float(), dim=0)),
         "b_dec": parts["decoder.bias"],
     }
-    # Their models are loaded with TransformerLens's default processing, and no boundary token is put before the data.
+    # Their models are loaded with TransformerLens's default processing, and no boundary token is prepended to the data.
     found = _configuration(file.parent / CONFIG)
     facts = Facts(kind=_kind(found), hook_name=hook, model=_model(found), processing="centred", prepend_bos=False)
     return linear_sae(name, weights, Convention(apply_b_dec_to_input=False), facts)
@@ -69,21 +67,21 @@ def _read(file: Path, name: str) -> Mapping[Any, Any]:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler's, the archive's and the system's errors are all different
         raise TiltmeterError(
-            f"{name} could not be read as weights only ({_reason(error)}), and tiltmeter runs no code of a "
-            "pickle; give the state dict of an SAE."
+            f"{name} could not be read as weights only ({_reason(error)}), and tiltmeter does not run code from "
+            "pickles; give the state dict of an SAE."
         ) from None
     return state if isinstance(state, Mapping) else {}
 
 
 def _reason(error: Exception) -> str:
-    """Not what torch says of a pickle: it advises to run its code."""
+    """The reason, without torch's own message about pickles, which advises running their code."""
     if isinstance(error, pickle.UnpicklingError):
-        return "it holds other things than tensors, or is damaged"
+        return "it contains objects other than tensors, or is damaged"
     return str(getattr(error, "strerror", None) or error).partition("\n")[0].rstrip(".") or type(error).__name__
 
 
 def _by_hook(state: Mapping[Any, Any], name: str) -> dict[str, dict[str, Tensor]]:
-    """The parts of each SAE, by its hook point."""
+    """The weights of each SAE, by its hook point."""
     found: dict[str, dict[str, Tensor]] = {}
     for key, value in state.items():
         if (match := _KEY.fullmatch(str(key))) and isinstance(value, Tensor):
@@ -91,8 +89,8 @@ def _by_hook(state: Mapping[Any, Any], name: str) -> dict[str, dict[str, Tensor]
     if not found or any(len(parts) < _PARTS for parts in found.values()):
         has = ", ".join(map(str, [*state][:3])) or "no weights"
         raise TiltmeterError(
-            f"{name} is no SAE of Braun et al.: expected HOOK.encoder.0.weight, .encoder.0.bias, .decoder.weight and "
-            f".decoder.bias, but it has {has}; save others as .safetensors with W_enc, b_enc, W_dec, b_dec."
+            f"{name} is not an SAE of Braun et al.: expected HOOK.encoder.0.weight, .encoder.0.bias, .decoder.weight "
+            f"and .decoder.bias, but it has {has}; save others as .safetensors with W_enc, b_enc, W_dec, b_dec."
         )
     return found
 
@@ -102,23 +100,23 @@ def _choose(found: dict[str, dict[str, Tensor]], name: str, chosen: str) -> tupl
         return next(iter(found.items()))
     if chosen in found:
         return chosen, found[chosen]
-    wish = f"none at {chosen}" if chosen else "several"
-    raise TiltmeterError(f"{name} has SAEs at {', '.join(sorted(found))}, {wish}; name one: FILE#{min(found)}.")
+    problem = f"none at {chosen}" if chosen else "several"
+    raise TiltmeterError(f"{name} has SAEs at {', '.join(sorted(found))}, {problem}; name one: FILE#{min(found)}.")
 
 
 def _transposed(weight: Tensor) -> Tensor:
-    return weight.T if weight.ndim == 2 else weight  # what is no matrix is refused later, with its shape
+    return weight.T if weight.ndim == 2 else weight  # anything else is refused later, with its shape
 
 
 def _configuration(file: Path) -> Mapping[str, Any]:
-    """What stands in the run's configuration, where it lies beside the weights."""
+    """The run's configuration, if it is beside the weights; else empty."""
     if not file.is_file():
         return {}
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         reason = str(error).replace("\n", " ")
-        raise TiltmeterError(f"{file} could not be read as YAML: {reason}; repair it or take it away.") from None
+        raise TiltmeterError(f"{file} could not be read as YAML: {reason}; repair or remove it.") from None
     return content if isinstance(content, dict) else {}
 
 
@@ -128,7 +126,7 @@ def _model(configuration: Mapping[str, Any]) -> str | None:
 
 
 def _kind(configuration: Mapping[str, Any]) -> str | None:
-    """What an SAE was trained for, from the terms of its loss."""
+    """An SAE's training objective, from the terms of its loss."""
     loss = configuration.get("loss")
     if not isinstance(loss, dict):
         return None

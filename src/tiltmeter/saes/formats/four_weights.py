@@ -1,6 +1,6 @@
-"""SAEs that are four weights, W_enc, b_enc, W_dec and b_dec; a threshold makes one a jumprelu, a k a top-k SAE.
+"""SAEs of four weights, W_enc, b_enc, W_dec and b_dec, in a `.safetensors` file or a torch module.
 
-In a `.safetensors` file, or in a torch module.
+A threshold makes one a JumpReLU SAE, a k a top-k SAE.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ THRESHOLD = "threshold"
 
 @dataclass(frozen=True)
 class Convention:
-    """How weights are used, which they do not say themselves. The defaults are SAELens's."""
+    """How weights are used, which cannot be read from the weights. The defaults are SAELens's."""
 
     apply_b_dec_to_input: bool = True
     """Whether b_dec is subtracted from an activation before it is encoded."""
     k: int | None = None
-    """How many latents a top-k SAE keeps; None for others."""
+    """Number of latents a top-k SAE keeps; None for other SAEs."""
 
 
 class Facts(TypedDict, total=False):
-    """What `About` says besides name, architecture and hash."""
+    """The fields of `About` other than name, architecture and hash."""
 
     kind: str | None
     hook_name: str | None
@@ -46,9 +46,9 @@ class Facts(TypedDict, total=False):
 
 
 def linear_sae(name: str, weights: Mapping[str, Tensor], convention: Convention, facts: Facts) -> LinearSAE:
-    """The SAE of weights W_enc [d_site, latent], b_enc [latent], W_dec [latent, d_site], b_dec [d_site].
+    """Build an SAE from weights W_enc [d_site, latent], b_enc [latent], W_dec [latent, d_site], b_dec [d_site].
 
-    A `threshold` ([latent] or one number for all) makes it a jumprelu. It is in float32, without gradients.
+    A `threshold` ([latent], or one number for all) makes it a JumpReLU SAE. It is in float32, without gradients.
 
     Raises:
         TiltmeterError: weights are missing, do not fit together or are not finite; k is out of range.
@@ -69,18 +69,18 @@ def linear_sae(name: str, weights: Mapping[str, Tensor], convention: Convention,
 
 
 def fingerprint(weights: Mapping[str, Tensor], settings: Mapping[str, Any]) -> str:
-    """Hash of an SAE: its weights, and the settings that decide what is done with them."""
+    """Hash of an SAE: its weights, and the settings that decide how they are used."""
     return weights_sha256([*weights.items(), (json.dumps(settings, sort_keys=True), torch.empty(0))])
 
 
 def load_weights_file(path: Path, name: str) -> LinearSAE:
-    """The SAE of a `.safetensors` file with W_enc, b_enc, W_dec, b_dec and perhaps threshold.
+    """Load an SAE from a `.safetensors` file with W_enc, b_enc, W_dec, b_dec and optionally threshold.
 
-    The file's metadata may have `hook_name`, `model_name`, `k` and `apply_b_dec_to_input` (`true`, as where it is not
-    there, or `false`).
+    The file's metadata may have `hook_name`, `model_name`, `k` and `apply_b_dec_to_input` (`true`, the default, or
+    `false`).
 
     Raises:
-        TiltmeterError: the file is not safetensors, or no SAE.
+        TiltmeterError: the file is not safetensors, or not an SAE.
     """
     weights, metadata = read_safetensors(path, name)
     facts = Facts(hook_name=metadata.get("hook_name"), model=metadata.get("model_name"))
@@ -88,10 +88,10 @@ def load_weights_file(path: Path, name: str) -> LinearSAE:
 
 
 def read_safetensors(path: Path, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of a file, and its metadata.
+    """Read the tensors and the metadata of a file.
 
     Raises:
-        TiltmeterError: it is absent, or not safetensors.
+        TiltmeterError: it is missing, or not safetensors.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -109,10 +109,10 @@ def from_module(
     convention: Convention = Convention(),
     facts: Facts | None = None,
 ) -> LinearSAE:
-    """The SAE of a torch module with parameters, buffers or attributes W_enc, b_enc, W_dec, b_dec (and threshold).
+    """Build an SAE from a torch module with parameters, buffers or attributes W_enc, b_enc, W_dec, b_dec (, threshold).
 
-    Its own `encode` and `decode` are not used: `convention` says how its weights are, and `facts` what is known of it
-    (`Facts(hook_name="blocks.6.hook_resid_pre")`). Later changes of the module do not reach the SAE.
+    The module's `encode` and `decode` are not used: `convention` says how its weights are used, and `facts` holds its
+    metadata (`Facts(hook_name="blocks.6.hook_resid_pre")`). The weights are copied.
 
     Raises:
         TiltmeterError: weights are missing, do not fit together or are not finite.
@@ -123,24 +123,24 @@ def from_module(
 
 
 def check_same_space(name: str, d_in: int, d_out: int) -> None:
-    """Refuse what writes into another space than it reads from.
+    """Check that input and output have one width; if not, this is a transcoder.
 
     Raises:
         TiltmeterError: the widths differ.
     """
     if d_in != d_out:
         raise TiltmeterError(
-            f"{name} reads {d_in} numbers and writes {d_out}, so it is a transcoder: its output is no reconstruction "
-            "of its input; give an SAE."
+            f"{name} reads {d_in} numbers and writes {d_out}, so it is a transcoder: its output is not a "
+            "reconstruction of its input; give an SAE."
         )
 
 
 def _checked(name: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights, in float32 and contiguous, the threshold one number a latent."""
+    """The weights in float32 and contiguous, the threshold expanded to one number per latent."""
     if missing := [key for key in WEIGHTS if key not in weights]:
         has = ", ".join(sorted(weights)[:4]) + (", ..." if len(weights) > 4 else "")
         raise TiltmeterError(
-            f"{name} is no SAE: it has no {' and no '.join(missing)} (it has {has or 'nothing'}); expected "
+            f"{name} is not an SAE: it has no {' and no '.join(missing)} (it has {has or 'nothing'}); expected "
             f"{', '.join(WEIGHTS)}."
         )
     used = {key: weights[key] for key in (*WEIGHTS, THRESHOLD) if key in weights}
@@ -172,23 +172,25 @@ def _check_shapes(name: str, weights: Mapping[str, Tensor]) -> None:
 
 def _activation(name: str, threshold: Tensor | None, k: int | None, latents: int) -> tuple[str, Activation]:
     if threshold is not None and k is not None:
-        raise TiltmeterError(f"{name} has both a threshold and k = {k}; an SAE has one of them: leave the other out.")
+        raise TiltmeterError(
+            f"{name} has both a threshold and k = {k}; an SAE has at most one of them: remove the other."
+        )
     if threshold is not None:
         return "jumprelu", JumpReLU(threshold)
     if k is None:
         return "standard", torch.relu
     if not 1 <= k <= latents:
-        raise TiltmeterError(f"{name} is to keep the {k} largest of {latents} latents; give a k from 1 to {latents}.")
+        raise TiltmeterError(f"{name} has k = {k}, but {latents} latents; give a k from 1 to {latents}.")
     return "topk", TopK(k)
 
 
 def _convention(name: str, metadata: Mapping[str, str]) -> Convention:
-    """What a safetensors file's metadata, which are strings, say."""
+    """Parse the convention from a safetensors file's metadata, which are strings."""
     subtract = metadata.get("apply_b_dec_to_input", "true").lower()
     k = metadata.get("k", "")
     if subtract not in ("true", "false") or not (k.isdecimal() or not k):
         raise TiltmeterError(
-            f"The metadata of {name} say apply_b_dec_to_input = {subtract!r} and k = {k!r}; expected true or false, "
+            f"The metadata of {name} have apply_b_dec_to_input = {subtract!r} and k = {k!r}; expected true or false, "
             "and a whole number or none."
         )
     return Convention(subtract == "true", int(k) if k else None)

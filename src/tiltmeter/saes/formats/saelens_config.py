@@ -1,4 +1,4 @@
-"""What SAELens's configuration of an SAE (`cfg.json`) says: whether tiltmeter can use it, and what is known of it."""
+"""SAELens's configuration of an SAE (`cfg.json`): whether tiltmeter supports it, and its metadata."""
 
 from __future__ import annotations
 
@@ -12,56 +12,57 @@ from tiltmeter.saes.formats.four_weights import Facts, check_same_space
 from tiltmeter.saes.sae import Processing
 
 ARCHITECTURES = ("standard", "gated", "topk", "jumprelu")
-"""Those that can be used. Batch-top-k and matryoshka SAEs are saved as jumprelu ones when they are done."""
+"""Supported architectures. Batch-top-k and matryoshka SAEs are saved as JumpReLU SAEs after training."""
 
 UNFINISHED = ("batchtopk", "matryoshka_batchtopk")
-"""Names that only checkpoints of training have."""
+"""Architectures that only training checkpoints have."""
 
-_OTHER_SPACE = "its output is not in its input's space, so there is no reconstruction error"
+_OTHER_SPACE = "its output is not in the space of its input, so there is no reconstruction error"
 _REFUSED: Mapping[str, str] = {
     "transcoder": _OTHER_SPACE,
     "skip_transcoder": _OTHER_SPACE,
     "jumprelu_transcoder": _OTHER_SPACE,
     "jumprelu_skip_transcoder": _OTHER_SPACE,
-    "temporal": "what it gives for a token depends on the tokens before it",
-    "matching_pursuit": "its encoder is a search, and not one step",
+    "temporal": "its output for a token depends on the tokens before it",
+    "matching_pursuit": "its encoder is an iterative search, not a single step",
     "abstopk": "its latents can be negative",
 }
 
 
 def check_kind(name: str, config: Mapping[str, Any]) -> None:
-    """Refuse what is no SAE of an architecture that tiltmeter knows, from an activation to the same activation.
+    """Check that this is an SAE of a supported architecture, from an activation to the same activation.
 
     Raises:
-        TiltmeterError: it is named, with the reason.
+        TiltmeterError: it is not; the reason is given.
     """
     architecture = str(config.get("architecture", "standard"))
     metadata = metadata_of(config)
     if architecture in UNFINISHED:
         raise TiltmeterError(
-            f"{name} is a checkpoint of training a {architecture} SAE, whose latents depend on the batch; save it with "
+            f"{name} is a training checkpoint of a {architecture} SAE, whose latents depend on the batch; save it with "
             "SAELens's save_inference_model."
         )
     if architecture not in ARCHITECTURES:
-        why = _REFUSED.get(architecture) or (_OTHER_SPACE if "cross" in architecture else "its encoder is not known")
+        why = _REFUSED.get(architecture) or (_OTHER_SPACE if "cross" in architecture else "its encoder is unknown")
         raise TiltmeterError(
-            f"{name} is a {architecture}, which tiltmeter does not use: {why}; give one of {', '.join(ARCHITECTURES)}."
+            f"{name} is a {architecture}, which tiltmeter does not support: {why}; give one of "
+            f"{', '.join(ARCHITECTURES)}."
         )
     if (out := metadata.get("hook_name_out")) and out != metadata.get("hook_name"):
         raise TiltmeterError(
-            f"{name} reads {metadata.get('hook_name')} and writes {out}, so it is a transcoder: its output is no "
-            "reconstruction of its input; give an SAE."
+            f"{name} reads {metadata.get('hook_name')} and writes {out}, so it is a transcoder: its output is not "
+            "a reconstruction of its input; give an SAE."
         )
     check_same_space(name, config["d_in"], config.get("d_out") or config["d_in"])
     if metadata.get("hook_head_index") is not None:
         raise TiltmeterError(
-            f"{name} reads head {metadata['hook_head_index']} of {metadata.get('hook_name')} alone, and tiltmeter has "
-            "no sites of one head; give an SAE of all heads."
+            f"{name} reads only head {metadata['hook_head_index']} of {metadata.get('hook_name')}, and tiltmeter has "
+            "no sites of single heads; give an SAE of all heads."
         )
 
 
 def metadata_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The metadata; before version 6 they stood among everything else."""
+    """The metadata; before version 6 of SAELens they are among the other keys."""
     metadata = config.get("metadata")
     if isinstance(metadata, Mapping):
         return metadata
@@ -69,9 +70,9 @@ def metadata_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def read_facts(metadata: Mapping[str, Any]) -> Facts:
-    """What the metadata say; None for what they do not.
+    """Read the fields of `About` from the metadata; None for missing ones.
 
-    `kind`, `l0` and `explained_variance` are no names of SAELens's: tiltmeter's own SAEs have them.
+    `kind`, `l0` and `explained_variance` are tiltmeter's own keys, not SAELens's.
     """
     bos = metadata.get("prepend_bos")
     return Facts(
@@ -97,11 +98,11 @@ def _text(value: object) -> str | None:
 
 
 def _processing(metadata: Mapping[str, Any]) -> Processing | None:
-    """What was done to the model that the SAE was trained on.
+    """How the model was processed that the SAE was trained on.
 
-    SAELens loads models without processing, but for what `model_from_pretrained_kwargs` says; its trainer writes these
-    and the class of the model down. Centring moves the stream and what is written to it, and leaves `hook_z` alone;
-    folding value biases moves `hook_z` alone.
+    SAELens loads models without processing, except for `model_from_pretrained_kwargs`; its trainer records these and
+    the class of the model. Centring changes the stream and what is written to it, but not `hook_z`; folding value
+    biases changes only `hook_z`.
     """
     options = metadata.get("model_from_pretrained_kwargs")
     if not isinstance(options, Mapping) or not (options or metadata.get("model_class_name")):

@@ -13,18 +13,18 @@ from tiltmeter.saes.formats.saelens_folder import CONFIG, FILE
 from tiltmeter.saes.sae import JumpReLU, LinearSAE, Processing, TopK
 
 FORMAT = "6.0.0"
-"""Version of SAELens whose format is written: without it, SAELens takes the configuration for an older, flat one."""
+"""Version of SAELens whose format is written. Without it, SAELens reads the configuration as an older, flat one."""
 
 _PROCESSING: Mapping[Processing | None, Mapping[str, bool]] = {
     "centred": {"center_writing_weights": True},
     "raw": {"center_writing_weights": False},
     "folded": {"fold_value_biases": True},
 }
-"""How SAELens is told to load the model."""
+"""The arguments with which SAELens must load the model."""
 
 
 def saelens_files(sae: LinearSAE, metadata: Mapping[str, Any], dtype: torch.dtype = torch.float32) -> dict[str, bytes]:
-    """The files of SAELens's format (version 6), by name. `metadata` is written beside what the SAE says of itself."""
+    """The files of SAELens's format (version 6), by name. `metadata` is added to the SAE's own, and overrides it."""
     about = sae.about
     config: dict[str, Any] = {
         "architecture": about.architecture,

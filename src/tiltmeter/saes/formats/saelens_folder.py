@@ -1,6 +1,6 @@
 """Folders in SAELens's format: `cfg.json` and `sae_weights.safetensors`.
 
-Those of version 6 that are four weights and an activation are read here, without the library; it loads the rest.
+SAEs of version 6 with four weights and an activation are read here, without the `sae_lens` library; it loads the rest.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ FILE = "sae_weights.safetensors"
 
 
 def load_folder(folder: Path, name: str) -> SAE:
-    """The SAE of a folder.
+    """Load the SAE of a folder.
 
     Raises:
-        TiltmeterError: it is no SAE, a damaged one, or one of a kind that tiltmeter does not use.
+        TiltmeterError: it is not an SAE, is damaged, or of an architecture that tiltmeter does not support.
     """
     config = read_config(folder)
     check_kind(name, config)
@@ -42,10 +42,10 @@ def load_folder(folder: Path, name: str) -> SAE:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The folder's `cfg.json`.
+    """Read the folder's `cfg.json`.
 
     Raises:
-        TiltmeterError: it is not there, not JSON, or not of an SAE.
+        TiltmeterError: it is missing, not JSON, or not of an SAE.
     """
     file = folder / CONFIG
     try:
@@ -59,7 +59,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def _is_linear(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> bool:
-    """Whether four weights and an activation are all that there is to it."""
+    """Whether the SAE consists of four weights and an activation, with no rescaling or normalisation."""
     expected = {*WEIGHTS, THRESHOLD} if config.get("architecture") == "jumprelu" else {*WEIGHTS}
     return (
         isinstance(config.get("metadata"), Mapping)
@@ -75,7 +75,9 @@ def _check_widths(name: str, config: Mapping[str, Any], weights: Mapping[str, Te
     if "W_enc" in weights and (found := [*weights["W_enc"].shape]) != said:
         raise TiltmeterError(f"W_enc of {name} is {found}, but its {CONFIG} says {said}; they are not of one SAE.")
     if config["architecture"] == "jumprelu" and THRESHOLD not in weights:
-        raise TiltmeterError(f"{name} is a jumprelu SAE without a {THRESHOLD}; its file is not whole: get it again.")
+        raise TiltmeterError(
+            f"{name} is a jumprelu SAE without a {THRESHOLD}; its file is incomplete: download it again."
+        )
 
 
 def _k(name: str, config: Mapping[str, Any]) -> int | None:

@@ -1,7 +1,7 @@
-"""SAEs that the `sae_lens` library loads: its releases, and folders of every architecture that it has.
+"""SAEs that the `sae_lens` library loads: its releases, and folders of all its architectures.
 
-SAELens's own `encode` and `decode` keep what they normalised and reshaped by from one call to the next. Here both of
-these are taken out of them and done by the adapter, from what it is given: the library's mathematics, and no state.
+SAELens's `encode` stores the norms and shapes that its `decode` then uses, so that calls must come in pairs. Here the
+adapter normalises and reshapes from its arguments alone: the library's mathematics, without state.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ Tokens = Float[Tensor, "*token d_site"]
 
 
 class Normalisation(NamedTuple):
-    """What is done to each token's activation before encoding, and undone after decoding."""
+    """How each token's activation is normalised before encoding, and the reconstruction restored after decoding."""
 
     apply: Callable[[Tensor], Tensor]
     undo: Callable[[Tensor, Tensor], Tensor]
-    """Of a reconstruction and the activation whose mean and scale it gets."""
+    """From a reconstruction, and the activation whose mean and scale are restored."""
 
 
 def _standardised(x: Tensor) -> Tensor:
@@ -57,12 +57,12 @@ NORMALISATIONS: Mapping[str, Normalisation | None] = {
         lambda y, like: y * (like.norm(dim=-1, keepdim=True) / math.sqrt(like.shape[-1])),
     ),
 }
-"""SAELens's `normalize_activations`. Its others are folded into the weights when training ends."""
+"""SAELens's `normalize_activations`. Its other values are folded into the weights when training ends."""
 
 
 @dataclass(frozen=True)
 class SAELensSAE:
-    """An SAE of the library's, without its state."""
+    """An SAE of the library, used without its state."""
 
     about: About
     module: Any
@@ -71,40 +71,40 @@ class SAELensSAE:
 
     @property
     def decoder(self) -> Float[Tensor, "latent d_site"]:
-        """W_dec."""
+        """Decoder rows: W_dec."""
         return self.module.W_dec
 
     def encode(self, x: Tokens) -> Float[Tensor, "*token latent"]:
-        """Latents."""
+        """Latent activations."""
         x = x.to(self.module.W_enc)
         return self.module.encode(x if self.normalisation is None else self.normalisation.apply(x))
 
     def decode(self, latents: Float[Tensor, "*token latent"], like: Tokens | None = None) -> Tokens:
-        """Reconstruction; with the mean and scale of `like` where activations are normalised by token.
+        """The reconstruction; with the mean and scale of `like` if the SAE normalises each token.
 
         Raises:
-            TiltmeterError: such an SAE, and no `like`.
+            TiltmeterError: the SAE normalises each token, and there is no `like`.
         """
         y = self.module.decode(latents.to(self.module.W_dec))
         if self.normalisation is None:
             return y
         if like is None:
             raise TiltmeterError(
-                f"{self.about.name} normalises each activation, so its latents alone do not say how long a "
-                "reconstruction is; decode with like=, the activation whose mean and scale it is to have."
+                f"{self.about.name} normalises each activation, so that latents alone do not determine the length of a "
+                "reconstruction; decode with like=, the activation whose mean and scale to restore."
             )
         return self.normalisation.undo(y, like.to(y))
 
     def to(self, device: torch.device, dtype: torch.dtype) -> SAELensSAE:
-        """The same SAE, with its weights on this device and of this type."""
+        """A copy of the SAE with its weights on this device and of this type."""
         return replace(self, module=deepcopy(self.module).to(device=device, dtype=dtype))
 
 
 def load_release(release: str, sae_id: str, name: str) -> SAELensSAE:
-    """An SAE of a release that SAELens lists, or in a folder of a Hugging Face repository (`owner/repo`).
+    """Load an SAE of a release that SAELens lists, or from a folder of a Hugging Face repository (`owner/repo`).
 
     Raises:
-        TiltmeterError: no such release or SAE, no network, no `sae_lens`, or not an SAE that tiltmeter can use.
+        TiltmeterError: no such release or SAE, no network, no `sae_lens`, or an SAE that tiltmeter does not support.
     """
     library = _library(name)
     from sae_lens.loading.pretrained_sae_loaders import load_sae_config_from_huggingface
@@ -114,7 +114,7 @@ def load_release(release: str, sae_id: str, name: str) -> SAELensSAE:
     release, sae_id = _listed(directory, release, sae_id)
     _check_listed(directory, release, sae_id, name)
     with _explained(name):
-        check_kind(name, load_sae_config_from_huggingface(release, sae_id))  # before gigabytes are fetched
+        check_kind(name, load_sae_config_from_huggingface(release, sae_id))  # before downloading gigabytes
         sae, _, _ = library.SAE.from_pretrained_with_cfg_and_sparsity(release, sae_id, device="cpu", dtype="float32")
     entry = directory.get(release)
     overrides = (entry.config_overrides or {}) if entry else {}
@@ -123,10 +123,10 @@ def load_release(release: str, sae_id: str, name: str) -> SAELensSAE:
 
 
 def load_folder_by_library(folder: Path, name: str) -> SAELensSAE:
-    """A folder in SAELens's format, whatever its version and architecture.
+    """Load a folder in SAELens's format, of any version and architecture.
 
     Raises:
-        TiltmeterError: no `sae_lens`, or not an SAE that tiltmeter can use.
+        TiltmeterError: no `sae_lens`, or an SAE that tiltmeter does not support.
     """
     library = _library(name)
     with _explained(name):
@@ -137,10 +137,10 @@ def load_folder_by_library(folder: Path, name: str) -> SAELensSAE:
 
 
 def adapt(sae: Any, name: str, facts: Facts | None = None) -> SAELensSAE:
-    """An SAE of `sae_lens`, as it is in memory, without its state. It is changed, and no longer the caller's.
+    """Adapt an SAE of `sae_lens` in memory. The object is modified in place; do not use it afterwards.
 
     Raises:
-        TiltmeterError: it is not an SAE that tiltmeter can use.
+        TiltmeterError: tiltmeter does not support it.
     """
     config = sae.cfg.to_dict()
     check_kind(name, config)
@@ -148,13 +148,13 @@ def adapt(sae: Any, name: str, facts: Facts | None = None) -> SAELensSAE:
     kind = config["normalize_activations"]
     if kind not in NORMALISATIONS:
         raise TiltmeterError(
-            f"{name} was trained on activations scaled as {kind}, and its files do not say by how much; fold the scale "
-            "into its weights with SAELens and save it again."
+            f"{name} was trained on activations scaled by {kind}, and its files do not state the factor; fold it into "
+            "the weights with SAELens and save them again."
         )
     sae = sae.to(device="cpu", dtype=torch.float32).eval().requires_grad_(False)
     sae.turn_off_forward_pass_hook_z_reshaping()
     sae.run_time_activation_norm_fn_in = sae.run_time_activation_norm_fn_out = _unchanged
-    if config.get("rescale_acts_by_decoder_norm"):  # so that a latent of 1 adds its decoder row, and no less
+    if config.get("rescale_acts_by_decoder_norm"):  # so that a latent of 1 adds exactly its decoder row
         sae.fold_W_dec_norm()
         sae.cfg.rescale_acts_by_decoder_norm = False
     weights = sae.state_dict()
@@ -172,18 +172,18 @@ def _unchanged(x: Tensor) -> Tensor:
 def _library(name: str) -> ModuleType:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # those of other packages, about each other
+            warnings.simplefilter("ignore")  # its dependencies warn about each other
             import sae_lens
     except ImportError:
         raise TiltmeterError(
-            f"To load {name} the 'sae_lens' package is needed: pip install 'tiltmeter[sae-lens]'."
+            f"Loading {name} needs the 'sae_lens' package: pip install 'tiltmeter[sae-lens]'."
         ) from None
     return sae_lens
 
 
 @contextmanager
 def _explained(name: str) -> Iterator[None]:
-    """Errors of the library, the hub and the files in one sentence; no warnings: what they say is looked at here."""
+    """Turn errors of the library, the hub and the files into one sentence; silence warnings: `adapt` checks itself."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -193,13 +193,13 @@ def _explained(name: str) -> Iterator[None]:
     except Exception as error:
         reason = " ".join(str(error).split()).rstrip(".")
         raise TiltmeterError(
-            f"SAELens could not load {name}: {type(error).__name__}: {reason[:300]}; check that its files are those of "
-            "an SAE and, where they are on the hub, the network."
+            f"SAELens could not load {name}: {type(error).__name__}: {reason[:300]}; check that its files are "
+            "an SAE's and, if they are on the hub, the network."
         ) from None
 
 
 def _listed(directory: Mapping[str, Any], release: str, sae_id: str) -> tuple[str, str]:
-    """The release that a repository and folder belong to, whose entry says how to read them; or what was given."""
+    """The listed release of a repository and folder, whose entry says how to read them; else the arguments."""
     for entry in directory.values():
         if entry.repo_id == release:
             for listed, folder in entry.saes_map.items():
@@ -226,10 +226,10 @@ def _some(wanted: str, names: Mapping[str, Any]) -> str:
 
 
 def _published(entry: Any, sae_id: str, facts: Facts) -> Facts:
-    """What is known of a listed SAE beyond its configuration.
+    """The metadata of a listed SAE beyond its configuration.
 
-    Where the list has no figure, SAELens gives an L0 of 0 and an explained variance of 1. One below 0 is not a figure
-    of the SAE where it belongs.
+    Where the list has no value, SAELens returns an L0 of 0 and an explained variance of 1. A negative explained
+    variance was not measured where the SAE belongs, and is ignored too.
     """
     l0, explained = number(entry.expected_l0.get(sae_id)), number(entry.expected_var_explained.get(sae_id))
     known = Facts(
@@ -243,6 +243,6 @@ def _published(entry: Any, sae_id: str, facts: Facts) -> Facts:
 
 
 def _checkpoint_factor(folder: Path) -> float | None:
-    """The scale that a checkpoint of SAELens's trainer keeps beside the weights."""
+    """The scale factor that a checkpoint of SAELens's trainer stores beside the weights."""
     file = folder / "activation_scaler.json"
     return number(json.loads(file.read_text(encoding="utf-8")).get("scaling_factor")) if file.is_file() else None

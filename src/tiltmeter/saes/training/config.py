@@ -9,12 +9,12 @@ from pydantic import Field, model_validator
 from tiltmeter.models.positions import InOrOut
 from tiltmeter.runs.config import Configuration
 
-Kind = Literal["local", "topk", "e2e", "e2e+ds"]
+SAEKind = Literal["local", "topk", "e2e", "e2e+ds"]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 
 
-class Terms(NamedTuple):
+class Coefficients(NamedTuple):
     """Coefficients of a loss (Braun et al. 2024; GPT-2 configurations of the released code)."""
 
     reconstruction: float
@@ -22,18 +22,18 @@ class Terms(NamedTuple):
     downstream: float
 
 
-TERMS: dict[Kind, Terms] = {
-    "local": Terms(1.0, 0.0, 0.0),
-    "topk": Terms(1.0, 0.0, 0.0),
-    "e2e": Terms(0.0, 1.0, 0.0),
-    "e2e+ds": Terms(0.0, 0.5, 2.5),
+COEFFICIENTS: dict[SAEKind, Coefficients] = {
+    "local": Coefficients(1.0, 0.0, 0.0),
+    "topk": Coefficients(1.0, 0.0, 0.0),
+    "e2e": Coefficients(0.0, 1.0, 0.0),
+    "e2e+ds": Coefficients(0.0, 0.5, 2.5),
 }
 
 
 class Training(Configuration):
     """One SAE's training."""
 
-    kind: Kind
+    kind: SAEKind
     site: str
     sparsity: Positive
     """λ, the coefficient of S; for `topk`, k."""
@@ -65,9 +65,9 @@ class Training(Configuration):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
     @property
-    def terms(self) -> Terms:
+    def coefficients(self) -> Coefficients:
         """The loss's coefficients."""
-        return TERMS[self.kind]
+        return COEFFICIENTS[self.kind]
 
     @model_validator(mode="after")
     def _fits(self) -> Training:

@@ -21,15 +21,15 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from tiltmeter.saes.training.sparse_latents import encode
-from tiltmeter.saes.training.trainable_sae import Dictionary
+from tiltmeter.saes.training.trainable_sae import TrainableSAE
 
-Terms = dict[str, Float[Tensor, ""]]
+LossTerms = dict[str, Float[Tensor, ""]]
 
 
 @torch.no_grad()
 def add_gradient(
-    dictionary: Dictionary, sparsity: float, pieces: Iterable[Float[Tensor, "_ d_site"]], tokens: int
-) -> tuple[Terms, Bool[Tensor, "latent"]]:
+    dictionary: TrainableSAE, sparsity: float, pieces: Iterable[Float[Tensor, "_ d_site"]], tokens: int
+) -> tuple[LossTerms, Bool[Tensor, "latent"]]:
     """Put the gradient of `objectives`' local loss where an optimizer looks for it.
 
     Args:

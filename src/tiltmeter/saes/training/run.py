@@ -140,9 +140,9 @@ def _train(
             if state.step % config.every and state.step < task.steps:
                 continue
             _check_finite(state)
-            quality = _measure(task, tokens, state)
-            log.append(_entry(task, state, quality, time.monotonic() - began))
-            bar.set_postfix_str(_said(quality))
+            metrics = _measure(task, tokens, state)
+            log.append(_entry(task, state, metrics, time.monotonic() - began))
+            bar.set_postfix_str(_said(metrics))
             _keep(run, state, log)
     return _freeze(task, state)
 
@@ -181,17 +181,17 @@ def _check_finite(state: trainer.State) -> None:
         )
 
 
-def _entry(task: trainer.Task, state: trainer.State, quality: SAEMetrics, seconds: float) -> dict[str, float]:
+def _entry(task: trainer.Task, state: trainer.State, metrics: SAEMetrics, seconds: float) -> dict[str, float]:
     done = state.step * task.config.batch * task.ids.shape[1]
     terms = {f"term_{name}": float(value) for name, value in state.recent.items()}
-    measured = {name: float(value) for name, value in asdict(quality).items() if name != "tokens"}
+    measured = {name: float(value) for name, value in asdict(metrics).items() if name != "tokens"}
     return {"step": float(state.step), "tokens": float(done), "seconds": seconds, **measured, **terms}
 
 
-def _said(quality: SAEMetrics) -> str:
+def _said(metrics: SAEMetrics) -> str:
     return (
-        f"L0 {quality.l0:.1f}, explained {quality.explained_variance:.3f}, "
-        f"CE +{quality.loss_increase:.3f}, alive {quality.alive}"
+        f"L0 {metrics.l0:.1f}, explained {metrics.explained_variance:.3f}, "
+        f"CE +{metrics.loss_increase:.3f}, alive {metrics.alive}"
     )
 
 

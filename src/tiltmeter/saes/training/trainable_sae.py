@@ -10,7 +10,7 @@ from tiltmeter.saes.formats.four_weights import Convention, Facts, linear_sae
 from tiltmeter.saes.sae import Activation, LinearSAE, TopK
 
 
-class Dictionary(nn.Module):
+class TrainableSAE(nn.Module):
     """latents = activation(x W_enc + b_enc); x̂ = latents D + b_dec, where D is W_dec with its rows normalised.
 
     The decoder starts orthogonal, as in Braun et al. 2024; the encoder starts as its transpose (Bricken et al. 2023).

@@ -21,7 +21,7 @@ from tiltmeter.runs.rng import Address, uniform
 from tiltmeter.saes.sae import Activation, TopK
 from tiltmeter.saes.training import local_gradient, losses
 from tiltmeter.saes.training.config import Training
-from tiltmeter.saes.training.trainable_sae import Dictionary
+from tiltmeter.saes.training.trainable_sae import TrainableSAE
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Task:
 class State:
     """Everything that changes while an SAE is trained."""
 
-    dictionary: Dictionary
+    dictionary: TrainableSAE
     optimizer: torch.optim.Adam
     idle: Float[Tensor, "latent"]
     """Tokens since each latent fired."""
@@ -65,9 +65,9 @@ def begin(task: Task, width: int) -> State:
     return State(dictionary, optimizer, torch.zeros(config.latents, device=task.model.device))
 
 
-def _dictionary(config: Training, width: int, activation: Activation) -> Dictionary:
+def _dictionary(config: Training, width: int, activation: Activation) -> TrainableSAE:
     try:
-        return Dictionary(width, config.latents, activation, config.seed)
+        return TrainableSAE(width, config.latents, activation, config.seed)
     except (RuntimeError, MemoryError):  # torch's allocator
         raise TiltmeterError(
             f"{config.latents} latents of width {width} do not fit into memory; ask for fewer (--latents)."
@@ -155,7 +155,7 @@ def _by_graph(
 
 def weighted(config: Training, terms: dict[str, Float[Tensor, ""]]) -> Float[Tensor, ""]:
     """The loss, from its terms."""
-    coefficients = config.terms._asdict() | {"sparsity": config.sparsity, "revive": 1 / 32}
+    coefficients = config.coefficients._asdict() | {"sparsity": config.sparsity, "revive": 1 / 32}
     return torch.stack([coefficients[name] * term for name, term in terms.items()]).sum()
 
 
@@ -164,7 +164,7 @@ def loss_terms(
 ) -> tuple[dict[str, Float[Tensor, ""]], Bool[Tensor, "latent"]]:
     """The terms of this kind's loss on some sequences, and the latents that fired."""
     config, dictionary = task.config, state.dictionary
-    if config.terms.kl:
+    if config.coefficients.kl:
         clean = task.model.start(tokens, task.site, task.downstream)
         x = clean.activation
     else:
@@ -175,12 +175,12 @@ def loss_terms(
     latents, rows = dictionary.activation(pre), dictionary.rows
     given = latents @ rows + dictionary.b_dec
     terms: dict[str, Tensor] = {}
-    if config.terms.reconstruction:
+    if config.coefficients.reconstruction:
         terms["reconstruction"] = losses.mse(given, x)
-    if config.terms.kl:
+    if config.coefficients.kl:
         late = task.model.resume(clean, whole.masked_scatter(taken[..., None], given.to(x)))
         terms["kl"] = losses.kl(task.model, clean.late.final[taken], late.final[taken])
-    if config.terms.downstream:
+    if config.coefficients.downstream:
         apart = [losses.mse(late.sites[h][taken], clean.late.sites[h][taken]) for h in task.downstream]
         terms["downstream"] = torch.stack(apart).mean()
     if config.kind == "topk":
