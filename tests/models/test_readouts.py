@@ -13,13 +13,14 @@ from contexts import context_at
 from tiltmeter import load_model
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.chunked_kl import BlockSizes
+from tiltmeter.models.clean_run import LateActivations
 from tiltmeter.models.differences import Tape
 from tiltmeter.models.exact_model import ExactModel
 from tiltmeter.models.loading import PRECISIONS
 from tiltmeter.models.positions import Span
 from tiltmeter.models.readouts import CleanOutput, OutputChange, Readout, compute_readouts, cosine, l2, parse_readout
 from tiltmeter.models.sites import Site
-from tiltmeter.models.split_model import LateActivations, SplitModel
+from tiltmeter.models.split_model import SplitModel
 from tiltmeter.perturb.directions import Plain, push
 from tiltmeter.perturb.paths import Straight
 from tiltmeter.perturb.sources import Isotropic

@@ -20,9 +20,10 @@ import torch
 from torch import Tensor
 
 from tiltmeter.errors import TiltmeterError
+from tiltmeter.models.clean_run import CleanRun, LateActivations
 from tiltmeter.models.positions import Positions, Span, parse_positions
 from tiltmeter.models.sites import Site, all_sites
-from tiltmeter.models.split_model import CleanRun, LateActivations, SplitModel
+from tiltmeter.models.split_model import SplitModel
 from tiny_models import CONTEXT, FAMILIES, LAYERS, VOCABULARY, WIDTH, FullPass, full_pass, random_tokens, tiny
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}

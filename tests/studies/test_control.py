@@ -13,10 +13,10 @@ from safetensors.torch import save_file
 import tiltmeter as tm
 from small_saes import random_sae
 from sweep_cases import save_model, save_tokens, token_set
+from tiltmeter.models.clean_run import LateActivations
 from tiltmeter.models.readouts import Readout, compute_readouts
 from tiltmeter.models.self_check import check_split
 from tiltmeter.models.sites import Site
-from tiltmeter.models.split_model import LateActivations
 from tiltmeter.saes.at_site import AtSite
 from tiltmeter.saes.evaluation import evaluate, fits
 from tiltmeter.saes.formats.four_weights import Convention, Facts, linear_sae

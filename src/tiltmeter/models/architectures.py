@@ -1,7 +1,7 @@
-"""Where a Hugging Face decoder keeps its parts.
+"""Find the parts of a Hugging Face decoder: its blocks, norms, attentions and MLPs.
 
-The families of decoders differ in the names of their modules and hardly in anything else that matters here. This file
-finds the parts by those names; what the parts compute stays theirs.
+For this package, decoder families differ mostly in the names of their modules. A new family needs its names in the
+tuples below; what the modules compute is never rewritten.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ class ModelParts:
     """The parts of one model that tiltmeter needs to reach."""
 
     trunk: nn.Module
-    """Everything but the unembedding."""
+    """The whole model except the unembedding."""
     blocks: nn.ModuleList
     final_norm: nn.Module
 
     def component(self, site: Site) -> nn.Module:
         """The module whose output is `hook_attn_out` or `hook_mlp_out`, or whose input is `attn.hook_z`.
 
-        Gemma 2 and its kin normalise what attention and MLP write; TransformerLens, and so this, reads after that.
+        Gemma 2 and 3 normalise the outputs of attention and MLP. As in TransformerLens, the site is after that norm.
         """
         block = self.blocks[site.layer]
         normalises_writes = hasattr(block, "post_feedforward_layernorm")
@@ -54,7 +54,7 @@ def find_parts(model: nn.Module) -> ModelParts:
     trunk = getattr(model, "base_model", None)
     if trunk is None or trunk is model:
         raise TiltmeterError(f"{type(model).__name__} has no trunk below a language-model head; load a causal LM.")
-    trunk = getattr(trunk, "decoder", trunk)  # OPT's head calls its decoder, not the shell around it
+    trunk = getattr(trunk, "decoder", trunk)  # OPT's language-model head calls the decoder inside its base model
     blocks = _first(trunk, TRUNK_BLOCKS, "list of blocks")
     if not isinstance(blocks, nn.ModuleList):
         raise TiltmeterError(f"The blocks of {type(model).__name__} are not a list of modules; it cannot be split.")
@@ -62,9 +62,9 @@ def find_parts(model: nn.Module) -> ModelParts:
 
 
 def ignores_mean(norm: nn.Module, like: Tensor) -> bool:
-    """Whether a norm's output is blind to a constant added to its input: true of LayerNorm, false of RMSNorm.
+    """Whether a norm ignores a constant added to its input: true of LayerNorm, false of RMSNorm.
 
-    `like` has the width, type and device of the stream.
+    `like` has the width, dtype and device of the residual stream.
     """
     probe = torch.linspace(-1, 1, like.shape[-1]).to(like).repeat(1, 1, 1)
     with torch.no_grad():

@@ -1,10 +1,11 @@
-"""KL over a large vocabulary in one pass, without logits in memory: some columns of the unembedding at a time.
+"""KL over a large vocabulary in one pass and without storing logits: a block of the unembedding's rows at a time.
 
     x = dz - c,    c = Σ p dz = m·dh,    KL = log1p(Σ p φ(x)),    φ(x) = eˣ - 1 - x
 
-dh is the change of the final hidden state, dz = W dh that of the logits, m = Σ p W the mean row of the unembedding
-under the clean distribution. m is known before the first column is, so each column is looked at once. No term is
-negative, so that float32 suffices.
+dh is the change of the final hidden state, dz = W dh the change of the logits, and m = Σ p W the mean row of the
+unembedding under the clean distribution p. KL is about half the variance of dz under p: adding c to all logits
+changes nothing, and φ(x) ≈ x²/2 for small x. One pass is enough because m is known in
+advance, and with it c. All terms are nonnegative, so float32 suffices.
 """
 
 from __future__ import annotations
@@ -21,54 +22,57 @@ from tiltmeter.models.differences.products import batched, product, round_operan
 
 
 class BlockSizes(NamedTuple):
-    """How much of the matrix of logits is there at once."""
+    """How large a block of the logits [token, vocabulary] is computed at a time."""
 
     columns: int
     rows: int
-    """Tokens of all points."""
+    """Tokens, counted over all points."""
     cached: int
-    """Probabilities of clean tokens that are kept for further points."""
+    """Clean probabilities that may be kept in memory for later points."""
 
 
 CPU_BLOCKS, GPU_BLOCKS = BlockSizes(2048, 1536, 2**27), BlockSizes(8192, 16384, 2**30)
-"""What stays in a processor's cache; what keeps a GPU busy. Kept are half a gigabyte, and four."""
+"""Blocks that stay in a CPU's cache, and blocks that keep a GPU busy. Cached probabilities take 0.5 GB and 4 GB."""
 
 
 def block_sizes(device: torch.device) -> BlockSizes:
-    """How much suits this device."""
+    """The block sizes for this device."""
     return CPU_BLOCKS if device.type == "cpu" else GPU_BLOCKS
 
 
 class Unembedding:
-    """The matrix that logits are made with, in pieces, each less the mean row: a constant in all logits is nothing."""
+    """The unembedding minus its mean row, split into blocks of the vocabulary.
+
+    The mean row only adds a constant to all logits of a token, which the softmax ignores.
+    """
 
     def __init__(self, weight: Float[Tensor, "vocabulary d_model"]) -> None:
         self.weight, self.centre = weight, weight.mean(0)
         self.pieces = tuple((weight - self.centre).split(block_sizes(weight.device).columns))
 
     def rows(self, index: Int[Tensor, "token"]) -> Float[Tensor, "token d_model"]:
-        """Those of some tokens of the vocabulary."""
+        """The centred rows of some tokens of the vocabulary."""
         return self.weight[index] - self.centre
 
 
 @dataclass(frozen=True)
 class CleanVocabulary:
-    """Clean next-token distributions, and what is needed of them: all points are compared with these."""
+    """Clean next-token distributions, with which all points are compared."""
 
     unembedding: Unembedding
     p: tuple[Float[Tensor, "token _"], ...]
     mean: Float[Tensor, "token d_model"]
-    """m, of the unembedding as products round it."""
+    """m, computed with the rounding of matrix products (`operand_precision`)."""
     log_p_target: Float[Tensor, "token"]
     targets: Int[Tensor, "token"]
 
     def at(self, rows: slice) -> CleanVocabulary:
-        """Some of the tokens."""
+        """The same for some of the tokens."""
         p = tuple(piece[rows] for piece in self.p)
         return CleanVocabulary(self.unembedding, p, self.mean[rows], self.log_p_target[rows], self.targets[rows])
 
     def kl(self, change: Float[Tensor, "point token d_model"]) -> Float[Tensor, "point token"]:
-        """KL(clean ‖ perturbed), nats; infinite or NaN where e^x leaves float32."""
+        """KL(clean ‖ perturbed), nats; infinite or NaN where eˣ overflows float32."""
         change = round_operand(change)
         mean = torch.linalg.vecdot(change.to(self.mean.dtype), self.mean)
         total = torch.zeros_like(mean, dtype=torch.float64)
@@ -77,14 +81,14 @@ class CleanVocabulary:
         return torch.log1p(total)
 
     def target_change(self, change: Float[Tensor, "point token d_model"]) -> Float[Tensor, "point token"]:
-        """How far log p of the token that follows falls, less KL: minus its x."""
+        """The change of the next token's loss, minus KL: -x of that token, because log q = log p + x - KL."""
         return -torch.linalg.vecdot(change, self.unembedding.rows(self.targets) - self.mean).double()
 
 
 def clean_vocabulary(
     unembedding: Unembedding, final: Float[Tensor, "token d_model"], targets: Int[Tensor, "token"]
 ) -> CleanVocabulary:
-    """The clean distributions of these final hidden states, in the precision of the model."""
+    """Compute the clean distributions of final hidden states, in the precision of the model."""
     logits = [torch.nn.functional.linear(final, weight) for weight in unembedding.pieces]
     log_total = torch.stack([log_sum_exp(piece) for piece in logits]).logsumexp(0)
     at_target = torch.linalg.vecdot(final, unembedding.rows(targets)) - log_total

@@ -1,4 +1,8 @@
-"""A model whose small changes keep their digits: they are carried through it (`tiltmeter.models.differences`)."""
+"""A split model that carries exact differences through its layers (`tiltmeter.models.differences`).
+
+A perturbation of relative size 1e-4 changes float32 logits in about their fourth digit; subtracting two runs leaves
+three. `ExactModel` never subtracts two runs, so small changes, and KL, which is quadratic in them, keep their digits.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +18,16 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.activations import GELUTanh, NewGELUActivation
 
 from tiltmeter.errors import TiltmeterError
+from tiltmeter.models.clean_run import CleanRun, LateActivations
 from tiltmeter.models.differences import Shifted, Tape, operand_precision
-from tiltmeter.models.hooks import captured, replaced
+from tiltmeter.models.hooks import captured, replaced, skipped
 from tiltmeter.models.positions import Span
 from tiltmeter.models.sites import STREAM, Site
-from tiltmeter.models.split_model import CleanRun, LateActivations, SplitModel, skipped
+from tiltmeter.models.split_model import SplitModel
 
 
 class ExactModel(SplitModel):
-    """As a `SplitModel`, but changes are never taken of two runs."""
+    """A `SplitModel` whose changes are carried through the layers instead of subtracted."""
 
     def __init__(self, hf: PreTrainedModel, name: str = "model") -> None:
         super().__init__(hf, name)
@@ -30,42 +35,42 @@ class ExactModel(SplitModel):
 
     @torch.no_grad()
     def changes(self, clean: CleanRun, change: Float[Tensor, "point batch span d_site"]) -> LateActivations:
-        """How far what is read after the site moves where the activations there move by `change`.
+        """The changes of the activations after the site when the activation there changes by `change`.
 
         Raises:
             TiltmeterError: the model uses an operation that has no difference rule.
         """
-        moved = Shifted(clean.span.cut(clean.activation), change)
+        perturbed = Shifted(clean.span.cut(clean.activation), change)
         with operand_precision(self.rounding), self._playing(clean.tape, clean.site), ExitStack() as stack:
             stack.enter_context(skipped(self.parts.blocks, range(clean.site.boundary)))
             stack.enter_context(replaced(*self._stream_tap(clean.site.boundary), clean.entry))
-            stack.enter_context(replaced(*self.tap(clean.site), moved))
+            stack.enter_context(replaced(*self.tap(clean.site), perturbed))
             found = {s: stack.enter_context(captured(*self.tap(s))) for s in clean.late.sites}
             final = self._suffix(clean, clean.entry, 1)
-        sites = {s: self.centre(_difference(values[0], len(change)), s) for s, values in found.items()}
-        return LateActivations(_difference(final, len(change)), sites)
+        sites = {s: self.centre(_carried_change(values[0], len(change)), s) for s, values in found.items()}
+        return LateActivations(_carried_change(final, len(change)), sites)
 
     def _clean_pass(
         self, tokens: Tensor, wanted: set[Site], span: Span, tape: Tape
     ) -> tuple[dict[Site, Tensor], Tensor, DynamicCache | None]:
-        """Where everything is perturbed, what the perturbed runs need of clean values is recorded on the way."""
+        """As in `SplitModel`; if all positions may be perturbed, record the tape on the way, saving a second pass."""
         first = min(wanted, key=lambda site: (site.boundary, site.kind not in STREAM))
         if span.first or first.kind not in STREAM:
             return super()._clean_pass(tokens, wanted, span, tape)
         start = self.activation(tokens, first)
         with self._playing(tape, first), ExitStack() as stack:
             stack.enter_context(skipped(self.parts.blocks, range(first.boundary)))
-            moved = Shifted(start, start.new_empty(0, *start.shape))
-            stack.enter_context(replaced(*self._stream_tap(first.boundary), moved))
+            perturbed = Shifted(start, start.new_empty(0, *start.shape))
+            stack.enter_context(replaced(*self._stream_tap(first.boundary), perturbed))
             found = {s: stack.enter_context(captured(*self.tap(s))) for s in wanted}
             final = self._trunk(inputs_embeds=start, use_cache=False)
         return {s: _clean(values[0]) for s, values in found.items()}, _clean(final), None
 
     @contextmanager
     def _playing(self, tape: Tape, site: Site) -> Iterator[None]:
-        """The tape, with a section for each block.
+        """Play the tape, with a section for each block.
 
-        One that is entered in its middle asks for less than the whole block does.
+        A block entered at a site in its middle asks for fewer values, so it has a section of its own for that kind.
         """
         first, inside = site.boundary, site.kind not in STREAM
         parts = [*self.parts.blocks[first:], self.parts.final_norm]
@@ -75,31 +80,34 @@ class ExactModel(SplitModel):
                 stack.callback(_on_entry(part, partial(tape.seek, section)))
             yield
 
-    def _bent_changes(self, final: Tensor, logits: Tensor, change: Tensor) -> Tensor:
-        """By the rules, soft-cap and scaling included."""
-        return _difference(self._head(Shifted(final[None], change[None, None]), final[None]), 1)[0, 0]
+    def _nonlinear_logit_changes(self, final: Tensor, logits: Tensor, change: Tensor) -> Tensor:
+        """By the difference rules, which cover soft-cap and scaling."""
+        return _carried_change(self._head(Shifted(final[None], change[None, None]), final[None]), 1)[0, 0]
 
     def obstacle(self) -> str | None:
-        """Why differences cannot be carried through this model; None where they can."""
+        """Why differences cannot be carried through this model, found by trying; None if they can."""
         tokens = torch.zeros(1, 3, dtype=torch.long)
         try:
             clean = self.start(tokens, Site(0, "resid_pre"), (), Span(1, 3))
             change = self.changes(clean, torch.ones_like(clean.span.cut(clean.activation))[None])
             final = clean.late.final[0]
             self.logit_changes(final, self.logits(final), change.final[0, 0])
-        except Exception as error:  # a rule may meet arguments that it does not know, and end in any way
+        except Exception as error:  # a rule may fail in any way on arguments it does not know
             return str(error) if isinstance(error, TiltmeterError) else f"{type(error).__name__}: {error}"
         return None
 
 
 class RoundedModel(ExactModel):
-    """The same with differences rounded to bfloat16 where they enter a product of matrices."""
+    """An `ExactModel` that rounds differences to bfloat16 before each matrix product.
+
+    The error is relative to the difference, not to the activation (bfloat16 keeps 8 bits).
+    """
 
     rounding = torch.bfloat16
 
 
 def _name_activations(hf: PreTrainedModel) -> None:
-    """Put torch's own GELU where transformers writes the same function out, so that one rule sees it."""
+    """Replace transformers' written-out tanh GELU by torch's, which has a difference rule as a whole."""
     for parent in hf.modules():
         for name, child in parent.named_children():
             if isinstance(child, NewGELUActivation):
@@ -107,7 +115,7 @@ def _name_activations(hf: PreTrainedModel) -> None:
 
 
 def _on_entry(module: nn.Module, call: Any) -> Any:
-    """Call whenever the module is entered; gives what ends that."""
+    """Call `call` whenever the module is entered; return what removes the hook."""
     return module.register_forward_pre_hook(lambda *_: call()).remove
 
 
@@ -115,8 +123,8 @@ def _clean(value: Tensor) -> Tensor:
     return value.clean if isinstance(value, Shifted) else value
 
 
-def _difference(value: Tensor, points: int) -> Tensor:
-    """What a value moved, in the clean value's type; nothing, where nothing that was done reached it."""
+def _carried_change(value: Tensor, points: int) -> Tensor:
+    """The difference of a value in its own type; zeros if the perturbation did not reach it."""
     if isinstance(value, Shifted):
         return value.difference.to(value.clean.dtype)
     return torch.zeros_like(value).expand(points, *value.shape)

@@ -1,4 +1,4 @@
-"""Hooks as context managers that assert that they fired."""
+"""Context managers that read or change one forward pass: hooks that assert that they fired, and skipped blocks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 def _head(value: Any) -> Tensor:
-    """The activation in a module's output: the tensor itself, or the first of a tuple."""
+    """The activation in a module's output: the tensor itself, or the first element of a tuple."""
     return value[0] if isinstance(value, tuple) else value
 
 
@@ -20,7 +20,7 @@ def _with_head(value: Any, new: Tensor) -> Any:
 
 @contextmanager
 def captured(module: nn.Module, side: str) -> Iterator[list[Tensor]]:
-    """Collect the activation that passes the `"input"` or `"output"` side of a module."""
+    """Collect the activation at the `"input"` or `"output"` of a module; it must run exactly once."""
     seen: list[Tensor] = []
     if side == "input":
         handle = module.register_forward_pre_hook(
@@ -37,7 +37,7 @@ def captured(module: nn.Module, side: str) -> Iterator[list[Tensor]]:
 
 @contextmanager
 def replaced(module: nn.Module, side: str, new: Tensor) -> Iterator[None]:
-    """Put `new` in the place of the activation that passes the `"input"` or `"output"` side of a module."""
+    """Replace the activation at the `"input"` or `"output"` of a module; it must run exactly once."""
     fired = []
 
     def on_input(_: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
@@ -57,3 +57,21 @@ def replaced(module: nn.Module, side: str, new: Tensor) -> Iterator[None]:
     finally:
         handle.remove()
     assert len(fired) == 1, f"{type(module).__name__} ran {len(fired)} times while its {side} was to be replaced once"
+
+
+@contextmanager
+def skipped(blocks: nn.ModuleList, which: range) -> Iterator[None]:
+    """Replace some blocks by the identity. The list keeps its length, because models look up masks by block index."""
+    originals = {index: blocks[index] for index in which}
+    try:
+        for index in which:
+            blocks[index] = _Identity()
+        yield
+    finally:
+        for index, block in originals.items():
+            blocks[index] = block
+
+
+class _Identity(nn.Module):
+    def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
+        return hidden_states

@@ -1,4 +1,4 @@
-"""Loading models: one that comes with tiltmeter, a directory, or a Hugging Face id. All through the same code."""
+"""Load a model: one that ships with tiltmeter, a directory, or a Hugging Face id, all through the same code."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ EMBEDDED: Mapping[str, Path] = {"nano": Path(__file__).parent / "nano"}
 """Models that ship with tiltmeter, by name."""
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-"""What the Hugging Face hub may call a model."""
+"""Names that a model on the Hugging Face hub can have."""
 
 PRECISIONS: Mapping[str, tuple[torch.dtype, type[SplitModel]]] = {
     "float32": (torch.float32, SplitModel),
@@ -31,16 +31,15 @@ PRECISIONS: Mapping[str, tuple[torch.dtype, type[SplitModel]]] = {
     "float32-difference": (torch.float32, ExactModel),
     "bf16-difference": (torch.float32, RoundedModel),
 }
-"""Precisions of the model's arithmetic, and how it is run."""
+"""The dtype of the weights and the class that runs the model, for each precision."""
 
 AUTO = ("float32-difference", "float32")
-"""What the precision `auto` is: the first of these that the model can be run in. The first is the most exact of
-float32's, and as fast as the other."""
+"""The precisions that `auto` tries, in this order. Both run in float32, equally fast; the first keeps more digits."""
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A split model, its tokenizer, and what the manifest says of them."""
+    """A split model, its tokenizer, and facts for the manifest."""
 
     model: SplitModel
     tokenizer: PreTrainedTokenizerBase | None
@@ -73,7 +72,7 @@ class LoadedModel:
 def load_model(name: str, revision: str | None = None, device: str = "cpu", precision: str = "auto") -> LoadedModel:
     """Load a causal language model by embedded name, directory or Hugging Face id.
 
-    Weights are read from safetensors only, and no code of the repository's own is run.
+    Weights are read from safetensors only, and no code from the model's repository is run.
 
     Raises:
         TiltmeterError: no such model, precision or device; no weights; weights that are pickles.
@@ -92,7 +91,7 @@ def load_model(name: str, revision: str | None = None, device: str = "cpu", prec
             revision=revision,
             dtype=PRECISIONS[wanted[0]][0],
             use_safetensors=True,
-            ignore_mismatched_sizes=True,  # they are refused below, in a sentence that names them
+            ignore_mismatched_sizes=True,  # refused below, with a message that names the weights
             trust_remote_code=False,
             output_loading_info=True,
         )
@@ -112,7 +111,7 @@ def load_model(name: str, revision: str | None = None, device: str = "cpu", prec
 
 
 def _split(hf: PreTrainedModel, name: str, precisions: Sequence[str]) -> tuple[str, SplitModel]:
-    """The model in the first of these precisions that it can be run in, and that one's name."""
+    """The first of these precisions that the model supports, and the model in it."""
     for precision in precisions:
         model = PRECISIONS[precision][1](hf, name)
         obstacle = model.obstacle() if isinstance(model, ExactModel) else None
@@ -155,7 +154,7 @@ def _refuse_pickled_shards(index: Path) -> None:
     try:
         files = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise TiltmeterError(f"{index} is no index of weights: {_first_line(error)}") from None
+        raise TiltmeterError(f"{index} is not an index of weights: {_first_line(error)}") from None
     if strangers := [file for file in files if not str(file).endswith(".safetensors")]:
         raise TiltmeterError(
             f"{index} names weights in {strangers[0]}, which may be a pickle; convert them to safetensors first."
@@ -172,8 +171,8 @@ def _refuse_revision(name: str, where: str, revision: str | None) -> None:
 def _explain(name: str, where: str, error: Exception) -> str:
     if where == name and not Path(name).is_dir():
         return (
-            f"The model {name!r} could not be loaded: it is no embedded model ({', '.join(EMBEDDED)}), no directory, "
-            f"and the Hugging Face hub gave {_first_line(error)}"
+            f"The model {name!r} could not be loaded: it is not an embedded model ({', '.join(EMBEDDED)}), not a "
+            f"directory, and the Hugging Face hub returned {_first_line(error)}"
         )
     return f"The model in {name} could not be loaded: {_first_line(error)}"
 
@@ -184,7 +183,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _check_complete(name: str, loading: Mapping[str, Any]) -> None:
-    """Refuse weights that do not fill the model: what is missing would be random."""
+    """Refuse weights that do not fill the model: transformers would initialise the missing ones at random."""
     for problem in ("missing_keys", "mismatched_keys"):
         if keys := sorted(map(str, loading.get(problem) or ())):
             raise TiltmeterError(
@@ -199,7 +198,7 @@ def _tokenizer(where: str, revision: str | None) -> PreTrainedTokenizerBase | No
         found = tokenizer.encode("a", add_special_tokens=False)
     except Exception:
         return None
-    return tokenizer if found else None  # where there is no tokenizer, transformers makes up one without a vocabulary
+    return tokenizer if found else None  # without tokenizer files, transformers returns one with an empty vocabulary
 
 
 def _check_device(device: str) -> None:

@@ -1,4 +1,4 @@
-"""Which positions are perturbed, which are read, and what becomes of the boundary token."""
+"""Which positions are perturbed, which are read, and whether boundary tokens count."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ InOrOut = Literal["in", "out"]
 
 
 class Span(NamedTuple):
-    """Positions `first` to `stop - 1`."""
+    """The positions from `first` up to, not including, `stop`."""
 
     first: int
     stop: int
@@ -28,35 +28,35 @@ class Span(NamedTuple):
 
 
 class BosPolicy(Configuration):
-    """Whether boundary positions take part in three things.
+    """Whether boundary positions are in or out of the statistics, the perturbation and the averages.
 
-    A boundary position is position 0 of every sequence (models park attention there, and its activation can be many
-    times as long as any other) and every position whose token begins a document.
+    A boundary position is position 0 of every sequence (an attention sink, whose activation can have many times the
+    norm of any other) and every position whose token begins a document.
     """
 
     statistics: InOrOut = "out"
-    """In the mean, the covariance, the pool of real activations and the mean pair distance."""
+    """Of activations: mean, covariance, pool of real activations, mean pair distance."""
     perturbation: InOrOut = "in"
-    """Among the positions whose activation is moved."""
+    """Whether boundary positions are perturbed."""
     average: InOrOut = "in"
-    """Among the positions that a sequence's mean is taken over."""
+    """Whether boundary positions count in a sequence's mean."""
 
 
 @dataclass(frozen=True)
 class Positions:
-    """The positions that are perturbed and those that are read, of sequences of one length."""
+    """The positions that are perturbed and those that are read, for sequences of one length."""
 
     perturbed: tuple[int, ...]
     read: tuple[int, ...]
 
     @property
     def span(self) -> Span:
-        """What a perturbed run must compute: from the first perturbed position to the last that is read."""
+        """The positions a perturbed run must compute: from the first perturbed to the last read."""
         return Span(min(self.perturbed), max(self.read) + 1)
 
 
 def parse_positions(text: str, length: int) -> Positions:
-    """The positions that `text` means in sequences of `length` tokens.
+    """Parse positions in sequences of `length` tokens.
 
     `all`; `last`; `32` (that one); `32+16` (perturb 32, read 32 to 48); `3,7,9` (perturb and read these).
 
@@ -86,7 +86,7 @@ def parse_positions(text: str, length: int) -> Positions:
 
 
 def boundary_mask(tokens: Int[Tensor, "batch position"], boundary: int | None) -> Bool[Tensor, "batch position"]:
-    """Where the boundary positions are."""
+    """True at boundary positions: position 0, and every token that begins a document."""
     mask = torch.zeros_like(tokens, dtype=torch.bool) if boundary is None else tokens == boundary
     mask = mask.clone()
     mask[:, 0] = True
@@ -94,5 +94,5 @@ def boundary_mask(tokens: Int[Tensor, "batch position"], boundary: int | None) -
 
 
 def allowed(mask: Bool[Tensor, "batch position"], policy: InOrOut) -> Bool[Tensor, "batch position"]:
-    """The positions that take part: all, or all but the boundary ones."""
+    """The positions that count under a policy: all, or all but the boundary ones."""
     return torch.ones_like(mask) if policy == "in" else ~mask

@@ -1,4 +1,4 @@
-"""What a run was made from: the part of its identity and record that all kinds of run have."""
+"""What a run was computed from: the identity and record that all kinds of run share."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from tiltmeter.models.loading import LoadedModel
 from tiltmeter.runs import run_directory
 
 _NAMES = ("name", "revision")
-"""What a model is called decides no number."""
+"""Facts about a model that do not affect any number: equal weights are equal models."""
 
 
 def identity(loaded: LoadedModel, tokens: TokenSet) -> dict[str, Any]:
-    """What decides numbers besides the configuration: model, tokens, code, and versions of packages."""
+    """What determines the numbers besides the configuration: model, tokens, code and package versions."""
     versions = run_directory.versions()
     return {
         "model": {key: value for key, value in loaded.facts.items() if key not in _NAMES},
@@ -26,7 +26,7 @@ def identity(loaded: LoadedModel, tokens: TokenSet) -> dict[str, Any]:
 
 
 def record(loaded: LoadedModel, tokens: TokenSet) -> dict[str, Any]:
-    """What a reader wants to know of the same, and of the machine."""
+    """Facts for the reader that do not determine the numbers: names, and the machine."""
     return {
         "model": {key: loaded.facts[key] for key in _NAMES if key in loaded.facts},
         "tokens": {"name": tokens.name, "shape": list(tokens.ids.shape), **tokens.facts},

@@ -1,12 +1,18 @@
-"""Readouts: one number per perturbed token that says how far the model's output, or a late activation, has moved.
+"""Readouts: one number per token that says how much a perturbation changed the model's output, or a later activation.
 
-`kl` is KL(clean ‖ perturbed) of the next-token distribution, in nats. It is computed from the difference of logits,
+`kl`, KL(clean ‖ perturbed) of the next-token distribution in nats, asks how much the model's prediction changed,
+weighted by the clean distribution; changes that the softmax ignores do not count. `js` is its symmetric, bounded
+relative. `loss` asks whether the change hurt the prediction. `l2@SITE` and `cos@SITE` ask how far a later activation
+moved, whether or not the output depends on it.
 
-    x = dz - Σ p dz,    KL = log1p(Σ p (eˣ - 1 - x)),
+KL is computed from the change dz of the logits, with p the clean distribution:
 
-whose terms are never negative, so that nothing cancels and small values keep their digits. For the same reason a linear
-head is applied to the difference of the final hidden states: all logits of a token can share a large offset. Where the
-head is a matrix and no more, `tiltmeter.models.chunked_kl` does that a piece at a time, in float32; else, and for
+    x = dz - Σ p dz,    KL = log1p(Σ p (eˣ - 1 - x)).
+
+Every term is nonnegative, so nothing cancels and small values keep their digits; log p - log q summed directly would
+lose them, because the first-order terms of KL cancel. For the same reason a linear head is applied to the change of the
+final hidden states: all logits of a token can share an offset much larger than their differences. If the head is only a
+matrix, `tiltmeter.models.chunked_kl` does this in float32, a block of the vocabulary at a time. Otherwise, and for
 `js`, it is done here, in float64.
 """
 
@@ -24,16 +30,17 @@ from torch import Tensor
 
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.chunked_kl import Unembedding, block_sizes, clean_vocabulary
+from tiltmeter.models.clean_run import CleanRun, LateActivations
 from tiltmeter.models.differences import operand_precision
 from tiltmeter.models.sites import Site
-from tiltmeter.models.split_model import CleanRun, LateActivations, SplitModel
+from tiltmeter.models.split_model import SplitModel
 
 CHUNK_ELEMENTS = 2**19
-"""Logits held at once, per path point: a chunk of tokens times the vocabulary."""
+"""Logits in memory at a time, per path point: tokens of a chunk times the size of the vocabulary."""
 
 
 class CleanOutput:
-    """The clean next-token distribution of some tokens, in float64; it serves every path point."""
+    """The clean next-token distribution of some tokens, in float64, shared by all path points."""
 
     def __init__(self, logits: Float[Tensor, "token vocabulary"]) -> None:
         self.logits = logits
@@ -62,11 +69,11 @@ class OutputChange:
         return kl
 
     def js(self) -> Float64[Tensor, "token"]:
-        """Jensen-Shannon divergence, nats, from 0 to log 2; symmetric.
+        """Jensen-Shannon divergence, nats, from 0 to log 2: the mean KL of p and q to their mixture m = (p + q) / 2.
 
-        With u = log q - log p and m = (p + q) / 2, a term of KL(p ‖ m) + KL(q ‖ m) is
+        With u = log q - log p, a term of KL(p ‖ m) + KL(q ‖ m) is
         p[(eᵘ - 1)u/2 - (1 + eᵘ) log cosh(u/2)] = (p + q)(log 2 - log(1 + exp(-|u|))) - min(p, q)|u|,
-        of which the first is precise for small u, and the second for large.
+        the first of which is accurate for small u, the second for large u.
         """
         u = self.x - self.kl[:, None]
         q, size = (self.log_p + u).exp(), u.abs()
@@ -75,7 +82,7 @@ class OutputChange:
         return torch.where(size < 1, small, large).sum(-1) / 2
 
     def loss(self) -> Float64[Tensor, "token"]:
-        """Cross-entropy of the token that follows under the perturbed distribution, nats."""
+        """Cross-entropy of the next token under the perturbed distribution, nats."""
         index = self.targets[:, None]
         return self.kl - (self.log_p + self.x).gather(1, index)[:, 0]
 
@@ -92,7 +99,7 @@ def cosine(clean: Float[Tensor, "*#point d_site"], change: Float[Tensor, "*point
 
 
 class ReadoutDefinition(NamedTuple):
-    """A readout that has a name."""
+    """How a readout is computed, and what it means to a user."""
 
     compute: Callable[..., Tensor]
     meaning: str
@@ -101,7 +108,9 @@ class ReadoutDefinition(NamedTuple):
 OUTPUT_READOUTS: Mapping[str, ReadoutDefinition] = {
     "kl": ReadoutDefinition(lambda change: change.kl, "KL(clean ‖ perturbed) of the next-token distribution, nats"),
     "js": ReadoutDefinition(OutputChange.js, "Jensen-Shannon divergence of the two distributions, nats, at most log 2"),
-    "loss": ReadoutDefinition(OutputChange.loss, "cross-entropy of the token that follows, perturbed, nats"),
+    "loss": ReadoutDefinition(
+        OutputChange.loss, "cross-entropy of the next token under the perturbed distribution, nats"
+    ),
 }
 SITE_READOUTS: Mapping[str, ReadoutDefinition] = {
     "l2": ReadoutDefinition(l2, "L2 distance of the perturbed from the clean activation at SITE"),
@@ -111,7 +120,7 @@ SITE_READOUTS: Mapping[str, ReadoutDefinition] = {
 
 @dataclass(frozen=True)
 class Readout:
-    """A readout of one model: a kind, and for late activations the site."""
+    """A readout of one model: its kind and, for later activations, the site."""
 
     kind: str
     site: Site | None = None
@@ -123,7 +132,7 @@ class Readout:
 
 
 def parse_readout(name: str, model: SplitModel) -> Readout:
-    """The readout that `name` means in this model.
+    """Parse the name of a readout (`kl`, `l2@resid_post:11`) for this model.
 
     Raises:
         TiltmeterError: no such readout, or no such site in this model.
@@ -141,9 +150,9 @@ def parse_readout(name: str, model: SplitModel) -> Readout:
 def compute_readouts(
     model: SplitModel, clean: CleanRun, changes: LateActivations, readouts: Sequence[Readout], read: Sequence[int]
 ) -> dict[str, Float64[Tensor, "point batch read"]]:
-    """Every readout at the positions `read`, where each point of a perturbed run differs so much from the clean one.
+    """Compute every readout at the positions `read` from the changes of a perturbed run.
 
-    The loss at the last position of a sequence is NaN: no token follows.
+    The loss at the last position of a sequence is NaN: it has no next token.
     """
     index = torch.tensor(read, device=changes.final.device) - clean.span.first
     values = {
@@ -170,7 +179,7 @@ def compute_readouts(
 
 
 def _targets(tokens: Tensor, read: Sequence[int]) -> Int[Tensor, "batch read"]:
-    """The token after each position; -1 after the last."""
+    """The next token of each position; -1 for the last."""
     following = torch.cat([tokens[:, 1:], torch.full_like(tokens[:, :1], -1)], dim=1)
     return following[:, list(read)]
 
@@ -178,7 +187,7 @@ def _targets(tokens: Tensor, read: Sequence[int]) -> Int[Tensor, "batch read"]:
 def _measure_outputs(
     model: SplitModel, clean: Tensor, changes: Tensor, targets: Tensor, kinds: Sequence[str]
 ) -> dict[str, Float64[Tensor, "point batch read"]]:
-    """Unembed and compare, a chunk of tokens at a time; the clean logits of a chunk serve all points."""
+    """Unembed and compare a chunk of tokens at a time; all points share the clean logits of a chunk."""
     points, shape = changes.shape[0], changes.shape[:-1]
     clean, changes, targets = clean.flatten(0, 1), changes.flatten(1, 2), targets.flatten().clamp(min=0)
     values = {kind: torch.empty(points, len(clean), dtype=torch.float64, device=changes.device) for kind in kinds}
@@ -201,13 +210,14 @@ def _measure_vocabulary(
     targets: Tensor,
     kinds: Sequence[str],
 ) -> dict[str, Float64[Tensor, "point batch read"]]:
-    """The same of KL and loss alone, in one pass over the unembedding (`tiltmeter.models.chunked_kl`).
+    """KL and loss in one pass over the unembedding (`tiltmeter.models.chunked_kl`).
 
-    Clean distributions that fit are made once for all points that start at this run; of more tokens, again and again.
+    Clean distributions are cached on the run's tape if those of all tokens fit; otherwise they are recomputed.
+    Where eˣ overflows float32, KL is computed again in float64.
     """
     shape, size = changes.shape[:-1], block_sizes(changes.device).rows // changes.shape[0]
-    final, moved, following = clean.flatten(0, 1), changes.flatten(1, 2), targets.flatten().clamp(min=0)
-    kl, loss = (torch.empty(moved.shape[:-1], dtype=torch.float64, device=moved.device) for _ in range(2))
+    final, change, following = clean.flatten(0, 1), changes.flatten(1, 2), targets.flatten().clamp(min=0)
+    kl, loss = (torch.empty(change.shape[:-1], dtype=torch.float64, device=change.device) for _ in range(2))
     blocks = list(_slices(slice(0, len(final)), max(16, block_sizes(final.device).cached // model.vocabulary)))
     with operand_precision(model.rounding):
         for block in blocks:
@@ -215,8 +225,8 @@ def _measure_vocabulary(
             distributions = kept(make) if len(blocks) == 1 else make()
             for rows in _slices(block, max(16, size)):
                 own = distributions.at(slice(rows.start - block.start, rows.stop - block.start))
-                kl[:, rows] = own.kl(moved[:, rows])
-                loss[:, rows] = own.target_change(moved[:, rows]) - own.log_p_target
+                kl[:, rows] = own.kl(change[:, rows])
+                loss[:, rows] = own.target_change(change[:, rows]) - own.log_p_target
     kl = kl.reshape(shape)
     if bool((overflown := ~torch.isfinite(kl)).any()):
         kl = torch.where(overflown, _measure_outputs(model, clean, changes, targets, ["kl"])["kl"], kl)

@@ -1,4 +1,4 @@
-"""What every run checks of itself before it measures anything."""
+"""Checks that every run makes before it measures: the split model must be the same function as the whole one."""
 
 from __future__ import annotations
 
@@ -6,23 +6,24 @@ import torch
 from torch import Tensor
 
 from tiltmeter.errors import TiltmeterError
+from tiltmeter.models.clean_run import CleanRun
 from tiltmeter.models.hooks import replaced
 from tiltmeter.models.sites import Site
-from tiltmeter.models.split_model import CleanRun, SplitModel
+from tiltmeter.models.split_model import SplitModel
 
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 2e-3, torch.bfloat16: 0.2, torch.float16: 5e-2}
-"""Largest allowed difference of two ways to the same numbers, relative to the largest of them.
+"""Largest allowed difference between two computations of the same values, relative to the largest value.
 
 Some families compute their norms in float32 whatever the precision.
 """
 
 
 def check_split(model: SplitModel, clean: CleanRun) -> None:
-    """Compare a model in parts with the whole model: its head, and resumed passes, unperturbed and strongly perturbed.
+    """Compare the split model with the whole one: its head, and resumed passes with and without a strong perturbation.
 
     Raises:
-        TiltmeterError: they differ, and this model cannot be split the way others can; or the whole model's outputs are
-            not finite.
+        TiltmeterError: they differ, so this model cannot be split as others can; or the whole model's outputs are not
+            finite.
     """
     x = clean.span.cut(clean.activation)
     change = x.flip(-1) * 0.5
@@ -31,17 +32,18 @@ def check_split(model: SplitModel, clean: CleanRun) -> None:
         raise TiltmeterError(f"The outputs of {model.name} are not finite on these tokens; check its weights.")
     _check_equal(model, clean, "its head", model.logits(clean.late.final[:, -1]), logits)
     _check_equal(model, clean, "an unperturbed resumed pass", model.resume(clean, x).final, clean.late.final)
-    moved = clean.late.final + model.changes(clean, change[None]).final[0]
-    _check_equal(model, clean, "a perturbed resumed pass", moved, _full_pass(model, clean, x + change))
+    perturbed = clean.late.final + model.changes(clean, change[None]).final[0]
+    _check_equal(model, clean, "a perturbed resumed pass", perturbed, _full_pass(model, clean, x + change))
 
 
 def check_additive(model: SplitModel, tokens: Tensor, site: Site) -> None:
-    """Check that what attention and MLP of a block write adds up to what the block does to the stream.
+    """Check that the outputs of a block's attention and MLP add up to its change of the residual stream.
 
-    Some families add the stream inside these modules, or scale their outputs: there they are not the sites they seem.
+    Some families add the stream inside these modules, or scale their outputs afterwards; there, hook_attn_out and
+    hook_mlp_out would not be what they are in TransformerLens.
 
     Raises:
-        TiltmeterError: it does not add up.
+        TiltmeterError: they do not add up.
     """
     if site.kind not in ("attn_out", "mlp_out"):
         return
@@ -67,7 +69,7 @@ def _check_equal(model: SplitModel, clean: CleanRun, what: str, found: Tensor, e
 
 @torch.no_grad()
 def _last_logits(model: SplitModel, clean: CleanRun) -> Tensor:
-    """The whole model's own logits at the last position of the span, [batch, vocabulary]; all would be too many."""
+    """The whole model's logits [batch, vocabulary] at the last position of the span; all would not fit in memory."""
     ids = clean.tokens[:, : clean.span.stop].to(model.device)
     return model.hf(input_ids=ids, use_cache=False, logits_to_keep=1).logits[:, -1]
 

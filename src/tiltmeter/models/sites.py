@@ -1,6 +1,6 @@
-"""Sites: named places in a model, written the way TransformerLens users write them.
+"""Sites: the activations that can be perturbed or read, named as in TransformerLens.
 
-`blocks.6.hook_resid_pre` (long) and `resid_pre:6` (short) are one site; results are always keyed by the long name.
+`blocks.6.hook_resid_pre` (long) and `resid_pre:6` (short) name one site. Results always use the long name.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _KINDS = {hook: kind for kind, hook in HOOKS.items()}
 
 
 class Site(NamedTuple):
-    """A place in the model: a layer and a kind (`resid_pre`, `resid_post`, `attn_out`, `mlp_out` or `z`)."""
+    """An activation of the model: a layer and a kind (`resid_pre`, `resid_post`, `attn_out`, `mlp_out` or `z`)."""
 
     layer: int
     kind: str
@@ -40,7 +40,7 @@ class Site(NamedTuple):
 
     @property
     def boundary(self) -> int:
-        """How many blocks have run before the stream is read here; for a site inside a block, that block's index."""
+        """How many whole blocks run before this site, i.e. the first block that a perturbed run must run again."""
         return self.layer + 1 if self.kind == "resid_post" else self.layer
 
     def is_visible_from(self, changed: Site) -> bool:
@@ -50,10 +50,10 @@ class Site(NamedTuple):
 
 
 def parse_site(name: str, n_layers: int) -> Site:
-    """The site that `name` means in a model of `n_layers` layers.
+    """Parse the name of a site in a model of `n_layers` layers.
 
     Raises:
-        TiltmeterError: the name is no site of such a model; the sentence lists those that are.
+        TiltmeterError: such a model has no such site; the message lists the sites it has.
     """
     if match := _LONG.fullmatch(name.strip()):
         layer, kind = int(match[1]), _KINDS.get(match[2])
@@ -76,6 +76,6 @@ def all_sites(n_layers: int) -> list[Site]:
 
 
 def describe_sites(n_layers: int) -> str:
-    """The sites of a model, in one line."""
+    """A one-line description of the sites of a model, for error messages."""
     names = ", ".join(f"blocks.L.{hook} ({kind}:L)" for kind, hook in HOOKS.items())
     return f"{names}, with L from 0 to {n_layers - 1}"

@@ -1,24 +1,27 @@
-"""A causal language model cut at a site: the part before it runs once, the part after it as often as needed.
+"""A causal language model cut at a site: the part before it runs once, the part after it once per perturbation.
 
-1. `SplitModel.start` runs the whole model once and keeps what the perturbed runs need: the activation at the site, the
-   keys and values of the positions before the first one that can change, and the late activations to compare with.
-2. `SplitModel.resume` puts a new activation at the site and runs only the blocks after it, and only the positions that
-   can change.
-3. `SplitModel.logits` turns final hidden states into logits, a few tokens at a time.
+1. `SplitModel.start` runs the whole model once and keeps what perturbed runs need: the activation at the site, the keys
+   and values of the positions before the first perturbed one, and the later activations to compare with.
+2. `SplitModel.resume` puts a new activation at the site and runs only the blocks after it, at only the positions that
+   can change. Attention is causal, so earlier positions keep their clean keys and values.
+3. `SplitModel.logits` unembeds final hidden states. It is separate because logits are large ([token, vocabulary]) and
+   most readouts need them in chunks, or not at all.
 
-All three run the model's own forward pass on its own modules: blocks before the site are swapped for ones that pass
-their input on, masks, rotary angles and attention stay the model's. No model's mathematics is written down here.
+All three call the model's own forward pass. Blocks before the site are replaced by the identity for the duration of the
+call; masks, rotary angles and attention are computed by the model's own code. Reimplementing a forward pass would have
+to be done, and checked, per architecture.
 
-LayerNorm models are read in the *centred* residual stream, x minus its mean over d_model, as TransformerLens shows
-them: nothing in such a model can see the mean. RMSNorm models are read raw.
+LayerNorm models are measured in the *centred* residual stream, x minus its mean over d_model, as TransformerLens shows
+it: every reader of the stream applies LayerNorm first, which removes the mean, so distances should not count it.
+RMSNorm keeps the mean, so RMSNorm models are measured as they are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
@@ -31,8 +34,9 @@ from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttenti
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.architectures import find_parts, ignores_mean
 from tiltmeter.models.chunked_kl import Unembedding
+from tiltmeter.models.clean_run import CleanRun, LateActivations, clean_prefix, repeated_cache
 from tiltmeter.models.differences.tape import Tape
-from tiltmeter.models.hooks import captured, replaced
+from tiltmeter.models.hooks import captured, replaced, skipped
 from tiltmeter.models.positions import Span
 from tiltmeter.models.sites import STREAM, Site, parse_site
 
@@ -40,45 +44,11 @@ Stream = Literal["centred", "raw"]
 """How a LayerNorm model's residual stream is measured: minus its mean over d_model, or as it is."""
 
 
-@dataclass(frozen=True)
-class CleanRun:
-    """What one clean forward pass leaves for all perturbed ones."""
-
-    tokens: Int[Tensor, "batch position"]
-    site: Site
-    span: Span
-    """The positions that perturbed runs compute."""
-    activation: Float[Tensor, "batch seen d_site"]
-    """At the site, at every position up to the end of the span: later ones are not run (`SplitModel.whole`)."""
-    entry: Float[Tensor, "batch span d_model"]
-    """The stream entering the first block that runs again."""
-    prefix: tuple[tuple[Tensor, Tensor], ...]
-    """Keys and values of the positions before the span, for each block that runs again."""
-    late: LateActivations
-    tape: Tape = field(default_factory=Tape)
-    """What exact differences need of clean values besides, from the first perturbed run on."""
-
-
-@dataclass(frozen=True)
-class LateActivations:
-    """What is read after the site, at the positions of the span."""
-
-    final: Float[Tensor, "*point batch span d_model"]
-    """Hidden states after the final norm, the unembedding's input."""
-    sites: dict[Site, Float[Tensor, "*point batch span d_site"]]
-
-    def minus(self, clean: LateActivations) -> LateActivations:
-        """How far everything has moved."""
-        return LateActivations(
-            self.final - clean.final, {site: value - clean.sites[site] for site, value in self.sites.items()}
-        )
-
-
 class SplitModel:
-    """Any Hugging Face causal language model, cut at a site."""
+    """A Hugging Face causal language model that can run from a site on."""
 
     rounding: torch.dtype | None = None
-    """What differences are rounded to where they enter a product of matrices."""
+    """Type that differences are rounded to before each matrix product; None keeps their own."""
 
     def __init__(self, hf: PreTrainedModel, name: str = "model") -> None:
         self.hf = hf.eval().requires_grad_(False)
@@ -93,21 +63,21 @@ class SplitModel:
 
     @property
     def device(self) -> torch.device:
-        """Where the model's parameters are."""
+        """The device of the model's parameters."""
         return self.hf.device
 
     def site(self, name: str) -> Site:
-        """The site that a TransformerLens name, long or short, means in this model."""
+        """Parse a TransformerLens hook name, long or short, as a site of this model."""
         return parse_site(name, self.n_layers)
 
     def measured_in(self, stream: Stream) -> SplitModel:
-        """The same model, measured in this stream; in an RMSNorm model both are the raw one."""
+        """The same model, measured in this stream. For an RMSNorm model, `"centred"` also means raw."""
         other = copy(self)
         other.centred = self.centred and stream == "centred"
         return other
 
     def centre(self, x: Tensor, site: Site) -> Tensor:
-        """`x` as it is measured at `site`: minus its mean over d_model where nothing can see that mean."""
+        """`x` as it is measured at `site`: minus its mean over d_model if the model ignores that mean."""
         return x - x.mean(-1, keepdim=True) if self.centred and site.kind != "z" else x
 
     @torch.no_grad()
@@ -118,12 +88,12 @@ class SplitModel:
         reads: Sequence[Site] = (),
         span: Span | None = None,
     ) -> CleanRun:
-        """Run the whole model once on `tokens` and keep what perturbed runs at `site` need.
+        """Run the whole model once on `tokens` and keep what perturbed runs from `site` on need.
 
         Args:
             tokens: token ids.
-            site: where activations will be replaced.
-            reads: the late sites to keep activations of.
+            site: where perturbed runs will replace the activation.
+            reads: the later sites whose activations are compared.
             span: the positions that perturbed runs will compute; default all.
 
         Raises:
@@ -140,7 +110,7 @@ class SplitModel:
         reads: Sequence[Site] = (),
         span: Span | None = None,
     ) -> dict[Site, CleanRun]:
-        """As `start`, for perturbed runs at several sites, each by itself: one pass serves them all.
+        """As `start`, for perturbed runs from each of several sites: one clean pass serves them all.
 
         Raises:
             TiltmeterError: as `start`.
@@ -158,7 +128,7 @@ class SplitModel:
                 span=span,
                 activation=self._finite(self.centre(seen[site], site), site),
                 entry=span.cut(seen[_entry(site)]),
-                prefix=_prefix(cache, site.boundary, span),
+                prefix=clean_prefix(cache, site.boundary, span),
                 late=late,
                 tape=tape,
             )
@@ -168,7 +138,7 @@ class SplitModel:
     def _clean_pass(
         self, tokens: Tensor, wanted: set[Site], span: Span, tape: Tape
     ) -> tuple[dict[Site, Tensor], Tensor, DynamicCache | None]:
-        """What is wanted, the final hidden states, and the keys and values where some of them stay as they are."""
+        """Run once; return the wanted activations, the final hidden states, and the KV cache if the span needs one."""
         cache = DynamicCache() if span.first else None
         with ExitStack() as stack:
             found = {s: stack.enter_context(captured(*self.tap(s))) for s in wanted}
@@ -199,21 +169,21 @@ class SplitModel:
         return self._finite(self.centre(found[0], site), site)
 
     def whole(self, clean: CleanRun) -> Float[Tensor, "batch position d_site"]:
-        """The activation at the site of a clean run at every position: those after its span are run for this."""
+        """The clean activation at the site at every position; positions after the span are computed on demand."""
         if clean.span.stop == clean.tokens.shape[1]:
             return clean.activation
         after = self.activation(clean.tokens, clean.site)[:, clean.span.stop :]
         return torch.cat([clean.activation, after], dim=1)
 
     def resume(self, clean: CleanRun, x: Float[Tensor, "*point batch span d_site"]) -> LateActivations:
-        """Run the layers after the site with activation `x` there. Gradients reach `x` where it asks for them.
+        """Run the layers after the site with activation `x` there. Gradients flow back to `x` if it requires them.
 
         Args:
             clean: the clean run of the same tokens.
-            x: activations at the site for the positions of the span, any number of path points in front of the batch.
+            x: activations at the site at the positions of the span; path points are leading axes, before the batch.
 
         Returns:
-            What is read after the site, with the leading axes of `x`.
+            The activations after the site, with the leading axes of `x`.
 
         Raises:
             TiltmeterError: `x` is not shaped like the clean activation.
@@ -221,11 +191,11 @@ class SplitModel:
         expected = clean.span.cut(clean.activation).shape
         if x.shape[-3:] != expected:
             raise TiltmeterError(
-                f"Activations of shape {tuple(x.shape)} were given for {clean.site.name}; give any number of path "
+                f"Activations of shape {tuple(x.shape)} were given for {clean.site.name}; expected any number of path "
                 f"points, each of shape {tuple(expected)} (batch, span, width)."
             )
         lead = x.shape[:-3]
-        x = x.reshape(-1, *x.shape[-2:]).contiguous()  # GPT-2's projections take views of what they are given
+        x = x.reshape(-1, *x.shape[-2:]).contiguous()  # GPT-2's projections call .view on their input
         copies = x.shape[0] // clean.tokens.shape[0]
         with ExitStack() as stack:
             stack.enter_context(torch.set_grad_enabled(torch.is_grad_enabled() and x.requires_grad))
@@ -243,7 +213,7 @@ class SplitModel:
         return LateActivations(final.reshape(*shape, -1), sites)
 
     def changes(self, clean: CleanRun, change: Float[Tensor, "point batch span d_site"]) -> LateActivations:
-        """How far what is read after the site moves where the activations there move by `change`."""
+        """The changes of the activations after the site when the activation there changes by `change`."""
         return self.resume(clean, clean.span.cut(clean.activation) + change).minus(clean.late)
 
     def logit_changes(
@@ -252,15 +222,18 @@ class SplitModel:
         logits: Float[Tensor, "token vocabulary"],
         change: Float[Tensor, "token d_model"],
     ) -> Float[Tensor, "token vocabulary"]:
-        """How far the logits of final hidden states move where those move by `change`."""
-        return self.logits(change) if self.head_is_linear else self._bent_changes(final, logits, change)
+        """The change of the logits when final hidden states change by `change`.
 
-    def _bent_changes(self, final: Tensor, logits: Tensor, change: Tensor) -> Tensor:
-        """The same of a head that is not linear."""
+        A linear head is applied to the change itself: subtracting two sets of logits would lose digits.
+        """
+        return self.logits(change) if self.head_is_linear else self._nonlinear_logit_changes(final, logits, change)
+
+    def _nonlinear_logit_changes(self, final: Tensor, logits: Tensor, change: Tensor) -> Tensor:
+        """The same for a head with a bias or a soft-cap: by subtraction."""
         return self.logits(final + change) - logits
 
     def logits(self, final: Float[Tensor, "token d_model"]) -> Float[Tensor, "token vocabulary"]:
-        """Logits of final hidden states through the model's own head (soft-cap and scaling included)."""
+        """Logits of final hidden states, by the model's own head (soft-cap and scaling included)."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and final.requires_grad):
             return self._head(final[None], final[None])[0]
 
@@ -274,13 +247,16 @@ class SplitModel:
 
     @cached_property
     def head_is_linear(self) -> bool:
-        """Whether the logits of a difference are the difference of the logits: the head has no bias and no soft-cap."""
+        """Whether logits(a) - logits(b) = logits(a - b), i.e. the head has no bias and no soft-cap."""
         probe = torch.linspace(-1, 1, self.width, dtype=self.hf.dtype, device=self.device)[None]
-        return torch.equal(self.logits(1024 * probe), 1024 * self.logits(probe))  # a power of two rounds nothing
+        return torch.equal(self.logits(1024 * probe), 1024 * self.logits(probe))  # powers of two are exact
 
     @cached_property
     def unembedding(self) -> Unembedding | None:
-        """The matrix that makes logits of final hidden states, where nothing else does, in a model of float32."""
+        """The unembedding matrix, if logits are exactly W h and the model is float32; else None.
+
+        Some heads scale the logits as well: a probe compares W h with the model's own output.
+        """
         head = self.hf.get_output_embeddings()
         if self.hf.dtype != torch.float32 or not isinstance(head, nn.Linear) or not self.head_is_linear:
             return None
@@ -292,9 +268,9 @@ class SplitModel:
     def _suffix(self, clean: CleanRun, entry: Tensor, copies: int) -> Tensor:
         """Run the trunk on the span's positions, with the clean keys and values of earlier ones.
 
-        What goes in as embeddings does not matter: a hook puts `entry` in front of the first block that runs.
+        The embeddings passed in are ignored: a hook puts `entry` in front of the first block that runs.
         """
-        cache = _cache(clean, copies) if clean.span.first else None
+        cache = repeated_cache(clean, copies) if clean.span.first else None
         positions = torch.arange(clean.span.first, clean.span.stop, device=entry.device)[None]
         return self._trunk(
             inputs_embeds=entry, position_ids=positions, past_key_values=cache, use_cache=cache is not None
@@ -304,13 +280,13 @@ class SplitModel:
         return self.parts.trunk(**inputs).last_hidden_state
 
     def tap(self, site: Site) -> tuple[nn.Module, str]:
-        """The module, and which side of it, that a site's activation passes through."""
+        """Where to hook a site: the module, and whether its `"input"` or `"output"` holds the activation."""
         if site.kind in STREAM:
             return self._stream_tap(site.boundary)
         return self.parts.component(site), "input" if site.kind == "z" else "output"
 
     def _stream_tap(self, boundary: int) -> tuple[nn.Module, str]:
-        """The same for the residual stream after `boundary` blocks."""
+        """Where to hook the residual stream after `boundary` blocks."""
         return (self.parts.final_norm if boundary == self.n_layers else self.parts.blocks[boundary]), "input"
 
     def _check(self, tokens: Tensor, site: Site, reads: Sequence[Site]) -> None:
@@ -322,58 +298,17 @@ class SplitModel:
         for read in reads:
             if not read.is_visible_from(site):
                 raise TiltmeterError(
-                    f"{read.name} lies before {site.name}, so nothing done there can reach it; read a later site."
+                    f"{read.name} lies before {site.name}, so a perturbation there cannot reach it; read a later site."
                 )
 
 
 def _entry(site: Site) -> Site:
-    """The stream in front of the first block that runs again."""
+    """The residual stream that enters the first block to run again."""
     return site if site.kind in STREAM else Site(site.layer, "resid_pre")
-
-
-@contextmanager
-def skipped(blocks: nn.ModuleList, which: range) -> Iterator[None]:
-    """Let some blocks pass their input on. The list keeps its length: models look up masks by index."""
-    originals = {index: blocks[index] for index in which}
-    try:
-        for index in which:
-            blocks[index] = _PassOn()
-        yield
-    finally:
-        for index, block in originals.items():
-            blocks[index] = block
 
 
 @dataclass
 class _TrunkOutput(BaseModelOutputWithPastAndCrossAttentions):  # type: ignore[misc]
-    """What a head may ask of its trunk: the hidden states, and nothing else that is there."""
+    """What a head may read of the trunk's output: hidden states; every other field is None."""
 
     router_logits: None = None
-
-
-class _PassOn(nn.Module):
-    def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
-        return hidden_states
-
-
-def _prefix(cache: DynamicCache | None, first_block: int, span: Span) -> tuple[tuple[Tensor, Tensor], ...]:
-    if cache is None:
-        return ()
-    layers = cache.layers[first_block:]
-    return tuple((layer.keys[..., : span.first, :], layer.values[..., : span.first, :]) for layer in layers)
-
-
-def _cache(clean: CleanRun, copies: int) -> DynamicCache:
-    """A cache that holds the clean prefix, repeated for each path point.
-
-    Skipped blocks get an entry of the right length without storage: models ask the first layer how long the past is.
-    """
-    cache = DynamicCache()
-    batch = copies * clean.tokens.shape[0]
-    placeholder = clean.entry.new_zeros(1).expand(batch, 1, clean.span.first, 1)
-    for layer in range(clean.site.boundary):
-        cache.update(placeholder[..., :0, :], placeholder[..., :0, :], layer)
-        cache.layers[layer].keys = cache.layers[layer].values = placeholder
-    for layer, (keys, values) in enumerate(clean.prefix, start=clean.site.boundary):
-        cache.update(keys.repeat(copies, 1, 1, 1), values.repeat(copies, 1, 1, 1), layer)
-    return cache

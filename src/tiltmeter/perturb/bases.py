@@ -15,8 +15,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tiltmeter.errors import TiltmeterError
+from tiltmeter.models.clean_run import CleanRun
 from tiltmeter.models.differences import Tape
-from tiltmeter.models.split_model import CleanRun, SplitModel
+from tiltmeter.models.split_model import SplitModel
 from tiltmeter.perturb.names import names_an_sae
 from tiltmeter.perturb.sae_sources import Itself, Reconstruction, SyntheticBaseline, SyntheticStructured
 from tiltmeter.perturb.site_statistics import SiteStatistics

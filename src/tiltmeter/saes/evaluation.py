@@ -15,10 +15,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from tiltmeter.errors import TiltmeterError
+from tiltmeter.models.clean_run import CleanRun, LateActivations
 from tiltmeter.models.positions import InOrOut, allowed, boundary_mask
 from tiltmeter.models.readouts import Readout, compute_readouts
 from tiltmeter.models.sites import Site
-from tiltmeter.models.split_model import CleanRun, LateActivations, SplitModel
+from tiltmeter.models.split_model import SplitModel
 from tiltmeter.saes.at_site import AtSite
 from tiltmeter.saes.sae import SAE
 

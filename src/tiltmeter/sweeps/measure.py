@@ -13,9 +13,9 @@ from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
 from tiltmeter.errors import TiltmeterError
+from tiltmeter.models.clean_run import CleanRun
 from tiltmeter.models.positions import allowed, boundary_mask
 from tiltmeter.models.readouts import compute_readouts
-from tiltmeter.models.split_model import CleanRun
 from tiltmeter.perturb.bases import Base, transplanted
 from tiltmeter.perturb.directions import Direction, Perturbation, push
 from tiltmeter.perturb.names import split_draw

@@ -1,9 +1,10 @@
-"""A small number system of its own: values that know the clean value they are near, and the exact difference from it.
+"""Like dual numbers, but for finite differences: pairs (value, exact δ).
 
 Subtracting two runs of a model loses every digit that they share, and near the clean activation they share nearly all.
-Here the difference is never formed by subtraction: it is carried through the network beside the clean value, and every
-operation has a rule that gives the difference of its result, rule(x, δ) = f(x + δ) - f(x), from x and δ without
-cancellation. The derivations are in docs/differences.md.
+Here the difference is never formed by subtraction. It is carried through the network together with the clean value:
+each operation f has a rule that computes the difference of its result, f(x + δ) - f(x), from x and δ without
+cancellation. Dual numbers do the same for infinitesimal δ; here δ may have any size. The derivations are in
+docs/differences.md.
 """
 
 from tiltmeter.models.differences import (  # importing them registers their rules

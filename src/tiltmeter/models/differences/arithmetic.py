@@ -1,4 +1,4 @@
-"""Rules of arithmetic and of functions of one number: f(x + δ) - f(x) without subtracting what the two share."""
+"""Difference rules of arithmetic and of elementwise functions: f(x + δ) - f(x) without cancellation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _one_shifted(a: Any, b: Any) -> Shifted:
 
 @rule(torch.add, torch.Tensor.add, torch.Tensor.__add__, torch.Tensor.__radd__)
 def add(a: Any, b: Any) -> Shifted:
-    """The sum of the differences."""
+    """(x + δ) + (y + ε) - (x + y) = δ + ε."""
     like = _one_shifted(a, b)
     (x, dx), (y, dy) = clean_and_difference(a, like), clean_and_difference(b, like)
     clean = once(torch.add, x, y)
@@ -28,26 +28,24 @@ def add(a: Any, b: Any) -> Shifted:
         if like.perturbed is None or (dx is not None and dy is not None)
         else like.perturbed + (y if dy is None else x)
     )
-    return Shifted(
-        clean, difference.to(clean.dtype), perturbed
-    )  # a stream that is rounded at each sum would lose digits
+    return Shifted(clean, difference.to(clean.dtype), perturbed)  # the stream is a long sum: it keeps full precision
 
 
 @rule(torch.neg, torch.Tensor.neg, torch.Tensor.__neg__)
 def negate(a: Shifted) -> Shifted:
-    """Of both."""
+    """-(x + δ) - (-x) = -δ."""
     return Shifted(-a.clean, -a.difference)
 
 
 @rule(torch.sub, torch.Tensor.sub, torch.Tensor.__sub__)
 def subtract(a: Any, b: Any) -> Shifted:
-    """The sum with the negative."""
+    """(x + δ) - (y + ε) - (x - y) = δ - ε."""
     return add(a, negate(b) if isinstance(b, Shifted) else -b)
 
 
 @rule(torch.Tensor.__rsub__, torch.rsub)
 def subtract_from(a: Any, b: Any) -> Shifted:
-    """Turned round."""
+    """The reflected subtraction, b - a."""
     return subtract(b, a)
 
 
@@ -86,7 +84,7 @@ def power(a: Shifted, exponent: Any) -> Shifted:
 
 @rule(torch.mean, torch.Tensor.mean)
 def mean(a: Shifted, dim: Any, keepdim: bool = False, **_: Any) -> Shifted:
-    """Of the difference alike."""
+    """The mean is linear: the mean of the difference."""
     axes = dim if isinstance(dim, tuple | list) else (dim,)
     behind = [axis_behind(axis) for axis in axes]
     perturbed = None if a.perturbed is None else a.perturbed.mean(behind, keepdim)
@@ -95,20 +93,20 @@ def mean(a: Shifted, dim: Any, keepdim: bool = False, **_: Any) -> Shifted:
 
 @rule(torch.rsqrt, torch.Tensor.rsqrt)
 def rsqrt(a: Shifted) -> Shifted:
-    """1/√(x + δ) - 1/√x = -δ r² s² / (r + s), r and s the two reciprocal roots."""
+    """1/√(x + δ) - 1/√x = -δ r² s² / (r + s), where r = 1/√x and s = 1/√(x + δ)."""
     r, s = once(torch.rsqrt, a.clean), (a.clean + a.difference if a.perturbed is None else a.perturbed).rsqrt()
     return Shifted(r, -a.difference * (r * s).square() / (r + s))
 
 
 @rule(torch.tanh, torch.Tensor.tanh)
 def tanh(a: Shifted) -> Shifted:
-    """By `tanh_difference`."""
+    """See `kernels.tanh_difference`."""
     return Shifted(once(torch.tanh, a.clean), kernels.tanh_difference(a.clean, a.difference))
 
 
 @rule(torch.sigmoid, torch.Tensor.sigmoid)
 def sigmoid(a: Shifted) -> Shifted:
-    """By `logistic_difference`."""
+    """See `kernels.logistic_difference`."""
     return Shifted(
         once(torch.sigmoid, a.clean), kernels.logistic_difference(a.clean, a.clean + a.difference, a.difference)
     )
@@ -116,13 +114,13 @@ def sigmoid(a: Shifted) -> Shifted:
 
 @rule(torch.nn.functional.silu)
 def silu(a: Shifted, **_: Any) -> Shifted:
-    """By `silu_difference`."""
+    """See `kernels.silu_difference`."""
     return Shifted(once(torch.nn.functional.silu, a.clean), kernels.silu_difference(a.clean, a.difference))
 
 
 @rule(torch.nn.functional.relu, torch.relu, torch.Tensor.relu)
 def relu(a: Shifted, **_: Any) -> Shifted:
-    """max(x + δ, 0) - max(x, 0): δ where both are positive, else one of them alone."""
+    """max(x + δ, 0) - max(x, 0): δ where both are positive, else at most one of them is not zero."""
     x, d = a.clean, a.difference
     y = x + d
     return Shifted(once(torch.relu, x), torch.where((x > 0) & (y > 0), d, y.relu() - x.relu()))
@@ -133,6 +131,6 @@ GELUS = {"none": kernels.gelu_difference, "tanh": kernels.gelu_tanh_difference}
 
 @rule(torch.nn.functional.gelu)
 def gelu(a: Shifted, approximate: str = "none") -> Shifted:
-    """xΦ(x), or with tanh in the place of the normal distribution."""
+    """The difference of xΦ(x), or of its tanh approximation."""
     clean = once(lambda x: torch.nn.functional.gelu(x, approximate=approximate), a.clean)
     return Shifted(clean, GELUS[approximate](a.clean, a.difference))

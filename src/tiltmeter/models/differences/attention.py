@@ -1,4 +1,4 @@
-"""The rule of attention: scores, softmax and weighted sum, each by its own."""
+"""The difference rule of attention: those of scores, softmax and weighted sum, one after the other."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Shifted:
-    """Of softmax(s q·k) v."""
+    """The difference of softmax(s q·k) v, from the differences of q, k and v."""
     assert dropout_p == 0.0, "models are measured in evaluation"
     scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
     if enable_gqa:
@@ -43,7 +43,7 @@ def attention(
 
 
 def _scores(query: Shifted, key: Shifted, scale: float) -> Tensor:
-    """Scaled δ(k + ε) + qε, in one product."""
+    """The difference of the scores, s (δ(k + ε) + qε), as one matrix product."""
     kind = operand_dtype(query.clean.dtype)
     left = kernels.paired_query(query.clean, query.difference, scale, kind)
     right = kernels.paired_key(key.clean, key.difference, kind)
@@ -51,7 +51,7 @@ def _scores(query: Shifted, key: Shifted, scale: float) -> Tensor:
 
 
 def _scores_after_prefix(query: Shifted, key: CleanPrefix, scale: float) -> Tensor:
-    """The same: δk for all keys, which all points share, and (q + δ)ε for those that move."""
+    """The same where only later keys are perturbed: δk for all keys, and (q + δ)ε for the perturbed ones."""
     scores = shared_right(query.difference * scale, key.clean.transpose(-2, -1))
     perturbed = kernels.perturbed(query.clean, query.difference) * scale
     scores[..., -key.tail.shape[-2] :] += batched(perturbed, key.tail.transpose(-2, -1))
@@ -59,15 +59,15 @@ def _scores_after_prefix(query: Shifted, key: CleanPrefix, scale: float) -> Tens
 
 
 def _sum_after_prefix(p: Tensor, dp: Tensor, value: CleanPrefix) -> Tensor:
-    """What the weighted sum moves: dp v for all values, and (p + dp) ε for those that move."""
-    last = slice(-value.tail.shape[-2], None)
-    return shared_right(dp, value.clean) + batched(p[..., last] + dp[..., last], value.tail)
+    """The difference of the weighted sum: dp v for all values, and (p + dp) ε for the perturbed ones."""
+    perturbed = slice(-value.tail.shape[-2], None)
+    return shared_right(dp, value.clean) + batched(p[..., perturbed] + dp[..., perturbed], value.tail)
 
 
 def _attend(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, is_causal: bool, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Masked scores, their softmax, and what it gives."""
+    """Masked scores, attention probabilities, and the weighted sum of values."""
     scores = (q * scale) @ k.transpose(-2, -1)
     if is_causal:
         seen = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()

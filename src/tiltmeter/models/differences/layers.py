@@ -1,4 +1,4 @@
-"""Rules of linear maps, normalisation and attention."""
+"""Difference rules of linear maps, LayerNorm and softmax."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from tiltmeter.models.differences.tape import once
 
 @rule(functional.linear)
 def linear(a: Shifted, weight: Tensor, bias: Tensor | None = None) -> Shifted:
-    """Acts on the difference alone; the bias is in the clean value."""
+    """W(x + δ) + b - (Wx + b) = Wδ."""
     return Shifted(once(functional.linear, a.clean, weight, bias), product(a.difference, weight))
 
 
 @rule(torch.addmm)
 def addmm(bias: Tensor, a: Shifted, weight: Tensor) -> Shifted:
-    """GPT-2's projections."""
+    """The same for GPT-2's projections, whose weight is [inputs, outputs]."""
     return Shifted(once(torch.addmm, bias, a.clean, weight), product(a.difference, weight, transposed=True))
 
 
 @rule(torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__)
 def matmul(a: Any, b: Any) -> Shifted:
-    """As a product of numbers: xε + δ(y + ε)."""
+    """(x + δ)(y + ε) - xy = xε + δ(y + ε), of matrices."""
     like = a if isinstance(a, Shifted) else b
     (x, dx), (y, dy) = clean_and_difference(a, like), clean_and_difference(b, like)
     clean = once(torch.matmul, x, y)
@@ -47,7 +47,7 @@ def layer_norm(
     eps: float = 1e-5,
     *_: Any,
 ) -> Shifted:
-    """By `layer_norm_difference`."""
+    """The difference of LayerNorm over the last axis: see `kernels.layer_norm_difference`."""
     if len(normalized_shape) != 1:
         raise no_rule("a norm over several axes")
     clean = once(functional.layer_norm, a.clean, normalized_shape, weight, bias, eps)
@@ -62,16 +62,18 @@ def _centred(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
 
 
 def softmax_difference(scores: Tensor, p: Tensor, d: Tensor) -> Tensor:
-    """What probabilities p of scores change where the scores change by δ; masked ones stay at zero."""
+    """The change of softmax probabilities p when their scores change by d; masked entries stay zero."""
     near, risen = kernels.softmax_difference_near(p, d)
-    if not near.numel() or (d.device.type == "cpu" and float(risen.max()) < kernels.FAR):  # a GPU would have to wait
+    if not near.numel() or (
+        d.device.type == "cpu" and float(risen.max()) < kernels.FAR
+    ):  # reading `risen` would stall a GPU
         return near
     return kernels.softmax_difference_far(scores, p, d, near)
 
 
 @rule(functional.softmax, torch.softmax, torch.Tensor.softmax)
 def softmax(a: Shifted, dim: int = -1, **named: Any) -> Shifted:
-    """Over the last axis, as attention has it."""
+    """Softmax over the last axis, as attention takes it."""
     if dim not in (-1, a.ndim - 1):
         raise no_rule("a softmax over another axis than the last")
     a = to(a, named.get("dtype") or a.dtype)

@@ -1,8 +1,8 @@
-"""Products of differences with matrices: where nearly all the time goes.
+"""Matrix products with differences, where nearly all of the time goes.
 
-On a processor a model's matrices are packed for oneDNN once, which is up to two times as fast as torch's own way. The
-difference may be rounded to bfloat16 first (`operands`): it is small itself, so that the error is relative to the
-difference and not to the activation.
+On a CPU the model's matrices are packed for oneDNN once, which makes products up to two times as fast as torch's
+default. Differences may be rounded to bfloat16 first (`operand_precision`): the error is then relative to the
+difference and not to the much larger activation.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from torch.utils.weak import WeakTensorKeyDictionary
 _OPERANDS: ContextVar[torch.dtype | None] = ContextVar("operand_precision", default=None)
 
 ROWS = 1024
-"""The number of rows that matrices are packed for; others work, too."""
+"""The number of rows that the packing is optimised for; others work as well."""
 
 _prepared: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
-"""Matrices as products take them, by the model's own."""
+"""Rounded and packed weights, by the model's own weight; an entry dies with it."""
 
 
 @contextmanager
 def operand_precision(dtype: torch.dtype | None) -> Iterator[None]:
-    """Round what enters a product to this type; None leaves it as it is."""
+    """Within the block, round differences to this dtype before matrix products; None leaves them as they are."""
     token = _OPERANDS.set(dtype)
     try:
         yield
@@ -37,17 +37,17 @@ def operand_precision(dtype: torch.dtype | None) -> Iterator[None]:
 
 
 def operand_dtype(dtype: torch.dtype) -> torch.dtype:
-    """What differences from values of this type are when they enter a product."""
+    """The dtype of a product's operands, for differences of values of this dtype."""
     return _OPERANDS.get() or dtype
 
 
 def round_operand(d: Tensor) -> Tensor:
-    """A difference as it enters a product."""
+    """Round a difference to the dtype that products take."""
     return d.to(operand_dtype(d.dtype))
 
 
 def product(d: Float[Tensor, "*row inputs"], weight: Tensor, transposed: bool = False) -> Float[Tensor, "*row outputs"]:
-    """The product d Wᵀ, in the type of `operands`. W is [outputs, inputs], or `turned` [inputs, outputs]."""
+    """The product d Wᵀ, in the dtype of `operand_precision`. W is [outputs, inputs]; if `transposed`, the reverse."""
     d = round_operand(d)
     if not d.numel():
         return d.new_empty(*d.shape[:-1], weight.shape[1 if transposed else 0])
@@ -65,7 +65,7 @@ def _packs(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 def _prepare(weight: Tensor, transposed: bool, dtype: torch.dtype) -> Tensor:
-    """Rounded, and on a processor packed. Kept for as long as the model keeps its own, and that stays as it is."""
+    """Round a weight, and pack it on a CPU. Kept until the model's weight is changed or freed."""
     known = _prepared.setdefault(weight, {})
     key = (weight._version, transposed, dtype)
     if key not in known:
@@ -78,12 +78,12 @@ def _prepare(weight: Tensor, transposed: bool, dtype: torch.dtype) -> Tensor:
 
 
 def batched(a: Float[Tensor, "*#batch n inner"], b: Float[Tensor, "*#batch inner m"]) -> Float[Tensor, "*#batch n m"]:
-    """Products of many small matrices, rounded as `operands` says; the result is of float32 or more.
+    """Batched matrix products of operands rounded as `operand_precision` says; the result has at least float32.
 
-    Processors have no fast way to many small products in bfloat16, but one that takes float32 and rounds within.
+    On CPUs, batched bfloat16 products are slow, but oneDNN can take float32 and round to bfloat16 internally.
     """
     dtype = torch.promote_types(torch.promote_types(a.dtype, b.dtype), torch.float32)
-    if 1 in (a.shape[-1], a.shape[-2] * b.shape[-1]):  # numbers alone, of which libraries take one at a time
+    if 1 in (a.shape[-1], a.shape[-2] * b.shape[-1]):  # outer or dot products: slow as batched matrix products
         return _of_numbers(a.to(dtype), b.to(dtype))
     if a.device.type != "cpu":
         return torch.matmul(a.to(operand_dtype(dtype)), b.to(operand_dtype(dtype))).to(dtype)
@@ -92,13 +92,13 @@ def batched(a: Float[Tensor, "*#batch n inner"], b: Float[Tensor, "*#batch inner
 
 
 def _of_numbers(a: Tensor, b: Tensor) -> Tensor:
-    """The product where a sum, or the result, is a single number; rounds nothing."""
+    """The product where the inner dimension is 1, or each result is one number. It is not rounded."""
     return a * b if a.shape[-1] == 1 else torch.linalg.vecdot(a, b.transpose(-2, -1))[..., None]
 
 
 @contextmanager
 def _rounding_within(dtype: torch.dtype) -> Iterator[None]:
-    """Let oneDNN round float32 to bfloat16 in products of matrices; everywhere else it does not."""
+    """Within the block, let oneDNN round float32 matrices to bfloat16."""
     matrices: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
     before = matrices.fp32_precision
     try:
@@ -112,7 +112,7 @@ def _rounding_within(dtype: torch.dtype) -> Iterator[None]:
 def shared(
     a: Float[Tensor, "*batch n inner"], b: Float[Tensor, "point *batch inner m"]
 ) -> Float[Tensor, "point *batch n m"]:
-    """The same with a left matrix that all points share: they stand side by side, so that it is not copied."""
+    """`batched` with a left matrix that all points share: the right ones are joined side by side, as one product."""
     points, columns = b.shape[0], b.shape[-1]
     beside = b.movedim(0, -2).flatten(-2)
     return batched(a, beside).unflatten(-1, (points, columns)).movedim(-2, 0)
@@ -121,7 +121,7 @@ def shared(
 def shared_right(
     a: Float[Tensor, "point *batch n inner"], b: Float[Tensor, "*batch inner m"]
 ) -> Float[Tensor, "point *batch n m"]:
-    """The same with a right matrix that all points share: they stand below each other."""
+    """`batched` with a right matrix that all points share: the left ones are stacked, as one product."""
     points, rows = a.shape[0], a.shape[-2]
     below = a.movedim(0, -3).flatten(-3, -2)
     return batched(below, b).unflatten(-2, (points, rows)).movedim(-3, 0).contiguous()

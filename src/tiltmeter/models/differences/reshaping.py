@@ -1,4 +1,4 @@
-"""Rules of what only rearranges: the difference is rearranged alike, behind its leading axis of points."""
+"""Difference rules of reshaping: the difference is reshaped like the clean value, after its leading axis of points."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tiltmeter.models.differences.tape import once
 
 
 def axis_behind(axis: int) -> int:
-    """An axis of the rows, in the difference."""
+    """The axis of the difference that corresponds to an axis of the rows."""
     return axis if axis < 0 else axis + 1
 
 
@@ -25,7 +25,7 @@ def _sizes(sizes: Sequence[Any]) -> tuple[int, ...]:
 
 @rule(torch.Tensor.view, torch.Tensor.reshape, torch.reshape)
 def view(x: Shifted, *sizes: Any, **named: Any) -> Shifted:
-    """The first axis holds all points' rows; elsewhere sizes are those of the clean value."""
+    """Reshape; the first size given counts the rows of all points, the others are those of the clean value."""
     first, *rest = _sizes(sizes or (named["shape"],))
     clean = x.clean.reshape(first if first == -1 else first // max(1, x.points), *rest)
     return Shifted(clean, x.difference.reshape(x.points, *clean.shape))
@@ -33,26 +33,26 @@ def view(x: Shifted, *sizes: Any, **named: Any) -> Shifted:
 
 @rule(torch.Tensor.transpose, torch.transpose)
 def transpose(x: Shifted, one: int, other: int) -> Shifted:
-    """Rows stay first."""
+    """Transpose two axes, neither of them the rows."""
     return Shifted(x.clean.transpose(one, other), x.difference.transpose(axis_behind(one), axis_behind(other)))
 
 
 @rule(torch.Tensor.permute, torch.permute)
 def permute(x: Shifted, *axes: Any) -> Shifted:
-    """Rows stay first."""
+    """Permute the axes; the rows must stay first."""
     order = _sizes(axes)
     return Shifted(x.clean.permute(order), x.difference.permute(0, *(axis % x.ndim + 1 for axis in order)))
 
 
 @rule(torch.Tensor.contiguous, torch.Tensor.clone, torch.clone)
 def contiguous(x: Shifted, **_: Any) -> Shifted:
-    """Of both."""
+    """Copy clean value and difference to contiguous memory."""
     return Shifted(x.clean.contiguous(), x.difference.contiguous())
 
 
 @rule(torch.Tensor.to, torch.Tensor.type, torch.Tensor.type_as)
 def to(x: Shifted, target: Any = None, *_: Any, **named: Any) -> Shifted:
-    """To types of more digits alone, and to no other place."""
+    """Convert to a dtype of higher precision; ignore any other conversion, to keep the digits."""
     dtype = named.get("dtype", target.dtype if isinstance(target, Tensor) else target)
     if not isinstance(dtype, torch.dtype) or torch.finfo(dtype).bits <= torch.finfo(x.dtype).bits:
         return x
@@ -61,33 +61,33 @@ def to(x: Shifted, target: Any = None, *_: Any, **named: Any) -> Shifted:
 
 @rule(torch.Tensor.float)
 def as_float(x: Shifted) -> Shifted:
-    """To float32, where it has less."""
+    """Convert to float32 if the precision is lower."""
     return to(x, torch.float32)
 
 
 @rule(torch.nn.functional.dropout, torch.Tensor.detach)
 def unchanged(x: Shifted, *_: Any, **named: Any) -> Shifted:
-    """In evaluation dropout passes its input on."""
+    """Return the input: dropout does nothing in evaluation mode."""
     assert not named.get("training", False), "models are measured in evaluation"
     return x
 
 
 @rule(torch.Tensor.unsqueeze, torch.unsqueeze)
 def unsqueeze(x: Shifted, dim: int) -> Shifted:
-    """An axis behind the rows."""
+    """Insert an axis after the rows."""
     return Shifted(x.clean.unsqueeze(dim), x.difference.unsqueeze(axis_behind(dim)))
 
 
 @rule(torch.Tensor.expand)
 def expand(x: Shifted, *sizes: Any) -> Shifted:
-    """Along axes behind the rows."""
+    """Expand along axes after the rows."""
     _, *rest = _sizes(sizes)
     return Shifted(x.clean.expand(-1, *rest), x.difference.expand(-1, -1, *rest))
 
 
 @rule(torch.Tensor.__getitem__)
 def getitem(x: Shifted, index: Any) -> Shifted:
-    """Whole rows only: what is taken of the first axis would mix points."""
+    """Index the axes after the rows; an index into the rows would mix points."""
     index = index if isinstance(index, tuple) else (index,)
     whole = index[0] is Ellipsis or index[0] == slice(None)
     if not whole:
@@ -109,9 +109,9 @@ _divide("chunk")
 
 
 class CleanPrefix(Shifted):
-    """Keys or values: those of earlier positions, which do not move, and behind them some that do.
+    """Keys or values of which only the last positions are perturbed; the earlier ones come from the clean KV cache.
 
-    The earlier ones are there once, whatever the number of points. A rule that does not know of them sees zeros.
+    The prefix is stored once for all points. A rule that does not know this class sees a difference of zero there.
     """
 
     def __init__(self, clean: Tensor, tail: Tensor) -> None:
@@ -120,10 +120,10 @@ class CleanPrefix(Shifted):
 
     @cached_property
     def difference(self) -> Tensor:  # type: ignore[override]
-        """With the zeros in front."""
+        """The difference, with zeros at the positions of the prefix."""
         points, *rest = self.tail.shape
-        still = self.clean.shape[-2] - rest[-2]
-        zeros = self.tail.new_zeros(1).expand(points, *rest[:-2], still, rest[-1])
+        prefix = self.clean.shape[-2] - rest[-2]
+        zeros = self.tail.new_zeros(1).expand(points, *rest[:-2], prefix, rest[-1])
         return torch.cat([zeros, self.tail], -2)
 
     @property
@@ -134,7 +134,7 @@ class CleanPrefix(Shifted):
 
 @rule(torch.cat)
 def cat(tensors: Sequence[Any], dim: int = 0) -> Shifted:
-    """What is not shifted has difference zero."""
+    """Concatenate; ordinary tensors have difference zero."""
     first, last = tensors[0], tensors[-1]
     like = next(one for one in tensors if isinstance(one, Shifted))
     if len(tensors) == 2 and not isinstance(first, Shifted) and dim in (-2, like.ndim - 2) and first.numel():

@@ -1,4 +1,4 @@
-"""The number: a clean value, and the differences of many points from it."""
+"""The type that carries differences: one clean value, and the differences of many points from it."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from tiltmeter.errors import TiltmeterError
 Rule = Callable[..., Any]
 
 RULES: dict[Any, Rule] = {}
-"""What becomes of a shifted value in each of torch's functions."""
+"""The difference rule of each torch function."""
 
 
 class Shifted(torch.Tensor):
-    """Looks like a tensor of rows, those of all points one after the other; holds the clean rows once.
+    """A tensor subclass that stands for the perturbed values of all points, and stores the clean value once.
 
-    The difference may be of a type with fewer digits than the clean value: it has no digits to lose to that.
-
-    A model's own code runs on it unchanged: each of torch's functions is answered by a rule. Without points it has the
-    shape of the clean value: a clean run that is recorded.
+    To the model it looks like a batch of all points' rows, so the model's own code runs on it unchanged:
+    `__torch_function__` answers each torch function by its difference rule. The difference may have a lower-precision
+    dtype than the clean value, because its rounding is relative to itself. With zero points it has the shape of the
+    clean value; running a model on that records a tape.
     """
 
     clean: Float[Tensor, "row *rest"]
     difference: Float[Tensor, "point row *rest"]
     perturbed: Float[Tensor, "point row *rest"] | None = None
-    """Their sum, where it is known to more digits than adding them gives: a mean of squares, which may be near zero."""
+    """clean + difference, if known more accurately than by adding them: a mean of squares may come out near zero."""
 
     @staticmethod
     def __new__(cls: type[Shifted], clean: Tensor, difference: Tensor, perturbed: Tensor | None = None) -> Shifted:
-        """A tensor without numbers of its own, of the shape of all points' rows."""
+        """Make a tensor without storage, of the shape of all points' rows."""
         shape = (max(1, difference.shape[0]) * clean.shape[0], *clean.shape[1:])
         return torch.Tensor._make_wrapper_subclass(cls, shape, dtype=clean.dtype, device=difference.device)
 
@@ -44,7 +44,7 @@ class Shifted(torch.Tensor):
         self.difference = difference if difference.shape == expected else difference.expand(expected)
 
     def __repr__(self, **_: Any) -> str:  # type: ignore[override]
-        """Shapes alone."""
+        """Show shapes only."""
         return f"Shifted({tuple(self.clean.shape)}, {self.points} points)"
 
     @property
@@ -53,15 +53,15 @@ class Shifted(torch.Tensor):
         return self.difference.shape[0]
 
     def value(self) -> Float[Tensor, "rows *rest"]:
-        """Clean value plus difference, as an ordinary tensor: the digits that they share hide the difference."""
+        """Clean value plus difference as an ordinary tensor, in which rounding hides small differences."""
         return (self.clean + self.difference).flatten(0, 1)
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Apply the rule.
+        """Apply the difference rule of a torch function.
 
         Raises:
-            TiltmeterError: there is none.
+            TiltmeterError: it has none.
         """
         if rule := RULES.get(func):
             return rule(*args, **(kwargs or {}))
@@ -74,7 +74,7 @@ class Shifted(torch.Tensor):
     def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        """Nothing below torch's functions may touch it: it holds no numbers of its own.
+        """Refuse every operation that reaches the dispatcher without a rule: there is no storage to work on.
 
         Raises:
             TiltmeterError: always.
@@ -83,14 +83,14 @@ class Shifted(torch.Tensor):
 
 
 def no_rule(name: str) -> TiltmeterError:
-    """What is said of an operation that cannot be followed."""
+    """The error for an operation that has no difference rule."""
     return TiltmeterError(
         f"There is no difference rule for {name}, which this model uses; measure it with --precision float32."
     )
 
 
 def rule(*functions: Any) -> Callable[[Rule], Rule]:
-    """Register what these functions of torch do to shifted values."""
+    """Register the difference rule of torch functions."""
 
     def register(own: Rule) -> Rule:
         RULES.update(dict.fromkeys(functions, own))
@@ -100,10 +100,10 @@ def rule(*functions: Any) -> Callable[[Rule], Rule]:
 
 
 def clean_and_difference(value: Any, like: Shifted) -> tuple[Any, Any]:
-    """The clean value and the difference; of what is not shifted, itself and None.
+    """Return the clean value and the difference; for an ordinary value, itself and None.
 
     Raises:
-        TiltmeterError: an ordinary tensor differs from point to point, so that it is no clean value.
+        TiltmeterError: an ordinary tensor differs between points, so there is no shared clean value.
     """
     if isinstance(value, Shifted):
         return value.clean, value.difference
@@ -111,7 +111,7 @@ def clean_and_difference(value: Any, like: Shifted) -> tuple[Any, Any]:
 
 
 def clean_rows(value: Any, like: Shifted) -> Any:
-    """An ordinary tensor that has a row for each point's rows: those of the first point, which all must share."""
+    """The rows of one point of an ordinary tensor that repeats them for each point, such as a mask."""
     rows, points = like.clean.shape[0], like.points
     if not isinstance(value, Tensor) or points <= 1 or value.ndim < like.ndim or value.shape[0] != rows * points:
         return value
@@ -134,4 +134,4 @@ _LOOKS = {
     torch.is_floating_point,
     torch.numel,
 }
-"""What can be asked of it as of any tensor."""
+"""Metadata that can be read as from any tensor."""

@@ -1,4 +1,7 @@
-"""Clean values, computed once: every point that starts at the same clean run asks for the same ones, in one order."""
+"""A tape of clean values, so that they are computed once per clean run and not once per perturbed run.
+
+It needs no keys: every perturbed run from the same site asks for the same clean values in the same order.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,10 @@ from typing import Any
 
 
 class Tape:
-    """What rules computed of clean values alone, in the order in which they asked.
+    """Values that rules computed from clean values alone, in the order in which they were asked for.
 
-    The first pass records, later ones play it. A pass may begin anywhere: each block of a model is a section of its
-    own, and passes that begin at different blocks share the later ones.
+    The first pass records, later passes play back. Each block of a model is a section of its own, so that runs from
+    different sites share the sections of later blocks.
     """
 
     def __init__(self) -> None:
@@ -20,24 +23,24 @@ class Tape:
         self.seek(None)
 
     def seek(self, section: Hashable) -> None:
-        """Go to the beginning of a section."""
+        """Go to the start of a section."""
         self._values, self._place = self._sections.setdefault(section, []), 0
 
     def next(self, compute: Callable[[], Any]) -> Any:
-        """The next value; computed where nobody has been here."""
+        """Return the next value; compute and record it if the tape ends here."""
         if self._place == len(self._values):
             self._values.append(compute())
         self._place += 1
         return self._values[self._place - 1]
 
     def kept(self, section: Hashable, compute: Callable[[], Any]) -> Any:
-        """The one value of a section; computed where nobody has been here."""
+        """Return the only value of a section; compute it the first time."""
         self.seek(section)
         return self.next(compute)
 
     @contextmanager
     def playing(self) -> Iterator[None]:
-        """Let `once` ask this tape."""
+        """Within the block, `once` uses this tape."""
         self.seek(None)
         token = _PLAYING.set(self)
         try:
@@ -50,6 +53,6 @@ _PLAYING: ContextVar[Tape | None] = ContextVar("tape", default=None)
 
 
 def once(function: Callable[..., Any], *arguments: Any) -> Any:
-    """`function(*arguments)`, of clean values alone: from the tape that plays, where one does."""
+    """Return `function(*arguments)`, from the playing tape if there is one. Arguments must be clean values."""
     tape = _PLAYING.get()
     return function(*arguments) if tape is None else tape.next(lambda: function(*arguments))

@@ -1,0 +1,71 @@
+"""What a clean forward pass leaves for the perturbed ones, among it the clean keys and values of earlier positions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import DynamicCache
+
+from tiltmeter.models.differences.tape import Tape
+from tiltmeter.models.positions import Span
+from tiltmeter.models.sites import Site
+
+
+@dataclass(frozen=True)
+class LateActivations:
+    """Activations after the site at the positions of the span, or their changes under a perturbation."""
+
+    final: Float[Tensor, "*point batch span d_model"]
+    """Hidden states after the final norm, the unembedding's input."""
+    sites: dict[Site, Float[Tensor, "*point batch span d_site"]]
+
+    def minus(self, clean: LateActivations) -> LateActivations:
+        """The changes from a clean run: each activation minus its clean value."""
+        return LateActivations(
+            self.final - clean.final, {site: value - clean.sites[site] for site, value in self.sites.items()}
+        )
+
+
+@dataclass(frozen=True)
+class CleanRun:
+    """What one clean forward pass leaves for all perturbed ones."""
+
+    tokens: Int[Tensor, "batch position"]
+    site: Site
+    span: Span
+    """The positions that perturbed runs compute."""
+    activation: Float[Tensor, "batch seen d_site"]
+    """At the site, at every position up to the end of the span. `SplitModel.whole` adds the later ones."""
+    entry: Float[Tensor, "batch span d_model"]
+    """The residual stream that enters the first block to run again."""
+    prefix: tuple[tuple[Tensor, Tensor], ...]
+    """Keys and values of the positions before the span, for each block that runs again."""
+    late: LateActivations
+    tape: Tape = field(default_factory=Tape)
+    """Clean values that exact differences need as well; recorded once, by the clean pass or the first perturbed run."""
+
+
+def clean_prefix(cache: DynamicCache | None, first_block: int, span: Span) -> tuple[tuple[Tensor, Tensor], ...]:
+    """The keys and values of the positions before the span, from `first_block` on."""
+    if cache is None:
+        return ()
+    layers = cache.layers[first_block:]
+    return tuple((layer.keys[..., : span.first, :], layer.values[..., : span.first, :]) for layer in layers)
+
+
+def repeated_cache(clean: CleanRun, copies: int) -> DynamicCache:
+    """A KV cache that holds the clean prefix, repeated for each path point.
+
+    Skipped blocks get an entry of the right length without storage: models ask the first layer how long the past is.
+    """
+    cache = DynamicCache()
+    batch = copies * clean.tokens.shape[0]
+    placeholder = clean.entry.new_zeros(1).expand(batch, 1, clean.span.first, 1)
+    for layer in range(clean.site.boundary):
+        cache.update(placeholder[..., :0, :], placeholder[..., :0, :], layer)
+        cache.layers[layer].keys = cache.layers[layer].values = placeholder
+    for layer, (keys, values) in enumerate(clean.prefix, start=clean.site.boundary):
+        cache.update(keys.repeat(copies, 1, 1, 1), values.repeat(copies, 1, 1, 1), layer)
+    return cache
