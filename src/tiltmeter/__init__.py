@@ -1,6 +1,6 @@
-"""Push on a language model's activations and measure how far its output moves.
+"""Perturb a language model's activations and measure how much its output changes.
 
-The public names are imported when they are first used, so that `import tiltmeter` is quick.
+Public names are imported on first use, so that `import tiltmeter` is fast: it does not load torch.
 """
 
 from __future__ import annotations

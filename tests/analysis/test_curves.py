@@ -85,7 +85,7 @@ def test_damaged_and_absent_files(tmp_path):
     path = tmp_path / "curves.nc"
     for damaged in (b"", whole[:100], whole[:-500], b"\x89HDF\r\n\x1a\nxx", whole.replace(b"tokens", b"tolens")):
         path.write_bytes(damaged)
-        with pytest.raises(TiltmeterError, match="no whole NetCDF file"):
+        with pytest.raises(TiltmeterError, match="not a complete NetCDF file"):
             curves.load(path)
     with pytest.raises(TiltmeterError, match="No such file"):
         curves.load(tmp_path / "none.nc")

@@ -130,7 +130,7 @@ def test_list_names_everything():
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"--model": "no/such-model"}, "'no/such-model' could not be loaded: it is no embedded model (nano)"),
+        ({"--model": "no/such-model"}, "'no/such-model' could not be loaded: it is not an embedded model (nano)"),
         ({"--model": "~nobody-here/model"}, "cannot be looked up"),
         ({"--model": "m" * 300}, "File name too long"),
         ({"--revision": "main"}, "is not a model on the hub"),
@@ -274,7 +274,7 @@ def test_report_of_what_is_no_finished_run(sweep, tmp_path):
     refusal(*sweep({"--lengths": "1e300"}))
     assert "is a run that has not finished; repeat its command" in refusal("report", tmp_path / "run")
     (tmp_path / "run" / "curves.nc").write_bytes(b"CDF garbage")
-    assert "no whole NetCDF file of curves" in refusal("report", tmp_path / "run")
+    assert "not a complete NetCDF file of curves" in refusal("report", tmp_path / "run")
     (tmp_path / "run" / "manifest.json").write_text("{")
     assert "is damaged" in refusal("report", tmp_path / "run")
 

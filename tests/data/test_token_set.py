@@ -77,7 +77,7 @@ def test_each_sequence_begins_with_the_boundary_where_asked(tmp_path, tokenizer)
 def test_sequences_that_repeat_are_said(tmp_path, caplog):
     np.save(tmp_path / "a.npy", np.array([[1, 2], [3, 4], [5, 6], [3, 4]]))
     load(tmp_path / "a.npy")
-    assert "Of the 4 sequences" in caplog.text and "only 3 are different" in caplog.text
+    assert "Of the 4 sequences" in caplog.text and "only 3 are distinct" in caplog.text
     caplog.clear()
     load(stored(tmp_path, "npy"))
     assert not caplog.text

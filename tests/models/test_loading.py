@@ -196,7 +196,7 @@ def test_an_index_of_safetensors_may_not_name_a_pickle(directory):
     assert "shard.bin" in message and "pickle" in message
     for content in ("{", "[]", '{"weight_map": 3}', "{}"):
         index.write_text(content)
-        assert "is no index of weights" in refusal(directory)
+        assert "is not an index of weights" in refusal(directory)
 
 
 def test_damaged_weights_are_refused(directory, tmp_path):

@@ -385,7 +385,7 @@ def test_tables_and_figures_are_written_below_the_run(run):
 
 @pytest.mark.parametrize("name", ["", ".", "/tmp/x", "../x", "a/../../x", "manifest.json", ".lock", "shards/x"])
 def test_names_of_files_stay_in_the_run(run, name):
-    with pytest.raises(TiltmeterError, match="is no name"):
+    with pytest.raises(TiltmeterError, match="is not a name"):
         run.write_bytes(name, b"")
 
 

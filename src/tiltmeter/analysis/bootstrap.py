@@ -1,14 +1,14 @@
 """Means with intervals: a bootstrap over sequences.
 
 The tokens of one sequence are not independent (they share a text, and each perturbed token is read by the later ones),
-so the thing drawn again is the whole sequence, each with its mean over tokens:
+so whole sequences are resampled, each with its mean over tokens:
 
 1. draw as many sequences as there are, with replacement;
-2. read the mean of every curve on that draw;
+2. compute the mean of every curve on that draw;
 3. repeat, and take the bias-corrected and accelerated (BCa) interval of Efron (1987) of the means.
 
-Every curve that was measured on the same sequences is read on the same draws, so curves that are compared share their
-luck, and a curve's interval does not depend on which other curves are computed with it (but for rounding).
+Curves measured on the same sequences use the same draws, so sampling noise is shared between curves that are compared.
+A curve's interval does not depend on which other curves are computed with it (up to rounding).
 """
 
 import math
@@ -21,12 +21,12 @@ from scipy import stats
 
 from tiltmeter.errors import TiltmeterError
 
-# Sixteen megabytes of float64: how large the table of draws, or of means, may become at once.
+# 16 MB of float64: the largest table of draws, or of means, held at a time.
 _NUMBERS_AT_ONCE = 2**21
 
 
 class MeanInterval(NamedTuple):
-    """A mean per curve, its interval, and the number of sequences it rests on."""
+    """The mean of each curve, its confidence interval, and the number of sequences averaged."""
 
     mean: Float[np.ndarray, "*batch"]
     low: Float[np.ndarray, "*batch"]
@@ -45,7 +45,7 @@ def bootstrap_mean(
 
     Args:
         values: one number per sequence, in any unit; any number of curves.
-        confidence: share of intervals that should hold the true mean, between 0 and 1.
+        confidence: coverage probability of the interval, between 0 and 1.
         resamples: number of draws.
         seed: of the draws; equal input and seed give equal numbers.
 
@@ -124,11 +124,11 @@ def _scipy_intervals(
 
 
 def median_interval(values: Float[np.ndarray, " sequence"], confidence: float = 0.95) -> tuple[float, float]:
-    """Interval of a median between two of the values, from the binomial distribution (Thompson 1936).
+    """Confidence interval of a median between two order statistics, from the binomial distribution (Thompson 1936).
 
-    It needs no draws and no assumption but that sequences are independent, holds at least as often as asked, and takes
-    censored values as infinite: an end that falls among them is infinite. NaN values are left out; NaN where even the
-    smallest and largest value do not hold the median that often (below 6 values, at 0.95).
+    It assumes only that sequences are independent, and covers the median at least as often as asked. Censored values
+    count as infinite: an end that falls among them is infinite. NaN values are left out; the interval is NaN if even
+    the extremes do not cover the median that often (fewer than 6 values, at 0.95).
     """
     known = np.sort(values[~np.isnan(values)])
     rank = int(stats.binom.ppf((1 - confidence) / 2, len(known), 0.5)) if len(known) else 0
@@ -138,12 +138,12 @@ def median_interval(values: Float[np.ndarray, " sequence"], confidence: float = 
 
 
 def paired_interval(differences: Float64[np.ndarray, " sequence"], confidence: float) -> tuple[float, float]:
-    """Student's interval of a mean of paired differences, without those that are NaN; NaN where less than two are left.
+    """Student's t interval of the mean of paired differences; NaN values are left out, and fewer than two give NaN.
 
-    For extreme levels, as of many comparisons at once, where the bootstrap of a few dozen sequences is too narrow.
+    For extreme levels, such as Bonferroni-corrected ones, where the bootstrap of a few dozen sequences is too narrow.
     """
     known = differences[~np.isnan(differences)]
     if len(known) < 2:
         return np.nan, np.nan
-    reach = stats.t.ppf((1 + confidence) / 2, len(known) - 1) * known.std(ddof=1) / np.sqrt(len(known))
-    return float(known.mean() - reach), float(known.mean() + reach)
+    half_width = stats.t.ppf((1 + confidence) / 2, len(known) - 1) * known.std(ddof=1) / np.sqrt(len(known))
+    return float(known.mean() - half_width), float(known.mean() + half_width)

@@ -1,4 +1,4 @@
-"""Correlations over tokens, from sums per sequence: a bootstrap over sequences then draws sums, not tokens."""
+"""Correlations over tokens, from sums per sequence, so that a bootstrap over sequences resamples sums, not tokens."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 Sums = Float[np.ndarray, "sequence column column"]
-"""Of each sequence, Σ v vᵀ over its tokens, v = (1, the columns). NaN where no token has all of them."""
+"""Σ v vᵀ over the tokens of each sequence, v = (1, the columns). NaN if no token has a value in all columns."""
 
 
 def sums_of(columns: Sequence[Float[np.ndarray, "sequence position"]]) -> Sums:
-    """Take the sums, over the tokens where no column is NaN.
+    """Sum over the tokens where no column is NaN.
 
-    The columns' means over all tokens are taken out first, so that large ones cost no digits; they change no
-    correlation.
+    The columns are centred first: it changes no correlation, and large means would cost digits.
     """
     values = np.stack([column.astype(np.float64) for column in columns], -1)
     known: Bool[np.ndarray, "sequence position"] = np.asarray(~np.isnan(values).any(-1))
@@ -28,7 +27,7 @@ def sums_of(columns: Sequence[Float[np.ndarray, "sequence position"]]) -> Sums:
 
 
 def matrix(sums: Sums) -> Float[np.ndarray, "variable variable"]:
-    """Pearson's correlations of the columns over the tokens of all sequences; NaN for a column that does not vary."""
+    """Pearson correlations of the columns over the tokens of all sequences; NaN for a constant column."""
     total = sums.sum(0)
     mean = total[0, 1:] / total[0, 0]
     covariance = total[1:, 1:] / total[0, 0] - np.outer(mean, mean)

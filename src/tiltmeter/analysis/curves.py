@@ -1,9 +1,9 @@
-"""Curves: what a sweep measured, as a plain labelled `xarray.Dataset`, its files and its tables.
+"""Curves: the results of a sweep as a plain labelled `xarray.Dataset`, and its files and tables.
 
 A dataset of curves has
 
 - the dimensions `direction` (names), `step` (how far along the path, with its units in `step.attrs`), `sequence`
-  (ids) and, where positions are kept apart, `position`;
+  (ids) and, if positions are kept separate, `position`;
 - one float64 variable per readout, named by the readout (`kl`, `l2@blocks.5.hook_resid_post`), and `length`, the
   realised mean L2 of the perturbation. Without `position`, a value is the mean over the averaged positions of one
   sequence. NaN is "not measured". Each has `long_name` and `units`;
@@ -39,10 +39,10 @@ _LABELS = {
 
 
 class Axes(NamedTuple):
-    """What the axes of a block of curves are.
+    """The coordinates of a block of curves.
 
-    `units` are those of `steps`: "L2", "‖x‖", "of the way to the target" or "degrees". `positions` are named only
-    where they are kept apart.
+    `units` are those of `steps`: "L2", "‖x‖", "of the way to the target" or "degrees". `positions` is None
+    unless positions are kept separate.
     """
 
     directions: Sequence[str]
@@ -58,7 +58,7 @@ def build(
     axes: Axes,
     attrs: Mapping[str, str],
 ) -> xr.Dataset:
-    """Name the axes of plain arrays: a dataset of curves.
+    """Build a dataset of curves from plain arrays and their coordinates.
 
     Args:
         readouts: values by readout, `length` among them, each in the units of its readout (nats for `kl`).
@@ -67,12 +67,12 @@ def build(
         attrs: provenance, text only.
 
     Raises:
-        TiltmeterError: a shape that does not fit the axes, a name that occurs twice, or an attribute that is no text.
+        TiltmeterError: a shape that does not fit the axes, a repeated name, or an attribute that is not text.
     """
     not_text = [name for name, value in attrs.items() if not isinstance(value, str)]
     if not_text:
         raise TiltmeterError(
-            f"the curves' attributes {', '.join(not_text)} are no text; write them as text or as JSON."
+            f"the curves' attributes {', '.join(not_text)} are not text; write them as text or as JSON."
         )
     coords = _coords(axes)
     variables = {}
@@ -119,14 +119,14 @@ def readout_names(curves: xr.Dataset) -> list[str]:
 
 
 def merge(shards: Iterable[xr.Dataset], sequences: Sequence[int] | None = None) -> xr.Dataset:
-    """Put all shards in one dataset in sequence order, whatever order they come in.
+    """Merge shards into one dataset, in sequence order.
 
     Args:
         shards: datasets that differ only in their sequences.
-        sequences: the ids that must be there; without them, the ids must follow one another without a gap.
+        sequences: the ids that must be there; None requires consecutive ids.
 
     Raises:
-        TiltmeterError: no shard, a sequence twice or missing, or shards that differ in anything but their sequences.
+        TiltmeterError: no shards, a repeated or missing sequence, or shards that differ in more than their sequences.
     """
     parts = list(shards)
     if not parts:
@@ -157,19 +157,19 @@ def load(path: str | Path) -> xr.Dataset:
     """Read a dataset of curves from a NetCDF file (`curves.nc` of a run), wholly into memory.
 
     Raises:
-        TiltmeterError: there is no such file, or it is no NetCDF file of curves.
+        TiltmeterError: there is no such file, or it is not a NetCDF file of curves.
     """
     path = user_path(path)
     try:
         return _canonical(xr.load_dataset(io.BytesIO(path.read_bytes()), engine="scipy"))
     except OSError as error:
         raise TiltmeterError(f"cannot read {path} ({error.strerror}); name the curves.nc of a run.") from error
-    except Exception as error:  # the parser of a damaged file may fail in any way
-        raise TiltmeterError(f"{path} is no whole NetCDF file of curves; repeat the run's command.") from error
+    except Exception as error:  # parsing a damaged file may fail in any way
+        raise TiltmeterError(f"{path} is not a complete NetCDF file of curves; repeat the run's command.") from error
 
 
 def _canonical(curves: xr.Dataset) -> xr.Dataset:
-    """Bring curves into the one order and the one set of types that builds, merges and files share.
+    """Bring curves into the order and dtypes that `build`, `merge` and `load` all return.
 
     NetCDF 3 keeps neither 64-bit integers nor the order of variables of different shapes.
     """
@@ -182,13 +182,13 @@ def _canonical(curves: xr.Dataset) -> xr.Dataset:
 
 
 def to_frame(curves: xr.Dataset) -> pd.DataFrame:
-    """Make one row per direction, step, sequence (and position), one column per readout, and `tokens`."""
+    """A table with a row per direction, step, sequence (and position), a column per readout, and `tokens`."""
     dims = [name for name in _DIMS if name in curves.dims]
     return curves.to_dataframe(dim_order=dims).reset_index()
 
 
 def sequence_means(curves: xr.Dataset) -> Float64[np.ndarray, "direction step readout sequence"]:
-    """Every sequence's value of every readout (and `length`): its mean over positions where these are kept apart."""
+    """The value of every readout (and `length`) for every sequence, averaged over positions if kept separate."""
     names = readout_names(curves)
     per_sequence = curves[names].mean("position") if "position" in curves.dims else curves[names]
     return np.stack([per_sequence[name].values for name in names], axis=2)
@@ -197,10 +197,10 @@ def sequence_means(curves: xr.Dataset) -> Float64[np.ndarray, "direction step re
 def summary(curves: xr.Dataset, confidence: float = 0.95, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
     """Average every readout over sequences, with its interval, one row each.
 
-    Every sequence counts the same, whatever the number of its tokens; positions that were kept apart are averaged
-    within their sequence first. The interval is the bootstrap's (`tiltmeter.analysis.bootstrap`). Where the sweep was
-    to stop as soon as its means are known (the attribute `stopping`), a bootstrap would not know of that, and the
-    interval is time-uniform (`tiltmeter.analysis.confidence_sequences`), without resamples.
+    Every sequence has equal weight, whatever its number of tokens; separate positions are averaged within their
+    sequence first. The interval is the bootstrap's (`tiltmeter.analysis.bootstrap`). If the sweep stopped at a target
+    precision (the attribute `stopping`), a bootstrap interval would be invalid, and the interval is time-uniform
+    (`tiltmeter.analysis.confidence_sequences`), without resamples.
 
     Returns:
         Columns `direction`, `step`, `readout`, `mean`, `low`, `high` (units of the readout) and `n` (sequences), in the

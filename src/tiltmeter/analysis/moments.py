@@ -16,7 +16,7 @@ class Moments:
         self.scatter = torch.zeros(width, width, dtype=torch.float64)
 
     def update(self, x: Float[Tensor, "entry d_site"]) -> None:
-        """Take in more vectors, or none."""
+        """Add a batch of vectors; it may be empty."""
         if not len(x):
             return
         x = x.double()

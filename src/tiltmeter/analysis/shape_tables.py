@@ -1,4 +1,4 @@
-"""Tables of the shapes of curves: every statistic of every curve of a sweep, and their averages."""
+"""Tables of curve statistics: every statistic of every curve of a sweep, and their summary."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -21,10 +21,10 @@ from tiltmeter.analysis.shapes import (
 from tiltmeter.errors import TiltmeterError
 
 STEP_STATISTICS = ("max_slope", "auc", "nonlinearity")
-"""The statistics of a table that take steps for equally far apart, and need no threshold."""
+"""The statistics that assume equally spaced steps and need no threshold."""
 
-Measure = Callable[..., Shape]
-"""Of curves and `stop`."""
+CurveStatistic = Callable[..., Shape]
+"""Computes a statistic of curves [*batch, step], given `stop`."""
 
 
 def shape_table(
@@ -39,10 +39,10 @@ def shape_table(
     tolerance: float = 0.2,
     fit: int = 10,
 ) -> pd.DataFrame:
-    """Measure the shape of every curve, one row per direction, sequence (and position, where they are kept apart).
+    """Compute the statistics of every curve, one row per direction, sequence (and position, if kept separate).
 
     Args:
-        curves: as a sweep gives them.
+        curves: the curves of a sweep.
         readout: one of its readouts that grows from zero, such as `kl`.
         threshold: of `plateau` and `crossing`, in units of the readout; without it there are no such columns.
         fraction: of `relative_plateau` and `relative_crossing`: a threshold relative to the end of each curve.
@@ -53,8 +53,8 @@ def shape_table(
         fit: of `nonlinearity`, steps.
 
     Returns:
-        For every statistic NAME, the columns `NAME_step` (no such for crossings), `NAME_at`, the same in units of the
-        path, and `NAME_censored`. `shape_summary` averages them, `shape_column` takes one out.
+        For every statistic NAME, the columns `NAME_step` (except for crossings), `NAME_at`, the same in units of the
+        path, and `NAME_censored`. See `shape_summary` and `shape_column`.
 
     Raises:
         TiltmeterError: no such readout, a cosine, a path of one point, unequal steps where a statistic needs equal
@@ -62,23 +62,25 @@ def shape_table(
     """
     block = _block(curves, readout)
     steps, dims = block.step.values, block.dims[:-1]
-    measures = _step_measures(statistics, min_slope, tolerance, fit) | _threshold_measures(steps, threshold, fraction)
+    computed = _step_statistics(statistics, min_slope, tolerance, fit) | _threshold_statistics(
+        steps, threshold, fraction
+    )
     if statistics:
         _check_spacing(steps, statistics)
     stops = [None] * len(block) if stop is None else _stops(stop, block.isel(step=0, drop=True))
-    parts = [_columns(measures, steps, values, ends) for values, ends in zip(block.values, stops, strict=True)]
+    parts = [_columns(computed, steps, values, ends) for values, ends in zip(block.values, stops, strict=True)]
     rows = pd.MultiIndex.from_product([block[name].values for name in dims], names=dims).to_frame(index=False)
     return rows.assign(**{name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
 
 
 def shape_column(table: pd.DataFrame, column: str) -> Shape:
-    """One statistic of the rows of a `shape_table`, with its censoring: `max_slope_step`, `crossing_at`."""
+    """One column of a `shape_table`, with its censoring, such as `max_slope_step` or `crossing_at`."""
     name = column.removesuffix("_step").removesuffix("_at")
     return Shape(table[column].to_numpy(np.float64), table[f"{name}_censored"].to_numpy(bool))
 
 
 def shape_summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Describe each statistic of a `shape_table` by direction, one row each.
+    """Summarise each statistic of a `shape_table` per direction, one row each.
 
     Returns:
         Columns `direction`, `statistic` (the column described), `mean` and `std` (of the population, as published) of
@@ -110,7 +112,7 @@ def _description(shape: Shape) -> dict[str, float | int]:
 
 
 def _block(curves: xr.Dataset, readout: str) -> xr.DataArray:
-    """The curves of a readout in the order of their steps, if they can have a shape."""
+    """The curves of a readout, sorted by step; refused if the statistics are undefined for them."""
     if readout not in curves.data_vars or "step" not in curves[readout].dims:
         known = [str(name) for name, values in curves.data_vars.items() if "step" in values.dims]
         raise TiltmeterError(f"these curves have no readout {readout}; choose one of {', '.join(known)}.")
@@ -135,32 +137,34 @@ def _check_spacing(steps: Float[np.ndarray, " step"], statistics: Sequence[str])
         )
 
 
-def _step_measures(statistics: Sequence[str], min_slope: float, tolerance: float, fit: int) -> dict[str, Measure]:
-    measures: dict[str, Measure] = {
+def _step_statistics(
+    statistics: Sequence[str], min_slope: float, tolerance: float, fit: int
+) -> dict[str, CurveStatistic]:
+    found: dict[str, CurveStatistic] = {
         "max_slope": partial(max_slope_step, min_slope=min_slope),
         "auc": auc_step,
         "nonlinearity": partial(nonlinearity_step, tolerance=tolerance, fit=fit),
     }
-    unknown = [name for name in statistics if name not in measures]
+    unknown = [name for name in statistics if name not in found]
     if unknown:
         raise TiltmeterError(
-            f"there is no statistic {unknown[0]}; choose from {', '.join(measures)}, and give a threshold or a "
+            f"there is no statistic {unknown[0]}; choose from {', '.join(found)}, and give a threshold or a "
             "fraction for plateaus and crossings."
         )
-    return {name: measures[name] for name in statistics}
+    return {name: found[name] for name in statistics}
 
 
-def _threshold_measures(
+def _threshold_statistics(
     steps: Float[np.ndarray, " step"], threshold: float | None, fraction: float | None
-) -> dict[str, Measure]:
-    measures: dict[str, Measure] = {}
+) -> dict[str, CurveStatistic]:
+    found: dict[str, CurveStatistic] = {}
     if threshold is not None:
-        measures["plateau"] = partial(plateau_step, threshold=threshold)
-        measures["crossing"] = partial(crossing, steps=steps, threshold=threshold)
+        found["plateau"] = partial(plateau_step, threshold=threshold)
+        found["crossing"] = partial(crossing, steps=steps, threshold=threshold)
     if fraction is not None:
-        measures["relative_plateau"] = lambda values, stop: plateau_step(relative(values, stop), fraction, stop)
-        measures["relative_crossing"] = lambda values, stop: crossing(relative(values, stop), steps, fraction, stop)
-    return measures
+        found["relative_plateau"] = lambda values, stop: plateau_step(relative(values, stop), fraction, stop)
+        found["relative_crossing"] = lambda values, stop: crossing(relative(values, stop), steps, fraction, stop)
+    return found
 
 
 def _stops(stop: xr.DataArray, rows: xr.DataArray) -> Int[np.ndarray, "..."]:
@@ -174,14 +178,14 @@ def _stops(stop: xr.DataArray, rows: xr.DataArray) -> Int[np.ndarray, "..."]:
 
 
 def _columns(
-    measures: Mapping[str, Measure],
+    statistics: Mapping[str, CurveStatistic],
     steps: Float[np.ndarray, " step"],
     values: Float[np.ndarray, "*row step"],
     stop: Int[np.ndarray, "*row"] | None,
 ) -> dict[str, Float[np.ndarray, " curve"] | Bool[np.ndarray, " curve"]]:
     columns = {}
-    for name, measure in measures.items():
-        shape = measure(values, stop=stop)
+    for name, statistic in statistics.items():
+        shape = statistic(values, stop=stop)
         if name.endswith("crossing"):
             columns[f"{name}_at"] = shape.value.ravel()
         else:

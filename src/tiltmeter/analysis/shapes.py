@@ -1,16 +1,16 @@
-"""The shape of a curve as one number: where it leaves its plateau, where it is steepest, where it stops being straight.
+"""Statistics of a curve's shape: where it leaves its plateau, where it is steepest, where it stops being straight.
 
-Every function here takes curves [*batch, step] and counts in **steps**: the first value of a curve is step 0. A number
-that the curve never reaches is **censored**: NaN, and marked, since it lies somewhere behind the last step. (The
-published code of Giglemiani et al. 2024 puts 99, 100 or the number of steps there, which then enter means and
+Every function takes curves [*batch, step] and counts in **steps**: the first value of a curve is step 0. A statistic
+that the curve does not reach is **censored**: NaN, and marked, since it lies somewhere after the last step. (The
+published code of Giglemiani et al. 2024 uses 99, 100 or the number of steps instead, which then enter means and
 distances.) A curve with a value that is not finite, or with too few steps for the definition, was **not measured**:
 NaN, and not marked.
 
-`stop` says how many steps of each curve count, at most all: Giglemiani et al. read a curve no further than the
+`stop` is the number of steps of each curve that count: Giglemiani et al. read a curve no further than the
 activation that it is aimed at, floor(distance / step) steps.
 
-The statistics that count steps take the steps to be equally far apart, and all of them take a readout that grows from
-zero, as `kl`, `js` and `l2@SITE` do.
+The statistics that count steps assume equally spaced steps, and all of them assume a readout that grows from zero, as
+`kl`, `js` and `l2@SITE` do.
 """
 
 from typing import Any, NamedTuple
@@ -39,7 +39,7 @@ class Shape(NamedTuple):
 
 
 class _Counted(NamedTuple):
-    """Curves with zeros where a value does not count, which values do, and which curves are measured."""
+    """Curves, zero where a value does not count; which values count; and which curves were measured."""
 
     values: Float[np.ndarray, "*batch step"]
     counts: Bool[np.ndarray, "*batch step"]
@@ -65,7 +65,7 @@ def plateau_step(values: Float[np.ndarray, "*batch step"], threshold: float, sto
     """The first step with v[n] ≥ `threshold` (AP step, the end of the activation plateau; Giglemiani et al. 2024).
 
     `threshold` is in units of the readout: 20 in the published code, for the L2 distance at the last block of GPT-2,
-    and of no use elsewhere; for a share of the distance at the end of the path give `relative(values)`. Censored where
+    and arbitrary elsewhere; for a fraction of the value at the end of the path pass `relative(values)`. Censored where
     there is no such step (100 in the published code); needs 1 step.
     """
     curves = _counted(values, stop, needed=1)
@@ -128,7 +128,7 @@ def crossing(
     value is above; needs 1 step.
 
     Raises:
-        TiltmeterError: `steps` that do not grow.
+        TiltmeterError: `steps` are not increasing.
     """
     if not np.all(np.diff(steps) > 0):
         raise TiltmeterError("the steps of a crossing do not grow; sort the curves by their steps first.")
@@ -137,8 +137,8 @@ def crossing(
     after = np.argmax(above, axis=-1)
     before = np.maximum(after - 1, 0)
     low, high = (np.take_along_axis(curves.values, n[..., None], axis=-1)[..., 0] for n in (before, after))
-    share = np.divide(threshold - low, high - low, out=np.zeros(after.shape), where=after > 0)
-    return _shape(curves, above.any(axis=-1), steps[before] + share * (steps[after] - steps[before]))
+    fraction = np.divide(threshold - low, high - low, out=np.zeros(after.shape), where=after > 0)
+    return _shape(curves, above.any(axis=-1), steps[before] + fraction * (steps[after] - steps[before]))
 
 
 def relative(values: Float[np.ndarray, "*batch step"], stop: Stops = None) -> Float[np.ndarray, "*batch step"]:
@@ -152,16 +152,16 @@ def relative(values: Float[np.ndarray, "*batch step"], stop: Stops = None) -> Fl
 
 
 def ks_distance(a: Shape | Float[np.ndarray, "..."], b: Shape | Float[np.ndarray, "..."]) -> float:
-    """Two-sample Kolmogorov-Smirnov distance, the greatest difference of the shares that are past, 0 to 1.
+    """Two-sample Kolmogorov-Smirnov distance, the largest difference of the two cumulative distributions, 0 to 1.
 
     NaN is left out; NaN if nothing is left. A censored curve counts as later than every step (in a plain array: inf),
-    so only differences up to the last step count, that of the shares censored among them. A curve that its own `stop`
-    cut short counts as later than all, too. The published code has its sentinel values in the same place.
+    so only differences up to the last step count, among them that of the censored fractions. A curve cut short by
+    its own `stop` counts as later than all, too. The published code has its sentinel values in the same place.
     """
     first, second = np.sort(censored_last(a)), np.sort(censored_last(b))
     if not (first.size and second.size):
         return float("nan")
-    # Not scipy's test, which takes ten times as long: a bootstrap asks thousands of times.
+    # scipy's ks_2samp takes ten times as long, and a bootstrap calls this thousands of times.
     both = np.concatenate([first, second])
     past = [np.searchsorted(sample, both, side="right") / sample.size for sample in (first, second)]
     return float(np.abs(past[0] - past[1]).max())
@@ -181,13 +181,13 @@ def separation_auc(a: Shape | Float[np.ndarray, "..."], b: Shape | Float[np.ndar
 
 
 def censored_last(sample: Shape | Float[np.ndarray, "..."]) -> Float[np.ndarray, " curve"]:
-    """What was measured, in one row: the numbers, and infinity for each censored curve."""
+    """The measured values as a flat array, with infinity for each censored curve."""
     found = sample.value_or_inf if isinstance(sample, Shape) else np.asarray(sample)
     return found[~np.isnan(found)]
 
 
 def _counted(values: Float[np.ndarray, "*batch step"], stop: Stops, needed: int) -> _Counted:
-    """Settle which values count; curves of fewer steps than `needed` get some, that do not."""
+    """Determine which values count; curves with fewer steps than `needed` are padded with values that do not."""
     steps = values.shape[-1]
     ends = np.full(values.shape[:-1], steps) if stop is None else np.clip(stop, 0, steps)
     counts = np.arange(max(steps, needed)) < ends[..., None]
@@ -197,7 +197,7 @@ def _counted(values: Float[np.ndarray, "*batch step"], stop: Stops, needed: int)
 
 
 def _first(curves: _Counted, holds: Bool[np.ndarray, "*batch step"]) -> Shape:
-    """The first step that counts where something holds."""
+    """The first step that counts at which the condition holds."""
     holds = holds & curves.counts
     return _shape(curves, holds.any(axis=-1), np.argmax(holds, axis=-1))
 

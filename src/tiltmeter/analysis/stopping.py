@@ -1,10 +1,10 @@
-"""Stop when it is known: whether every mean of a sweep is known as well as was asked for, and what that took.
+"""Stop a sweep at a target precision: whether every mean has reached it, and how many sequences that took.
 
-A mean is that of one direction, step and readout over sequences. It is known to ±2 % where half its time-uniform
-interval (`tiltmeter.analysis.confidence_sequences`) is at most 2 % of it. All readouts but one are positive wherever
-anything moves, so that share has a meaning however small the mean; `cos` crosses zero, and for it the share is of 1,
-its greatest value. Not waited for are steps of 0, where nothing moves and what is left is rounding; `length`, which is
-no readout; and curves of which no sequence was measured.
+A mean is that of one direction, step and readout over sequences. It is known to ±2 % if half of its time-uniform
+interval (`tiltmeter.analysis.confidence_sequences`) is at most 2 % of it. All readouts but `cos` are positive under any
+perturbation, so a relative precision is meaningful however small the mean. `cos` crosses zero; its precision is
+relative to 1, its maximum. Steps of 0 are not waited for (only rounding is left there), nor `length`, which is not
+a readout, nor curves of which no sequence was measured.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ LEE2024_TOKENS = 2_000_000
 
 @dataclass(frozen=True)
 class Stopped:
-    """How a sweep that was to stop when its means are known has ended; it travels with the curves as JSON."""
+    """How a sweep with a target precision ended; stored with the curves as JSON."""
 
     until_ci: float
-    """Half the interval that was asked for, as a share of the mean."""
+    """The target: half the interval as a fraction of the mean."""
     at_most: int
-    """Sequences that were asked for."""
+    """The largest number of sequences allowed."""
     sequences: int
     """Sequences that were measured."""
     length: int
     """Tokens of a sequence."""
     widest: float | None
-    """The largest half of an interval, as a share of the mean; None where a mean has no interval."""
+    """The worst precision of any mean, as a fraction of it; None if a mean has no interval."""
     of: str
-    """The mean that it is of."""
+    """The mean with the worst precision."""
 
     @property
     def reached(self) -> bool:
-        """Whether every mean is known so well."""
+        """Whether every mean reached the target."""
         return self.widest is not None and self.widest <= self.until_ci
 
     @property
@@ -54,7 +54,7 @@ class Stopped:
 
     @property
     def sentence(self) -> str:
-        """What it took, and what it saved."""
+        """What the sweep took and saved, in a sentence for the report."""
         goal = f"±{100 * self.until_ci:g} % (time-uniform 95 % intervals)"
         if not self.reached:
             return (
@@ -72,18 +72,18 @@ class Stopped:
     def _lack(self) -> str:
         if self.widest is None:
             return f"{self.of} has no interval, which takes {FIRST_LOOK} sequences"
-        # Intervals narrow with the square root, nearly
+        # the width of an interval falls nearly as 1/√n
         enough = self.sequences * (self.widest / self.until_ci) ** 2
         known = f"{self.of} is known to ±{_two_digits(100 * self.widest)} %"
         return f"{known}, and the goal takes about {_two_digits(enough)} sequences"
 
     def to_json(self) -> str:
-        """As the attribute `stopping` of curves."""
+        """Serialise for the attribute `stopping` of curves."""
         return json.dumps(asdict(self) | {"tokens": self.tokens, "reached": self.reached})
 
     @classmethod
     def of_curves(cls, curves: xr.Dataset) -> Stopped | None:
-        """How the sweep of these curves has ended; None where it was to measure all its sequences."""
+        """Read how the sweep of these curves ended; None if it had no target precision."""
         if "stopping" not in curves.attrs:
             return None
         stored: dict[str, Any] = json.loads(curves.attrs["stopping"])
@@ -97,11 +97,11 @@ def _two_digits(value: float) -> str:
 
 
 def least_known(means: MeanInterval, curves: xr.Dataset) -> tuple[float, str]:
-    """The mean that is known worst: half its interval as a share of it, infinite where it has none; and its name.
+    """The worst relative precision of any mean (half its interval over the mean; infinite without one), and its name.
 
     Args:
-        means: with intervals, by direction, step and readout.
-        curves: what the means are of; of any sequences.
+        means: means and intervals by direction, step and readout.
+        curves: the curves averaged; only their axes are read.
     """
     readouts, steps = readout_names(curves), curves.step.values
     of_cosine = np.array([name.startswith("cos@") for name in readouts])
@@ -109,29 +109,29 @@ def least_known(means: MeanInterval, curves: xr.Dataset) -> tuple[float, str]:
     if not waited.any():
         return 0.0, "nothing"
     half, size = means.high - means.mean, np.where(of_cosine, 1.0, np.abs(means.mean))
-    share = np.divide(half, size, out=np.where(half > 0, np.inf, half), where=size > 0)
-    share = np.where(waited, np.where(np.isnan(share), np.inf, share), -np.inf)
-    direction, step, readout = np.unravel_index(share.argmax(), share.shape)
+    relative = np.divide(half, size, out=np.where(half > 0, np.inf, half), where=size > 0)
+    relative = np.where(waited, np.where(np.isnan(relative), np.inf, relative), -np.inf)
+    direction, step, readout = np.unravel_index(relative.argmax(), relative.shape)
     name = f"{readouts[readout]} along {curves.direction.values[direction]} at {steps[step]:g}"
-    return float(share[direction, step, readout]), name
+    return float(relative[direction, step, readout]), name
 
 
 @dataclass
 class Watch:
-    """Looks at the means of a sweep after every shard."""
+    """The stopping rule of a sweep: checks the precision of all means after every shard."""
 
     until_ci: float
     at_most: int
     length: int
     stopped: Stopped | None = None
-    """What the last look found."""
+    """The result of the last look."""
     _seen: list[Float64[np.ndarray, "direction step readout sequence"]] = field(default_factory=list)
 
     def look(self, shard: xr.Dataset) -> bool:
-        """Take in one more shard; whether every mean is known now."""
+        """Add a shard; return whether every mean has reached the target."""
         self._seen.append(sequence_means(shard))
         values = np.concatenate(self._seen, axis=-1)
-        share, name = least_known(sequential_mean(values), shard)
-        widest = share if np.isfinite(share) else None
+        precision, name = least_known(sequential_mean(values), shard)
+        widest = precision if np.isfinite(precision) else None
         self.stopped = Stopped(self.until_ci, self.at_most, values.shape[-1], self.length, widest, name)
         return self.stopped.reached

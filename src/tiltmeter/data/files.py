@@ -1,13 +1,13 @@
-"""Token sequences from local files: what each kind of file holds, chosen by its suffix.
+"""Token sequences from local files, read by suffix.
 
-| suffix | what it holds |
+| suffix | content |
 |---|---|
 | `.npy` | one integer array [sequence, position] |
 | `.safetensors` | one integer tensor [sequence, position] |
 | `.parquet`, `.jsonl` | a column of lists of token ids, or else a column of text |
 | `.txt`, `.md`, `.rst`, `.py`, `.tex` | one document of text |
 
-Pickles are refused: to load one is to run the code in it.
+Pickles are refused: loading one can run arbitrary code.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ PICKLES = frozenset({".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt", ".joblib
 
 
 def file_source(name: str, path: Path, column: str | None) -> TokenSource:
-    """Open a local file; `name` is how the user wrote it.
+    """Open a local file; `name` is its path as the user wrote it.
 
     `column` names a column (`.parquet`, `.jsonl`) or a tensor (`.safetensors`); other files have none.
-    Raises `TiltmeterError` where the file is absent, empty, a pickle, damaged or of an unknown kind.
+    Raises `TiltmeterError` if the file is absent, empty, a pickle, damaged or of an unknown type.
     """
     suffix = path.suffix.lower()
     if suffix in PICKLES:
@@ -55,14 +55,14 @@ def file_source(name: str, path: Path, column: str | None) -> TokenSource:
 
 
 def is_token_file(path: Path) -> bool:
-    """Whether the suffix is that of a file of tokens or text, or of a pickle."""
+    """Whether the suffix is that of a token file, a text file or a pickle."""
     return path.suffix.lower() in {*READERS, *PICKLES}
 
 
 def _npy(name: str, path: Path, column: str | None, facts: dict[str, str]) -> TokenRows:
     _refuse_column(name, column)
     try:
-        array = np.lib.format.open_memmap(path, mode="r")  # never unpickles: it refuses arrays of Python objects
+        array = np.lib.format.open_memmap(path, mode="r")  # never unpickles: refuses object arrays
     except ValueError as error:
         raise TiltmeterError(
             f"{name!r} is not a plain NumPy array ({error}), and pickled objects are never loaded: "
@@ -180,4 +180,4 @@ READERS: dict[str, Callable[[str, Path, str | None, dict[str, str]], TokenSource
     ".jsonl": _jsonl,
     **dict.fromkeys((".txt", ".md", ".rst", ".py", ".tex"), _text),
 }
-"""The kinds of file that can be read."""
+"""The reader of each suffix."""

@@ -1,7 +1,7 @@
 """Token sequences from Hugging Face data sets: on the hub, or in a folder that `datasets` saved.
 
-A data set on the hub is read as a stream: only the rows that are used are fetched. The name of a branch is resolved to
-a commit first, and that commit is what is read and recorded.
+A data set on the hub is streamed: only the rows that are used are downloaded. A branch is first resolved to a commit,
+which is then read and recorded.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tiltmeter.errors import TiltmeterError
 DEFAULT_SPLIT = "train"
 
 Table = Any
-"""A `datasets.Dataset` or `IterableDataset`: the package is optional, so its types cannot be named here."""
+"""A `datasets.Dataset` or `IterableDataset`; the package is optional, so its types cannot be imported here."""
 
 HUB_NAME = re.compile(r"(?P<repository>\w[\w.-]*/\w[\w.-]*)(:(?P<split>\w[\w.]*))?")
 """`owner/dataset` or `owner/dataset:split`."""
@@ -30,7 +30,7 @@ def hub_source(name: str, column: str | None, revision: str | None) -> TokenSour
     """Open `owner/dataset`, or of `owner/dataset:split` (default: train), as a stream.
 
     `column` defaults to the first of `tokens`, `input_ids`, `text`, `content`; `revision` (a branch, tag or commit) to
-    the main branch. Raises `TiltmeterError` where the hub cannot be reached or has no such data set.
+    the main branch. Raises `TiltmeterError` if the hub cannot be reached or has no such data set.
     """
     match = HUB_NAME.fullmatch(name)
     assert match is not None, "the caller matched it"
@@ -39,7 +39,7 @@ def hub_source(name: str, column: str | None, revision: str | None) -> TokenSour
     try:
         commit = huggingface_hub.dataset_info(repository, revision=revision, timeout=30).sha
         dataset = datasets.load_dataset(repository, split=split, revision=commit, streaming=True)
-    except Exception as error:  # the hub, the network and every file format have errors of their own
+    except Exception as error:  # the hub, the network and every file format raise errors of their own
         raise _unreadable(name, error) from error
     facts = {"dataset": repository, "split": split, "revision": str(commit)}
     return _rows(name, dataset, column, facts)
@@ -49,7 +49,7 @@ def saved_source(name: str, folder: Path, column: str | None) -> TokenSource:
     """Open a folder written by `datasets.Dataset.save_to_disk`.
 
     A folder with several splits is read at its `train` split; each split's own subfolder can be named instead.
-    Raises `TiltmeterError` where the folder is anything else, or is damaged.
+    Raises `TiltmeterError` if the folder is anything else, or is damaged.
     """
     if not any((folder / file).is_file() for file in ("state.json", "dataset_dict.json")):
         raise TiltmeterError(
@@ -71,14 +71,14 @@ def _rows(name: str, dataset: Table, column: str | None, facts: dict[str, str]) 
         try:
             for row in dataset.select_columns([chosen]):
                 yield row[chosen]
-        except Exception as error:  # as above: a stream fails while it is read
+        except Exception as error:  # as above: a stream may fail while it is read
             raise _unreadable(name, error) from error
 
     return table_source(name, _columns(name, dataset), column, read, facts)
 
 
 def _columns(name: str, dataset: Table) -> list[str]:
-    """Name the columns; a stream of unknown types has none until its first row is read."""
+    """The column names; a stream without a schema has none until its first row is read."""
     if dataset.column_names is not None:
         return list(dataset.column_names)
     try:

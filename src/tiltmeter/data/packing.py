@@ -1,11 +1,11 @@
-"""From documents, or from stored token ids, to sequences of one length.
+"""Make sequences of one length from documents or from stored token ids.
 
-1. A `TokenSource` is what a name stands for: documents still to be tokenised, or rows of stored token ids.
-2. `pack_documents` tokenises documents and cuts them into whole sequences, the boundary token before each document, or
-   before each sequence. What is left at a document's end is dropped, so that no sequence holds two documents.
-3. `cut_rows` takes the first tokens of every stored row and drops the rows that are too short.
+1. A `TokenSource` is what a name resolves to: documents to be tokenised, or rows of stored token ids.
+2. `pack_documents` tokenises documents and cuts them into complete sequences, with the boundary token before each
+   document or before each sequence. The rest of a document is dropped, so that no sequence spans two documents.
+3. `cut_rows` takes the first tokens of every stored row and drops rows that are too short.
 
-Both stop reading as soon as they have as many sequences as were asked for.
+Both stop reading once they have enough sequences.
 """
 
 from __future__ import annotations
@@ -22,36 +22,36 @@ from transformers import PreTrainedTokenizerBase
 from tiltmeter.errors import TiltmeterError
 
 TOKEN_COLUMNS = ("tokens", "input_ids")
-"""Columns of token ids, in the order they are looked for: TransformerLens's name, then that of `datasets`."""
+"""Columns of token ids, in order of preference: TransformerLens's name, then that of `datasets`."""
 
 TEXT_COLUMNS = ("text", "content")
-"""Columns of text, looked for after those of token ids."""
+"""Columns of text, used if there are no token ids."""
 
 BATCH = 64
 """Documents tokenised at once."""
 
 BOS_BEFORE = ("document", "sequence")
-"""Where the boundary token is put: before each document of text, or before each sequence."""
+"""Where the boundary token goes: before each document of text, or before each sequence."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Documents:
-    """Texts to be tokenised one by one, not yet checked to be text."""
+    """Documents to be tokenised one by one, not yet validated."""
 
     name: str
-    """As the user asked for them."""
+    """As given by the user."""
     texts: Iterable[object]
     facts: dict[str, str]
 
 
 @dataclass(frozen=True)
 class TokenRows:
-    """Stored token ids, one list or array a sequence, not yet checked."""
+    """Stored token ids, one list or array per sequence, not yet validated."""
 
     name: str
-    """As the user asked for them."""
+    """As given by the user."""
     rows: Iterable[object]
     facts: dict[str, str]
 
@@ -60,7 +60,7 @@ TokenSource = Documents | TokenRows
 
 
 class Sequences(NamedTuple):
-    """Sequences of one length, each `Int64[ndarray, "position"]`, and what was left out on the way."""
+    """Sequences of one length, each `Int64[ndarray, "position"]`, and counts of what was left out."""
 
     pieces: list[np.ndarray]
     facts: dict[str, str]
@@ -70,14 +70,14 @@ class Cut(NamedTuple):
     """How text and rows become sequences."""
 
     length: int
-    """Tokens of a sequence, with its boundary token."""
+    """Tokens per sequence, including its boundary token."""
     document: list[int]
-    """What stands before each document: the boundary token, or nothing."""
+    """Tokens put before each document: the boundary token, or none."""
     sequence: list[int]
-    """What stands before each sequence."""
+    """Tokens put before each sequence."""
 
     def document_pieces(self, ids: Int64[np.ndarray, " position"]) -> list[np.ndarray]:
-        """The consecutive whole sequences of a document's tokens; the incomplete last one is dropped."""
+        """Cut a document's tokens into consecutive sequences; the incomplete last one is dropped."""
         ids, own = _joined(self.document, ids), self.length - len(self.sequence)
         starts = range(0, len(ids) - own + 1, own) if own else ()
         return [_joined(self.sequence, ids[start : start + own]) for start in starts]
@@ -93,9 +93,9 @@ def _joined(begin: list[int], ids: Integer[np.ndarray, " position"]) -> Int64[np
 
 
 def cut_of(tokenizer: PreTrainedTokenizerBase | None, length: int, bos_before: str, name: str) -> Cut:
-    """How sequences of this length begin.
+    """How to cut sequences of this length.
 
-    Raises `TiltmeterError` where each is to begin with a boundary token and none is known.
+    Raises `TiltmeterError` if each should begin with a boundary token and none is known.
     """
     boundary = boundary_of(tokenizer)
     begin = [] if boundary is None else [boundary]
@@ -129,7 +129,7 @@ def pack_documents(
 ) -> Sequences:
     """Tokenise documents into the first `limit` sequences (None: all), in the documents' order.
 
-    Raises `TiltmeterError` where there is no tokenizer, or where something among the documents is not text.
+    Raises `TiltmeterError` if there is no tokenizer, or where something among the documents is not text.
     """
     if tokenizer is None:
         raise TiltmeterError(
@@ -161,7 +161,7 @@ def _only_text(source: Documents) -> Iterator[str]:
 def cut_rows(source: TokenRows, cut: Cut, limit: int | None) -> Sequences:
     """Take the first tokens of the first `limit` rows (None: all) that are long enough.
 
-    Raises `TiltmeterError` where a row is not a list of integers.
+    Raises `TiltmeterError` if a row is not a list of integers.
     """
     pieces: list[np.ndarray] = []
     read = shorter = longer = 0
@@ -179,7 +179,7 @@ def cut_rows(source: TokenRows, cut: Cut, limit: int | None) -> Sequences:
 
 
 def rows_of_stored_length(source: TokenRows, context: int) -> tuple[TokenRows, int]:
-    """Return the same rows and their length in tokens, which must be the same for all and fit the context.
+    """Return the same rows and their length in tokens, which must be equal for all and fit the context.
 
     Only the first row is read now; another length further on raises `TiltmeterError` when it is reached.
     """
@@ -252,9 +252,9 @@ def table_source(
     read: Callable[[str], Iterable[object]],
     facts: dict[str, str],
 ) -> TokenSource:
-    """Open a table's column as documents or rows, by what its first value is; `read` gives a column's values.
+    """Open a table's column as documents or rows, by what its first value is; `read` returns a column's values.
 
-    Raises `TiltmeterError` where the column does not exist, none of the usual ones does, or it holds no value.
+    Raises `TiltmeterError` if neither the column asked for nor a default one exists, or it is empty.
     """
     chosen = choose_column(name, columns, column)
     first, values = peek(read(chosen), name)

@@ -1,13 +1,13 @@
-"""The text nano was trained on and is measured on: the source of the running interpreter's standard library.
+"""The text that nano is trained and measured on: the source code of the running Python's standard library.
 
-No text ships with tiltmeter. Every user has these files, so the sequences are made from them when they are needed.
+tiltmeter ships no text. Every user has these files, so sequences are made from them on demand.
 
 1. `module_files` lists the modules of `Lib`, outside site-packages, without generated tables.
-2. `side` says of each module whether it was trained on or held out: a hash of its name, so the answer is the same in
+2. `side` assigns each module to the training or the held-out side by a hash of its name, so the split is the same in
    every Python version and on every machine.
 3. `read_source` reads a module as text.
 
-Only the standard library is imported here, so that any interpreter can be asked which side its modules are on.
+This file imports only the standard library, so that any interpreter can run it.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from typing import Literal, NamedTuple
 Side = Literal["train", "held-out"]
 
 TEST_FOLDERS = frozenset({"test", "tests", "idle_test"})
-"""Folders of tests. Some distributions leave them out, so they are trained on and never held out."""
+"""Folders of tests. Some distributions omit them, so they are always on the training side."""
 
 OPTIONAL_PACKAGES = frozenset(
     {"distutils", "ensurepip", "idlelib", "lib2to3", "tkinter", "turtle", "turtledemo", "venv"}
 )
-"""Packages that some distributions or Python versions lack. They too are trained on and never held out."""
+"""Packages that some distributions or Python versions lack. They too are always on the training side."""
 
 GENERATED = frozenset({"encodings", "pydoc_data"})
-"""Packages of generated tables (code pages, the text of `help()`): near copies of each other, on neither side."""
+"""Packages of generated tables (code pages, the text of `help()`): near-duplicates of each other, on neither side."""
 
 HELD_OUT_FRACTION = 0.31
-"""Share of the remaining names that is held out: with the packages above, about a quarter of non-test modules."""
+"""Fraction of the other top-level names that is held out: about a quarter of all non-test modules."""
 
 SALT = "tiltmeter-nano-9"
-"""Of eleven salts tried (by sizes alone), the one nearest to a quarter."""
+"""Of eleven salts tried (looking only at sizes), the one that came nearest to a quarter."""
 
 
 class Module(NamedTuple):
@@ -64,22 +64,22 @@ def _walk(root: Path) -> Iterator[Module]:
         if parts[0] in {"site-packages", "dist-packages"} or parts[0] in GENERATED:
             continue
         if any("-" in part for part in parts[:-1]) or parts[0].startswith("_sysconfigdata"):
-            continue  # build configuration of this machine, not source
+            continue  # build configuration of this machine, not library source
         name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
         yield Module(name, path)
 
 
 def is_test(name: str) -> bool:
-    """Whether a module lies in a package of tests."""
+    """Whether a module is in a package of tests."""
     return not TEST_FOLDERS.isdisjoint(name.split("."))
 
 
 def side(name: str) -> Side:
-    """Whether a module was trained on or held out.
+    """The side that a module is on: trained on or held out.
 
-    The hash is of the top-level name, without a leading `_py` or `_`: a package's modules resemble each other, and
-    Python versions move code inside a package (`pathlib` to `pathlib._local`) or behind an underscore (`datetime` to
-    `_pydatetime`). Both stay on one side.
+    The hash is of the top-level name, without a leading `_py` or `_`: modules of one package are
+    similar, and Python versions move code within a package (`pathlib` to `pathlib._local`) or behind an underscore
+    (`datetime` to `_pydatetime`). Moved code stays on its side.
     """
     top = name.split(".")[0]
     if is_test(name) or top in OPTIONAL_PACKAGES:
@@ -90,12 +90,12 @@ def side(name: str) -> Side:
 
 
 def read_source(module: Module) -> str | None:
-    """The module's text, decoded as Python would, or None where it cannot be read or its encoding does not fit."""
+    """The module's text, decoded as Python would, or None if it cannot be read or decoded."""
     try:
         with tokenize.open(module.path) as file:
             return file.read()
     except (OSError, SyntaxError, UnicodeDecodeError, LookupError):
-        return None  # a link to nowhere; the interpreter's own tests of wrong encodings
+        return None  # dangling links; test files with deliberately wrong encodings
 
 
 def texts(which: Side, root: Path | None = None) -> Iterator[tuple[str, str]]:

@@ -1,8 +1,8 @@
-"""Token sequences, by name: the text that comes with Python, a local file, or a data set.
+"""Load token sequences by name: Python's own source code, a local file, or a data set.
 
 1. A name is resolved: `nano`, a file (`tiltmeter.data.files`), a folder saved by `datasets` or `owner/dataset`
    (`tiltmeter.data.hub`).
-2. What it holds is packed or cut into sequences of one length (`tiltmeter.data.packing`).
+2. Its content is packed or cut into sequences of one length (`tiltmeter.data.packing`).
 3. The sequences are checked against the model: vocabulary and context.
 """
 
@@ -42,15 +42,15 @@ from tiltmeter.data.packing import (
 from tiltmeter.errors import TiltmeterError
 
 NANO: Mapping[str, Literal["train", "held-out"]] = {"nano": "held-out", "nano-train": "train"}
-"""Names of the sides of the standard library: the modules that nano was not trained on, and those it was."""
+"""The two sides of the standard library: modules that nano was not trained on, and those it was trained on."""
 
 MIN_UNIQUE_FRACTION = 0.9
-"""Where less than this part of the sequences are different, it is said."""
+"""Warn if the fraction of unique sequences is below this."""
 
 _log = logging.getLogger(__name__)
 
 TEXT_LENGTH = 128
-"""Tokens per sequence of text where no length is asked for and the context allows it."""
+"""Default tokens per sequence of text, if the context allows it."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class TokenSet:
     ids: Int64[Tensor, "sequence position"]
     """On the CPU."""
     name: str
-    """As the user asked for it."""
+    """As given by the user."""
     boundary: int | None
     """Id of the token that begins a document: the tokenizer's bos, else its eos; None if unknown."""
     facts: dict[str, str]
@@ -95,7 +95,7 @@ def load_tokens(
     `length` is in tokens. Stored sequences keep theirs unless it is given: then longer ones are cut to their first
     `length` tokens and shorter ones are dropped, and the facts say how many. Text is tokenised one document at a time,
     the boundary token first, and cut into sequences of `length` (default 128, or the context where that is less); the
-    incomplete last piece of a document is dropped. `tokenizer` may be None where the ids are stored.
+    incomplete last piece of a document is dropped. `tokenizer` may be None if the ids are stored.
 
     `bos_before="sequence"` puts the boundary token before every sequence of that length instead, as SAELens does where
     `prepend_bos` is set: those of text, and stored ones that do not have it.
@@ -103,7 +103,7 @@ def load_tokens(
     `column` names a table's column or a file's tensor (default: the first of `tokens`, `input_ids`, `text`,
     `content`); `revision` a branch, tag or commit on the hub. Only the ids that are returned are checked.
 
-    Raises `TiltmeterError` where the name is unknown, nothing whole is left, or the ids do not fit the model's
+    Raises `TiltmeterError` if the name is unknown, no complete sequence is left, or the ids do not fit the model's
     vocabulary (a size) or context (in tokens).
     """
     _check_numbers(at_most, length, context, bos_before)
@@ -130,7 +130,7 @@ def _warn_of_repeats(ids: Integer[np.ndarray, "sequence position"], name: str) -
     different = len(np.unique(ids, axis=0))
     if different < MIN_UNIQUE_FRACTION * len(ids):
         _log.warning(
-            "Of the %d sequences of %s only %d are different; intervals take all of them for independent, and are too "
+            "Of the %d sequences of %s only %d are distinct; intervals assume independent sequences, and will be too "
             "narrow.",
             len(ids),
             name,
@@ -200,7 +200,7 @@ def _sequences(
 def _nano(name: str, tokenizer: PreTrainedTokenizerBase | None, length: int, bos_before: str) -> Sequences:
     """Make all sequences of one side's modules, ordered by a hash of (module, index of the sequence in it).
 
-    So the first few are of many modules, and a module that an interpreter lacks takes only its own sequences away.
+    The first few then come from many modules, and a module missing from an interpreter removes only its own sequences.
     """
     if tokenizer is None:
         raise TiltmeterError(f"{name!r} is text and there is no tokenizer to read it with: give a model that has one.")

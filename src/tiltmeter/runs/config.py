@@ -1,4 +1,4 @@
-"""Settings that check themselves."""
+"""The base class of configurations."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ else:
 
 
 class _Sentences(ModelMetaclass):
-    # Not in __init__, which pydantic also calls for the parts of a whole: their place in it would be lost.
+    # Not in __init__, which pydantic also calls for nested models: the path to the wrong field would be lost.
     def __call__(self, *places: Any, **given: Any) -> Any:
         try:
             return super().__call__(*places, **given)
@@ -25,10 +25,10 @@ class _Sentences(ModelMetaclass):
 
 
 class Configuration(BaseModel, metaclass=_Sentences):
-    """Base of all that is configured: values cannot be changed, and unknown ones are refused.
+    """Base class of configurations: immutable, validated by pydantic, unknown fields refused.
 
     Raises:
-        TiltmeterError: a value is missing, unknown or not allowed; one sentence, where pydantic has a list.
+        TiltmeterError: a value is missing, unknown or not allowed; in one sentence, where pydantic raises a list.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

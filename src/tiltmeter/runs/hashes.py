@@ -1,4 +1,4 @@
-"""The hash of weights: what tells two models, or two SAEs, apart."""
+"""The hash of weights, which identifies a model or an SAE."""
 
 from __future__ import annotations
 

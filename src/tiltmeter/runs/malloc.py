@@ -1,4 +1,4 @@
-"""Memory that is freed and wanted again a moment later."""
+"""Let malloc reuse freed memory instead of returning it to the kernel."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4
-"""Names of `mallopt`'s parameters."""
+"""Parameter numbers of glibc's `mallopt`."""
 
 SETTINGS = {MMAP_MAX: 0, TRIM_THRESHOLD: 2**31 - 1, TOP_PAD: 64 * 2**20}
 
 
 def keep_freed_memory() -> None:
-    """Let the C library of Linux keep what this process frees for what it wants next.
+    """Let glibc keep freed memory for later allocations of this process.
 
-    Otherwise every large tensor gets new pages from the kernel, which clears each of them: a fifth of a sweep's time.
+    By default every large tensor gets fresh pages, which the kernel must zero: a fifth of a sweep's time.
     """
     with _libc() as libc:
         for parameter, value in SETTINGS.items():
@@ -23,13 +23,13 @@ def keep_freed_memory() -> None:
 
 
 def give_back_freed_memory() -> None:
-    """Let others have what this process has kept so far."""
+    """Return the kept memory to the system."""
     with _libc() as libc:
         libc.malloc_trim(0)
 
 
 @contextmanager
 def _libc() -> Iterator[ctypes.CDLL]:
-    """The C library of Linux; where there is another, which has no such functions, what is asked of it is left out."""
-    with suppress(OSError, AttributeError, TypeError):  # Windows knows no library without a name
+    """The C library; with any other than glibc, which lacks these functions, the block is skipped silently."""
+    with suppress(OSError, AttributeError, TypeError):  # Windows: TypeError, as None is not a library name
         yield ctypes.CDLL(None)

@@ -1,4 +1,4 @@
-"""Progress and time left, for work that takes longer than a breath."""
+"""Progress bars with the time left."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ T = TypeVar("T")
 
 
 def progress(items: Sequence[T], what: str) -> Iterable[T]:
-    """Go through `items`, showing how far it is and how long it will take; silent when done within half a second."""
+    """Iterate over `items` with a progress bar, which appears after half a second."""
     return tqdm(items, desc=what, leave=False, delay=0.5, mininterval=_interval())
 
 
 def progress_bar(total: int, done: int, what: str) -> tqdm:
-    """A bar for work that counts its own steps, `done` of `total` so far."""
+    """A progress bar to be updated by hand, at `done` of `total` steps."""
     return tqdm(total=total, initial=done, desc=what, leave=False, mininterval=_interval())
 
 
 def _interval() -> float:
-    """Seconds between two drawings: a log file should not fill up."""
+    """Seconds between updates: few if the output is not a terminal, so that logs stay short."""
     return 0.2 if sys.stderr.isatty() else 10.0

@@ -1,6 +1,6 @@
-"""Random numbers that have an address instead of a place in a queue.
+"""Counter-based random numbers: each has an address, not a place in a stream.
 
-Every number is a function of (seed, direction, sequence, position, draw), so a result does not depend on batch size,
+Every number is a function of (seed, direction, sequence, position, draw), so results do not depend on the batch size,
 the order of shards or the number of workers. The generator is Philox 4x32-10 (Salmon et al. 2011, "Parallel random
 numbers: as easy as 1, 2, 3"), vectorised over tokens.
 """
@@ -21,7 +21,7 @@ _WEYL = (0x9E3779B9, 0xBB67AE85)
 
 
 class Address(NamedTuple):
-    """Which tokens random numbers are for, and what they are for."""
+    """The tokens that random numbers are drawn for, and the seed, direction and draw."""
 
     seed: int
     direction: str
@@ -44,7 +44,7 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int])
 
 
 def words(address: Address, stream: str, count: int) -> Int64[Tensor, "batch position count"]:
-    """`count` random 32-bit words for each token. `stream` tells apart the uses within one direction."""
+    """`count` random 32-bit words for each token. `stream` separates uses within one direction."""
     digest = hashlib.blake2b(f"{address.seed}/{address.direction}/{stream}".encode(), digest_size=8).digest()
     key = (int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:], "little"))
     blocks = torch.arange(math.ceil(count / 4))
@@ -69,9 +69,9 @@ def uniform(address: Address, stream: str, count: int) -> Float64[Tensor, "batch
 
 
 def random_order(number: int, seed: int) -> tuple[int, ...]:
-    """The first `number` sequences in an order that the seed decides, each order as likely as any other.
+    """A random permutation of the first `number` sequences, a function of the seed.
 
-    Neighbours of a token set are often of one document; the first of this order are a fair sample of all.
+    Adjacent sequences of a token set often come from one document, so its first ones are not a random sample.
     """
     address = Address(seed, "order of sequences", torch.arange(number), torch.zeros(1, dtype=torch.int64))
     return tuple(uniform(address, "priority", 1).flatten().argsort(stable=True).tolist())

@@ -1,13 +1,13 @@
-"""The run directory: what a long measurement leaves on the disk, and how it goes on after being killed.
+"""The run directory: where a long measurement is stored, and how it resumes after being killed.
 
-    manifest.json                            what is measured, with what; written once, when the run is created
+    manifest.json                            what is measured, from what; written once, when the run is created
     shards/<name>.<sha256>.safetensors       finished arrays; the name carries the hash of the content
     anything else                            tables and figures, written by `write_text` and `write_bytes`
-    .lock                                    held by the one process that works here
+    .lock                                    held by the one process that writes here
 
-Every file is written beside its place, synced, and renamed into it: a process killed at any moment leaves whole files
-and perhaps one unfinished `.<name>.partial`, which the next process removes. As the hash stands in a shard's file name,
-one rename publishes both. This module knows nothing of models or directions.
+Every file is written to a temporary name, synced, and renamed: a process killed at any moment leaves complete files and
+perhaps one `.<name>.partial`, which the next process removes. The hash is part of a shard's file name, so that a single
+rename publishes both. This module knows nothing about models or directions.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from safetensors import SafetensorError
 from tiltmeter.errors import TiltmeterError
 
 FORMAT = 1
-"""Version of the directory's layout, kept in the manifest."""
+"""Version of the directory layout, stored in the manifest."""
 
 MANIFEST, LOCK, SHARDS, PARTIAL = "manifest.json", ".lock", "shards", ".partial"
 
 CHANGES_NUMBERS = ("tiltmeter", "torch", "transformers", "numpy", "scipy")
-"""Packages whose version may change a result's last digits."""
+"""Packages whose version may change the last digits of a result."""
 
 _ABSENT = object()
 _log = logging.getLogger(__name__)
@@ -47,14 +47,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Run:
-    """A run directory that this process holds. Comes from `open_run`, and is used inside its `with` block only."""
+    """A run directory locked by this process; from `open_run`, valid inside its `with` block."""
 
     path: Path
 
     def load(self, name: str) -> dict[str, np.ndarray] | None:
-        """Return the arrays saved under `name`, bit for bit, or None where there are none.
+        """Return the arrays saved under `name`, bit for bit, or None if there are none.
 
-        A damaged file is removed, with a warning in the log, and counts as none: its arrays are computed again.
+        A damaged file is removed with a warning and counts as absent, so that its arrays are computed again.
 
         Raises:
             TiltmeterError: the name is not allowed, or the file cannot be read or removed.
@@ -69,16 +69,16 @@ class Run:
         return None
 
     def save(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
-        """Store arrays of any shape under `name` (letters, digits, `-`, `_`), in place of those stored before.
+        """Store arrays of any shape under `name` (letters, digits, `-`, `_`), replacing earlier ones.
 
-        Once it returns they outlive this process. A full disk leaves everything stored earlier as it was.
+        On return they are on disk. If the disk is full, everything stored earlier is left intact.
 
         Raises:
-            TiltmeterError: the name or an array's type is not allowed, or the disk refuses.
+            TiltmeterError: the name or an array's type is not allowed, or writing fails.
         """
         earlier = self._files(name)
         try:
-            # safetensors writes the memory as it lies, so a transposed or strided view must be laid out in order first.
+            # safetensors writes raw memory, so a transposed or strided view must be made contiguous first.
             data = safetensors.numpy.save({key: np.asarray(array, order="C") for key, array in arrays.items()})
         except SafetensorError as error:
             raise TiltmeterError(f"{name} cannot be stored: {error}; give arrays of numbers or booleans.") from error
@@ -91,10 +91,10 @@ class Run:
         return self.write_bytes(name, text.encode())
 
     def write_bytes(self, name: str, data: bytes) -> Path:
-        """Write a file, at once or not at all, at `name` below the run (`tables/summary.csv`); returns its path.
+        """Write a file atomically at `name` below the run directory (`tables/summary.csv`); return its path.
 
         Raises:
-            TiltmeterError: the name leads out of the run or to one of its own files, or the disk refuses.
+            TiltmeterError: the name is outside the run directory or one of its own files, or writing fails.
         """
         file = self._own(name)
         _write(file, data)
@@ -104,14 +104,16 @@ class Run:
         """Remove a file that `write_bytes` wrote, if it is there.
 
         Raises:
-            TiltmeterError: as of `write_bytes`.
+            TiltmeterError: as in `write_bytes`.
         """
         _unlink([self._own(name)])
 
     def _own(self, name: str) -> Path:
         parts = PurePosixPath(name).parts
         if not parts or ".." in parts or parts[0] in {"/", MANIFEST, LOCK, SHARDS}:
-            raise TiltmeterError(f"{name!r} is no name for a file of a run; give a relative path, outside {SHARDS}/.")
+            raise TiltmeterError(
+                f"{name!r} is not a name for a file of a run; give a relative path, outside {SHARDS}/."
+            )
         return self.path.joinpath(*parts)
 
     def _files(self, name: str) -> list[Path]:
@@ -122,17 +124,17 @@ class Run:
 
 @contextmanager
 def open_run(path: str | Path, identity: Mapping[str, Any], record: Callable[[], Mapping[str, Any]]) -> Iterator[Run]:
-    """Create the run directory `path`, or go on with it, and hold it until the `with` block ends.
+    """Create or resume the run directory `path`, and lock it until the `with` block ends.
 
     Args:
-        path: where; `~` is the home directory. Missing folders are made.
-        identity: all that decides the numbers (configuration, hashes of model, tokens and code, versions), as JSON can
-            write it. A run goes on only where this is equal; the order of keys, and tuple or list, do not matter.
-        record: gives facts kept for the reader alone; called when the run is created, not when it goes on.
+        path: the directory; `~` is expanded, and missing folders are created.
+        identity: everything that determines the numbers (configuration, hashes of model, tokens and code, versions),
+            as JSON values. A run resumes only if this is equal, up to the order of keys and tuple or list.
+        record: returns facts for the reader only; called when the run is created, not when it resumes.
 
     Raises:
-        TiltmeterError: another process holds the directory; it is a run of another configuration, or holds files
-            and is no run, or is no directory; the disk refuses; identity or record is not JSON.
+        TiltmeterError: another process holds the directory; it is a run of another configuration, or not empty and
+            not a run, or not a directory; writing fails; identity or record is not JSON.
     """
     identity = _plain("identity", identity)
     with _disk(path):
@@ -144,12 +146,12 @@ def open_run(path: str | Path, identity: Mapping[str, Any], record: Callable[[],
         _remove(sorted(path.rglob(f".*{PARTIAL}")), "was not finished")
         if (path / MANIFEST).exists():
             found = _changes(path, identity)
-            if found and any(path.rglob(f"{SHARDS}/*.safetensors")):  # its own, or those of a run inside it
+            if found and any(path.rglob(f"{SHARDS}/*.safetensors")):  # its own, or those of a nested run
                 raise TiltmeterError(
                     f"{path} is a run of another configuration ({found}); choose another directory (--out) or repeat "
                     "the old configuration."
                 )
-        if not (path / MANIFEST).exists() or found:  # a run that has measured nothing may begin again as another
+        if not (path / MANIFEST).exists() or found:  # a run without results may be restarted as another
             now = datetime.now(UTC).isoformat(timespec="seconds")
             manifest = {"format": FORMAT, "identity": identity, "record": _plain("record", record()), "created": now}
             _write(path / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
@@ -184,7 +186,7 @@ def code_sha256(root: Path | None = None) -> str:
     root = root or Path(str(resources.files("tiltmeter")))
     total = hashlib.sha256()
     for name, file in sorted((file.relative_to(root).as_posix(), file) for file in root.rglob("*.py")):
-        # Hashes of fixed length, so that no byte can move between a name and a content unseen.
+        # Hashing each part first keeps the boundary between name and content unambiguous.
         total.update(hashlib.sha256(name.encode()).digest() + hashlib.sha256(file.read_bytes()).digest())
     return total.hexdigest()
 
@@ -226,19 +228,19 @@ def _refuse_foreign(path: Path) -> None:
 
 
 def _locked(path: Path) -> FileLock:
-    # The kernel's lock: it ends with the process, however that ends.
+    # A kernel lock, which is released however the process ends.
     lock = FileLock(path / LOCK, timeout=0)
     with _disk(path):
         try:
             lock.acquire()
         except Timeout:
             reason = "is in use by another process"
-            raise TiltmeterError(f"{path} {reason}; let it end, or choose another directory.") from None
+            raise TiltmeterError(f"{path} {reason}; wait for it, or choose another directory.") from None
     return lock
 
 
 def _changes(path: Path, identity: dict[str, Any]) -> str:
-    """What differs from the identity in the manifest, in words; empty where nothing does."""
+    """How the identity differs from the manifest's, in words; empty if it does not."""
     found = list(_differences(read_manifest(path)["identity"], identity))
     more = [f"and {len(found) - 3} more"] if len(found) > 3 else []
     return "; ".join(found[:3] + more)
@@ -255,7 +257,7 @@ def _differences(old: Any, new: Any, at: str = "") -> Iterator[str]:
 
 
 def _shown(value: Any) -> str:
-    # Compared as text: in Python True == 1 and 0.0 == -0.0, and they do not configure the same run.
+    # Compared as text: in Python True == 1 and 0.0 == -0.0, but they are different configurations.
     return "absent" if value is _ABSENT else json.dumps(value, sort_keys=True)
 
 
@@ -296,7 +298,7 @@ def _write(file: Path, data: bytes) -> None:
         finally:
             with suppress(OSError):
                 partial.unlink(missing_ok=True)
-    # Where the system cannot sync a folder, the file is in place all the same: only a power cut could undo the rename.
+    # If the system cannot sync a directory, the file is still in place: only a power cut could undo the rename.
     with suppress(OSError), ExitStack() as stack:
         folder = os.open(file.parent, os.O_RDONLY)
         stack.callback(os.close, folder)
@@ -309,5 +311,5 @@ def _disk(path: str | Path) -> Iterator[None]:
         yield
     except (OSError, RuntimeError) as error:  # RuntimeError: no such home, or no locks on this file system
         reason = getattr(error, "strerror", None) or error
-        advice = "make room or permit it, or choose another directory"
+        advice = "free space or fix its permissions, or choose another directory"
         raise TiltmeterError(f"{path} cannot be used: {reason}; {advice}.") from error

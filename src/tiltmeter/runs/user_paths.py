@@ -1,4 +1,4 @@
-"""Paths as users write them."""
+"""Paths given by users."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from tiltmeter.errors import TiltmeterError
 
 
 def user_path(text: str | Path) -> Path:
-    """The path that `text` means, with `~` and `~user` expanded. Nothing need be there.
+    """Expand `~` and `~user`. The path need not exist.
 
     Raises:
-        TiltmeterError: there is no such user, or no file can have that name, or it may not be looked up.
+        TiltmeterError: no such user, an invalid file name, or no permission to look it up.
     """
     try:
         path = Path(text).expanduser()
         path.exists()
-    except (OSError, RuntimeError, ValueError) as error:  # no such home; a zero byte
+    except (OSError, RuntimeError, ValueError) as error:  # no such home directory; a null byte
         reason = str(getattr(error, "strerror", None) or error).rstrip(".")
         raise TiltmeterError(f"{str(text)!r} cannot be looked up: {reason}; check the path.") from None
     return path
