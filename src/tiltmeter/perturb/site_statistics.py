@@ -103,7 +103,7 @@ def fit_statistics(
     pool: list[Tensor] = []
     for begin in progress(range(0, len(tokens.ids), batch), "statistics"):
         rows = slice(begin, begin + batch)
-        x = model.activation(tokens.ids[rows], site).cpu()
+        x = model.start(tokens.ids[rows], site).activation.cpu()
         moments = moments or Moments(x.shape[-1])
         moments.update(x[mask[rows]])
         pool.append(x[chosen[rows]])

@@ -112,7 +112,7 @@ def fit_latents(
     totals = {name: _Totals(sae) for name, sae in saes.items()}
     for begin in progress(range(0, len(tokens.ids), batch), "latents"):
         rows = slice(begin, begin + batch)
-        x = model.activation(tokens.ids[rows], site)
+        x = model.start(tokens.ids[rows], site).activation
         for one in totals.values():
             one.update(x, mask[rows].to(x.device))
     return {name: one.statistics() for name, one in totals.items()}
