@@ -21,7 +21,7 @@ from tiltmeter.perturb.paths import Straight
 from tiltmeter.reports.charts.chart import HeatMap, Histogram, Line, Rule, Surface, Triangle
 from tiltmeter.reports.charts.mpl import draw
 from tiltmeter.studies.claims import judge
-from tiltmeter.studies.heimersheim2024 import STUDY, plots_maps
+from tiltmeter.studies.heimersheim2024 import STUDY
 from tiltmeter.studies.heimersheim2024.claims import CLAIMS
 from tiltmeter.studies.heimersheim2024.curve_statistics import (
     at_distance,
@@ -47,6 +47,7 @@ from tiltmeter.studies.heimersheim2024.experiments import (
     plane,
     triangle,
 )
+from tiltmeter.studies.heimersheim2024.figures.plane_maps import on_plane
 from tiltmeter.studies.results import NotMeasured, Results
 from tiltmeter.studies.study import Subject, Sweeping
 from tiltmeter.sweeps.plan import make_plan
@@ -393,7 +394,7 @@ def test_triangles_are_blank_where_nothing_is_reached():
 
 
 def test_the_plane_lies_as_its_weights_say(held):
-    grid = plots_maps.on_plane(held["plane"], "kl", 1)
+    grid = on_plane(held["plane"], "kl", 1)
     assert grid.weights == pytest.approx(WEIGHTS)
     for row, b in enumerate(WEIGHTS):
         for column, a in enumerate(WEIGHTS):

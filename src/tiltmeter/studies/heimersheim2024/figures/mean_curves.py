@@ -1,0 +1,229 @@
+"""Core results, sections 1 and 2, and the last layer: a thin line for each of some prompts, and the mean of all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from tiltmeter.analysis.bootstrap import bootstrap_mean
+from tiltmeter.reports.charts.chart import Axis, Chart, Line, Panel, Rule
+from tiltmeter.reports.charts.curves import axis_label
+from tiltmeter.reports.charts.styles import Style, style
+from tiltmeter.studies.estimands import pair_distance, read, readout_name
+from tiltmeter.studies.heimersheim2024.estimands import (
+    MEDIUM,
+    SHORT,
+    SMALL_ANGLE,
+    earlier,
+    gap_shrinks,
+    last_layer_gap,
+    last_layer_order,
+    plateau,
+    random_base_rises,
+    real_base_flat,
+    stronger,
+    together,
+)
+from tiltmeter.studies.heimersheim2024.experiments import NAIVE, OTHER_BASE, RANDOM, RANDOM_BASE, REAL
+from tiltmeter.studies.heimersheim2024.figures.wording import SENSITIVE, TITLE, estimates_of, threshold_rule
+from tiltmeter.studies.results import Results
+from tiltmeter.studies.study import PaperFigure
+
+SINGLE = 20
+"""Prompts whose own curves are drawn, about as many as the post has curves."""
+
+GRID = 41
+"""Points of a mean curve by distance."""
+
+
+class Series(NamedTuple):
+    """Curves of one kind: where they were measured, and how they are drawn."""
+
+    name: str
+    experiment: str
+    direction: str
+    style: Style
+    singles: int = SINGLE
+    """Prompts whose own curves are drawn."""
+
+
+def _bases(mode: str) -> tuple[Series, ...]:
+    """Random targets, on the post's two kinds of base."""
+    return (
+        Series("real base", mode, RANDOM, style("clean")),
+        Series("random base", f"{mode}-random-base", RANDOM, style(RANDOM_BASE)),
+    )
+
+
+def _more_bases(mode: str) -> tuple[Series, ...]:
+    """The same, and the mean on another prompt's activation."""
+    other = Series("another prompt's activation as base", f"{mode}-other-base", RANDOM, style(OTHER_BASE), singles=0)
+    return (*_bases(mode), other)
+
+
+def _directions(experiment: str, *names: str) -> tuple[Series, ...]:
+    """Directions from the prompt's own activation."""
+    return tuple(Series(name, experiment, name, style(name)) for name in names)
+
+
+def _by_step(series: Sequence[Series]) -> Callable[[Results], Chart]:
+    """KL, and L2 after the last block, by angle or by length in ‖x‖."""
+
+    def chart(results: Results) -> Chart:
+        return Chart((tuple(_stepwise(results, series, readout) for readout in ("kl", "l2")),))
+
+    return chart
+
+
+def _by_distance(series: Sequence[Series]) -> Callable[[Results], Chart]:
+    """KL, and L2 after the last block, by the distance from the base."""
+
+    def chart(results: Results) -> Chart:
+        return Chart((tuple(_distancewise(results, series, readout) for readout in ("kl", "l2")),))
+
+    return chart
+
+
+def _late_layer(results: Results) -> Chart:
+    """Rows: the study's layer, the last one. Columns: KL, L2 after the last block."""
+    rows = []
+    for experiment in ("sphere", "sphere-last-layer"):
+        series = _directions(experiment, RANDOM, REAL)
+        title = f"perturbed at {results[experiment].attrs['site']}"
+        rows.append(tuple(replace(_stepwise(results, series, readout), title=title) for readout in ("kl", "l2")))
+    return Chart(tuple(rows))
+
+
+def _stepwise(results: Results, series: Sequence[Series], readout: str) -> Panel:
+    first = results[series[0].experiment]
+    name = readout_name(first, readout)
+    thin, means = [], []
+    for one in series:
+        curves = results[one.experiment]
+        x, values = curves.step.values, read(curves, name, one.direction)
+        thin += [Line(one.name, x, value, one.style, thin=True) for value in values[: one.singles]]
+        table = results.table(one.experiment)
+        rows = table[(table.readout == name) & (table.direction == one.direction)].sort_values("step")
+        y, low, high = (rows[column].to_numpy(np.float64) for column in ("mean", "low", "high"))
+        means.append(Line(one.name, np.sort(x), y, one.style, low, high))
+    rule = (threshold_rule(),) if readout == "kl" else ()
+    return Panel("", Axis(axis_label(first.step)), Axis(axis_label(first[name])), (*thin, *means, *rule))
+
+
+def _distancewise(results: Results, series: Sequence[Series], readout: str) -> Panel:
+    first = results[series[0].experiment]
+    name = readout_name(first, readout)
+    curves = {
+        one: tuple(np.asarray(read(results[one.experiment], which, one.direction)) for which in ("length", name))
+        for one in series
+    }
+    reach = min(float(np.nanmin(along[:, -1])) for along, _ in curves.values())
+    grid = np.linspace(0.0, reach, GRID)
+    thin, means = [], []
+    for one, (along, values) in curves.items():
+        pairs = list(zip(along, values, strict=True))
+        thin += [Line(one.name, x, y, one.style, thin=True) for x, y in pairs[: one.singles]]
+        mean, low, high, _ = bootstrap_mean(np.stack([np.interp(grid, x, y) for x, y in pairs], -1))
+        means.append(Line(one.name, grid, mean, one.style, low, high))
+    rule = Rule(pair_distance(first), text="pair distance")
+    return Panel("", Axis("distance from the base (L2)"), Axis(axis_label(first[name])), (*thin, *means, rule))
+
+
+_READ = (
+    "KL(clean ‖ perturbed) of the next-token prediction (left) and L2 distance after the last block (right). The last "
+    "of ten tokens is perturbed and read"
+)
+_LINES = (
+    f"Thin: {SINGLE} prompts, each with its own random draw (the post shows one prompt with many draws; see "
+    "one-prompt). Thick: mean of all prompts, with 95 % intervals, bootstrap over prompts."
+)
+_TARGETS = (
+    "Perturbations toward samples with the mean and covariance of real activations, the same targets for all bases."
+)
+_BASES = "Bases: the prompt's own activation (real), and such a sample in its place (random)."
+_OTHER = "A third base, not drawn by the post, is another prompt's activation in the place of the prompt's own."
+_DISTANCE = (
+    "Means end at the shortest path of any prompt (a path ends at the norm of its base). Dashed vertical line: the "
+    "mean distance between two real activations."
+)
+_PLATEAU = (
+    "Real bases plateau: the perturbation's effect stays minimal for a while. On random bases the curves rise at once."
+)
+
+CORE_1 = PaperFigure(
+    f"{TITLE}, core result 1: activation plateaus",
+    f"{_READ}, by the distance from the base. {_TARGETS} {_BASES} {_LINES} {_DISTANCE}",
+    _PLATEAU,
+    ("straight", "straight-random-base"),
+    _by_distance(_bases("straight")),
+    estimates_of(together(plateau("kl", "straight", SHORT), plateau("kl", "straight", MEDIUM))),
+)
+
+CORE_2 = PaperFigure(
+    f"{TITLE}, core result 2: sensitive directions",
+    f"{_READ}, by the distance from the prompt's activation x, toward another real activation (real), a sample "
+    f"with their mean and covariance (cov-random), and a naive, isotropic one. {_LINES} {_DISTANCE}",
+    f"{SENSITIVE} Naive random directions are much less sensitive.",
+    ("straight",),
+    _by_distance(_directions("straight", RANDOM, REAL, NAIVE)),
+    estimates_of(together(stronger("kl", "straight", REAL, RANDOM), stronger("kl", "straight", NAIVE, RANDOM))),
+)
+
+FIGURE_1_STRAIGHT = PaperFigure(
+    f"{TITLE}, section 1: plateaus in straight mode",
+    f"{_READ}, by the length in norms of the base. {_TARGETS} {_BASES} {_OTHER} {_LINES}",
+    _PLATEAU,
+    ("straight", "straight-random-base", "straight-other-base"),
+    _by_step(_more_bases("straight")),
+    estimates_of(together(plateau("l2", "straight", SHORT), plateau("kl", "straight", SHORT, "-other-base"))),
+)
+
+FIGURE_1_SPHERE = PaperFigure(
+    f"{TITLE}, section 1: plateaus in sphere mode",
+    f"{_READ}, by the angle from the base, at constant norm. {_TARGETS} {_BASES} {_OTHER} {_LINES}",
+    "On a real base KL barely changes until the perturbation reaches 40 degrees; random activations do not follow "
+    "this pattern.",
+    ("sphere", "sphere-random-base", "sphere-other-base"),
+    _by_step(_more_bases("sphere")),
+    estimates_of(together(plateau("kl", "sphere", SMALL_ANGLE), random_base_rises, real_base_flat)),
+)
+
+FIGURE_2_STRAIGHT = PaperFigure(
+    f"{TITLE}, section 2: sensitive directions in straight mode",
+    f"{_READ}, by the length in norms of the prompt's activation, toward another real activation and toward a "
+    f"sample with their mean and covariance. {_LINES}",
+    SENSITIVE,
+    ("straight",),
+    _by_step(_directions("straight", RANDOM, REAL)),
+    estimates_of(together(earlier("straight", "absolute"), earlier("straight", "relative"))),
+)
+
+FIGURE_2_SPHERE = PaperFigure(
+    f"{TITLE}, section 2: sensitive directions in sphere mode",
+    f"{_READ}, by the angle from the prompt's activation, at constant norm, toward another real activation and "
+    f"toward a sample with their mean and covariance. {_LINES}",
+    SENSITIVE,
+    ("sphere",),
+    _by_step(_directions("sphere", RANDOM, REAL)),
+    estimates_of(together(earlier("sphere", "absolute"), earlier("sphere", "relative"))),
+)
+
+LATE_LAYER = PaperFigure(
+    f"{TITLE}, comment: the same in the last layer",
+    f"{_READ}, by the angle from the prompt's activation, in the study's layer (above) and in the last one "
+    f"(below). {_LINES}",
+    "Perturbed in the 12th layer rather than the 2nd, the difference between real and random directions disappears.",
+    ("sphere", "sphere-last-layer"),
+    _late_layer,
+    estimates_of(
+        together(
+            earlier("sphere", "absolute"),
+            last_layer_order("absolute"),
+            last_layer_gap("absolute"),
+            gap_shrinks("absolute"),
+        )
+    ),
+)
