@@ -15,9 +15,10 @@ from tiltmeter.models.split_model import SplitModel
 from tiltmeter.reports.charts.chart import Bars, HeatMap, Histogram, Line, Rule
 from tiltmeter.reports.charts.mpl import draw
 from tiltmeter.studies.claims import judge
-from tiltmeter.studies.gurnee2024 import STUDY, plots, plots_tokens
-from tiltmeter.studies.gurnee2024 import experiments as scales
+from tiltmeter.studies.gurnee2024 import STUDY
 from tiltmeter.studies.gurnee2024.claims import CLAIMS
+from tiltmeter.studies.gurnee2024.experiments import INTERVENTIONS, SCALES, Scale
+from tiltmeter.studies.gurnee2024.figures import by_position, distributions, gap_correlations, worst_tokens
 from tiltmeter.studies.results import NotMeasured, Results
 from tiltmeter.studies.study import KnownSAE, Subject
 
@@ -178,18 +179,18 @@ def test_an_saes_gap_is_that_of_means_over_sequences():
 
 def test_quantiles_are_over_tokens():
     found = results()
-    quantity = NAMED["whole-distribution-shifted"].estimands(found)[2]
-    assert quantity.what.startswith("layer 0: 90% quantile")
+    estimand = NAMED["whole-distribution-shifted"].estimands(found)[2]
+    assert estimand.what.startswith("layer 0: 90% quantile")
     kl = found["layers-0"].kl.isel(step=0).to_numpy()[:, :, :-1]
-    assert quantity.statistic(quantity.rows) == pytest.approx(np.quantile(kl[0], 0.9) / np.quantile(kl[2], 0.9))
+    assert estimand.statistic(estimand.rows) == pytest.approx(np.quantile(kl[0], 0.9) / np.quantile(kl[2], 0.9))
 
 
 def test_the_loss_increase_is_over_the_clean_loss():
     found = results()
-    quantity = NAMED["loss-ratio-as-published"].estimands(found)[0]
+    estimand = NAMED["loss-ratio-as-published"].estimands(found)[0]
     loss = found["layers-0"].loss.isel(step=0).to_numpy()[:, :, :-1]
     clean = found["tokens-0"].loss.to_numpy()[:, :-1]
-    assert quantity.statistic(quantity.rows) == pytest.approx((loss[0] - clean).mean() / (loss[2] - clean).mean())
+    assert estimand.statistic(estimand.rows) == pytest.approx((loss[0] - clean).mean() / (loss[2] - clean).mean())
 
 
 def marks(chart, kind):
@@ -198,8 +199,8 @@ def marks(chart, kind):
 
 def test_figure_2_shows_the_means():
     found = results()
-    bars = {bar.name: bar for bar in marks(plots.by_layer("layers")(found), Bars)}
-    assert set(bars) == set(experiments.INTERVENTIONS)
+    bars = {bar.name: bar for bar in marks(STUDY.figures["2"].chart(found), Bars)}
+    assert set(bars) == set(INTERVENTIONS)
     for layer in LAYERS:
         kl = found[f"layers-{layer}"].kl.isel(step=0, position=slice(0, -1)).mean(("sequence", "position"))
         for kind, bar in bars.items():
@@ -207,34 +208,32 @@ def test_figure_2_shows_the_means():
             assert bar.low[layer] < bar.y[layer] < bar.high[layer]
 
 
-@pytest.mark.parametrize(
-    ("of", "edge"), [(plots.kl_histograms, plots.MOST_KL), (plots.loss_histograms, plots.MOST_LOSS)]
-)
-def test_histograms_lose_no_token(of, edge):
+@pytest.mark.parametrize(("number", "edge"), [("3", distributions.MOST_KL), ("4", distributions.MOST_LOSS)])
+def test_histograms_lose_no_token(number, edge):
     found = results()
-    for histogram in marks(of(found), Histogram):
+    for histogram in marks(STUDY.figures[number].chart(found), Histogram):
         assert histogram.counts.sum() == 120 * 39
         assert histogram.edges[-1] == edge
     kl = found["layers-0"].kl.sel(direction="sae-error:A").isel(step=0, position=slice(0, -1)).to_numpy()
-    first = marks(plots.kl_histograms(found), Histogram)[0]
+    first = marks(STUDY.figures["3"].chart(found), Histogram)[0]
     assert first.counts[-1] == (kl >= first.edges[-2]).sum()
 
 
 def test_positions_are_averaged_in_windows_until_there_are_enough(monkeypatch):
     found = results()
     kl = found["layers-0"].kl.sel(direction="sae-error:A").isel(step=0, position=slice(0, -1)).to_numpy()
-    line = marks(plots.by_position(found), Line)[0]
+    line = marks(STUDY.figures["5"].chart(found), Line)[0]
     assert line.x.tolist() == [3.5, 11.5, 19.5, 27.5, 35.0]
     assert line.y == pytest.approx([kl[:, at : at + 8].mean() for at in range(0, 39, 8)])
-    monkeypatch.setattr(plots, "ENOUGH", 120)
-    line = marks(plots.by_position(found), Line)[0]
+    monkeypatch.setattr(by_position, "ENOUGH", 120)
+    line = marks(STUDY.figures["5"].chart(found), Line)[0]
     assert line.x.tolist() == list(range(39))
     assert line.y == pytest.approx(kl.mean(0))
 
 
 def test_one_tokens_random_points_are_counted_and_its_sae_marked():
     found = results()
-    chart = plots_tokens.many_draws(found)
+    chart = STUDY.figures["8"].chart(found)
     kl = found["draws"].kl.isel(step=0)
     for panel in chart.panels[:-1]:
         histogram, rule = panel.marks
@@ -253,20 +252,20 @@ def test_groups_by_a_predictor_hold_equally_many_tokens():
     rng = np.random.default_rng(0)
     by, values = rng.normal(size=(30, 24)), rng.normal(size=(30, 24))
     values += 3 * by
-    found = plots_tokens.trend(by, values)
-    assert len(found.x) == plots_tokens.GROUPS
+    found = gap_correlations.trend(by, values)
+    assert len(found.x) == gap_correlations.GROUPS
     order = np.argsort(by.ravel())
-    groups = np.array_split(order, plots_tokens.GROUPS)
+    groups = np.array_split(order, gap_correlations.GROUPS)
     assert found.x == pytest.approx([by.ravel()[group].mean() for group in groups])
     assert (found.low <= found.mean).all() and (found.mean <= found.high).all()
     assert np.corrcoef(found.x, found.mean)[0, 1] > 0.95
-    ties = plots_tokens.trend(np.ones((30, 24)), values)
+    ties = gap_correlations.trend(np.ones((30, 24)), values)
     assert ties.mean == pytest.approx([values.mean()])
 
 
 def test_gaps_of_layers_are_correlated_token_by_token():
     found = results(between=0.5)
-    (mark,) = marks(plots_tokens.between_layers(found), HeatMap)
+    (mark,) = marks(STUDY.figures["10"].chart(found), HeatMap)
     kl = [found[f"layers-{layer}"].kl.isel(step=0).to_numpy()[:, :, :-1] for layer in LAYERS]
     gaps = [(one[0] - one[2]).ravel() for one in kl]
     assert mark.z[0, 1] == mark.z[1, 0] == pytest.approx(np.corrcoef(*gaps)[0, 1])
@@ -280,7 +279,7 @@ def test_the_worst_tokens_are_a_table_of_their_gaps():
     gaps = pd.Series((kl[0] - kl[2]).ravel()).groupby(token.ravel())
     table = pd.DataFrame({"mean": gaps.mean(), "std": gaps.std(), "n": gaps.size()})
     table = table[table.n >= 5].sort_values("mean", ascending=False).head(20)
-    worst = plots_tokens.worst(found)
+    worst = worst_tokens.worst(found)
     assert worst.mean == pytest.approx(table["mean"].to_numpy())
     assert worst.spread == pytest.approx(table["std"].to_numpy())
     assert worst.names[0] == f"'w{table.index[0]}' ({table.n.iloc[0]})"
@@ -298,10 +297,10 @@ def test_findings_are_sentences_with_the_numbers_of_the_world(number):
 
 
 def test_a_finding_says_in_how_many_layers():
-    assert "above 1 in 2 and below 1 in 0 of 2" in STUDY.figures["2"].finding(results())
-    assert "above 1 in 0 and below 1 in 2 of 2" in STUDY.figures["2"].finding(results(sae=0.5))
+    assert "above 1 in 2 and below 1 in 0 of 2 layers" in STUDY.figures["2"].finding(results())
+    assert "above 1 in 0 and below 1 in 2 of 2 layers" in STUDY.figures["2"].finding(results(sae=0.5))
     said = STUDY.figures["8"].finding(results())
-    assert said.startswith("Of 200 tokens with 20 random points each")
+    assert said.startswith("200 tokens with 20 random points each")
 
 
 def test_figures_say_why_they_are_not_there():
@@ -350,7 +349,7 @@ def subject(tmp_path_factory):
 def measured(subject, tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(scales.SCALES, "quick", scales.Scale(12, 12, 12, 6, 12, 12))
+        patch.setitem(SCALES, "quick", Scale(12, 12, 12, 6, 12, 12))
         experiments = STUDY.experiments(subject, "quick")
     tokens = token_set(17, 52)
     found = {

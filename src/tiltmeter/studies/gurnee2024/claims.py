@@ -18,18 +18,18 @@ from tiltmeter.studies.gurnee2024.estimands import (
     smaller_alone,
     together,
 )
-from tiltmeter.studies.gurnee2024.estimands_replications import (
-    attention_gap_smaller,
-    attention_norm_matters_more,
-    beside_random_at,
-)
-from tiltmeter.studies.gurnee2024.estimands_tokens import (
+from tiltmeter.studies.gurnee2024.gap import (
     FAR,
     TYPICAL,
-    gap_goes_with,
+    absolute_gap_with,
     gap_with,
     other_layers_first,
     typical_and_far,
+)
+from tiltmeter.studies.gurnee2024.replications import (
+    attention_gap_smaller,
+    attention_norm_matters_more,
+    beside_random_at,
 )
 
 MARGIN = "Margin chosen here: the paper has no number."
@@ -178,7 +178,7 @@ CLAIMS: tuple[Claim, ...] = (
         "gap-with-position",
         "There is some relationship of the gap with the position in the context.",
         f"{_POST}, When do these errors happen?",
-        gap_goes_with("position", SOME),
+        absolute_gap_with("position", SOME),
         remark=f"The paper does not say which way. Tested: a correlation of either sign, of a size {SOME}, since "
         f"less counts as none elsewhere in this table. {_AT_STUDY_LAYER}",
     ),

@@ -1,4 +1,7 @@
-"""The quantities that the claims of Gurnee 2024 are about: interventions by layer, at all tokens or at one."""
+"""The estimands of the claims of Gurnee 2024: one intervention beside another, by layer, at all tokens or at one.
+
+Estimands about the gap of single tokens are in `gap.py`, those about other SAEs in `replications.py`.
+"""
 
 from __future__ import annotations
 
@@ -9,21 +12,25 @@ import numpy as np
 
 from tiltmeter.analysis.estimates import ABOVE_ONE, ABOVE_ZERO, Estimand, Region, Rows
 from tiltmeter.studies.estimands import Quantities, difference, of_columns, ratio
-from tiltmeter.studies.gurnee2024.per_token import gap, layers, loss_increase, mean_kl, mean_of, per_token
+from tiltmeter.studies.gurnee2024.gap import gap
+from tiltmeter.studies.gurnee2024.per_token import layers, loss_increase, mean_kl, mean_of, per_token
 from tiltmeter.studies.results import NotMeasured, Results
 
+PAIR_OF_KINDS = ("sae-error", "epsilon-random")
+"""The comparison that most of the paper is about: SAE(x), and a random point at the same distance from x."""
+
 RANDOM = ("epsilon-random", "theta-random-sae-norm", "theta-random-true-norm")
-"""The three random points: at SAE(x)'s distance, or at its angle."""
+"""The three kinds of random point: at the same distance from x as SAE(x), or at the same angle."""
 
 SIMILAR = Region(0.8, 1.25)
-"""The margin of "nearly the same": a ratio of means within a quarter."""
+"""Ratios of means that count as "about the same": within a quarter."""
 
-PARTS = (0.1, 0.5, 0.9)
-"""Quantiles that stand for the whole distribution."""
+QUANTILES = (0.1, 0.5, 0.9)
+"""They represent the whole distribution."""
 
 
 def in_each_layer(one: str, other: str, region: Region = ABOVE_ONE, experiment: str = "layers") -> Quantities:
-    """KL of one intervention ÷ that of another, in each layer."""
+    """Mean KL of one intervention ÷ that of another, in each layer."""
 
     def estimands(results: Results) -> list[Estimand]:
         return [
@@ -35,12 +42,12 @@ def in_each_layer(one: str, other: str, region: Region = ABOVE_ONE, experiment: 
 
 
 def together(*claims: Quantities) -> Quantities:
-    """Several claims as one."""
-    return lambda results: [quantity for one in claims for quantity in one(results)]
+    """The estimands of several claims as those of one."""
+    return lambda results: [estimand for one in claims for estimand in one(results)]
 
 
 def clusters(results: Results) -> list[Estimand]:
-    """SAE(x) and the norm-corrected one, each ÷ each of the random points, in each layer."""
+    """KL of SAE(x) and of its norm-corrected version, each ÷ that of each kind of random point, in each layer."""
     return [
         ratio(f"layer {layer}: KL of {own} ÷ {random}", mean_kl(curves, own), mean_kl(curves, random))
         for layer, curves in results.by_layer("layers").items()
@@ -50,7 +57,7 @@ def clusters(results: Results) -> list[Estimand]:
 
 
 def losses(results: Results) -> list[Estimand]:
-    """Loss with SAE(x) less that with the random point, in each layer."""
+    """Loss with SAE(x) minus loss with the ε-random point, in each layer."""
     return [
         difference(
             f"layer {layer}: loss with SAE(x) - with epsilon-random",
@@ -63,11 +70,11 @@ def losses(results: Results) -> list[Estimand]:
 
 
 def loss_ratios(results: Results) -> list[Estimand]:
-    """Increase of the loss with SAE(x) ÷ that with the random point; undefined where the latter is none."""
+    """Loss increase with SAE(x) ÷ that with the ε-random point; undefined if the latter does not increase the loss."""
     return [
         of_columns(
             f"layer {layer}: loss increase of SAE(x) ÷ epsilon-random",
-            [mean_of(loss_increase(one, kind)) for kind in ("sae-error", "epsilon-random")],
+            [mean_of(loss_increase(one, kind)) for kind in PAIR_OF_KINDS],
             _ratio_of_increases,
             Region(2.0, 4.0),
             "ratio",
@@ -82,31 +89,36 @@ def _ratio_of_increases(rows: Rows) -> float:
 
 
 def quantiles(results: Results) -> list[Estimand]:
-    """Quantiles over tokens of SAE(x)'s KL ÷ the same of the random point's, in each layer."""
+    """Several quantiles over tokens of the KL of SAE(x) ÷ those for the ε-random point, in each layer."""
+    by_quantile = [quantile_ratios(results, q) for q in QUANTILES]
+    return [one for of_layer in zip(*by_quantile, strict=True) for one in of_layer]
+
+
+def quantile_ratios(results: Results, q: float) -> list[Estimand]:
+    """One quantile over tokens of the KL of SAE(x) ÷ the same for the ε-random point, in each layer."""
     return [
         of_columns(
-            f"layer {layer}: {part:.0%} quantile of KL, SAE(x) ÷ epsilon-random",
-            [per_token(curves, kind) for kind in ("sae-error", "epsilon-random")],
-            _quantile_ratio(part),
+            f"layer {layer}: {q:.0%} quantile of KL, SAE(x) ÷ epsilon-random",
+            [per_token(curves, kind) for kind in PAIR_OF_KINDS],
+            _quantile_ratio(q),
             ABOVE_ONE,
             "ratio",
         )
         for layer, curves in results.by_layer("layers").items()
-        for part in PARTS
     ]
 
 
-def _quantile_ratio(part: float) -> Callable[[Rows], float]:
+def _quantile_ratio(q: float) -> Callable[[Rows], float]:
     def statistic(rows: Rows) -> float:
         pairs = rows.reshape(-1, 2)
-        own, random = np.quantile(pairs[~np.isnan(pairs).any(1)], part, axis=0)
+        own, random = np.quantile(pairs[~np.isnan(pairs).any(1)], q, axis=0)
         return float(own / random)
 
     return statistic
 
 
 def at_offsets(what: str, offsets: slice, region: Region) -> Quantities:
-    """KL of SAE(x) ÷ the random point where one token is replaced, read some tokens after it, in each layer."""
+    """KL of SAE(x) ÷ that of the ε-random point at some offsets from the one token that is replaced, in each layer."""
 
     def estimands(results: Results) -> list[Estimand]:
         return [
@@ -123,7 +135,7 @@ def at_offsets(what: str, offsets: slice, region: Region) -> Quantities:
 
 
 def but_the_last_layer(claim: Quantities) -> Quantities:
-    """The same without the last layer."""
+    """The estimands of a claim about one replaced token, without the last layer of the model."""
 
     def estimands(results: Results) -> list[Estimand]:
         measured = list(results.by_layer("single"))
@@ -137,12 +149,12 @@ def but_the_last_layer(claim: Quantities) -> Quantities:
 
 
 def _single_layers(results: Results) -> list[str]:
-    """Every layer that the model has, whether it was measured or not."""
+    """Every layer of the model, measured or not."""
     return [name for name in (*results.found, *results.missing) if re.fullmatch(r"single-\d+", name)]
 
 
 def early_persists(results: Results) -> list[Estimand]:
-    """How much of the gap at the token is left after it, in the first layer less in the last."""
+    """The fraction of the gap at the token that remains after it: in the first layer minus in the last."""
     measured = list(results.by_layer("single").items())
     if len(measured) < 2:
         raise NotMeasured("Only one layer was measured; this compares the first with the last.")
@@ -158,16 +170,16 @@ def early_persists(results: Results) -> list[Estimand]:
 
 
 def smaller_alone(results: Results) -> list[Estimand]:
-    """KL at the token where it alone is replaced ÷ where all are, over the same sequences, in each layer."""
+    """KL at the token if only it is replaced ÷ if all are, over the same sequences, in each layer."""
     every = results.by_layer("layers")
     found = []
     for layer, alone in results.by_layer("single").items():
         if layer not in every:
             continue
         token = int(alone.position[0])
-        for kind in ("sae-error", "epsilon-random"):
+        for kind in PAIR_OF_KINDS:
             pair = [per_token(alone, kind)[:, 0], per_token(every[layer], kind)[:, token]]
             n = min(map(len, pair))
-            what = f"layer {layer}: KL of {kind} at token {token}, it alone ÷ all tokens replaced"
+            what = f"layer {layer}: KL of {kind} at token {token}, only it replaced ÷ all tokens replaced"
             found.append(ratio(what, pair[0][:n], pair[1][:n], Region(-np.inf, 1.0)))
     return found

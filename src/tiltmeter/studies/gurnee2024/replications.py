@@ -1,4 +1,4 @@
-"""Replications: SAEs on the heads' outputs, and SAEs of one layer at several cosines (Riggs' comment)."""
+"""Estimands of the replications: SAEs on the heads' outputs, and SAEs of one layer at several cosines (Riggs)."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import numpy as np
 import xarray as xr
 
 from tiltmeter.analysis.estimates import ABOVE_ZERO, Estimand, Region, Rows
-from tiltmeter.studies.estimands import Quantities, of_columns, ratio, read
+from tiltmeter.studies.estimands import PerSequence, Quantities, of_columns, ratio, read
+from tiltmeter.studies.gurnee2024.estimands import PAIR_OF_KINDS
 from tiltmeter.studies.gurnee2024.per_token import mean_kl
 from tiltmeter.studies.results import NotMeasured, Results, saes_by_kind
 
 
 def _attention(results: Results) -> list[tuple[int, xr.Dataset, xr.Dataset]]:
-    """Sweeps at the heads, and in the stream of the same layer."""
+    """Layers with sweeps both at the heads' outputs and in the residual stream: (layer, heads, stream)."""
     stream = results.by_layer("layers")
     return [
         (layer, curves, stream[layer]) for layer, curves in results.by_layer("attention").items() if layer in stream
@@ -22,11 +23,11 @@ def _attention(results: Results) -> list[tuple[int, xr.Dataset, xr.Dataset]]:
 
 
 def attention_gap_smaller(results: Results) -> list[Estimand]:
-    """SAE(x) ÷ random point at the heads, over the same in the stream of that layer."""
+    """KL of SAE(x) ÷ ε-random point at the heads, divided by the same ratio in the stream of that layer."""
     return [
         of_columns(
             f"layer {layer}: KL of SAE(x) ÷ epsilon-random, at the heads ÷ in the stream",
-            _same([mean_kl(curves, kind) for curves in (heads, stream) for kind in ("sae-error", "epsilon-random")]),
+            _same([mean_kl(curves, kind) for curves in (heads, stream) for kind in PAIR_OF_KINDS]),
             _double_ratio,
             Region(-np.inf, 1.0),
             "ratio",
@@ -36,7 +37,7 @@ def attention_gap_smaller(results: Results) -> list[Estimand]:
 
 
 def attention_norm_matters_more(results: Results) -> list[Estimand]:
-    """Norm change alone as a part of SAE(x)'s KL: at the heads less in the stream, mean of layers that have both."""
+    """KL of the norm change alone ÷ KL of SAE(x): at the heads minus in the stream, mean of layers that have both."""
     kinds = ("sae-cos-corrected", "sae-error")
     both = _attention(results)
     columns = [mean_kl(curves, kind) for _, heads, stream in both for curves in (heads, stream) for kind in kinds]
@@ -46,7 +47,7 @@ def attention_norm_matters_more(results: Results) -> list[Estimand]:
 
 
 def _same(columns: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """The sequences that all have."""
+    """The columns, cut to the sequences that all have."""
     n = min(map(len, columns))
     return [column[:n] for column in columns]
 
@@ -62,14 +63,17 @@ def _difference_of_ratios(rows: Rows) -> float:
 
 
 def by_cosine(curves: xr.Dataset) -> list[str]:
-    """SAEs of one layer that were trained to reconstruct, the one whose output is at the greatest angle to x first."""
-    readout = f"cos@{curves.attrs['site']}"
-    local = saes_by_kind(curves).get("local", [])
-    return sorted(local, key=lambda sae: float(np.nanmean(read(curves, readout, f"sae-error:{sae}"))))
+    """SAEs of one layer that were trained to reconstruct, by mean cosine of their output with x, the lowest first."""
+    return sorted(saes_by_kind(curves).get("local", []), key=lambda sae: mean_cosine(curves, f"sae-error:{sae}"))
+
+
+def mean_cosine(curves: xr.Dataset, direction: str) -> float:
+    """Mean cosine of an intervention's activation with x."""
+    return float(np.nanmean(read(curves, f"cos@{curves.attrs['site']}", direction)))
 
 
 def beside_random_at(which: int, region: Region) -> Quantities:
-    """KL of the SAE with the least (0) or greatest (-1) cosine ÷ random points of the same norm at the same angle."""
+    """KL of the SAE with the lowest (0) or highest (-1) cosine ÷ that of random points with equal norm and angle."""
 
     def estimands(results: Results) -> list[Estimand]:
         curves = results["saes"]
@@ -77,14 +81,14 @@ def beside_random_at(which: int, region: Region) -> Quantities:
         if len(ordered) < 2:
             raise NotMeasured(f"This needs two SAEs at {curves.attrs['site']} that were trained to reconstruct.")
         sae = ordered[which]
-        cosine = float(np.nanmean(read(curves, f"cos@{curves.attrs['site']}", f"sae-error:{sae}")))
-        return [
-            ratio(
-                f"{sae}, mean cosine {cosine:.2f}: KL of its norm-corrected output ÷ theta-random-true-norm",
-                read(curves, "kl", f"sae-norm-corrected:{sae}", 1.0),
-                read(curves, "kl", f"theta-random-true-norm:{sae}", 1.0),
-                region,
-            )
-        ]
+        what = f"{sae}, mean cosine {mean_cosine(curves, f'sae-error:{sae}'):.2f}: "
+        what += "KL of its norm-corrected output ÷ theta-random-true-norm"
+        own, random = (kl_of(curves, f"{kind}:{sae}") for kind in ("sae-norm-corrected", "theta-random-true-norm"))
+        return [ratio(what, own, random, region)]
 
     return estimands
+
+
+def kl_of(curves: xr.Dataset, direction: str) -> PerSequence:
+    """KL per sequence of one intervention; a substitution has a single step."""
+    return read(curves, "kl", direction)[:, 0]

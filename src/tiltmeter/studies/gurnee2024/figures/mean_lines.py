@@ -1,0 +1,16 @@
+"""A line of means over sequences, with a band."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float
+
+from tiltmeter.analysis.bootstrap import bootstrap_mean
+from tiltmeter.reports.charts.chart import Line
+from tiltmeter.reports.charts.styles import Style
+
+
+def mean_line(name: str, values: Float[np.ndarray, "sequence place"], look: Style) -> Line:
+    """Mean over sequences at each place (numbered from 0), with its 95 % interval."""
+    found = bootstrap_mean(values.T, resamples=1000)
+    return Line(name, np.arange(values.shape[1], dtype=np.float64), found.mean, look, found.low, found.high)
