@@ -1,4 +1,4 @@
-"""What Gurnee 2024 claims, as tests."""
+"""The claims of Gurnee 2024, as tests."""
 
 from __future__ import annotations
 
@@ -32,59 +32,64 @@ from tiltmeter.studies.gurnee2024.replications import (
     beside_random_at,
 )
 
-MARGIN = "Margin chosen here: the paper has no number."
+MARGIN = "Our choice of margin: the paper has no number."
 SMALL, NONE, SOME = Region(-0.2, 0.2), Region(-0.1, 0.1), Region(0.1, float("inf"))
-"""Correlations that are small, as good as none, and (by their size) more than none."""
+"""Correlations that are small, practically zero, and (in absolute value) more than that."""
 MUCH_SMALLER = Region(-float("inf"), 0.5)
 TWICE = Region(2.0, float("inf"))
 
 _POST = "Gurnee 2024"
 _CODE = "means printed by the author's code (eval.ipynb), layer 6"
-_PRINTED = "Which kinds are in which cluster is taken from the means that the author's code printed."
+_PRINTED = "Which interventions are in which cluster follows from the means printed by the author's code."
 _COMMENT = "Riggs' comment on Gurnee 2024"
-_AT_STUDY_LAYER = "At the layer that corresponds to the paper's layer 6; over all tokens, the first of a sequence too."
+_AT_STUDY_LAYER = (
+    "At the layer that corresponds to the paper's layer 6, over all tokens, including the first of each sequence."
+)
 
 CLAIMS: tuple[Claim, ...] = (
     Claim(
         "sae-above-epsilon-random",
-        "In all layers, SAE(x) in the place of x changes the prediction more than a random point as far away (KL).",
+        "In all layers, replacing x by SAE(x) changes the prediction more (KL) than replacing it by a random point at "
+        "the same distance.",
         f"{_POST}, Summary",
         about_all_layers(in_each_layer("sae-error", "epsilon-random")),
         Published("2.2 to 4.5 times, by layer", f"{_POST}, Introduction"),
     ),
     Claim(
         "kl-ratio-as-published",
-        "In all layers the KL of SAE(x) is 2.2 to 4.5 times that of a random point as far away.",
+        "In all layers, the KL of SAE(x) is 2.2 to 4.5 times that of a random point at the same distance.",
         f"{_POST}, Introduction",
         about_all_layers(in_each_layer("sae-error", "epsilon-random", Region(2.2, 4.5))),
         Published("2.2 to 4.5 times, by layer", f"{_POST}, Introduction"),
-        "The paper's numbers for GPT-2 small and SAEs with 32 latents per dimension; other SAEs may well differ.",
+        "The paper's numbers are for GPT-2 small and SAEs with 32 latents per dimension; other SAEs may well differ.",
     ),
     Claim(
         "loss-above-epsilon-random",
-        "In all layers, SAE(x) in the place of x gives a higher loss than a random point as far away.",
+        "In all layers, replacing x by SAE(x) results in a higher loss than replacing it by a random point at the same "
+        "distance.",
         f"{_POST}, Summary",
         about_all_layers(losses),
         Published("0.0767 nats", _CODE),
     ),
     Claim(
         "loss-ratio-as-published",
-        "In all layers the loss increase of SAE(x) is 2 to 4 times that of a random point as far away.",
+        "In all layers, the loss increase of SAE(x) is 2 to 4 times that of a random point at the same distance.",
         f"{_POST}, Layerwise Intervention Results",
         about_all_layers(loss_ratios),
         Published("2 to 4 times, by layer", f"{_POST}, Layerwise Intervention Results"),
-        "Not defined where the random point does not raise the loss, as it may be where there is nothing to lose.",
+        "Not defined if the random point does not increase the loss, for example if the clean loss is already at "
+        "chance level.",
     ),
     Claim(
         "whole-distribution-shifted",
-        "In all layers the whole distribution of KL over tokens is shifted, rather than a few outliers.",
+        "In all layers, the whole distribution of KL over tokens is shifted, not just a few outliers.",
         f"{_POST}, Layerwise Intervention Results",
         about_all_layers(quantiles),
-        remark="The 10, 50 and 90 % quantiles of SAE(x)'s KL are above those of the random point's.",
+        remark="Tested: the 10, 50 and 90 % quantiles of KL are higher for SAE(x) than for the random point.",
     ),
     Claim(
         "norm-corrected-similar",
-        "In all layers SAE(x) scaled to the norm of x changes the prediction about as much as SAE(x).",
+        "In all layers, SAE(x) scaled to the norm of x changes the prediction about as much as SAE(x).",
         f"{_POST}, Intervention Types",
         about_all_layers(in_each_layer("sae-norm-corrected", "sae-error", SIMILAR)),
         Published("1.06", _CODE),
@@ -92,23 +97,24 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "not-shrinkage",
-        "In all layers the gap is not caused by shrinkage: it is there at equal norm and equal angle, too.",
+        "In all layers, the gap is not caused by shrinkage: it is also present at equal norm and equal angle.",
         f"{_POST}, Summary",
         about_all_layers(in_each_layer("sae-norm-corrected", "theta-random-true-norm")),
         Published("2.50", _CODE),
-        "SAE(x) scaled to the norm of x, beside random points of that norm at the angle of SAE(x).",
+        "SAE(x) scaled to the norm of x is compared with random points of that norm at the angle of SAE(x).",
     ),
     Claim(
         "three-clusters",
-        "In all layers SAE(x) and its norm-corrected version are both above all three random points.",
+        "In all layers, SAE(x) and its norm-corrected version both have a higher KL than all three kinds of random "
+        "point.",
         f"{_POST}, Intervention Types",
         about_all_layers(clusters),
         Published("2.26", _CODE),
-        f"The lower of the two ÷ the highest of the three. {_PRINTED}",
+        f"Published number: the lower of the two ÷ the highest of the three. {_PRINTED}",
     ),
     Claim(
         "random-points-alike",
-        "In all layers the three kinds of random point change the prediction about as much.",
+        "In all layers, the three kinds of random point change the prediction by about the same amount.",
         f"{_POST}, Intervention Types",
         about_all_layers(
             together(
@@ -121,7 +127,7 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "norm-change-smallest",
-        "In all layers a change of the norm alone matters much less than a random point.",
+        "In all layers, changing the norm alone changes the prediction much less than a random point does.",
         f"{_POST}, Intervention Types",
         about_all_layers(in_each_layer("sae-cos-corrected", "epsilon-random", MUCH_SMALLER)),
         Published("0.046", _CODE),
@@ -129,7 +135,7 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "single-token-gap",
-        "Where one token alone is replaced, the KL of SAE(x) at that token is more than twice the random point's.",
+        "If only one token is replaced, the KL of SAE(x) at that token is more than twice that of the random point.",
         f"{_POST}, Single Token Intervention Results",
         at_offsets("the token", slice(0, 1), TWICE),
         Published("above 2 in all layers", f"{_POST}, Single Token Intervention Results"),
@@ -137,61 +143,62 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "next-token-gap",
-        "Where one token alone is replaced, the KL of SAE(x) is more than twice the random point's at the token "
-        "after it, too, but for the last layer.",
+        "If only one token is replaced, the KL of SAE(x) at the next token, too, is more than twice that of the random "
+        "point, except in the last layer.",
         f"{_POST}, Single Token Intervention Results",
         but_the_last_layer(at_offsets("the next token", slice(1, 2), TWICE)),
         Published("above 2 in layers 0 to 10", f"{_POST}, Single Token Intervention Results"),
-        "Token 33, in each layer but the last.",
+        "Token 33, in each layer except the last.",
     ),
     Claim(
         "gap-persists",
-        "The gap persists through the following tokens.",
+        "If only one token is replaced, the gap persists through the following tokens.",
         f"{_POST}, Single Token Intervention Results",
         at_offsets("the 9th to 16th token after", slice(9, 17), ABOVE_ONE),
-        remark="The second half of the 16 tokens that the paper reads: what is left there has persisted.",
+        remark="Tested in the second half of the 16 following tokens that the paper shows.",
     ),
     Claim(
         "gap-persists-more-in-early-layers",
-        "How much of the gap persists depends on how early the layer is (tested: more in the first than in the last).",
+        "How much of the gap persists depends on how early the layer is (tested: more in the first layer than in the "
+        "last).",
         f"{_POST}, Single Token Intervention Results",
         early_persists,
-        remark="The paper does not say which way; more layers left can carry more to later tokens. Part left: mean "
-        "gap at the 16 tokens after ÷ gap at the token.",
+        remark="The paper does not state the direction; with more layers to come, more can be carried to later tokens. "
+        "Fraction that persists: mean gap at the 16 tokens after ÷ gap at the token.",
     ),
     Claim(
         "single-token-smaller",
-        "KL is lower where one token alone is replaced than where all are.",
+        "KL is lower if only one token is replaced than if all are.",
         f"{_POST}, Single Token Intervention Results",
         smaller_alone,
-        remark="At token 32, for SAE(x) and the random point as far away, in each layer.",
+        remark="At token 32, for SAE(x) and the random point at the same distance, in each layer.",
     ),
     Claim(
         "gap-varies",
-        "Many SAE(x) lie around the mean of their random points, and many are very bad.",
+        "For many tokens SAE(x) is close to the mean of its random points, and for many it is very bad.",
         f"{_POST}, How pathological are the errors?",
         typical_and_far,
-        remark=f"Each at least a tenth of the tokens: within {TYPICAL:g} standard deviations of the random points' "
-        f"mean, and more than {FAR:g} above. Bounds chosen here: the paper shows examples.",
+        remark=f"Tested: for at least a tenth of the tokens each, KL is within {TYPICAL:g} standard deviations of the "
+        f"random points' mean, and more than {FAR:g} above it. Our choice of bounds: the paper shows examples.",
     ),
     Claim(
         "gap-with-position",
-        "There is some relationship of the gap with the position in the context.",
+        "There is some relationship between the gap and the position in the context.",
         f"{_POST}, When do these errors happen?",
         absolute_gap_with("position", SOME),
-        remark=f"The paper does not say which way. Tested: a correlation of either sign, of a size {SOME}, since "
-        f"less counts as none elsewhere in this table. {_AT_STUDY_LAYER}",
+        remark=f"The paper does not state the direction. Tested: a correlation of either sign with an absolute value "
+        f"{SOME}, since less counts as none elsewhere in this table. {_AT_STUDY_LAYER}",
     ),
     Claim(
         "gap-grows-with-angle",
-        "The gap is larger where the cosine of SAE(x) with x is smaller.",
+        "The gap is larger for tokens whose SAE(x) has a lower cosine with x.",
         f"{_POST}, When do these errors happen?",
         gap_with("cosine", BELOW_ZERO),
         remark=_AT_STUDY_LAYER,
     ),
     Claim(
         "gap-hardly-with-l0",
-        "The correlation of the gap with the number of active latents is small.",
+        "The correlation between the gap and the number of active latents is small.",
         f"{_POST}, When do these errors happen?",
         gap_with("L0", SMALL),
         remark=f"Equivalence: within {SMALL}. {MARGIN} Not defined for top-k SAEs, whose L0 does not vary. "
@@ -199,7 +206,7 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "gap-not-with-frequency",
-        "There is no correlation between a token's frequency and the gap.",
+        "There is no correlation between the gap and the token's frequency.",
         f"{_POST}, When do these errors happen?",
         gap_with("log frequency", NONE),
         remark=f"Equivalence: within {NONE}, with the logarithm of the frequency in the token set. {MARGIN} "
@@ -210,44 +217,47 @@ CLAIMS: tuple[Claim, ...] = (
         "The strongest correlation of the gap is with the gap in other layers.",
         f"{_POST}, When do these errors happen?",
         other_layers_first,
-        remark="Strongest of the others: by size, of cosine, L0 (where it varies), position and log frequency. "
-        f"{_AT_STUDY_LAYER}",
+        remark="Compared with the largest absolute correlation with cosine, L0 (if it varies), position and log "
+        f"frequency. {_AT_STUDY_LAYER}",
     ),
     Claim(
         "attention-ratio-as-published",
-        "For SAEs on the heads' outputs, the KL of SAE(x) is 0.9 to 1.7 times that of a random point as far away.",
+        "For SAEs on the heads' outputs, the KL of SAE(x) is 0.9 to 1.7 times that of a random point at the same "
+        "distance.",
         f"{_POST}, Replication with Attention SAEs",
         in_each_layer("sae-error", "epsilon-random", Region(0.9, 1.7), "attention"),
         Published("0.9 to 1.7 times, by layer", f"{_POST}, Replication with Attention SAEs"),
     ),
     Claim(
         "attention-gap-smaller",
-        "The ratio is smaller for SAEs on the heads' outputs than for those on the residual stream.",
+        "The ratio of the KL of SAE(x) to that of a random point at the same distance is smaller for SAEs on the "
+        "heads' outputs than for those on the residual stream.",
         f"{_POST}, Replication with Attention SAEs",
         attention_gap_smaller,
         remark="In the same layer.",
     ),
     Claim(
         "attention-norm-matters-more",
-        "A larger part of SAE(x)'s KL is due to the norm change at the heads' outputs than in the residual stream.",
+        "More of the KL of SAE(x) is due to the norm change at the heads' outputs than in the residual stream.",
         f"{_POST}, Replication with Attention SAEs",
         attention_norm_matters_more,
-        remark="KL with the norm change alone ÷ KL of SAE(x); mean of layers, on which it depends, as the post says.",
+        remark="Tested: KL of the norm change alone ÷ KL of SAE(x), mean of layers; the post says that it depends on "
+        "the layer.",
     ),
     Claim(
         "sae-worse-at-high-cosine",
-        "An SAE whose output is near x is worse than random points at the same angle.",
+        "An SAE whose output has a high cosine with x is worse than random points at the same angle.",
         _COMMENT,
         beside_random_at(-1, ABOVE_ONE),
-        remark="Of the SAEs at one layer that were trained to reconstruct, the one with the highest mean cosine; its "
-        "output scaled to the norm of x.",
+        remark="Tested on the SAE with the highest mean cosine, of those at one layer that were trained to "
+        "reconstruct; its output is scaled to the norm of x.",
     ),
     Claim(
         "sae-better-at-low-cosine",
-        "An SAE whose output is far from x is better than random points at the same angle.",
+        "An SAE whose output has a low cosine with x is better than random points at the same angle.",
         _COMMENT,
         beside_random_at(0, BELOW_ONE),
-        remark="Of the same SAEs, the one with the lowest mean cosine. The commenter offers both as an alternative to "
-        "the post's reading.",
+        remark="Tested on the SAE with the lowest mean cosine. The commenter offers both claims as an alternative to "
+        "the post's interpretation.",
     ),
 )
