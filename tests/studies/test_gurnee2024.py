@@ -126,7 +126,7 @@ def test_one_layer_of_several_is_not_all_layers():
         verdict = judge([NAMED[name]], alone)[0]
         assert (verdict.word, verdict.reason) == (
             "not tested",
-            "It is about all layers, and was measured at layer 1 alone.",
+            "The claim is about all layers; only layer 1 was measured.",
         )
     assert word("single-token-gap", alone) == "supported"
     assert STUDY.figures["2"].finding(alone)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from tiltmeter.analysis.estimates import ABOVE_ONE, BELOW_ONE, BELOW_ZERO, Region
 from tiltmeter.studies.claims import Claim, Published
-from tiltmeter.studies.estimands import about_all_layers
+from tiltmeter.studies.estimands import SIMILAR, about_all_layers
 from tiltmeter.studies.gurnee2024.estimands import (
-    SIMILAR,
     at_offsets,
     but_the_last_layer,
     clusters,

@@ -22,9 +22,6 @@ PAIR_OF_KINDS = ("sae-error", "epsilon-random")
 RANDOM = ("epsilon-random", "theta-random-sae-norm", "theta-random-true-norm")
 """The three kinds of random point: at the same distance from x as SAE(x), or at the same angle."""
 
-SIMILAR = Region(0.8, 1.25)
-"""Ratios of means that count as "about the same": within a quarter."""
-
 QUANTILES = (0.1, 0.5, 0.9)
 """They represent the whole distribution."""
 

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from tiltmeter.analysis.estimates import ABOVE_ZERO, Estimand, Region, Rows
-from tiltmeter.studies.estimands import PerSequence, Quantities, of_columns, ratio, read
+from tiltmeter.studies.estimands import PerSequence, Quantities, double_ratio, of_columns, ratio, read
 from tiltmeter.studies.gurnee2024.estimands import PAIR_OF_KINDS
 from tiltmeter.studies.gurnee2024.per_token import mean_kl
 from tiltmeter.studies.results import NotMeasured, Results, saes_by_kind
@@ -28,7 +28,7 @@ def attention_gap_smaller(results: Results) -> list[Estimand]:
         of_columns(
             f"layer {layer}: KL of SAE(x) ÷ epsilon-random, at the heads ÷ in the stream",
             _same([mean_kl(curves, kind) for curves in (heads, stream) for kind in PAIR_OF_KINDS]),
-            _double_ratio,
+            double_ratio,
             Region(-np.inf, 1.0),
             "ratio",
         )
@@ -50,11 +50,6 @@ def _same(columns: Sequence[np.ndarray]) -> list[np.ndarray]:
     """The columns, cut to the sequences that all have."""
     n = min(map(len, columns))
     return [column[:n] for column in columns]
-
-
-def _double_ratio(rows: Rows) -> float:
-    a, b, c, d = np.nanmean(rows, axis=0)
-    return float((a / b) / (c / d))
 
 
 def _difference_of_ratios(rows: Rows) -> float:
