@@ -102,6 +102,7 @@ def test_the_tables_are_the_summary(runs, tmp_path):
     assert (run / "tables" / "sweep.tex").read_text("utf-8").count(r"\begin{table}") == 2
 
 
+@pytest.mark.parametrize("run", ["of a study"], indirect=True)
 def test_the_command_draws_again_what_was_lost_byte_by_byte(run, nothing_measures):
     publish(run)
     before = drawn(run)
