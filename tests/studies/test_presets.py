@@ -106,7 +106,11 @@ RUNS = {
 """Figures, the paper's layer, tokens of a sequence, whether each begins with the boundary token, and how many SAEs."""
 
 
-@pytest.mark.parametrize("study", RUNS)
+def test_every_study_has_its_settings_tested():
+    assert RUNS.keys() == STUDIES.keys()
+
+
+@pytest.mark.parametrize("study", STUDIES)
 def test_the_papers_own_settings(study, offline, tmp_path):
     figures, layer, length, begins, saes = RUNS[study]
     chosen = [part for figure in figures for part in ("--figure", figure)]

@@ -1,6 +1,7 @@
 """Studies: the same inside for every paper; measured, judged and published, on a model and on random weights."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -49,6 +50,12 @@ def test_every_study_has_the_same_inside(study):
     for claim in study.claims:
         assert claim.sentence.endswith(".") and claim.source
     assert len({claim.name for claim in study.claims}) == len(study.claims)
+
+
+def test_the_documentation_lists_every_study_once():
+    text = (Path(__file__).parents[2] / "docs" / "studies.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| ([^|]+?), \*", text, flags=re.MULTILINE)
+    assert sorted(rows) == sorted((study.name, study.citation.split(",")[0]) for study in STUDIES.values())
 
 
 @pytest.mark.parametrize("study", STUDIES.values(), ids=lambda study: study.name)
