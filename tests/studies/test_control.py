@@ -23,7 +23,7 @@ from tiltmeter.saes.formats.four_weights import Convention, Facts, linear_sae
 from tiltmeter.saes.names import short_names
 from tiltmeter.saes.sae import TopK
 from tiltmeter.saes.training import trainer
-from tiltmeter.studies.control import control_saes, random_weights, why_no_stand_in
+from tiltmeter.studies.control import control_saes, random_weights, why_no_control_sae
 from tiny_models import FAMILIES, random_tokens, tiny
 
 ATTENTIONS = [(family, attention) for family, parts in FAMILIES.items() for attention in parts.attentions]
@@ -327,13 +327,15 @@ def test_a_stand_in_reads_the_stream_that_the_sae_reads(tiny_control, tiny_token
         assert tm.load_sae(found[processing]).about.processing == processing
 
 
-def test_why_nothing_stands_in(tmp_path):
-    sentence = why_no_stand_in(tm.load_sae(END_TO_END))
-    assert sentence.startswith(f"Nothing stands in for {END_TO_END} on random weights: it was trained for the model's")
+def test_why_an_sae_has_no_control(tmp_path):
+    sentence = why_no_control_sae(tm.load_sae(END_TO_END))
+    assert sentence.startswith(
+        f"There is no control SAE for {END_TO_END} on random weights: it was trained for the model's"
+    )
     assert sentence.endswith(".") and "(e2e)" in sentence
-    assert "e2e+ds" in why_no_stand_in(tm.load_sae("nano:e2e+ds-3-l0-13"))
-    assert why_no_stand_in(tm.load_sae(LOCAL)) is None
+    assert "e2e+ds" in why_no_control_sae(tm.load_sae("nano:e2e+ds-3-l0-13"))
+    assert why_no_control_sae(tm.load_sae(LOCAL)) is None
     mine = tm.load_sae(save_sae(tmp_path / "mine.safetensors"))
-    assert why_no_stand_in(mine).endswith("its files do not say its L0.")
-    assert why_no_stand_in(mine, l0=3.0).endswith("its files do not say at which site it belongs.")
-    assert why_no_stand_in(mine, 3.0, Site(1, "resid_pre")) is None
+    assert why_no_control_sae(mine).endswith("its files do not say its L0.")
+    assert why_no_control_sae(mine, l0=3.0).endswith("its files do not say at which site it belongs.")
+    assert why_no_control_sae(mine, 3.0, Site(1, "resid_pre")) is None

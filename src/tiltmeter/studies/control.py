@@ -1,12 +1,13 @@
 """The control of a study: the same experiments on a model of the same shape that has learned nothing.
 
 A claim that holds there, too, says nothing about what the model has learned. An SAE of the model means nothing on
-random weights, so one that is trained on them stands in for it.
+random weights, so a control SAE is trained on them in its place.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
@@ -28,6 +29,8 @@ from tiltmeter.saes.sae import LOCAL_KINDS, SAE
 from tiltmeter.saes.training.config import Training
 from tiltmeter.saes.training.run import train_sae
 
+_log = logging.getLogger(__name__)
+
 STEP = 512
 """Tokens, about, of a training step. A small budget is better spent on many small steps than on few large ones."""
 
@@ -37,7 +40,7 @@ REVIVED = 10
 """A latent is dead where it has not fired in this part (a tenth) of the budget."""
 
 EVALUATION = 32
-"""Sequences, at most, that a stand-in is measured on."""
+"""Sequences, at most, that a control SAE is evaluated on."""
 
 
 def random_weights(loaded: LoadedModel, seed: int = 0) -> LoadedModel:
@@ -89,7 +92,7 @@ def control_saes(
     l0: Mapping[str, float] | None = None,
     site: Site | None = None,
 ) -> dict[str, str]:
-    """Train what stands in for SAEs on random weights: for each a top-k SAE of its site, size and L0.
+    """Train control SAEs on random weights: for each SAE a top-k SAE of the same site, size and L0.
 
     One that is finished is not trained again, and one that was interrupted goes on.
 
@@ -97,13 +100,14 @@ def control_saes(
         names: SAEs of the model, as `load_sae` names them.
         control: the model with random weights.
         tokens: training sequences; the first few are measured on.
-        folder: each stand-in has a run directory here, called as directions call the SAE (`local-3-l0-12`).
+        folder: each control SAE has a run directory here, called as directions call the SAE (`local-3-l0-12`).
         budget: training tokens of each.
         l0: of SAEs by name, where it is known better than from their files.
         site: of SAEs whose files name none.
 
     Returns:
-        What `load_sae` loads the stand-ins by, for each name that has one: `why_no_stand_in` says why others have none.
+        Names or folders of the control SAEs, for `load_sae`, by the name of each SAE that has one; for each other one a
+        warning says why not.
 
     Raises:
         TiltmeterError: an SAE that does not exist, is there twice or is not of a site of the model; too few tokens.
@@ -112,20 +116,23 @@ def control_saes(
     for label, name in short_names(names).items():
         sae = load_sae(name)
         known, own = (l0 or {}).get(name, sae.about.l0), own_site(sae, control.model) or site
-        if known is not None and own is not None and sae.about.kind in LOCAL_KINDS:
-            out = folder / re.sub(r"[/:]", "_", label)
-            training = _training(label, len(sae.decoder), known, own, tokens, budget)
-            train_sae(training, _measured_for(sae, control), tokens, out)
-            found[name] = str(out)
+        if reason := why_no_control_sae(sae, known, own):
+            _log.warning("%s", reason)
+            continue
+        assert known is not None and own is not None
+        out = folder / re.sub(r"[/:]", "_", label)
+        training = _training(label, len(sae.decoder), known, own, tokens, budget)
+        train_sae(training, _measured_for(sae, control), tokens, out)
+        found[name] = str(out)
     return found
 
 
-def why_no_stand_in(sae: SAE, l0: float | None = None, site: Site | None = None) -> str | None:
-    """Why nothing can stand in for an SAE on random weights, in a sentence; None where something can.
+def why_no_control_sae(sae: SAE, l0: float | None = None, site: Site | None = None) -> str | None:
+    """Why an SAE has no control SAE on random weights, in a sentence; None where it can have one.
 
     `l0` and `site` are what is known of it besides what its files say.
     """
-    about, nothing = sae.about, f"Nothing stands in for {sae.about.name} on random weights"
+    about, nothing = sae.about, f"There is no control SAE for {sae.about.name} on random weights"
     if about.kind not in LOCAL_KINDS:
         return (
             f"{nothing}: it was trained for the model's output ({about.kind}), and its sparsity coefficient has no "
@@ -155,6 +162,6 @@ def _training(label: str, latents: int, l0: float, site: Site, tokens: TokenSet,
 
 
 def _measured_for(sae: SAE, control: LoadedModel) -> LoadedModel:
-    """The control, its residual stream raw where the SAE reads the raw one: a stand-in is used where the SAE is."""
+    """The control, its residual stream raw where the SAE reads the raw one: a control SAE is used where the SAE is."""
     raw = sae.about.processing == "raw"
     return replace(control, model=control.model.measured_in("raw")) if raw else control
