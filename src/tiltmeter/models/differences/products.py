@@ -61,7 +61,10 @@ def product(d: Float[Tensor, "*row inputs"], weight: Tensor, transposed: bool = 
 
 
 def _packs(device: torch.device, dtype: torch.dtype) -> bool:
-    return device.type == "cpu" and dtype != torch.float64 and torch.backends.mkldnn.is_available()
+    """Whether oneDNN has packed weights of this type here. Processors without AVX-512 have none for bfloat16."""
+    if device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _prepare(weight: Tensor, transposed: bool, dtype: torch.dtype) -> Tensor:
