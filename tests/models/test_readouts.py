@@ -21,7 +21,7 @@ from tiltmeter.models.positions import Span
 from tiltmeter.models.readouts import CleanOutput, OutputChange, Readout, compute_readouts, cosine, l2, parse_readout
 from tiltmeter.models.sites import Site
 from tiltmeter.models.split_model import SplitModel
-from tiltmeter.perturb.directions import Plain, push
+from tiltmeter.perturb.directions import Plain, normalise
 from tiltmeter.perturb.paths import Straight
 from tiltmeter.perturb.sources import Isotropic
 from tiltmeter.runs.rng import Address
@@ -190,10 +190,10 @@ def changes_along_a_path(model, tokens, lengths, site="resid_pre:1"):
     clean = model.start(tokens, model.site(site))
     x = clean.activation
     address = Address(0, "isotropic", torch.arange(len(tokens)), torch.arange(tokens.shape[1]))
-    pushed = push(
+    perturbation = normalise(
         Plain(Isotropic(x.shape[-1])), context_at(address, x), lambda vector: model.centre(vector, clean.site)
     )
-    return clean, Straight(lengths=tuple(lengths), unit="norm").changes(x, pushed, slice(None))
+    return clean, Straight(lengths=tuple(lengths), unit="norm").changes(x, perturbation, slice(None))
 
 
 def pair(name):

@@ -15,6 +15,7 @@ from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.positions import BosPolicy
 from tiltmeter.models.split_model import SplitModel
 from tiltmeter.perturb.bases import BASES, SAE_BASES, build_base, check_base_name
+from tiltmeter.perturb.names import BaseName, DirectionName
 from tiltmeter.perturb.paths import Straight
 from tiltmeter.perturb.registry import build_directions
 from tiltmeter.perturb.sae_sources import Itself, Reconstruction, SyntheticBaseline, SyntheticStructured
@@ -68,12 +69,12 @@ class Case:
         return make_plan(sweep, SplitModel(tiny(self.family)), TOKENS)
 
     def base(self, name):
-        return build_base(name, self.statistics, {"A": self.sae})
+        return build_base(BaseName.parse(name), self.statistics, {"A": self.sae})
 
     def measured(self, name, sequences=range(SEQUENCES), directions=None, **changes):
         plan = self.plan(**changes)
         base = None if name == "clean" else self.base(name)
-        return measure_shard(plan, directions or {"to": Origin()}, plan.sweep.path, sequences, base)
+        return measure_shard(plan, directions or {DirectionName("to"): Origin()}, plan.sweep.path, sequences, base)
 
     def centre(self, x):
         return centre(x) if self.family == "gpt2" else as_it_is(x)
@@ -209,7 +210,7 @@ def test_the_sequence_that_directions_see_has_the_base_in_it(name):
             seen.append(context)
             return torch.ones_like(context.x).cumsum(-1)
 
-    CASE.measured(name, directions={"looks": Looks()}, positions="2+3")
+    CASE.measured(name, directions={DirectionName("looks"): Looks()}, positions="2+3")
     whole = start(CASE, name, [2])
     torch.testing.assert_close(seen[0].whole(), whole)
     torch.testing.assert_close(seen[0].x, whole[:, 2:6])
@@ -218,10 +219,11 @@ def test_the_sequence_that_directions_see_has_the_base_in_it(name):
 def test_a_base_draws_otherwise_than_a_direction_of_the_same_name():
     """Else the isotropic direction at the isotropic base would point straight away from zero."""
     names = {"isotropic": "isotropic", "real": "real-difference", "synthetic-baseline:A": "synthetic-baseline:A"}
-    assert not {CASE.base(name).draws_as for name in names} & set(names.values())
+    assert not {CASE.base(name).rng_key for name in names} & set(names.values())
     x0 = start(CASE, "isotropic", list(range(LENGTH)))
     address = Address(0, "isotropic", torch.arange(SEQUENCES), torch.arange(LENGTH))
-    direction = build_directions(("isotropic",), CASE.statistics, {})["isotropic"].vector(context_at(address, x0))
+    name = DirectionName("isotropic")
+    direction = build_directions([name], CASE.statistics, {})[name].vector(context_at(address, x0))
     assert torch.cosine_similarity(direction, x0, dim=-1).abs().mean() < 0.4
 
 
@@ -233,7 +235,7 @@ def test_a_base_that_the_model_cannot_stand_is_refused():
     plan = CASE.plan()
     bad = dataclasses.replace(CASE.base("real"), source=Infinite())
     with pytest.raises(TiltmeterError, match=r"not finite with the base in place at blocks\.1\.hook_resid_pre; use"):
-        measure_shard(plan, {"to": Origin()}, plan.sweep.path, range(1), bad)
+        measure_shard(plan, {DirectionName("to"): Origin()}, plan.sweep.path, range(1), bad)
 
 
 class Infinite:
@@ -252,27 +254,27 @@ class Infinite:
 )
 def test_names_that_are_no_bases_are_refused(name, sentence):
     with pytest.raises(TiltmeterError, match=sentence):
-        CASE.base(name)
+        check_base_name(BaseName.parse(name), ("A",))
 
 
 def test_a_run_without_saes_is_told_so():
     with pytest.raises(
         TiltmeterError, match=r"'sae-reconstruction' needs an SAE, .*this run has none: give one with --sae\.$"
     ):
-        check_base_name("sae-reconstruction")
+        check_base_name(BaseName.parse("sae-reconstruction"))
 
 
 def test_names_that_are_bases_are_accepted():
     for name in ("clean", *NAMES):
-        check_base_name(name, ("A",))
-    check_base_name("synthetic-baseline:a:b", ("a:b",))
+        check_base_name(BaseName.parse(name), ("A",))
+    check_base_name(BaseName.parse("synthetic-baseline:a:b"), ("a:b",))
 
 
 def test_an_sae_of_another_width_is_refused():
     wide = BoundSAE(at(random_sae(WIDTH + 1, LATENTS)), CASE.sae.latents)
     for name in SAE_BASES:
         with pytest.raises(TiltmeterError, match=f"has width {WIDTH + 1}, but activations"):
-            build_base(f"{name}:A", CASE.statistics, {"A": wide})
+            build_base(BaseName(name, "A"), CASE.statistics, {"A": wide})
 
 
 ADDRESS = Address(5, "any", torch.tensor([4, 0]), torch.tensor([3, 5, 1]))
@@ -333,6 +335,7 @@ def test_directions_toward_what_an_sae_makes():
         "sae-reconstruction-difference": Reconstruction(CASE.sae.at, CASE.statistics.real),
     }
     for kind, source in sources.items():
-        found = build_directions((f"{kind}:A",), CASE.statistics, {}, {"A": CASE.sae})[f"{kind}:A"]
+        name = DirectionName(kind, "A")
+        found = build_directions([name], CASE.statistics, {}, {"A": CASE.sae})[name]
         torch.testing.assert_close(found.vector(context), source.sample(context, 1)[0] - X)
         assert found.vector(context).norm(dim=-1).min() > 0.1

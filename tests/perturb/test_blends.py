@@ -5,8 +5,9 @@ import torch
 
 from contexts import context_at
 from tiltmeter.errors import TiltmeterError
-from tiltmeter.perturb.blends import build_blend, parse_blend
-from tiltmeter.perturb.registry import check_direction_name, draws_as
+from tiltmeter.perturb.blends import build_blend
+from tiltmeter.perturb.names import DirectionName
+from tiltmeter.perturb.registry import rng_key
 from tiltmeter.perturb.site_statistics import SiteStatistics
 from tiltmeter.runs.rng import Address
 
@@ -30,11 +31,11 @@ def statistics():
 
 def context(name):
     x = torch.randn(3, 2, D, generator=torch.Generator().manual_seed(1))
-    return context_at(Address(0, draws_as(name), torch.arange(3), torch.arange(2)), x)
+    return context_at(Address(0, rng_key(DirectionName.parse(name)), torch.arange(3), torch.arange(2)), x)
 
 
 def vector(name, statistics):
-    return build_blend(name, statistics).vector(context(name))
+    return build_blend(DirectionName.parse(name), statistics).vector(context(name))
 
 
 def test_weights_are_those_of_one_set_of_samples(statistics):
@@ -71,9 +72,12 @@ def test_sources_draw_independently(statistics):
     assert left.norm() > 0.1  # the same normal numbers would fit exactly
 
 
-def test_all_weights_draw_as_one():
-    assert draws_as("blend:0.5*real+0.5*cov-random") == draws_as("blend:1*real+-2*cov-random")
-    assert draws_as("blend:1*real") != draws_as("blend:1*cov-random")
+def test_all_weights_share_an_rng_key():
+    keys = [
+        rng_key(DirectionName.parse(f"blend:{terms}"))
+        for terms in ("0.5*real+0.5*cov-random", "1*real+-2*cov-random", "1*real", "1*cov-random")
+    ]
+    assert keys == ["blend:real+cov-random", "blend:real+cov-random", "blend:real", "blend:cov-random"]
 
 
 @pytest.mark.parametrize(
@@ -90,8 +94,8 @@ def test_all_weights_draw_as_one():
 )
 def test_what_is_no_blend_is_refused(name):
     with pytest.raises(TiltmeterError, match="give weights and sources"):
-        check_direction_name(name)
+        DirectionName.parse(name)
 
 
 def test_names_are_read():
-    assert parse_blend("blend:.5*real+-1e-3*isotropic") == ((0.5, "real"), (-0.001, "isotropic"))
+    assert DirectionName.parse("blend:.5*real+-1e-3*isotropic").terms == ((0.5, "real"), (-0.001, "isotropic"))

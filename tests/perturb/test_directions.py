@@ -5,8 +5,9 @@ import torch
 
 from contexts import context_at
 from tiltmeter.errors import TiltmeterError
-from tiltmeter.perturb.directions import Along, Difference, Mixture, Plain, push
-from tiltmeter.perturb.registry import ABLATIONS, DIRECTIONS, build_directions
+from tiltmeter.perturb.directions import Along, Difference, Mixture, Plain, normalise
+from tiltmeter.perturb.names import DirectionName
+from tiltmeter.perturb.registry import DIRECTIONS, build_directions, check_direction_name, needs_sae
 from tiltmeter.perturb.site_statistics import SiteStatistics
 from tiltmeter.perturb.sources import Gaussian, Real
 from tiltmeter.runs.rng import Address
@@ -39,33 +40,35 @@ STATISTICS = make_statistics()
 X = centre(80 * draw(4, 6, WIDTH, seed=1))
 CONTEXT = context_at(ADDRESS, X)
 GIVEN = draw(WIDTH, seed=2)
-ALL = build_directions((*DIRECTIONS, *ABLATIONS, "along:v"), STATISTICS, {"along:v": GIVEN})
+VECTOR = DirectionName("along", "v")
+NAMES = [DirectionName(kind) for kind in DIRECTIONS if not needs_sae(kind)]
+ALL = {str(name): one for name, one in build_directions([*NAMES, VECTOR], STATISTICS, {VECTOR: GIVEN}).items()}
 
 
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_push_is_a_unit_vector_for_each_token(name, dtype):
     x = X.to(dtype)
-    unit, distance, _ = push(ALL[name], context_at(ADDRESS, x), centre)
+    unit, distance, _ = normalise(ALL[name], context_at(ADDRESS, x), centre)
     assert unit.dtype == distance.dtype == dtype
     assert unit.shape == x.shape
     torch.testing.assert_close(unit.norm(dim=-1), torch.ones_like(distance), rtol=3e-7, atol=0)
     assert unit.mean(-1).abs().max() < 1e-7
     vector = centre(ALL[name].vector(context_at(ADDRESS, x)))
     torch.testing.assert_close(distance[..., None] * unit, vector, rtol=1e-5, atol=1e-4)
-    assert (push(ALL[name], context_at(ADDRESS, x), as_it_is).unit.mean(-1).abs().max() > 1e-3) == (
+    assert (normalise(ALL[name], context_at(ADDRESS, x), as_it_is).unit.mean(-1).abs().max() > 1e-3) == (
         "iso" in name or name[0] == "a"
     )
 
 
-@pytest.mark.parametrize("name", DIRECTIONS)
+@pytest.mark.parametrize("name", [str(name) for name in NAMES if DIRECTIONS[name.kind].is_random])
 def test_tokens_have_directions_of_their_own_whatever_the_batch(name):
-    unit = push(ALL[name], CONTEXT, centre).unit
+    unit = normalise(ALL[name], CONTEXT, centre).unit
     cosines = unit.flatten(0, 1) @ unit.flatten(0, 1).T
     assert (cosines - torch.eye(24)).max() < 0.999
     rows, columns = torch.tensor([3, 1]), torch.tensor([5, 0, 2])
     address = ADDRESS._replace(sequences=rows, positions=columns)
-    some = push(ALL[name], context_at(address, X[rows][:, columns]), centre)
+    some = normalise(ALL[name], context_at(address, X[rows][:, columns]), centre)
     torch.testing.assert_close(some.unit, unit[rows][:, columns], rtol=1e-5, atol=1e-6)
 
 
@@ -123,7 +126,7 @@ class Repeating:
 
 
 def test_a_mixture_of_one_sample_with_itself_has_no_direction():
-    unit, distance, _ = push(Mixture(Repeating()), CONTEXT, centre)
+    unit, distance, _ = normalise(Mixture(Repeating()), CONTEXT, centre)
     assert not unit.any()
     assert not distance.any()
 
@@ -136,25 +139,25 @@ def test_a_target_that_is_the_activation_itself_has_no_direction(rounding):
     x[0] = X[1, 2]
     source = Real(pool[:2], torch.tensor([0, 1]))  # each of these two sequences can draw only the other's activation
     address = ADDRESS._replace(sequences=torch.arange(2))
-    unit, distance, _ = push(Difference(source), context_at(address, x[:2]), centre)
+    unit, distance, _ = normalise(Difference(source), context_at(address, x[:2]), centre)
     assert not unit[0].any()
     assert not distance[0].any()
     torch.testing.assert_close(unit[1].norm(dim=-1), torch.ones(6))
     assert (distance[1] > 1).all()
-    far = push(Difference(source), context_at(address, x[:2] * 1.001), centre)
+    far = normalise(Difference(source), context_at(address, x[:2] * 1.001), centre)
     torch.testing.assert_close(far.distance[0], 1e-3 * x[0].norm(dim=-1), rtol=1e-2, atol=0)
 
 
 def test_what_the_model_cannot_see_is_no_direction():
     direction = Along(torch.full((WIDTH,), 0.1))
-    assert not push(direction, CONTEXT, centre).unit.any()
-    assert push(direction, CONTEXT, as_it_is).unit.all()
+    assert not normalise(direction, CONTEXT, centre).unit.any()
+    assert normalise(direction, CONTEXT, as_it_is).unit.all()
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-9, 1e-3, 1e6, 1e30])
 def test_a_given_vector_of_any_length_is_the_same_direction(scale):
-    expected = push(Along(GIVEN), CONTEXT, centre)
-    unit, distance, _ = push(Along(scale * GIVEN), CONTEXT, centre)
+    expected = normalise(Along(GIVEN), CONTEXT, centre)
+    unit, distance, _ = normalise(Along(scale * GIVEN), CONTEXT, centre)
     torch.testing.assert_close(unit, expected.unit)
     torch.testing.assert_close(distance / scale, expected.distance)
     assert torch.equal(unit[0, 0], unit[3, 5])
@@ -163,15 +166,15 @@ def test_a_given_vector_of_any_length_is_the_same_direction(scale):
 def test_nothing_is_edited_in_place():
     x, given = X.clone(), GIVEN.clone()
     for direction in ALL.values():
-        push(direction, context_at(ADDRESS, x), centre)
+        normalise(direction, context_at(ADDRESS, x), centre)
     assert torch.equal(x, X)
     assert torch.equal(given, GIVEN)
 
 
 def test_unknown_names_and_wrong_widths_are_refused():
     with pytest.raises(TiltmeterError, match=r"'real-diference' is not a direction; choose from iso.*along:FILE"):
-        build_directions(("real-diference",), STATISTICS, {})
+        check_direction_name(DirectionName("real-diference"))
     with pytest.raises(TiltmeterError, match=f"along:v has width 7, but those at this site {WIDTH}"):
-        build_directions(("along:v",), STATISTICS, {"along:v": torch.ones(7)})
+        build_directions([VECTOR], STATISTICS, {VECTOR: torch.ones(7)})
     with pytest.raises(TiltmeterError, match="'along:v' is not a direction"):
-        build_directions(("along:v",), STATISTICS, {})
+        check_direction_name(VECTOR)

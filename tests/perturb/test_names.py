@@ -1,4 +1,6 @@
-"""Numbered draws of a random direction: independent, the same again by number, and refused where nothing is drawn."""
+"""Names of directions: parsed and written back, their random addresses, and independent numbered draws."""
+
+import re
 
 import numpy as np
 import pytest
@@ -8,43 +10,62 @@ from sweep_cases import token_set
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.loading import LoadedModel
 from tiltmeter.models.split_model import SplitModel
-from tiltmeter.perturb.names import FIXED, draws, split_draw
+from tiltmeter.perturb.names import BaseName, DirectionName, draws
 from tiltmeter.perturb.paths import Straight, Substitute
-from tiltmeter.perturb.registry import ABLATIONS, DIRECTIONS, check_direction_name, draws_as
-from tiltmeter.perturb.sae_directions import SAE_DIRECTIONS
+from tiltmeter.perturb.registry import DIRECTIONS, check_direction_name, needs_sae, rng_key
 from tiltmeter.sweeps.plan import Sweep, make_plan
 from tiltmeter.sweeps.run import run_sweep
 from tiny_models import tiny
 
 
 @pytest.mark.parametrize(
-    ("name", "parts"),
+    ("text", "kind", "argument", "draw", "key"),
     [
-        ("isotropic", ("isotropic", 0)),
-        ("isotropic@7", ("isotropic", 7)),
-        ("epsilon-random@12:a-l0-4", ("epsilon-random:a-l0-4", 12)),
-        ("epsilon-random@3", ("epsilon-random", 3)),
-        ("sae-error:folder@3", ("sae-error:folder@3", 0)),
-        ("along:vectors@2.npy#1", ("along:vectors@2.npy#1", 0)),
-        ("blend:1*real", ("blend:1*real", 0)),
-        ("isotropic@0", ("isotropic@0", 0)),
-        ("isotropic@01", ("isotropic@01", 0)),
+        ("isotropic", "isotropic", None, 0, "isotropic"),
+        ("isotropic@7", "isotropic", None, 7, "isotropic"),
+        ("epsilon-random@12:a-l0-4", "epsilon-random", "a-l0-4", 12, "epsilon-random:a-l0-4"),
+        ("epsilon-random@3", "epsilon-random", None, 3, "epsilon-random"),
+        ("sae-error:a:b", "sae-error", "a:b", 0, "sae-error:a:b"),
+        ("sae-error:", "sae-error", "", 0, "sae-error:"),
+        ("sae-error:folder@3", "sae-error", "folder@3", 0, "sae-error:folder@3"),
+        ("minus-sae-feature@2:a", "minus-sae-feature", "a", 2, "sae-feature:a"),
+        ("latent-ablation:a", "latent-ablation", "a", 0, "latent-doubling:a"),
+        ("along:vectors@2.npy#1", "along", "vectors@2.npy#1", 0, "along:vectors@2.npy#1"),
+        ("blend:.5*real+-2*isotropic", "blend", ".5*real+-2*isotropic", 0, "blend:real+isotropic"),
+        ("isotropic@0", "isotropic@0", None, 0, "isotropic@0"),
+        ("isotropic@01", "isotropic@01", None, 0, "isotropic@01"),
+        ("along@2:v.npy", "along@2", "v.npy", 0, "along@2:v.npy"),
     ],
 )
-def test_the_number_stands_after_the_kind(name, parts):
-    assert split_draw(name) == parts
-    assert draws_as(parts[0]) == draws_as(name) or "@0" in name
+def test_names_are_parsed_and_written_back(text, kind, argument, draw, key):
+    """The keys are written out: another key would be other random numbers for the same seed."""
+    name = DirectionName.parse(text)
+    assert name == DirectionName(kind, argument, draw)
+    assert str(name) == text
+    assert rng_key(name) == key
 
 
-def test_what_is_fixed_has_no_second_draw():
-    for kind in FIXED:
-        assert kind in SAE_DIRECTIONS or kind in ABLATIONS
-        with pytest.raises(TiltmeterError, match=f"Nothing is drawn in {kind}, so '{kind}@2:a' would be the same"):
-            check_direction_name(f"{kind}@2:a", ("a",))
-    for kind in DIRECTIONS:
-        check_direction_name(f"{kind}@2")
-    with pytest.raises(TiltmeterError, match="'isotropic@0' is not a direction"):
-        check_direction_name("isotropic@0")
+@pytest.mark.parametrize("text", ["real", "sae-reconstruction:a:b", "sae-reconstruction:", "real@2"])
+def test_names_of_bases_are_written_back(text):
+    assert str(BaseName.parse(text)) == text
+
+
+def test_kinds_in_which_nothing_is_random_have_no_second_draw():
+    for kind, entry in DIRECTIONS.items():
+        name = DirectionName(kind, "a" if needs_sae(kind) else None, draw=2)
+        if entry.is_random:
+            check_direction_name(name, ("a",))
+            continue
+        with pytest.raises(TiltmeterError, match=f"Nothing is drawn in {kind}, so '{name}' would be the same"):
+            check_direction_name(name, ("a",))
+
+
+@pytest.mark.parametrize(
+    "text", ["isotropic@0", "isotropic:", "isotropic:a", "along@2:v.npy", "blend@2:1*real", "blend", "along", ""]
+)
+def test_what_is_not_a_direction_is_refused(text):
+    with pytest.raises(TiltmeterError, match=re.escape(f"{text!r} is not a direction; choose from isotropic")):
+        check_direction_name(DirectionName.parse(text), ("a",))
 
 
 def test_names_of_many_draws():
@@ -83,6 +104,6 @@ def test_an_sae_that_only_numbered_directions_are_of_is_loaded(tmp_path, loaded)
         sequences=4,
     )
     plan = make_plan(sweep, loaded.model, token_set())
-    assert plan.directions == ("epsilon-random@1:one-l0-5", "sae-feature@2:one-l0-5")
+    assert [*map(str, plan.directions)] == ["epsilon-random@1:one-l0-5", "sae-feature@2:one-l0-5"]
     assert list(plan.saes) == ["one-l0-5"]
     assert plan.counted_saes == ("one-l0-5",)

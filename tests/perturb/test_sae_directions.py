@@ -1,6 +1,7 @@
 """Directions of an SAE: the sets of latents against set arithmetic, the parts of the error, signs, refusals."""
 
 import dataclasses
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -8,9 +9,10 @@ from scipy import stats
 
 from small_saes import as_it_is, at, centre, random_sae
 from tiltmeter.errors import TiltmeterError
-from tiltmeter.perturb.directions import push
-from tiltmeter.perturb.registry import build_directions, check_direction_name
-from tiltmeter.perturb.sae_directions import OPPOSITES, SAE_DIRECTIONS, draws_as
+from tiltmeter.perturb.directions import normalise
+from tiltmeter.perturb.names import DirectionName
+from tiltmeter.perturb.registry import build_directions, check_direction_name, rng_key
+from tiltmeter.perturb.sae_directions import SAE_DIRECTIONS
 from tiltmeter.perturb.site_statistics import SiteStatistics
 from tiltmeter.perturb.sources import Context
 from tiltmeter.runs.rng import Address
@@ -21,11 +23,6 @@ WIDTH, LATENTS, SEQUENCES, LENGTH = 12, 30, 4, 6
 DEAD = {4, 11, 29}
 SAE = random_sae(WIDTH, LATENTS)
 SAE.b_enc[list(DEAD)] = -1e6
-NOTHING_DRAWN = {
-    *("sae-error", "sae-error-linear", "sae-error-nonlinear", "sae-norm-corrected", "sae-cos-corrected"),
-    "synthetic-structured-difference",
-}
-"""Kinds that are a function of x."""
 MANY = 3000
 """Tokens of each sequence that latents are drawn for, to see how often each is drawn."""
 
@@ -57,13 +54,16 @@ def bound(sae=SAE, centre=centre, **changes):
 
 
 def build(*names, **saes):
-    return build_directions(names, STATISTICS, {}, saes or {"A": bound()})
+    found = build_directions([*map(DirectionName.parse, names)], STATISTICS, {}, saes or {"A": bound()})
+    return {str(name): direction for name, direction in found.items()}
 
 
 def context(name, rows=range(SEQUENCES), positions=range(LENGTH), whole=WHOLE):
     rows, positions = torch.tensor(list(rows)), torch.tensor(list(positions))
     x = whole[rows][:, positions % LENGTH]
-    return Context(x, Address(0, draws_as(name), rows, positions), lambda: whole[rows], COUNTED[rows])
+    return Context(
+        x, Address(0, rng_key(DirectionName.parse(name)), rows, positions), lambda: whole[rows], COUNTED[rows]
+    )
 
 
 def vectors(name, **where):
@@ -129,22 +129,39 @@ def test_draws_depend_on_sequence_and_position_alone(kind):
     """Not on the other directions and SAEs of the run; another seed gives other draws."""
     name = f"{kind}:A"
     other = bound(random_sae(WIDTH, 20, seed=3))
-    among = build_directions(("sae-error:B", name), STATISTICS, {}, {"B": other, "A": bound()})
+    among = build("sae-error:B", name, B=other, A=bound())
     assert torch.equal(among[name].vector(context(name)), vectors(name))
     here = context(name)
     again = dataclasses.replace(here, address=here.address._replace(seed=1))
-    assert torch.equal(build(name)[name].vector(again), vectors(name)) is (kind.removeprefix("minus-") in NOTHING_DRAWN)
+    assert torch.equal(build(name)[name].vector(again), vectors(name)) is not SAE_DIRECTIONS[kind].is_random
+
+
+@pytest.mark.parametrize("kind", SAE_DIRECTIONS)
+def test_statistics_of_latents_are_needed_where_the_registry_says(kind):
+    uncounted = BoundSAE(at(SAE), None)
+    name = f"{kind}:A"
+    needs = pytest.raises(AssertionError, match="latents were not counted")
+    with needs if SAE_DIRECTIONS[kind].counts_latents else nullcontext():
+        build(name, A=uncounted)[name].vector(context(name))
+
+
+OPPOSITES = {name: entry.opposite_of for name, entry in SAE_DIRECTIONS.items() if entry.opposite_of}
+
+
+def test_every_sign_has_its_opposite():
+    both = {kind: kind.removeprefix("minus-") for kind in SAE_DIRECTIONS if kind.startswith("minus-")}
+    assert both | {"latent-ablation": "latent-doubling"} == OPPOSITES
 
 
 @pytest.mark.parametrize(("opposite", "kind"), OPPOSITES.items())
 def test_the_other_sign_is_the_same_vector_turned_around(opposite, kind):
     assert torch.equal(vectors(f"{opposite}:A"), -vectors(f"{kind}:A"))
-    assert draws_as(f"{opposite}:a:b") == f"{kind}:a:b"
+    assert rng_key(DirectionName.parse(f"{opposite}:a:b")) == f"{kind}:a:b"
 
 
-def test_names_that_have_no_sign_draw_as_themselves():
+def test_names_that_are_not_opposites_are_their_own_rng_key():
     for name in ("isotropic", "along:minus-sae-error:A", "minus-isotropic", "sae-error:minus-sae-error"):
-        assert draws_as(name) == name
+        assert rng_key(DirectionName.parse(name)) == name
 
 
 def test_error_and_its_parts():
@@ -197,7 +214,7 @@ def test_a_token_whose_set_is_empty_has_no_direction():
     silent = random_sae(WIDTH, LATENTS, bias=-50.0)
     for kind in ("sae-feature-active", "latent-doubling", "latent-ablation"):
         name = f"{kind}:A"
-        found = push(build(name, A=bound(silent))[name], context(name), centre)
+        found = normalise(build(name, A=bound(silent))[name], context(name), centre)
         assert not found.unit.any()
         assert not found.distance.any()
     loud = random_sae(WIDTH, LATENTS, bias=50.0)
@@ -239,11 +256,11 @@ def test_wrong_widths_and_names_are_refused():
     with pytest.raises(TiltmeterError, match=r"SAE wide has width 13, but activations at .* have width 12; give an"):
         build("sae-error:B", B=wide)
     with pytest.raises(TiltmeterError, match=r"'B' in 'sae-error:B' is not an SAE of this run; the SAEs .* are A\.$"):
-        build("sae-error:B")
+        check_direction_name(DirectionName.parse("sae-error:B"), ("A",))
     with pytest.raises(TiltmeterError, match=r"'sae-error' needs an SAE, as sae-error:NAME; .* are A, C\.$"):
-        check_direction_name("sae-error", ("A", "C"))
+        check_direction_name(DirectionName.parse("sae-error"), ("A", "C"))
     with pytest.raises(TiltmeterError, match=r"'A' in 'sae-error:A' is not an SAE of this run; this run has none"):
-        check_direction_name("sae-error:A")
+        check_direction_name(DirectionName.parse("sae-error:A"))
     with pytest.raises(TiltmeterError, match=r"'sae-eror:A' is not a direction; .*zero, mean, .*sae-error:"):
-        build("sae-eror:A")
-    check_direction_name("sae-error:a:b", ("a:b",))
+        check_direction_name(DirectionName.parse("sae-eror:A"), ("A",))
+    check_direction_name(DirectionName.parse("sae-error:a:b"), ("a:b",))

@@ -11,7 +11,8 @@ from small_saes import SITE, as_it_is, at, centre, random_sae
 from tiltmeter.data.token_set import TokenSet
 from tiltmeter.models.positions import BosPolicy
 from tiltmeter.models.split_model import SplitModel
-from tiltmeter.perturb.directions import push
+from tiltmeter.perturb.directions import normalise
+from tiltmeter.perturb.names import DirectionName
 from tiltmeter.perturb.paths import Straight, Substitute
 from tiltmeter.perturb.registry import build_directions
 from tiltmeter.perturb.site_statistics import fit_statistics
@@ -37,6 +38,10 @@ TOKENS = some_tokens()
 SAE = random_sae(WIDTH, 40, bias=-0.3, scale=2.0)
 
 
+def parsed(names):
+    return [DirectionName.parse(name) for name in names]
+
+
 @dataclasses.dataclass(frozen=True)
 class Case:
     """A model's real activations, their statistics, and an SAE there."""
@@ -50,13 +55,16 @@ class Case:
         return centre(x) if self.family == "gpt2" else as_it_is(x)
 
     def directions(self, *names):
-        return build_directions(names or NAMES, self.statistics, {}, {"A": self.sae})
+        return build_directions(parsed(names or NAMES), self.statistics, {}, {"A": self.sae})
+
+    def direction(self, name):
+        return self.directions(name)[DirectionName.parse(name)]
 
     def ends(self, name, x):
         """The substitute for x, by the path."""
         address = Address(0, name, torch.arange(x.shape[0]), torch.arange(x.shape[1]))
-        pushed = push(self.directions(name)[name], context_at(address, x), self.centre)
-        return (x + Substitute().changes(x, pushed, slice(None)))[0].double()
+        perturbation = normalise(self.direction(name), context_at(address, x), self.centre)
+        return (x + Substitute().changes(x, perturbation, slice(None)))[0].double()
 
     def x(self, dtype=torch.float64):
         stream = full_pass(self.family, tiny(self.family), TOKENS.ids, [(1, "resid_pre")]).seen[1, "resid_pre"]
@@ -134,7 +142,7 @@ def test_mixtures_at_the_saes_distance_have_the_mixtures_directions(case):
         address = Address(0, "d", torch.arange(len(x)), torch.arange(LENGTH))
         context = context_at(address, x)
         ours, plain = (
-            push(case.directions(name)[name], context, case.centre).unit for name in (f"epsilon-{kind}:A", kind)
+            normalise(case.direction(name), context, case.centre).unit for name in (f"epsilon-{kind}:A", kind)
         )
         torch.testing.assert_close(ours, plain)
 
@@ -159,7 +167,7 @@ def test_shards_and_other_saes_change_nothing(case):
     whole = measure_shard(case.plan, case.directions(), case.plan.sweep.path, range(6))
     other = dataclasses.replace(case.sae, at=at(random_sae(WIDTH, 10, seed=9, name="B"), case.sae.at.centre))
     names = ("sae-error:B", "epsilon-random:B", *NAMES[::-1])
-    among = build_directions(names, case.statistics, {}, {"B": other, "A": case.sae})
+    among = build_directions(parsed(names), case.statistics, {}, {"B": other, "A": case.sae})
     part = measure_shard(case.plan, among, case.plan.sweep.path, range(2, 5))
     for readout in ("kl", "length"):
         np.testing.assert_allclose(part[readout][2:][::-1], whole[readout][:, :, 2:5], rtol=1e-9, atol=1e-13)
@@ -182,7 +190,9 @@ def test_the_features_of_a_sweep_leave_out_the_boundary(case):
         changes = {"bos": BosPolicy(statistics=policy), "keep_positions": False, "batch_tokens": 10_000}
         sweep = case.plan.sweep.model_copy(update=changes)
         plan = make_plan(sweep, case.plan.model, TOKENS)
-        directions = build_directions(("sae-feature:A", "sae-feature-active:A"), case.statistics, {}, {"A": bound})
+        directions = build_directions(
+            parsed(["sae-feature:A", "sae-feature-active:A"]), case.statistics, {}, {"A": bound}
+        )
         tokens = measure_shard(plan, directions, Straight(lengths=(1.0,)), range(6))["tokens"]
         active = (fires if policy == "in" else fires[:, 1:]).any(1)[:6]
         assert tokens[0].tolist() == [0 if one else LENGTH for one in active]

@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import save_file
 
 from tiltmeter.errors import TiltmeterError
-from tiltmeter.perturb.user_vectors import load_vectors
+from tiltmeter.perturb import user_vectors
+from tiltmeter.perturb.names import DirectionName
 
 VECTOR = np.array([1.0, -2.0, 0.5])
 ROWS = np.arange(1.0, 13).reshape(4, 3)
@@ -17,6 +18,10 @@ ROWS = np.arange(1.0, 13).reshape(4, 3)
 def save(path, array):
     np.save(path, array)
     return path
+
+
+def load_vectors(name):
+    return {str(found): vector for found, vector in user_vectors.load_vectors(DirectionName.parse(name)).items()}
 
 
 def refused(path, said):

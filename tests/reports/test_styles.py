@@ -9,11 +9,10 @@ import pytest
 from chart_cases import PAPER
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.perturb.bases import BASES, SAE_BASES
-from tiltmeter.perturb.registry import ABLATIONS, DIRECTIONS
-from tiltmeter.perturb.sae_directions import SAE_DIRECTIONS
+from tiltmeter.perturb.registry import DIRECTIONS
 from tiltmeter.reports.charts.styles import shade, style, styles
 
-NAMED = [*DIRECTIONS, *ABLATIONS, *SAE_DIRECTIONS]
+NAMED = [*DIRECTIONS]
 SAES = [f"{kind}-3-l0-{l0}" for kind in ("local", "e2e", "e2e+ds") for l0 in (4, 12, 40, 80)]
 OWN = [f"along:{number}.npy" for number in range(40)]
 

@@ -10,6 +10,7 @@ from tiltmeter.data.token_set import TokenSet
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.positions import BosPolicy
 from tiltmeter.models.split_model import SplitModel
+from tiltmeter.perturb.names import DirectionName
 from tiltmeter.perturb.paths import Sphere, Straight, Substitute
 from tiltmeter.sweeps.measure import measure_shard
 from tiltmeter.sweeps.plan import Sweep, make_plan
@@ -21,7 +22,7 @@ LENGTHS = (0.0, 0.7, 6.0)
 READOUTS = ("kl", "loss", "l2@resid_post:2", "cos@resid_post:2")
 BOUNDARIES = {(0, 0), (1, 0), (2, 0), (1, 3), (2, 6)}
 """(sequence, position); the last of them is all that `last` perturbs and reads of sequence 2."""
-LOST = {"first": set(), "second": {(0, 2), (1, 3), (2, 5), (1, 6)}}
+LOST = {DirectionName("first"): set(), DirectionName("second"): {(0, 2), (1, 3), (2, 5), (1, 6)}}
 """Tokens without a direction."""
 POSITIONS = {
     "all": (range(LENGTH), range(LENGTH)),

@@ -8,8 +8,7 @@ from tiltmeter.models.loading import EMBEDDED
 from tiltmeter.models.readouts import OUTPUT_READOUTS, SITE_READOUTS
 from tiltmeter.models.sites import HOOKS
 from tiltmeter.perturb.bases import BASES, SAE_BASES
-from tiltmeter.perturb.registry import ABLATIONS, DIRECTIONS
-from tiltmeter.perturb.sae_directions import SAE_DIRECTIONS
+from tiltmeter.perturb.registry import DIRECTIONS, needs_sae
 from tiltmeter.saes.loading import list_embedded
 from tiltmeter.studies import STUDIES
 
@@ -26,10 +25,12 @@ def sections() -> dict[str, dict[str, str]]:
             "DIR or FILE": "a folder of SAELens or Braun et al., their .pt, a .safetensors of the four weights",
         },
         "sites": {f"blocks.L.{hook}": f"short: {kind}:L" for kind, hook in HOOKS.items()},
-        "directions": {name: one.meaning for name, one in {**DIRECTIONS, **ABLATIONS}.items()}
+        "directions": {name: one.meaning for name, one in DIRECTIONS.items() if not needs_sae(name)}
         | {"blend:W*SOURCE+W*SOURCE": "sum of W (sample - x); sources are real, cov-random, isotropic"}
         | {"along:FILE": "vectors of your own (.npy, .safetensors); along:FILE#3 a row, along:FILE#NAME a tensor"},
-        "directions of an SAE (NAME or NAME:SAE)": {name: one.meaning for name, one in SAE_DIRECTIONS.items()},
+        "directions of an SAE (NAME or NAME:SAE)": {
+            name: one.meaning for name, one in DIRECTIONS.items() if needs_sae(name)
+        },
         "bases (where paths begin)": {name: one.meaning for name, one in BASES.items()}
         | {f"{name}:SAE": one.meaning for name, one in SAE_BASES.items()},
         "readouts": {name: one.meaning for name, one in OUTPUT_READOUTS.items()}

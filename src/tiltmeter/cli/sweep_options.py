@@ -86,7 +86,6 @@ def make_sweep(config: dict[str, Any], **options: Any) -> Sweep:
     Raises:
         TiltmeterError: a value or a name is wrong.
     """
-    from tiltmeter.perturb.bases import check_base_name
     from tiltmeter.saes.loading import refuse_unknown
     from tiltmeter.saes.names import short_names
     from tiltmeter.sweeps.plan import Sweep, look_up
@@ -96,8 +95,7 @@ def make_sweep(config: dict[str, Any], **options: Any) -> Sweep:
         refuse_unknown(name)
     names = tuple(short_names(sweep.saes))
     if not any("*" in name for name in names):  # which SAEs a pattern matches depends on the site
-        look_up(sweep.directions, names)
-        check_base_name(sweep.base, names)
+        look_up(sweep, names)
     return sweep
 
 

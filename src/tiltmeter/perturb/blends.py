@@ -8,24 +8,16 @@ whatever their weights.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from tiltmeter.errors import TiltmeterError
 from tiltmeter.perturb.directions import difference
+from tiltmeter.perturb.names import DirectionName
 from tiltmeter.perturb.site_statistics import SiteStatistics
 from tiltmeter.perturb.sources import Context, Source
-
-PREFIX = "blend:"
-
-SOURCES = ("real", "cov-random", "isotropic")
-"""What can be blended: activations of other sequences, samples of N(mean, covariance), samples of N(0, I)."""
-
-_TERM = re.compile(rf"(-?\d*\.?\d+(?:e-?\d+)?)\*({'|'.join(SOURCES)})")
 
 
 @dataclass(frozen=True)
@@ -37,7 +29,7 @@ class Blend:
     sources: Mapping[str, Source]
 
     def vector(self, context: Context) -> Tensor:
-        """Weighted sum of differences; zero where it is no more than rounding."""
+        """Weighted sum of differences; zero where it is no larger than rounding error."""
         x = context.x
         total = torch.zeros_like(x)
         for (weight, _), sample in zip(self.terms, self._samples(context), strict=True):
@@ -45,7 +37,7 @@ class Blend:
         return difference(x + total, x)
 
     def _samples(self, context: Context) -> list[Tensor]:
-        """A different sample for each term. Sources have addresses of their own: their draws are independent."""
+        """A different sample for each term. Each source has its own address, so that their draws are independent."""
         names = [name for _, name in self.terms]
         drawn = {
             name: iter(self.sources[name].sample(_at(context, name), names.count(name)))
@@ -59,36 +51,11 @@ def _at(context: Context, source: str) -> Context:
     return replace(context, address=address._replace(direction=f"{address.direction}/{source}"))
 
 
-def build_blend(name: str, statistics: SiteStatistics) -> Blend:
-    """The blend of this name.
-
-    Raises:
-        TiltmeterError: the name is no blend's.
-    """
+def build_blend(name: DirectionName, statistics: SiteStatistics) -> Blend:
+    """The blend of this name."""
     sources: dict[str, Source] = {
         "real": statistics.real,
         "cov-random": statistics.gaussian,
         "isotropic": statistics.isotropic,
     }
-    return Blend(parse_blend(name), sources)
-
-
-def parse_blend(name: str) -> tuple[tuple[float, str], ...]:
-    """Weights and sources of `blend:0.5*real+0.25*cov-random+0.25*cov-random`.
-
-    Raises:
-        TiltmeterError: it is not written so, or blends something else.
-    """
-    found = [_TERM.fullmatch(term) for term in name.removeprefix(PREFIX).split("+")]
-    terms = tuple((float(match[1]), match[2]) for match in found if match)
-    if len(terms) < len(found):
-        raise TiltmeterError(
-            f"The direction {name!r} was not understood; give weights and sources ({', '.join(SOURCES)}), as in "
-            "blend:0.5*real+0.25*cov-random+0.25*cov-random."
-        )
-    return terms
-
-
-def blend_draws_as(name: str) -> str:
-    """The name under which a blend draws: the same for all weights."""
-    return PREFIX + "+".join(source for _, source in parse_blend(name))
+    return Blend(name.terms, sources)

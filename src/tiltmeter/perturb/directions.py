@@ -1,4 +1,4 @@
-"""What a direction is, the combinators that make one, and the push that it becomes once it is normalised.
+"""What a direction is, the combinators that make one, and the perturbation that it becomes once it is normalised.
 
 A direction comes from a source by a combinator, `Difference` (a sample minus x), `Mixture` (one sample minus another)
 or `Plain` (a sample as it is), leads to a fixed point (`Toward`) or is the user's (`Along`).
@@ -104,7 +104,7 @@ class Minus:
         return -self.direction.vector(context)
 
 
-def push(direction: Direction, context: Context, centre: Callable[[Tensor], Tensor]) -> Perturbation:
+def normalise(direction: Direction, context: Context, centre: Callable[[Tensor], Tensor]) -> Perturbation:
     """Normalise a direction's vectors, after `centre` has taken out what the model cannot see.
 
     In a centred stream a vector's mean over d_model is invisible, so it must not count toward its length.

@@ -1,76 +1,122 @@
-"""Further draws of a random direction: `epsilon-random@3:NAME` is another vector where `epsilon-random:NAME` is one.
+"""Names of directions and bases, parsed: `isotropic`, `epsilon-random@3:NAME`, `along:FILE#ROW`, `blend:0.5*real+...`.
 
-The number is the draw of the address that random numbers come from (`noise.py`), so that all draws of one direction
-are independent, and the one without a number is draw 0.
+Only this file knows how a name is written. Which kinds exist is a matter of `registry.py` and `bases.py`.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
 
 from tiltmeter.errors import TiltmeterError
 
-FIXED = frozenset(
-    {
-        "sae-error",
-        "sae-error-linear",
-        "sae-error-nonlinear",
-        "minus-sae-error",
-        "minus-sae-error-linear",
-        "minus-sae-error-nonlinear",
-        "sae-norm-corrected",
-        "sae-cos-corrected",
-        "zero",
-        "mean",
-    }
-)
-"""Kinds of direction in which nothing is drawn: every draw would be the same."""
+ALONG = "along"
+"""The kind of a user's own vectors. The argument is a file, and which of its vectors."""
 
-_NUMBERED = re.compile(r"(?P<kind>[a-z0-9-]+)@(?P<draw>[1-9][0-9]{0,8})(?P<sae>(:.*)?)", re.DOTALL)
+BLEND = "blend"
+"""The kind of weighted sums of (sample - x). The argument is the terms."""
+
+BLEND_SOURCES = ("real", "cov-random", "isotropic")
+"""What can be blended: activations of other sequences, samples of N(mean, covariance), samples of N(0, I)."""
+
+_NUMBERED = re.compile(r"(?P<kind>[a-z0-9-]+)@(?P<draw>[1-9][0-9]{0,8})(?P<rest>(:.*)?)", re.DOTALL)
+_TERM = re.compile(rf"(-?\d*\.?\d+(?:e-?\d+)?)\*({'|'.join(BLEND_SOURCES)})")
 
 
-class Numbered(NamedTuple):
-    """A direction's name, and which of its draws."""
+@dataclass(frozen=True)
+class DirectionName:
+    """The name of a direction: `KIND`, `KIND@DRAW`, `KIND:ARGUMENT` or `KIND@DRAW:ARGUMENT`."""
 
-    name: str
-    """Without the number."""
-    draw: int
+    kind: str
+    argument: str | None = None
+    """What follows the colon: the name of an SAE, a user's vector, the terms of a blend. None without a colon."""
+    draw: int = 0
+    """`KIND@1`, `KIND@2`, ... are further, independent draws of a random direction; the plain name is draw 0."""
+
+    @classmethod
+    def parse(cls, text: str) -> DirectionName:
+        """The name that `text` is; `str` is the inverse.
+
+        Raises:
+            TiltmeterError: a blend whose terms cannot be read.
+        """
+        numbered = _NUMBERED.fullmatch(text)
+        # A file or a blend has no numbered draws, so `along@2` is just an unknown kind.
+        if numbered is None or numbered["kind"] in (ALONG, BLEND):
+            name = cls(*_split(text))
+        else:
+            name = cls(*_split(numbered["kind"] + numbered["rest"]), int(numbered["draw"]))
+        if name.kind == BLEND and name.argument is not None:
+            _ = name.terms  # a blend that cannot be read is refused here, not when it is first drawn
+        return name
+
+    def __str__(self) -> str:
+        """The name as users write it and results have it."""
+        return _joined(f"{self.kind}@{self.draw}" if self.draw else self.kind, self.argument)
+
+    @cached_property
+    def terms(self) -> tuple[tuple[float, str], ...]:
+        """Weights and sources of a blend; `blend:0.5*real+0.5*cov-random` has (0.5, real) and (0.5, cov-random).
+
+        Raises:
+            TiltmeterError: they are not written like this, or blend something else.
+        """
+        found = [_TERM.fullmatch(term) for term in (self.argument or "").split("+")]
+        terms = tuple((float(match[1]), match[2]) for match in found if match)
+        if len(terms) < len(found):
+            raise TiltmeterError(
+                f"The direction {str(self)!r} was not understood; give weights and sources "
+                f"({', '.join(BLEND_SOURCES)}), as in blend:0.5*real+0.25*cov-random+0.25*cov-random."
+            )
+        return terms
 
 
-def split_draw(name: str) -> Numbered:
-    """The name without its number, and the number: 0 where it has none.
+@dataclass(frozen=True)
+class BaseName:
+    """The name of a base: `KIND`, or `KIND:SAE`."""
 
-    Raises:
-        TiltmeterError: a number on a direction in which nothing is drawn.
-    """
-    found = _NUMBERED.fullmatch(name)
-    if found is None:
-        return Numbered(name, 0)
-    if found["kind"] in FIXED:
-        raise TiltmeterError(
-            f"Nothing is drawn in {found['kind']}, so {name!r} would be the same again; leave out @{found['draw']}."
-        )
-    return Numbered(found["kind"] + found["sae"], int(found["draw"]))
+    kind: str
+    argument: str | None = None
+    """The name of the SAE. None without a colon."""
+
+    @classmethod
+    def parse(cls, text: str) -> BaseName:
+        """The name that `text` is; `str` is the inverse."""
+        return cls(*_split(text))
+
+    def __str__(self) -> str:
+        """The name as users write it and results have it."""
+        return _joined(self.kind, self.argument)
 
 
 def draws(kind: str, count: int) -> tuple[str, ...]:
-    """So many independent draws of a kind: `KIND`, `KIND@1`, `KIND@2`, ..."""
-    return tuple(f"{kind}@{number}" if number else kind for number in range(count))
+    """The names of `count` independent draws of a kind: `KIND`, `KIND@1`, `KIND@2`, ..."""
+    return tuple(str(DirectionName(kind, draw=number)) for number in range(count))
 
 
-def names_an_sae(name: str, kinds: Collection[str], saes: Collection[str]) -> bool:
-    """Whether `name` is one of these kinds, of one of these SAEs; False where it is none of the kinds.
+def check_sae(name: DirectionName | BaseName, saes: Collection[str]) -> None:
+    """Refuse a name of a kind that needs an SAE unless it names one of these.
 
     Raises:
-        TiltmeterError: it is one of the kinds, but names no SAE, or one that the run does not have.
+        TiltmeterError: it names no SAE, or one that the run does not have.
     """
-    kind, colon, sae = name.partition(":")
-    if kind not in kinds:
-        return False
-    if sae in saes:
-        return True
+    if name.argument in saes:
+        return
     known = f"the SAEs of this run are {', '.join(saes)}" if saes else "this run has none: give one with --sae"
-    given = f"{sae!r} in {name!r} is not an SAE of this run" if colon else f"{name!r} needs an SAE, as {name}:NAME"
+    given = (
+        f"{str(name)!r} needs an SAE, as {name}:NAME"
+        if name.argument is None
+        else f"{name.argument!r} in {str(name)!r} is not an SAE of this run"
+    )
     raise TiltmeterError(f"{given}; {known}.")
+
+
+def _split(text: str) -> tuple[str, str | None]:
+    kind, colon, argument = text.partition(":")
+    return kind, argument if colon else None
+
+
+def _joined(kind: str, argument: str | None) -> str:
+    return kind if argument is None else f"{kind}:{argument}"

@@ -65,20 +65,26 @@ class Straight(Configuration):
         return Straight(lengths=tuple(length * pair_distance for length in self.lengths))
 
     def changes(
-        self, x: Float[Tensor, "batch position d_site"], push: Perturbation, steps: slice
+        self, x: Float[Tensor, "batch position d_site"], perturbation: Perturbation, steps: slice
     ) -> Float[Tensor, "step batch position d_site"]:
         """From x to the points of these steps, one new tensor."""
-        return self.at(x, push, torch.tensor(self.lengths[steps], dtype=x.dtype, device=x.device)[:, None, None])
+        return self.at(
+            x, perturbation, torch.tensor(self.lengths[steps], dtype=x.dtype, device=x.device)[:, None, None]
+        )
 
     def at(
         self,
         x: Float[Tensor, "batch position d_site"],
-        push: Perturbation,
+        perturbation: Perturbation,
         lengths: Float[Tensor, "point #batch #position"],
     ) -> Float[Tensor, "point batch position d_site"]:
         """From x to any points of the path, the same for all tokens or not, one new tensor."""
-        scale = {"absolute": torch.ones_like(push.distance), "norm": x.norm(dim=-1), "target": push.distance}[self.unit]
-        return lengths[..., None] * (scale[..., None] * push.unit)
+        scale = {
+            "absolute": torch.ones_like(perturbation.distance),
+            "norm": x.norm(dim=-1),
+            "target": perturbation.distance,
+        }[self.unit]
+        return lengths[..., None] * (scale[..., None] * perturbation.unit)
 
 
 class Sphere(Configuration):
@@ -114,15 +120,17 @@ class Sphere(Configuration):
         return self
 
     def changes(
-        self, x: Float[Tensor, "batch position d_site"], push: Perturbation, steps: slice
+        self, x: Float[Tensor, "batch position d_site"], perturbation: Perturbation, steps: slice
     ) -> Float[Tensor, "step batch position d_site"]:
         """From x to the points of these steps, one new tensor."""
-        return self.at(x, push, torch.tensor(self.degrees[steps], dtype=x.dtype, device=x.device)[:, None, None])
+        return self.at(
+            x, perturbation, torch.tensor(self.degrees[steps], dtype=x.dtype, device=x.device)[:, None, None]
+        )
 
     def at(
         self,
         x: Float[Tensor, "batch position d_site"],
-        push: Perturbation,
+        perturbation: Perturbation,
         degrees: Float[Tensor, "point #batch #position"],
     ) -> Float[Tensor, "point batch position d_site"]:
         """From x to any points of the path, the same for all tokens or not, one new tensor.
@@ -131,7 +139,7 @@ class Sphere(Configuration):
         """
         norm = x.norm(dim=-1, keepdim=True)
         radial = x / norm.clamp(min=1e-30)
-        sideways = push.unit - (push.unit * radial).sum(-1, keepdim=True) * radial
+        sideways = perturbation.unit - (perturbation.unit * radial).sum(-1, keepdim=True) * radial
         sideways = sideways - (sideways * radial).sum(-1, keepdim=True) * radial  # once more, for what rounding left
         size = sideways.norm(dim=-1, keepdim=True)
         exists = size > 1e-5
@@ -165,10 +173,10 @@ class Substitute(Configuration):
         return self
 
     def changes(
-        self, x: Float[Tensor, "batch position d_site"], push: Perturbation, steps: slice
+        self, x: Float[Tensor, "batch position d_site"], perturbation: Perturbation, steps: slice
     ) -> Float[Tensor, "step batch position d_site"]:
         """From x to the one point, a new tensor."""
-        return push.vector.clone()[None][steps]
+        return perturbation.vector.clone()[None][steps]
 
 
 def _refuse_repeated(steps: tuple[float, ...]) -> None:

@@ -1,13 +1,12 @@
-"""Directions that an SAE gives: its error and the parts of it, its decoder's rows, and the substitutes for x.
+"""Directions that need an SAE: its reconstruction error and parts of it, its decoder rows, and substitutes for x.
 
-Names carry the SAE: `sae-error:NAME`. A latent is drawn for each token, by address.
+Where a latent is chosen, each token draws its own, by address.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -160,103 +159,111 @@ def _check_split(sae: BoundSAE) -> BoundSAE:
     return sae
 
 
-class SAEDefinition(NamedTuple):
-    """A direction of an SAE that has a name."""
+@dataclass(frozen=True)
+class SAEDirection:
+    """A registry entry: a direction that belongs to an SAE. Its full name is `KIND:NAME`, NAME the SAE's."""
 
     build: Callable[[SiteStatistics, BoundSAE], Direction]
     meaning: str
+    """The vector before it is normalised."""
+    is_random: bool = True
+    """False where the vector is a function of x alone: a second draw (`sae-error@1`) would be the same."""
+    counts_latents: bool = False
+    """Whether it needs `LatentStatistics`: which latents fire how often, or which part of the error is linear in x. A
+    sweep takes them only where a direction needs them, as they cost a pass over many tokens."""
+    opposite_of: str | None = None
+    """The kind that it is the negative of. Both draw the same random numbers: one is exactly minus the other."""
 
 
-_SIGNED: Mapping[str, SAEDefinition] = {
-    "sae-error": SAEDefinition(lambda _, sae: SAEError(sae.at), "SAE(x) - x"),
-    "sae-error-linear": SAEDefinition(
-        lambda _, sae: LinearError(_check_split(sae)), "part of SAE(x) - x that is linear in x"
+_SIGNED: Mapping[str, SAEDirection] = {
+    "sae-error": SAEDirection(lambda _, sae: SAEError(sae.at), "SAE(x) - x", is_random=False),
+    "sae-error-linear": SAEDirection(
+        lambda _, sae: LinearError(_check_split(sae)),
+        "part of SAE(x) - x that is linear in x",
+        is_random=False,
+        counts_latents=True,
     ),
-    "sae-error-nonlinear": SAEDefinition(
-        lambda _, sae: NonlinearError(_check_split(sae)), "SAE(x) - x without its linear part"
+    "sae-error-nonlinear": SAEDirection(
+        lambda _, sae: NonlinearError(_check_split(sae)),
+        "SAE(x) - x without its linear part",
+        is_random=False,
+        counts_latents=True,
     ),
-    "sae-feature": SAEDefinition(
-        lambda _, sae: inactive(sae), "decoder row of a latent that is alive but not active in the sequence"
+    "sae-feature": SAEDirection(
+        lambda _, sae: inactive(sae),
+        "decoder row of a latent that is alive but not active in the sequence",
+        counts_latents=True,
     ),
-    "sae-feature-active": SAEDefinition(
-        lambda _, sae: active(sae), "decoder row of a latent that is active in the sequence"
+    "sae-feature-active": SAEDirection(
+        lambda _, sae: active(sae),
+        "decoder row of a latent that is active in the sequence",
+        counts_latents=True,
     ),
-    "sae-feature-dead": SAEDefinition(lambda _, sae: dead(sae), "decoder row of a latent that never fires"),
-    "latent-doubling": SAEDefinition(
+    "sae-feature-dead": SAEDirection(
+        lambda _, sae: dead(sae), "decoder row of a latent that never fires", counts_latents=True
+    ),
+    "latent-doubling": SAEDirection(
         lambda _, sae: Doubling(sae.at.in_float64()), "what a latent that is active at the token adds to SAE(x)"
     ),
 }
 
-_SUBSTITUTES: Mapping[str, SAEDefinition] = {
-    "sae-norm-corrected": SAEDefinition(
-        lambda _, sae: Substitution(sae.at, substitutions.norm_corrected), "SAE(x) scaled to ‖x‖, - x"
+_SUBSTITUTES: Mapping[str, SAEDirection] = {
+    "sae-norm-corrected": SAEDirection(
+        lambda _, sae: Substitution(sae.at, substitutions.norm_corrected), "SAE(x) scaled to ‖x‖, - x", is_random=False
     ),
-    "sae-cos-corrected": SAEDefinition(
-        lambda _, sae: Substitution(sae.at, substitutions.cos_corrected), "x scaled to ‖SAE(x)‖, - x"
+    "sae-cos-corrected": SAEDirection(
+        lambda _, sae: Substitution(sae.at, substitutions.cos_corrected), "x scaled to ‖SAE(x)‖, - x", is_random=False
     ),
-    "epsilon-random": SAEDefinition(
+    "epsilon-random": SAEDirection(
         lambda s, sae: AtDistance(sae.at, Plain(s.isotropic)), "isotropic, of length ε = ‖SAE(x) - x‖"
     ),
-    "theta-random-sae-norm": SAEDefinition(
+    "theta-random-sae-norm": SAEDirection(
         lambda s, sae: ThetaRandom(sae.at, s.isotropic, lambda _, output: output),
         "random vector at SAE(x)'s angle to x, of norm ‖SAE(x)‖, - x",
     ),
-    "theta-random-true-norm": SAEDefinition(
+    "theta-random-true-norm": SAEDirection(
         lambda s, sae: ThetaRandom(sae.at, s.isotropic, lambda x, _: x),
         "random vector at SAE(x)'s angle to x, of norm ‖x‖, - x",
     ),
-    "epsilon-cov-random-mixture": SAEDefinition(
+    "epsilon-cov-random-mixture": SAEDirection(
         lambda s, sae: AtDistance(sae.at, Mixture(s.gaussian)), "cov-random-mixture, of length ε"
     ),
-    "epsilon-real-mixture": SAEDefinition(
+    "epsilon-real-mixture": SAEDirection(
         lambda s, sae: AtDistance(sae.at, Mixture(s.real)), "real-mixture, of length ε"
     ),
 }
 
-_TARGETS: Mapping[str, SAEDefinition] = {
-    "synthetic-baseline-difference": SAEDefinition(
+_TARGETS: Mapping[str, SAEDirection] = {
+    "synthetic-baseline-difference": SAEDirection(
         lambda _, sae: Difference(SyntheticBaseline(sae)),
         "decoded latents of x, each exchanged for one that fires as often, - x",
+        counts_latents=True,
     ),
-    "synthetic-structured-difference": SAEDefinition(
+    "synthetic-structured-difference": SAEDirection(
         lambda _, sae: Difference(SyntheticStructured(sae)),
         "decoded latents of x, exchanged for others that lie to the strongest as they did, - x",
+        is_random=False,
+        counts_latents=True,
     ),
-    "sae-reconstruction-difference": SAEDefinition(
+    "sae-reconstruction-difference": SAEDirection(
         lambda s, sae: Difference(Reconstruction(sae.at, s.real)), "SAE(activation of another sequence) - x"
     ),
 }
 """Those of Giglemiani et al. 2024."""
 
-OPPOSITES: Mapping[str, str] = {
-    "latent-ablation": "latent-doubling",
-    **{f"minus-{kind}": kind for kind in _SIGNED if kind != "latent-doubling"},
-}
-"""Kinds that are the other sign of another kind, and which. The two draw the same latents."""
+
+def _opposite(kind: str) -> SAEDirection:
+    one = _SIGNED[kind]
+    return replace(
+        one, build=lambda s, sae: Minus(one.build(s, sae)), meaning=f"minus ({one.meaning})", opposite_of=kind
+    )
 
 
-def _opposite(kind: str) -> SAEDefinition:
-    twin = _SIGNED[kind]
-    return SAEDefinition(lambda s, sae: Minus(twin.build(s, sae)), f"minus ({twin.meaning})")
-
-
-SAE_DIRECTIONS: Mapping[str, SAEDefinition] = {
+SAE_DIRECTIONS: Mapping[str, SAEDirection] = {
     **_SIGNED,
-    **{opposite: _opposite(kind) for opposite, kind in OPPOSITES.items()},
+    "latent-ablation": _opposite("latent-doubling"),
+    **{f"minus-{kind}": _opposite(kind) for kind in _SIGNED if kind != "latent-doubling"},
     **_SUBSTITUTES,
     **_TARGETS,
 }
-"""Directions that need an SAE, and what they are before normalisation. A full name is `KIND:NAME`, NAME the SAE's."""
-
-COUNTING = frozenset(
-    kind
-    for kind in SAE_DIRECTIONS
-    if kind.removeprefix("minus-").startswith(("sae-error-", "sae-feature")) or kind.startswith("synthetic-")
-)
-"""Kinds that ask which latents fire how often, or what of the error is linear: statistics of many tokens."""
-
-
-def draws_as(name: str) -> str:
-    """The name under which a direction draws: the two signs of one draw the same."""
-    kind, colon, sae = name.partition(":")
-    return OPPOSITES.get(kind, kind) + colon + sae
+"""The part of the registry that needs an SAE."""

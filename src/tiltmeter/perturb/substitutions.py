@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from tiltmeter.perturb.directions import Direction, difference, push
+from tiltmeter.perturb.directions import Direction, difference, normalise
 from tiltmeter.perturb.sources import Context, Source
 from tiltmeter.saes.at_site import AtSite
 
@@ -64,7 +64,7 @@ class AtDistance:
         """Substitute minus x."""
         x, s = _pair(self.sae, context)
         # centred before it is normalised, or the model would feel less than ε
-        return norm(s - x) * push(self.direction, context, self.sae.centre).unit.to(x)
+        return norm(s - x) * normalise(self.direction, context, self.sae.centre).unit.to(x)
 
 
 def norm_corrected(x: Tensor, s: Tensor) -> Tensor:

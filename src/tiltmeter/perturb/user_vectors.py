@@ -1,4 +1,4 @@
-"""Vectors of the user's own, for directions named `along:FILE`: steering vectors, probes, anything of that width."""
+"""Your own vectors, for directions named `along:FILE`: steering vectors, probes, anything of the site's width."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tiltmeter.errors import TiltmeterError
+from tiltmeter.perturb.names import ALONG, DirectionName
 from tiltmeter.runs.user_paths import user_path
 
-PREFIX = "along:"
 
-
-def load_vectors(name: str) -> dict[str, Tensor]:
-    """The vectors of a file, by the direction names they get.
+def load_vectors(name: DirectionName) -> dict[DirectionName, Tensor]:
+    """The vectors of a file, float64, by the direction names they get.
 
     A `.npy` file holds one vector or a matrix of rows; a `.safetensors` file any number of either. `along:FILE` means
     all of them, `along:steer.npy#3` the fourth row of a matrix, `along:probes.safetensors#sex` the vector of that name
@@ -28,19 +27,19 @@ def load_vectors(name: str) -> dict[str, Tensor]:
         TiltmeterError: the file is absent, of another kind, has no vector of that name, or holds NaN, an infinity or a
             zero vector.
     """
-    path, chosen = _split(name.removeprefix(PREFIX))
+    path, chosen = _split(name.argument or "")
     if not path.is_file():
         raise TiltmeterError(f"{path} is not a file; along:FILE needs a .npy or .safetensors file of vectors.")
     vectors: dict[str, Tensor] = {}
     for key, tensor in sorted(_read(path).items()):
-        rows = _rows(f"{PREFIX}{path.name}", key, tensor)
+        rows = _rows(f"{ALONG}:{path.name}", key, tensor)
         if twice := sorted(rows.keys() & vectors.keys()):
             raise TiltmeterError(f"{path} holds two vectors that would be called {twice[0]}; rename one of them.")
         vectors |= rows
     vectors = _choose(vectors, path, chosen)
     for direction, vector in vectors.items():
         _check(direction, vector)
-    return vectors
+    return {DirectionName.parse(direction): vector for direction, vector in vectors.items()}
 
 
 def _split(name: str) -> tuple[Path, str]:
@@ -52,7 +51,7 @@ def _split(name: str) -> tuple[Path, str]:
 
 
 def _choose(vectors: dict[str, Tensor], path: Path, chosen: str) -> dict[str, Tensor]:
-    name = f"{PREFIX}{path.name}#{chosen}"
+    name = f"{ALONG}:{path.name}#{chosen}"
     if not vectors:
         raise TiltmeterError(f"{path} holds no vectors; give a file of one or more.")
     if not chosen:

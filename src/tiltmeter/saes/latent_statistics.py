@@ -90,7 +90,7 @@ class BoundSAE:
     @property
     def latents(self) -> LatentStatistics:
         """The statistics of its latents."""
-        assert self.counted is not None, f"{self.at.name}: latents were not counted; see COUNTING"
+        assert self.counted is not None, f"{self.at.name}: latents were not counted; see `counts_latents` in perturb/"
         return self.counted
 
 

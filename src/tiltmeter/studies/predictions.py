@@ -25,8 +25,9 @@ from tiltmeter.models import provenance
 from tiltmeter.models.loading import LoadedModel
 from tiltmeter.models.positions import Span
 from tiltmeter.models.split_model import SplitModel
-from tiltmeter.perturb.directions import Direction, Plain, push
-from tiltmeter.perturb.registry import draws_as
+from tiltmeter.perturb.directions import Direction, Plain, normalise
+from tiltmeter.perturb.names import DirectionName
+from tiltmeter.perturb.registry import rng_key
 from tiltmeter.perturb.sae_directions import SAEError
 from tiltmeter.perturb.sources import Context, Isotropic
 from tiltmeter.perturb.substitutions import AtDistance
@@ -102,19 +103,19 @@ class Predictions:
     def _predict(self, model: SplitModel, at: AtSite, label: str, case: _Case) -> _Prediction:
         last = len(case.ids) - 1
         clean = model.start(case.ids[None], at.site, (), Span(last, last + 1))
-        directions: dict[str, Direction] = {
-            f"sae-error:{label}": SAEError(at),
-            f"epsilon-random:{label}": AtDistance(at, Plain(Isotropic(clean.activation.shape[-1]))),
+        directions: dict[DirectionName, Direction] = {
+            DirectionName("sae-error", label): SAEError(at),
+            DirectionName("epsilon-random", label): AtDistance(at, Plain(Isotropic(clean.activation.shape[-1]))),
         }
         log_p = {"clean": model.logits(clean.late.final[0])[0].double().log_softmax(-1).cpu()}
         x = clean.activation[:, last:]
         counted = torch.ones(1, last + 1, dtype=torch.bool, device=x.device)
         for name, direction in directions.items():
-            address = Address(self.seed, draws_as(name), torch.tensor([case.number]), torch.tensor([last]))
+            address = Address(self.seed, rng_key(name), torch.tensor([case.number]), torch.tensor([last]))
             context = Context(x, address, lambda: clean.activation, counted)
-            pushed = push(direction, context, lambda vector: model.centre(vector, at.site))
-            final = model.resume(clean, (x + pushed.vector)[None]).final
-            log_p[name.partition(":")[0]] = model.logits(final[0, 0])[0].double().log_softmax(-1).cpu()
+            perturbation = normalise(direction, context, lambda vector: model.centre(vector, at.site))
+            final = model.resume(clean, (x + perturbation.vector)[None]).final
+            log_p[name.kind] = model.logits(final[0, 0])[0].double().log_softmax(-1).cpu()
         return _Prediction(case.ids, log_p)
 
 

@@ -15,8 +15,9 @@ from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.readouts import compute_readouts
 from tiltmeter.perturb.bases import Base
 from tiltmeter.perturb.directions import Direction, Perturbation
+from tiltmeter.perturb.names import DirectionName
 from tiltmeter.perturb.paths import Sphere, Straight
-from tiltmeter.sweeps.measure import Batch, Pushed, masked_mean, sequences_at_once, start_batch, start_push
+from tiltmeter.sweeps.measure import Batch, PerturbedBatch, masked_mean, perturb_batch, sequences_at_once, start_batch
 from tiltmeter.sweeps.plan import Plan
 
 Arrays = dict[str, np.ndarray]
@@ -25,18 +26,18 @@ Arrays = dict[str, np.ndarray]
 def measure_crossings(
     plan: Plan,
     goal: CrossingTarget,
-    directions: Mapping[str, Direction],
+    directions: Mapping[DirectionName, Direction],
     path: Straight | Sphere,
     sequences: range,
     base: Base | None = None,
 ) -> Arrays:
     """Find where the readout of each sequence passes the goal's threshold along each direction.
 
-    What bisects is the curve that a sweep gives: the mean over a sequence's averaged tokens, all of which move by the
-    same step of the path.
+    The curve that is bisected is the one that a sweep returns: the mean over a sequence's averaged tokens, all of which
+    are perturbed by the same step of the path.
 
     Returns:
-        The parts of `CrossingResult` and `tokens`, how many were averaged, each [direction, sequence].
+        The fields of `CrossingResult`, and `tokens`, how many were averaged; each [direction, sequence].
 
     Raises:
         TiltmeterError: activations or the readout are not finite.
@@ -45,18 +46,24 @@ def measure_crossings(
     parts = []
     for begin in range(sequences.start, sequences.stop, size):
         batch = start_batch(plan, range(begin, min(begin + size, sequences.stop)), base)
-        pushed = [start_push(batch, name, direction) for name, direction in directions.items()]
-        parts.append(_find(batch, pushed, path, goal, list(directions)))
+        starts = [perturb_batch(batch, name, direction) for name, direction in directions.items()]
+        parts.append(_find(batch, starts, path, goal, list(directions)))
     return {name: np.concatenate([part[name] for part in parts], 1) for name in parts[0]}
 
 
 def _find(
-    batch: Batch, pushed: Sequence[Pushed], path: Straight | Sphere, goal: CrossingTarget, directions: Sequence[str]
+    batch: Batch,
+    starts: Sequence[PerturbedBatch],
+    path: Straight | Sphere,
+    goal: CrossingTarget,
+    directions: Sequence[DirectionName],
 ) -> Arrays:
     shape = (len(directions), len(batch.sequences))
-    push = Perturbation(*(torch.cat(parts) for parts in zip(*(one.push for one in pushed), strict=True)))
-    averaged = torch.cat([one.averaged for one in pushed])
-    curves = BatchCurves(batch, path, push, averaged, tuple(directions))
+    perturbation = Perturbation(
+        *(torch.cat(parts) for parts in zip(*(one.perturbation for one in starts), strict=True))
+    )
+    averaged = torch.cat([one.averaged for one in starts])
+    curves = BatchCurves(batch, path, perturbation, averaged, tuple(directions))
     found: CrossingResult = find_crossings(curves, len(averaged), np.sort(np.asarray(path.steps)), goal)
     arrays = {name: value.reshape(shape) for name, value in found._asdict().items()}
     return arrays | {"tokens": averaged.sum(-1).numpy().reshape(shape)}
@@ -66,16 +73,17 @@ def _find(
 class BatchCurves:
     """Every direction's curve on every sequence of a batch, measured a point at a time.
 
-    Curves are numbered direction by direction. The curves of a sequence share its clean run, as the points of one path
-    do: those that have been found make room for others, and what stays empty is not moved.
+    Curves are numbered direction by direction. One resumed run measures the first, second, … unfinished curve of each
+    sequence as its first, second, … point, as a sweep measures points of one path. Where a sequence has fewer of them
+    than others, the rest of its points have no perturbation.
     """
 
     batch: Batch
     path: Straight | Sphere
-    push: Perturbation
-    """By curve."""
+    perturbation: Perturbation
+    """Each part by curve."""
     averaged: Bool[Tensor, "curve read"]
-    directions: tuple[str, ...]
+    directions: tuple[DirectionName, ...]
 
     def __call__(self, rows: Int[np.ndarray, " row"], at: Float[np.ndarray, " row"]) -> Float[np.ndarray, " row"]:
         """The curves' values, each at its own point."""
@@ -84,10 +92,10 @@ class BatchCurves:
         point = np.tril(sequence[:, None] == sequence, -1).sum(1)  # the first, the second, … curve of its sequence
         index, place = torch.from_numpy(rows), (torch.from_numpy(point), torch.from_numpy(sequence))
         x = plan.positions.span.cut(clean.activation)
-        push = Perturbation(*(part[index.to(part.device)] for part in self.push))
+        perturbation = Perturbation(*(part[index.to(part.device)] for part in self.perturbation))
         steps = torch.tensor(at, dtype=x.dtype, device=x.device)[None, :, None]
         change = x.new_zeros(int(point.max()) + 1, *x.shape)
-        change[place] = self.path.at(x[place[1].to(x.device)], push, steps)[0]
+        change[place] = self.path.at(x[place[1].to(x.device)], perturbation, steps)[0]
         (values,) = compute_readouts(
             plan.model, clean, plan.model.changes(clean, change), plan.readouts, plan.positions.read
         ).values()

@@ -34,7 +34,7 @@ FALL_OR_DO_NOT_BEGIN_AT_ZERO = ("cos", "loss")
 
 
 class Crossings(Configuration):
-    """What is looked for, and on the curves of which sweep."""
+    """A target, and the sweep on whose curves it is looked for."""
 
     sweep: Sweep
     """Of one readout; the steps of its path are the grid."""
@@ -51,12 +51,12 @@ class Crossings(Configuration):
             raise ValueError(f"{sweep.readouts[0]} does not grow from zero along a path; give kl, js or l2@SITE")
         if sweep.keep_positions:
             raise ValueError(
-                "positions that move together have no crossings of their own to bisect; move one (--positions last), "
-                "or sweep with --keep-positions"
+                "positions that are perturbed together have no crossings of their own to bisect; perturb one "
+                "(--positions last), or sweep with --keep-positions"
             )
         if tolerance is not None and tolerance < 1e-6 * (longest := max(sweep.path.steps)):
             raise ValueError(
-                f"a tolerance of {tolerance:g} is below what float32 tells apart on a path to {longest:g}; give at "
+                f"a tolerance of {tolerance:g} is below what float32 resolves on a path to {longest:g}; give at "
                 f"least {1e-6 * longest:g}"
             )
         return self
@@ -84,11 +84,11 @@ def run_crossings(
     """
     plan = make_plan(wanted.sweep, loaded.model, tokens)
     with run_directory.open_run(out, _identity(wanted, plan, loaded), partial(_record, plan, loaded, purpose)) as run:
-        table = crossing_table(_measure(wanted, plan, prepare(plan, run), run), plan.directions)
+        table = crossing_table(_measure(wanted, plan, prepare(plan, run), run), tuple(map(str, plan.directions)))
         if not table.tokens.any():
             raise TiltmeterError(
                 "Nothing was measured: at these positions, with these rules for boundary positions, no token was both "
-                "moved and averaged, or no direction leads away from x; change --positions, --bos-… or --direction."
+                "perturbed and averaged, or no direction leads away from x; change --positions, --bos-… or --direction."
             )
         summary = crossing_summary(table, span(plan), len(wanted.sweep.path.steps))
         for name, one in (("crossings", table), ("summary", summary)):
@@ -98,7 +98,7 @@ def run_crossings(
 
 
 def span(plan: Plan) -> int:
-    """How many tokens of a sequence a model evaluation runs: from the first that moves to the last that is read."""
+    """Tokens of a sequence that one model evaluation runs: from the first perturbed to the last read."""
     return plan.positions.span.stop - plan.positions.span.first
 
 
@@ -106,7 +106,7 @@ def crossing_table(arrays: Arrays, directions: tuple[str, ...]) -> pd.DataFrame:
     """Name what was found.
 
     Args:
-        arrays: as `measure_crossings` gives them, [direction, sequence].
+        arrays: as `measure_crossings` returns them, [direction, sequence].
         directions: their names.
 
     Returns:
@@ -170,7 +170,7 @@ def _measure(wanted: Crossings, plan: Plan, ready: Prepared, run: run_directory.
 
 
 def _resolved(wanted: Crossings, ready: Prepared) -> CrossingTarget:
-    """The goal with its tolerance in the units of the path that is walked: pair distances have become lengths."""
+    """The goal with its tolerance in the units of the resolved path: pair distances have become lengths."""
     goal = wanted.goal
     if goal.tolerance is None:
         return goal

@@ -1,4 +1,4 @@
-"""Measuring: start once, then push, resume and read for each direction and point of the path."""
+"""Measuring: run the sequences once, then perturb, resume and read for each direction and point of the path."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from tiltmeter.models.clean_run import CleanRun
 from tiltmeter.models.positions import allowed, boundary_mask
 from tiltmeter.models.readouts import compute_readouts
 from tiltmeter.perturb.bases import Base, transplanted
-from tiltmeter.perturb.directions import Direction, Perturbation, push
-from tiltmeter.perturb.names import split_draw
+from tiltmeter.perturb.directions import Direction, Perturbation, normalise
+from tiltmeter.perturb.names import DirectionName
 from tiltmeter.perturb.paths import Path
-from tiltmeter.perturb.registry import draws_as
+from tiltmeter.perturb.registry import rng_key
 from tiltmeter.perturb.sources import Context
 from tiltmeter.runs.rng import Address
 from tiltmeter.sweeps.plan import Plan
@@ -28,18 +28,18 @@ from tiltmeter.sweeps.plan import Plan
 Arrays = dict[str, np.ndarray]
 
 CLEAN_TOKENS = 1024
-"""Clean tokens at once: what is kept of one for its perturbed runs is, in GPT-2 small, up to a megabyte."""
+"""Clean tokens per batch: perturbed runs need up to a megabyte of each, in GPT-2 small."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """A few sequences, run once as they are when a path starts: clean, or with a base in place."""
+    """A few sequences, run once as they are where a path starts: clean, or with a base in place."""
 
     plan: Plan
     sequences: Sequence[int]
     clean: CleanRun
     perturbed: Bool[Tensor, "batch span"]
-    """Tokens that are moved."""
+    """Tokens that are perturbed."""
     averaged: Bool[Tensor, "batch read"]
     """Tokens that a sequence's mean is taken over."""
     counted: Bool[Tensor, "batch position"]
@@ -51,19 +51,19 @@ class Batch:
         return self.plan.model.whole(self.clean)
 
 
-class Pushed(NamedTuple):
-    """A direction on a batch."""
+class PerturbedBatch(NamedTuple):
+    """Where a direction leads from each token of a batch, and which tokens count."""
 
-    push: Perturbation
-    moved: Bool[Tensor, "batch span"]
-    """Tokens that move: those that should, less those without a direction."""
+    perturbation: Perturbation
+    perturbed: Bool[Tensor, "batch span"]
+    """Tokens that are perturbed: those that should be, less those at which the direction does not exist."""
     averaged: Bool[Tensor, "batch read"]
-    """Tokens that a sequence's mean along it is taken over."""
+    """Tokens that a sequence's mean along the direction is taken over."""
 
 
 def measure_shard(
     plan: Plan,
-    directions: Mapping[str, Direction],
+    directions: Mapping[DirectionName, Direction],
     path: Path,
     sequences: Sequence[int],
     base: Base | None = None,
@@ -73,10 +73,10 @@ def measure_shard(
     Args:
         plan: what is measured.
         directions: by name.
-        path: where they lead.
+        path: the points visited along them.
         sequences: which ones, by their index in the token set.
-        base: what the path starts at, at the perturbed tokens; None for the clean activation. Readouts then compare
-            with the run that has it in place.
+        base: what the path starts at, at the perturbed tokens; None for the clean activation. Readouts compare with the
+            run that has it in place.
 
     Returns:
         By readout, and as `length` the realised L2 of the perturbation, float64 [direction, step, sequence] or, where
@@ -95,9 +95,10 @@ def measure_shard(
 
 
 def _stacked(found: Iterable[Arrays], number: int) -> Arrays:
-    """So many of them, in arrays that are there from the first on.
+    """The results of `number` directions, in arrays with a leading axis for them.
 
-    Kept one by one, each would lie behind the large tensors of its making, and hold the freed memory apart.
+    The arrays are allocated with the first result. Small arrays kept one by one would be allocated between the large
+    temporary tensors, and fragment the heap so that the freed memory could not be reused.
     """
     whole: Arrays = {}
     for row, one in enumerate(found):
@@ -107,13 +108,13 @@ def _stacked(found: Iterable[Arrays], number: int) -> Arrays:
 
 
 def sequences_at_once(plan: Plan, points: int) -> int:
-    """How many sequences, each perturbed at so many points, fit in memory: perturbed tokens, and clean ones."""
+    """How many sequences fit in memory, each perturbed at `points` points: at least one."""
     span = plan.positions.span.stop - plan.positions.span.first
     return max(1, min(plan.sweep.batch_tokens // (span * points), CLEAN_TOKENS // span))
 
 
 def start_batch(plan: Plan, sequences: Sequence[int], base: Base | None) -> Batch:
-    """Run some sequences as they are when a path starts: clean, or with a base in place."""
+    """Run some sequences as they are where a path starts: clean, or with a base in place."""
     batch = _clean(plan, sequences)
     return batch if base is None else _based(batch, base)
 
@@ -136,30 +137,34 @@ def _clean(plan: Plan, sequences: Sequence[int]) -> Batch:
 
 
 def _based(batch: Batch, base: Base) -> Batch:
-    """The batch with the base's activations in the place of the clean ones at the tokens that are to move."""
-    model, context = batch.plan.model, _context(batch, base.draws_as)
+    """The batch with the base's activations in place of the clean ones at the perturbed tokens."""
+    model, context = batch.plan.model, _context(batch, base.rng_key)
     other = model.centre(base.source.sample(context, 1)[0].to(context.x), batch.plan.site)
     start = torch.where(batch.perturbed.to(other.device)[..., None], other, context.x)
     return replace(batch, clean=transplanted(model, batch.clean, start))
 
 
-def _context(batch: Batch, drawing: str, draw: int = 0) -> Context:
-    """What a direction or a base that draws under this name may look at, and which of its draws it is."""
+def _context(batch: Batch, key: str, draw: int = 0) -> Context:
+    """What a direction or a base may look at, and the address of its random numbers.
+
+    The address holds the sequences' indices in the token set, not their places in the batch: a token draws the same in
+    any batch, shard or order of sequences.
+    """
     span, activation = batch.plan.positions.span, batch.clean.activation
     rows, columns = torch.tensor(batch.sequences), torch.arange(span.first, span.stop)
-    address = Address(batch.plan.sweep.seed, drawing, rows, columns, draw)
+    address = Address(batch.plan.sweep.seed, key, rows, columns, draw)
     counted = batch.counted.to(activation.device)
     return Context(span.cut(activation), address, lambda: batch.whole, counted)
 
 
-def _measure_direction(batch: Batch, name: str, direction: Direction, path: Path) -> Arrays:
+def _measure_direction(batch: Batch, name: DirectionName, direction: Direction, path: Path) -> Arrays:
     """One direction's curves on one batch, [step, sequence] or [step, sequence, position]."""
     plan, clean = batch.plan, batch.clean
     x = plan.positions.span.cut(clean.activation)
-    pushed, moved, averaged = start_push(batch, name, direction)
+    perturbation, perturbed, averaged = perturb_batch(batch, name, direction)
     blocks: list[dict[str, Tensor]] = []
     for steps in _step_slices(plan, path, len(batch.sequences)):
-        change = path.changes(x, pushed, steps)
+        change = path.changes(x, perturbation, steps)
         values = compute_readouts(
             plan.model, clean, plan.model.changes(clean, change), plan.readouts, plan.positions.read
         )
@@ -169,41 +174,44 @@ def _measure_direction(batch: Batch, name: str, direction: Direction, path: Path
     tokens = averaged.sum(-1).numpy()
     if plan.sweep.keep_positions:
         read = _read(plan)
-        masks = {key: averaged for key in values} | {"length": (moved[:, read] & averaged)}
+        masks = {key: averaged for key in values} | {"length": (perturbed[:, read] & averaged)}
         values["length"] = values["length"][..., read]
         return {key: value.where(masks[key], torch.nan).numpy() for key, value in values.items()} | {"tokens": tokens}
-    means = {key: masked_mean(value, moved if key == "length" else averaged).numpy() for key, value in values.items()}
-    return means | {"tokens": tokens}
+    masks = {key: averaged for key in values} | {"length": perturbed}
+    return {key: masked_mean(value, masks[key]).numpy() for key, value in values.items()} | {"tokens": tokens}
 
 
-def start_push(batch: Batch, name: str, direction: Direction) -> Pushed:
-    """Where a direction leads from each token of a batch, and which tokens it moves and is averaged over."""
-    pushed, lost = _push(batch, name, direction)
-    moved = batch.perturbed & ~lost
-    nothing_moved = ~moved.any(1)  # such a sequence was not perturbed at all
-    return Pushed(pushed, moved, batch.averaged & ~lost[:, _read(batch.plan)] & ~nothing_moved[:, None])
+def perturb_batch(batch: Batch, name: DirectionName, direction: Direction) -> PerturbedBatch:
+    """Where a direction leads from each token of a batch, which tokens it perturbs and which it is averaged over."""
+    perturbation, lost = _perturbation(batch, name, direction)
+    perturbed = batch.perturbed & ~lost
+    clean = ~perturbed.any(1)  # no token of such a sequence was perturbed: its readouts would be those of the clean run
+    return PerturbedBatch(perturbation, perturbed, batch.averaged & ~lost[:, _read(batch.plan)] & ~clean[:, None])
 
 
 def _read(plan: Plan) -> Int[Tensor, "read"]:
-    """The places in the span that are read."""
+    """The indices in the span that are read."""
     return torch.tensor(plan.positions.read) - plan.positions.span.first
 
 
-def _push(batch: Batch, name: str, direction: Direction) -> tuple[Perturbation, Bool[Tensor, "batch span"]]:
-    """The batch's pushes, and the tokens that should move but have no direction to move in.
+def _perturbation(
+    batch: Batch, name: DirectionName, direction: Direction
+) -> tuple[Perturbation, Bool[Tensor, "batch span"]]:
+    """The batch's perturbation, and the tokens that should be perturbed but at which the direction does not exist.
 
-    Such a token (the drawn activation is its own, as after the same first words) is left out of the averages.
+    At such a token the vector is zero (the drawn activation is its own, as after the same first words). It is left out
+    of the averages.
     """
     plan = batch.plan
-    context = _context(batch, draws_as(name), split_draw(name).draw)
-    pushed = push(direction, context, lambda vector: plan.model.centre(vector, plan.site))
-    moved = batch.perturbed.to(context.x.device)
-    lost = batch.perturbed & (pushed.distance == 0).cpu()
-    return Perturbation(pushed.unit * moved[..., None], pushed.distance * moved, pushed.vector * moved[..., None]), lost
+    context = _context(batch, rng_key(name), name.draw)
+    found = normalise(direction, context, lambda vector: plan.model.centre(vector, plan.site))
+    mask = batch.perturbed.to(context.x.device)
+    lost = batch.perturbed & (found.distance == 0).cpu()
+    return Perturbation(found.unit * mask[..., None], found.distance * mask, found.vector * mask[..., None]), lost
 
 
 def _step_slices(plan: Plan, path: Path, sequences: int) -> Iterator[slice]:
-    """The path in pieces that fit in memory."""
+    """Slices of the path whose perturbed tokens fit in memory."""
     span = plan.positions.span
     size = max(1, plan.sweep.batch_tokens // ((span.stop - span.first) * sequences))
     for begin in range(0, len(path.steps), size):
@@ -218,7 +226,7 @@ def masked_mean(
     return values.where(counted, 0.0).sum(-1) / counted.sum(-1)
 
 
-def _check_finite(plan: Plan, values: Mapping[str, Tensor], direction: str, steps: tuple[float, ...]) -> None:
+def _check_finite(plan: Plan, values: Mapping[str, Tensor], direction: DirectionName, steps: tuple[float, ...]) -> None:
     followed = torch.tensor(plan.positions.read) + 1 < plan.tokens.ids.shape[1]
     for readout, value in values.items():
         expected = value[..., followed] if readout == "loss" else value  # no token follows the last position

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 from torch import Tensor
@@ -16,12 +16,11 @@ from tiltmeter.models.positions import BosPolicy, Positions, parse_positions
 from tiltmeter.models.readouts import Readout, parse_readout
 from tiltmeter.models.sites import Site
 from tiltmeter.models.split_model import SplitModel, Stream
-from tiltmeter.perturb.bases import COUNTING_BASES, SAE_BASES, check_base_name
-from tiltmeter.perturb.names import split_draw
+from tiltmeter.perturb.bases import SAE_BASES, check_base_name
+from tiltmeter.perturb.names import ALONG, BaseName, DirectionName
 from tiltmeter.perturb.paths import Path as PerturbationPath
-from tiltmeter.perturb.registry import DIRECTIONS, check_direction_name
-from tiltmeter.perturb.sae_directions import COUNTING, SAE_DIRECTIONS
-from tiltmeter.perturb.user_vectors import PREFIX, load_vectors
+from tiltmeter.perturb.registry import check_direction_name, counts_latents, needs_sae
+from tiltmeter.perturb.user_vectors import load_vectors
 from tiltmeter.runs.config import Configuration
 from tiltmeter.runs.rng import random_order
 from tiltmeter.saes.at_site import AtSite
@@ -30,14 +29,24 @@ from tiltmeter.saes.synthetic import Synthesis
 
 Count = Annotated[int, Field(ge=1)]
 
+DEFAULT_DIRECTIONS = (
+    "isotropic",
+    "isotropic-difference",
+    "cov-random-difference",
+    "cov-random-mixture",
+    "real-difference",
+    "real-mixture",
+)
+"""The directions of a sweep that names none."""
+
 
 class Sweep(Configuration):
     """What is measured. Everything here, and nothing else but model, tokens and code, decides the numbers."""
 
     site: str
-    """Where activations are moved, e.g. `blocks.6.hook_resid_pre` or `resid_pre:6`."""
-    directions: Annotated[tuple[str, ...], Field(min_length=1)] = tuple(DIRECTIONS)
-    """Names of directions; `along:FILE` for vectors of one's own. An SAE's direction without the name of an SAE
+    """Where activations are perturbed, e.g. `blocks.6.hook_resid_pre` or `resid_pre:6`."""
+    directions: Annotated[tuple[str, ...], Field(min_length=1)] = DEFAULT_DIRECTIONS
+    """Names of directions; `along:FILE` for your own vectors. An SAE's direction without the name of an SAE
     (`sae-error`) stands for that of every SAE of the sweep (`sae-error:NAME`)."""
     saes: tuple[str, ...] = ()
     """SAEs, as `load_sae` names them; `nano:e2e-*` stands for all of nano's at the site that it matches."""
@@ -52,13 +61,13 @@ class Sweep(Configuration):
     sequences: Count = 192
     """How many sequences are measured: the first of the token set."""
     until_ci: Annotated[float, Field(gt=0, le=0.5)] | None = None
-    """Stop as soon as half the interval of every mean is at most this share of it (`tiltmeter.analysis.stopping`).
+    """Stop as soon as half the interval of every mean is at most this fraction of it (`tiltmeter.analysis.stopping`).
     Sequences are then taken in random order, and `sequences` is how many that may be at most."""
     positions: str = "all"
     """Positions that are perturbed and read: `all`, `last`, `32`, `32+16`, `3,7,9`."""
     bos: BosPolicy = BosPolicy()
     keep_positions: bool = False
-    """Keep every read position apart instead of a sequence's mean."""
+    """Keep every read position instead of a sequence's mean."""
     seed: int = 0
     statistics_sequences: Count = 2048
     """How many sequences, at most, the mean, the covariance and the pool of real activations are taken from."""
@@ -83,11 +92,13 @@ class Plan:
     site: Site
     readouts: tuple[Readout, ...]
     positions: Positions
-    directions: tuple[str, ...]
-    """With each row of a vectors file, and each SAE, under its own name."""
-    vectors: dict[str, Tensor]
+    directions: tuple[DirectionName, ...]
+    """One for each row of a vectors file, and for each SAE."""
+    vectors: dict[DirectionName, Tensor]
+    """The user's own vectors, of the directions `along:...`."""
+    base: BaseName
     saes: dict[str, AtSite]
-    """Those that a direction or the base is of, by the names that these give them."""
+    """Those that a direction or the base belongs to, by the names that these give them."""
 
     @property
     def statistics_positions(self) -> tuple[int, ...] | None:
@@ -104,9 +115,9 @@ class Plan:
     @property
     def counted_saes(self) -> tuple[str, ...]:
         """Those whose latents' statistics a direction or the base asks for."""
-        kinds = COUNTING | COUNTING_BASES
-        parts = [split_draw(name).name.partition(":") for name in (*self.directions, self.sweep.base)]
-        wanted = {label for kind, _, label in parts if kind in kinds}
+        wanted = {name.argument for name in self.directions if counts_latents(name.kind)}
+        if self.base.kind in SAE_BASES and SAE_BASES[self.base.kind].counts_latents:
+            wanted.add(self.base.argument)
         return tuple(label for label in self.saes if label in wanted)
 
 
@@ -132,18 +143,18 @@ def make_plan(sweep: Sweep, model: SplitModel, tokens: TokenSet) -> Plan:
     readouts = tuple(parse_readout(name, model) for name in dict.fromkeys(sweep.readouts))
     positions = parse_positions(sweep.positions, tokens.ids.shape[1])
     names = sae_names(sweep.saes, site)
-    directions, vectors = look_up(sweep.directions, tuple(names))
-    check_base_name(sweep.base, tuple(names))
-    used = _used(names, (*directions, sweep.base))
+    directions, vectors, base = look_up(sweep, tuple(names))
+    used = _used(names, directions, base)
     saes = {label: load_at_site(name, model, site) for label, name in used.items()}
     _refuse_equal(saes)
-    return Plan(sweep, model, tokens, site, readouts, positions, directions, vectors, saes)
+    return Plan(sweep, model, tokens, site, readouts, positions, directions, vectors, base, saes)
 
 
-def _used(saes: dict[str, str], wanted: tuple[str, ...]) -> dict[str, str]:
-    """Those SAEs that a direction or base is of: loading and measuring the others would be for nothing."""
-    parts = [split_draw(name).name.partition(":") for name in wanted]
-    labels = {label for kind, _, label in parts if kind in SAE_DIRECTIONS or kind in SAE_BASES}
+def _used(saes: dict[str, str], directions: tuple[DirectionName, ...], base: BaseName) -> dict[str, str]:
+    """Those SAEs that a direction or the base belongs to: loading and measuring others would be wasted."""
+    labels = {name.argument for name in directions if needs_sae(name.kind)}
+    if base.kind in SAE_BASES:
+        labels.add(base.argument)
     if saes and not labels:
         raise TiltmeterError(
             f"The SAE {next(iter(saes.values()))} was given, but no direction and no base is of an SAE; name one, as "
@@ -159,27 +170,46 @@ def _refuse_equal(saes: dict[str, AtSite]) -> None:
             raise TiltmeterError(f"The SAEs {other} and {label} have the same weights; give each once.")
 
 
-def look_up(names: tuple[str, ...], saes: tuple[str, ...] = ()) -> tuple[tuple[str, ...], dict[str, Tensor]]:
-    """Every direction, with each row of a vectors file and each of these SAEs under its own name, and the vectors.
+class LookedUp(NamedTuple):
+    """The names of a sweep, parsed and found to exist."""
+
+    directions: tuple[DirectionName, ...]
+    vectors: dict[DirectionName, Tensor]
+    base: BaseName
+
+
+def look_up(sweep: Sweep, saes: tuple[str, ...]) -> LookedUp:
+    """Parse the names of directions and base, and expand those that stand for several.
+
+    `along:FILE` becomes a name for each vector of the file, and `sae-error` one for each of these SAEs.
 
     Raises:
-        TiltmeterError: a direction that does not exist or is named twice; a file that holds no vectors.
+        TiltmeterError: a direction or base that does not exist; a direction that is named twice; a file that holds no
+            vectors.
     """
-    vectors: dict[str, Tensor] = {}
-    directions: list[str] = []
-    for name in names:
-        if name.startswith(PREFIX):
+    vectors: dict[DirectionName, Tensor] = {}
+    directions: list[DirectionName] = []
+    for name in map(DirectionName.parse, sweep.directions):
+        if name.kind == ALONG and name.argument is not None:
             found = load_vectors(name)
             vectors |= found
             directions += found
-        elif split_draw(name).name in SAE_DIRECTIONS and saes:
-            directions += [f"{name}:{sae}" for sae in saes]
         else:
-            check_direction_name(name, saes)
-            directions.append(name)
-    if repeated := sorted({name for name in directions if directions.count(name) > 1}):
+            some = _for_each_sae(name, saes)
+            for one in some:
+                check_direction_name(one, saes)
+            directions += some
+    if repeated := sorted({str(name) for name in directions if directions.count(name) > 1}):
         raise TiltmeterError(
             f"The direction {repeated[0]} is asked for twice; name each once, and "
             "give files of vectors different names."
         )
-    return tuple(directions), vectors
+    base = BaseName.parse(sweep.base)
+    check_base_name(base, saes)
+    return LookedUp(tuple(directions), vectors, base)
+
+
+def _for_each_sae(name: DirectionName, saes: tuple[str, ...]) -> list[DirectionName]:
+    if needs_sae(name.kind) and name.argument is None and saes:
+        return [replace(name, argument=sae) for sae in saes]
+    return [name]

@@ -28,6 +28,7 @@ from tiltmeter.models.loading import LoadedModel
 from tiltmeter.models.self_check import check_additive, check_split
 from tiltmeter.perturb.bases import Base, build_base
 from tiltmeter.perturb.directions import Direction
+from tiltmeter.perturb.names import DirectionName
 from tiltmeter.perturb.paths import Path as PerturbationPath
 from tiltmeter.perturb.registry import build_directions
 from tiltmeter.perturb.site_statistics import SiteStatistics, fit_statistics
@@ -40,7 +41,7 @@ from tiltmeter.sweeps.measure import measure_shard
 from tiltmeter.sweeps.plan import Plan, Sweep, make_plan
 
 SAES_A_PASS = 4
-"""SAEs whose latents' statistics are taken in one pass over the tokens."""
+"""SAEs whose latent statistics are taken in one pass over the tokens."""
 
 _log = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ def run_sweep(
         if not bool(result.tokens.any()):
             raise TiltmeterError(
                 "Nothing was measured: at these positions, with these rules for boundary positions, no token was both "
-                "moved and averaged, or no direction leads away from x; change --positions, --bos-… or --direction."
+                "perturbed and averaged, or no direction leads away from x; change --positions, --bos-… or --direction."
             )
         table = curves.summary(result)
         run.write_bytes("curves.nc", curves.to_netcdf(result))
@@ -88,25 +89,25 @@ def run_sweep(
 
 
 class Prepared(NamedTuple):
-    """What a plan needs besides a model before anything is measured."""
+    """What is built once per run, before anything is measured."""
 
     statistics: SiteStatistics
     saes: dict[str, BoundSAE]
-    directions: dict[str, Direction]
+    directions: dict[DirectionName, Direction]
     path: PerturbationPath
     """In lengths or angles."""
     base: Base | None
 
 
 def prepare(plan: Plan, run: run_directory.Run) -> Prepared:
-    """Take statistics, or read those that the run has, build what rests on them, and let the run check itself.
+    """Take the statistics, or read them from the run, build the directions and the base, and run the self-checks.
 
     Raises:
         TiltmeterError: the model cannot be split at the site, or what is measured there adds nothing to its stream.
     """
     statistics, saes = _statistics(plan, run), _latents(plan, run)
     directions = build_directions(plan.directions, statistics, plan.vectors, saes)
-    base = build_base(plan.sweep.base, statistics, saes)
+    base = build_base(plan.base, statistics, saes)
     path = plan.sweep.path.resolved(statistics.pair_distance)
     check_split(plan.model, plan.model.start(plan.tokens.ids[:2], plan.site, (), plan.positions.span))
     for site in {plan.site, *(readout.site for readout in plan.readouts if readout.site)}:
@@ -126,9 +127,9 @@ def _statistics(plan: Plan, run: run_directory.Run) -> SiteStatistics:
 
 
 def _latents(plan: Plan, run: run_directory.Run) -> dict[str, BoundSAE]:
-    """Every SAE, with the statistics of its latents where a direction or the base asks for them.
+    """Every SAE, with the statistics of its latents where a direction or the base needs them.
 
-    A few SAEs share a pass over the tokens, so that a killed run loses one pass at most.
+    Each pass over the tokens takes those of only a few SAEs, so that a killed run loses at most one pass.
     """
     stored = {label: f"latents-{index:03d}" for index, label in enumerate(plan.saes) if label in plan.counted_saes}
     found = {label: run.load(name) for label, name in stored.items()}
@@ -149,13 +150,13 @@ def _for_statistics(plan: Plan) -> TokenSet:
 
 
 def _watch(plan: Plan) -> Watch | None:
-    """Who says when to stop, where the sweep does not end with its sequences."""
+    """Decides when to stop, in a sweep with `until_ci`."""
     goal = plan.sweep.until_ci
     return None if goal is None else Watch(goal, plan.sweep.sequences, plan.tokens.ids.shape[1])
 
 
 def _ending(watch: Watch | None) -> dict[str, str]:
-    """How a watched sweep has ended, as an attribute of its curves."""
+    """How a sweep with `until_ci` ended, as an attribute of its curves."""
     if watch is None or watch.stopped is None:
         return {}
     if not watch.stopped.reached:
@@ -170,22 +171,23 @@ def _measure(plan: Plan, ready: Prepared, run: run_directory.Run, watch: Watch |
     for begin in progress(shards, "shards, at most" if watch else "shards"):
         measured.append(begin)
         shard = _shard(plan, ready, run, begin)
-        # Whatever shards lie behind this one: where a run stops does not depend on where it was killed.
+        # Ask after this shard even if later ones are stored: where a run stops must not depend on where it was killed.
         if watch is not None and watch.look(shard):
             break
-    # Read again, as what is kept from one shard to the next would hold the memory apart that they free.
+    # Read again from disk: small arrays kept in memory between shards would fragment the heap, so that the memory which
+    # each shard frees could not be reused by the next.
     return [_shard(plan, ready, run, begin) for begin in measured]
 
 
 def _shard(plan: Plan, ready: Prepared, run: run_directory.Run, begin: int) -> xr.Dataset:
-    """The curves of some sequences: those that the run has, or measured."""
+    """The curves of a shard: read from the run, or measured."""
     sequences = plan.order[begin : begin + plan.sweep.shard]
     name = f"shard-{begin // plan.sweep.shard:05d}"
     if (arrays := run.load(name)) is None:
         arrays = measure_shard(plan, ready.directions, ready.path, sequences, ready.base)
         run.save(name, arrays)
     positions = plan.positions.read if plan.sweep.keep_positions else None
-    axes = curves.Axes(plan.directions, ready.path.steps, ready.path.units, sequences, positions)
+    axes = curves.Axes(tuple(map(str, plan.directions)), ready.path.steps, ready.path.units, sequences, positions)
     readouts = {key: arrays[key] for key in (*(readout.name for readout in plan.readouts), "length")}
     return curves.build(readouts, arrays["tokens"], axes, {})
 
@@ -197,13 +199,13 @@ def identity(plan: Plan, loaded: LoadedModel) -> dict[str, Any]:
         | {"site": plan.site.name, "readouts": [readout.name for readout in plan.readouts]},
         "saes": {label: at.sae.about.sha256 for label, at in plan.saes.items()},
         # Stored arrays are in these orders: the same SAEs in another order are another run.
-        "order": {"directions": list(plan.directions), "saes": list(plan.saes)},
-        "vectors": {name: hashlib.sha256(v.numpy().tobytes()).hexdigest() for name, v in plan.vectors.items()},
+        "order": {"directions": [str(name) for name in plan.directions], "saes": list(plan.saes)},
+        "vectors": {str(name): hashlib.sha256(v.numpy().tobytes()).hexdigest() for name, v in plan.vectors.items()},
     }
 
 
 def record(plan: Plan, loaded: LoadedModel, purpose: str) -> dict[str, Any]:
-    """What a reader of the manifest wants to know besides."""
+    """Facts for readers of the manifest that do not decide the numbers."""
     centred = plan.model.centred and plan.site.kind != "z"
     return provenance.record(loaded, plan.tokens) | {
         "purpose": purpose,
@@ -234,7 +236,7 @@ def _sae_record(plan: Plan, loaded: LoadedModel, at: AtSite) -> dict[str, Any]:
 def _attrs(
     plan: Plan, statistics: SiteStatistics, saes: dict[str, BoundSAE], manifest: dict[str, Any]
 ) -> dict[str, str]:
-    """Provenance that travels with the curves. When the run was made is not part of it: equal runs, equal files."""
+    """Provenance stored with the curves. It has no times, so that equal runs write equal files."""
     return {
         "model": plan.model.name,
         "site": plan.site.name,

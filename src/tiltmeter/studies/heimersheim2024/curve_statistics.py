@@ -18,7 +18,7 @@ from jaxtyping import Float
 
 from tiltmeter.analysis.estimates import Estimand, Region, Rows
 from tiltmeter.analysis.shapes import Shape, crossing
-from tiltmeter.perturb.blends import PREFIX, parse_blend
+from tiltmeter.perturb.names import BLEND, DirectionName
 from tiltmeter.studies.estimands import PerSequence, late_l2, pair_distance, read, readout_name, step_index
 from tiltmeter.studies.results import NotMeasured
 
@@ -94,10 +94,11 @@ def is_first(one: PerSequence, other: PerSequence) -> PerSequence:
 
 def points(curves: xr.Dataset) -> dict[Weights, str]:
     """Directions of a triangle by the weights of its corners."""
-    names = [str(name) for name in curves.direction.values if str(name).startswith(PREFIX)]
-    if not names:
+    names = [DirectionName.parse(str(name)) for name in curves.direction.values]
+    found = {_weights(name): str(name) for name in names if name.kind == BLEND}
+    if not found:
         raise NotMeasured("No points of a triangle were measured.")
-    return {_weights(name): name for name in names}
+    return found
 
 
 def triangle_times(curves: xr.Dataset, threshold: str) -> dict[Weights, PerSequence]:
@@ -123,8 +124,8 @@ def neighbours(weights: Sequence[Weights], number: int) -> list[Weights]:
     return [one for one in others if one[number] == nearest and 0.0 in one]
 
 
-def _weights(name: str) -> Weights:
-    (top, _), (left, _), (right, _) = parse_blend(name)
+def _weights(name: DirectionName) -> Weights:
+    (top, _), (left, _), (right, _) = name.terms
     return top, left, right
 
 

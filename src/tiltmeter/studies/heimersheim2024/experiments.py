@@ -11,8 +11,7 @@ from typing import NamedTuple
 
 from tiltmeter.models.sites import Site
 from tiltmeter.perturb.bases import CLEAN
-from tiltmeter.perturb.blends import PREFIX
-from tiltmeter.perturb.names import draws
+from tiltmeter.perturb.names import BLEND, DirectionName, draws
 from tiltmeter.perturb.paths import Path, Sphere, Straight, Substitute
 from tiltmeter.studies.results import NotMeasured
 from tiltmeter.studies.study import Experiment, Size, Subject, Sweeping
@@ -108,7 +107,8 @@ def plane(weights: tuple[float, ...]) -> tuple[str, ...]:
 
 def _blend(weights: tuple[float, ...], sources: tuple[str, ...]) -> str:
     # terms of no weight stay, since blends draw the same where their sources are the same
-    return PREFIX + "+".join(f"{weight:.6g}*{source}" for weight, source in zip(weights, sources, strict=True))
+    terms = "+".join(f"{weight:.6g}*{source}" for weight, source in zip(weights, sources, strict=True))
+    return str(DirectionName(BLEND, terms))
 
 
 def _sweep(

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 from tiltmeter.models.positions import BosPolicy
 from tiltmeter.models.sites import Site
 from tiltmeter.perturb.paths import Straight, Substitute
-from tiltmeter.perturb.registry import DIRECTIONS
 from tiltmeter.studies.results import NotMeasured
 from tiltmeter.studies.study import Experiment, KnownSAE, Size, Subject, Sweeping
 from tiltmeter.sweeps.plan import Sweep
@@ -17,6 +16,16 @@ PAIR_DISTANCE = 81.59
 
 LENGTHS = (0.0, 1.0, *(float(length) for length in range(11, 102, 10)))
 """The paper's lengths: 0, and the grid of its code up to the 101 of its figures."""
+
+DIRECTIONS = (
+    "isotropic",
+    "isotropic-difference",
+    "cov-random-difference",
+    "cov-random-mixture",
+    "real-difference",
+    "real-mixture",
+)
+"""The paper's directions that need no SAE."""
 
 BASELINES = ("isotropic", "cov-random-mixture", "real-mixture")
 """What the paper compares directions of SAEs with."""
@@ -61,9 +70,9 @@ def experiments(subject: Subject, size: Size) -> dict[str, Experiment | NotMeasu
     """
     scale, site = SCALES[size], Site(subject.layer, "resid_pre")
     return {
-        "directions": _along(subject, site, tuple(DIRECTIONS), scale.baselines, scale),
+        "directions": _along(subject, site, DIRECTIONS, scale.baselines, scale),
         "directions-early": _early(subject, scale),
-        "directions-larger": _along(subject, site, tuple(DIRECTIONS), scale.larger, scale, LENGTHS[::2]),
+        "directions-larger": _along(subject, site, DIRECTIONS, scale.larger, scale, LENGTHS[::2]),
         "errors": _of_saes(subject, site, "sae-error", scale),
         "features": _of_saes(subject, site, "sae-feature", scale),
         "reconstructions": _substitution(subject, site, subject.saes_at(site), scale.saes, scale),

@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from tiltmeter.analysis.shapes import separation_auc
-from tiltmeter.perturb.names import split_draw
+from tiltmeter.perturb.names import DirectionName
 from tiltmeter.reports.charts.chart import Axis, Chart, Line, Panel
 from tiltmeter.reports.charts.curves import axis_label
 from tiltmeter.reports.charts.styles import style
@@ -62,7 +62,7 @@ def _separation(curves: xr.Dataset) -> list[float]:
 
 def _of_kind(curves: xr.Dataset, kind: str) -> list[str]:
     """The draws of a direction."""
-    return [str(name) for name in curves.direction.values if split_draw(str(name)).name == kind]
+    return [str(name) for name in curves.direction.values if DirectionName.parse(str(name)).kind == kind]
 
 
 ONE_PROMPT = PaperFigure(

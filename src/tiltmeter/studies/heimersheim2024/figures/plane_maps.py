@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
-from tiltmeter.perturb.blends import parse_blend
+from tiltmeter.perturb.names import DirectionName
 from tiltmeter.reports.charts.chart import Axis, Chart, HeatMap, Panel, Points, Surface
 from tiltmeter.reports.charts.curves import axis_label
 from tiltmeter.reports.charts.styles import style
@@ -38,7 +38,8 @@ def on_plane(curves: xr.Dataset, readout: str, sequence: int) -> Grid:
     The prompt's own activation lies at zero weight of both; nothing is perturbed there, so the readout is zero.
     """
     values = curves[readout].isel(sequence=sequence, step=0).to_series()
-    places = {tuple(weight for weight, _ in parse_blend(str(name))): float(value) for name, value in values.items()}
+    terms = {str(name): DirectionName.parse(str(name)).terms for name in values.index}
+    places = {tuple(weight for weight, _ in terms[str(name)]): float(value) for name, value in values.items()}
     places[0.0, 0.0] = 0.0
     weights = np.array(sorted({place[0] for place in places}))
     return Grid(weights, np.array([[places[first, second] for first in weights] for second in weights]))
