@@ -31,6 +31,8 @@ def plan(model, **changes):
 
 def test_what_is_not_said_is_what_the_definitions_say():
     sweep = Sweep(site="resid_pre:1", path=PATH)
+    kinds = ("cov-random-difference", "cov-random-mixture", "real-difference", "real-mixture")
+    assert sweep.directions == ("isotropic", "isotropic-difference", *kinds)
     assert sweep.readouts == ("kl",)
     assert sweep.positions == "all"
     assert sweep.bos == BosPolicy(statistics="out", perturbation="in", average="in")

@@ -1,0 +1,85 @@
+"""A direction that is added to the registry can be swept, and changes neither a paper's experiments nor a default."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pytest
+import torch
+
+from sweep_cases import token_set
+from tiltmeter.errors import TiltmeterError
+from tiltmeter.models.loading import LoadedModel
+from tiltmeter.models.sites import Site
+from tiltmeter.models.split_model import SplitModel
+from tiltmeter.perturb import registry
+from tiltmeter.perturb.directions import Along
+from tiltmeter.perturb.names import DirectionName
+from tiltmeter.perturb.paths import Straight
+from tiltmeter.perturb.registry import SiteDirection
+from tiltmeter.studies import STUDIES
+from tiltmeter.studies.study import KnownSAE, Size, Subject
+from tiltmeter.sweeps.plan import Sweep
+from tiltmeter.sweeps.run import run_sweep
+from tiny_models import WIDTH, tiny
+
+VECTOR = torch.linspace(-1, 1, WIDTH).double() ** 2
+NEW = SiteDirection(lambda _: Along(VECTOR), "a parabola")
+PATH = Straight(lengths=(3.0,))
+
+WITH_A_NEW_DIRECTION = """
+import sys
+from tiltmeter.perturb import registry
+from tiltmeter.perturb.directions import Plain
+registry.DIRECTIONS["parabola"] = registry.SiteDirection(lambda s: Plain(s.isotropic), "a parabola")
+sys.path[:] = {path!r}
+from test_new_direction import planned
+print(planned())
+"""
+
+
+def loaded():
+    return LoadedModel(SplitModel(tiny("gpt2")), None, {"sha256": "0"})
+
+
+def planned():
+    """Every experiment of every study and size, and the sweep that names no directions, as text."""
+    sites = [Site(layer, kind) for layer in range(3) for kind in ("resid_pre", "z")]
+    kinds = ("local", "e2e", "e2e+ds")
+    saes = [KnownSAE(f"{kind}-{site.kind}-{site.layer}", site, kind, 5.0) for site in sites for kind in kinds]
+    subject = Subject(loaded(), 1, tuple(saes))
+    plans = {
+        (study.name, size): study.experiments(subject, size) for study in STUDIES.values() for size in get_args(Size)
+    }
+    return repr((plans, Sweep(site="resid_pre:1", path=PATH)))
+
+
+def test_no_study_and_no_default_follows_the_registry():
+    """In another process, where the direction is registered before any study is imported."""
+    code = WITH_A_NEW_DIRECTION.format(path=[str(Path(__file__).parent), *sys.path])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    here = planned()
+    assert done.stdout.strip() == here
+    assert all(
+        kind in here for kind in ("isotropic-difference", "sae-error", "real-mixture")
+    )  # directions are compared
+
+
+def test_a_new_direction_can_be_swept(tmp_path, monkeypatch):
+    monkeypatch.setitem(registry.DIRECTIONS, "parabola", NEW)
+    np.save(tmp_path / "v.npy", VECTOR.numpy())
+    names = ("parabola", f"along:{tmp_path}/v.npy", "isotropic")
+    sweep = Sweep(site="resid_pre:1", directions=names, path=PATH, sequences=4)
+    curves = run_sweep(sweep, loaded(), token_set(), tmp_path / "run")
+    new, same, other = (curves.kl.isel(direction=i).to_numpy() for i in range(3))
+    assert [*curves.direction.values] == ["parabola", "along:v.npy", "isotropic"]
+    np.testing.assert_array_equal(new, same)
+    assert (new != other).all()
+
+
+def test_it_is_unknown_where_it_is_not_registered():
+    with pytest.raises(TiltmeterError, match="'parabola' is not a direction"):
+        registry.check_direction_name(DirectionName("parabola"))
