@@ -31,7 +31,7 @@ CARD = """# SAEs on nano
 Sparse autoencoders on the residual stream of nano (and one on `hook_z`), trained by tiltmeter on the text that nano was
 trained on, in SAELens's format and half precision: {count} SAEs of {latents:,} latents, {size:,} bytes in all.
 
-    .venv/bin/tiltmeter sweep --site resid_pre:3 --sae "nano:*" --direction sae-error --lengths 0:40:5
+    tiltmeter sweep --site resid_pre:3 --sae "nano:*" --direction sae-error --lengths 0:40:5
 
 | SAE | site | sparsity | L0 | explained variance | ε | loss increase, nats | KL, nats | alive |
 |---|---|---|---|---|---|---|---|---|
