@@ -1,5 +1,7 @@
 """A chart of each kind of mark, with names that try to be markup, templates, formulas and paths."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from tiltmeter.analysis import curves
@@ -122,3 +124,9 @@ CHARTS = {
     "surface": one(grid(Surface, marked=((EVIL, 0.0, 5.0, 5.0), ("B", 1.0, 5.0, 6.0)))),
     "triangle": one(triangle(), x="", y=""),
 }
+
+
+def on_log_y(chart: Chart, low: float, high: float) -> Chart:
+    """The same marks on logarithmic y axes between these limits."""
+    rows = [[replace(panel, y=replace(panel.y, log=True, limits=(low, high))) for panel in row] for row in chart.rows]
+    return replace(chart, rows=tuple(map(tuple, rows)))

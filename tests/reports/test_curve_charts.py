@@ -6,7 +6,7 @@ import pytest
 from chart_cases import L2, OWN, PAPER, line, measured, one
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.reports.charts import curves
-from tiltmeter.reports.charts.chart import Chart, Line, panel_names
+from tiltmeter.reports.charts.chart import Chart, panel_names
 from tiltmeter.reports.charts.styles import styles
 
 
@@ -78,16 +78,3 @@ def test_empty_charts_are_refused(data):
 def test_a_chart_has_a_panel_in_each_row(rows):
     with pytest.raises(TiltmeterError, match="at least one panel in each row"):
         Chart(rows)
-
-
-def test_log_axes_begin_at_the_floor_or_at_the_smallest_value_of_a_row(data):
-    chart = curves.log_y(curves.facets(*data, ["kl", L2], {"a": PAPER[:1], "b": PAPER[1:]}), floor=0.05)
-    kl, l2 = chart.rows
-    assert all(panel.y.log for panel in chart.panels)
-    assert kl[0].y == kl[1].y
-    assert kl[0].y.limits[0] == 0.05
-    assert kl[0].y.limits[1] >= np.nanmax(np.concatenate([mark.y for panel in kl for mark in panel.marks]))
-    assert 0.05 < l2[0].y.limits[0] < 1
-    nothing = curves.log_y(one(line(factor=0.0))).panels[0]
-    assert nothing.y.limits[0] < nothing.y.limits[1]
-    assert isinstance(nothing.marks[0], Line)

@@ -18,7 +18,7 @@ from tiltmeter.reports.charts.curves import facets
 from tiltmeter.reports.charts.mpl import draw, to_png, to_svg
 from tiltmeter.reports.charts.plotly import to_plotly
 from tiltmeter.reports.figure import ReportFigure
-from tiltmeter.reports.page import SYMBOLS, Numbers, headline, write_report
+from tiltmeter.reports.page import SYMBOLS, SweepNumbers, headline, write_report
 from tiltmeter.reports.tables import chart
 from tiltmeter.reports.tables import claims as claims_table
 from tiltmeter.reports.tables.claims import ClaimRow
@@ -110,7 +110,7 @@ def page(measured, exhibits, claims, folder):
         MANIFEST,
         claims=claims,
         notes=[f"Note {EVIL}"],
-        numbers=Numbers(*measured),
+        numbers=SweepNumbers(*measured),
     )
     assert path == folder / "report.html"
     return path.read_text("utf-8")
@@ -265,7 +265,7 @@ def test_every_mark_makes_a_well_formed_page(name, tmp_path):
 
 def test_equal_runs_have_equal_pages(measured, exhibits, claims, tmp_path):
     pages = [
-        write_report(tmp_path / name, "t", ["s"], exhibits, MANIFEST, claims=claims, numbers=Numbers(*measured))
+        write_report(tmp_path / name, "t", ["s"], exhibits, MANIFEST, claims=claims, numbers=SweepNumbers(*measured))
         for name in ("a", "b")
     ]
     assert pages[0].read_bytes() == pages[1].read_bytes()
@@ -281,7 +281,7 @@ def test_what_was_run_and_the_whole_manifest(page):
     assert pairs["site"] == "blocks.3.hook_resid_pre"
     assert pairs["created"] == "2025-01-02T03:04:05+00:00"
     assert pairs["ids"].endswith("… (40 in all)")
-    assert json.loads(pairs["The whole manifest"]) == MANIFEST
+    assert json.loads(pairs["Full manifest"]) == MANIFEST
 
 
 def test_all_rows_and_files_are_there(page, measured):

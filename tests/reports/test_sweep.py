@@ -121,11 +121,11 @@ def test_the_report_says_what_was_run(run):
     page = re.sub(r"<(script|style)\b.*?</\1>", " ", page, flags=re.DOTALL)
     text = " ".join(re.sub(r"<[^>]*>", " ", page).split())
     assert "Sweep at blocks.1.hook_resid_pre, on tiny" in text
-    assert "tiny on 12 sequences of 8 tokens of tokens. Moved at blocks.1.hook_resid_pre (positions: " in text
+    assert "tiny on 12 sequences of 8 tokens of tokens. Perturbed at blocks.1.hook_resid_pre (positions: " in text
     assert "along isotropic, real-mixture. " in text
     steps = ("perturbation length (L2): 3 steps from 0 to 5.", "One step: perturbation length (L2) 5.")
     assert sum(one in text for one in steps) == 1
-    assert "95 % intervals of the mean, bootstrapped over sequences; of so few sequences they are too narrow." in text
+    assert "95 % intervals of the mean, bootstrapped over sequences; with so few sequences they are too narrow." in text
     assert re.findall(r'(?:src|href)="(?!data:|#)', page) == []
 
 

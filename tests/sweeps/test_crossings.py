@@ -243,7 +243,9 @@ def test_the_command_prints_what_it_found_and_cost(given, tmp_path):
     table = pd.read_parquet(out / "crossings.parquet")
     assert len(table) == 6
     passes = 8 * int(table.points.sum())
-    assert f"perturbed-token passes: {passes:,}, {passes / (6 * 17 * 8):.1%} of the 816 of a scan" in done.out
+    assert (
+        f"perturbed-token passes: {passes:,}, {passes / (6 * 17 * 8):.1%} of the 816 passes of a full scan" in done.out
+    )
     assert f"{table.crossing_at.median():.4g} [" in done.out
     asked_for = json.loads((out / "manifest.json").read_text())["identity"]["crossings"]
     assert asked_for == {"threshold": 0.001, "fraction": None, "guard": 3, "tolerance": 0.1}

@@ -1,4 +1,4 @@
-"""Figure and report of crossings, made from their tables and manifest: nothing is measured here."""
+"""Figure and report of a run of crossings, from its tables and manifest: nothing is measured here."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from tiltmeter.reports.figure import ReportFigure
 from tiltmeter.reports.page import write_report
 
 NOTE = (
-    "Found by bisection: of a curve that passes the threshold more than once, it is one of its upward crossings, the "
-    "first unless it is missed by the guard (docs/crossings.md). Brackets are 95 % intervals of the median over "
-    "sequences; a curve that never crosses counts as infinite."
+    "Crossings are found by bisection. If a curve crosses the threshold upward more than once, one of these crossings "
+    "is found: the first, unless the guard misses it (docs/crossings.md). Brackets are 95 % intervals of the median "
+    "over sequences; a curve that never crosses counts as infinite."
 )
 
 
 def publish_crossings(folder: Path, manifest: Mapping[str, Any]) -> Path:
-    """Draw where curves cross, and write the report.
+    """Draw the distribution of crossings, and write the report.
 
     Args:
         folder: a run of crossings.
@@ -40,7 +40,7 @@ def publish_crossings(folder: Path, manifest: Mapping[str, Any]) -> Path:
     table, summary = (pd.read_parquet(folder / f"{name}.parquet") for name in ("crossings", "summary"))
     title = f"Crossings at {manifest['identity']['sweep']['site']}, on {manifest['record']['model']['name']}"
     lines = [*_asked(manifest, table), f"{_cost(summary).capitalize()}."]
-    return write_report(folder, title, lines, [_exhibit(table, summary, manifest)], manifest, notes=[NOTE])
+    return write_report(folder, title, lines, [_figure(table, summary, manifest)], manifest, notes=[NOTE])
 
 
 def crossings_text(folder: Path, manifest: Mapping[str, Any]) -> str:
@@ -52,7 +52,7 @@ def crossings_text(folder: Path, manifest: Mapping[str, Any]) -> str:
             "crossed": summary.n,
             "never": summary.censored,
             "not measured": summary.missing,
-            "points a curve": summary.points.map("{:.1f}".format),
+            "points per curve": summary.points.map("{:.1f}".format),
         }
     ).set_index(summary.direction.rename(None))
     return f"{_what(manifest)}, over sequences\n{cells.to_string()}\n{_cost(summary)}"
@@ -61,7 +61,7 @@ def crossings_text(folder: Path, manifest: Mapping[str, Any]) -> str:
 def _what(manifest: Mapping[str, Any]) -> str:
     readout, goal = manifest["identity"]["sweep"]["readouts"][0], manifest["identity"]["crossings"]
     threshold = f"{goal['threshold']:g}" if goal["fraction"] is None else f"{goal['fraction']:g} of its last value"
-    return f"where {readout} passes {threshold} ({manifest['record']['units']})"
+    return f"step where {readout} crosses {threshold} ({manifest['record']['units']})"
 
 
 def _medians(summary: pd.DataFrame) -> list[str]:
@@ -70,7 +70,7 @@ def _medians(summary: pd.DataFrame) -> list[str]:
 
 def _cost(summary: pd.DataFrame) -> str:
     run, scan = summary.passes.sum(), summary.scan_passes.sum()
-    return f"perturbed-token passes: {run:,}, {run / scan:.1%} of the {scan:,} of a scan of all steps"
+    return f"perturbed-token passes: {run:,}, {run / scan:.1%} of the {scan:,} passes of a full scan"
 
 
 def _asked(manifest: Mapping[str, Any], table: pd.DataFrame) -> list[str]:
@@ -78,19 +78,19 @@ def _asked(manifest: Mapping[str, Any], table: pd.DataFrame) -> list[str]:
     sequences, length = table.sequence.nunique(), record["tokens"]["shape"][1]
     return [
         f"{record['model']['name']} on {sequences} sequences of {length} tokens of {record['tokens']['name']}.",
-        f"Moved at {sweep['site']} (positions: {sweep['positions']}).",
-        f"Looked for: {_what(manifest)}.",
+        f"Perturbed at {sweep['site']} (positions: {sweep['positions']}).",
+        f"Measured: {_what(manifest)}.",
     ]
 
 
-def _exhibit(table: pd.DataFrame, summary: pd.DataFrame, manifest: Mapping[str, Any]) -> ReportFigure:
+def _figure(table: pd.DataFrame, summary: pd.DataFrame, manifest: Mapping[str, Any]) -> ReportFigure:
     samples = {str(name): shape_column(rows, "crossing_at") for name, rows in table.groupby("direction", sort=False)}
     found = zip(summary.direction, _medians(summary), summary.n, summary.censored, strict=True)
     return ReportFigure(
         "crossings",
         "Where curves cross",
-        "Left: curves, one per sequence, by where they cross. Right: the part of them that has crossed; lines end "
-        "below one by the part that never does.",
+        "Left: histogram of the crossings, one curve per sequence. Right: cumulative fraction of curves that have "
+        "crossed; curves that never cross count in the denominator, so lines may end below one.",
         "",
         "; ".join(f"{name}: median {median}, {n} crossed, {never} never" for name, median, n, never in found) + ".",
         Chart((panels(samples, _what(manifest)),), share=()),

@@ -1,4 +1,4 @@
-"""Exhibits of a report: a figure with the words about it, and the files that it becomes."""
+"""A figure of a report, with its title, caption and finding, and the files it is saved as."""
 
 from __future__ import annotations
 
@@ -11,44 +11,44 @@ from tiltmeter.reports.charts.mpl import draw, to_png, to_svg
 from tiltmeter.reports.tables import chart
 
 FIGURES, TABLES = "figures", "tables"
-"""Folders of a run."""
+"""Subfolders of a run."""
 
 
 class ReportFigure(NamedTuple):
-    """A figure of a report, and the words about it."""
+    """A figure of a report, with its title, caption and finding."""
 
     name: str
-    """What its files are called."""
+    """Stem of its file names."""
     title: str
     caption: str
     claimed: str
-    """The paper's own description of what it found; empty for none."""
+    """The paper's description of its result; empty if the figure is not from a paper."""
     finding: str
-    """What this run found; where there is no chart, why there is none."""
+    """This run's result; if there is no chart, the reason."""
     chart: Chart | None
 
     @property
     def files(self) -> tuple[str, ...]:
-        """What it becomes, in the run's folder."""
+        """Paths of its files in the run's folder."""
         pictures = tuple(f"{FIGURES}/{self.name}.{kind}" for kind in ("png", "svg"))
         return (*pictures, *(f"{TABLES}/{self.name}.{kind}" for kind in ("csv", "tex"))) if self.chart else ()
 
 
-def save_figure(folder: Path, exhibit: ReportFigure) -> bytes:
-    """Write an exhibit's picture (PNG, SVG) and numbers (CSV, LaTeX) into a run's folder.
+def save_figure(folder: Path, figure: ReportFigure) -> bytes:
+    """Write a figure's picture (PNG, SVG) and numbers (CSV, LaTeX) into a run's folder.
 
     Returns:
-        The SVG; empty where there is no chart.
+        The SVG; empty if there is no chart.
 
     Raises:
         TiltmeterError: the folder cannot be written.
     """
-    if exhibit.chart is None:
+    if figure.chart is None:
         return b""
-    figure = draw(exhibit.chart)
-    svg = to_svg(figure)
-    tables = chart.to_csv(exhibit.chart), chart.to_latex(exhibit.chart, exhibit.title)
-    for name, data in zip(exhibit.files, (to_png(figure), svg, *tables), strict=True):
+    drawing = draw(figure.chart)
+    svg = to_svg(drawing)
+    tables = chart.to_csv(figure.chart), chart.to_latex(figure.chart, figure.title)
+    for name, data in zip(figure.files, (to_png(drawing), svg, *tables), strict=True):
         try:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(data)

@@ -1,8 +1,8 @@
-"""The report of a run: one self-contained HTML page, whose figures can be looked into and which asks nothing of anyone.
+"""The report of a run: one self-contained HTML page with interactive figures, which makes no network requests.
 
-plotly.js is in the page, once, and figures are JSON. The page's policy lets only these scripts run and forbids every
-request; each figure is there as a picture, too, for paper and for readers without scripts. Everything that a user or a
-file named is escaped.
+plotly.js is in the page once, and figures are JSON. The page's content security policy allows only these scripts and no
+request, since a report is passed on and opened anywhere; each figure is also there as a picture, for printing and for
+readers without JavaScript. Names given by users or files are escaped.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ from tiltmeter.reports.tables.format import with_interval
 from tiltmeter.reports.tables.wide import WideTable, wide_tables
 
 SYMBOLS = {"supported": "✓", "contradicted": "✗", "inconclusive": "?", "not tested": "–"}
-"""Verdicts, for readers who see no colours."""
+"""Symbols of verdicts, so that they do not depend on colour."""
 
 
-class Numbers(NamedTuple):
-    """What a sweep measured: shown where a run is one sweep."""
+class SweepNumbers(NamedTuple):
+    """Curves and summary of a sweep, for the tables of its report."""
 
     curves: xr.Dataset
     table: pd.DataFrame
-    """Its summary, with 95 % intervals."""
+    """Summary of the curves, with 95 % intervals."""
 
 
 class _Section(NamedTuple):
@@ -52,8 +52,8 @@ class _Section(NamedTuple):
     rows: list[tuple[str, str]]
 
 
-class _Figure(NamedTuple):
-    """An exhibit, as the page needs it."""
+class _PageFigure(NamedTuple):
+    """A figure as the template needs it."""
 
     id: str
     name: str
@@ -72,30 +72,30 @@ def write_report(
     folder: Path,
     title: str,
     summary: Sequence[str],
-    exhibits: Sequence[ReportFigure],
+    figures: Sequence[ReportFigure],
     manifest: Mapping[str, Any],
     *,
     claims: Sequence[ClaimRow] = (),
     notes: Sequence[str] = (),
-    numbers: Numbers | None = None,
+    numbers: SweepNumbers | None = None,
 ) -> Path:
     """Write `report.html` into a run's folder, with `figures/`, `tables/` and tables of the claims; return its path.
 
     Args:
         folder: the run.
         title: heading of the page.
-        summary: what was run and on what, in three or four lines.
-        exhibits: the figures, in order.
-        manifest: plain JSON; its `identity`, `record` and `created` are shown, the whole stands at the end.
+        summary: what was run and on what, in three or four sentences.
+        figures: the figures, in order.
+        manifest: plain JSON; its `identity`, `record` and `created` are shown as tables, and all of it at the end.
         claims: rows of the table at the top.
-        notes: what a reader must know to read the page.
-        numbers: the curves of a sweep, for its table.
+        notes: what a reader must know to interpret the page.
+        numbers: the curves of a sweep, for its tables.
 
     Raises:
         TiltmeterError: the folder cannot be written.
     """
-    figures = [_figure(exhibit, save_figure(folder, exhibit)) for exhibit in exhibits]
-    page = _page(title, summary, figures, manifest, claims, notes, numbers)
+    shown = [_page_figure(figure, save_figure(folder, figure)) for figure in figures]
+    page = _page(title, summary, shown, manifest, claims, notes, numbers)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if claims:
@@ -109,12 +109,12 @@ def write_report(
 
 
 def headline(table: pd.DataFrame, readout: str, columns: int = 4) -> pd.DataFrame:
-    """Some steps of one readout as text: mean and 95 % interval.
+    """A few steps of one readout as text: mean and 95 % interval.
 
     Args:
         table: a summary.
         readout: which readout.
-        columns: how many steps, evenly spread over those that are not zero, the last among them.
+        columns: how many steps, evenly spread over the nonzero ones and including the last.
 
     Returns:
         A row per direction, a column per step.
@@ -128,18 +128,18 @@ def headline(table: pd.DataFrame, readout: str, columns: int = 4) -> pd.DataFram
     return cells.rename(columns="{:.4g}".format)
 
 
-def _figure(exhibit: ReportFigure, svg: bytes) -> _Figure:
-    words = (exhibit.name, exhibit.title, exhibit.caption, exhibit.claimed, exhibit.finding, exhibit.files)
-    place = f"figure-{exhibit.name}"
-    if exhibit.chart is None:
-        return _Figure(place, *words, "", "", 0, [])
+def _page_figure(figure: ReportFigure, svg: bytes) -> _PageFigure:
+    words = (figure.name, figure.title, figure.caption, figure.claimed, figure.finding, figure.files)
+    place = f"figure-{figure.name}"
+    if figure.chart is None:
+        return _PageFigure(place, *words, "", "", 0, [])
     image = "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
-    chart, tables = _json(to_plotly(exhibit.chart)), wide_tables(exhibit.chart)
-    return _Figure(place, *words, image, chart, least_width(exhibit.chart), tables)
+    chart, tables = _json(to_plotly(figure.chart)), wide_tables(figure.chart)
+    return _PageFigure(place, *words, image, chart, least_width(figure.chart), tables)
 
 
 def _json(value: Any) -> Markup:
-    """JSON in ASCII that no parser of HTML takes for a tag, a comment or an entity."""
+    """JSON in ASCII in which an HTML parser finds no tag, comment or entity."""
     plain = json.dumps(value, allow_nan=False, separators=(",", ":"))
     return Markup(plain.replace("<", r"\u003c").replace(">", r"\u003e").replace("&", r"\u0026"))
 
@@ -147,11 +147,11 @@ def _json(value: Any) -> Markup:
 def _page(
     title: str,
     summary: Sequence[str],
-    figures: Sequence[_Figure],
+    figures: Sequence[_PageFigure],
     manifest: Mapping[str, Any],
     claims: Sequence[ClaimRow],
     notes: Sequence[str],
-    numbers: Numbers | None,
+    numbers: SweepNumbers | None,
 ) -> str:
     drawn = any(figure.json for figure in figures)
     plotly, script = (_script(get_plotlyjs()), _script(_own("report.js"))) if drawn else (Markup(), Markup())
@@ -172,7 +172,7 @@ def _page(
             plotly=plotly,
             script=script,
             policy=_policy([plotly, script]),
-            **_of_sweep(numbers),
+            **_sweep_variables(numbers),
         )
     )
 
@@ -191,7 +191,7 @@ def _environment() -> Environment:
 
 
 def _code(words: str) -> Markup:
-    """Escape words; what stands between backticks is a name."""
+    """Escape text, and set what is between backticks as code."""
     return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(words))))
 
 
@@ -200,24 +200,24 @@ def _own(name: str) -> str:
 
 
 def _script(code: str) -> Markup:
-    r"""A script as it stands in the page: a browser reads every line end as `\n`, and hashes that.
+    r"""A script as it is in the page: a browser reads every line end as `\n`, and hashes that.
 
-    Inside strings, the only place for them, a backslash changes neither of what would end a script too early.
+    `</script` and `<!--` would end the script early. They occur only inside strings, where the backslash has no effect.
     """
     code = code.replace("\r\n", "\n").replace("\r", "\n")
     return Markup(code.replace("</script", r"<\/script").replace("<!--", r"<\!--"))
 
 
 def _policy(scripts: Sequence[str]) -> str:
-    """Nothing is fetched from anywhere, and no other script runs."""
+    """The content security policy: no requests, and no scripts but these."""
     hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts if script]
     allowed = " ".join(f"'sha256-{one}'" for one in hashes) or "'none'"
     images = "img-src data: blob:; style-src 'unsafe-inline'"
     return f"default-src 'none'; script-src {allowed}; {images}; base-uri 'none'; form-action 'none'"
 
 
-def _of_sweep(numbers: Numbers | None) -> dict[str, Any]:
-    """Tables of a sweep, and the code that opens its files."""
+def _sweep_variables(numbers: SweepNumbers | None) -> dict[str, Any]:
+    """Template variables of a sweep: its tables, and the names in the code that opens its files."""
     if numbers is None:
         return {"short": [], "all": (), "example": None}
     curves, table = numbers
@@ -230,29 +230,30 @@ def _of_sweep(numbers: Numbers | None) -> dict[str, Any]:
 
 
 def _sections(provenance: Mapping[Any, Any], manifest: Mapping[str, Any]) -> list[_Section]:
-    """Arrange what was run: the provenance of the curves, then the manifest's identity and record by subject."""
+    """Provenance of the curves, then the manifest's identity and record, grouped by subject."""
     subjects: dict[str, dict[str, str]] = {
-        "in short": {str(name): str(value) for name, value in provenance.items() if name != "manifest"}
+        "overview": {str(name): str(value) for name, value in provenance.items() if name != "manifest"}
     }
     if "created" in manifest:
-        subjects["in short"]["created"] = str(manifest["created"])
+        subjects["overview"]["created"] = str(manifest["created"])
     for part in ("identity", "record"):
         for subject, facts in manifest.get(part, {}).items():
-            where, name = (subject, "") if isinstance(facts, Mapping) else ("in short", subject)
-            subjects.setdefault(where, {}).update(_rows(facts, name))
+            where, name = (subject, "") if isinstance(facts, Mapping) else ("overview", subject)
+            subjects.setdefault(where, {}).update(_flattened(facts, name))
     return [_Section(subject, list(rows.items())) for subject, rows in subjects.items() if rows]
 
 
-def _rows(value: Any, name: str) -> Iterator[tuple[str, str]]:
+def _flattened(value: Any, name: str) -> Iterator[tuple[str, str]]:
+    """Name and text of each value in nested mappings; names are joined by dots."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
-            yield from _rows(inner, f"{name}.{key}" if name else str(key))
+            yield from _flattened(inner, f"{name}.{key}" if name else str(key))
     else:
         yield name, _shown(value)
 
 
 def _shown(value: Any) -> str:
-    """Write a value of the manifest for a reader; the whole manifest stands at the page's end."""
+    """Format a value of the manifest; long lists are abbreviated, since the full manifest is at the end of the page."""
     if not isinstance(value, list):
         return f"{value:g}" if isinstance(value, float) else str(value)
     run = len(value) > 3 and all(isinstance(item, int) for item in value) and {b - a for a, b in pairwise(value)} == {1}

@@ -1,4 +1,4 @@
-"""Figure, tables and report of a finished sweep, made from its curves and manifest: nothing is measured here."""
+"""Figure, tables and report of a finished sweep, from its curves and manifest: nothing is measured here."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tiltmeter.reports.charts.chart import Chart
 from tiltmeter.reports.charts.curves import axis_label, bars, facets
 from tiltmeter.reports.crossings import crossings_text, publish_crossings
 from tiltmeter.reports.figure import ReportFigure
-from tiltmeter.reports.page import Numbers, headline, write_report
+from tiltmeter.reports.page import SweepNumbers, headline, write_report
 from tiltmeter.runs.run_directory import read_manifest
 from tiltmeter.runs.user_paths import user_path
 
@@ -25,27 +25,27 @@ SWEEP = "sweep"
 """Purpose of a run that belongs to no study."""
 
 TRAINING = "train-sae"
-"""Purpose of a run that measures nothing."""
+"""Purpose of a run that trains an SAE, and has no curves."""
 
 CROSSINGS = "crossings"
-"""What the identity of a run of crossings has, and no other."""
+"""Key that only the identity of a run of crossings has."""
 
 MOST_NAMED = 6
-"""Directions that a sentence about a sweep names."""
+"""Most directions that a sentence about a sweep names."""
 
 FEW = 30
-"""Of fewer sequences bootstrap intervals are too narrow."""
+"""With fewer sequences, bootstrap intervals are too narrow."""
 
 
 def publish(run: str | Path) -> Path:
-    """Draw a finished sweep, table it, and write its report.
+    """Draw a finished sweep, tabulate it, and write its report.
 
     Returns:
         The path of `report.html`; the figure lies in `figures/` beside it, as PNG and SVG, its numbers in `tables/`, as
         CSV and LaTeX.
 
     Raises:
-        TiltmeterError: `run` is no run, or not a finished one.
+        TiltmeterError: `run` is not a run, or has not finished.
     """
     folder = user_path(run)
     manifest = read_manifest(folder)
@@ -58,19 +58,21 @@ def publish(run: str | Path) -> Path:
     data = curves.load(folder / "curves.nc")
     table = curves.summary(data)
     title = f"Sweep at {data.attrs['site']}, on {data.attrs['model']}"
-    exhibits, summary = [_exhibit(data, table)], _summary(data, manifest)
-    return write_report(folder, title, summary, exhibits, manifest, notes=[_note(data)], numbers=Numbers(data, table))
+    figures, summary = [_figure(data, table)], _summary(data, manifest)
+    return write_report(
+        folder, title, summary, figures, manifest, notes=[_note(data)], numbers=SweepNumbers(data, table)
+    )
 
 
 def _summary(data: xr.Dataset, manifest: Mapping[str, Any]) -> list[str]:
-    """What was run and on what, in three lines, and why it stopped where it was to stop by itself."""
+    """What was run and on what, in three lines; and, for adaptive stopping, why it stopped."""
     length = manifest["record"]["tokens"]["shape"][1]
     names = [str(name) for name in data.direction.values]
     more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
     place = f"{data.attrs['site']} (positions: {data.attrs['positions']})"
     lines = [
         f"{data.attrs['model']} on {data.sizes['sequence']} sequences of {length} tokens of {data.attrs['tokens']}.",
-        f"Moved at {place} along {', '.join(names[:MOST_NAMED])}{more}.",
+        f"Perturbed at {place} along {', '.join(names[:MOST_NAMED])}{more}.",
         f"{_steps(data)}.",
     ]
     return lines if (stopped := Stopped.of_curves(data)) is None else [*lines, stopped.sentence]
@@ -79,7 +81,7 @@ def _summary(data: xr.Dataset, manifest: Mapping[str, Any]) -> list[str]:
 def _steps(data: xr.Dataset) -> str:
     step, last = data.step.attrs["long_name"], f"{float(data.step.max()):g}"
     if step == "substitution":
-        return "From the activation to its substitutes, in one step"
+        return "Each activation is replaced by its substitute, in one step"
     label, count = axis_label(data.step), data.sizes["step"]
     return (
         f"One step: {label} {last}"
@@ -92,16 +94,16 @@ def _note(data: xr.Dataset) -> str:
     if Stopped.of_curves(data):
         return (
             "Brackets in tables, bands and whiskers in figures are time-uniform 95 % intervals of the mean over "
-            "sequences, which were taken in random order: they hold although it stopped as soon as they were narrow."
+            "sequences, which were taken in random order; they remain valid under the adaptive stopping."
         )
-    narrow = "; of so few sequences they are too narrow" if data.sizes["sequence"] < FEW else ""
+    narrow = "; with so few sequences they are too narrow" if data.sizes["sequence"] < FEW else ""
     return (
         "Brackets in tables, bands and whiskers in figures are 95 % intervals of the mean, bootstrapped over "
         f"sequences{narrow}."
     )
 
 
-def _exhibit(data: xr.Dataset, table: pd.DataFrame) -> ReportFigure:
+def _figure(data: xr.Dataset, table: pd.DataFrame) -> ReportFigure:
     names = curves.readout_names(data)[:-1]  # the last is the realised length
     kind = "Whiskers" if data.sizes["step"] == 1 else "Bands"
     method = "time-uniform" if Stopped.of_curves(data) else "bootstrap"
@@ -117,7 +119,7 @@ def _chart(data: xr.Dataset, table: pd.DataFrame, names: list[str]) -> Chart:
 
 
 def _panels(data: xr.Dataset) -> dict[str, list[str]]:
-    """One panel; where several kinds of direction belong to SAEs, one for each of them, with all that need none."""
+    """Group directions into panels: one panel, or one for each kind of SAE direction with all directions of no SAE."""
     site, saes = data.attrs["site"], json.loads(data.attrs["saes"])
     kinds = {str(name): _kind_of_sae(str(name), saes) for name in data.direction.values}
     shown = [kind for kind in dict.fromkeys(kinds.values()) if kind]
@@ -127,7 +129,7 @@ def _panels(data: xr.Dataset) -> dict[str, list[str]]:
 
 
 def _kind_of_sae(direction: str, saes: Collection[str]) -> str:
-    """The kind of a direction that belongs to an SAE of the run (`sae-error` of `sae-error:NAME`); else empty."""
+    """The kind of a direction of an SAE of the run (`sae-error` of `sae-error:NAME`); else empty."""
     kind, _, sae = direction.partition(":")
     return kind if sae in saes else ""
 
@@ -135,7 +137,7 @@ def _kind_of_sae(direction: str, saes: Collection[str]) -> str:
 def _last_step(data: xr.Dataset, table: pd.DataFrame, readout: str) -> str:
     last = table[(table.readout == readout) & (table.step == table.step.max()) & table["mean"].notna()]
     if last.empty:
-        return f"{readout} was not measured: at these positions no token has it, or none is averaged."
+        return f"{readout} was not measured: it is defined at none of these positions, or no position is averaged."
     found = [f"{row.direction} {row.mean:.3g} [{row.low:.3g}, {row.high:.3g}]" for row in last.itertuples(index=False)]
     rest = f", and {len(found) - MOST_NAMED} more in the table" if len(found) > MOST_NAMED else ""
     step = data.step.attrs["long_name"]
@@ -144,7 +146,7 @@ def _last_step(data: xr.Dataset, table: pd.DataFrame, readout: str) -> str:
 
 
 def short_table(run: str | Path) -> str:
-    """A few lengths of the first readout as text, for the terminal; or where curves cross."""
+    """A few steps of the first readout as text, for the terminal; for a run of crossings, their medians."""
     folder = user_path(run)
     if CROSSINGS in (manifest := read_manifest(folder))["identity"]:
         return crossings_text(folder, manifest)

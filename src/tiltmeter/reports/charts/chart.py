@@ -1,7 +1,8 @@
 """A figure as data: panels in a grid, and marks in them. Nothing is drawn here.
 
-What a figure shows is said once, and drawn twice (`drawing.py` for papers, `interactive.py` for the report) and written
-once more as a table (`chart_tables.py`), so that no picture can differ from its numbers.
+A figure is needed three times: as a picture for papers (`mpl`), as an interactive plot in the report (`plotly`) and as
+a table (`reports.tables.chart`). All three are made from this one description, so that they cannot disagree, and tests
+can check a figure's numbers without drawing it.
 """
 
 from __future__ import annotations
@@ -24,19 +25,19 @@ class Line:
     """A curve, with its interval as a band where it has one. NaN leaves a gap."""
 
     name: str
-    """Entry of the legend; marks of one name are switched on and off together, in all panels."""
+    """Entry of the legend; marks of one name are toggled together, in all panels."""
     x: Numbers
     y: Numbers
     style: Style
     low: Numbers | None = None
     high: Numbers | None = None
     thin: bool = False
-    """One of many single curves: drawn thin and pale, behind means."""
+    """One of many individual curves: drawn thin and pale, behind means."""
 
 
 @dataclass(frozen=True)
 class Points:
-    """Dots, with a text each for the reader who points at them, and whiskers where they have an interval."""
+    """Dots, with hover texts, and whiskers where they have an interval."""
 
     name: str
     x: Numbers
@@ -49,7 +50,7 @@ class Points:
 
 @dataclass(frozen=True)
 class Bars:
-    """A bar for each category, with its interval as a whisker; several marks of a panel stand side by side."""
+    """A bar for each category, with its interval as a whisker; bars of one category are drawn side by side."""
 
     name: str
     categories: tuple[str, ...]
@@ -61,11 +62,11 @@ class Bars:
 
 @dataclass(frozen=True)
 class Histogram:
-    """Counts between edges, as an outline with a pale filling."""
+    """Counts between edges, as a filled outline."""
 
     name: str
     edges: Float[np.ndarray, " edge"]
-    """One more than there are counts, ascending."""
+    """Bin edges, ascending; one more than there are counts."""
     counts: Float[np.ndarray, " bin"]
     style: Style
 
@@ -83,7 +84,7 @@ class HeatMap:
 
 @dataclass(frozen=True)
 class Surface:
-    """The same grid as a surface in three dimensions, with dots on it that have names."""
+    """The same grid as a surface in three dimensions, with named dots on it."""
 
     name: str
     x: Float[np.ndarray, " column"]
@@ -106,11 +107,11 @@ class Triangle:
 
 @dataclass(frozen=True)
 class Rule:
-    """A thin straight line across the panel, with a word beside it."""
+    """A thin reference line across the panel, with a label."""
 
     at: float
     across: Literal["x", "y"] = "x"
-    """Which axis `at` is a value of."""
+    """The axis of which `at` is a value."""
     text: str = ""
     style: Style | None = None
 
@@ -120,7 +121,7 @@ Mark = Line | Points | Bars | Histogram | HeatMap | Surface | Triangle | Rule
 
 @dataclass(frozen=True)
 class Axis:
-    """An axis: its label with units, and how it runs."""
+    """An axis: its label with units, scale and limits."""
 
     label: str
     log: bool = False
@@ -147,7 +148,7 @@ class Chart:
 
     rows: tuple[tuple[Panel, ...], ...]
     share: tuple[Literal["x", "y-of-row", "y"], ...] = field(default=("x", "y-of-row"))
-    """Which axes panels have in common."""
+    """Axes that panels share."""
     title: str = ""
     """Above all panels."""
 
@@ -157,22 +158,22 @@ class Chart:
 
     @property
     def columns(self) -> int:
-        """How many panels stand side by side."""
+        """Number of panels side by side."""
         return max(map(len, self.rows))
 
     @property
     def panels(self) -> tuple[Panel, ...]:
-        """All of them, row after row."""
+        """All panels, row by row."""
         return tuple(panel for row in self.rows for panel in row)
 
 
 def in_rows(panels: Sequence[Panel], columns: int) -> tuple[tuple[Panel, ...], ...]:
-    """Panels in rows of so many columns."""
+    """Arrange panels in rows of this many columns."""
     return tuple(tuple(panels[begin : begin + columns]) for begin in range(0, len(panels), columns))
 
 
 def panel_names(chart: Chart) -> list[str]:
-    """A name for each panel, row after row, that no other has: its column's title, its quantity, its x, its number."""
+    """Unique names of all panels, row by row: the column's title; if needed also the y label, x label and number."""
     tops = [next((panel.title for panel in column if panel.title), "") for column in _columns(chart)]
     titles = [panel.title or tops[at] for row in chart.rows for at, panel in enumerate(row)]
     labels = ([panel.y.label for panel in chart.panels], [panel.x.label for panel in chart.panels])

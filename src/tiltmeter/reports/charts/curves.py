@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -26,7 +25,7 @@ def lines(curves: xr.Dataset, table: pd.DataFrame, readout: str, directions: Seq
     Raises:
         TiltmeterError: no such readout or direction was measured.
     """
-    rows, style_of = _rows(table, readout), _styles(curves)
+    rows, style_of = _rows_of_readout(table, readout), _styles(curves)
     unknown = [name for name in directions if name not in style_of]
     if unknown:
         raise TiltmeterError(f"no direction {unknown[0]} was measured; there are {', '.join(style_of)}.")
@@ -92,14 +91,6 @@ def bars(curves: xr.Dataset, table: pd.DataFrame, readouts: Sequence[str], title
     return Chart((panels,), share=("x",), title=title)
 
 
-def log_y(chart: Chart, floor: float = 1e-6) -> Chart:
-    """The same lines on logarithmic axes, in each row from the floor or the smallest value above it.
-
-    The floor's default is the smallest KL that readouts vouch for.
-    """
-    return replace(chart, rows=tuple(_log(row, floor) for row in chart.rows))
-
-
 def axis_label(values: xr.DataArray) -> str:
     """Name a quantity with its units: "KL(clean ‖ perturbed), nats", "perturbation length (L2)"."""
     name, units = values.attrs.get("long_name", str(values.name)), values.attrs.get("units", "1")
@@ -114,11 +105,11 @@ def quantity(curves: xr.Dataset, table: pd.DataFrame, readout: str) -> str:
     Raises:
         TiltmeterError: it was not measured.
     """
-    _rows(table, readout)
+    _rows_of_readout(table, readout)
     return axis_label(curves[readout])
 
 
-def _rows(table: pd.DataFrame, readout: str) -> pd.DataFrame:
+def _rows_of_readout(table: pd.DataFrame, readout: str) -> pd.DataFrame:
     rows = table[table.readout == readout]
     if rows.empty:
         raise TiltmeterError(f"no readout {readout} was measured; there are {', '.join(table.readout.unique())}.")
@@ -130,18 +121,9 @@ def _styles(curves: xr.Dataset) -> dict[str, Style]:
 
 
 def _bars(curves: xr.Dataset, table: pd.DataFrame, readout: str) -> tuple[Bars, ...]:
-    rows, style_of = _rows(table, readout), _styles(curves)
+    rows, style_of = _rows_of_readout(table, readout), _styles(curves)
     found = []
     for name in rows.direction.unique():
         y, low, high = (rows.loc[rows.direction == name, column].to_numpy(float) for column in ("mean", "low", "high"))
         found.append(Bars(name, (name,) * len(y), y, style_of[name], low, high))
     return tuple(found)
-
-
-def _log(row: tuple[Panel, ...], floor: float) -> tuple[Panel, ...]:
-    values = [mark.y for panel in row for mark in panel.marks if isinstance(mark, Line)]
-    together = np.concatenate(values or [np.empty(0)])
-    shown = together[together > floor]
-    low = max(floor, float(shown.min()) / 1.5) if len(shown) else floor
-    high = max(10 * low, 1.5 * float(shown.max(initial=0.0)))
-    return tuple(replace(panel, y=replace(panel.y, log=True, limits=(low, high))) for panel in row)

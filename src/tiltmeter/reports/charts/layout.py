@@ -1,4 +1,4 @@
-"""How a chart is laid out, however it is drawn: shared axes, lying bars, names in the legend, ranges of colours."""
+"""How a chart is laid out, however it is drawn: shared axes, horizontal bars, legend entries, colour ranges."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ Cell = tuple[int, int]
 """Row and column of a panel."""
 AxisName = Literal["x", "y"]
 Named = Line | Points | Bars | Histogram
-"""Marks that stand in the legend."""
+"""Marks with an entry in the legend."""
 Range = tuple[float, float]
 
-WAYS: tuple[AxisName, AxisName] = ("x", "y")
+AXIS_NAMES: tuple[AxisName, AxisName] = ("x", "y")
 _ROOM = 44
 """Letters that fit below upright bars."""
 
 
 class SharedAxis(NamedTuple):
-    """What panels that share an axis have in common."""
+    """What panels that share an axis have in common; equal values mean a shared axis."""
 
-    way: AxisName
+    axis_name: AxisName
     row: int | None
     axis: Axis
     categories: tuple[str, ...]
-    lying: bool
+    horizontal: bool
 
 
 def cells(chart: Chart) -> dict[Cell, Panel]:
-    """Panels by their places, row after row."""
+    """Panels by row and column, row by row."""
     return {(at, column): panel for at, row in enumerate(chart.rows) for column, panel in enumerate(row)}
 
 
@@ -54,27 +54,27 @@ def has(panel: Panel, *kinds: type) -> bool:
     return any(isinstance(mark, kinds) for mark in panel.marks)
 
 
-def shared_axis(chart: Chart, cell: Cell, way: AxisName) -> SharedAxis | None:
+def shared_axis(chart: Chart, cell: Cell, axis_name: AxisName) -> SharedAxis | None:
     """What the panels that share an axis with this one have alike; None where it shares none."""
     panel = cells(chart)[cell]
-    in_row = way == "y" and "y" not in chart.share
-    if ("y-of-row" if in_row else way) not in chart.share or has(panel, Surface, Triangle):
+    in_row = axis_name == "y" and "y" not in chart.share
+    if ("y-of-row" if in_row else axis_name) not in chart.share or has(panel, Surface, Triangle):
         return None
-    axis, names = (panel.x, tuple(categories(panel))) if way == "x" else (panel.y, ())
-    return SharedAxis(way, cell[0] if in_row else None, axis, names, is_horizontal(panel))
+    axis, names = (panel.x, tuple(categories(panel))) if axis_name == "x" else (panel.y, ())
+    return SharedAxis(axis_name, cell[0] if in_row else None, axis, names, is_horizontal(panel))
 
 
-def shares_axis_label(chart: Chart, cell: Cell, way: AxisName) -> bool:
+def shares_axis_label(chart: Chart, cell: Cell, axis_name: AxisName) -> bool:
     """Whether the next panel below (to the left) has the same axis, so that its label need not stand here."""
     row, column = cell
-    own = shared_axis(chart, cell, way)
-    other = (row + 1, column) if drawn_axis(cells(chart)[cell], way) == "x" else (row, column - 1)
-    return own is not None and other in cells(chart) and shared_axis(chart, other, way) == own
+    own = shared_axis(chart, cell, axis_name)
+    other = (row + 1, column) if drawn_axis(cells(chart)[cell], axis_name) == "x" else (row, column - 1)
+    return own is not None and other in cells(chart) and shared_axis(chart, other, axis_name) == own
 
 
-def drawn_axis(panel: Panel, way: AxisName) -> AxisName:
+def drawn_axis(panel: Panel, axis_name: AxisName) -> AxisName:
     """The axis of the paper that an axis of the panel is: where bars lie, their names stand at the left."""
-    return ("y" if way == "x" else "x") if is_horizontal(panel) else way
+    return ("y" if axis_name == "x" else "x") if is_horizontal(panel) else axis_name
 
 
 def categories(panel: Panel) -> list[str]:
@@ -83,27 +83,27 @@ def categories(panel: Panel) -> list[str]:
 
 
 def is_horizontal(panel: Panel) -> bool:
-    """Whether bars are horizontal: where their names would not fit below upright ones."""
+    """Whether bars are drawn horizontally, because their names would not fit below upright ones."""
     names = categories(panel)
     return bool(names) and (len(names) > 8 or len(names) * max(map(len, names)) > _ROOM)
 
 
-class Places(NamedTuple):
-    """Where the bars of a mark stand, in numbers of categories."""
+class BarPositions(NamedTuple):
+    """Centres and widths of the bars of a mark, in units of categories."""
 
     centre: Float[np.ndarray, " bar"]
     width: Float[np.ndarray, " bar"]
 
 
-def bar_places(panel: Panel, mark: Bars) -> Places:
-    """Bars of one category stand side by side."""
+def bar_positions(panel: Panel, mark: Bars) -> BarPositions:
+    """Positions of a mark's bars; bars of one category are side by side."""
     names = categories(panel)
     marks = [one for one in panel.marks if isinstance(one, Bars)]
     beside = [[one for one in marks if name in one.categories] for name in mark.categories]
     width = np.array([0.8 / len(group) for group in beside])
     rank = np.array([next(at for at, one in enumerate(group) if one is mark) for group in beside])
     place = np.array([float(names.index(name)) for name in mark.categories])
-    return Places(place - 0.4 + width * (rank + 0.5), 0.92 * width)
+    return BarPositions(place - 0.4 + width * (rank + 0.5), 0.92 * width)
 
 
 def legend(chart: Chart) -> dict[str, Named]:
@@ -118,7 +118,7 @@ def legend(chart: Chart) -> dict[str, Named]:
 
 
 def is_thin(mark: Mark) -> bool:
-    """Whether a mark is one of many single curves."""
+    """Whether a mark is one of many individual curves."""
     return isinstance(mark, Line) and mark.thin
 
 
@@ -130,12 +130,12 @@ def is_right_half(panel: Panel, rule: Rule) -> bool:
     return bool(rule.at > (np.sqrt(low * high) if axis.log and low > 0 else (low + high) / 2))
 
 
-def _extent(mark: Mark, way: AxisName) -> np.ndarray:
+def _extent(mark: Mark, axis_name: AxisName) -> np.ndarray:
     if isinstance(mark, Histogram):
         return mark.edges
     if isinstance(mark, Bars):
-        return np.append(mark.y, 0.0) if way == "y" else np.empty(0)
-    return (mark.x if way == "x" else mark.y) if isinstance(mark, Line | Points | HeatMap) else np.empty(0)
+        return np.append(mark.y, 0.0) if axis_name == "y" else np.empty(0)
+    return (mark.x if axis_name == "x" else mark.y) if isinstance(mark, Line | Points | HeatMap) else np.empty(0)
 
 
 def color_ranges(chart: Chart) -> dict[str, Range]:
@@ -154,7 +154,7 @@ def color_ranges(chart: Chart) -> dict[str, Range]:
 
 
 def shortened(name: str, most: int) -> str:
-    """A name that there is room for; the end tells most names apart."""
+    """A name cut to this length in the middle: names mostly differ at the end."""
     return name if len(name) <= most else f"{name[: most // 3]}…{name[most // 3 + 1 - most :]}"
 
 

@@ -7,7 +7,6 @@ import re
 import textwrap
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -19,10 +18,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from tiltmeter.errors import TiltmeterError
 from tiltmeter.reports.charts.chart import Bars, Chart, HeatMap, Histogram, Line, Panel, Surface, Triangle
 from tiltmeter.reports.charts.layout import (
-    WAYS,
+    AXIS_NAMES,
     Cell,
     Named,
     categories,
@@ -107,20 +105,6 @@ def to_svg(figure: Figure) -> bytes:
     return _NOT_XML.sub(b"?", svg)
 
 
-def save(figure: Figure, folder: Path, name: str) -> None:
-    """Write `name`.png and `name`.svg into the folder, which is made if absent.
-
-    Raises:
-        TiltmeterError: the folder cannot be written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{name}.png").write_bytes(to_png(figure))
-        (folder / f"{name}.svg").write_bytes(to_svg(figure))
-    except OSError as error:
-        raise TiltmeterError(f"cannot write figures into {folder} ({error.strerror}); choose another place.") from error
-
-
 def _bytes(figure: Figure, **settings: Any) -> bytes:
     buffer = io.BytesIO()
     with mpl.rc_context(_LOOK), warnings.catch_warnings():
@@ -145,10 +129,10 @@ def _height(panel: Panel, columns: int) -> float:
 def _axes(figure: Figure, place: Any, chart: Chart, cell: Cell, drawn: Mapping[Cell, Axes]) -> Axes:
     panel = cells(chart)[cell]
     shared = {}
-    for way in WAYS:
-        own = shared_axis(chart, cell, way)
-        if own and (same := [other for other in drawn if shared_axis(chart, other, way) == own]):
-            shared[f"share{drawn_axis(panel, way)}"] = drawn[same[0]]
+    for axis_name in AXIS_NAMES:
+        own = shared_axis(chart, cell, axis_name)
+        if own and (same := [other for other in drawn if shared_axis(chart, other, axis_name) == own]):
+            shared[f"share{drawn_axis(panel, axis_name)}"] = drawn[same[0]]
     axes: Axes = figure.add_subplot(place, projection="3d" if has(panel, Surface) else None, **shared)
     return axes
 
@@ -159,8 +143,8 @@ def _panel(axes: Any, panel: Panel, chart: Chart) -> None:
         draw_bars(axes, panel)
     for mark in panel.marks:
         draw_mark(axes, mark, panel, ranges)
-    for way, axis in zip(WAYS, (panel.x, panel.y), strict=True):
-        across = drawn_axis(panel, way)
+    for axis_name, axis in zip(AXIS_NAMES, (panel.x, panel.y), strict=True):
+        across = drawn_axis(panel, axis_name)
         reach = axes.dataLim.intervalx if across == "x" else axes.dataLim.intervaly
         if axis.limits or (axis.log and not reach[1] > 0):
             axes.set(**{f"{across}lim": axis.limits or (0.1, 1.0)})
@@ -172,9 +156,9 @@ def _labels(axes: Axes, chart: Chart, cell: Cell) -> None:
     """Title and labels; what the next panel to the left or below says as well is left to it."""
     panel, columns = cells(chart)[cell], chart.columns
     axes.set_title(_wrapped(panel.title, _width(columns)))
-    for way, axis in zip(WAYS, (panel.x, panel.y), strict=True):
-        across = drawn_axis(panel, way)
-        if shares_axis_label(chart, cell, way):
+    for axis_name, axis in zip(AXIS_NAMES, (panel.x, panel.y), strict=True):
+        across = drawn_axis(panel, axis_name)
+        if shares_axis_label(chart, cell, axis_name):
             axes.tick_params(axis=across, labelbottom=False, labelleft=False)
         else:
             room = _width(columns) - _names_width(chart, cell) if across == "x" else _height(panel, columns)

@@ -24,7 +24,7 @@ from tiltmeter.reports.charts.chart import (
     Surface,
     Triangle,
 )
-from tiltmeter.reports.charts.layout import Range, bar_places, categories, is_horizontal, is_right_half, shortened
+from tiltmeter.reports.charts.layout import Range, bar_positions, categories, is_horizontal, is_right_half, shortened
 
 COLORS = "cividis"
 """Even to the eye, and nearly the same for colour-blind readers."""
@@ -72,7 +72,7 @@ def draw_bars(axes: Axes, panel: Panel) -> None:
     for mark in panel.marks:
         if not isinstance(mark, Bars):
             continue
-        (centre, width), color, reach = bar_places(panel, mark), mark.style.color, _reach(mark)
+        (centre, width), color, reach = bar_positions(panel, mark), mark.style.color, _reach(mark)
         look: Any = {"facecolor": (color, PALE), "edgecolor": color, "label": mark.name, "error_kw": _WHISKER}
         if horizontal:
             axes.barh(centre, mark.y, height=width, xerr=reach, **look)

@@ -14,7 +14,7 @@ import numpy as np
 
 from tiltmeter.reports.charts.chart import Axis, Bars, Chart, HeatMap, Line, Panel, Points, Rule, Surface, Triangle
 from tiltmeter.reports.charts.layout import (
-    WAYS,
+    AXIS_NAMES,
     AxisName,
     Cell,
     categories,
@@ -27,7 +27,7 @@ from tiltmeter.reports.charts.layout import (
     shared_axis,
     shares_axis_label,
 )
-from tiltmeter.reports.charts.plotly_grid import LONGEST, TITLE, WIDTH, Frame, Place, frame
+from tiltmeter.reports.charts.plotly_grid import LONGEST, TITLE, WIDTH, Frame, PanelPlace, frame
 from tiltmeter.reports.charts.plotly_traces import Trace, rules, text, traces
 
 _INK, _LINES, _GRID = "#333333", "#888888", "#e4e4e4"
@@ -43,7 +43,7 @@ def to_plotly(chart: Chart) -> Json:
     A click on a name in the legend switches all marks of that name, in all panels. Where lines and points have no
     negative values, buttons switch between linear and logarithmic axes.
     """
-    place = frame(chart, any(_switchable(chart, way) for way in WAYS))
+    place = frame(chart, any(_switchable(chart, axis_name) for axis_name in AXIS_NAMES))
     named, coloring = legend(chart), _coloring(chart)
     data = [
         {**trace, **_standing(place.places[cell], trace)}
@@ -53,13 +53,13 @@ def to_plotly(chart: Chart) -> Json:
     return {"data": data, "layout": _layout(chart, place)}
 
 
-def _standing(place: Place, trace: Trace) -> Json:
+def _standing(place: PanelPlace, trace: Trace) -> Json:
     """Which axes a trace belongs to."""
     if place.kind == "scene":
-        return {"scene": place.called("scene")}
+        return {"scene": place.axis_id("scene")}
     if place.kind == "ternary":
-        return {"subplot": place.called("ternary")}
-    return {"xaxis": place.called("x"), "yaxis": place.called("y")}
+        return {"subplot": place.axis_id("ternary")}
+    return {"xaxis": place.axis_id("x"), "yaxis": place.axis_id("y")}
 
 
 def _layout(chart: Chart, where: Frame) -> Json:
@@ -82,12 +82,12 @@ def _layout(chart: Chart, where: Frame) -> Json:
     for cell, place in where.places.items():
         panel = cells(chart)[cell]
         if place.kind == "scene":
-            layout[place.called("scene")] = _scene(panel, place, chart)
+            layout[place.axis_id("scene")] = _scene(panel, place, chart)
         elif place.kind == "ternary":
-            layout[place.called("ternary")] = _ternary(place)
+            layout[place.axis_id("ternary")] = _ternary(place)
         else:
             layout |= _axes(chart, cell, where)
-            layout["shapes"] += rules(panel, place.called("x"), place.called("y"))
+            layout["shapes"] += rules(panel, place.axis_id("x"), place.axis_id("y"))
     return layout
 
 
@@ -95,26 +95,26 @@ def _axes(chart: Chart, cell: Cell, where: Frame) -> Json:
     """The two axes of a panel, each like those it is shared with."""
     panel, place = cells(chart)[cell], where.places[cell]
     found = {}
-    for way, axis in zip(WAYS, (panel.x, panel.y), strict=True):
-        across = drawn_axis(panel, way)
-        own = shared_axis(chart, cell, way)
-        first = next((other for other in where.places if own and shared_axis(chart, other, way) == own), cell)
-        silent = shares_axis_label(chart, cell, way)
+    for axis_name, axis in zip(AXIS_NAMES, (panel.x, panel.y), strict=True):
+        across = drawn_axis(panel, axis_name)
+        own = shared_axis(chart, cell, axis_name)
+        first = next((other for other in where.places if own and shared_axis(chart, other, axis_name) == own), cell)
+        silent = shares_axis_label(chart, cell, axis_name)
         room = place.width if across == "x" else place.height
-        found[place.called(f"{across}axis")] = {
+        found[place.axis_id(f"{across}axis")] = {
             "title": {
                 "text": "" if silent else text(axis.label, int(room / _LETTER)),
                 "standoff": 8,
                 "font": {"size": 12},
             },
             "domain": list(place.x if across == "x" else place.y),
-            "anchor": place.called("y" if across == "x" else "x"),
+            "anchor": place.axis_id("y" if across == "x" else "x"),
             "type": "log" if axis.log else "linear",
             "showticklabels": not silent,
-            **({"matches": where.places[first].called(across)} if first != cell else {}),
-            **(_bar_ticks(chart, cell, way) if has(panel, Bars) else _ticks(axis)),
+            **({"matches": where.places[first].axis_id(across)} if first != cell else {}),
+            **(_bar_ticks(chart, cell, axis_name) if has(panel, Bars) else _ticks(axis)),
             **{"automargin": True, "linecolor": _LINES, "tickcolor": _LINES, "ticks": "outside", "ticklen": 4},
-            "showgrid": not (has(panel, HeatMap) or (way == "x" and has(panel, Bars))),
+            "showgrid": not (has(panel, HeatMap) or (axis_name == "x" and has(panel, Bars))),
         }
     return found
 
@@ -128,24 +128,24 @@ def _on_axis(value: float, log: bool) -> float:
     return math.log10(value) if log else value
 
 
-def _bar_ticks(chart: Chart, cell: Cell, way: AxisName) -> Json:
+def _bar_ticks(chart: Chart, cell: Cell, axis_name: AxisName) -> Json:
     """Names of categories; along the bars, a range for all that share the axis, since plotly finds none for them."""
-    panel, own = cells(chart)[cell], shared_axis(chart, cell, way)
-    if way == "x":
+    panel, own = cells(chart)[cell], shared_axis(chart, cell, axis_name)
+    if axis_name == "x":
         names = categories(panel)
         ends = [len(names) - 0.5, -0.5] if is_horizontal(panel) else [-0.5, len(names) - 0.5]
         return {"tickvals": list(range(len(names))), "ticktext": [text(name, LONGEST) for name in names], "range": ends}
     if panel.y.limits or panel.y.log:
         return _ticks(panel.y)
-    alike = [one for other, one in cells(chart).items() if own and shared_axis(chart, other, way) == own] or [panel]
-    marks = [mark for one in alike for mark in one.marks if isinstance(mark, Bars)]
+    sharing = [one for other, one in cells(chart).items() if own and shared_axis(chart, other, axis_name) == own]
+    marks = [mark for one in sharing or [panel] for mark in one.marks if isinstance(mark, Bars)]
     values = np.concatenate([[0.0], *(part for mark in marks for part in _values(mark, "y"))])
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
     margin = 0.05 * (high - low)
     return _ticks(replace(panel.y, limits=(low - margin * (low < 0), high + margin * (high > 0) or 1.0)))
 
 
-def _scene(panel: Panel, place: Place, chart: Chart) -> Json:
+def _scene(panel: Panel, place: PanelPlace, chart: Chart) -> Json:
     surface = next(mark for mark in panel.marks if isinstance(mark, Surface))
     title = {"font": {"size": 11}}
     return {
@@ -159,13 +159,13 @@ def _scene(panel: Panel, place: Place, chart: Chart) -> Json:
     }
 
 
-def _ternary(place: Place) -> Json:
+def _ternary(place: PanelPlace) -> Json:
     """Bare axes, with room about them for the names of the corners."""
     bare = {"title": {"text": ""}, "showticklabels": False, "ticks": "", "showgrid": False}
     (begin, end), (low, high) = place.x, place.y
     beside, above = 0.14 * (end - begin), 0.12 * (high - low)
     inner = {"x": [begin + beside, end - beside], "y": [low + above, high - above]}
-    return {"sum": 1, "domain": inner, "bgcolor": "#ffffff", **{f"{way}axis": bare for way in "abc"}}
+    return {"sum": 1, "domain": inner, "bgcolor": "#ffffff", **{f"{axis_name}axis": bare for axis_name in "abc"}}
 
 
 def _titles(chart: Chart, where: Frame) -> Iterator[Json]:
@@ -212,14 +212,14 @@ def _color_axes(chart: Chart, where: Frame) -> Json:
 
 
 def _menus(chart: Chart, where: Frame) -> Iterator[Json]:
-    """Buttons above all panels, linear and logarithmic, for each way that can be both."""
-    ways = [way for way in WAYS if _switchable(chart, way)]
+    """Buttons above all panels, linear and logarithmic, for each axis that can be both."""
+    axis_names = [axis_name for axis_name in AXIS_NAMES if _switchable(chart, axis_name)]
     above = TITLE * (any(panel.title for panel in chart.rows[0]) + bool(chart.title)) + 10
-    for at, way in enumerate(ways):
-        panels = _switchable(chart, way)
-        axes = {where.places[cell].called(f"{way}axis"): _axis(cells(chart)[cell], way) for cell in panels}
+    for at, axis_name in enumerate(axis_names):
+        panels = _switchable(chart, axis_name)
+        axes = {where.places[cell].axis_id(f"{axis_name}axis"): _axis(cells(chart)[cell], axis_name) for cell in panels}
         buttons = [
-            {"label": f"{way} {word}", "method": "relayout", "args": [_switch(axes, word == "log")]}
+            {"label": f"{axis_name} {word}", "method": "relayout", "args": [_switch(axes, word == "log")]}
             for word in ("linear", "log")
         ]
         yield {
@@ -250,28 +250,28 @@ def _switch(axes: dict[str, Axis], log: bool) -> Json:
     return change
 
 
-def _axis(panel: Panel, way: AxisName) -> Axis:
-    return panel.x if way == "x" else panel.y
+def _axis(panel: Panel, axis_name: AxisName) -> Axis:
+    return panel.x if axis_name == "x" else panel.y
 
 
-def _switchable(chart: Chart, way: AxisName) -> list[Cell]:
+def _switchable(chart: Chart, axis_name: AxisName) -> list[Cell]:
     """Panels of lines and points without negative values, unless they share the axis with others."""
-    able = [cell for cell, panel in cells(chart).items() if _is_positive(panel, way)]
-    shared = {shared_axis(chart, cell, way) for cell in cells(chart) if cell not in able} - {None}
-    return [cell for cell in able if shared_axis(chart, cell, way) not in shared]
+    able = [cell for cell, panel in cells(chart).items() if _is_positive(panel, axis_name)]
+    shared = {shared_axis(chart, cell, axis_name) for cell in cells(chart) if cell not in able} - {None}
+    return [cell for cell in able if shared_axis(chart, cell, axis_name) not in shared]
 
 
-def _is_positive(panel: Panel, way: AxisName) -> bool:
+def _is_positive(panel: Panel, axis_name: AxisName) -> bool:
     marks = [mark for mark in panel.marks if isinstance(mark, Line | Points)]
     if not marks or len(marks) < sum(not isinstance(mark, Rule) for mark in panel.marks):
         return False
-    values = np.concatenate([part for mark in marks for part in _values(mark, way)])
+    values = np.concatenate([part for mark in marks for part in _values(mark, axis_name)])
     return bool((values > 0).sum() > 1 and not (values < 0).any())
 
 
-def _values(mark: Line | Points | Bars, way: AxisName) -> Sequence[np.ndarray]:
+def _values(mark: Line | Points | Bars, axis_name: AxisName) -> Sequence[np.ndarray]:
     return (
         [mark.x]
-        if way == "x" and not isinstance(mark, Bars)
+        if axis_name == "x" and not isinstance(mark, Bars)
         else [part for part in (mark.y, mark.low, mark.high) if part is not None]
     )

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 from tiltmeter.reports.charts.chart import Bars, Chart, Panel, Surface, Triangle
 from tiltmeter.reports.charts.layout import (
-    WAYS,
+    AXIS_NAMES,
     AxisName,
     Cell,
     categories,
@@ -21,7 +21,7 @@ from tiltmeter.reports.charts.layout import (
     shares_axis_label,
 )
 
-Kind = Literal["xy", "scene", "ternary"]
+AxesKind = Literal["xy", "scene", "ternary"]
 TITLE, LABEL, GAP = 28, 58, 20
 """Pixels of a panel's title, of the numbers and the label below it, and between panels without either."""
 LONGEST = 34
@@ -31,10 +31,10 @@ WIDTH = 880
 _BUTTONS, _TOOLS, _ENTRY = 50, 34, 21
 
 
-class Place(NamedTuple):
+class PanelPlace(NamedTuple):
     """Where a panel stands, in parts of the plot from the left and from the bottom; and what its axes are called."""
 
-    kind: Kind
+    kind: AxesKind
     number: int
     """Panels of one kind are numbered from 1."""
     x: tuple[float, float]
@@ -48,7 +48,7 @@ class Place(NamedTuple):
         """Of a triangle that stands here with names at its corners, in pixels, about."""
         return min(0.72 * self.width, 0.88 * self.height)
 
-    def called(self, name: str) -> str:
+    def axis_id(self, name: str) -> str:
         """`xaxis`, `xaxis2`, `scene3`: plotly leaves the 1 out."""
         return f"{name}{self.number if self.number > 1 else ''}"
 
@@ -56,7 +56,7 @@ class Place(NamedTuple):
 class Frame(NamedTuple):
     """All places, and what is around them, in pixels."""
 
-    places: dict[Cell, Place]
+    places: dict[Cell, PanelPlace]
     plot: int
     """Height of all panels with what is between them."""
     above: int
@@ -78,25 +78,25 @@ def frame(chart: Chart, buttons: bool) -> Frame:
 
 def least_width(chart: Chart) -> int:
     """Pixels below which the figure is scrolled rather than squeezed: several panels side by side need room."""
-    if any(kind_of(panel) != "xy" for panel in chart.panels):
+    if any(axes_kind(panel) != "xy" for panel in chart.panels):
         return min(420 * chart.columns, WIDTH + 40)
     return min(300 * chart.columns, WIDTH + 40) if chart.columns > 1 else 0
 
 
-def _places(chart: Chart, rows: list[tuple[float, float]], heights: list[int]) -> Iterator[tuple[Cell, Place]]:
+def _places(chart: Chart, rows: list[tuple[float, float]], heights: list[int]) -> Iterator[tuple[Cell, PanelPlace]]:
     columns = chart.columns
     gap = max([_room_left(chart, cell) for cell in cells(chart) if cell[1]], default=0) / WIDTH
     width = (1 - gap * (columns - 1)) / columns
     counts: Counter[str] = Counter()
     for (row, column), panel in cells(chart).items():
-        kind = kind_of(panel)
+        kind = axes_kind(panel)
         counts[kind] += 1
         left = column * (width + gap)
         across = (left, min(1.0, left + width))
-        yield (row, column), Place(kind, counts[kind], across, rows[row], width * WIDTH, heights[row])
+        yield (row, column), PanelPlace(kind, counts[kind], across, rows[row], width * WIDTH, heights[row])
 
 
-def kind_of(panel: Panel) -> Kind:
+def axes_kind(panel: Panel) -> AxesKind:
     """What kind of axes a panel needs."""
     return "scene" if has(panel, Surface) else "ternary" if has(panel, Triangle) else "xy"
 
@@ -109,19 +109,19 @@ def _labelled(chart: Chart, row: int) -> bool:
 def _room_left(chart: Chart, cell: Cell) -> int:
     """Pixels for the numbers or names and the label at the left of a panel."""
     panel = cells(chart)[cell]
-    if kind_of(panel) != "xy" or not _says(chart, cell, "y"):
+    if axes_kind(panel) != "xy" or not _says(chart, cell, "y"):
         return 26
     longest = max(map(len, categories(panel)), default=0) if is_horizontal(panel) else 0
     return max(88, 30 + 7 * min(longest, LONGEST))
 
 
 def _says(chart: Chart, cell: Cell, paper: AxisName) -> bool:
-    ways = [way for way in WAYS if drawn_axis(cells(chart)[cell], way) == paper]
+    ways = [axis_name for axis_name in AXIS_NAMES if drawn_axis(cells(chart)[cell], axis_name) == paper]
     return not shares_axis_label(chart, cell, ways[0])
 
 
 def _height(panel: Panel, columns: int) -> int:
-    if kind_of(panel) != "xy":
+    if axes_kind(panel) != "xy":
         return min(420, 60 + WIDTH // columns)
     if is_horizontal(panel):
         bars = sum(len(mark.categories) for mark in panel.marks if isinstance(mark, Bars))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tiltmeter.reports.charts.chart import Bars, HeatMap, Histogram, Line, Panel, Points, Rule, Surface, Triangle
-from tiltmeter.reports.charts.layout import Named, bar_places, is_horizontal, is_right_half, shortened
+from tiltmeter.reports.charts.layout import Named, bar_positions, is_horizontal, is_right_half, shortened
 from tiltmeter.reports.charts.styles import Dash, Style
 
 LONGEST = 60
@@ -191,7 +191,7 @@ def _points(mark: Points, panel: Panel, legend: Mapping[str, Named]) -> Trace:
 
 
 def _bars(mark: Bars, panel: Panel, legend: Mapping[str, Named]) -> Trace:
-    centre, width = bar_places(panel, mark)
+    centre, width = bar_positions(panel, mark)
     ways = ("y", "x") if is_horizontal(panel) else ("x", "y")
     color = mark.style.color
     words = [

@@ -1,4 +1,4 @@
-"""Distributions of shapes: how many curves have what length of plateau, or what step of steepest slope."""
+"""Distributions of shape statistics over curves: plateau lengths, steps of steepest slope, crossings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BINS = 30
 
 
 def histograms(samples: Mapping[str, Shape]) -> tuple[Histogram, ...]:
-    """Counts in common bins, from the least to the greatest value of all samples; censored curves are in none."""
+    """Histograms with common bins, over the range of all samples; censored curves are in no bin."""
     known = [sample.value[~np.isnan(sample.value)] for sample in samples.values()]
     edges = _edges(np.concatenate(known))
     style_of = styles(list(samples))
@@ -29,7 +29,7 @@ def histograms(samples: Mapping[str, Shape]) -> tuple[Histogram, ...]:
 
 
 def _edges(values: Float[np.ndarray, " value"]) -> Float[np.ndarray, " edge"]:
-    """Bins, 30 or, of whole numbers, at most 30 that hold equally many of these: else some bins have one more."""
+    """Bin edges: 30 bins; for integers, at most 30 bins with equally many integers each, so that no bin is favoured."""
     low, high = (values.min(), values.max()) if len(values) else (0.0, 1.0)
     if np.array_equal(values, values.round()):
         width = np.ceil((high - low + 1) / BINS)
@@ -38,13 +38,13 @@ def _edges(values: Float[np.ndarray, " value"]) -> Float[np.ndarray, " edge"]:
 
 
 def cumulative(samples: Mapping[str, Shape]) -> tuple[Line, ...]:
-    """The part of all curves whose value is no greater, censored ones among the whole: such lines end below one."""
+    """Cumulative fraction of curves. Censored curves count in the denominator, so lines may end below one."""
     style_of = styles(list(samples))
     found = []
     for name, sample in samples.items():
         values, counts = np.unique(sample.value[~np.isnan(sample.value)], return_counts=True)
         part = np.append(0, np.cumsum(counts)) / max(counts.sum() + sample.censored.sum(), 1)
-        # two points a value: a stair
+        # two points per value draw a step function
         x, y = np.repeat(values, 2), np.repeat(part, 2)[1:-1]
         found.append(Line(name, x, y, style_of[name]))
     return tuple(found)
@@ -54,14 +54,14 @@ def panels(samples: Mapping[str, Shape], label: str) -> tuple[Panel, Panel]:
     """Histogram and cumulative distribution side by side."""
     return (
         Panel("", Axis(label), Axis("curves"), histograms(samples)),
-        Panel("", Axis(label), Axis("part of the curves", limits=(0.0, 1.02)), cumulative(samples)),
+        Panel("", Axis(label), Axis("fraction of curves", limits=(0.0, 1.02)), cumulative(samples)),
     )
 
 
 def distributions(curves: xr.Dataset, readout: str) -> Chart:
-    """Where curves are halfway to their own end, and where they are steepest, by direction.
+    """Distributions of where curves reach half their last value, and of where they are steepest, by direction.
 
-    Rows: the two statistics. Columns: counts, and the part of the curves that is no farther.
+    Rows: the two statistics. Columns: histogram and cumulative fraction of curves.
     """
     table = shape_table(curves, readout, fraction=0.5, statistics=("max_slope",))
     where = axis_label(curves.step)

@@ -1,9 +1,9 @@
 """How a direction or a base is drawn: the same colour, dash and marker in every figure, whatever else is in it.
 
-Families share a hue of the palettes of Okabe and Ito and of Tol, which colour-blind readers can tell apart: black
+Families share a hue of the palettes of Okabe and Ito and of Tol, which colour-blind readers can distinguish: black
 isotropic, blue cov-random, vermilion real, wine an SAE's error, green and purple the syntheses. Differences are dashed
 with open markers, mixtures solid with full ones, substitutes of an SAE's length dash-dotted, opposites dotted, so that
-a grey print tells them apart too. SAEs of one kind that differ in sparsity alone (`...-l0-4`, `...-l0-12`) go from
+they are distinct in a grey print too. SAEs of one kind that differ in sparsity alone (`...-l0-4`, `...-l0-12`) go from
 light to dark.
 """
 

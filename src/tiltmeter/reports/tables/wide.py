@@ -1,4 +1,4 @@
-"""The numbers of a chart for readers: a small table per panel, series side by side."""
+"""Small tables of a chart for readers: one per panel, series side by side."""
 
 from __future__ import annotations
 

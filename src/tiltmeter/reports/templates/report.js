@@ -1,5 +1,5 @@
-// Each figure's JSON becomes a plot in front of its picture, from the top of the page down. The picture stays where a plot
-// cannot be drawn, and on paper. plotly's button that sends a figure to its makers' site is taken away.
+// Draws each figure's JSON in place of its picture, from the top of the page down. The picture stays if plotly fails, and
+// in print. plotly's button that uploads a figure is removed.
 "use strict";
 const settings = (name, width) => ({
   responsive: true, displaylogo: false, typesetMath: false, showSendToCloud: false, plotlyServerURL: "",
@@ -24,7 +24,7 @@ const draw = async (paper) => {
 const drawAll = async () => {
   for (const paper of document.querySelectorAll(".paper")) {
     await draw(paper);
-    await new Promise((done) => setTimeout(done)); // so that a long page can be scrolled meanwhile
+    await new Promise((done) => setTimeout(done)); // lets the browser scroll a long page meanwhile
   }
 };
 drawAll();
