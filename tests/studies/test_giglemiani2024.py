@@ -32,7 +32,6 @@ from tiltmeter.studies.giglemiani2024.curve_statistics import (
     sample,
     samples,
     step_length,
-    steps,
     stops,
 )
 from tiltmeter.studies.giglemiani2024.experiments import BASES, PLAIN_TARGETS, SCALES, TARGET, Scale
@@ -207,7 +206,7 @@ def test_max_slope_steps_end_at_the_target_and_are_censored_where_nothing_rises(
     curves = run["absolute"]
     end = np.nanmedian(curves[L2].sel(direction="real-difference").values[-1])
     for kind, direction in (("real", "real-difference"), ("cov-random", TARGET)):
-        found = steps(sample(run, "ms-absolute", kind))
+        found = sample(run, "ms-absolute", kind).value_or_inf
         for row in range(30):
             values = curves[L2].sel(direction=direction).values[:, row]
             distance = float(curves["length"].sel(direction=direction).values[-1, row])
@@ -228,7 +227,7 @@ def test_plateaus_end_where_the_published_part_of_the_end_is_reached() -> None:
     threshold = 20 / 241 * np.nanmedian(values[-1])
     naive = [next((n for n in range(101) if column[n] >= threshold), np.inf) for column in values.T]
     naive[7] = np.nan
-    assert np.array_equal(steps(sample(run, "ap", "real")), naive, equal_nan=True)
+    assert np.array_equal(sample(run, "ap", "real").value_or_inf, naive, equal_nan=True)
 
 
 @pytest.mark.parametrize("name", STATISTICS)
@@ -236,7 +235,7 @@ def test_read_offs_do_not_depend_on_the_scale_of_the_readout(name: str) -> None:
     run = noisy(2)
     larger = Results({key: one.assign({L2: one[L2] * 7, "kl": one.kl * 7}) for key, one in run.items()}, {})
     for one, other in zip(samples(run, name).values(), samples(larger, name).values(), strict=True):
-        assert np.array_equal(steps(one), steps(other), equal_nan=True)
+        assert np.array_equal(one.value_or_inf, other.value_or_inf, equal_nan=True)
 
 
 def _marks(chart: Chart, kind: type) -> list[list]:
@@ -296,7 +295,7 @@ def test_bars_of_distances_are_those_of_scipy() -> None:
     for mark in _marks(chart, Bars)[0]:
         for label, value in zip(mark.categories, mark.y, strict=True):
             name = next(name for name, statistic in STATISTICS.items() if statistic.label == label)
-            pair = [np.nan_to_num(steps(sample(run, name, kind)), posinf=1e9) for kind in ("real", mark.name)]
+            pair = [np.nan_to_num(sample(run, name, kind).value_or_inf, posinf=1e9) for kind in ("real", mark.name)]
             assert value == pytest.approx(stats.kstest(*pair)[0])
         assert mark.low is not None and (mark.low >= 0).all()
 
@@ -316,7 +315,7 @@ def test_findings_have_the_numbers() -> None:
 
 def test_censored_curves_are_late_in_distances_and_out_of_means() -> None:
     shape = Shape(np.array([3.0, np.nan, np.nan]), np.array([False, True, False]))
-    assert np.array_equal(steps(shape), [3.0, np.inf, np.nan], equal_nan=True)
+    assert np.array_equal(shape.value_or_inf, [3.0, np.inf, np.nan], equal_nan=True)
 
 
 @pytest.fixture(scope="module")

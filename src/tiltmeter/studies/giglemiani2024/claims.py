@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from tiltmeter.studies.claims import Claim, Published
+from tiltmeter.studies.estimands import SIMILAR
 from tiltmeter.studies.giglemiani2024.estimands import (
     ALIKE,
     CLOSE,
     EARLY,
     LATE,
-    SIMILAR,
     above,
     alike,
     below,

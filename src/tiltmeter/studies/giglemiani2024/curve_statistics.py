@@ -14,7 +14,7 @@ import xarray as xr
 from jaxtyping import Float, Int
 
 from tiltmeter.analysis.shapes import Shape, auc_step, ks_distance, max_slope_step, nonlinearity_step, plateau_step
-from tiltmeter.studies.estimands import PerSequence, late_l2, read
+from tiltmeter.studies.estimands import read, readout_name
 from tiltmeter.studies.giglemiani2024.experiments import BASES, TARGET
 from tiltmeter.studies.results import NotMeasured, Results
 
@@ -96,7 +96,7 @@ def samples(results: Results, name: str) -> Samples:
     found = {}
     for direction in map(str, curves.direction.values):
         stop = stops(results, direction) if statistic.experiment == "absolute" else None
-        values = read(curves, readout_of(curves, statistic.readout), direction)
+        values = read(curves, readout_name(curves, statistic.readout), direction)
         found[type_of(direction)] = statistic.measure(values, end, stop)
     return {kind: found[kind] for kind in TYPES if kind in found}
 
@@ -105,7 +105,7 @@ def _of_bases(results: Results, statistic: Statistic) -> Samples:
     end = _end(results["plateaus-real"], TARGET, statistic.readout)
     found = {base: results[f"plateaus-{base}"] for base in BASES if f"plateaus-{base}" in results.found}
     return {
-        base: statistic.measure(read(curves, readout_of(curves, statistic.readout), TARGET), end, None)
+        base: statistic.measure(read(curves, readout_name(curves, statistic.readout), TARGET), end, None)
         for base, curves in found.items()
     }
 
@@ -121,11 +121,6 @@ def sample(results: Results, name: str, kind: str) -> Shape:
         return found[kind]
     reason = results.missing.get(f"plateaus-{kind}")
     raise NotMeasured(reason or f"No activations of the type {kind} were measured: they need an SAE at the site.")
-
-
-def steps(shape: Shape) -> PerSequence:
-    """Steps per sequence; infinity where a curve is censored, NaN where it was not measured."""
-    return np.where(shape.censored, np.inf, shape.value)
 
 
 def ks_from_real(found: Samples) -> dict[str, float]:
@@ -148,11 +143,6 @@ def step_length(curves: xr.Dataset) -> float:
     return float(curves.step[1] - curves.step[0])
 
 
-def readout_of(curves: xr.Dataset, readout: Readout) -> str:
-    """The variable of a dataset that holds a readout."""
-    return late_l2(curves) if readout == "l2" else readout
-
-
 def type_of(direction: str) -> str:
     """The type of activation that a direction leads to."""
     return direction.partition(":")[0].removesuffix("-difference")
@@ -160,4 +150,4 @@ def type_of(direction: str) -> str:
 
 def _end(curves: xr.Dataset, direction: str, readout: Readout) -> float:
     """Median over sequences of a readout at the end of the path."""
-    return float(np.nanmedian(read(curves, readout_of(curves, readout), direction)[:, -1]))
+    return float(np.nanmedian(read(curves, readout_name(curves, readout), direction)[:, -1]))

@@ -13,8 +13,18 @@ import numpy as np
 
 from tiltmeter.analysis.estimates import ABOVE_ONE, ABOVE_ZERO, Estimand, Region, Rows
 from tiltmeter.analysis.shapes import ks_distance
-from tiltmeter.studies.estimands import PerSequence, Quantities, difference, ks_gap, late_l2, of_columns, ratio, read
-from tiltmeter.studies.giglemiani2024.curve_statistics import STATISTICS, sample, steps
+from tiltmeter.studies.estimands import (
+    SIMILAR,
+    PerSequence,
+    Quantities,
+    difference,
+    ks_gap,
+    late_l2,
+    of_columns,
+    ratio,
+    read,
+)
+from tiltmeter.studies.giglemiani2024.curve_statistics import STATISTICS, sample
 from tiltmeter.studies.results import Results
 
 CLOSE = Region(-np.inf, 0.25)
@@ -22,9 +32,6 @@ CLOSE = Region(-np.inf, 0.25)
 
 ALIKE = Region(-np.inf, 0.15)
 """KS distances that count as "like". Two samples of 200 from one distribution exceed 0.135 in 5 % of cases."""
-
-SIMILAR = Region(0.8, 1.25)
-"""Ratios of mean steps that count as "similar": within a quarter."""
 
 ANYWHERE = Region(-np.inf, np.inf)
 """For estimates that no claim is about."""
@@ -35,7 +42,7 @@ EARLY, LATE = 20, 80
 
 def column(results: Results, name: str, kind: str) -> PerSequence:
     """Steps of one type per sequence; infinity where censored."""
-    return steps(sample(results, name, kind))
+    return sample(results, name, kind).value_or_inf
 
 
 def nearer(name: str, near: str, far: str) -> Quantities:

@@ -11,8 +11,8 @@ from tiltmeter.reports.charts.chart import Axis, Chart, Line, Panel, Points
 from tiltmeter.reports.charts.curves import axis_label
 from tiltmeter.reports.charts.styles import style
 from tiltmeter.studies.comparisons import too_few
-from tiltmeter.studies.estimands import mean, read
-from tiltmeter.studies.giglemiani2024.curve_statistics import STATISTICS, readout_of, sample, step_length
+from tiltmeter.studies.estimands import mean, read, readout_name
+from tiltmeter.studies.giglemiani2024.curve_statistics import STATISTICS, sample, step_length
 from tiltmeter.studies.giglemiani2024.estimands import ANYWHERE
 from tiltmeter.studies.giglemiani2024.experiments import TARGET
 from tiltmeter.studies.giglemiani2024.figures.wording import ABSOLUTE_STEP, SETUP, TITLE, mean_step
@@ -32,7 +32,7 @@ DIRECTIONS = {"real": "real-difference", "cov-random": TARGET}
 def _chart(results: Results) -> Chart:
     curves = results["absolute"]
     step = Axis(f"step (of {step_length(curves):.3g} L2)")
-    readouts = {name: readout_of(curves, STATISTICS[name].readout) for name in SHOWN_STATISTICS}
+    readouts = {name: readout_name(curves, STATISTICS[name].readout) for name in SHOWN_STATISTICS}
     panels = [
         Panel("", step, Axis(axis_label(curves[readout])), _marks(results, statistic, readout))
         for statistic, readout in readouts.items()
@@ -69,7 +69,7 @@ def _finding(results: Results) -> str:
         return few
     found = []
     for name in SHOWN_STATISTICS:
-        readout = readout_of(curves, STATISTICS[name].readout)
+        readout = readout_name(curves, STATISTICS[name].readout)
         ends = [
             f"{kind} {estimate(mean(kind, read(curves, readout, direction)[:, -1], ANYWHERE), 1)}"
             for kind, direction in DIRECTIONS.items()
