@@ -26,7 +26,7 @@ print(json.dumps([time.process_time() - began, sorted(sys.modules)]))
 
 COMMAND = """
 import json, sys
-from tiltmeter.cli import main
+from tiltmeter.cli.main import main
 try:
     main()
 except SystemExit as end:
@@ -78,7 +78,7 @@ def test_help_is_light_and_worth_reading(arguments):
         "crossings": ["--threshold", "--site", "--angles"],
         "train-sae": ["--kind", "--sparsity", "--n-tokens"],
         "sweep": ["--site", "--direction", "--lengths", "--angles", "--readout", "--positions", "along:FILE"],
-        "report": ["run directory", "again"],
+        "report": ["Run directory", "again"],
     }[arguments[0]]
     assert [word for word in words if word not in text] == []
 
