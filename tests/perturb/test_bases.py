@@ -323,7 +323,7 @@ def test_structured_syntheses_of_x(options):
 
 @pytest.mark.parametrize("source", [Itself(), SyntheticStructured(CASE.sae)])
 def test_what_is_one_vector_is_drawn_once(source):
-    with pytest.raises(TiltmeterError, match="is one vector, but 2 different ones were to be drawn"):
+    with pytest.raises(TiltmeterError, match="is a single vector, but 2 different samples were requested"):
         source.sample(context_at(ADDRESS, X), 2)
 
 

@@ -190,7 +190,7 @@ def test_every_token_can_be_at_a_point_of_its_own(path, dtype):
 def test_lengths_and_angles_that_are_none_are_refused(value):
     with pytest.raises(TiltmeterError, match="a length is"):
         Straight(lengths=(0.0, value))
-    with pytest.raises(TiltmeterError, match="angles are degrees from 0 to 180"):
+    with pytest.raises(TiltmeterError, match="angles must be degrees from 0 to 180"):
         Sphere(degrees=(0.0, value))
 
 

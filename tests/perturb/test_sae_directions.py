@@ -241,7 +241,7 @@ def test_a_raw_stream_keeps_the_mean_of_rows_and_errors():
         ("sae-feature", {"firing": torch.zeros(LATENTS).long()}, "No latent of the SAE A fired on the 1000 tokens"),
         ("sae-feature-active", {"firing": torch.zeros(LATENTS).long()}, "check that it belongs to this model"),
         ("sae-feature-dead", {"firing": torch.ones(LATENTS).long()}, "All 30 latents of the SAE A fired .* leave"),
-        ("sae-error-linear", {"count": 24}, "cannot be told from 24 tokens in 12 dimensions"),
+        ("sae-error-linear", {"count": 24}, "cannot be estimated from 24 tokens in 12 dimensions"),
         ("minus-sae-error-nonlinear", {"count": 24}, "take the statistics from more sequences"),
     ],
 )

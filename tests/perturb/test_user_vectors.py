@@ -79,8 +79,8 @@ def test_one_tensor_can_be_chosen(probes, chosen, value):
 def test_one_row_can_be_chosen_even_if_another_is_damaged(tmp_path):
     path = save(tmp_path / "steer.npy", np.array([[1.0, 2], [np.nan, 1], [3, 4]]))
     assert {n: v.tolist() for n, v in load_vectors(f"along:{path}#2").items()} == {"along:steer.npy#2": [3, 4]}
-    refused(path, "along:steer.npy#1 holds NaN")
-    refused(f"{path}#1", "along:steer.npy#1 holds NaN")
+    refused(path, "along:steer.npy#1 contains NaN")
+    refused(f"{path}#1", "along:steer.npy#1 contains NaN")
 
 
 @pytest.mark.parametrize("chosen", ["4", "-1", "03", "sex", "0.0"])
@@ -109,9 +109,9 @@ def test_home_is_expanded(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("array", "said"),
     [
-        (np.array([1.0, np.nan]), "holds NaN or an infinity"),
-        (np.array([[1.0, 2], [np.inf, 1]]), "steer.npy#1 holds NaN or an infinity"),
-        (np.zeros(3), "is zero, which is no direction"),
+        (np.array([1.0, np.nan]), "contains NaN or an infinity"),
+        (np.array([[1.0, 2], [np.inf, 1]]), "steer.npy#1 contains NaN or an infinity"),
+        (np.zeros(3), "is zero, which has no direction"),
         (np.array([[1.0, 0], [0, 0]]), "steer.npy#1 is zero"),
         (np.float64(3), r"shape \(\)"),
         (np.ones((2, 2, 2)), r"shape \(2, 2, 2\).* vectors are \[width\] or \[rows, width\]"),
@@ -162,9 +162,9 @@ def test_damaged_and_absent_files_are_refused(tmp_path, probes):
 
 def test_a_file_of_nothing_is_refused(tmp_path):
     save_file({}, tmp_path / "empty.safetensors")
-    refused(tmp_path / "empty.safetensors", "holds no vectors; give a file of one or more")
+    refused(tmp_path / "empty.safetensors", "contains no vectors; give a file with at least one")
 
 
 def test_names_that_clash_are_refused(tmp_path):
     save_file({"a": torch.ones(2, 3), "a.1": torch.ones(3)}, tmp_path / "clash.safetensors")
-    refused(tmp_path / "clash.safetensors", "two vectors that would be called along:clash.safetensors#a.1")
+    refused(tmp_path / "clash.safetensors", "two vectors that would both be called along:clash.safetensors#a.1")

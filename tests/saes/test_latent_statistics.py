@@ -147,5 +147,5 @@ def test_wrong_widths_and_no_tokens_are_refused():
     with pytest.raises(TiltmeterError, match=message):
         fit_latents(model, TOKENS, SITE, BosPolicy(), wrong)
     none = TokenSet(TOKENS.ids[:, :1], "short", BOUNDARY, {})
-    with pytest.raises(TiltmeterError, match="short has none but boundary tokens; give longer"):
+    with pytest.raises(TiltmeterError, match="short contains only boundary tokens; give longer"):
         fit_latents(model, none, SITE, BosPolicy(), {"A": at(sae(), as_it_is)})

@@ -271,7 +271,7 @@ def test_too_few_latents_are_refused():
         TiltmeterError, match=r"Up to 1 latents are active at a token, and the 1 that could .* wider SAE\.$"
     ):
         baseline(alone, even[:1], u, BaselineOptions())
-    with pytest.raises(TiltmeterError, match="run out, since none may take two or its own"):
+    with pytest.raises(TiltmeterError, match="none may receive two or its own"):
         structured(alone, even[:1], torch.ones(1, 2), StructuredOptions())
     with pytest.raises(TiltmeterError, match="Up to 4 latents are active at a token, and the 4 that could"):
         baseline(all_of_them, even, torch.tensor([[0.0, 0.4, 0.9, 0]]).double(), BaselineOptions())  # 1, 2, 0, and 3?

@@ -106,13 +106,13 @@ def test_every_row_of_a_vectors_file_is_a_direction_in_its_place(model, tmp_path
         ({"site": "resid_pre:3"}, "layers 0 to 2"),
         ({"site": "hook_embed"}, "is not a site of this model"),
         ({"directions": ("sideways",)}, "is not a direction; choose from isotropic"),
-        ({"directions": ("isotropic", "real-mixture", "isotropic")}, "isotropic is asked for twice"),
+        ({"directions": ("isotropic", "real-mixture", "isotropic")}, "isotropic is listed twice"),
         ({"directions": ("along:nowhere.npy",)}, "nowhere.npy is not a file"),
         ({"readouts": ("kl", "perplexity")}, "is not a readout; choose from kl"),
         ({"readouts": ("l2@resid_post:9",)}, "layers 0 to 2"),
         ({"positions": "8"}, "the sequences have 8 tokens"),
         ({"positions": "first"}, "were not understood"),
-        ({"sequences": 5}, "5 sequences were asked for, but tokens gave 4"),
+        ({"sequences": 5}, "5 sequences were requested, but tokens gave 4"),
     ],
 )
 def test_what_is_not_there_is_refused_in_one_sentence(model, wrong, message):
@@ -126,5 +126,5 @@ def test_vectors_of_one_name_are_refused(model, tmp_path):
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         np.save(tmp_path / folder / "v.npy", np.ones(WIDTH))
-    with pytest.raises(TiltmeterError, match=r"along:v\.npy is asked for twice"):
+    with pytest.raises(TiltmeterError, match=r"along:v\.npy is listed twice"):
         plan(model, directions=(f"along:{tmp_path}/a/v.npy", f"along:{tmp_path}/b/v.npy"))

@@ -54,7 +54,7 @@ def test_the_short_name_of_an_sae_is_its_last_part_unless_two_are_alike(given, e
 
 
 def test_an_sae_named_twice_is_refused():
-    with pytest.raises(TiltmeterError, match="a is asked for twice"):
+    with pytest.raises(TiltmeterError, match="a is listed twice"):
         short_names(["a", "b", "a"])
 
 
@@ -134,7 +134,7 @@ def test_saes_that_nothing_uses_are_not_measured(inputs, saes, tmp_path):
     )
     assert outcome.status == 0, outcome.err
     assert list(read_manifest(run)["record"]["saes"]) == ["one-l0-9"]
-    assert "no direction and no base is of an SAE" in refusal("sweep", *flat(inputs), *both, "--direction", "isotropic")
+    assert "no direction or base uses an SAE" in refusal("sweep", *flat(inputs), *both, "--direction", "isotropic")
 
 
 @pytest.mark.parametrize(

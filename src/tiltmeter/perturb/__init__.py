@@ -1,1 +1,1 @@
-"""What is added at the site: directions, the sources they are drawn from, the paths along them."""
+"""Perturbations: directions, the sources they are drawn from, and the paths along them."""

@@ -1,6 +1,6 @@
-"""Bases: the activation that a path starts at, put into the sequence in place of the clean one.
+"""Bases: activations that replace the clean one as the start of a path.
 
-Readouts then compare with the model's output with the base in place, not with the clean run (Heimersheim & Mendel 2024,
+Readouts then compare with the model's output at the base, not with the clean run (Heimersheim & Mendel 2024,
 experiment 1; Giglemiani et al. 2024, activation plateaus).
 """
 
@@ -24,12 +24,12 @@ from tiltmeter.perturb.sources import Source
 from tiltmeter.saes.latent_statistics import BoundSAE
 
 CLEAN = "clean"
-"""The base of a path that starts at the activation itself."""
+"""The name of the default base: the path starts at the clean activation."""
 
 
 @dataclass(frozen=True)
 class SiteBase:
-    """A base that needs nothing but the statistics of the site."""
+    """A base that needs only the statistics of the site."""
 
     build: Callable[[SiteStatistics], Source]
     meaning: str
@@ -37,12 +37,12 @@ class SiteBase:
 
 @dataclass(frozen=True)
 class SAEBase:
-    """A base that belongs to an SAE. Its full name is `KIND:NAME`, NAME the SAE's."""
+    """A base that needs an SAE. Its full name is `KIND:NAME`, where NAME is the SAE's."""
 
     build: Callable[[BoundSAE], Source]
     meaning: str
     counts_latents: bool = False
-    """Whether it needs `LatentStatistics`: which latents fire how often."""
+    """Whether it needs `LatentStatistics`, that is, how often each latent fires."""
 
 
 BASES: Mapping[str, SiteBase] = {
@@ -56,11 +56,11 @@ BASES: Mapping[str, SiteBase] = {
 SAE_BASES: Mapping[str, SAEBase] = {
     "sae-reconstruction": SAEBase(lambda sae: Reconstruction(sae.at, Itself()), "SAE(x)"),
     "synthetic-baseline": SAEBase(
-        SyntheticBaseline, "decoded latents of x, each exchanged for one that fires as often", counts_latents=True
+        SyntheticBaseline, "decoded latents of x, each replaced by one that fires as often", counts_latents=True
     ),
     "synthetic-structured": SAEBase(
         SyntheticStructured,
-        "decoded latents of x, exchanged for others that lie to the strongest as they did",
+        "decoded latents of x, replaced by others with the same cosines to the strongest",
         counts_latents=True,
     ),
 }
@@ -69,26 +69,26 @@ SAE_BASES: Mapping[str, SAEBase] = {
 
 @dataclass(frozen=True)
 class Base:
-    """An activation other than the clean one, that a path starts at."""
+    """A start of paths other than the clean activation."""
 
     name: BaseName
     source: Source
 
     @property
     def rng_key(self) -> str:
-        """The string that enters the address of its random numbers.
+        """Return the string that enters the address of its random numbers.
 
-        No direction has it: were the draws of base and direction equal, the direction `isotropic` from the base
-        `isotropic` would point straight away from zero.
+        It differs from the key of every direction. If base and direction shared draws, the direction `isotropic` from
+        the base `isotropic` would point straight away from zero.
         """
         return f"base {self.name}"
 
 
 def build_base(name: BaseName, statistics: SiteStatistics, saes: Mapping[str, BoundSAE]) -> Base | None:
-    """The base of this name, which `check_base_name` has accepted; None where paths start at the clean activation.
+    """Build the base with this name, which `check_base_name` has accepted. None stands for the clean activation.
 
     Raises:
-        TiltmeterError: an SAE of another width than the site's.
+        TiltmeterError: the SAE's width differs from the site's.
     """
     if name.kind == CLEAN:
         return None
@@ -100,7 +100,7 @@ def build_base(name: BaseName, statistics: SiteStatistics, saes: Mapping[str, Bo
 
 
 def check_base_name(name: BaseName, saes: Collection[str] = ()) -> None:
-    """Refuse a name that is not a base's, in a run that has SAEs of these names.
+    """Check that this names a base, in a run with SAEs of these names.
 
     Raises:
         TiltmeterError: the kind does not exist, or its SAE does not.
@@ -109,16 +109,16 @@ def check_base_name(name: BaseName, saes: Collection[str] = ()) -> None:
         check_sae(name, saes)
     elif str(name) not in BASES:
         raise TiltmeterError(
-            f"{str(name)!r} is not a base; choose from {', '.join(BASES)}, or with the name of an SAE in the place of "
-            f"NAME {', '.join(f'{kind}:NAME' for kind in SAE_BASES)}."
+            f"{str(name)!r} is not a base; choose from {', '.join(BASES)}, or, with the name of an SAE for NAME, "
+            f"{', '.join(f'{kind}:NAME' for kind in SAE_BASES)}."
         )
 
 
 def transplanted(model: SplitModel, clean: CleanRun, x0: Float[Tensor, "batch span d_site"]) -> CleanRun:
-    """The run with `x0` at the span: what perturbed runs that start there are compared with.
+    """Run the model with `x0` at the span: the reference for perturbed runs that start there.
 
     Raises:
-        TiltmeterError: the model's output is not finite with it.
+        TiltmeterError: the model's output is not finite with `x0` in place.
     """
     late = model.resume(clean, x0)
     if not all(bool(torch.isfinite(value).all()) for value in (late.final, *late.sites.values())):

@@ -1,9 +1,9 @@
-"""Directions toward points between, or in the plane of, several activations: `blend:0.5*real+0.5*cov-random`.
+"""Directions toward points between several activations, or in their plane: `blend:0.5*real+0.5*cov-random`.
 
-The vector is Σ w (sample - x). With weights that sum to one it leads from x to a point between the samples, so that a
-triangle of weights is Heimersheim & Mendel's map of sensitivity (2024, section 3); with the path `substitute` and two
-free weights it is the plane through x and two samples (section 1). Blends of the same sources draw the same samples,
-whatever their weights.
+The vector is Σ w (sample - x). If the weights sum to one, it leads from x to a point between the samples: a triangle of
+weights is the sensitivity map of Heimersheim & Mendel (2024, section 3). With the path `substitute` and two free
+weights, it spans the plane through x and two samples (section 1). Blends of the same sources draw the same samples,
+whatever their weights, so that points of one map are comparable.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from tiltmeter.perturb.sources import Context, Source
 
 @dataclass(frozen=True)
 class Blend:
-    """The sum of w (sample - x) over some samples."""
+    """A weighted sum of w (sample - x) over several samples."""
 
     terms: tuple[tuple[float, str], ...]
-    """Weights and names of sources; each term is a sample of its own."""
+    """Weights and source names. Each term has its own sample."""
     sources: Mapping[str, Source]
 
     def vector(self, context: Context) -> Tensor:
-        """Weighted sum of differences; zero where it is no larger than rounding error."""
+        """Return the weighted sum of differences, or zero where it is no larger than rounding error."""
         x = context.x
         total = torch.zeros_like(x)
         for (weight, _), sample in zip(self.terms, self._samples(context), strict=True):
@@ -37,7 +37,7 @@ class Blend:
         return difference(x + total, x)
 
     def _samples(self, context: Context) -> list[Tensor]:
-        """A different sample for each term. Each source has its own address, so that their draws are independent."""
+        """Draw a different sample for each term. Each source has its own address, so their draws are independent."""
         names = [name for _, name in self.terms]
         drawn = {
             name: iter(self.sources[name].sample(_at(context, name), names.count(name)))
@@ -52,7 +52,7 @@ def _at(context: Context, source: str) -> Context:
 
 
 def build_blend(name: DirectionName, statistics: SiteStatistics) -> Blend:
-    """The blend of this name."""
+    """Build the blend with this name."""
     sources: dict[str, Source] = {
         "real": statistics.real,
         "cov-random": statistics.gaussian,

@@ -1,7 +1,7 @@
-"""What a direction is, the combinators that make one, and the perturbation that it becomes once it is normalised.
+"""Directions, the combinators that build them, and the perturbations they become once normalised.
 
-A direction comes from a source by a combinator, `Difference` (a sample minus x), `Mixture` (one sample minus another)
-or `Plain` (a sample as it is), leads to a fixed point (`Toward`) or is the user's (`Along`).
+A combinator turns a source into a direction: `Difference` (a sample minus x), `Mixture` (one sample minus another) or
+`Plain` (the sample itself). `Toward` leads to a fixed point, and `Along` is a user's vector.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from tiltmeter.perturb.sources import Context, Source
 
 
 class Perturbation(NamedTuple):
-    """Where a direction points from each token."""
+    """A direction evaluated at each token: a unit vector and the length it had."""
 
     unit: Float[Tensor, "batch position d_site"]
-    """Unit vectors; zero where there is no direction (the target is the activation itself)."""
+    """Unit vectors, or zero where the direction does not exist because the target equals the activation."""
     distance: Float[Tensor, "batch position"]
-    """L2 length the vector had before it was normalised: how far away the target is."""
+    """L2 norm of the vector before it was normalised: the distance to the target."""
     vector: Float[Tensor, "batch position d_site"]
-    """The vector before it was normalised, as measured: x + vector is the target, to the last digit."""
+    """The vector before it was normalised, in the measured stream. x + vector is exactly the target."""
 
 
 @runtime_checkable
 class Direction(Protocol):
-    """A vector for each token, as a function of its activation, its sequence and its address."""
+    """A vector per token, as a function of the token's activation, sequence and random address."""
 
     def vector(self, context: Context) -> Float[Tensor, "batch span d_site"]:
-        """The vector, of any length; zero where there is no direction."""
+        """Compute the vector, of any norm. It is zero where the direction does not exist."""
         ...
 
 
 @dataclass(frozen=True)
 class Plain:
-    """A sample of a source, with nothing subtracted."""
+    """A sample of a source, without subtracting anything."""
 
     source: Source
 
@@ -55,18 +55,18 @@ class Difference:
     source: Source
 
     def vector(self, context: Context) -> Tensor:
-        """Sample minus x."""
+        """Return sample minus x."""
         return difference(self.source.sample(context, 1)[0].to(context.x), context.x)
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """One sample of a source minus another: no trace of x in it (Lee & Heimersheim 2024)."""
+    """One sample of a source minus another, so independent of x (Lee & Heimersheim 2024)."""
 
     source: Source
 
     def vector(self, context: Context) -> Tensor:
-        """First sample minus second."""
+        """Return the first sample minus the second."""
         first, second = self.source.sample(context, 2)
         return difference(first, second).to(context.x)
 
@@ -78,18 +78,18 @@ class Toward:
     point: Float[Tensor, "d_site"]
 
     def vector(self, context: Context) -> Tensor:
-        """Point minus x."""
+        """Return the point minus x."""
         return difference(self.point.to(context.x), context.x)
 
 
 @dataclass(frozen=True)
 class Along:
-    """One vector of the user's for every token: a steering vector, a probe."""
+    """The same user-supplied vector at every token, e.g. a steering vector or a probe."""
 
     given: Float[Tensor, "d_site"]
 
     def vector(self, context: Context) -> Tensor:
-        """The vector, everywhere."""
+        """Return the vector, broadcast to every token."""
         return self.given.to(context.x).expand_as(context.x)
 
 
@@ -100,14 +100,14 @@ class Minus:
     direction: Direction
 
     def vector(self, context: Context) -> Tensor:
-        """The vector with the other sign."""
+        """Return the negated vector."""
         return -self.direction.vector(context)
 
 
 def normalise(direction: Direction, context: Context, centre: Callable[[Tensor], Tensor]) -> Perturbation:
-    """Normalise a direction's vectors, after `centre` has taken out what the model cannot see.
+    """Normalise the vectors of a direction, after `centre` has removed what the model is blind to.
 
-    In a centred stream a vector's mean over d_model is invisible, so it must not count toward its length.
+    A LayerNorm model ignores a vector's mean over d_model, so in a centred stream it must not count toward the length.
     """
     given = direction.vector(context)
     vector = _without_rounding(centre(given), given)
@@ -117,15 +117,15 @@ def normalise(direction: Direction, context: Context, centre: Callable[[Tensor],
 
 
 def difference(end: Tensor, start: Tensor) -> Tensor:
-    """`end - start`; zero where that is no more than rounding, which is no direction."""
+    """Return `end - start`, or zero where that is only rounding error and hence not a direction."""
     return _without_rounding(end - start, start)
 
 
 def _without_rounding(rest: Tensor, operand: Tensor) -> Tensor:
-    """What a subtraction from `operand` left; zero where that is no more than rounding."""
+    """Zero the results of a subtraction from `operand` that are no larger than rounding error."""
     return torch.where(_norm(rest) > 1e-5 * _norm(operand), rest, 0.0)
 
 
 def _norm(vector: Tensor) -> Tensor:
-    """In float64: the squares of a user's very long or short vector would overflow or vanish in float32."""
+    """L2 norm in float64: squares of a user's very long or short vector would overflow or underflow in float32."""
     return torch.linalg.vector_norm(vector, dim=-1, keepdim=True, dtype=torch.float64)

@@ -1,6 +1,6 @@
-"""Names of directions and bases, parsed: `isotropic`, `epsilon-random@3:NAME`, `along:FILE#ROW`, `blend:0.5*real+...`.
+"""Parsing of direction and base names: `isotropic`, `epsilon-random@3:NAME`, `along:FILE#ROW`, `blend:0.5*real+...`.
 
-Only this file knows how a name is written. Which kinds exist is a matter of `registry.py` and `bases.py`.
+This module defines the syntax of names. `registry.py` and `bases.py` define which kinds exist.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from functools import cached_property
 from tiltmeter.errors import TiltmeterError
 
 ALONG = "along"
-"""The kind of a user's own vectors. The argument is a file, and which of its vectors."""
+"""The kind of a user's own vectors. The argument is a file, and optionally which of its vectors."""
 
 BLEND = "blend"
-"""The kind of weighted sums of (sample - x). The argument is the terms."""
+"""The kind of weighted sums of (sample - x). The argument lists the terms."""
 
 BLEND_SOURCES = ("real", "cov-random", "isotropic")
-"""What can be blended: activations of other sequences, samples of N(mean, covariance), samples of N(0, I)."""
+"""Sources that can be blended: activations of other sequences, N(mean, covariance) and N(0, I)."""
 
 _NUMBERED = re.compile(r"(?P<kind>[a-z0-9-]+)@(?P<draw>[1-9][0-9]{0,8})(?P<rest>(:.*)?)", re.DOTALL)
 _TERM = re.compile(rf"(-?\d*\.?\d+(?:e-?\d+)?)\*({'|'.join(BLEND_SOURCES)})")
@@ -31,43 +31,43 @@ class DirectionName:
 
     kind: str
     argument: str | None = None
-    """What follows the colon: the name of an SAE, a user's vector, the terms of a blend. None without a colon."""
+    """The text after the colon: an SAE's name, a user's vector or the terms of a blend. None without a colon."""
     draw: int = 0
-    """`KIND@1`, `KIND@2`, ... are further, independent draws of a random direction; the plain name is draw 0."""
+    """`KIND@1`, `KIND@2`, ... are further, independent draws of a random direction. The plain name is draw 0."""
 
     @classmethod
     def parse(cls, text: str) -> DirectionName:
-        """The name that `text` is; `str` is the inverse.
+        """Parse a name; `str` is the inverse.
 
         Raises:
             TiltmeterError: a blend whose terms cannot be read.
         """
         numbered = _NUMBERED.fullmatch(text)
-        # A file or a blend has no numbered draws, so `along@2` is just an unknown kind.
+        # Files and blends have no numbered draws, so `along@2` is simply an unknown kind.
         if numbered is None or numbered["kind"] in (ALONG, BLEND):
             name = cls(*_split(text))
         else:
             name = cls(*_split(numbered["kind"] + numbered["rest"]), int(numbered["draw"]))
         if name.kind == BLEND and name.argument is not None:
-            _ = name.terms  # a blend that cannot be read is refused here, not when it is first drawn
+            _ = name.terms  # raises here for a malformed blend, rather than when it is first drawn
         return name
 
     def __str__(self) -> str:
-        """The name as users write it and results have it."""
+        """Return the name as users write it and as results show it."""
         return _joined(f"{self.kind}@{self.draw}" if self.draw else self.kind, self.argument)
 
     @cached_property
     def terms(self) -> tuple[tuple[float, str], ...]:
-        """Weights and sources of a blend; `blend:0.5*real+0.5*cov-random` has (0.5, real) and (0.5, cov-random).
+        """The weights and sources of a blend; `blend:0.5*real+0.5*cov-random` is (0.5, real), (0.5, cov-random).
 
         Raises:
-            TiltmeterError: they are not written like this, or blend something else.
+            TiltmeterError: the terms are malformed, or a source cannot be blended.
         """
         found = [_TERM.fullmatch(term) for term in (self.argument or "").split("+")]
         terms = tuple((float(match[1]), match[2]) for match in found if match)
         if len(terms) < len(found):
             raise TiltmeterError(
-                f"The direction {str(self)!r} was not understood; give weights and sources "
+                f"The direction {str(self)!r} could not be parsed; give weights and sources "
                 f"({', '.join(BLEND_SOURCES)}), as in blend:0.5*real+0.25*cov-random+0.25*cov-random."
             )
         return terms
@@ -83,24 +83,24 @@ class BaseName:
 
     @classmethod
     def parse(cls, text: str) -> BaseName:
-        """The name that `text` is; `str` is the inverse."""
+        """Parse a name; `str` is the inverse."""
         return cls(*_split(text))
 
     def __str__(self) -> str:
-        """The name as users write it and results have it."""
+        """Return the name as users write it and as results show it."""
         return _joined(self.kind, self.argument)
 
 
 def draws(kind: str, count: int) -> tuple[str, ...]:
-    """The names of `count` independent draws of a kind: `KIND`, `KIND@1`, `KIND@2`, ..."""
+    """Return the names of `count` independent draws of a kind: `KIND`, `KIND@1`, `KIND@2`, ..."""
     return tuple(str(DirectionName(kind, draw=number)) for number in range(count))
 
 
 def check_sae(name: DirectionName | BaseName, saes: Collection[str]) -> None:
-    """Refuse a name of a kind that needs an SAE unless it names one of these.
+    """Check that a name of a kind that needs an SAE names one of these.
 
     Raises:
-        TiltmeterError: it names no SAE, or one that the run does not have.
+        TiltmeterError: the name has no SAE, or one that the run does not have.
     """
     if name.argument in saes:
         return

@@ -1,4 +1,4 @@
-"""Paths: the points that a perturbed activation visits on its way along a direction."""
+"""Paths: the points at which a perturbed activation is evaluated along a direction."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ UNITS: Mapping[Unit, str] = {
 
 
 class Straight(Configuration):
-    """x + length · unit direction."""
+    """The straight line x + length · unit direction."""
 
     kind: Literal["straight"] = "straight"
     lengths: Annotated[tuple[float, ...], Field(min_length=1)]
     unit: Unit = "absolute"
     """`absolute`: L2 length (Lee & Heimersheim 2024). `norm`: in units of ‖x‖ (Heimersheim & Mendel 2024, straight
-    mode). `target`: 1 is where the direction's vector ends (Giglemiani et al. 2024, relative). `pair-distance`: in
-    units of the mean distance of two real activations at the site."""
+    mode). `target`: in units of the direction's vector, which ends at 1 (Giglemiani et al. 2024, relative).
+    `pair-distance`: in units of the mean distance between two real activations at the site."""
 
     @field_validator("lengths")
     @classmethod
     def _are_lengths(cls, lengths: tuple[float, ...]) -> tuple[float, ...]:
         if bad := [value for value in lengths if not math.isfinite(value) or value < 0]:
-            raise ValueError(f"a length is {bad[0]}; lengths are finite and not negative")
+            raise ValueError(f"a length is {bad[0]}; lengths must be finite and not negative")
         _refuse_repeated(lengths)
         return lengths
 
     @property
     def steps(self) -> tuple[float, ...]:
-        """The coordinate of each point."""
+        """Coordinates of the points."""
         return self.lengths
 
     @property
@@ -54,12 +54,12 @@ class Straight(Configuration):
         return UNITS[self.unit]
 
     def resolved(self, pair_distance: float) -> Straight:
-        """The same path with absolute lengths, where its unit is the mean pair distance."""
+        """Convert a path in units of the mean pair distance to absolute lengths; return any other unchanged."""
         if self.unit != "pair-distance":
             return self
         if not pair_distance > 0:
             raise TiltmeterError(
-                "All real activations at this site are equal, so their mean pair distance is no unit; use another, "
+                "All real activations at this site are equal, so their mean pair distance is zero; use another unit, "
                 "or other tokens."
             )
         return Straight(lengths=tuple(length * pair_distance for length in self.lengths))
@@ -67,7 +67,7 @@ class Straight(Configuration):
     def changes(
         self, x: Float[Tensor, "batch position d_site"], perturbation: Perturbation, steps: slice
     ) -> Float[Tensor, "step batch position d_site"]:
-        """From x to the points of these steps, one new tensor."""
+        """Return the displacements from x to the points at these steps, as one new tensor."""
         return self.at(
             x, perturbation, torch.tensor(self.lengths[steps], dtype=x.dtype, device=x.device)[:, None, None]
         )
@@ -78,7 +78,7 @@ class Straight(Configuration):
         perturbation: Perturbation,
         lengths: Float[Tensor, "point #batch #position"],
     ) -> Float[Tensor, "point batch position d_site"]:
-        """From x to any points of the path, the same for all tokens or not, one new tensor."""
+        """Return the displacements from x to points of the path, shared or per token, as one new tensor."""
         scale = {
             "absolute": torch.ones_like(perturbation.distance),
             "norm": x.norm(dim=-1),
@@ -88,10 +88,10 @@ class Straight(Configuration):
 
 
 class Sphere(Configuration):
-    """Along the great circle through x toward the direction, to the antipode: norm constant, angle growing.
+    """The great circle from x toward the direction, up to the antipode: the norm is constant, the angle grows.
 
-    x(θ) = ‖x‖(cos θ · x̂ + sin θ · û), û the part of the direction orthogonal to x, normalised (Heimersheim & Mendel
-    2024, sphere mode). A target t and the difference t - x give the same path.
+    x(θ) = ‖x‖(cos θ · x̂ + sin θ · û), where û is the component of the direction orthogonal to x, normalised
+    (Heimersheim & Mendel 2024, sphere mode). A target t and the difference t - x yield the same path.
     """
 
     kind: Literal["sphere"] = "sphere"
@@ -101,13 +101,13 @@ class Sphere(Configuration):
     @classmethod
     def _are_angles(cls, degrees: tuple[float, ...]) -> tuple[float, ...]:
         if bad := [value for value in degrees if not 0 <= value <= 180]:
-            raise ValueError(f"an angle is {bad[0]}; angles are degrees from 0 to 180")
+            raise ValueError(f"an angle is {bad[0]}; angles must be degrees from 0 to 180")
         _refuse_repeated(degrees)
         return degrees
 
     @property
     def steps(self) -> tuple[float, ...]:
-        """The coordinate of each point."""
+        """Coordinates of the points."""
         return self.degrees
 
     @property
@@ -116,13 +116,13 @@ class Sphere(Configuration):
         return "degrees"
 
     def resolved(self, pair_distance: float) -> Sphere:
-        """Angles need no unit of length."""
+        """Return the path itself: angles need no unit of length."""
         return self
 
     def changes(
         self, x: Float[Tensor, "batch position d_site"], perturbation: Perturbation, steps: slice
     ) -> Float[Tensor, "step batch position d_site"]:
-        """From x to the points of these steps, one new tensor."""
+        """Return the displacements from x to the points at these steps, as one new tensor."""
         return self.at(
             x, perturbation, torch.tensor(self.degrees[steps], dtype=x.dtype, device=x.device)[:, None, None]
         )
@@ -133,14 +133,14 @@ class Sphere(Configuration):
         perturbation: Perturbation,
         degrees: Float[Tensor, "point #batch #position"],
     ) -> Float[Tensor, "point batch position d_site"]:
-        """From x to any points of the path, the same for all tokens or not, one new tensor.
+        """Return the displacements from x to points of the path, shared or per token, as one new tensor.
 
-        Zero where no part of the direction is orthogonal to x.
+        They are zero where the direction is parallel to x.
         """
         norm = x.norm(dim=-1, keepdim=True)
         radial = x / norm.clamp(min=1e-30)
         sideways = perturbation.unit - (perturbation.unit * radial).sum(-1, keepdim=True) * radial
-        sideways = sideways - (sideways * radial).sum(-1, keepdim=True) * radial  # once more, for what rounding left
+        sideways = sideways - (sideways * radial).sum(-1, keepdim=True) * radial  # again, for rounding errors
         size = sideways.norm(dim=-1, keepdim=True)
         exists = size > 1e-5
         tangent = torch.where(exists, norm * sideways / size.clamp(min=1e-30), 0.0)
@@ -151,9 +151,9 @@ class Sphere(Configuration):
 
 
 class Substitute(Configuration):
-    """To where the direction's vector ends, and nowhere else: x + vector.
+    """The single point where the direction's vector ends: x + vector.
 
-    With a direction that ends at a substitute for x, the intervention of Gurnee 2024.
+    With a direction that ends at a substitute for x, this is the intervention of Gurnee 2024.
     """
 
     kind: Literal["substitute"] = "substitute"
@@ -169,19 +169,19 @@ class Substitute(Configuration):
         return "substitution"
 
     def resolved(self, pair_distance: float) -> Substitute:
-        """A substitution needs no unit of length."""
+        """Return the path itself: a substitution needs no unit of length."""
         return self
 
     def changes(
         self, x: Float[Tensor, "batch position d_site"], perturbation: Perturbation, steps: slice
     ) -> Float[Tensor, "step batch position d_site"]:
-        """From x to the one point, a new tensor."""
+        """Return the displacement from x to the single point, as a new tensor."""
         return perturbation.vector.clone()[None][steps]
 
 
 def _refuse_repeated(steps: tuple[float, ...]) -> None:
     if len(set(steps)) < len(steps):
-        raise ValueError("a step is named twice; name each once")
+        raise ValueError("a step is listed twice; list each once")
 
 
 Path = Annotated[Straight | Sphere | Substitute, Field(discriminator="kind")]

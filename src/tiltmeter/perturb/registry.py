@@ -1,6 +1,6 @@
-"""Every direction that has a name, and how a name becomes a direction.
+"""The registry of named directions, and how a name becomes a direction.
 
-A name is in the registry, or a user's vector (`along:...`), or a blend of samples (`blend:...`).
+A name refers to a registry entry, a user's vector (`along:...`) or a blend of samples (`blend:...`).
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from tiltmeter.saes.latent_statistics import BoundSAE
 
 @dataclass(frozen=True)
 class SiteDirection:
-    """A registry entry: a direction that needs nothing but the statistics of the site."""
+    """A registry entry for a direction that needs only the statistics of the site."""
 
     build: Callable[[SiteStatistics], Direction]
     meaning: str
     """The vector before it is normalised."""
     is_random: bool = True
-    """False where the vector is a function of x alone: a second draw (`zero@1`) would be the same and is refused."""
+    """False if the vector is a function of x alone. A second draw (`zero@1`) would be identical and is refused."""
 
 
 DIRECTIONS: Mapping[str, SiteDirection | SAEDirection] = {
@@ -38,34 +38,34 @@ DIRECTIONS: Mapping[str, SiteDirection | SAEDirection] = {
     "cov-random-difference": SiteDirection(lambda s: Difference(s.gaussian), "sample of N(mean, covariance) - x"),
     "cov-random-mixture": SiteDirection(lambda s: Mixture(s.gaussian), "sample of N(mean, covariance) - another"),
     "real-difference": SiteDirection(lambda s: Difference(s.real), "activation of another sequence - x"),
-    "real-mixture": SiteDirection(lambda s: Mixture(s.real), "activation of another sequence - another such"),
-    # Gurnee 2024 takes the mean over each batch instead, so that his mean ablation depends on the batch.
+    "real-mixture": SiteDirection(lambda s: Mixture(s.real), "activation of another sequence - another one"),
+    # Gurnee 2024 uses the mean of each batch instead, so his mean ablation depends on the batch.
     "zero": SiteDirection(lambda s: Toward(torch.zeros_like(s.mean)), "0 - x", is_random=False),
     "mean": SiteDirection(lambda s: Toward(s.mean), "mean of real activations - x", is_random=False),
     **SAE_DIRECTIONS,
 }
-"""Every direction that has a name. Nothing else follows from being listed here: which directions a paper measured is in
-its study, which a sweep takes by default in `sweeps/plan.py`."""
+"""All named directions. The directions a paper measured are listed in its study, and a sweep's defaults in
+`sweeps/plan.py`."""
 
 NO_SAES: Mapping[str, BoundSAE] = MappingProxyType({})
 
 
 def needs_sae(kind: str) -> bool:
-    """Whether a direction of this kind belongs to an SAE; False for kinds that do not exist."""
+    """Whether directions of this kind need an SAE. False for kinds that do not exist."""
     return isinstance(DIRECTIONS.get(kind), SAEDirection)
 
 
 def counts_latents(kind: str) -> bool:
-    """Whether a direction of this kind needs statistics of an SAE's latents (`LatentStatistics`)."""
+    """Whether directions of this kind need statistics of an SAE's latents (`LatentStatistics`)."""
     entry = DIRECTIONS.get(kind)
     return isinstance(entry, SAEDirection) and entry.counts_latents
 
 
 def rng_key(name: DirectionName) -> str:
-    """The string that enters the address of a direction's random numbers. It decides the numbers of a run.
+    """Return the string that enters the address of a direction's random numbers, and so determines its draws.
 
-    It is the name without the draw, which the address holds as a number. Two cases share a key, so that they draw the
-    same and can be compared token by token: the two signs of a direction, and blends of the same sources.
+    It is the name without the draw, which the address holds as a number. The two signs of a direction share a key, and
+    so do blends of the same sources: they see the same draws and can be compared token by token.
     """
     if name.kind == BLEND and name.argument is not None:
         return f"{BLEND}:" + "+".join(source for _, source in name.terms)
@@ -80,17 +80,17 @@ def build_directions(
     vectors: Mapping[DirectionName, Tensor],
     saes: Mapping[str, BoundSAE] = NO_SAES,
 ) -> dict[DirectionName, Direction]:
-    """The directions of these names, which `check_direction_name` has accepted.
+    """Build the directions with these names, which `check_direction_name` has accepted.
 
     Args:
         names: names of directions.
-        statistics: of the site.
+        statistics: statistics of the site.
         vectors: the user's own vectors.
-        saes: SAEs of the run, by the names that directions give them.
+        saes: SAEs of the run, under the names that directions use.
 
     Raises:
-        TiltmeterError: a vector or an SAE of another width than the site's; an SAE that has no latent of the kind
-            asked for.
+        TiltmeterError: the width of a vector or an SAE differs from the site's; an SAE has no latent of the requested
+            kind.
     """
     for sae in saes.values():
         sae.at.check_width(len(statistics.mean))
@@ -121,12 +121,12 @@ def _build(name: DirectionName, statistics: SiteStatistics, saes: Mapping[str, B
 
 
 def check_direction_name(name: DirectionName, saes: Collection[str] = ()) -> None:
-    """Refuse a name that is not a direction's, in a run that has SAEs of these names.
+    """Check that this names a direction, in a run with SAEs of these names.
 
-    Vectors of the user's (`along:...`) are not looked up here; `load_vectors` refuses those that do not exist.
+    User vectors (`along:...`) are not looked up here; `load_vectors` raises for those that do not exist.
 
     Raises:
-        TiltmeterError: the kind does not exist, its SAE does not, or it is numbered although nothing in it is random.
+        TiltmeterError: the kind or its SAE does not exist, or a draw is numbered although nothing is random.
     """
     if name.kind == BLEND and name.argument is not None:
         return
@@ -140,6 +140,6 @@ def check_direction_name(name: DirectionName, saes: Collection[str] = ()) -> Non
     elif entry is None or name.argument is not None:
         raise TiltmeterError(
             f"{str(name)!r} is not a direction; choose from {', '.join(k for k in DIRECTIONS if not needs_sae(k))}, "
-            "along:FILE for your own vectors, blend:0.5*real+0.5*cov-random for points between samples, or with the "
-            f"name of an SAE in the place of NAME {', '.join(f'{k}:NAME' for k in DIRECTIONS if needs_sae(k))}."
+            "along:FILE for your own vectors, blend:0.5*real+0.5*cov-random for points between samples, or, with "
+            f"the name of an SAE for NAME, {', '.join(f'{k}:NAME' for k in DIRECTIONS if needs_sae(k))}."
         )

@@ -1,6 +1,6 @@
-"""Directions that need an SAE: its reconstruction error and parts of it, its decoder rows, and substitutes for x.
+"""Directions that need an SAE: reconstruction error and its components, decoder rows, and substitutes for x.
 
-Where a latent is chosen, each token draws its own, by address.
+Directions that choose a latent draw one per token, by random address.
 """
 
 from __future__ import annotations
@@ -31,43 +31,43 @@ class SAEError:
     sae: AtSite
 
     def vector(self, context: Context) -> Tensor:
-        """Reconstruction minus x."""
+        """Return reconstruction minus x."""
         return difference(self.sae.reconstruct(context.x), context.x)
 
 
 @dataclass(frozen=True)
 class LinearError:
-    """The part of SAE(x) - x that a linear map predicts from x (Engels et al. 2024, section 3)."""
+    """The component of SAE(x) - x that a linear map predicts from x (Engels et al. 2024, section 3)."""
 
     sae: BoundSAE
 
     def vector(self, context: Context) -> Tensor:
-        """Predicted error."""
+        """Return the predicted error."""
         return self.sae.latents.predicted_error(context.x)
 
 
 @dataclass(frozen=True)
 class NonlinearError:
-    """What is left of SAE(x) - x without its linear part (Engels et al. 2024, section 3)."""
+    """The residual of SAE(x) - x after subtracting its linear component (Engels et al. 2024, section 3)."""
 
     sae: BoundSAE
 
     def vector(self, context: Context) -> Tensor:
-        """Error minus predicted error."""
+        """Return the error minus the predicted error."""
         error = SAEError(self.sae.at).vector(context).double()
         return difference(error, self.sae.latents.predicted_error(context.x))
 
 
 @dataclass(frozen=True)
 class Feature:
-    """The decoder row of a latent, each of those that are eligible in the sequence equally likely."""
+    """The decoder row of a latent drawn uniformly from those that are eligible in the sequence."""
 
     sae: AtSite
     eligible: Callable[[Bool[Tensor, "batch latent"]], Bool[Tensor, "batch latent"]]
-    """From the latents that fire at a counted position of each sequence."""
+    """Maps the latents that fire at counted positions of each sequence to the eligible ones."""
 
     def vector(self, context: Context) -> Tensor:
-        """Decoder row; zero where no latent is eligible."""
+        """Return the decoder row, or zero where no latent is eligible."""
         eligible = self.eligible(self.sae.active(context.whole(), context.counted).cpu())
         latents = draw(eligible, uniform(context.address, "latent", 1)[..., 0])
         return self.sae.rows(latents.clamp(min=0)).to(context.x) * (latents >= 0)[..., None].to(context.x)
@@ -75,36 +75,39 @@ class Feature:
 
 @dataclass(frozen=True)
 class Doubling:
-    """What a latent that fires at the token adds to SAE(x): f W_dec[latent] (Anthropic, April 2024 update)."""
+    """The contribution of one active latent to SAE(x), f W_dec[latent] (Anthropic, April 2024 update).
+
+    Added to x at its own length, it doubles that latent.
+    """
 
     sae: AtSite
 
     def vector(self, context: Context) -> Tensor:
-        """The latent's contribution; zero where none fires."""
-        # In double precision: a contribution can be small beside b_dec.
+        """Return the latent's contribution, or zero where no latent fires."""
+        # In double precision, as a contribution can be small compared with b_dec.
         x, chance = context.x.double().flatten(0, 1), uniform(context.address, "latent", 1).flatten(0, 1)
         parts = [self._contribution(f, x[part], chance[part]) for part, f in self.sae.pieces(x)]
         return torch.cat(parts).reshape(context.x.shape)
 
     def _contribution(self, latents: Tensor, x: Tensor, chance: Tensor) -> Tensor:
-        # By difference, since an SAE that normalises each token also scales what its latents add.
+        # By difference, since an SAE that normalises each token also rescales the contributions of its latents.
         chosen = draw((latents > 0).cpu(), chance).to(latents.device)
         alone = torch.where(torch.arange(self.sae.size, device=latents.device) == chosen, latents, 0.0)
         return self.sae.decode(alone, x) - self.sae.decode(torch.zeros_like(latents), x)
 
 
 def draw(eligible: Bool[Tensor, "group latent"], chance: Float[Tensor, "group each"]) -> Int64[Tensor, "group each"]:
-    """A latent for each number in [0, 1), each eligible one of its group equally likely; -1 where there is none."""
+    """Map each uniform number in [0, 1) to an eligible latent of its group, or to -1 if there is none."""
     groups = [one.nonzero()[:, 0] for one in eligible]
     pairs = zip(groups, chance, strict=True)
     return torch.stack([ids[(u * len(ids)).long()] if len(ids) else torch.full(u.shape, -1) for ids, u in pairs])
 
 
 def inactive(sae: BoundSAE) -> Direction:
-    """Decoder rows of latents that are alive but fire nowhere in the sequence (Lee & Heimersheim 2024).
+    """Build the direction of latents that are alive but fire nowhere in the sequence (Lee & Heimersheim 2024).
 
     Raises:
-        TiltmeterError: no sequence leaves such a latent.
+        TiltmeterError: in every sequence of the statistics, all alive latents fire.
     """
     _check_alive(sae)
     alive = sae.latents.alive
@@ -117,7 +120,7 @@ def inactive(sae: BoundSAE) -> Direction:
 
 
 def active(sae: BoundSAE) -> Direction:
-    """Decoder rows of latents that fire in the sequence.
+    """Build the direction of latents that fire in the sequence.
 
     Raises:
         TiltmeterError: no latent is alive.
@@ -127,7 +130,7 @@ def active(sae: BoundSAE) -> Direction:
 
 
 def dead(sae: BoundSAE) -> Direction:
-    """Decoder rows of latents that never fired on the tokens of the statistics.
+    """Build the direction of latents that never fired on the tokens of the statistics.
 
     Raises:
         TiltmeterError: every latent is alive.
@@ -150,42 +153,42 @@ def _check_alive(sae: BoundSAE) -> None:
 
 
 def _check_split(sae: BoundSAE) -> BoundSAE:
-    """Refuse a linear part that was fitted to hardly more tokens than it has unknowns: it would be the whole error."""
+    """Check that the linear fit had enough tokens. With about as many as unknowns, it would fit the whole error."""
     if sae.latents.count <= 2 * (width := len(sae.latents.offset)):
         raise TiltmeterError(
-            f"The linear part of an SAE's error cannot be told from {sae.latents.count} tokens in {width} dimensions; "
-            "take the statistics from more sequences."
+            f"The linear component of an SAE's error cannot be estimated from {sae.latents.count} tokens in "
+            f"{width} dimensions; compute the statistics on more sequences."
         )
     return sae
 
 
 @dataclass(frozen=True)
 class SAEDirection:
-    """A registry entry: a direction that belongs to an SAE. Its full name is `KIND:NAME`, NAME the SAE's."""
+    """A registry entry for a direction that needs an SAE. Its full name is `KIND:NAME`, where NAME is the SAE's."""
 
     build: Callable[[SiteStatistics, BoundSAE], Direction]
     meaning: str
     """The vector before it is normalised."""
     is_random: bool = True
-    """False where the vector is a function of x alone: a second draw (`sae-error@1`) would be the same."""
+    """False if the vector is a function of x alone, so that a second draw (`sae-error@1`) would be identical."""
     counts_latents: bool = False
-    """Whether it needs `LatentStatistics`: which latents fire how often, or which part of the error is linear in x. A
-    sweep takes them only where a direction needs them, as they cost a pass over many tokens."""
+    """Whether it needs `LatentStatistics`: how often each latent fires, or the component of the error linear in x. A
+    sweep computes them only if a direction needs them, as they cost a pass over many tokens."""
     opposite_of: str | None = None
-    """The kind that it is the negative of. Both draw the same random numbers: one is exactly minus the other."""
+    """The kind of which it is the negative. Both use the same random numbers, so one is exactly minus the other."""
 
 
 _SIGNED: Mapping[str, SAEDirection] = {
     "sae-error": SAEDirection(lambda _, sae: SAEError(sae.at), "SAE(x) - x", is_random=False),
     "sae-error-linear": SAEDirection(
         lambda _, sae: LinearError(_check_split(sae)),
-        "part of SAE(x) - x that is linear in x",
+        "component of SAE(x) - x that is linear in x",
         is_random=False,
         counts_latents=True,
     ),
     "sae-error-nonlinear": SAEDirection(
         lambda _, sae: NonlinearError(_check_split(sae)),
-        "SAE(x) - x without its linear part",
+        "SAE(x) - x without its linear component",
         is_random=False,
         counts_latents=True,
     ),
@@ -203,7 +206,7 @@ _SIGNED: Mapping[str, SAEDirection] = {
         lambda _, sae: dead(sae), "decoder row of a latent that never fires", counts_latents=True
     ),
     "latent-doubling": SAEDirection(
-        lambda _, sae: Doubling(sae.at.in_float64()), "what a latent that is active at the token adds to SAE(x)"
+        lambda _, sae: Doubling(sae.at.in_float64()), "contribution of a latent active at the token to SAE(x)"
     ),
 }
 
@@ -215,33 +218,33 @@ _SUBSTITUTES: Mapping[str, SAEDirection] = {
         lambda _, sae: Substitution(sae.at, substitutions.cos_corrected), "x scaled to ‖SAE(x)‖, - x", is_random=False
     ),
     "epsilon-random": SAEDirection(
-        lambda s, sae: AtDistance(sae.at, Plain(s.isotropic)), "isotropic, of length ε = ‖SAE(x) - x‖"
+        lambda s, sae: AtDistance(sae.at, Plain(s.isotropic)), "isotropic, with length ε = ‖SAE(x) - x‖"
     ),
     "theta-random-sae-norm": SAEDirection(
         lambda s, sae: ThetaRandom(sae.at, s.isotropic, lambda _, output: output),
-        "random vector at SAE(x)'s angle to x, of norm ‖SAE(x)‖, - x",
+        "random vector at SAE(x)'s angle to x, with norm ‖SAE(x)‖, - x",
     ),
     "theta-random-true-norm": SAEDirection(
         lambda s, sae: ThetaRandom(sae.at, s.isotropic, lambda x, _: x),
-        "random vector at SAE(x)'s angle to x, of norm ‖x‖, - x",
+        "random vector at SAE(x)'s angle to x, with norm ‖x‖, - x",
     ),
     "epsilon-cov-random-mixture": SAEDirection(
-        lambda s, sae: AtDistance(sae.at, Mixture(s.gaussian)), "cov-random-mixture, of length ε"
+        lambda s, sae: AtDistance(sae.at, Mixture(s.gaussian)), "cov-random-mixture, with length ε"
     ),
     "epsilon-real-mixture": SAEDirection(
-        lambda s, sae: AtDistance(sae.at, Mixture(s.real)), "real-mixture, of length ε"
+        lambda s, sae: AtDistance(sae.at, Mixture(s.real)), "real-mixture, with length ε"
     ),
 }
 
 _TARGETS: Mapping[str, SAEDirection] = {
     "synthetic-baseline-difference": SAEDirection(
         lambda _, sae: Difference(SyntheticBaseline(sae)),
-        "decoded latents of x, each exchanged for one that fires as often, - x",
+        "decoded latents of x, each replaced by one that fires as often, - x",
         counts_latents=True,
     ),
     "synthetic-structured-difference": SAEDirection(
         lambda _, sae: Difference(SyntheticStructured(sae)),
-        "decoded latents of x, exchanged for others that lie to the strongest as they did, - x",
+        "decoded latents of x, replaced by others with the same cosines to the strongest, - x",
         is_random=False,
         counts_latents=True,
     ),
@@ -249,7 +252,7 @@ _TARGETS: Mapping[str, SAEDirection] = {
         lambda s, sae: Difference(Reconstruction(sae.at, s.real)), "SAE(activation of another sequence) - x"
     ),
 }
-"""Those of Giglemiani et al. 2024."""
+"""Directions of Giglemiani et al. 2024."""
 
 
 def _opposite(kind: str) -> SAEDirection:
@@ -266,4 +269,4 @@ SAE_DIRECTIONS: Mapping[str, SAEDirection] = {
     **_SUBSTITUTES,
     **_TARGETS,
 }
-"""The part of the registry that needs an SAE."""
+"""The registry entries that need an SAE."""

@@ -1,4 +1,4 @@
-"""Activations that come out of an SAE: reconstructions, and syntheses from the latents of x."""
+"""Activations produced by an SAE: reconstructions, and syntheses from the latents of x."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Itself:
     """The activation of the token itself."""
 
     def sample(self, context: Context, count: int) -> Float[Tensor, "count batch span d_site"]:
-        """x, which is one vector.
+        """Return x, of which there is only one sample.
 
         Raises:
-            TiltmeterError: more than one was to be drawn.
+            TiltmeterError: more than one sample was requested.
         """
         _check_one(count, "An activation")
         return context.x[None]
@@ -32,24 +32,24 @@ class Itself:
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """What an SAE makes of a source's activations."""
+    """An SAE's reconstructions of a source's activations."""
 
     sae: AtSite
     source: Source
 
     def sample(self, context: Context, count: int) -> Float[Tensor, "count batch span d_site"]:
-        """SAE(sample), as measured."""
+        """Return SAE(sample) in the measured stream."""
         return self.sae.reconstruct(self.source.sample(context, count).to(context.x))
 
 
 @dataclass(frozen=True)
 class SyntheticBaseline:
-    """Decoded latents of x, each exchanged for one that fires as often (Giglemiani et al. 2024)."""
+    """Decoded latents of x, each replaced by one that fires as often (Giglemiani et al. 2024)."""
 
     sae: BoundSAE
 
     def sample(self, context: Context, count: int) -> Float[Tensor, "count batch span d_site"]:
-        """Synthetic activations, as measured.
+        """Return synthetic activations in the measured stream.
 
         Raises:
             TiltmeterError: a token has so many active latents that there are no others for them.
@@ -70,15 +70,15 @@ class SyntheticBaseline:
 
 @dataclass(frozen=True)
 class SyntheticStructured:
-    """Decoded latents of x, exchanged for others that lie to the strongest as they did (Giglemiani et al. 2024).
+    """Decoded latents of x, replaced by others with the same cosines to the strongest (Giglemiani et al. 2024).
 
-    Cosines are of decoder rows as measured at the site.
+    Cosines are between decoder rows in the measured stream.
     """
 
     sae: BoundSAE
 
     def sample(self, context: Context, count: int) -> Float[Tensor, "count batch span d_site"]:
-        """Synthetic activations, as measured.
+        """Return synthetic activations in the measured stream.
 
         Raises:
             TiltmeterError: a token has so many active latents that there are no others for them; more than one was to
@@ -94,4 +94,4 @@ class SyntheticStructured:
 
 def _check_one(count: int, what: str) -> None:
     if count != 1:
-        raise TiltmeterError(f"{what} is one vector, but {count} different ones were to be drawn; draw one.")
+        raise TiltmeterError(f"{what} is a single vector, but {count} different samples were requested; request one.")

@@ -1,6 +1,6 @@
-"""What the model's real activations at a site look like: mean, covariance, a pool of them, how far apart they are.
+"""Statistics of real activations at a site: mean, covariance, a pool of samples, and typical distances.
 
-`SiteStatistics` is what the sources are built from.
+`SiteStatistics` is the input from which sources are built.
 """
 
 from __future__ import annotations
@@ -28,39 +28,39 @@ class SiteStatistics:
     """Statistics of the real activations at one site."""
 
     count: int
-    """How many activations the mean and covariance are of."""
+    """Number of activations behind the mean and covariance."""
     mean: Float64[Tensor, "d_site"]
     covariance: Float64[Tensor, "d_site d_site"]
     pool: Float[Tensor, "entry d_site"]
     pool_sequences: Int64[Tensor, "entry"]
-    """The sequence each pool entry comes from, ascending."""
+    """Index of the sequence each pool entry comes from, ascending."""
     pair_distance: float
-    """Mean L2 distance of two real activations of different sequences."""
+    """Mean L2 distance between real activations of different sequences."""
     norm: float
-    """Mean L2 norm of the pool."""
+    """Mean L2 norm of the activations in the pool."""
 
     @property
     def isotropic(self) -> Isotropic:
-        """Standard normal vectors."""
+        """The source of standard normal vectors."""
         return Isotropic(len(self.mean))
 
     @property
     def gaussian(self) -> Gaussian:
-        """Vectors with the mean and covariance of real activations."""
+        """The source of Gaussian vectors with the mean and covariance of real activations."""
         return Gaussian.fit(self.mean, self.covariance)
 
     @property
     def real(self) -> Real:
-        """Real activations from the pool."""
+        """The source of real activations, drawn from the pool."""
         return Real(self.pool, self.pool_sequences)
 
     def to_arrays(self) -> dict[str, np.ndarray]:
-        """As named arrays, for a run directory."""
+        """Convert to named arrays, for a run directory."""
         return {name: np.asarray(value) for name, value in vars(self).items()}
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, np.ndarray]) -> SiteStatistics:
-        """The inverse of `to_arrays`."""
+        """Invert `to_arrays`."""
         return cls(
             count=int(arrays["count"]),
             mean=torch.from_numpy(arrays["mean"]),
@@ -82,13 +82,13 @@ def fit_statistics(
     batch: int = 32,
     positions: tuple[int, ...] | None = None,
 ) -> SiteStatistics:
-    """Run the model on `tokens` and take the statistics of its activations at `site`.
+    """Run the model on `tokens` and compute the statistics of its activations at `site`.
 
-    The pool is an even random choice of `pool_size` tokens (all of them where there are fewer). Tokens are those at
-    `positions` (None: everywhere) that the policy lets in.
+    The pool is a uniform random subset of `pool_size` tokens (or all, if there are fewer). Only tokens at `positions`
+    (None for all) that the boundary policy allows are used.
 
     Raises:
-        TiltmeterError: tokens, or a pool, of fewer than two sequences, so that no activation of another one exists.
+        TiltmeterError: the tokens or the pool come from fewer than two sequences, so there is no activation of another.
     """
     mask = allowed(boundary_mask(tokens.ids, tokens.boundary), bos.statistics)
     if positions is not None:
@@ -122,12 +122,12 @@ def fit_statistics(
 
 
 def mean_pair_distance(real: Real, seed: int, pairs: int = 100_000) -> float:
-    """Mean L2 distance of two real activations of different sequences, over at most `pairs` random pairs.
+    """Estimate the mean L2 distance between real activations of different sequences from at most `pairs` pairs.
 
-    Lee & Heimersheim 2024 give 81.59 for GPT-2 small at `blocks.6.hook_resid_pre`.
+    Lee & Heimersheim 2024 report 81.59 for GPT-2 small at `blocks.6.hook_resid_pre`.
 
     Raises:
-        TiltmeterError: all activations are of one sequence.
+        TiltmeterError: all activations come from one sequence.
     """
     if real.sequences[0] == real.sequences[-1]:
         raise TiltmeterError(
@@ -135,7 +135,7 @@ def mean_pair_distance(real: Real, seed: int, pairs: int = 100_000) -> float:
         )
     total, count = 0.0, 0
     for entries in torch.arange(pairs).split(4096):
-        # A pair has the address of a position. Those of one sequence are dropped: all others stay equally likely.
+        # Pairs use the address of a position. Pairs within one sequence are dropped; all others stay equally likely.
         address = Address(seed, "mean pair distance", torch.zeros(1, dtype=torch.int64), entries)
         one, other = (uniform(address, "pair", 2)[0] * len(real.pool)).long().unbind(-1)
         apart = real.sequences[one] != real.sequences[other]
@@ -145,7 +145,7 @@ def mean_pair_distance(real: Real, seed: int, pairs: int = 100_000) -> float:
 
 
 def _choose(mask: Tensor, size: int, seed: int) -> Tensor:
-    """An even random choice of `size` of the allowed tokens, the same for any batch size."""
+    """Choose `size` of the allowed tokens uniformly at random, independently of the batch size."""
     address = Address(seed, "pool", torch.arange(mask.shape[0]), torch.arange(mask.shape[1]))
     priority = uniform(address, "priority", 1)[..., 0].masked_fill(~mask, 2.0)
     size = min(size, int(mask.sum()))

@@ -1,6 +1,6 @@
-"""Where activation vectors come from: real activations, a Gaussian like them, or an isotropic Gaussian.
+"""Sources of activation vectors: real activations, a Gaussian fitted to them, or an isotropic Gaussian.
 
-A source gives `count` different vectors for each token of a context.
+A source draws `count` different vectors for each token of a context.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from tiltmeter.runs.rng import Address, normal, uniform
 
 @dataclass(frozen=True)
 class Context:
-    """Some tokens of some sequences, as measured at the site."""
+    """Tokens for which directions are computed, in the measured stream of the site."""
 
     x: Float[Tensor, "batch span d_site"]
-    """The activation at the tokens that a direction is wanted for."""
+    """Activations at these tokens."""
     address: Address
-    """Their sequences and positions, and where their random numbers come from."""
+    """Their sequences and positions, which determine their random numbers."""
     whole: Callable[[], Float[Tensor, "batch position d_site"]]
-    """The activation at every position of the sequences: the clean one, or a base where one is in its place. Asked for,
-    as the model need not have run positions behind those that are measured."""
+    """Returns the activations at every position of the sequences, clean or replaced by a base. It is a function because
+    the model may not have run the positions after the measured ones."""
     counted: Bool[Tensor, "batch position"]
-    """The positions that statistics count: all, or all but the boundary positions."""
+    """Mask of positions that statistics count: all, or all but the boundary positions."""
 
 
 @runtime_checkable
 class Source(Protocol):
-    """Something that activation vectors can be drawn from."""
+    """A distribution of activation vectors to draw from."""
 
     def sample(self, context: Context, count: int) -> Float[Tensor, "count batch position d_site"]:
-        """`count` different vectors for each token."""
+        """Draw `count` different vectors for each token."""
         ...
 
 
@@ -48,7 +48,7 @@ class Isotropic:
     width: int
 
     def sample(self, context: Context, count: int) -> Float[Tensor, "count batch position d_site"]:
-        """Standard normal vectors."""
+        """Draw standard normal vectors."""
         return torch.stack([normal(context.address, f"sample{i}", self.width) for i in range(count)]).float()
 
 
@@ -56,7 +56,7 @@ class Isotropic:
 class Gaussian:
     """N(μ, Σ) with the mean and covariance of real activations ("random" or "cov-random" in the papers).
 
-    Sampled through the eigendecomposition of Σ, which may be singular: in a centred stream it is.
+    Sampling uses the eigendecomposition of Σ rather than Cholesky, as Σ is singular in a centred stream.
     """
 
     mean: Float64[Tensor, "d_site"]
@@ -65,31 +65,31 @@ class Gaussian:
 
     @classmethod
     def fit(cls, mean: Float64[Tensor, "d"], covariance: Float64[Tensor, "d d"]) -> Gaussian:
-        """Prepare sampling. Eigenvalues that rounding has made negative count as zero.
+        """Factorise the covariance. Eigenvalues that rounding made negative count as zero.
 
-        F is the symmetric root: unlike the eigenvectors, it does not depend on the signs and bases a machine picks.
+        F is the symmetric root. Unlike the eigenvectors, it does not depend on the signs and bases a machine picks.
         """
         values, vectors = torch.linalg.eigh(covariance)
         return cls(mean, vectors * values.clamp(min=0).sqrt() @ vectors.T)
 
     def sample(self, context: Context, count: int) -> Float[Tensor, "count batch position d_site"]:
-        """Vectors with the mean and covariance of real activations."""
+        """Draw vectors with the mean and covariance of real activations."""
         noise = torch.stack([normal(context.address, f"sample{i}", len(self.mean)) for i in range(count)])
         return (self.mean + noise @ self.factor.T).float()
 
 
 @dataclass(frozen=True)
 class Real:
-    """Activations of the model on other sequences, drawn evenly from a pool."""
+    """Activations of the model on other sequences, drawn uniformly from a pool."""
 
     pool: Float[Tensor, "entry d_site"]
     sequences: Int64[Tensor, "entry"]
-    """The sequence each activation comes from, ascending."""
+    """Index of the sequence each activation comes from, ascending."""
 
     def sample(self, context: Context, count: int) -> Float[Tensor, "count batch position d_site"]:
-        """Activations of sequences other than the token's own; two drawn together are different entries.
+        """Draw activations of other sequences than the token's own, without replacement within a draw.
 
-        An entry is picked by its rank among the eligible ones, so every eligible entry is equally likely.
+        An entry is chosen by its rank among the eligible ones, so all of them are equally likely.
 
         Raises:
             TiltmeterError: the pool holds fewer than `count` activations of other sequences.
@@ -100,7 +100,7 @@ class Real:
         length = torch.searchsorted(self.sequences, own, right=True) - first
         if (left := len(self.pool) - int(length.max())) < count:
             raise TiltmeterError(
-                f"{count} activations of other sequences were to be drawn, but the pool holds only {left}; make the "
+                f"{count} activations of other sequences were requested, but the pool holds only {left}; make the "
                 "pool larger or take it from more sequences."
             )
         shape = (len(own), len(address.positions))

@@ -1,7 +1,7 @@
-"""Interventions that put another activation in the place of x: Gurnee 2024, Lee & Heimersheim 2024.
+"""Interventions that substitute another activation for x (Gurnee 2024, Lee & Heimersheim 2024).
 
-Each is a direction whose vector *ends* at the substitute, x' - x; the path `substitute` goes there. With s the SAE's
-output and ε = ‖s - x‖, both as measured at the site.
+Each is a direction whose vector x' - x *ends* at the substitute x', where the path `substitute` goes. Below, s is the
+SAE's output and ε = ‖s - x‖, both in the measured stream of the site.
 """
 
 from __future__ import annotations
@@ -18,62 +18,62 @@ from tiltmeter.perturb.sources import Context, Source
 from tiltmeter.saes.at_site import AtSite
 
 Formula = Callable[[Float64[Tensor, "*token d"], Float64[Tensor, "*token d"]], Float64[Tensor, "*token d"]]
-"""Something made of x and s."""
+"""A vector computed from x and s."""
 
 
 @dataclass(frozen=True)
 class Substitution:
-    """A substitute that is a formula of x and s. Where it is none (s is zero, say), there is no direction."""
+    """A substitute given by a formula of x and s. Where it is undefined (e.g. s is zero), no direction exists."""
 
     sae: AtSite
     substitute: Formula
 
     def vector(self, context: Context) -> Tensor:
-        """Substitute minus x."""
+        """Return the substitute minus x."""
         x, s = _pair(self.sae, context)
         return difference(self.substitute(x, s), x)
 
 
 @dataclass(frozen=True)
 class ThetaRandom:
-    """A random vector at the angle that s has to x: size · (x̂ cos(x, s) + ĝ sin(x, s)), ĝ orthogonal to x."""
+    """A random vector at the angle that s has to x: size · (x̂ cos(x, s) + ĝ sin(x, s)), with ĝ orthogonal to x."""
 
     sae: AtSite
     noise: Source
     size: Formula
-    """The vector whose norm the substitute gets."""
+    """The vector whose norm the substitute has."""
 
     def vector(self, context: Context) -> Tensor:
-        """Substitute minus x."""
+        """Return the substitute minus x."""
         x, s = _pair(self.sae, context)
         g = self.sae.centre(self.noise.sample(context, 1)[0].to(x))
         along = x / norm(x)
-        across = _orthogonal(_orthogonal(g, along), along)  # twice, for what rounding left
+        across = _orthogonal(_orthogonal(g, along), along)  # twice, to remove what rounding left
         cosine, sine = _dot(s, along) / norm(s), norm(_orthogonal(s, along)) / norm(s)
         return difference(norm(self.size(x, s)) * (cosine * along + sine * across / norm(across)), x)
 
 
 @dataclass(frozen=True)
 class AtDistance:
-    """ε times the unit vector of another direction: as far from x as s is."""
+    """ε times the unit vector of another direction, so that the substitute is as far from x as s is."""
 
     sae: AtSite
     direction: Direction
 
     def vector(self, context: Context) -> Tensor:
-        """Substitute minus x."""
+        """Return the substitute minus x."""
         x, s = _pair(self.sae, context)
-        # centred before it is normalised, or the model would feel less than ε
+        # centred before normalising, or the model would see a perturbation shorter than ε
         return norm(s - x) * normalise(self.direction, context, self.sae.centre).unit.to(x)
 
 
 def norm_corrected(x: Tensor, s: Tensor) -> Tensor:
-    """s, as long as x."""
+    """Rescale s to the norm of x."""
     return s * (norm(x) / norm(s))
 
 
 def cos_corrected(x: Tensor, s: Tensor) -> Tensor:
-    """x, as long as s."""
+    """Rescale x to the norm of s."""
     return x * (norm(s) / norm(x))
 
 
@@ -83,7 +83,7 @@ def norm(vector: Float64[Tensor, "*token d"]) -> Float64[Tensor, "*token 1"]:
 
 
 def _pair(sae: AtSite, context: Context) -> tuple[Tensor, Tensor]:
-    """X and s, in float64."""
+    """Return x and s, in float64."""
     return context.x.double(), sae.reconstruct(context.x).double()
 
 

@@ -1,4 +1,4 @@
-"""Your own vectors, for directions named `along:FILE`: steering vectors, probes, anything of the site's width."""
+"""User vectors, for directions named `along:FILE`: steering vectors, probes, or anything of the site's width."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tiltmeter.runs.user_paths import user_path
 
 
 def load_vectors(name: DirectionName) -> dict[DirectionName, Tensor]:
-    """The vectors of a file, float64, by the direction names they get.
+    """Load the vectors of a file, in float64, keyed by their direction names.
 
     A `.npy` file holds one vector or a matrix of rows; a `.safetensors` file any number of either. `along:FILE` means
     all of them, `along:steer.npy#3` the fourth row of a matrix, `along:probes.safetensors#sex` the vector of that name
@@ -24,8 +24,8 @@ def load_vectors(name: DirectionName) -> dict[DirectionName, Tensor]:
     is called `along:steer.npy`.
 
     Raises:
-        TiltmeterError: the file is absent, of another kind, has no vector of that name, or holds NaN, an infinity or a
-            zero vector.
+        TiltmeterError: the file does not exist, has another format, has no vector of that name, or contains NaN, an
+            infinity or a zero vector.
     """
     path, chosen = _split(name.argument or "")
     if not path.is_file():
@@ -34,7 +34,7 @@ def load_vectors(name: DirectionName) -> dict[DirectionName, Tensor]:
     for key, tensor in sorted(_read(path).items()):
         rows = _rows(f"{ALONG}:{path.name}", key, tensor)
         if twice := sorted(rows.keys() & vectors.keys()):
-            raise TiltmeterError(f"{path} holds two vectors that would be called {twice[0]}; rename one of them.")
+            raise TiltmeterError(f"{path} has two vectors that would both be called {twice[0]}; rename one of them.")
         vectors |= rows
     vectors = _choose(vectors, path, chosen)
     for direction, vector in vectors.items():
@@ -43,7 +43,7 @@ def load_vectors(name: DirectionName) -> dict[DirectionName, Tensor]:
 
 
 def _split(name: str) -> tuple[Path, str]:
-    """A file, and which of its vectors (empty: all). A file whose own name has a # in it is that file."""
+    """Split into a file and which of its vectors (empty for all). A file name that itself contains # is not split."""
     if (path := user_path(name)).is_file():
         return path, ""
     file, _, chosen = name.partition("#")
@@ -53,7 +53,7 @@ def _split(name: str) -> tuple[Path, str]:
 def _choose(vectors: dict[str, Tensor], path: Path, chosen: str) -> dict[str, Tensor]:
     name = f"{ALONG}:{path.name}#{chosen}"
     if not vectors:
-        raise TiltmeterError(f"{path} holds no vectors; give a file of one or more.")
+        raise TiltmeterError(f"{path} contains no vectors; give a file with at least one.")
     if not chosen:
         return vectors
     if name in vectors:
@@ -79,8 +79,8 @@ def _read(path: Path) -> dict[str, Tensor]:
 def _rows(stem: str, key: str, tensor: Tensor) -> dict[str, Tensor]:
     if tensor.ndim not in (1, 2) or tensor.numel() == 0 or tensor.is_complex() or tensor.dtype == torch.bool:
         raise TiltmeterError(
-            f"{stem} holds {key or 'an array'} of shape {tuple(tensor.shape)} and type {tensor.dtype}; vectors are "
-            "[width] or [rows, width] of real numbers."
+            f"{stem} holds {key or 'an array'} of shape {tuple(tensor.shape)} and type {tensor.dtype}; vectors must "
+            "be real arrays of shape [width] or [rows, width]."
         )
     tensor = tensor.double()
     if tensor.ndim == 1:
@@ -90,6 +90,6 @@ def _rows(stem: str, key: str, tensor: Tensor) -> dict[str, Tensor]:
 
 def _check(direction: str, vector: Tensor) -> None:
     if not bool(torch.isfinite(vector).all()):
-        raise TiltmeterError(f"The vector {direction} holds NaN or an infinity; give finite numbers.")
+        raise TiltmeterError(f"The vector {direction} contains NaN or an infinity; give finite numbers.")
     if not bool(vector.any()):
-        raise TiltmeterError(f"The vector {direction} is zero, which is no direction; leave it out.")
+        raise TiltmeterError(f"The vector {direction} is zero, which has no direction; leave it out.")

@@ -1,7 +1,7 @@
-"""An SAE of affinely transformed activations, and the shift of `hook_z` in TransformerLens.
+"""SAEs trained on affinely transformed activations, such as TransformerLens's `hook_z`.
 
-Published SAEs do not all read the activation that a Hugging Face model has: TransformerLens folds the value biases out
-of `hook_z`, and some trainers rescale activations. Both are y = scale · x + shift, so that one wrapper adapts them.
+Published SAEs do not all read the activations of the Hugging Face model: TransformerLens folds the value biases out of
+`hook_z`, and some trainers rescale activations. Both are y = scale · x + shift, so one wrapper handles them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tiltmeter.saes.sae import SAE, About
 
 @dataclass(frozen=True)
 class AffineSAE:
-    """An SAE that was trained on y = scale · x + shift, used on x."""
+    """An SAE trained on y = scale · x + shift, adapted to read and write x."""
 
     about: About
     sae: SAE
@@ -32,18 +32,18 @@ class AffineSAE:
         return self.sae.decoder / self.scale
 
     def encode(self, x: Float[Tensor, "*token d_site"]) -> Float[Tensor, "*token latent"]:
-        """Latents of y."""
+        """Encode x: the wrapped SAE's latents of y."""
         return self.sae.encode(self._transform(x))
 
     def decode(
         self, latents: Float[Tensor, "*token latent"], like: Float[Tensor, "*token d_site"] | None = None
     ) -> Float[Tensor, "*token d_site"]:
-        """Reconstruction of x: that of y, transformed back."""
+        """Reconstruct x: decode y and transform it back."""
         y = self.sae.decode(latents, like=None if like is None else self._transform(like))
         return (y - self.shift.to(y)) / self.scale
 
     def to(self, device: torch.device, dtype: torch.dtype) -> AffineSAE:
-        """A copy of the SAE with its weights on this device and of this type."""
+        """Return a copy with its weights on this device and in this dtype."""
         return replace(self, sae=self.sae.to(device, dtype), shift=self.shift.to(device, dtype))
 
     def _transform(self, x: Float[Tensor, "*token d_site"]) -> Float[Tensor, "*token d_site"]:
@@ -51,10 +51,10 @@ class AffineSAE:
 
 
 def unfold_value_biases(sae: SAE, model: SplitModel, site: Site) -> SAE:
-    """Make an SAE of folded z (`About.processing`) an SAE of z itself; return any other SAE, or site, unchanged.
+    """Adapt an SAE trained on folded z (`About.processing`) to raw z. Any other SAE or site is returned unchanged.
 
-    By default (`fold_value_biases`) TransformerLens subtracts from `hook_z` what the value biases contribute
-    (`value_constant`), and adds it to the output of attention instead.
+    By default (`fold_value_biases`) TransformerLens removes the contribution of the value biases (`value_constant`)
+    from `hook_z` and adds it to the attention output instead.
     """
     if sae.about.processing != "folded" or site.kind != "z":
         return sae
@@ -62,11 +62,11 @@ def unfold_value_biases(sae: SAE, model: SplitModel, site: Site) -> SAE:
 
 
 def value_constant(model: SplitModel, site: Site) -> Float[Tensor, "d_site"]:
-    """The constant part of `z` in a layer: in GPT-2, ln_1.bias @ W_V + b_V of each head.
+    """Measure the constant part of `z` in a layer: in GPT-2, ln_1.bias @ W_V + b_V of each head.
 
-    Measured instead of read from the weights, so that it holds for every architecture: the block is given a residual
-    stream of zeros. Its norm then returns its bias alone, the values are the same at every position, and any
-    attention-weighted mean of them is that value.
+    It is measured rather than read from the weights, so that it works for every architecture. The block runs on a
+    residual stream of zeros. Its norm then returns only its bias, so the value is the same at every position and equals
+    any attention-weighted mean of values.
     """
     clean = model.start(torch.zeros(1, 1, dtype=torch.long), Site(site.layer, "resid_pre"), [site])
     return model.resume(clean, torch.zeros_like(clean.activation)).sites[site][0, 0]

@@ -1,7 +1,7 @@
-"""An SAE at a site: its reconstructions in the measured stream, and which latents fire on a sequence.
+"""An SAE applied at a site: reconstructions in the measured stream, and the latents that fire on a sequence.
 
-In a centred stream an SAE's output is centred too: a LayerNorm model cannot see its mean over d_model, and the length
-of a perturbation must count only what the model can see.
+In a centred stream the SAE's output is centred too. A LayerNorm model is blind to the mean over d_model, so that mean
+must not count toward the length of a perturbation.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from tiltmeter.models.sites import Site
 from tiltmeter.saes.sae import SAE
 
 CHUNK_ELEMENTS = 2**22
-"""Latent values computed at once: with 2,048 latents, those of 2,048 tokens. The allocator returns blocks of 32 MB and
-more to the system after each use, and faulting their pages in again costs more than a smaller chunk does."""
+"""Latent values computed at once, e.g. 2,048 tokens of 2,048 latents. The allocator returns blocks of 32 MB and more to
+the system after each use, and faulting their pages in again costs more than smaller chunks do."""
 
 
 @dataclass(frozen=True)
 class AtSite:
-    """An SAE at the site where it is used, with the centring of activations there."""
+    """An SAE, the site it is applied at, and how activations are centred there."""
 
     sae: SAE
     site: Site
     centre: Callable[[Tensor], Tensor]
-    """Subtracts what the model cannot see at the site, in a centred stream the mean over d_model."""
+    """Removes what the model is blind to at the site: in a centred stream, the mean over d_model."""
 
     @property
     def name(self) -> str:
-        """The name by which the user gave the SAE."""
+        """The name under which the user loaded the SAE."""
         return self.sae.about.name
 
     @property
@@ -42,14 +42,14 @@ class AtSite:
         return len(self.sae.decoder)
 
     def in_float64(self) -> AtSite:
-        """A copy of the SAE in double precision."""
+        """Return a copy of the SAE in double precision."""
         return replace(self, sae=self.sae.to(self.sae.decoder.device, torch.float64))
 
     def check_width(self, width: int) -> None:
-        """Check that the SAE's width is the site's.
+        """Check that the SAE has the width of the site.
 
         Raises:
-            TiltmeterError: it is not.
+            TiltmeterError: the widths differ.
         """
         if (own := self.sae.decoder.shape[1]) != width:
             raise TiltmeterError(
@@ -59,7 +59,7 @@ class AtSite:
 
     @torch.no_grad()
     def pieces(self, x: Float[Tensor, "token d_site"]) -> Iterator[tuple[slice, Float[Tensor, "piece latent"]]]:
-        """Yield the latents chunk by chunk, with the slice of the tokens: all at once may not fit into memory."""
+        """Yield latents with their slice of tokens, chunk by chunk, as all latents may not fit into memory."""
         step = max(1, CHUNK_ELEMENTS // self.size)
         for begin in range(0, len(x), step):
             part = slice(begin, begin + step)
@@ -67,7 +67,7 @@ class AtSite:
 
     @torch.no_grad()
     def reconstruct(self, x: Float[Tensor, "*token d_site"]) -> Float[Tensor, "*token d_site"]:
-        """SAE(x), centred like the activations of the site."""
+        """Return SAE(x), centred like the activations of the site."""
         flat = x.flatten(0, -2)
         parts = [self.decode(latents, flat[part]) for part, latents in self.pieces(flat)]
         return torch.cat(parts).reshape(x.shape) if parts else x
@@ -76,19 +76,19 @@ class AtSite:
     def decode(
         self, latents: Float[Tensor, "*token latent"], like: Float[Tensor, "*token d_site"]
     ) -> Float[Tensor, "*token d_site"]:
-        """The activation that latents decode to, centred like those of the site, in `like`'s type."""
+        """Decode latents to an activation, centred like those of the site, in the dtype of `like`."""
         return self.centre(self.sae.decode(latents, like=like).to(like))
 
     @torch.no_grad()
     def rows(self, latents: Int[Tensor, "*token"]) -> Float[Tensor, "*token d_site"]:
-        """Decoder rows of these latents, centred like the activations of the site, at their own length."""
+        """Return the decoder rows of these latents, centred like the activations of the site and not normalised."""
         return self.centre(self.sae.decoder[latents.to(self.sae.decoder.device)])
 
     @torch.no_grad()
     def active(
         self, whole: Float[Tensor, "batch position d_site"], counted: Bool[Tensor, "batch position"]
     ) -> Bool[Tensor, "batch latent"]:
-        """The latents that fire (f > 0) at any counted position of each sequence."""
+        """Find the latents that fire (f > 0) at any counted position of each sequence."""
         found = torch.zeros(len(whole), self.size, dtype=torch.bool, device=self.sae.decoder.device)
         owner = counted.nonzero()[:, 0]
         for part, latents in self.pieces(whole[counted]):
@@ -99,6 +99,6 @@ class AtSite:
 def mark(
     found: Bool[Tensor, "batch latent"], owner: Int[Tensor, "token"], latents: Float[Tensor, "token latent"]
 ) -> None:
-    """Set `found` in place where a latent fires at a token; `owner` is the sequence of each token."""
+    """Mark in `found`, in place, every latent that fires at a token. `owner` is the sequence of each token."""
     token, latent = (latents > 0).nonzero(as_tuple=True)
     found[owner.to(token.device)[token], latent] = True

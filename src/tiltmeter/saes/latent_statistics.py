@@ -1,4 +1,4 @@
-"""What an SAE does on real activations: which latents fire how often, how far its output is from x."""
+"""Statistics of an SAE on real activations: how often each latent fires, and the SAE's reconstruction error."""
 
 from __future__ import annotations
 
@@ -26,46 +26,46 @@ class LatentStatistics:
     """Statistics of an SAE on the real activations at its site."""
 
     count: int
-    """How many tokens they are of."""
+    """Number of tokens the statistics are computed from."""
     firing: Int64[Tensor, "latent"]
-    """On how many of them each latent fires (f > 0)."""
+    """Number of tokens on which each latent fires (f > 0)."""
     fewest: int
-    """The least number of different latents that fire in one sequence."""
+    """The smallest number of distinct latents that fire in any one sequence."""
     explained_variance: float
-    """1 - Σ‖x - x̂‖² / Σ‖x - mean x‖²; NaN where all activations are equal."""
+    """1 - Σ‖x - x̂‖² / Σ‖x - mean x‖²; NaN if all activations are equal."""
     distance: float
     """Mean reconstruction distance ε = ‖x - x̂‖, L2."""
     linear: Float64[Tensor, "d_site d_site"]
-    """A of the least-squares prediction x A + b of the error x̂ - x from x (Engels et al. 2024, "SAE dark matter")."""
+    """A in the least-squares prediction x A + b of the error x̂ - x from x (Engels et al. 2024, "SAE dark matter")."""
     offset: Float64[Tensor, "d_site"]
-    """b of the same."""
+    """b in the same prediction."""
 
     @property
     def frequency(self) -> Float64[Tensor, "latent"]:
-        """The part of the tokens on which each latent fires."""
+        """Fraction of tokens on which each latent fires."""
         return self.firing.double() / self.count
 
     @property
     def alive(self) -> Bool[Tensor, "latent"]:
-        """The latents that fire at least once."""
+        """Mask of the latents that fire at least once."""
         return self.firing > 0
 
     @property
     def l0(self) -> float:
-        """Mean number of latents that fire on a token."""
+        """Mean number of latents that fire per token."""
         return int(self.firing.sum()) / self.count
 
     def predicted_error(self, x: Float[Tensor, "*token d_site"]) -> Float64[Tensor, "*token d_site"]:
-        """The part of the SAE's error that is linear in x."""
+        """Predict the SAE's error from x: its linear component."""
         return x.double() @ self.linear.to(x.device) + self.offset.to(x.device)
 
     def to_arrays(self) -> dict[str, np.ndarray]:
-        """As named arrays, for a run directory."""
+        """Convert to named arrays, for a run directory."""
         return {name: np.asarray(value) for name, value in vars(self).items()}
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, np.ndarray]) -> LatentStatistics:
-        """The inverse of `to_arrays`."""
+        """Invert `to_arrays`."""
         return cls(
             count=int(arrays["count"]),
             firing=torch.from_numpy(arrays["firing"]),
@@ -79,17 +79,17 @@ class LatentStatistics:
 
 @dataclass(frozen=True)
 class BoundSAE:
-    """An SAE at a site, and what it does on the activations there."""
+    """An SAE at a site, with its statistics on the activations there."""
 
     at: AtSite
     counted: LatentStatistics | None
-    """None where nothing in the run asks which latents fire how often: counting takes a pass over many tokens."""
+    """None if nothing in the run needs latent statistics: computing them takes a pass over many tokens."""
     synthesis: Synthesis = field(default_factory=Synthesis)
-    """How synthetic activations are made of its latents."""
+    """Parameters for synthesising activations from its latents."""
 
     @property
     def latents(self) -> LatentStatistics:
-        """The statistics of its latents."""
+        """The latent statistics, which must have been computed."""
         assert self.counted is not None, f"{self.at.name}: latents were not counted; see `counts_latents` in perturb/"
         return self.counted
 
@@ -97,17 +97,17 @@ class BoundSAE:
 def fit_latents(
     model: SplitModel, tokens: TokenSet, site: Site, bos: BosPolicy, saes: Mapping[str, AtSite], batch: int = 32
 ) -> dict[str, LatentStatistics]:
-    """Run the model on `tokens`, once for all of `saes`, and take the statistics of each, by the same names.
+    """Run the model on `tokens` once, and compute the statistics of every SAE, under the same names.
 
-    Tokens are those that `bos.statistics` counts, as for the statistics of the site.
+    Only tokens that `bos.statistics` counts are used, as in the statistics of the site.
 
     Raises:
-        TiltmeterError: an SAE of another width than the site's; no token is counted.
+        TiltmeterError: an SAE's width differs from the site's; no token is counted.
     """
     mask = allowed(boundary_mask(tokens.ids, tokens.boundary), bos.statistics)
     if not bool(mask.any()):
         raise TiltmeterError(
-            f"Statistics of latents need tokens, and {tokens.name} has none but boundary tokens; give longer sequences."
+            f"Latent statistics need tokens, but {tokens.name} contains only boundary tokens; give longer sequences."
         )
     totals = {name: _Totals(sae) for name, sae in saes.items()}
     for begin in progress(range(0, len(tokens.ids), batch), "latents"):
@@ -119,7 +119,7 @@ def fit_latents(
 
 
 class _Totals:
-    """Sums over batches, float64."""
+    """Running sums over batches, in float64."""
 
     def __init__(self, sae: AtSite) -> None:
         self.sae = sae
@@ -127,10 +127,10 @@ class _Totals:
         self.fewest = sae.size
         self.distances = 0.0
         self.joint = Moments(2 * sae.sae.decoder.shape[1])
-        """Of x and the error, side by side."""
+        """Moments of x and the error, concatenated."""
 
     def update(self, x: Float[Tensor, "batch position d_site"], counted: Bool[Tensor, "batch position"]) -> None:
-        """Take in the counted tokens of some sequences."""
+        """Add the counted tokens of some sequences."""
         self.sae.check_width(x.shape[-1])
         flat, owner = x[counted], counted.nonzero()[:, 0]
         fired = torch.zeros(len(x), self.sae.size, dtype=torch.bool, device=self.sae.sae.decoder.device)
@@ -144,12 +144,12 @@ class _Totals:
             self.fewest = min(self.fewest, int(fired[owner.unique().to(fired.device)].sum(-1).min()))
 
     def statistics(self) -> LatentStatistics:
-        """Of all that was taken in."""
+        """Compute the statistics of all tokens added so far."""
         width, n, mean = len(self.joint.mean) // 2, self.joint.count, self.joint.mean
         scatter = self.joint.scatter
         x_x, x_e, e_e = scatter[:width, :width], scatter[:width, width:], scatter[width:, width:]
         spread, errors = float(x_x.trace()), float(e_e.trace() + n * mean[width:].square().sum())
-        # A centred stream's scatter is singular but for rounding in float32, which must not be inverted.
+        # A centred stream's scatter matrix is singular up to float32 rounding, which must not be inverted.
         linear = torch.linalg.pinv(x_x, rtol=1e-10, hermitian=True) @ x_e
         return LatentStatistics(
             count=n,

@@ -1,12 +1,12 @@
-"""Latents that no token has, made from those that one has: the two syntheses of Giglemiani et al. 2024.
+"""Synthetic latent vectors built from those of a real token: the two syntheses of Giglemiani et al. 2024.
 
-Both give every active latent's activation to another latent, so that a token keeps its number of active latents and the
-activations themselves. `baseline` looks for latents that fire as often; `structured` keeps how the others lie to the
-strongest one. What is made is a new vector: where activations move within the old one, a latent that has just been
-given one can lose it again.
+Both reassign the activation of every active latent to another latent, so a token keeps its L0 and its activation
+values. `baseline` picks latents that fire about as often; `structured` preserves the cosines of the other latents with
+the strongest one. The result is written to a new vector: reassigning in place could overwrite an activation that a
+latent has just received.
 
-Nearness is in sparsity. Equally near latents are taken in the order of the sorted list, where equals stand by their
-number: first those fewer places away, then the rarer.
+Distance between latents is the difference of their sparsities. Ties are broken by the list sorted by sparsity and
+index: first fewer places away, then the rarer latent.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ class RankingOptions(Configuration):
     """How the sparsities of latents are compared."""
 
     sparsity_scale: Literal["linear", "log10"] = "linear"
-    """`linear`: the part of the tokens on which a latent fires, as published. `log10`: its logarithm."""
+    """`linear`: the fraction of tokens on which a latent fires, as published. `log10`: its logarithm."""
     exclude_dead: bool = False
-    """Never give an activation to a latent that never fires. As published, dead latents take part."""
+    """Never reassign an activation to a dead latent. In the published method, dead latents are candidates."""
 
 
 class BaselineOptions(RankingOptions):
-    """Parameters of `baseline`; by default as published."""
+    """Parameters of `baseline`. Defaults are as published."""
 
     top_k: PositiveInt = 10
-    """The new latent is one of this many nearest ones."""
+    """The new latent is drawn from this many nearest ones."""
 
 
 class StructuredOptions(RankingOptions):
-    """Parameters of `structured`; by default as published."""
+    """Parameters of `structured`. Defaults are as published."""
 
     pool: PositiveInt = 100
-    """The new strongest latent is one of this many nearest ones."""
+    """The new strongest latent is chosen from this many nearest ones."""
     similarity: float = Field(default=0.42, ge=-1, le=1)
-    """The cosine that its decoder row should have to the old one's."""
+    """Target cosine between its decoder row and the old one's."""
 
 
 class Synthesis(Configuration):
@@ -62,19 +62,19 @@ def baseline(
     chance: Float64[Tensor, "token turn"],
     options: BaselineOptions,
 ) -> Float[Tensor, "token latent"]:
-    """Give each active latent's activation to one that fires about as often (Giglemiani et al. 2024, "baseline").
+    """Reassign each activation to a latent that fires about as often (Giglemiani et al. 2024, "baseline").
 
-    Active latents take turns in ascending order. The new latent is one of the `top_k` nearest in sparsity, each equally
-    likely, the old one itself and those already chosen left out; where fewer are left, it is one of those.
+    Active latents are processed in ascending order. The new latent is drawn uniformly from the `top_k` nearest in
+    sparsity, excluding the old latent and those already chosen. If fewer are left, it is drawn from those.
 
     Args:
-        latents: activations, none negative.
-        frequency: the part of the tokens on which each latent fires.
-        chance: numbers in [0, 1), one for each turn; a token needs as many as it has active latents.
+        latents: non-negative activations.
+        frequency: the fraction of tokens on which each latent fires.
+        chance: uniform numbers in [0, 1). A token uses one for each active latent.
         options: parameters.
 
     Raises:
-        TiltmeterError: a token has so many active latents that no other is left for one of them.
+        TiltmeterError: a token has so many active latents that no unused candidate is left for one of them.
     """
     order, active = _Order.by(frequency.to(latents.device), options), active_ids(latents)
     chance = chance.to(latents.device)
@@ -95,24 +95,24 @@ def structured(
     decoder: Float[Tensor, "latent d_site"],
     options: StructuredOptions,
 ) -> Float[Tensor, "token latent"]:
-    """Exchange the strongest latent, and the others so that they lie to it as before (Giglemiani et al. 2024).
+    """Reassign activations while preserving cosines with the strongest latent (Giglemiani et al. 2024).
 
-    The strongest latent, t, is exchanged for t', the one whose decoder row has the cosine nearest to `similarity` with
-    t's, of the `pool` nearest to t in sparsity (of all others, where there are fewer). t' is then taken. Each other
-    active latent, in ascending order, is exchanged for the unused latent whose cosine with t' is nearest to its own
-    with t. Between equals, t' is the one nearer to t in sparsity, and any other the one of the lower number.
+    The strongest latent t is replaced by t'. Among the `pool` latents nearest to t in sparsity (or all others, if there
+    are fewer), t' is the one whose decoder row has the cosine nearest to `similarity` with t's. Each other active
+    latent, in ascending order, is then replaced by the unused latent whose cosine with t' is nearest to its own cosine
+    with t. Ties go to the latent nearer to t in sparsity when choosing t', and to the lower index otherwise.
 
     Args:
-        latents: activations, none negative.
-        frequency: the part of the tokens on which each latent fires.
-        decoder: one row a latent, of any length; a row of zeros has cosine 0 with all.
+        latents: non-negative activations.
+        frequency: the fraction of tokens on which each latent fires.
+        decoder: one row per latent, of any norm. A zero row has cosine 0 with every other.
         options: parameters.
 
     Raises:
-        TiltmeterError: a token has so many active latents that no other is left for one of them.
+        TiltmeterError: a token has so many active latents that no unused candidate is left for one of them.
     """
     order, active = _Order.by(frequency.to(latents.device), options), active_ids(latents)
-    unit = normalize(decoder.to(latents.device).double(), dim=-1)  # in float32 near ties would depend on the batch
+    unit = normalize(decoder.to(latents.device).double(), dim=-1)  # float32 near ties depend on the batch size
     result = torch.zeros_like(latents)
     some = (latents > 0).any(-1).nonzero()[:, 0]
     tops, owner = latents[some].argmax(-1).unique(return_inverse=True)
@@ -136,7 +136,7 @@ def structured(
 
 
 def active_ids(latents: Float[Tensor, "token latent"]) -> Int64[Tensor, "token turn"]:
-    """The active latents (f > 0) of each token, ascending; -1 where it has no more."""
+    """Return the active latents (f > 0) of each token in ascending order, padded with -1."""
     fires = latents > 0
     token, latent = fires.nonzero(as_tuple=True)
     count = fires.sum(-1)
@@ -149,7 +149,7 @@ def active_ids(latents: Float[Tensor, "token latent"]) -> Int64[Tensor, "token t
 def _heads(
     tops: Int64[Tensor, "top"], cosines: Float64[Tensor, "top latent"], order: _Order, options: StructuredOptions
 ) -> tuple[Int64[Tensor, "top"], Bool[Tensor, "top"]]:
-    """What each strongest latent is exchanged for, and whether there is something."""
+    """Return the replacement of each strongest latent, and whether one exists."""
     none = torch.zeros(1, len(order.sparsity), dtype=torch.bool, device=tops.device)
     near, number = order.nearest(tops, options.pool, _Taken(none, torch.zeros_like(tops), 0))
     missing = torch.arange(near.shape[1], device=tops.device) >= number[:, None]
@@ -159,39 +159,39 @@ def _heads(
 
 @dataclass(frozen=True)
 class _Taken:
-    """Latents that are no longer to be had."""
+    """Latents that are already used."""
 
     mask: Bool[Tensor, "token latent"]
     rows: Int64[Tensor, "old"]
-    """The token of each latent that another is wanted for."""
+    """The token of each latent to be replaced."""
     most: int
-    """The most that are taken of one token."""
+    """The largest number of latents used at any one token."""
 
 
 @dataclass(frozen=True)
 class _Order:
-    """The latents that an activation may go to, sorted by sparsity."""
+    """The candidate latents, sorted by sparsity."""
 
     sparsity: Float64[Tensor, "latent"]
     allowed: Bool[Tensor, "latent"]
     ids: Int64[Tensor, "allowed"]
-    """Ascending in sparsity, then in number."""
+    """Candidates by ascending sparsity, then index."""
     place: Int64[Tensor, "latent"]
-    """Where each latent stands in `ids`, or would."""
+    """Position of each latent in `ids`, or where it would be inserted."""
 
     @classmethod
     def by(cls, frequency: Float64[Tensor, "latent"], options: RankingOptions) -> _Order:
-        """Sort.
+        """Sort the latents by how often they fire.
 
         Raises:
-            TiltmeterError: all latents are dead, and dead ones excluded.
+            TiltmeterError: all latents are dead, and dead ones are excluded.
         """
-        # 1e-10 as in the published sparsities, in which a dead latent has log10 sparsity -10
+        # 1e-10 as in the published sparsities, where a dead latent has log10 sparsity -10
         sparsity = frequency if options.sparsity_scale == "linear" else (frequency + 1e-10).log10()
         allowed = frequency > 0 if options.exclude_dead else torch.ones_like(frequency, dtype=torch.bool)
         if not bool(allowed.any()):
             raise TiltmeterError(
-                "No latent of the SAE fired on the tokens of the statistics, so none can take an activation; check "
+                "No latent of the SAE fired on the tokens of the statistics, so none can receive an activation; check "
                 "that it belongs to this model and site."
             )
         every = frequency.argsort(stable=True)
@@ -201,9 +201,9 @@ class _Order:
     def nearest(
         self, old: Int64[Tensor, "old"], count: int, taken: _Taken
     ) -> tuple[Int64[Tensor, "old near"], Int64[Tensor, "old"]]:
-        """The `count` latents nearest to each, nearest first, itself and those taken left out; and how many there are.
+        """Return the `count` nearest unused latents of each, nearest first, and how many there are.
 
-        No more than `count`, the taken ones and itself stand between it and the last of them, on either side.
+        The search reaches `count` + used + 1 places on either side, since at most that many precede the last one.
         """
         reach = min(count + taken.most + 1, len(self.sparsity))
         away = torch.arange(1, reach + 1, device=old.device)
@@ -220,6 +220,6 @@ class _Order:
 def _check_left(found: Bool[Tensor, "old"], active: Int64[Tensor, "token turn"], order: _Order) -> None:
     if not bool(found.all()):
         raise TiltmeterError(
-            f"Up to {active.shape[1]} latents are active at a token, and the {len(order.ids)} that could take their "
-            "activations run out, since none may take two or its own; use a sparser or a wider SAE."
+            f"Up to {active.shape[1]} latents are active at a token, but only {len(order.ids)} could receive their "
+            "activations, and none may receive two or its own; use a sparser or wider SAE."
         )

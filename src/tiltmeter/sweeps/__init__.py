@@ -1,1 +1,1 @@
-"""Sweeps and crossings: plan them, measure them shard by shard, merge them into labelled curves."""
+"""Sweeps and crossings: planned, measured shard by shard, and merged into labelled curves."""

@@ -1,4 +1,4 @@
-"""Measuring crossings: all directions on a few sequences bisect at once, each curve at its own point of the path."""
+"""Crossings of a few sequences, bisected for all directions at once, each curve at its own point of the path."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def measure_crossings(
     sequences: range,
     base: Base | None = None,
 ) -> Arrays:
-    """Find where the readout of each sequence passes the goal's threshold along each direction.
+    """Find where the readout of each sequence crosses the goal's threshold along each direction.
 
-    The curve that is bisected is the one that a sweep returns: the mean over a sequence's averaged tokens, all of which
-    are perturbed by the same step of the path.
+    The bisected curve is the one that a sweep returns: the mean over a sequence's averaged tokens, all perturbed by the
+    same step of the path.
 
     Returns:
-        The fields of `CrossingResult`, and `tokens`, how many were averaged; each [direction, sequence].
+        The fields of `CrossingResult`, and `tokens`, the number of averaged tokens; each [direction, sequence].
 
     Raises:
         TiltmeterError: activations or the readout are not finite.
@@ -71,25 +71,25 @@ def _find(
 
 @dataclass(frozen=True)
 class BatchCurves:
-    """Every direction's curve on every sequence of a batch, measured a point at a time.
+    """The curves of all directions on all sequences of a batch, measured one point at a time.
 
-    Curves are numbered direction by direction. One resumed run measures the first, second, … unfinished curve of each
-    sequence as its first, second, … point, as a sweep measures points of one path. Where a sequence has fewer of them
-    than others, the rest of its points have no perturbation.
+    Curves are numbered direction by direction. A resumed run evaluates one point of several unfinished curves per
+    sequence, in place of the several points of one path that a sweep evaluates. Sequences with fewer unfinished curves
+    than others are padded with unperturbed points.
     """
 
     batch: Batch
     path: Straight | Sphere
     perturbation: Perturbation
-    """Each part by curve."""
+    """Fields of the perturbations, indexed by curve."""
     averaged: Bool[Tensor, "curve read"]
     directions: tuple[DirectionName, ...]
 
     def __call__(self, rows: Int[np.ndarray, " row"], at: Float[np.ndarray, " row"]) -> Float[np.ndarray, " row"]:
-        """The curves' values, each at its own point."""
+        """Evaluate these curves, each at its own point."""
         plan, clean = self.batch.plan, self.batch.clean
         sequence = rows % len(self.batch.sequences)
-        point = np.tril(sequence[:, None] == sequence, -1).sum(1)  # the first, the second, … curve of its sequence
+        point = np.tril(sequence[:, None] == sequence, -1).sum(1)  # rank of the curve among those of its sequence
         index, place = torch.from_numpy(rows), (torch.from_numpy(point), torch.from_numpy(sequence))
         x = plan.positions.span.cut(clean.activation)
         perturbation = Perturbation(*(part[index.to(part.device)] for part in self.perturbation))
@@ -110,6 +110,6 @@ class BatchCurves:
             first = int(bad.nonzero()[0, 0])
             direction = self.directions[int(rows[first]) // len(self.batch.sequences)]
             raise TiltmeterError(
-                f"{self.batch.plan.readouts[0].name} along {direction} is not finite at step {at[first]:g}; take "
+                f"{self.batch.plan.readouts[0].name} along {direction} is not finite at step {at[first]:g}; use "
                 "shorter steps, or --precision float64."
             )

@@ -1,7 +1,7 @@
-"""Crossings, run: where each sequence's readout passes a threshold along each direction, by bisection.
+"""Run crossings: find by bisection where each sequence's readout crosses a threshold along each direction.
 
-As a sweep, shard by shard into a run directory, but of each curve only the points that `bisection` asks for are
-measured. `docs/crossings.md` says what is promised of a curve that passes the threshold more than once.
+Like a sweep, it runs shard by shard into a run directory, but it measures only the points that `bisection` requests.
+`docs/crossings.md` states what is guaranteed for a curve that crosses the threshold more than once.
 """
 
 from __future__ import annotations
@@ -30,33 +30,35 @@ from tiltmeter.sweeps.plan import Plan, Sweep, make_plan
 from tiltmeter.sweeps.run import Prepared, identity, prepare, record
 
 FALL_OR_DO_NOT_BEGIN_AT_ZERO = ("cos", "loss")
-"""Readouts that have no upward crossing in the sense of `shapes`."""
+"""Readouts without an upward crossing in the sense of `shapes`."""
 
 
 class Crossings(Configuration):
-    """A target, and the sweep on whose curves it is looked for."""
+    """A crossing target, and the sweep whose curves are searched."""
 
     sweep: Sweep
-    """Of one readout; the steps of its path are the grid."""
+    """A sweep of one readout. The steps of its path are the grid."""
     goal: CrossingTarget
 
     @model_validator(mode="after")
     def _has_crossings(self) -> Crossings:
         sweep, tolerance = self.sweep, self.goal.tolerance
         if isinstance(sweep.path, Substitute) or len(sweep.path.steps) < 2:
-            raise ValueError("a crossing is looked for along a path, and this one is a single point; give more steps")
+            raise ValueError(
+                "a crossing needs a path of several points, and this one has a single point; give more steps"
+            )
         if len(set(sweep.readouts)) > 1:
             raise ValueError(f"the readouts {', '.join(sweep.readouts)} cross at different points; give one")
         if sweep.readouts[0].partition("@")[0] in FALL_OR_DO_NOT_BEGIN_AT_ZERO:
             raise ValueError(f"{sweep.readouts[0]} does not grow from zero along a path; give kl, js or l2@SITE")
         if sweep.keep_positions:
             raise ValueError(
-                "positions that are perturbed together have no crossings of their own to bisect; perturb one "
+                "positions that are perturbed together have no separate crossings to bisect; perturb one "
                 "(--positions last), or sweep with --keep-positions"
             )
         if tolerance is not None and tolerance < 1e-6 * (longest := max(sweep.path.steps)):
             raise ValueError(
-                f"a tolerance of {tolerance:g} is below what float32 resolves on a path to {longest:g}; give at "
+                f"a tolerance of {tolerance:g} is below the float32 resolution on a path to {longest:g}; give at "
                 f"least {1e-6 * longest:g}"
             )
         return self
@@ -65,21 +67,22 @@ class Crossings(Configuration):
 def run_crossings(
     wanted: Crossings, loaded: LoadedModel, tokens: TokenSet, out: str | Path, purpose: str = "crossings"
 ) -> pd.DataFrame:
-    """Find crossings into the run directory `out`, going on where an earlier process of the same run stopped.
+    """Find crossings and store them in the run directory `out`, resuming an interrupted run.
 
     Args:
-        wanted: what is looked for.
+        wanted: the target and the sweep.
         loaded: the model.
-        tokens: token sequences; the first are measured, and the statistics may use more.
-        out: the run directory, made if it is not there.
-        purpose: for the manifest.
+        tokens: token sequences. The first are measured; the statistics may use more.
+        out: the run directory, created if it does not exist.
+        purpose: recorded in the manifest.
 
     Returns:
-        One row per direction and sequence, as `crossing_table` has it. `out` holds it as `crossings.csv` and
-        `crossings.parquet`, and what `crossing_summary` makes of it as `summary.csv` and `summary.parquet`.
+        The `crossing_table`, with one row per direction and sequence. It is stored in `out` as `crossings.csv` and
+        `crossings.parquet`, and its `crossing_summary` as `summary.csv` and `summary.parquet`.
 
     Raises:
-        TiltmeterError: wrong input; `out` is in use or belongs to another run; the model cannot be split; nothing could
+        TiltmeterError: invalid input; `out` is in use or belongs to another run; the model cannot be split; nothing
+        could
             be measured.
     """
     plan = make_plan(wanted.sweep, loaded.model, tokens)
@@ -98,21 +101,21 @@ def run_crossings(
 
 
 def span(plan: Plan) -> int:
-    """Tokens of a sequence that one model evaluation runs: from the first perturbed to the last read."""
+    """Count the tokens of a sequence that one model evaluation runs: from the first perturbed to the last read."""
     return plan.positions.span.stop - plan.positions.span.first
 
 
 def crossing_table(arrays: Arrays, directions: tuple[str, ...]) -> pd.DataFrame:
-    """Name what was found.
+    """Label the measured crossings as a table.
 
     Args:
         arrays: as `measure_crossings` returns them, [direction, sequence].
-        directions: their names.
+        directions: names of the directions.
 
     Returns:
-        Columns `direction`, `sequence`; `crossing_at` and `crossing_censored`, as a `shape_table` has them; the bracket
-        `below_at`, `above_at` (units of the path) with the readout there, `value_below`, `value_above`; `points`, how
-        many points of the curve were measured; `tokens`, how many were averaged at each.
+        Columns `direction`, `sequence`; `crossing_at` and `crossing_censored`, as in a `shape_table`; the bracket
+        `below_at`, `above_at` (units of the path) with the readout there, `value_below`, `value_above`; `points`, the
+        number of measured points of the curve; `tokens`, the number of tokens averaged at each.
     """
     rows = pd.MultiIndex.from_product(
         [list(directions), range(arrays["at"].shape[1])], names=["direction", "sequence"]
@@ -131,17 +134,17 @@ def crossing_table(arrays: Arrays, directions: tuple[str, ...]) -> pd.DataFrame:
 
 
 def crossing_summary(table: pd.DataFrame, span: int, steps: int) -> pd.DataFrame:
-    """Describe the crossings of each direction, and what they cost, one row each.
+    """Summarise the crossings of each direction and their cost, one row per direction.
 
     Args:
         table: a `crossing_table`.
-        span: tokens that one evaluation of the model on one sequence runs.
-        steps: how many points a full scan has.
+        span: number of tokens that one evaluation of the model runs per sequence.
+        steps: number of points of a full scan.
 
     Returns:
         The columns of `shape_summary`; `median_low` and `median_high`, the 95 % interval of the median over sequences
-        (infinite where it ends among censored ones); `points`, the mean number of points a curve; `passes` and
-        `scan_passes`, the perturbed-token passes that were run and those that a scan of all steps runs.
+        (infinite if a bound falls among censored ones); `points`, the mean number of points per curve; `passes` and
+        `scan_passes`, the perturbed-token passes that were run, and those a scan of all steps would run.
     """
     parts = [(direction, part) for direction, part in table.groupby("direction", sort=False)]
     ends = [median_interval(shape_column(part, "crossing_at").value_or_inf) for _, part in parts]
@@ -155,9 +158,9 @@ def crossing_summary(table: pd.DataFrame, span: int, steps: int) -> pd.DataFrame
 
 
 def _measure(wanted: Crossings, plan: Plan, ready: Prepared, run: run_directory.Run) -> Arrays:
-    """Measure every shard that is not there yet, and put all in sequence order."""
+    """Measure every shard that is not stored yet, and concatenate all in sequence order."""
     sweep, goal = wanted.sweep, _resolved(wanted, ready)
-    assert not isinstance(ready.path, Substitute)  # `Crossings` refuses it
+    assert not isinstance(ready.path, Substitute)  # ruled out by `Crossings`
     parts = []
     for begin in progress(range(0, sweep.sequences, sweep.shard), "shards"):
         name = f"crossings-{begin // sweep.shard:05d}"
@@ -170,7 +173,7 @@ def _measure(wanted: Crossings, plan: Plan, ready: Prepared, run: run_directory.
 
 
 def _resolved(wanted: Crossings, ready: Prepared) -> CrossingTarget:
-    """The goal with its tolerance in the units of the resolved path: pair distances have become lengths."""
+    """Convert the goal's tolerance to the units of the resolved path, where pair distances are lengths."""
     goal = wanted.goal
     if goal.tolerance is None:
         return goal

@@ -1,4 +1,4 @@
-"""Measuring: run the sequences once, then perturb, resume and read for each direction and point of the path."""
+"""Measurement: run the sequences once, then perturb, resume and read out at each direction and point."""
 
 from __future__ import annotations
 
@@ -28,37 +28,37 @@ from tiltmeter.sweeps.plan import Plan
 Arrays = dict[str, np.ndarray]
 
 CLEAN_TOKENS = 1024
-"""Clean tokens per batch: perturbed runs need up to a megabyte of each, in GPT-2 small."""
+"""Clean tokens per batch. In GPT-2 small, perturbed runs need up to a megabyte per clean token."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """A few sequences, run once as they are where a path starts: clean, or with a base in place."""
+    """A few sequences, run once at the start of the path: clean, or with a base in place."""
 
     plan: Plan
     sequences: Sequence[int]
     clean: CleanRun
     perturbed: Bool[Tensor, "batch span"]
-    """Tokens that are perturbed."""
+    """Mask of tokens that are perturbed."""
     averaged: Bool[Tensor, "batch read"]
-    """Tokens that a sequence's mean is taken over."""
+    """Mask of tokens that enter a sequence's mean."""
     counted: Bool[Tensor, "batch position"]
-    """Tokens that statistics count."""
+    """Mask of tokens that statistics count."""
 
     @cached_property
     def whole(self) -> Float[Tensor, "batch position d_site"]:
-        """The activation at every position."""
+        """Return the activation at every position."""
         return self.plan.model.whole(self.clean)
 
 
 class PerturbedBatch(NamedTuple):
-    """Where a direction leads from each token of a batch, and which tokens count."""
+    """A direction's perturbation of each token of a batch, and which tokens count."""
 
     perturbation: Perturbation
     perturbed: Bool[Tensor, "batch span"]
-    """Tokens that are perturbed: those that should be, less those at which the direction does not exist."""
+    """Mask of tokens that are perturbed: the requested ones, except where the direction does not exist."""
     averaged: Bool[Tensor, "batch read"]
-    """Tokens that a sequence's mean along the direction is taken over."""
+    """Mask of tokens that enter a sequence's mean along the direction."""
 
 
 def measure_shard(
@@ -71,16 +71,17 @@ def measure_shard(
     """Measure all directions on some sequences.
 
     Args:
-        plan: what is measured.
+        plan: the sweep, with its names looked up.
         directions: by name.
         path: the points visited along them.
-        sequences: which ones, by their index in the token set.
-        base: what the path starts at, at the perturbed tokens; None for the clean activation. Readouts compare with the
-            run that has it in place.
+        sequences: their indices in the token set.
+        base: the start of the path at the perturbed tokens; None for the clean activation. Readouts compare with the
+            run that has the base in place.
 
     Returns:
-        By readout, and as `length` the realised L2 of the perturbation, float64 [direction, step, sequence] or, where
-        positions are kept, [direction, step, sequence, position]; and `tokens`, int64 [direction, sequence].
+        One array per readout, and `length`, the realised L2 length of the perturbation, all float64 [direction, step,
+        sequence] (or [direction, step, sequence, position] if positions are kept); and `tokens`, the number of tokens
+        averaged, int64 [direction, sequence].
 
     Raises:
         TiltmeterError: activations or a readout are not finite.
@@ -95,10 +96,10 @@ def measure_shard(
 
 
 def _stacked(found: Iterable[Arrays], number: int) -> Arrays:
-    """The results of `number` directions, in arrays with a leading axis for them.
+    """Stack the results of `number` directions along a new leading axis.
 
-    The arrays are allocated with the first result. Small arrays kept one by one would be allocated between the large
-    temporary tensors, and fragment the heap so that the freed memory could not be reused.
+    The arrays are allocated up front. Small arrays kept one by one would lie between the large temporary tensors and
+    fragment the heap, so that freed memory could not be reused.
     """
     whole: Arrays = {}
     for row, one in enumerate(found):
@@ -108,13 +109,13 @@ def _stacked(found: Iterable[Arrays], number: int) -> Arrays:
 
 
 def sequences_at_once(plan: Plan, points: int) -> int:
-    """How many sequences fit in memory, each perturbed at `points` points: at least one."""
+    """Return how many sequences fit in memory at once, each perturbed at `points` points; at least one."""
     span = plan.positions.span.stop - plan.positions.span.first
     return max(1, min(plan.sweep.batch_tokens // (span * points), CLEAN_TOKENS // span))
 
 
 def start_batch(plan: Plan, sequences: Sequence[int], base: Base | None) -> Batch:
-    """Run some sequences as they are where a path starts: clean, or with a base in place."""
+    """Run sequences at the start of the path: clean, or with a base in place."""
     batch = _clean(plan, sequences)
     return batch if base is None else _based(batch, base)
 
@@ -137,7 +138,7 @@ def _clean(plan: Plan, sequences: Sequence[int]) -> Batch:
 
 
 def _based(batch: Batch, base: Base) -> Batch:
-    """The batch with the base's activations in place of the clean ones at the perturbed tokens."""
+    """Replace the clean activations of the batch by those of the base, at the perturbed tokens."""
     model, context = batch.plan.model, _context(batch, base.rng_key)
     other = model.centre(base.source.sample(context, 1)[0].to(context.x), batch.plan.site)
     start = torch.where(batch.perturbed.to(other.device)[..., None], other, context.x)
@@ -145,9 +146,9 @@ def _based(batch: Batch, base: Base) -> Batch:
 
 
 def _context(batch: Batch, key: str, draw: int = 0) -> Context:
-    """What a direction or a base may look at, and the address of its random numbers.
+    """Build the input of a direction or base, with the address of its random numbers.
 
-    The address holds the sequences' indices in the token set, not their places in the batch: a token draws the same in
+    The address holds the sequences' indices in the token set, not in the batch, so that a token gets the same draws in
     any batch, shard or order of sequences.
     """
     span, activation = batch.plan.positions.span, batch.clean.activation
@@ -158,7 +159,7 @@ def _context(batch: Batch, key: str, draw: int = 0) -> Context:
 
 
 def _measure_direction(batch: Batch, name: DirectionName, direction: Direction, path: Path) -> Arrays:
-    """One direction's curves on one batch, [step, sequence] or [step, sequence, position]."""
+    """Measure one direction's curves on one batch, [step, sequence] or [step, sequence, position]."""
     plan, clean = batch.plan, batch.clean
     x = plan.positions.span.cut(clean.activation)
     perturbation, perturbed, averaged = perturb_batch(batch, name, direction)
@@ -182,25 +183,26 @@ def _measure_direction(batch: Batch, name: DirectionName, direction: Direction, 
 
 
 def perturb_batch(batch: Batch, name: DirectionName, direction: Direction) -> PerturbedBatch:
-    """Where a direction leads from each token of a batch, which tokens it perturbs and which it is averaged over."""
+    """Compute a direction's perturbation of each token of a batch, and which tokens are perturbed and averaged."""
     perturbation, lost = _perturbation(batch, name, direction)
     perturbed = batch.perturbed & ~lost
-    clean = ~perturbed.any(1)  # no token of such a sequence was perturbed: its readouts would be those of the clean run
+    # A sequence without a perturbed token has the readouts of the clean run, which must not be averaged.
+    clean = ~perturbed.any(1)
     return PerturbedBatch(perturbation, perturbed, batch.averaged & ~lost[:, _read(batch.plan)] & ~clean[:, None])
 
 
 def _read(plan: Plan) -> Int[Tensor, "read"]:
-    """The indices in the span that are read."""
+    """Return the indices in the span that are read."""
     return torch.tensor(plan.positions.read) - plan.positions.span.first
 
 
 def _perturbation(
     batch: Batch, name: DirectionName, direction: Direction
 ) -> tuple[Perturbation, Bool[Tensor, "batch span"]]:
-    """The batch's perturbation, and the tokens that should be perturbed but at which the direction does not exist.
+    """Compute the perturbation, and the mask of tokens to perturb at which the direction does not exist.
 
-    At such a token the vector is zero (the drawn activation is its own, as after the same first words). It is left out
-    of the averages.
+    There the vector is zero, e.g. because the drawn activation equals the token's own after an identical prefix. Such
+    tokens are left out of the averages.
     """
     plan = batch.plan
     context = _context(batch, rng_key(name), name.draw)
@@ -211,7 +213,7 @@ def _perturbation(
 
 
 def _step_slices(plan: Plan, path: Path, sequences: int) -> Iterator[slice]:
-    """Slices of the path whose perturbed tokens fit in memory."""
+    """Split the path into slices whose perturbed tokens fit in memory."""
     span = plan.positions.span
     size = max(1, plan.sweep.batch_tokens // ((span.stop - span.first) * sequences))
     for begin in range(0, len(path.steps), size):
@@ -221,7 +223,7 @@ def _step_slices(plan: Plan, path: Path, sequences: int) -> Iterator[slice]:
 def masked_mean(
     values: Float64[Tensor, "step batch position"], mask: Bool[Tensor, "batch position"]
 ) -> Float64[Tensor, "step batch"]:
-    """Mean over the masked positions that have a value (a loss has none at the last); NaN where none is left."""
+    """Average over masked positions that have a value (a loss has none at the last). NaN if there are none."""
     counted = mask & ~values.isnan()
     return values.where(counted, 0.0).sum(-1) / counted.sum(-1)
 
@@ -229,7 +231,7 @@ def masked_mean(
 def _check_finite(plan: Plan, values: Mapping[str, Tensor], direction: DirectionName, steps: tuple[float, ...]) -> None:
     followed = torch.tensor(plan.positions.read) + 1 < plan.tokens.ids.shape[1]
     for readout, value in values.items():
-        expected = value[..., followed] if readout == "loss" else value  # no token follows the last position
+        expected = value[..., followed] if readout == "loss" else value  # the last position has no next token
         bad = ~torch.isfinite(expected).flatten(1).all(1)
         if bool(bad.any()):
             raise TiltmeterError(

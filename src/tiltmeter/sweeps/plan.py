@@ -1,4 +1,4 @@
-"""What a sweep is, and a sweep whose names have been looked up in a model and a token set."""
+"""The configuration of a sweep, and the plan in which its names have been looked up in a model."""
 
 from __future__ import annotations
 
@@ -37,54 +37,55 @@ DEFAULT_DIRECTIONS = (
     "real-difference",
     "real-mixture",
 )
-"""The directions of a sweep that names none."""
+"""The default directions of a sweep."""
 
 
 class Sweep(Configuration):
-    """What is measured. Everything here, and nothing else but model, tokens and code, decides the numbers."""
+    """Configuration of a sweep. Together with model, tokens and code, it fully determines the numbers."""
 
     site: str
     """Where activations are perturbed, e.g. `blocks.6.hook_resid_pre` or `resid_pre:6`."""
     directions: Annotated[tuple[str, ...], Field(min_length=1)] = DEFAULT_DIRECTIONS
-    """Names of directions; `along:FILE` for your own vectors. An SAE's direction without the name of an SAE
-    (`sae-error`) stands for that of every SAE of the sweep (`sae-error:NAME`)."""
+    """Names of directions; `along:FILE` for your own vectors. An SAE direction without an SAE's name (`sae-error`) is
+    expanded to one for every SAE of the sweep (`sae-error:NAME`)."""
     saes: tuple[str, ...] = ()
-    """SAEs, as `load_sae` names them; `nano:e2e-*` stands for all of nano's at the site that it matches."""
+    """SAEs, named as in `load_sae`. A pattern such as `nano:e2e-*` matches nano's SAEs at the site."""
     base: str = "clean"
-    """Where paths begin: `clean` (the activation), or the name of another base."""
+    """Start of the paths: `clean` (the activation itself), or the name of another base."""
     synthesis: Synthesis = Synthesis()
-    """How synthetic activations are made of latents (Giglemiani et al. 2024)."""
+    """Parameters for synthesising activations from latents (Giglemiani et al. 2024)."""
     stream: Stream = "centred"
-    """How a LayerNorm model's residual stream is measured."""
+    """Whether a LayerNorm model's residual stream is centred before measuring."""
     path: PerturbationPath
     readouts: Annotated[tuple[str, ...], Field(min_length=1)] = ("kl",)
     sequences: Count = 192
-    """How many sequences are measured: the first of the token set."""
+    """Number of sequences to measure, from the start of the token set."""
     until_ci: Annotated[float, Field(gt=0, le=0.5)] | None = None
-    """Stop as soon as half the interval of every mean is at most this fraction of it (`tiltmeter.analysis.stopping`).
-    Sequences are then taken in random order, and `sequences` is how many that may be at most."""
+    """Stop once the half-width of every mean's interval is at most this fraction of the mean
+    (`tiltmeter.analysis.stopping`). Sequences are then taken in random order, and `sequences` is their maximum
+    number."""
     positions: str = "all"
-    """Positions that are perturbed and read: `all`, `last`, `32`, `32+16`, `3,7,9`."""
+    """Positions to perturb and read: `all`, `last`, `32`, `32+16`, `3,7,9`."""
     bos: BosPolicy = BosPolicy()
     keep_positions: bool = False
-    """Keep every read position instead of a sequence's mean."""
+    """Keep every read position instead of averaging over each sequence."""
     seed: int = 0
     statistics_sequences: Count = 2048
-    """How many sequences, at most, the mean, the covariance and the pool of real activations are taken from."""
+    """Maximum number of sequences for the mean, the covariance and the pool of real activations."""
     statistics_positions: Literal["all", "perturbed"] = "all"
-    """The positions of these sequences that they are taken at: all, or those that are perturbed (Heimersheim & Mendel
-    2024 and Giglemiani et al. 2024 take the last of ten tokens)."""
+    """Positions of these sequences to use: all, or the perturbed ones (Heimersheim & Mendel 2024 and Giglemiani et al.
+    2024 use the last of ten tokens)."""
     pool: Count = 32768
-    """How many real activations the pool holds, at most."""
+    """Maximum number of real activations in the pool."""
     shard: Count = 16
-    """Sequences a shard."""
+    """Sequences per shard."""
     batch_tokens: Count = 8192
-    """Perturbed tokens that are in memory at once."""
+    """Perturbed tokens in memory at once."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A sweep whose names have been looked up in a model."""
+    """A sweep whose names have been looked up in a model and a token set."""
 
     sweep: Sweep
     model: SplitModel
@@ -93,28 +94,28 @@ class Plan:
     readouts: tuple[Readout, ...]
     positions: Positions
     directions: tuple[DirectionName, ...]
-    """One for each row of a vectors file, and for each SAE."""
+    """Direction names, expanded to one per row of a vectors file and per SAE."""
     vectors: dict[DirectionName, Tensor]
-    """The user's own vectors, of the directions `along:...`."""
+    """The user's vectors for directions `along:...`."""
     base: BaseName
     saes: dict[str, AtSite]
-    """Those that a direction or the base belongs to, by the names that these give them."""
+    """The SAEs that a direction or the base needs, keyed by the names used there."""
 
     @property
     def statistics_positions(self) -> tuple[int, ...] | None:
-        """The positions that statistics are taken at; None for all."""
+        """Positions used for statistics; None for all."""
         return None if self.sweep.statistics_positions == "all" else self.positions.perturbed
 
     @property
     def order(self) -> Sequence[int]:
-        """The sequences, in the order in which they are measured."""
+        """Sequence indices, in the order of measurement."""
         if self.sweep.until_ci is None:
             return range(self.sweep.sequences)
         return random_order(self.sweep.sequences, self.sweep.seed)
 
     @property
     def counted_saes(self) -> tuple[str, ...]:
-        """Those whose latents' statistics a direction or the base asks for."""
+        """SAEs whose latent statistics a direction or the base needs."""
         wanted = {name.argument for name in self.directions if counts_latents(name.kind)}
         if self.base.kind in SAE_BASES and SAE_BASES[self.base.kind].counts_latents:
             wanted.add(self.base.argument)
@@ -125,14 +126,14 @@ def make_plan(sweep: Sweep, model: SplitModel, tokens: TokenSet) -> Plan:
     """Look up every name of a sweep.
 
     Raises:
-        TiltmeterError: a site, direction, readout, position or SAE that does not exist; an SAE of another site or
-            model, or SAEs that nothing uses; fewer sequences than asked for, or than `until_ci` needs.
+        TiltmeterError: a site, direction, readout, position or SAE does not exist; an SAE belongs to another site or
+            model, or no direction uses the SAEs; there are fewer sequences than requested, or than `until_ci` needs.
     """
     model = model.measured_in(sweep.stream)
     if len(tokens.ids) < sweep.sequences:
         raise TiltmeterError(
-            f"{sweep.sequences} sequences were asked for, but {tokens.name} gave {len(tokens.ids)}; ask for at most "
-            "that many."
+            f"{sweep.sequences} sequences were requested, but {tokens.name} gave {len(tokens.ids)}; request "
+            "at most that many."
         )
     if sweep.until_ci is not None and sweep.sequences < FIRST_LOOK:
         raise TiltmeterError(
@@ -151,14 +152,14 @@ def make_plan(sweep: Sweep, model: SplitModel, tokens: TokenSet) -> Plan:
 
 
 def _used(saes: dict[str, str], directions: tuple[DirectionName, ...], base: BaseName) -> dict[str, str]:
-    """Those SAEs that a direction or the base belongs to: loading and measuring others would be wasted."""
+    """Select the SAEs that a direction or the base needs, to avoid loading and measuring the others."""
     labels = {name.argument for name in directions if needs_sae(name.kind)}
     if base.kind in SAE_BASES:
         labels.add(base.argument)
     if saes and not labels:
         raise TiltmeterError(
-            f"The SAE {next(iter(saes.values()))} was given, but no direction and no base is of an SAE; name one, as "
-            "sae-error, or give no SAE."
+            f"The SAE {next(iter(saes.values()))} was given, but no direction or base uses an SAE; add one, such as "
+            "sae-error, or leave the SAE out."
         )
     return {label: name for label, name in saes.items() if label in labels}
 
@@ -171,7 +172,7 @@ def _refuse_equal(saes: dict[str, AtSite]) -> None:
 
 
 class LookedUp(NamedTuple):
-    """The names of a sweep, parsed and found to exist."""
+    """The parsed names of a sweep, all known to exist."""
 
     directions: tuple[DirectionName, ...]
     vectors: dict[DirectionName, Tensor]
@@ -179,13 +180,12 @@ class LookedUp(NamedTuple):
 
 
 def look_up(sweep: Sweep, saes: tuple[str, ...]) -> LookedUp:
-    """Parse the names of directions and base, and expand those that stand for several.
+    """Parse the names of directions and base, and expand those that refer to several.
 
-    `along:FILE` becomes a name for each vector of the file, and `sae-error` one for each of these SAEs.
+    `along:FILE` expands to one name per vector of the file, and `sae-error` to one per SAE.
 
     Raises:
-        TiltmeterError: a direction or base that does not exist; a direction that is named twice; a file that holds no
-            vectors.
+        TiltmeterError: a direction or base does not exist; a direction is listed twice; a file contains no vectors.
     """
     vectors: dict[DirectionName, Tensor] = {}
     directions: list[DirectionName] = []
@@ -201,8 +201,7 @@ def look_up(sweep: Sweep, saes: tuple[str, ...]) -> LookedUp:
             directions += some
     if repeated := sorted({str(name) for name in directions if directions.count(name) > 1}):
         raise TiltmeterError(
-            f"The direction {repeated[0]} is asked for twice; name each once, and "
-            "give files of vectors different names."
+            f"The direction {repeated[0]} is listed twice; list each once, and give vector files different names."
         )
     base = BaseName.parse(sweep.base)
     check_base_name(base, saes)

@@ -1,9 +1,9 @@
-"""A sweep, run: directions × path × readouts over token sequences, shard by shard into a run directory.
+"""Run a sweep: directions × path × readouts over token sequences, shard by shard into a run directory.
 
 1. Look up every name (`make_plan`) and open the run directory.
-2. Take the statistics of real activations at the site, once, and let the run check itself.
-3. Measure shard after shard (`measure_shard`), all of them or until every mean is known. A finished shard is never
-   computed again.
+2. Compute the statistics of real activations at the site, once, and run the self-checks.
+3. Measure shard after shard (`measure_shard`), all of them or until every mean is precise enough. A finished shard is
+   never recomputed.
 4. Merge the shards into labelled curves and write the tables.
 """
 
@@ -41,33 +41,33 @@ from tiltmeter.sweeps.measure import measure_shard
 from tiltmeter.sweeps.plan import Plan, Sweep, make_plan
 
 SAES_A_PASS = 4
-"""SAEs whose latent statistics are taken in one pass over the tokens."""
+"""Number of SAEs whose latent statistics are computed in one pass over the tokens."""
 
 _log = logging.getLogger(__name__)
 
 _checked: dict[tuple[Any, ...], LoadCheck] = {}
-"""Load checks of this process: a study uses one SAE in many sweeps, and a check costs forward passes."""
+"""Cache of load checks: a study uses one SAE in many sweeps, and each check costs forward passes."""
 
 
 def run_sweep(
     sweep: Sweep, loaded: LoadedModel, tokens: TokenSet, out: str | Path, purpose: str = "sweep"
 ) -> xr.Dataset:
-    """Measure a sweep into the run directory `out`, going on where an earlier process of the same run stopped.
+    """Measure a sweep and store it in the run directory `out`, resuming an interrupted run.
 
     Args:
-        sweep: what is measured.
+        sweep: configuration of the sweep.
         loaded: the model.
-        tokens: token sequences; the first are measured, and the statistics may use more. With `until_ci`, those are
-            taken in random order, until every mean is known or none is left (which is warned of).
-        out: the run directory, made if it is not there.
-        purpose: `sweep`, or the study's figure that it is for (`lee2024/1`), for the report.
+        tokens: token sequences. The first are measured; the statistics may use more. With `until_ci`, the first are
+            measured in random order until every mean is precise enough, with a warning if they run out before.
+        out: the run directory, created if it does not exist.
+        purpose: `sweep`, or the study figure it belongs to (`lee2024/1`), for the report.
 
     Returns:
-        The curves. `out` holds them as `curves.nc`, and their means and intervals as `summary.csv` and
+        The curves. They are stored in `out` as `curves.nc`, and their means and intervals as `summary.csv` and
         `summary.parquet`.
 
     Raises:
-        TiltmeterError: wrong input; `out` is in use or belongs to another run; the model cannot be split.
+        TiltmeterError: invalid input; `out` is in use or belongs to another run; the model cannot be split.
     """
     plan = make_plan(sweep, loaded.model, tokens)
     with run_directory.open_run(out, identity(plan, loaded), partial(record, plan, loaded, purpose)) as run:
@@ -89,21 +89,21 @@ def run_sweep(
 
 
 class Prepared(NamedTuple):
-    """What is built once per run, before anything is measured."""
+    """Objects built once per run, before the first measurement."""
 
     statistics: SiteStatistics
     saes: dict[str, BoundSAE]
     directions: dict[DirectionName, Direction]
     path: PerturbationPath
-    """In lengths or angles."""
+    """The path in absolute lengths or angles."""
     base: Base | None
 
 
 def prepare(plan: Plan, run: run_directory.Run) -> Prepared:
-    """Take the statistics, or read them from the run, build the directions and the base, and run the self-checks.
+    """Compute or load the statistics, build directions and base, and run the self-checks.
 
     Raises:
-        TiltmeterError: the model cannot be split at the site, or what is measured there adds nothing to its stream.
+        TiltmeterError: the model cannot be split at the site, or the site's activation does not reach the stream.
     """
     statistics, saes = _statistics(plan, run), _latents(plan, run)
     directions = build_directions(plan.directions, statistics, plan.vectors, saes)
@@ -127,9 +127,9 @@ def _statistics(plan: Plan, run: run_directory.Run) -> SiteStatistics:
 
 
 def _latents(plan: Plan, run: run_directory.Run) -> dict[str, BoundSAE]:
-    """Every SAE, with the statistics of its latents where a direction or the base needs them.
+    """Bind every SAE to the site, with latent statistics if a direction or the base needs them.
 
-    Each pass over the tokens takes those of only a few SAEs, so that a killed run loses at most one pass.
+    Each pass over the tokens covers only a few SAEs, so that a killed run loses at most one pass.
     """
     stored = {label: f"latents-{index:03d}" for index, label in enumerate(plan.saes) if label in plan.counted_saes}
     found = {label: run.load(name) for label, name in stored.items()}
@@ -150,13 +150,13 @@ def _for_statistics(plan: Plan) -> TokenSet:
 
 
 def _watch(plan: Plan) -> Watch | None:
-    """Decides when to stop, in a sweep with `until_ci`."""
+    """Return the stopping rule of a sweep with `until_ci`."""
     goal = plan.sweep.until_ci
     return None if goal is None else Watch(goal, plan.sweep.sequences, plan.tokens.ids.shape[1])
 
 
 def _ending(watch: Watch | None) -> dict[str, str]:
-    """How a sweep with `until_ci` ended, as an attribute of its curves."""
+    """Describe how a sweep with `until_ci` ended, as an attribute of its curves."""
     if watch is None or watch.stopped is None:
         return {}
     if not watch.stopped.reached:
@@ -165,13 +165,13 @@ def _ending(watch: Watch | None) -> dict[str, str]:
 
 
 def _measure(plan: Plan, ready: Prepared, run: run_directory.Run, watch: Watch | None) -> list[xr.Dataset]:
-    """Measure every shard that is not there yet; all of them, up to where the watch says stop, as labelled curves."""
+    """Measure the shards that are not stored yet, until the watch says stop, and label all as curves."""
     measured = []
     shards = range(0, len(plan.order), plan.sweep.shard)
     for begin in progress(shards, "shards, at most" if watch else "shards"):
         measured.append(begin)
         shard = _shard(plan, ready, run, begin)
-        # Ask after this shard even if later ones are stored: where a run stops must not depend on where it was killed.
+        # Ask here even if later shards are stored: where a run stops must not depend on where it was killed.
         if watch is not None and watch.look(shard):
             break
     # Read again from disk: small arrays kept in memory between shards would fragment the heap, so that the memory which
@@ -180,7 +180,7 @@ def _measure(plan: Plan, ready: Prepared, run: run_directory.Run, watch: Watch |
 
 
 def _shard(plan: Plan, ready: Prepared, run: run_directory.Run, begin: int) -> xr.Dataset:
-    """The curves of a shard: read from the run, or measured."""
+    """Load the curves of a shard from the run, or measure them."""
     sequences = plan.order[begin : begin + plan.sweep.shard]
     name = f"shard-{begin // plan.sweep.shard:05d}"
     if (arrays := run.load(name)) is None:
@@ -193,19 +193,19 @@ def _shard(plan: Plan, ready: Prepared, run: run_directory.Run, begin: int) -> x
 
 
 def identity(plan: Plan, loaded: LoadedModel) -> dict[str, Any]:
-    """Everything that decides the numbers of a run."""
+    """Collect everything that determines the numbers of a run."""
     return provenance.identity(loaded, plan.tokens) | {
         "sweep": plan.sweep.model_dump(mode="json", exclude={"saes"})
         | {"site": plan.site.name, "readouts": [readout.name for readout in plan.readouts]},
         "saes": {label: at.sae.about.sha256 for label, at in plan.saes.items()},
-        # Stored arrays are in these orders: the same SAEs in another order are another run.
+        # Stored arrays follow these orders, so the same SAEs in another order are a different run.
         "order": {"directions": [str(name) for name in plan.directions], "saes": list(plan.saes)},
         "vectors": {str(name): hashlib.sha256(v.numpy().tobytes()).hexdigest() for name, v in plan.vectors.items()},
     }
 
 
 def record(plan: Plan, loaded: LoadedModel, purpose: str) -> dict[str, Any]:
-    """Facts for readers of the manifest that do not decide the numbers."""
+    """Collect facts for readers of the manifest that do not affect the numbers."""
     centred = plan.model.centred and plan.site.kind != "z"
     return provenance.record(loaded, plan.tokens) | {
         "purpose": purpose,
@@ -221,7 +221,7 @@ def record(plan: Plan, loaded: LoadedModel, purpose: str) -> dict[str, Any]:
 
 
 def _sae_record(plan: Plan, loaded: LoadedModel, at: AtSite) -> dict[str, Any]:
-    """What an SAE is, with its load check, whose warnings are logged."""
+    """Describe an SAE, including its load check, and log the check's warnings."""
     place = (at.sae.about.sha256, at.site, plan.sweep.stream, loaded.facts["sha256"], plan.tokens.sha256())
     if place not in _checked:
         _checked[place] = check_on_load(plan.model, at, plan.tokens)
@@ -236,7 +236,7 @@ def _sae_record(plan: Plan, loaded: LoadedModel, at: AtSite) -> dict[str, Any]:
 def _attrs(
     plan: Plan, statistics: SiteStatistics, saes: dict[str, BoundSAE], manifest: dict[str, Any]
 ) -> dict[str, str]:
-    """Provenance stored with the curves. It has no times, so that equal runs write equal files."""
+    """Collect the provenance stored with the curves. It has no timestamps, so equal runs write equal files."""
     return {
         "model": plan.model.name,
         "site": plan.site.name,
@@ -252,7 +252,7 @@ def _attrs(
 
 
 def _sae_attrs(sae: BoundSAE, recorded: dict[str, Any]) -> dict[str, Any]:
-    """Metrics of an SAE for figures: on many tokens where its latents were counted, else those of the load check."""
+    """Collect an SAE's metrics for figures: from its latent statistics if computed, else from the load check."""
     kind, size, latents = sae.at.sae.about.kind, sae.at.size, sae.counted
     if latents is None:
         figures = recorded["load_check"]["metrics"]

@@ -139,7 +139,7 @@ WRONG = {
     "site": (("--site", "resid_pre:9"), "layers 0 to 2"),
     "downstream": (("--kind", "e2e+ds", "--downstream", "resid_pre:0"), "does not lie after"),
     "nothing later": (("--kind", "e2e+ds", "--site", "resid_post:2"), "needs a later site"),
-    "downstream of another kind": (("--kind", "e2e", "--downstream", "resid_pre:2"), "belong to e2e+ds"),
+    "downstream of another kind": (("--kind", "e2e", "--downstream", "resid_pre:2"), "apply only to e2e+ds"),
     "few sequences": (("--evaluation", "23"), "training needs 27"),
     "seed": (("--seed", "99999999999999999999999"), "less than 9223372036854775808"),
     "few tokens": (("--n-tokens", "31"), "one step of 4 sequences takes 32"),
@@ -179,7 +179,7 @@ def test_too_few_sequences_that_are_more_than_boundaries_are_refused(loaded, tok
     config = Training(kind="local", bos="out", **SMALL)
     with pytest.raises(tm.TiltmeterError, match="24 sequences, 3 of which can be trained on, but training needs 8"):
         training_run.make_task(config, loaded, with_boundaries(tokens, slice(7, 24)))
-    with pytest.raises(tm.TiltmeterError, match=r"first 4 sequences of .* have none but boundary positions"):
+    with pytest.raises(tm.TiltmeterError, match=r"first 4 sequences of .* contain only boundary positions"):
         training_run.make_task(config, loaded, with_boundaries(tokens, slice(0, 5)))
 
 

@@ -1,1 +1,1 @@
-"""Training sparse autoencoders: local, end-to-end, end-to-end with downstream reconstruction, and top-k."""
+"""SAE training: local, top-k, end-to-end, and end-to-end with downstream reconstruction."""

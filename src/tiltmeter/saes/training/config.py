@@ -1,4 +1,4 @@
-"""What is trained: everything that decides an SAE's weights besides model, tokens and code."""
+"""Training configuration: everything besides model, tokens and code that determines an SAE's weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class Coefficients(NamedTuple):
-    """Coefficients of a loss (Braun et al. 2024; GPT-2 configurations of the released code)."""
+    """Weights of the loss terms, from the GPT-2 configurations in the code release of Braun et al. 2024."""
 
     reconstruction: float
     kl: float
@@ -31,48 +31,49 @@ COEFFICIENTS: dict[SAEKind, Coefficients] = {
 
 
 class Training(Configuration):
-    """One SAE's training."""
+    """Configuration of one SAE's training."""
 
     kind: SAEKind
     site: str
     sparsity: Positive
-    """λ, the coefficient of S; for `topk`, k."""
+    """λ, the coefficient of the sparsity term S. For `topk`, this is k instead."""
     latents: Count = 2048
     tokens: Count = 5_000_000
-    """Training budget; where there are fewer, they are gone through again."""
+    """Training budget in tokens. A smaller token set is repeated, reshuffled, until the budget is spent."""
     batch: Count = 32
-    """Sequences a step."""
+    """Sequences per optimizer step."""
     learning_rate: Positive = 5e-4
     warm_up: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    """Part of the training in which the learning rate rises; then it falls along a cosine to a tenth."""
+    """Fraction of training over which the learning rate rises linearly. It then falls along a cosine to a tenth."""
     clip: Positive = 10.0
-    """Largest norm of a step's gradient."""
+    """Gradients are clipped to this norm."""
     downstream: tuple[str, ...] = ()
-    """The sites H of `e2e+ds`; none: `hook_resid_pre` of every later layer."""
+    """The sites H of `e2e+ds`. If empty, `hook_resid_pre` of every later layer."""
     bos: InOrOut = "in"
-    """Boundary positions in the training, as in Braun et al. 2024, or out of it: then no loss counts them and they keep
-    their activations when the SAE is spliced in."""
+    """Whether boundary positions are trained on. `in` follows Braun et al. 2024. With `out`, no loss counts them and
+    they keep their own activations when the SAE is spliced in."""
     dead_after: Count = 200_000
-    """`topk`: tokens without firing after which a latent counts as dead."""
+    """For `topk`: a latent counts as dead after this many tokens without firing."""
     evaluation: Count = 64
-    """Sequences that are kept out of the training to measure on."""
+    """Number of sequences held out of training for evaluation."""
     every: Count = 100
-    """Steps between measurements, each with a checkpoint."""
+    """Steps between evaluations. Each evaluation also writes a checkpoint."""
     at_once: Count = 8
-    """Sequences in memory at once: a step goes through its batch in such pieces."""
+    """Sequences in memory at once. A step accumulates its gradient over pieces of this size."""
     arithmetic: Literal["float32", "bfloat16"] = "float32"
-    """Of matrix products. `bfloat16` trains several times faster where a machine has it; weights stay float32."""
+    """Precision of matrix products. `bfloat16` trains several times faster on hardware that supports it; weights stay
+    float32."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
     @property
     def coefficients(self) -> Coefficients:
-        """The loss's coefficients."""
+        """Weights of the loss terms for this kind of SAE."""
         return COEFFICIENTS[self.kind]
 
     @model_validator(mode="after")
     def _fits(self) -> Training:
         if self.kind == "topk" and (self.sparsity != int(self.sparsity) or self.sparsity > self.latents):
-            raise ValueError(f"k of a top-k SAE is a whole number up to {self.latents}, not {self.sparsity:g}")
+            raise ValueError(f"k of a top-k SAE must be a whole number up to {self.latents}, not {self.sparsity:g}")
         if self.downstream and self.kind != "e2e+ds":
-            raise ValueError(f"downstream sites belong to e2e+ds, not to {self.kind}")
+            raise ValueError(f"downstream sites apply only to e2e+ds, not to {self.kind}")
         return self

@@ -1,15 +1,17 @@
-"""The local loss of a batch and its gradient, written out: without a graph, and without products with zeros.
+"""The local loss of a batch and its analytic gradient.
+
+Writing the gradient out avoids autograd's graph and every product with a latent that is zero.
 
 With n tokens x of width d, f = relu(x W_enc + b_enc), D the decoder's unit rows and e = f D + b_dec - x:
 
     loss    = (Σ e² + λ Σ f) / (n d)
-    g       = 2 e / (n d)                                   slope at the reconstruction
-    h       = g Dᵀ + λ / (n d) where f > 0, else 0          slope at the pre-activations
+    g       = 2 e / (n d)                                   gradient at the reconstruction
+    h       = g Dᵀ + λ / (n d) where f > 0, else 0          gradient at the pre-activations
     ∂D      = fᵀ g      ∂b_dec = Σ g      ∂W_enc = xᵀ h      ∂b_enc = Σ h
-    ∂W_dec  = ∂D without its part along each row, over the length that the row had
+    ∂W_dec  = ∂D with its component along each row removed, divided by that row's norm
 
-Sums run over tokens, so a batch may come in pieces. An SAE that has learned a little fires few of its latents, and of
-the five products x W_enc alone is then as large as the dictionary.
+All sums run over tokens, so a batch can be processed in pieces. After a little training few latents fire; of the five
+matrix products, only x W_enc then still costs as much as the full dictionary.
 """
 
 from __future__ import annotations
@@ -30,19 +32,19 @@ LossTerms = dict[str, Float[Tensor, ""]]
 def add_gradient(
     dictionary: TrainableSAE, sparsity: float, pieces: Iterable[Float[Tensor, "_ d_site"]], tokens: int
 ) -> tuple[LossTerms, Bool[Tensor, "latent"]]:
-    """Put the gradient of `objectives`' local loss where an optimizer looks for it.
+    """Compute the local loss and write its gradient to the parameters' `grad`.
 
     Args:
-        dictionary: a ReLU SAE. Its parameters' `grad` is overwritten.
-        sparsity: λ.
-        pieces: the batch's activations, in any number of pieces.
-        tokens: how many tokens the pieces have in all.
+        dictionary: a ReLU SAE. The `grad` of its parameters is overwritten.
+        sparsity: λ, the coefficient of S.
+        pieces: the activations of the batch, in any number of pieces.
+        tokens: total number of tokens in all pieces.
 
     Returns:
-        The terms of the loss, without coefficients, and the latents that fired.
+        The unweighted terms of the loss, and which latents fired.
     """
     W_enc, b_enc, b_dec = dictionary.W_enc, dictionary.b_enc, dictionary.b_dec
-    lengths = dictionary.W_dec.norm(dim=-1, keepdim=True).clamp_min_(1e-12)  # as in torch's normalize
+    lengths = dictionary.W_dec.norm(dim=-1, keepdim=True).clamp_min_(1e-12)  # the same epsilon as torch's normalize
     rows = dictionary.W_dec / lengths
     scale = 1 / (tokens * len(b_dec))
     d_W_enc, d_b_enc, d_W_dec, d_b_dec = (_cleared(one) for one in (W_enc, b_enc, dictionary.W_dec, b_dec))
@@ -64,7 +66,7 @@ def add_gradient(
 
 
 def _cleared(parameter: Tensor) -> Tensor:
-    """The parameter's `grad`, all zero: the same memory at every step."""
+    """Zero the parameter's `grad` in place, so that every step reuses the same memory."""
     if parameter.grad is None:
         parameter.grad = torch.zeros_like(parameter)
     return parameter.grad.zero_()

@@ -1,11 +1,11 @@
-"""The terms of the training losses of Braun et al. 2024 (section 2; the released configurations give the coefficients).
+"""Terms of the training losses of Braun et al. 2024 (section 2; coefficients from the released configurations).
 
     local     MSE(x̂, x) + λ S
     e2e       K + λ S
     e2e+ds    0.5 K + λ S + 2.5 / |H| · Σ over later sites h in H of MSE(activation at h with the SAE, without it)
 
-with S the L1 norm of the latents over the width of x, MSE a mean over tokens *and* dimensions, and K the KL divergence
-of the clean from the spliced next-token distribution, in nats per token.
+S is the L1 norm of the latents divided by the width of x. MSE is a mean over tokens *and* dimensions. K is
+KL(clean ‖ spliced) between next-token distributions, in nats per token.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from torch.utils.checkpoint import checkpoint
 from tiltmeter.models.split_model import SplitModel
 
 CHUNK_ELEMENTS = 2**26
-"""Logits held at once for the KL term: more tokens than these are gone through in chunks, and computed again for the
-gradient."""
+"""Logits held in memory at once for the KL term. Larger batches are split into chunks, whose logits are recomputed in
+the backward pass."""
 
 
 def sparsity(latents: Float[Tensor, "token latent"], width: int) -> Float[Tensor, ""]:
-    """S: mean over tokens of the L1 norm, divided by the width of the SAE's input."""
+    """Compute S: the mean L1 norm of the latents per token, divided by the width of the SAE's input."""
     return latents.abs().sum(-1).mean() / width
 
 
 def mse(given: Float[Tensor, "*token d"], expected: Float[Tensor, "*token d"]) -> Float[Tensor, ""]:
-    """Mean squared difference over tokens and dimensions."""
+    """Compute the mean squared difference over tokens and dimensions."""
     return (given - expected).square().mean()
 
 
 def kl(
     model: SplitModel, clean: Float[Tensor, "token d_model"], perturbed: Float[Tensor, "token d_model"]
 ) -> Float[Tensor, ""]:
-    """K: mean over tokens of KL(clean ‖ perturbed), nats, from final hidden states."""
+    """Compute K from final hidden states: the mean over tokens of KL(clean ‖ perturbed), in nats."""
     size = max(1, CHUNK_ELEMENTS // model.vocabulary)
     if len(clean) <= size:
         return _kl_sum(model, clean, perturbed) / len(clean)
@@ -45,7 +45,7 @@ def kl(
 
 
 def _kl_sum(model: SplitModel, clean: Tensor, perturbed: Tensor) -> Tensor:
-    """KL = log Z - log Z₀ - Σ p (z - z₀): no log-softmax is stored."""
+    """KL = log Z - log Z₀ - Σ p (z - z₀), which needs no stored log-softmax."""
     z0, z = (_not_half(model.logits(final)) for final in (clean, perturbed))
     log_z0 = z0.logsumexp(-1)
     p = (z0 - log_z0[:, None]).exp()
@@ -58,10 +58,11 @@ def revive(
     error: Float[Tensor, "token d"],
     dead: Bool[Tensor, "latent"],
 ) -> Float[Tensor, ""]:
-    """The auxiliary loss of top-k SAEs (Gao et al. 2024, appendix A.2): the error, rebuilt from dead latents.
+    """Compute the auxiliary loss of top-k SAEs (Gao et al. 2024, appendix A.2), which gives dead latents a gradient.
 
-    Mean squared difference of x - x̂ and what the d/2 largest pre-activations of latents that have not fired for long
-    give; zero where no latent is dead. As raw as the reconstruction term, so that the two keep their proportion.
+    Dead latents reconstruct the SAE's error x - x̂ from their d/2 largest pre-activations; the loss is the mean squared
+    difference. It is zero if no latent is dead. It is not normalised, like the reconstruction term, so that their ratio
+    does not depend on the scale of x.
     """
     if not bool(dead.any()):
         return error.new_zeros(())

@@ -1,4 +1,4 @@
-"""The picture of a training: L0, explained variance, loss increase and alive latents against tokens."""
+"""Plot of a training run: L0, explained variance, loss increase and alive latents against tokens."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 
 def draw(log: pd.DataFrame) -> bytes:
-    """A training's log (`log.csv`) as a PNG picture."""
+    """Draw the log of a training run (`log.csv`) as a PNG."""
     table = log.assign(increase=log["loss"] - log["clean_loss"])
     panels = {
         "l0": "L0: active latents per token",

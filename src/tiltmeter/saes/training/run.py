@@ -1,8 +1,8 @@
-"""Training an SAE into a run directory: what is looked up, what is logged, what is left on the disk.
+"""Train an SAE into a run directory.
 
-manifest.json             what is trained, on what
-sae/                      the SAE in SAELens's format, written when the training is done
-log.csv, training.png     what was measured on the way, and a picture of it
+manifest.json             configuration, model and tokens
+sae/                      the SAE in SAELens's format, written when training is done
+log.csv, training.png     metrics during training, and a plot of them
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ CHECKPOINT = "checkpoint"
 
 
 def train_sae(config: Training, loaded: LoadedModel, tokens: TokenSet, out: str | Path) -> LinearSAE:
-    """Train an SAE into the directory `out`, going on where an earlier process of the same training stopped.
+    """Train an SAE into the directory `out`, resuming from its last checkpoint if there is one.
 
     Args:
-        config: what is trained.
-        loaded: the model; its weights stay as they are.
-        tokens: token sequences. The first `config.evaluation` are measured on and never trained on.
-        out: the run directory, made if it is not there.
+        config: configuration of the training.
+        loaded: the model. Its weights are not changed.
+        tokens: token sequences. The first `config.evaluation` are held out for evaluation.
+        out: the run directory, created if it does not exist.
 
     Returns:
-        The SAE, as `tiltmeter.load_sae(out/sae)` gives it.
+        The SAE, as `tiltmeter.load_sae(out/sae)` returns it.
 
     Raises:
-        TiltmeterError: wrong input; `out` is in use or belongs to another training; the loss is not finite.
+        TiltmeterError: invalid input; `out` is in use or belongs to another training; the loss is not finite.
     """
     task = make_task(config, loaded, tokens)
     width = loaded.model.activation(task.ids[:1], task.site).shape[-1]
@@ -65,36 +65,37 @@ def train_sae(config: Training, loaded: LoadedModel, tokens: TokenSet, out: str 
 
 
 def make_task(config: Training, loaded: LoadedModel, tokens: TokenSet) -> trainer.Task:
-    """Look up every name of a training.
+    """Resolve the site names of a training, and check that there are enough tokens.
 
     Raises:
-        TiltmeterError: a site that does not exist or that a later one cannot follow; too few sequences or tokens.
+        TiltmeterError: a site does not exist; a downstream site does not lie after the SAE's; too few sequences or
+            tokens.
     """
     model = loaded.model
     site = model.site(config.site)
     ids = _trained_on(config, tokens)
     if config.tokens < (step := config.batch * ids.shape[1]):
         raise TiltmeterError(
-            f"{config.tokens} training tokens were asked for, and one step of {config.batch} sequences takes {step}; "
-            "ask for more tokens, or smaller steps (--batch)."
+            f"{config.tokens} training tokens were requested, but one step of {config.batch} sequences uses {step}; "
+            "request more tokens, or a smaller --batch."
         )
     return trainer.Task(config, model, site, _downstream(config, loaded, site), ids, tokens.boundary)
 
 
 def _trained_on(config: Training, tokens: TokenSet) -> Int[Tensor, "sequence position"]:
-    """Sequences behind those that are measured on; not ones of which the loss would count nothing."""
+    """Return the sequences that are not held out, without those in which the loss would count no token."""
     kept_apart, others = tokens.ids[: config.evaluation], tokens.ids[config.evaluation :]
     if not bool(allowed(boundary_mask(kept_apart, tokens.boundary), "out").any()):
         raise TiltmeterError(
-            f"The first {len(kept_apart)} sequences of {tokens.name}, which are measured on, have none but boundary "
-            "positions; give longer sequences, or a larger --evaluation."
+            f"The first {len(kept_apart)} sequences of {tokens.name}, which are held out for evaluation, contain "
+            "only boundary positions; give longer sequences, or a larger --evaluation."
         )
     ids = others[allowed(boundary_mask(others, tokens.boundary), config.bos).any(-1)]
     if len(ids) < config.batch:
         raise TiltmeterError(
             f"{tokens.name} gave {len(tokens.ids)} sequences, {len(ids)} of which can be trained on, but training "
-            f"needs {config.evaluation + config.batch}: {config.evaluation} to measure on and {config.batch} a step; "
-            "give more, or smaller --evaluation and --batch."
+            f"needs {config.evaluation + config.batch}: {config.evaluation} for evaluation, {config.batch} per step; "
+            "give more sequences, or a smaller --evaluation or --batch."
         )
     return ids
 
@@ -119,7 +120,7 @@ def _downstream(config: Training, loaded: LoadedModel, site: Site) -> tuple[Site
 
 
 def _go_on(run: run_directory.Run, state: trainer.State) -> list[dict[str, float]]:
-    """Restore a checkpoint, where there is one; the log so far."""
+    """Restore the last checkpoint, if there is one, and return the log up to it."""
     arrays = run.load(CHECKPOINT)
     if arrays is None:
         return []
@@ -177,7 +178,7 @@ def _check_finite(state: trainer.State) -> None:
     weights = [float(value.detach().abs().sum()) for value in state.dictionary.parameters()]
     if not all(map(math.isfinite, [*map(float, state.recent.values()), *weights])):
         raise TiltmeterError(
-            f"The loss is not finite at step {state.step}; take a smaller --learning-rate, or --arithmetic float32."
+            f"The loss is not finite at step {state.step}; use a smaller --learning-rate, or --arithmetic float32."
         )
 
 
@@ -206,7 +207,7 @@ def _record(task: trainer.Task, loaded: LoadedModel, tokens: TokenSet) -> dict[s
 
 
 def _metadata(task: trainer.Task, tokens: TokenSet, last: dict[str, float]) -> dict[str, Any]:
-    """What `cfg.json` says besides what SAELens needs; `l0` and the like are of the last measurement."""
+    """Entries of `cfg.json` beyond those SAELens needs. Metrics such as `l0` are from the last evaluation."""
     return {
         "context_size": tokens.ids.shape[1],
         "training_tokens": task.steps * task.config.batch * tokens.ids.shape[1],

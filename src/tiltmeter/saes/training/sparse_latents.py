@@ -1,6 +1,6 @@
-"""The latents that fired on some tokens: a full matrix where they are many, a sparse one where they are few.
+"""The latents of some tokens, as a dense matrix if many fire and as a sparse one if few do.
 
-Both give the four products that a step of training takes; a sparse one leaves out what would be multiplied by zero.
+Both implement the four operations of a training step. The sparse one skips products with zero.
 """
 
 from __future__ import annotations
@@ -14,38 +14,39 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 SPARSE_BELOW = 1 / 32
-"""Part of the latents that fires on a token, below which sparse products are the quicker ones on a CPU."""
+"""Fraction of latents that fire on a token, below which sparse products are faster on a CPU."""
 
 PROBE = 64
-"""Tokens by which it is judged how many latents fire."""
+"""Number of tokens from which that fraction is estimated."""
 
 CHUNK_ELEMENTS = 2**22
-"""Latents computed at once where few are kept: memory that the allocator does not give back and clear each time."""
+"""Latent values computed at once before zeros are dropped: small enough that the allocator keeps the memory between
+steps instead of returning it to the system."""
 
 
 class Fired(Protocol):
-    """A matrix [token, latent], zero wherever a latent did not fire."""
+    """Latents as a matrix [token, latent], zero where a latent did not fire."""
 
     def times(self, rows: Float[Tensor, "latent d"]) -> Float[Tensor, "token d"]:
-        """The matrix times `rows`."""
+        """Multiply the matrix by `rows`."""
         ...
 
     def totals(self) -> Float[Tensor, "latent"]:
-        """Its sum over tokens."""
+        """Sum the matrix over tokens."""
         ...
 
     def add_products(self, to: Float[Tensor, "latent d"], tokens: Float[Tensor, "token d"]) -> None:
-        """Add its transpose times `tokens` to `to`, in place."""
+        """Add the transpose of the matrix times `tokens` to `to`, in place."""
         ...
 
     def slopes(self, tokens: Float[Tensor, "token d"], rows: Float[Tensor, "latent d"], constant: float) -> Fired:
-        """`tokens` times the transpose of `rows`, plus `constant`, where a latent fired; zero elsewhere."""
+        """Return `tokens @ rows.T + constant` where a latent fired, and zero elsewhere."""
         ...
 
 
 @dataclass(frozen=True)
 class Dense:
-    """Every latent of every token."""
+    """Dense storage: every latent of every token."""
 
     values: Float[Tensor, "token latent"]
 
@@ -70,15 +71,15 @@ class Dense:
 
 @dataclass(frozen=True)
 class Sparse:
-    """The latents that fired, token by token (compressed rows), and the same in the order of latents."""
+    """Sparse storage: the latents that fired, by token (compressed rows), and their order by latent."""
 
     shape: tuple[int, int]
     starts: Int[Tensor, "token_and_end"]
-    """Where each token's latents begin."""
+    """Index of each token's first entry."""
     latents: Int[Tensor, "entry"]
     values: Float[Tensor, "entry"]
     order: Int[Tensor, "entry"]
-    """Entries in the order of latents."""
+    """Permutation that sorts the entries by latent."""
     starts_by_latent: Int[Tensor, "latent_and_end"]
     tokens_by_latent: Int[Tensor, "entry"]
 
@@ -107,7 +108,7 @@ class Sparse:
 def encode(
     x: Float[Tensor, "token d"], weights: Float[Tensor, "d latent"], bias: Float[Tensor, "latent"]
 ) -> Dense | Sparse:
-    """relu(x weights + bias), sparse on a CPU where few latents fire on the first of the tokens."""
+    """Compute relu(x weights + bias). The result is sparse on a CPU if few latents fire on the first tokens."""
     probe = _relu(x[:PROBE], weights, bias)
     if x.device.type != "cpu" or int(probe.count_nonzero()) > SPARSE_BELOW * probe.numel():
         return Dense(_relu(x, weights, bias))
@@ -121,7 +122,7 @@ def _relu(x: Tensor, weights: Tensor, bias: Tensor) -> Tensor:
 
 
 def _entries(latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """How many latents fired on each token; which; how much."""
+    """Return the number of latents that fired on each token, their indices and their values."""
     tokens, which = latents.nonzero(as_tuple=True)
     return tokens.bincount(minlength=len(latents)), which, latents[tokens, which]
 
@@ -146,5 +147,5 @@ def _starts(counts: Tensor) -> Tensor:
 
 def _csr(starts: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, ...]) -> Tensor:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch says, once, that it may still change these matrices
+        warnings.simplefilter("ignore")  # torch warns once that its CSR support is in beta
         return torch.sparse_csr_tensor(starts, columns, values, shape, check_invariants=False)

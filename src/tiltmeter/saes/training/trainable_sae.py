@@ -1,4 +1,4 @@
-"""The SAE while it is trained: an encoder, a decoder whose rows have unit length in every forward pass."""
+"""An SAE with trainable weights, whose decoder rows are normalised in every forward pass."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class TrainableSAE(nn.Module):
 
     @property
     def rows(self) -> Float[Tensor, "latent d_site"]:
-        """The decoder with unit rows."""
+        """The decoder with its rows scaled to unit norm."""
         return nn.functional.normalize(self.W_dec, dim=-1)
 
     def pre(self, x: Float[Tensor, "token d_site"]) -> Float[Tensor, "token latent"]:
@@ -36,7 +36,7 @@ class TrainableSAE(nn.Module):
         return x @ self.W_enc + self.b_enc
 
     def frozen(self, name: str, facts: Facts) -> LinearSAE:
-        """As an SAE on the CPU, with copies of the weights."""
+        """Copy the current weights into an SAE on the CPU."""
         weights = {key: value.detach().clone() for key, value in self.named_parameters()}
         weights["W_dec"] = self.rows.detach()
         k = self.activation.k if isinstance(self.activation, TopK) else None

@@ -1,4 +1,4 @@
-"""The training loop: batches of sequences, a loss, Adam, and a checkpoint that an interrupted training goes on from."""
+"""The training loop: batches, loss, Adam, and the checkpoints from which an interrupted training resumes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tiltmeter.saes.training.trainable_sae import TrainableSAE
 
 @dataclass(frozen=True)
 class Task:
-    """A training whose names have been looked up in a model."""
+    """A training whose site names have been resolved in a model."""
 
     config: Training
     model: SplitModel
@@ -35,29 +35,29 @@ class Task:
     """The sites H of `e2e+ds`."""
     ids: Int[Tensor, "sequence position"]
     boundary: int | None
-    """Id of the token that begins a document."""
+    """ID of the token that begins a document."""
 
     @property
     def steps(self) -> int:
-        """Steps of the whole training."""
+        """Total number of optimizer steps."""
         return self.config.tokens // (self.config.batch * self.ids.shape[1])
 
 
 @dataclass
 class State:
-    """Everything that changes while an SAE is trained."""
+    """Everything that changes during training."""
 
     dictionary: TrainableSAE
     optimizer: torch.optim.Adam
     idle: Float[Tensor, "latent"]
-    """Tokens since each latent fired."""
+    """Number of tokens since each latent last fired."""
     step: int = 0
     recent: dict[str, Float[Tensor, ""]] = field(default_factory=dict)
-    """The terms of the last step's loss, where they were computed: reading them waits for the device."""
+    """Loss terms of the last step, still on the device, because reading them would force a synchronisation."""
 
 
 def begin(task: Task, width: int) -> State:
-    """A training that has not begun."""
+    """Initialise the weights and the optimizer."""
     config = task.config
     activation = TopK(int(config.sparsity)) if config.kind == "topk" else torch.relu
     dictionary = _dictionary(config, width, activation).to(task.model.device, task.model.hf.dtype)
@@ -70,12 +70,12 @@ def _dictionary(config: Training, width: int, activation: Activation) -> Trainab
         return TrainableSAE(width, config.latents, activation, config.seed)
     except (RuntimeError, MemoryError):  # torch's allocator
         raise TiltmeterError(
-            f"{config.latents} latents of width {width} do not fit into memory; ask for fewer (--latents)."
+            f"{config.latents} latents of width {width} do not fit into memory; use fewer (--latents)."
         ) from None
 
 
 def learning_rate(config: Training, progress: float) -> float:
-    """At this part of the training: a linear rise over `warm_up`, then a cosine down to a tenth."""
+    """Return the learning rate at a fraction of training: linear over `warm_up`, then a cosine down to a tenth."""
     if progress < config.warm_up:
         return config.learning_rate * progress / config.warm_up
     falling = (progress - config.warm_up) / (1 - config.warm_up)
@@ -83,7 +83,7 @@ def learning_rate(config: Training, progress: float) -> float:
 
 
 def rows_of(task: Task, step: int) -> Int[Tensor, "batch"]:
-    """The sequences of a step: all of them in a random order, then again in another."""
+    """Return the indices of a step's sequences. Every epoch visits all sequences in a new random order."""
     count, size = len(task.ids), task.config.batch
     begin, end = step * size, (step + 1) * size
     epochs = range(begin // count, (end - 1) // count + 1)
@@ -91,7 +91,7 @@ def rows_of(task: Task, step: int) -> Int[Tensor, "batch"]:
     return order[begin - epochs[0] * count : end - epochs[0] * count]
 
 
-@lru_cache(maxsize=2)  # drawn once an epoch, not once a step
+@lru_cache(maxsize=2)  # cached: drawn once per epoch, not once per step
 def _order(seed: int, count: int, epoch: int) -> Int[Tensor, "sequence"]:
     address = Address(seed, "training order", torch.arange(count), torch.zeros(1).long(), epoch)
     return uniform(address, "order", 1)[:, 0, 0].argsort()
@@ -110,7 +110,7 @@ def advance(task: Task, state: State) -> None:
 
 
 def update(config: Training, state: State, active: Bool[Tensor, "latent"], rate: float, tokens: int) -> None:
-    """Take the step that the gradients ask for, at this learning rate; `active` fired on its `tokens`."""
+    """Take one optimizer step. `active` are the latents that fired on the step's `tokens`."""
     for group in state.optimizer.param_groups:
         group["lr"] = rate
     torch.nn.utils.clip_grad_norm_(state.dictionary.parameters(), config.clip)
@@ -122,7 +122,7 @@ def update(config: Training, state: State, active: Bool[Tensor, "latent"], rate:
 def _written_out(
     task: Task, state: State, ids: Int[Tensor, "batch position"]
 ) -> tuple[dict[str, Float[Tensor, ""]], Bool[Tensor, "latent"]]:
-    """The gradient of a local loss, from its formulas."""
+    """Compute the gradient of the local loss analytically."""
     taken = allowed(boundary_mask(ids, task.boundary), task.config.bos)
     pieces = (
         task.model.activation(some, task.site)[counted.to(task.model.device)]
@@ -135,7 +135,7 @@ def _written_out(
 def _by_graph(
     task: Task, state: State, ids: Int[Tensor, "batch position"]
 ) -> tuple[dict[str, Float[Tensor, ""]], Bool[Tensor, "latent"]]:
-    """The gradient of any loss, from its graph."""
+    """Compute the gradient of any loss with autograd."""
     config = task.config
     active = torch.zeros_like(state.idle, dtype=torch.bool)
     sums: dict[str, Tensor] = {}
@@ -154,7 +154,7 @@ def _by_graph(
 
 
 def weighted(config: Training, terms: dict[str, Float[Tensor, ""]]) -> Float[Tensor, ""]:
-    """The loss, from its terms."""
+    """Sum the terms of the loss, weighted by its coefficients."""
     coefficients = config.coefficients._asdict() | {"sparsity": config.sparsity, "revive": 1 / 32}
     return torch.stack([coefficients[name] * term for name, term in terms.items()]).sum()
 
@@ -162,7 +162,7 @@ def weighted(config: Training, terms: dict[str, Float[Tensor, ""]]) -> Float[Ten
 def loss_terms(
     task: Task, state: State, tokens: Int[Tensor, "batch position"]
 ) -> tuple[dict[str, Float[Tensor, ""]], Bool[Tensor, "latent"]]:
-    """The terms of this kind's loss on some sequences, and the latents that fired."""
+    """Compute the unweighted loss terms on some sequences, and which latents fired."""
     config, dictionary = task.config, state.dictionary
     if config.coefficients.kl:
         clean = task.model.start(tokens, task.site, task.downstream)
@@ -197,7 +197,7 @@ def _arithmetic(config: Training, device: torch.device) -> contextlib.AbstractCo
 
 
 def to_arrays(state: State) -> dict[str, np.ndarray]:
-    """The state, for a checkpoint."""
+    """Convert the state to named arrays, for a checkpoint."""
     arrays = {f"weight.{name}": value.detach() for name, value in state.dictionary.named_parameters()}
     moments = state.optimizer.state_dict()["state"]
     arrays |= {f"adam.{index}.{name}": value for index, one in moments.items() for name, value in one.items()}
@@ -206,7 +206,7 @@ def to_arrays(state: State) -> dict[str, np.ndarray]:
 
 
 def restore(state: State, arrays: dict[str, np.ndarray]) -> None:
-    """Put a checkpoint's state into a training that has just begun."""
+    """Load a checkpoint into a freshly initialised state."""
     tensors = {name: torch.from_numpy(np.array(value)) for name, value in arrays.items()}
     state.dictionary.load_state_dict(dict(_below("weight", tensors)))
     adam = state.optimizer.state_dict()
@@ -218,7 +218,7 @@ def restore(state: State, arrays: dict[str, np.ndarray]) -> None:
 
 
 def _moments(parameter: Tensor, stored: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Moments in memory as their parameter lies there: fused Adam walks through both in the order of memory."""
+    """Give moments the memory layout of their parameter, as fused Adam assumes that the layouts agree."""
     return {
         name: torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value
         for name, value in stored.items()
