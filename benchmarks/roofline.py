@@ -1,8 +1,8 @@
-"""Roofline: the least time that a workload's necessary matrix products take, at the rate measured on this machine.
+"""The floor: the least time that a workload's necessary matrix products take, at the rate measured on this machine.
 
-Necessary are: the clean run once, up to the last position that is read; of perturbed runs, the layers after the site at
-the positions that can change and are read; the unembedding where KL is read. Other arithmetic and memory traffic are
-not counted, so the bound cannot be reached.
+It counts one clean run up to the last position that is read; for perturbed runs, the layers after the site at the
+positions that can change and are read; and the unembedding where KL is read. Other arithmetic and memory traffic are
+not counted, so the floor cannot be reached.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Flops:
 
 
 def necessary_flops(work: Workload, config: GPT2Config) -> Flops:
-    """The operations that every implementation has to do."""
+    """Count the operations that every implementation has to perform."""
     sequences, read = len(work.tokens), len(work.read)
     head = 2 * config.n_embd * config.vocab_size
     start, stop = work.read.start, work.read.stop
@@ -51,7 +51,7 @@ def _token_layer(config: GPT2Config, keys: int) -> float:
 
 
 def matrix_rate(config: GPT2Config, device: torch.device, dtype: torch.dtype) -> float:
-    """Measured rate, flop/s, of the matrix products of a block and of the unembedding: the best of several runs."""
+    """Measure the rate (flop/s) of the matrix products of a block and of the unembedding: the best of several runs."""
     width = config.n_embd
     shapes = ((3 * width, width), (width, width), (4 * width, width), (width, 4 * width), (COLUMNS, width))
     weights = [torch.randn(shape, device=device) for shape in shapes]
@@ -68,7 +68,7 @@ def matrix_rate(config: GPT2Config, device: torch.device, dtype: torch.dtype) ->
 
 
 def _seconds(call: Callable[[], None], device: torch.device) -> float:
-    """Seconds of one call, the median of five."""
+    """Time one call: the median of five, in seconds."""
     took = []
     for _ in range(5):
         begin = time.perf_counter()

@@ -70,7 +70,7 @@ class Record:
         return [theirs / ours for theirs, ours in pairs]
 
     def floor(self, work: str, name: str) -> float:
-        """Roofline bound: the least seconds that the workload's matrix products take in the contender's arithmetic."""
+        """Floor: the least seconds that the workload's matrix products take in the contender's arithmetic."""
         clean, perturbed = self.flops[work]["clean"], self.flops[work]["perturbed"]
         rate = self.rates["bfloat16" if "bf16" in name else "float32"]
         return clean / self.rates["float32"] + perturbed / rate

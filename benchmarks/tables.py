@@ -9,7 +9,7 @@ from benchmarks.run import Record
 
 
 def text(record: Record) -> str:
-    """All tables of a record: setting, seconds, ratios, roofline, errors."""
+    """All tables of a record: setting, seconds, ratios, floor, errors."""
     parts = [_where(record), _seconds(record), _ratios(record), _floors(record), _errors(record)]
     return "\n\n".join(part for part in parts if part)
 
@@ -59,7 +59,7 @@ def _ratios(record: Record) -> str:
 
 
 def _floors(record: Record) -> str:
-    rates = ", ".join(f"{rate / 1e9:,.0f} Gflop/s in {dtype}" for dtype, rate in record.rates.items())
+    rates = " and ".join(f"{rate / 1e9:,.0f} Gflop/s in {dtype}" for dtype, rate in record.rates.items())
     works = list(record.seconds)
     flops = [f"{sum(record.flops[work].values()) / 1e9:,.0f}" for work in works]
     rows = [["necessary Gflop", *flops]]
@@ -68,8 +68,9 @@ def _floors(record: Record) -> str:
         for work in works:
             least = record.floor(work, name)
             cells.append(f"{least:.2f} s, {least / record.median(work, name):.0%}")
-        rows.append([f"{name}: roofline bound, fraction of it reached", *cells])
-    return f"Measured rate of matrix products: {rates}.\n\n" + table(["", *works], rows)
+        rows.append([name, *cells])
+    head = f"The floor, at {rates}, and the fraction of it that was reached:\n\n"
+    return head + table(["", *works], rows)
 
 
 def _errors(record: Record) -> str:

@@ -2,7 +2,7 @@
 
 python scripts/cost.py
 
-Every row is a process of its own, on a machine that does nothing else.
+Every row is measured in its own process. Run it on an otherwise idle machine.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     import tiltmeter as tm
 
 SEQUENCES, DIRECTIONS, LENGTHS = 2, 1, 4
-"""What a row has of what it does not vary."""
+"""Default value of each quantity that a row does not vary."""
 
 LENGTH = 128
-"""Of a sequence of nano's."""
+"""Number of tokens per sequence of nano."""
 
 ROWS = {
     "sequences": ((2, 20, 200, 2000), lambda n: (n, DIRECTIONS, LENGTHS)),
@@ -33,7 +33,7 @@ ROWS = {
 
 
 def measure(sequences: int, directions: int, lengths: int) -> dict[str, float]:
-    """Seconds of a sweep, perturbed tokens, and the largest memory of this process, MiB."""
+    """Measure a sweep: seconds, perturbed tokens, and the peak memory of this process in MiB."""
     import tiltmeter as tm
     from tiltmeter.runs.malloc import keep_freed_memory
 
@@ -49,7 +49,7 @@ def measure(sequences: int, directions: int, lengths: int) -> dict[str, float]:
 
 
 def run(loaded: tm.LoadedModel, sequences: int, directions: int, lengths: int) -> float:
-    """Seconds of a sweep."""
+    """Run a sweep and return its duration in seconds."""
     import tiltmeter as tm
 
     sweep = tm.Sweep(

@@ -1,4 +1,4 @@
-"""Processor time of bisection beside that of a full scan, on nano: the measuring alone, without loading and statistics.
+"""Processor time of bisection and of a full scan, on nano: measurement only, without loading and statistics.
 
 OMP_NUM_THREADS=1 python scripts/crossing_cost.py
 """
@@ -25,7 +25,7 @@ CASES = (
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """Processor time of a second call: the first warms up."""
+    """Return the processor time of a second call, after a first one as warm-up."""
     work()
     begin = time.process_time()
     work()
@@ -33,7 +33,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def main() -> None:
-    """Print a line per case."""
+    """Print one line per case."""
     nano = tm.load_model("nano")
     tokens = nano.load_tokens("nano", at_most=64)
     for positions, path in CASES:

@@ -1,9 +1,9 @@
-"""How often bisection finds another crossing than a scan of all steps, and what it costs, on curves that are stored.
+"""How often bisection finds a different crossing than a full scan, and at what cost, on stored curves.
 
     python scripts/crossing_guard.py --threshold 0.5 RUN [RUN ...]
 
 Replays `tiltmeter crossings` on the curves of finished sweeps, with guards of several sizes. No model runs: a point
-that bisection asks for is looked up in the scan.
+requested by bisection is looked up in the scan.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ def looked_up(
     rows: Int[np.ndarray, " row"],
     at: Float[np.ndarray, " row"],
 ) -> Float[np.ndarray, " row"]:
-    """The values of some curves at a step each."""
+    """Look up the values of some curves, each at its own step."""
     return values[rows, np.searchsorted(steps, at)]
 
 
 def replay(run: Path, readout: str, threshold: float, every: int) -> pd.DataFrame:
-    """One row a guard: points a curve, and curves whose crossing is not the scan's first."""
+    """Return one row per guard: points per curve, and the curves whose crossing is not the scan's first."""
     block = curves.load(run / "curves.nc")[readout].sortby("step").transpose("direction", "sequence", "step")
     block = block.isel(step=slice(None, None, every))
     steps, values = block.step.values, block.values.reshape(-1, block.sizes["step"])
@@ -64,7 +64,7 @@ def replay(run: Path, readout: str, threshold: float, every: int) -> pd.DataFram
 
 
 def main() -> None:
-    """Print the table of every run, and the sum of all."""
+    """Print the table of every run, and the total."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
     parser.add_argument("--threshold", type=float, required=True, help="in units of the readout")

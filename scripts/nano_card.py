@@ -2,7 +2,7 @@
 
     python scripts/nano_card.py --model nano-training/model --log nano-training/log.jsonl
 
-The losses are of the weights as they ship, over all held-out modules; a unigram and a 5-gram model (`ngram.py`) predict
+The losses are of the weights as shipped, over all held-out modules; a unigram and a 5-gram model (`ngram.py`) predict
 the same tokens. Run it with the interpreter that trained the model: the text is that interpreter's standard library.
 """
 
@@ -30,7 +30,7 @@ Nats = Float64[np.ndarray, "piece position-1"]
 Packages = Int64[np.ndarray, " piece"]
 
 CONTEXT_GROUPS = ((1, 8), (9, 32), (33, CONTEXT - 1))
-"""Tokens of context, first and last of each group."""
+"""Groups by tokens of context: first and last of each."""
 
 CARD = """# nano
 
@@ -113,28 +113,28 @@ class Source(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """What each model pays for the same tokens."""
+    """The loss of each model on the same tokens."""
 
     nats: dict[str, Nats]
-    """By the model's name; column i has i + 1 tokens of context."""
+    """Losses by model name. Column i has i + 1 tokens of context."""
     package: Packages
     bytes: int
-    """Bytes that the predicted tokens stand for."""
+    """Number of bytes encoded by the predicted tokens."""
 
 
 def read(which: stdlib.Side, tokenizer: PreTrainedTokenizerFast) -> list[Source]:
-    """All modules of one side, tokenised."""
+    """Tokenise all modules of one side."""
     return [Source(name, len(text.encode()), encode(tokenizer, [text])) for name, text in stdlib.texts(which)]
 
 
 def comparable_sample(train: list[Source], count: int, seed: int) -> list[Source]:
-    """At most `count` random training modules of the kind that may be held out: no tests, no optional packages."""
+    """Sample at most `count` training modules that could have been held out: no tests, no optional packages."""
     like = [s for s in train if not stdlib.is_test(s.name) and s.name.split(".")[0] not in stdlib.OPTIONAL_PACKAGES]
     return [like[i] for i in np.random.default_rng(seed).permutation(len(like))[:count]]
 
 
 def cut(modules: list[Source]) -> tuple[Pieces, Packages]:
-    """Each module in pieces of CONTEXT tokens, its tail dropped; and the index of each piece's top-level package."""
+    """Cut each module into pieces of CONTEXT tokens, dropping its tail. Also return each piece's package index."""
     _, package = np.unique([module.name.split(".")[0] for module in modules], return_inverse=True)
     counts = [len(module.stream) // CONTEXT for module in modules]
     kept = [module.stream[: n * CONTEXT] for module, n in zip(modules, counts, strict=True)]
@@ -143,7 +143,7 @@ def cut(modules: list[Source]) -> tuple[Pieces, Packages]:
 
 @torch.no_grad()
 def model_nats(model: GPT2LMHeadModel, pieces: Pieces) -> Nats:
-    """Cross-entropy (nats) of every token but the first, given the tokens before it in its piece."""
+    """Compute the cross-entropy (nats) of every token but the first, given the preceding tokens of its piece."""
     rows = []
     for part in torch.from_numpy(pieces).split(16):  # small enough for the cache
         logits = model(input_ids=part[:, :-1], use_cache=False).logits
@@ -152,14 +152,14 @@ def model_nats(model: GPT2LMHeadModel, pieces: Pieces) -> Nats:
 
 
 def token_bytes(tokenizer: PreTrainedTokenizerFast) -> Int64[np.ndarray, " token"]:
-    """Bytes of text each token stands for: byte-level BPE writes one character a byte."""
+    """Return the number of bytes each token encodes: byte-level BPE uses one character per byte."""
     return np.array([len(token) for token in tokenizer.convert_ids_to_tokens(range(len(tokenizer)))])
 
 
 def measure(
     modules: list[Source], model: GPT2LMHeadModel, ngrams: dict[str, NgramModel], sizes: Int64[np.ndarray, " token"]
 ) -> Measured:
-    """Let nano and the n-gram models predict every piece of the modules; `sizes` are `token_bytes`."""
+    """Evaluate nano and the n-gram models on every piece of the modules; `sizes` are `token_bytes`."""
     pieces, package = cut(modules)
     nats = {"nano": model_nats(model, pieces)}
     nats |= {name: -ngram.log_probabilities(pieces) for name, ngram in ngrams.items()}
@@ -167,7 +167,7 @@ def measure(
 
 
 def interval(nats: Nats, package: Packages, seed: int) -> str:
-    """95 % interval of the mean: a bootstrap over top-level packages, whose modules resemble each other."""
+    """Compute the 95 % interval of the mean, by a bootstrap over top-level packages, as their modules are similar."""
     _, index, pieces = np.unique(package, return_inverse=True, return_counts=True)
     low, high = bootstrap(
         (np.bincount(index, nats.sum(axis=1)), nats.shape[1] * pieces),
@@ -179,13 +179,13 @@ def interval(nats: Nats, package: Packages, seed: int) -> str:
 
 
 def table(*lines: list[str]) -> str:
-    """Markdown table of a head and rows, the first column to the left and the others to the right."""
+    """Format a Markdown table, with the first column left-aligned and the others right-aligned."""
     rule = ["---", *["---:"] * (len(lines[0]) - 1)]
     return "\n".join("| " + " | ".join(line) + " |" for line in (lines[0], rule, *lines[1:]))
 
 
 def describe_data(train: list[Source], held_out: list[Source]) -> dict[str, object]:
-    """Say which modules are on which side, and how much text they are."""
+    """Describe which modules are on which side, and how much text they contain."""
     outside_tests = [*held_out, *(m for m in train if not stdlib.is_test(m.name))]
     rows = [
         [label, f"{len(side):,}", f"{sum(m.size for m in side):,}", f"{sum(len(m.stream) for m in side):,}"]
@@ -202,7 +202,7 @@ def describe_data(train: list[Source], held_out: list[Source]) -> dict[str, obje
 
 
 def read_log(path: Path) -> list[dict[str, float]]:
-    """Read the evaluations of a training run, one a step; `seconds` run on where training was started again."""
+    """Read the evaluations of a training run, one per step. `seconds` accumulate across restarts."""
     if not path.is_file() or not (lines := path.read_text().splitlines()):
         raise TiltmeterError(f"{path} is no training log; give the log.jsonl that train_nano.py wrote")
     records, before, last = {}, 0.0, 0.0
@@ -215,7 +215,7 @@ def read_log(path: Path) -> list[dict[str, float]]:
 
 
 def describe_training(records: list[dict[str, float]], model: GPT2LMHeadModel, seed: int) -> dict[str, object]:
-    """Say what the log and the training script know of the run, with about twelve rows of the log."""
+    """Describe the run from its log and the training script, with about twelve rows of the log."""
     end = records[-1]
     steps, batch = int(end["step"]), round(end["tokens"] / end["step"] / CONTEXT)
     groups = [(type(each).__name__, each.param_groups[0]) for each in optimizers(model)]
@@ -236,7 +236,7 @@ def describe_training(records: list[dict[str, float]], model: GPT2LMHeadModel, s
 
 
 def describe_losses(held_out: Measured, trained: Measured, seed: int) -> dict[str, object]:
-    """Tables of the losses: by model, by tokens of context, and on both sides."""
+    """Build the tables of losses: by model, by tokens of context, and on both sides."""
     overall = [
         [name, label, f"{nats.mean():.3f}", interval(nats, side.package, seed), f"{nats.sum() / side.bytes:.4f}"]
         for label, side in (("held out", held_out), ("trained on", trained))

@@ -1,15 +1,15 @@
-"""An n-gram model of token ids: interpolated, modified Kneser-Ney. A yardstick for nano.
+"""An n-gram model of token ids: interpolated, modified Kneser-Ney. A baseline for nano.
 
     model = NgramModel.train(stream, order=5, vocabulary=4096)
     model.log_probabilities(pieces)
 
 The estimate is Chen & Goodman's (1999, "An empirical study of smoothing techniques for language modeling"): a gram's
-count less a discount, over the count of its context; what the discounts free goes to the estimate from the context
-without its first token, and at the end to the uniform distribution. The longest grams are counted as they occur;
-shorter ones by how many different tokens precede them. A token with fewer than `order - 1` tokens before it gets the
-estimate of the model of the order that its context allows, whose longest grams again are counted as they occur.
+count minus a discount, divided by the count of its context. The discounted mass goes to the estimate from the context
+without its first token, and finally to the uniform distribution. The longest grams use their raw counts; shorter ones
+the number of distinct tokens that precede them. A token with fewer than `order - 1` preceding tokens is predicted by a
+model of the order that its context allows, whose longest grams again use raw counts.
 
-A gram of up to five 12-bit tokens is one integer, so counting is sorting and looking up is a binary search.
+A gram of up to five 12-bit tokens fits one integer, so counting is a sort and lookup a binary search.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tiltmeter.errors import TiltmeterError
 
 BITS = 12
 FALLBACK_DISCOUNTS = (0.5, 1.0, 1.5)
-"""For counts too few to estimate discounts from; those of KenLM."""
+"""Fallback discounts if counts are too few to estimate them, as in KenLM."""
 
 
 class Level(NamedTuple):
@@ -32,27 +32,27 @@ class Level(NamedTuple):
 
     grams: Int64[np.ndarray, " gram"]
     shares: Float64[np.ndarray, " gram"]
-    """Discounted count of the gram over the count of its context."""
+    """Discounted count of the gram divided by the count of its context."""
     contexts: Int64[np.ndarray, " context"]
     passed_on: Float64[np.ndarray, " context"]
-    """Share of the context's count that the discounts free for the shorter context."""
+    """Fraction of the context's count that discounting assigns to the shorter context."""
 
     def mix(
         self, codes: Int64[np.ndarray, "*any"], shorter: Float64[np.ndarray, "*any"]
     ) -> Float64[np.ndarray, "*any"]:
-        """Probability of the last token of each gram, given the estimates from the shorter context."""
+        """Compute the probability of the last token of each gram, given the estimates from the shorter context."""
         share = _look_up(self.grams, self.shares, codes, missing=0.0)
         return share + _look_up(self.contexts, self.passed_on, codes >> BITS, missing=1.0) * shorter
 
 
 @dataclass(frozen=True)
 class NgramModel:
-    """An interpolated modified Kneser-Ney model; `train` makes one."""
+    """An interpolated modified Kneser-Ney model, built by `train`."""
 
     as_they_occur: list[Level]
-    """Order 1 first; of a model of each order, the level of its longest grams."""
+    """For a model of each order, the level of its longest grams, from order 1."""
     by_predecessors: list[Level]
-    """Order 1 first, up to one below the longest."""
+    """Levels of the shorter grams, from order 1 up to one below the longest."""
     vocabulary: int
 
     @classmethod
@@ -80,7 +80,7 @@ class NgramModel:
     def log_probabilities(
         self, pieces: Integer[np.ndarray, "piece position"]
     ) -> Float64[np.ndarray, "piece position-1"]:
-        """Log-probability (nats) of every token but the first, given the tokens before it in its piece."""
+        """Compute the log-probability (nats) of every token but the first, given the preceding tokens of its piece."""
         probability = np.empty(pieces.shape)
         shorter = np.full(pieces.shape, 1 / self.vocabulary)
         for n in range(1, min(len(self.as_they_occur), pieces.shape[1]) + 1):
@@ -92,7 +92,7 @@ class NgramModel:
 
 
 def _pack(tokens: Integer[np.ndarray, "*any position"], n: int) -> Int64[np.ndarray, "*any gram"]:
-    """Code of each run of `n` tokens, the first token in the highest bits."""
+    """Encode each run of `n` tokens as an integer, with the first token in the highest bits."""
     width = tokens.shape[-1] - n + 1
     codes = np.zeros((*tokens.shape[:-1], width), dtype=np.int64)
     for offset in range(n):
@@ -108,7 +108,7 @@ def _level(grams: Int64[np.ndarray, " gram"], counts: Int64[np.ndarray, " gram"]
 
 
 def _discounts(counts: Int64[np.ndarray, " gram"]) -> Float64[np.ndarray, " times"]:
-    """Amounts taken from a gram counted once, twice, three times or more."""
+    """Return the discounts for grams counted once, twice, and three or more times."""
     having = np.bincount(np.minimum(counts, 5), minlength=6)[1:5]
     if having.all():
         times = np.arange(1, 4)

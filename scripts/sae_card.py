@@ -1,9 +1,9 @@
-"""Measure trained SAEs, put them beside nano in half precision, and write their card.
+"""Measure trained SAEs, ship them with nano in half precision, and write their card.
 
     python scripts/train_saes.py --out family
     python scripts/sae_card.py --family family
 
-The figures are of the weights as they ship, on held-out modules that neither nano nor the SAEs were trained on.
+All metrics are of the weights as shipped, on held-out modules that neither nano nor the SAEs were trained on.
 """
 
 from __future__ import annotations
@@ -57,36 +57,36 @@ Names say kind, layer (`z3`: `blocks.3.attn.hook_z`) and L0. Each folder's `cfg.
 
 
 class Measured(NamedTuple):
-    """An SAE as it ships."""
+    """An SAE as shipped, with its metrics."""
 
     name: str
     sae: LinearSAE
-    quality: SAEMetrics
+    metrics: SAEMetrics
     training: dict[str, Any]
 
 
 def as_shipped(sae: LinearSAE) -> LinearSAE:
-    """The SAE after its weights have been through half precision."""
+    """Round the SAE's weights to half precision, as they are stored."""
     return sae.to(torch.device("cpu"), torch.float16).to(torch.device("cpu"), torch.float32)
 
 
 def measure(loaded: LoadedModel, tokens: TokenSet, run: Path) -> Measured:
-    """Measure the SAE of a training run."""
+    """Evaluate the SAE of a training run, as shipped."""
     training = read_manifest(run)["identity"]["training"]
     sae = tm.load_sae(str(run / "sae"))
     assert isinstance(sae, LinearSAE)
     sae = as_shipped(sae)
     site = loaded.model.site(training["site"])
 
-    quality = evaluate(loaded.model, through(sae), tokens.ids, tokens.boundary, site)
+    metrics = evaluate(loaded.model, through(sae), tokens.ids, tokens.boundary, site)
     place = f"z{site.layer}" if site.kind == "z" else str(site.layer)
-    name = f"{training['kind']}-{place}-l0-{max(1, round(quality.l0))}"
-    print(f"{name}: {quality}", flush=True)
-    return Measured(name, sae, quality, training)
+    name = f"{training['kind']}-{place}-l0-{max(1, round(metrics.l0))}"
+    print(f"{name}: {metrics}", flush=True)
+    return Measured(name, sae, metrics, training)
 
 
 def ablated(loaded: LoadedModel, tokens: TokenSet, layer: int, mean: bool) -> SAEMetrics:
-    """What it costs to put zeros, or the mean activation, in the place of every activation."""
+    """Compute the loss with every activation replaced by zero, or by the mean activation."""
     site = loaded.model.site(f"resid_pre:{layer}")
     x = loaded.model.activation(tokens.ids[:64], site)
     point = x.flatten(0, 1).mean(0) if mean else torch.zeros_like(x[0, 0])
@@ -96,20 +96,20 @@ def ablated(loaded: LoadedModel, tokens: TokenSet, layer: int, mean: bool) -> SA
 
 
 def ship(one: Measured, folder: Path) -> int:
-    """Write an SAE's files; their size in bytes."""
-    quality = one.quality
+    """Write an SAE's files and return their size in bytes."""
+    metrics = one.metrics
     metadata = {
         "kind": one.training["kind"],
         "sparsity": one.training["sparsity"],
         "training_tokens": one.training["tokens"],
         "dataset_path": "nano-train",
         "context_size": 128,
-        "l0": quality.l0,
-        "explained_variance": quality.explained_variance,
-        "ce_increase": quality.loss_increase,
-        "kl": quality.kl,
-        "distance": quality.distance,
-        "alive": quality.alive,
+        "l0": metrics.l0,
+        "explained_variance": metrics.explained_variance,
+        "ce_increase": metrics.loss_increase,
+        "kl": metrics.kl,
+        "distance": metrics.distance,
+        "alive": metrics.alive,
     }
     folder.mkdir(parents=True)
     files = saelens_files(one.sae, metadata, torch.float16)
@@ -119,14 +119,14 @@ def ship(one: Measured, folder: Path) -> int:
 
 
 def _rank(one: Measured) -> tuple:
-    """Middle layer first, local before end-to-end, sparse before dense."""
+    """Sort key: middle layer first, local before end-to-end, sparse before dense."""
     kind, place, *_ = one.name.split("-")
-    return place != str(MIDDLE), place, kind != "local", kind, one.quality.l0
+    return place != str(MIDDLE), place, kind != "local", kind, one.metrics.l0
 
 
 def row(one: Measured) -> str:
-    """A line of the card's table."""
-    q = one.quality
+    """Format a row of the card's table."""
+    q = one.metrics
     return (
         f"| `nano:{one.name}` | `{one.sae.about.hook_name}` | {one.training['sparsity']:g} | {q.l0:.1f} | "
         f"{q.explained_variance:.3f} | {q.distance:.1f} | {q.loss_increase:+.3f} | {q.kl:.3f} | {q.alive:,} |"
@@ -134,7 +134,7 @@ def row(one: Measured) -> str:
 
 
 def main() -> None:
-    """Measure, ship, describe."""
+    """Measure the SAEs, write their files and the card."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--family", type=Path, required=True, help="folder of finished trainings")
     parser.add_argument("--sequences", type=int, default=256, help="held-out sequences to measure on")
@@ -159,17 +159,17 @@ def main() -> None:
         length=tokens.ids.shape[1],
         tokens=tokens.ids.numel(),
         python=tokens.facts["python"],
-        clean_loss=middle.quality.clean_loss,
+        clean_loss=middle.metrics.clean_loss,
         zero_loss=ablated(loaded, tokens, 3, mean=False).loss,
         mean_loss=ablated(loaded, tokens, 3, mean=True).loss,
-        norm=middle.quality.norm,
+        norm=middle.metrics.norm,
         budget=training["tokens"],
         rate=training["learning_rate"],
         batch=training["batch"],
         seed=training["seed"],
     )
     (root / "README.md").write_text(card, encoding="utf-8")
-    print(pd.DataFrame([one.quality for one in measured], index=[one.name for one in measured]).to_string())
+    print(pd.DataFrame([one.metrics for one in measured], index=[one.name for one in measured]).to_string())
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""How often time-uniform intervals hold the true mean, and what they cost: the table of docs/stopping.md.
+"""Coverage and cost of time-uniform intervals: the table of docs/stopping.md.
 
     python scripts/stopping_coverage.py
 
-Values are exp(σ g), g normal: positive with a long tail, as KLs of sequences are. Their skewness is 0.8 at σ = 0.25,
-1.8 at σ = 0.5, 6 at σ = 1 and 33 at σ = 1.5. Simulated runs look at them after every shard of 16 and stop as
-`tiltmeter sweep --until-ci` does. Beside that stands the naive rule: Student's 95 % interval of the values so far, as
-if their number had been fixed.
+Values are exp(σ g) with g normal: positive with a long tail, like the KLs of sequences. Their skewness is 0.8 at σ =
+0.25, 1.8 at σ = 0.5, 6 at σ = 1 and 33 at σ = 1.5. Simulated runs look at them after every shard of 16 and stop as
+`tiltmeter sweep --until-ci` does. The naive rule is shown for comparison: Student's 95 % interval of the values so far,
+as if their number had been fixed in advance.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Reach = Callable[[Int[np.ndarray, " look"], Float64[np.ndarray, "run look"]], Fl
 
 
 class Looks(NamedTuple):
-    """Simulated runs, as they stand after every shard from the first look on."""
+    """State of the simulated runs after every shard, from the first look on."""
 
     n: Int[np.ndarray, " look"]
     mean: Float64[np.ndarray, "run look"]
@@ -34,18 +34,18 @@ class Looks(NamedTuple):
 
 
 class Ending(NamedTuple):
-    """How the runs of one rule end."""
+    """Outcome of the runs of one stopping rule."""
 
     covered: float
-    """Share of the runs whose interval, where they stop, holds the true mean."""
+    """Fraction of runs whose interval at the stop contains the true mean."""
     always: float
-    """Share of the runs all of whose looks do."""
+    """Fraction of runs whose intervals at all looks contain it."""
     sequences: float
-    """What a run takes on average."""
+    """Mean number of sequences per run."""
 
 
 def simulate(sigma: float, most: int, runs: int, seed: int = 0, fewest: int = FIRST_LOOK) -> Looks:
-    """Runs of at most so many lognormal values with median 1; σ = 0 stands for normal ones of mean and deviation 1."""
+    """Simulate runs of lognormal values with median 1. σ = 0 stands for normal ones with mean and deviation 1."""
     rng = np.random.default_rng(seed)
     n = np.arange(SHARD, most + 1, SHARD)
     sums, squares = np.empty((2, runs, len(n)))
@@ -59,12 +59,12 @@ def simulate(sigma: float, most: int, runs: int, seed: int = 0, fewest: int = FI
 
 
 def student(n: Int[np.ndarray, " look"], deviation: Float64[np.ndarray, "run look"]) -> Float64[np.ndarray, "run look"]:
-    """Half of Student's 95 % interval for a number of values that was fixed before."""
+    """Half-width of Student's 95 % interval, which assumes a number of values fixed in advance."""
     return stats.t.ppf(0.975, n - 1) * deviation / np.sqrt(n)
 
 
 def ending(looks: Looks, until_ci: float, half: Reach) -> Ending:
-    """Stop every run at the first look where half its interval is at most this share of its mean, else at the last."""
+    """Stop each run at the first look where its half-width is at most this fraction of its mean, else at the last."""
     width = half(looks.n, looks.deviation)
     holds: Bool[np.ndarray, "run look"] = np.abs(looks.mean - looks.truth) <= width
     known = width <= until_ci * np.abs(looks.mean)

@@ -5,7 +5,7 @@
 1. Split the standard library into a training and a held-out side (`tiltmeter.data.stdlib`).
 2. Train a byte-level BPE tokenizer on the training side.
 3. Train a GPT-2 on random windows of the training side: Muon on the matrices of the blocks, AdamW on the rest, a short
-   warm-up, then a linear decay to zero. A checkpoint is kept; the same command goes on from it.
+   warm-up, then a linear decay to zero. The same command resumes from the last checkpoint.
 4. Save the model in half precision as an ordinary Hugging Face directory.
 
 `scripts/nano_card.py` then measures the saved model and writes its card.
@@ -32,7 +32,7 @@ VOCABULARY = 4096
 
 
 def train_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer whose token 0 marks where a module begins."""
+    """Train a byte-level BPE tokenizer whose token 0 marks the start of a module."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -53,14 +53,14 @@ def train_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
 
 
 def encode(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> np.ndarray:
-    """All texts as one stream of token ids, the boundary token before each."""
+    """Encode all texts as one stream of token ids, with the boundary token before each."""
     encoded = tokenizer.backend_tokenizer.encode_batch(texts)
     boundary = tokenizer.bos_token_id
     return np.concatenate([np.array([boundary, *item.ids], dtype=np.uint16) for item in encoded])
 
 
 def new_model(seed: int) -> GPT2LMHeadModel:
-    """1.7 million parameters: 3.5 megabytes in half precision."""
+    """Build a GPT-2 of 1.7 million parameters: 3.5 megabytes in half precision."""
     torch.manual_seed(seed)
     config = GPT2Config(
         vocab_size=VOCABULARY,
@@ -81,7 +81,7 @@ def new_model(seed: int) -> GPT2LMHeadModel:
 
 
 def optimizers(model: GPT2LMHeadModel) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of the blocks (Jordan et al. 2024), AdamW for embeddings, biases and norms."""
+    """Use Muon for the matrices of the blocks (Jordan et al. 2024), and AdamW for embeddings, biases and norms."""
     blocks = [p for name, p in model.named_parameters() if ".h." in name and p.ndim == 2]
     rest = [p for name, p in model.named_parameters() if not (".h." in name and p.ndim == 2)]
     return [
@@ -91,33 +91,33 @@ def optimizers(model: GPT2LMHeadModel) -> list[torch.optim.Optimizer]:
 
 
 def learning_rate_factor(step: int, steps: int) -> float:
-    """Linear warm-up over the first 1 %, constant to 40 %, then linear to zero."""
+    """Return the schedule's factor: linear warm-up over the first 1 %, constant to 40 %, then linear to zero."""
     progress = step / steps
     return min(1.0, progress / 0.01 + 1e-3, (1.0 - progress) / 0.6)
 
 
 def batch(stream: torch.Tensor, size: int, generator: torch.Generator) -> torch.Tensor:
-    """Random windows of the stream, [size, CONTEXT + 1]."""
+    """Draw random windows of the stream, [size, CONTEXT + 1]."""
     starts = torch.randint(0, len(stream) - CONTEXT - 1, (size,), generator=generator)
     return stream[starts[:, None] + torch.arange(CONTEXT + 1)]
 
 
 def loss_of(model: GPT2LMHeadModel, windows: torch.Tensor) -> torch.Tensor:
-    """Mean cross-entropy of the next token, nats."""
+    """Compute the mean next-token cross-entropy in nats."""
     logits = model(input_ids=windows[:, :-1], use_cache=False).logits
     return torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), windows[:, 1:].flatten())
 
 
 @torch.no_grad()
 def held_out_loss(model: GPT2LMHeadModel, stream: torch.Tensor, sequences: int = 512) -> float:
-    """Mean loss over evenly spaced windows of the held-out stream."""
+    """Compute the mean loss over evenly spaced windows of the held-out stream."""
     starts = torch.linspace(0, len(stream) - CONTEXT - 2, sequences).long()
     windows = stream[starts[:, None] + torch.arange(CONTEXT + 1)]
     return float(np.mean([loss_of(model, part).item() for part in windows.split(64)]))
 
 
 def train(model: GPT2LMHeadModel, streams: dict[str, torch.Tensor], args: argparse.Namespace) -> None:
-    """Train to `args.steps`, going on from the checkpoint where there is one."""
+    """Train up to `args.steps`, resuming from the checkpoint if there is one."""
     optims = optimizers(model)
     base_rates = [[group["lr"] for group in o.param_groups] for o in optims]
     checkpoint, log, first = args.out / "checkpoint.pt", args.out / "log.jsonl", 0

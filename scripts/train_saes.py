@@ -4,8 +4,8 @@
     python scripts/sae_card.py --family family
 
 At the middle layer: local, e2e and e2e+ds, each at several sparsities, chosen from short trials so that L0 spans a
-factor of ten and more and some match. A local SAE at every other layer, and one at a `hook_z`. Each is a run of
-`tiltmeter train-sae`, with its own checkpoint: the same command goes on where it was stopped.
+factor of ten or more, and so that kinds can be compared at matched L0. A local SAE at every other layer, and one at a
+`hook_z`. Each is a run of `tiltmeter train-sae`, with its own checkpoint: the same command resumes an interrupted one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SPARSITIES: dict[SAEKind, tuple[float, ...]] = {
     "e2e+ds": (5.0, 12.0, 30.0, 52.0),
     "local": (1.0, 3.5, 7.0, 13.0),
 }
-"""Coefficients at the middle layer, the densest first."""
+"""Sparsity coefficients at the middle layer, from dense to sparse."""
 
 OTHERS: dict[str, float] = {
     "resid_pre:0": 0.3,
@@ -35,11 +35,11 @@ OTHERS: dict[str, float] = {
     "resid_pre:5": 5.0,
     f"z:{MIDDLE}": 2.0,
 }
-"""Coefficients of the local SAEs elsewhere: about as the mean norm of the activations to that at the middle layer."""
+"""Sparsity coefficients of the local SAEs elsewhere, roughly proportional to the mean norm of activations there."""
 
 
 def trainings(tokens: int) -> list[Training]:
-    """Every training, the middle layer's first."""
+    """List all trainings, those of the middle layer first."""
     middle = [
         Training(kind=kind, site=f"resid_pre:{MIDDLE}", sparsity=sparsities[rank], **settings(tokens))
         for rank in range(4)
@@ -50,17 +50,17 @@ def trainings(tokens: int) -> list[Training]:
 
 
 def settings(tokens: int) -> dict:
-    """What all have in common. The learning rate is higher than for GPT-2: nano's trainings are short."""
+    """Settings common to all. The learning rate is higher than for GPT-2, because nano's trainings are short."""
     return {"tokens": tokens, "latents": 2048, "learning_rate": 3e-3, "arithmetic": "bfloat16", "every": 200}
 
 
 def folder(training: Training) -> str:
-    """A run's name."""
+    """Name of a run's folder."""
     return f"{training.kind}-{training.site.replace(':', '-')}-{training.sparsity:g}"
 
 
 def main() -> None:
-    """Train what is not trained yet."""
+    """Run every training that is not finished yet."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for the runs")
     parser.add_argument("--tokens", type=int, default=7_000_000, help="training tokens of each SAE")

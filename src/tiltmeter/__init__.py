@@ -1,4 +1,4 @@
-"""Perturb a language model's activations and measure how much its output changes.
+"""Perturb a language model's activations and measure how far its output moves.
 
 Public names are imported on first use, so that `import tiltmeter` is fast: it does not load torch.
 """

@@ -242,7 +242,7 @@ def test_a_raw_stream_keeps_the_mean_of_rows_and_errors():
         ("sae-feature-active", {"firing": torch.zeros(LATENTS).long()}, "check that it belongs to this model"),
         ("sae-feature-dead", {"firing": torch.ones(LATENTS).long()}, "All 30 latents of the SAE A fired .* leave"),
         ("sae-error-linear", {"count": 24}, "cannot be estimated from 24 tokens in 12 dimensions"),
-        ("minus-sae-error-nonlinear", {"count": 24}, "take the statistics from more sequences"),
+        ("minus-sae-error-nonlinear", {"count": 24}, "compute the statistics on more sequences"),
     ],
 )
 def test_what_can_be_drawn_from_for_no_token_is_refused(kind, changes, sentence):

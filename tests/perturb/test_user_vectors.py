@@ -114,7 +114,7 @@ def test_home_is_expanded(tmp_path, monkeypatch):
         (np.zeros(3), "is zero, which has no direction"),
         (np.array([[1.0, 0], [0, 0]]), "steer.npy#1 is zero"),
         (np.float64(3), r"shape \(\)"),
-        (np.ones((2, 2, 2)), r"shape \(2, 2, 2\).* vectors are \[width\] or \[rows, width\]"),
+        (np.ones((2, 2, 2)), r"shape \(2, 2, 2\).* vectors must .* \[width\] or \[rows, width\]"),
         (np.ones(0), r"shape \(0,\)"),
         (np.ones((3, 0)), r"shape \(3, 0\)"),
         (np.ones(3, complex), "complex128"),

@@ -60,7 +60,7 @@ def test_bars_are_the_only_step():
 
 @pytest.mark.parametrize(("readout", "directions"), [("js", ["isotropic"]), ("kl", ["sideways"])])
 def test_what_was_not_measured_is_refused(data, readout, directions):
-    with pytest.raises(TiltmeterError, match="was measured; there are"):
+    with pytest.raises(TiltmeterError, match="was measured; available:"):
         curves.facets(*data, [readout], {"one": directions})
     with pytest.raises(TiltmeterError, match="no readout js was measured"):
         curves.bars(*data, ["js"], "")

@@ -220,7 +220,7 @@ def test_the_interval_of_a_median_holds_it_as_often_as_asked():
         ({"readouts": ("kl", "js")}, "give one"),
         ({"readouts": ("cos@resid_post:2",)}, "does not grow from zero"),
         ({"readouts": ("loss",)}, "does not grow from zero"),
-        ({"keep_positions": True}, "no crossings of their own"),
+        ({"keep_positions": True}, "no separate crossings"),
     ],
 )
 def test_curves_that_have_no_such_crossing_are_refused(change, words):

@@ -220,6 +220,6 @@ class _Order:
 def _check_left(found: Bool[Tensor, "old"], active: Int64[Tensor, "token turn"], order: _Order) -> None:
     if not bool(found.all()):
         raise TiltmeterError(
-            f"Up to {active.shape[1]} latents are active at a token, but only {len(order.ids)} could receive their "
-            "activations, and none may receive two or its own; use a sparser or wider SAE."
+            f"Up to {active.shape[1]} latents are active at a token, and the {len(order.ids)} that could receive their "
+            "activations are too few, since none may receive two or its own; use a sparser or wider SAE."
         )

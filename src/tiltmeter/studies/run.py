@@ -170,7 +170,7 @@ def _stand_ins(
 
 
 def _used_saes(request: StudyRun) -> list[str]:
-    """Those that an experiment that is wanted is of: training stand-ins for others would be for nothing."""
+    """Return the SAEs that the requested experiments use: training control SAEs for others would be wasted."""
     experiments = request.study.experiments(request.subject, request.size)
     wanted = [experiments[name] for name, reason in _reasons(request, experiments, CONTROL).items() if not reason]
     names = {name for one in wanted if not isinstance(one, NotMeasured) for name in one.saes}

@@ -235,6 +235,6 @@ def _check_finite(plan: Plan, values: Mapping[str, Tensor], direction: Direction
         bad = ~torch.isfinite(expected).flatten(1).all(1)
         if bool(bad.any()):
             raise TiltmeterError(
-                f"{readout} along {direction} is not finite at step {steps[int(bad.nonzero()[0, 0])]:g}; take shorter "
+                f"{readout} along {direction} is not finite at step {steps[int(bad.nonzero()[0, 0])]:g}; use shorter "
                 "steps, or --precision float64."
             )

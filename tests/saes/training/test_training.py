@@ -142,7 +142,7 @@ WRONG = {
     "downstream of another kind": (("--kind", "e2e", "--downstream", "resid_pre:2"), "apply only to e2e+ds"),
     "few sequences": (("--evaluation", "23"), "training needs 27"),
     "seed": (("--seed", "99999999999999999999999"), "less than 9223372036854775808"),
-    "few tokens": (("--n-tokens", "31"), "one step of 4 sequences takes 32"),
+    "few tokens": (("--n-tokens", "31"), "one step of 4 sequences uses 32"),
 }
 
 
@@ -232,7 +232,7 @@ def test_weights_that_are_not_finite_are_refused(loaded, tokens, tmp_path, monke
         state.dictionary.b_enc.data[3] = np.inf
 
     monkeypatch.setattr(trainer, "advance", overshoots)
-    with pytest.raises(tm.TiltmeterError, match="not finite at step 1; take a smaller --learning-rate"):
+    with pytest.raises(tm.TiltmeterError, match="not finite at step 1; use a smaller --learning-rate"):
         training_run.train_sae(Training(kind="local", **SMALL | {"every": 1}), loaded, tokens, tmp_path)
 
 

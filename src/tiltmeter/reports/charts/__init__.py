@@ -1,1 +1,1 @@
-"""A figure as data, drawn by matplotlib and by plotly.js."""
+"""Charts described as data, and drawn by matplotlib and plotly.js."""

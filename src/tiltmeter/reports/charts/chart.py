@@ -1,8 +1,8 @@
-"""A figure as data: panels in a grid, and marks in them. Nothing is drawn here.
+"""Charts as data: a grid of panels that contain marks. Nothing is drawn here.
 
-A figure is needed three times: as a picture for papers (`mpl`), as an interactive plot in the report (`plotly`) and as
-a table (`reports.tables.chart`). All three are made from this one description, so that they cannot disagree, and tests
-can check a figure's numbers without drawing it.
+Each figure has three forms: an image for papers (`mpl`), an interactive plot in the report (`plotly`) and a table
+(`reports.tables.chart`). All three are built from this one description, so they cannot disagree, and tests can check a
+figure's numbers without drawing it.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ Numbers = Float[np.ndarray, " point"]
 
 @dataclass(frozen=True)
 class Line:
-    """A curve, with its interval as a band where it has one. NaN leaves a gap."""
+    """A curve, with its interval, if any, as a band. NaN leaves a gap."""
 
     name: str
-    """Entry of the legend; marks of one name are toggled together, in all panels."""
+    """Legend entry. Marks with the same name are toggled together, in all panels."""
     x: Numbers
     y: Numbers
     style: Style
     low: Numbers | None = None
     high: Numbers | None = None
     thin: bool = False
-    """One of many individual curves: drawn thin and pale, behind means."""
+    """Whether this is one of many individual curves, which are drawn thin and pale behind means."""
 
 
 @dataclass(frozen=True)
 class Points:
-    """Dots, with hover texts, and whiskers where they have an interval."""
+    """Dots, with hover texts, and whiskers if they have intervals."""
 
     name: str
     x: Numbers
@@ -50,7 +50,7 @@ class Points:
 
 @dataclass(frozen=True)
 class Bars:
-    """A bar for each category, with its interval as a whisker; bars of one category are drawn side by side."""
+    """One bar per category, with its interval as a whisker. Bars of one category are drawn side by side."""
 
     name: str
     categories: tuple[str, ...]
@@ -62,21 +62,21 @@ class Bars:
 
 @dataclass(frozen=True)
 class Histogram:
-    """Counts between edges, as a filled outline."""
+    """Counts per bin, drawn as a filled outline."""
 
     name: str
     edges: Float[np.ndarray, " edge"]
-    """Bin edges, ascending; one more than there are counts."""
+    """Bin edges in ascending order, one more than counts."""
     counts: Float[np.ndarray, " bin"]
     style: Style
 
 
 @dataclass(frozen=True)
 class HeatMap:
-    """A colour at each point of a grid; NaN is left blank."""
+    """A colour at each point of a grid. NaN is left blank."""
 
     name: str
-    """What the colour means, with its units; the label of the colour bar."""
+    """Label of the colour bar: the quantity shown by colour, with units."""
     x: Float[np.ndarray, " column"]
     y: Float[np.ndarray, " row"]
     z: Float[np.ndarray, "row column"]
@@ -84,7 +84,7 @@ class HeatMap:
 
 @dataclass(frozen=True)
 class Surface:
-    """The same grid as a surface in three dimensions, with named dots on it."""
+    """A grid drawn as a surface in three dimensions, with named dots on it."""
 
     name: str
     x: Float[np.ndarray, " column"]
@@ -95,10 +95,10 @@ class Surface:
 
 @dataclass(frozen=True)
 class Triangle:
-    """A colour at each of many points inside a triangle, by their three weights, which sum to one."""
+    """A colour at points inside a triangle, placed by three weights that sum to one."""
 
     name: str
-    """What the colour means, with its units."""
+    """The quantity shown by colour, with units."""
     weights: Float[np.ndarray, "point 3"]
     values: Numbers
     corners: tuple[str, str, str]
@@ -111,7 +111,7 @@ class Rule:
 
     at: float
     across: Literal["x", "y"] = "x"
-    """The axis of which `at` is a value."""
+    """The axis on which `at` lies."""
     text: str = ""
     style: Style | None = None
 
@@ -121,7 +121,7 @@ Mark = Line | Points | Bars | Histogram | HeatMap | Surface | Triangle | Rule
 
 @dataclass(frozen=True)
 class Axis:
-    """An axis: its label with units, scale and limits."""
+    """An axis: label with units, scale and limits."""
 
     label: str
     log: bool = False
@@ -130,7 +130,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Panel:
-    """Marks on one pair of axes."""
+    """A set of marks on one pair of axes."""
 
     title: str
     x: Axis
@@ -140,17 +140,17 @@ class Panel:
 
 @dataclass(frozen=True)
 class Chart:
-    """Panels in rows.
+    """A grid of panels, given row by row.
 
     Raises:
-        TiltmeterError: no rows, or a row without panels.
+        TiltmeterError: there are no rows, or a row has no panels.
     """
 
     rows: tuple[tuple[Panel, ...], ...]
     share: tuple[Literal["x", "y-of-row", "y"], ...] = field(default=("x", "y-of-row"))
-    """Axes that panels share."""
+    """Which axes the panels share."""
     title: str = ""
-    """Above all panels."""
+    """Title above all panels."""
 
     def __post_init__(self) -> None:
         if not self.rows or not all(self.rows):
@@ -158,7 +158,7 @@ class Chart:
 
     @property
     def columns(self) -> int:
-        """Number of panels side by side."""
+        """Number of panels in the longest row."""
         return max(map(len, self.rows))
 
     @property
@@ -168,12 +168,12 @@ class Chart:
 
 
 def in_rows(panels: Sequence[Panel], columns: int) -> tuple[tuple[Panel, ...], ...]:
-    """Arrange panels in rows of this many columns."""
+    """Arrange panels into rows with this many columns."""
     return tuple(tuple(panels[begin : begin + columns]) for begin in range(0, len(panels), columns))
 
 
 def panel_names(chart: Chart) -> list[str]:
-    """Unique names of all panels, row by row: the column's title; if needed also the y label, x label and number."""
+    """Return unique names of all panels, row by row: the column title, with y label, x label and number if needed."""
     tops = [next((panel.title for panel in column if panel.title), "") for column in _columns(chart)]
     titles = [panel.title or tops[at] for row in chart.rows for at, panel in enumerate(row)]
     labels = ([panel.y.label for panel in chart.panels], [panel.x.label for panel in chart.panels])

@@ -1,4 +1,4 @@
-"""Charts of curves: the mean over sequences with its interval, by the step or, where there is one step, as bars."""
+"""Charts of curves: the mean over sequences with its interval, against the step, or as bars for a single step."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from tiltmeter.reports.charts.styles import Style, styles
 
 
 def lines(curves: xr.Dataset, table: pd.DataFrame, readout: str, directions: Sequence[str]) -> tuple[Line, ...]:
-    """The mean of a readout by the step, with its 95 % interval, a line per direction.
+    """Plot the mean of a readout against the step, with its 95 % interval, one line per direction.
 
     Args:
-        curves: all of the run, whose directions decide the styles.
-        table: its summary (`tiltmeter.analysis.curves.summary`).
-        readout: which readout.
-        directions: which directions, in the order of the legend.
+        curves: all curves of the run, whose directions determine the styles.
+        table: their summary (`tiltmeter.analysis.curves.summary`).
+        readout: name of the readout.
+        directions: names of the directions, in legend order.
 
     Raises:
-        TiltmeterError: no such readout or direction was measured.
+        TiltmeterError: the readout or a direction was not measured.
     """
     rows, style_of = _rows_of_readout(table, readout), _styles(curves)
     unknown = [name for name in directions if name not in style_of]
     if unknown:
-        raise TiltmeterError(f"no direction {unknown[0]} was measured; there are {', '.join(style_of)}.")
+        raise TiltmeterError(f"no direction {unknown[0]} was measured; available: {', '.join(style_of)}.")
     found = []
     for name in directions:
         curve = rows[rows.direction == name].sort_values("step")
@@ -40,16 +40,16 @@ def lines(curves: xr.Dataset, table: pd.DataFrame, readout: str, directions: Seq
 def facets(
     curves: xr.Dataset, table: pd.DataFrame, readouts: Sequence[str], groups: Mapping[str, Sequence[str]]
 ) -> Chart:
-    """A grid of mean curves: a row per readout, a column per group.
+    """Plot a grid of mean curves, one row per readout and one column per group.
 
     Args:
-        curves: all of the run; its labels and units are the axes'.
-        table: its summary.
-        readouts: the rows.
-        groups: the columns, title to directions.
+        curves: all curves of the run, which supply the axis labels and units.
+        table: their summary.
+        readouts: names of the readouts, one per row.
+        groups: directions of each column, keyed by its title.
 
     Raises:
-        TiltmeterError: no readouts or groups, or a readout or direction that was not measured.
+        TiltmeterError: there are no readouts or groups, or a readout or direction was not measured.
     """
     if not readouts or not groups:
         raise TiltmeterError("a figure needs at least one readout and one group of directions; name them.")
@@ -71,16 +71,16 @@ def facets(
 
 
 def bars(curves: xr.Dataset, table: pd.DataFrame, readouts: Sequence[str], title: str) -> Chart:
-    """Curves of one step: a panel per readout, a bar per direction with its 95 % interval.
+    """Plot curves of a single step: one panel per readout, one bar per direction with its 95 % interval.
 
     Args:
-        curves: all of the run; its labels and units are the axes'.
-        table: its summary.
-        readouts: the panels.
-        title: above them all.
+        curves: all curves of the run, which supply the axis labels and units.
+        table: their summary.
+        readouts: names of the readouts, one per panel.
+        title: title above all panels.
 
     Raises:
-        TiltmeterError: no readouts, or one that was not measured.
+        TiltmeterError: there are no readouts, or one was not measured.
     """
     if not readouts:
         raise TiltmeterError("a figure needs at least one readout; name one.")
@@ -92,7 +92,7 @@ def bars(curves: xr.Dataset, table: pd.DataFrame, readouts: Sequence[str], title
 
 
 def axis_label(values: xr.DataArray) -> str:
-    """Name a quantity with its units: "KL(clean ‖ perturbed), nats", "perturbation length (L2)"."""
+    """Label a quantity with its units: "KL(clean ‖ perturbed), nats", "perturbation length (L2)"."""
     name, units = values.attrs.get("long_name", str(values.name)), values.attrs.get("units", "1")
     if units == "1":
         return name
@@ -100,10 +100,10 @@ def axis_label(values: xr.DataArray) -> str:
 
 
 def quantity(curves: xr.Dataset, table: pd.DataFrame, readout: str) -> str:
-    """The label of a readout's axis.
+    """Return the axis label of a readout.
 
     Raises:
-        TiltmeterError: it was not measured.
+        TiltmeterError: the readout was not measured.
     """
     _rows_of_readout(table, readout)
     return axis_label(curves[readout])
@@ -112,7 +112,7 @@ def quantity(curves: xr.Dataset, table: pd.DataFrame, readout: str) -> str:
 def _rows_of_readout(table: pd.DataFrame, readout: str) -> pd.DataFrame:
     rows = table[table.readout == readout]
     if rows.empty:
-        raise TiltmeterError(f"no readout {readout} was measured; there are {', '.join(table.readout.unique())}.")
+        raise TiltmeterError(f"no readout {readout} was measured; available: {', '.join(table.readout.unique())}.")
     return rows
 
 

@@ -1,4 +1,4 @@
-"""How a chart is laid out, however it is drawn: shared axes, horizontal bars, legend entries, colour ranges."""
+"""Layout rules common to both renderers: shared axes, horizontal bars, legend entries, colour ranges."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from tiltmeter.reports.charts.chart import (
 )
 
 Cell = tuple[int, int]
-"""Row and column of a panel."""
+"""Row and column index of a panel."""
 AxisName = Literal["x", "y"]
 Named = Line | Points | Bars | Histogram
-"""Marks with an entry in the legend."""
+"""Marks that have a legend entry."""
 Range = tuple[float, float]
 
 AXIS_NAMES: tuple[AxisName, AxisName] = ("x", "y")
 _ROOM = 44
-"""Letters that fit below upright bars."""
+"""Characters of a category name that fit below vertical bars."""
 
 
 class SharedAxis(NamedTuple):
-    """What panels that share an axis have in common; equal values mean a shared axis."""
+    """Identity of a shared axis: panels with equal values share it."""
 
     axis_name: AxisName
     row: int | None
@@ -45,17 +45,17 @@ class SharedAxis(NamedTuple):
 
 
 def cells(chart: Chart) -> dict[Cell, Panel]:
-    """Panels by row and column, row by row."""
+    """Return the panels keyed by row and column, row by row."""
     return {(at, column): panel for at, row in enumerate(chart.rows) for column, panel in enumerate(row)}
 
 
 def has(panel: Panel, *kinds: type) -> bool:
-    """Whether a panel has a mark of one of these kinds."""
+    """Return whether a panel has a mark of one of these kinds."""
     return any(isinstance(mark, kinds) for mark in panel.marks)
 
 
 def shared_axis(chart: Chart, cell: Cell, axis_name: AxisName) -> SharedAxis | None:
-    """What the panels that share an axis with this one have alike; None where it shares none."""
+    """Return the identity of the axis that this panel shares with others, or None."""
     panel = cells(chart)[cell]
     in_row = axis_name == "y" and "y" not in chart.share
     if ("y-of-row" if in_row else axis_name) not in chart.share or has(panel, Surface, Triangle):
@@ -65,7 +65,7 @@ def shared_axis(chart: Chart, cell: Cell, axis_name: AxisName) -> SharedAxis | N
 
 
 def shares_axis_label(chart: Chart, cell: Cell, axis_name: AxisName) -> bool:
-    """Whether the next panel below (to the left) has the same axis, so that its label need not stand here."""
+    """Return whether the next panel below (or to the left) has the same axis and so carries the label instead."""
     row, column = cell
     own = shared_axis(chart, cell, axis_name)
     other = (row + 1, column) if drawn_axis(cells(chart)[cell], axis_name) == "x" else (row, column - 1)
@@ -73,30 +73,30 @@ def shares_axis_label(chart: Chart, cell: Cell, axis_name: AxisName) -> bool:
 
 
 def drawn_axis(panel: Panel, axis_name: AxisName) -> AxisName:
-    """The axis of the paper that an axis of the panel is: where bars lie, their names stand at the left."""
+    """Map a panel's axis to the drawn one. Horizontal bars swap them, with category names at the left."""
     return ("y" if axis_name == "x" else "x") if is_horizontal(panel) else axis_name
 
 
 def categories(panel: Panel) -> list[str]:
-    """The categories of all bars, in the order they are named in."""
+    """Return the categories of all bars, in order of first appearance."""
     return list(dict.fromkeys(name for mark in panel.marks if isinstance(mark, Bars) for name in mark.categories))
 
 
 def is_horizontal(panel: Panel) -> bool:
-    """Whether bars are drawn horizontally, because their names would not fit below upright ones."""
+    """Return whether bars are horizontal, because their names would not fit below vertical ones."""
     names = categories(panel)
     return bool(names) and (len(names) > 8 or len(names) * max(map(len, names)) > _ROOM)
 
 
 class BarPositions(NamedTuple):
-    """Centres and widths of the bars of a mark, in units of categories."""
+    """Centres and width of a mark's bars, in units of categories."""
 
     centre: Float[np.ndarray, " bar"]
     width: Float[np.ndarray, " bar"]
 
 
 def bar_positions(panel: Panel, mark: Bars) -> BarPositions:
-    """Positions of a mark's bars; bars of one category are side by side."""
+    """Place a mark's bars. Bars of one category are side by side."""
     names = categories(panel)
     marks = [one for one in panel.marks if isinstance(one, Bars)]
     beside = [[one for one in marks if name in one.categories] for name in mark.categories]
@@ -107,9 +107,9 @@ def bar_positions(panel: Panel, mark: Bars) -> BarPositions:
 
 
 def legend(chart: Chart) -> dict[str, Named]:
-    """The mark that stands for each name, a mean rather than the single curves of its name.
+    """Choose the mark that represents each name in the legend: a mean rather than individual curves.
 
-    A bar that stands on its own name needs no other.
+    A bar whose category is its own name needs no legend entry.
     """
     marks = [mark for panel in chart.panels for mark in panel.marks if isinstance(mark, Named)]
     named = [mark for mark in marks if not (isinstance(mark, Bars) and set(mark.categories) <= {mark.name})]
@@ -118,12 +118,12 @@ def legend(chart: Chart) -> dict[str, Named]:
 
 
 def is_thin(mark: Mark) -> bool:
-    """Whether a mark is one of many individual curves."""
+    """Return whether a mark is one of many individual curves."""
     return isinstance(mark, Line) and mark.thin
 
 
 def is_right_half(panel: Panel, rule: Rule) -> bool:
-    """Whether an upright rule stands in the right half of the panel, where its word has room at its left."""
+    """Return whether a vertical rule lies in the right half of the panel, so its label fits on its left."""
     axis = panel.x if rule.across == "x" else panel.y
     known = np.concatenate([*(_extent(mark, rule.across) for mark in panel.marks), np.array([rule.at])])
     low, high = axis.limits or (float(np.nanmin(known)), float(np.nanmax(known)))
@@ -139,9 +139,9 @@ def _extent(mark: Mark, axis_name: AxisName) -> np.ndarray:
 
 
 def color_ranges(chart: Chart) -> dict[str, Range]:
-    """The smallest and largest value of each quantity that is shown by colour: equal names have one scale of colours.
+    """Return the value range of each quantity shown by colour. Marks with the same quantity share one colour scale.
 
-    Where a quantity has one value alone, a range about it; where it has none, 0 to 1.
+    A quantity with a single value gets a range around it, and one without values 0 to 1.
     """
     values: dict[str, list[np.ndarray]] = {}
     for panel in chart.panels:
@@ -154,7 +154,7 @@ def color_ranges(chart: Chart) -> dict[str, Range]:
 
 
 def shortened(name: str, most: int) -> str:
-    """A name cut to this length in the middle: names mostly differ at the end."""
+    """Shorten a name to this length by cutting the middle, as names mostly differ at the end."""
     return name if len(name) <= most else f"{name[: most // 3]}…{name[most // 3 + 1 - most :]}"
 
 

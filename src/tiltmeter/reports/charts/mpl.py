@@ -1,4 +1,4 @@
-"""A chart drawn with matplotlib, for papers and for readers without scripts: PNG and SVG that repeat to the byte."""
+"""Matplotlib rendering, for papers and browsers without scripts: PNG and SVG, reproducible to the byte."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ from tiltmeter.reports.charts.layout import (
 from tiltmeter.reports.charts.mpl_marks import PALE, draw_bars, draw_mark, mappable
 
 MOST_ENTRIES = 24
-"""Names that a legend has room for."""
+"""Maximum number of legend entries."""
 _LETTER = 0.067
-"""Width of a letter in inches."""
+"""Width of a character in inches."""
 
 _NOT_XML = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]")
-"""Bytes that a name can have and XML cannot."""
+"""Control characters that a file name can contain and XML cannot."""
 
 _LOOK: Any = {
     "font.family": "sans-serif",
@@ -63,17 +63,17 @@ _LOOK: Any = {
     "lines.linewidth": 1.5,
     "lines.markersize": 4.0,
     "legend.frameon": False,
-    "text.parse_math": False,  # a dollar in a file name is no formula
+    "text.parse_math": False,  # a dollar sign in a file name must not start a formula
     "svg.fonttype": "none",
     "svg.hashsalt": "tiltmeter",
 }
 
 
 def draw(chart: Chart) -> Figure:
-    """Draw a chart, with one legend below it.
+    """Draw a chart with a single legend below it.
 
-    Names stand in the legend once; of more than 24 it gives the first. On a logarithmic axis nothing that is not
-    positive is shown.
+    Each name appears in the legend once; of more than 24 names, the first are listed. Non-positive values are not drawn
+    on a logarithmic axis.
     """
     columns = chart.columns
     width = 0.9 + columns * _width(columns)
@@ -95,12 +95,12 @@ def draw(chart: Chart) -> Figure:
 
 
 def to_png(figure: Figure) -> bytes:
-    """Draw the figure as PNG at 200 dots per inch; equal figures give equal bytes."""
+    """Draw the figure as PNG at 200 dpi. Equal figures yield equal bytes."""
     return _bytes(figure, format="png", dpi=200, metadata={"Software": None})
 
 
 def to_svg(figure: Figure) -> bytes:
-    """Draw the figure as SVG, its text kept as text; equal figures give equal bytes."""
+    """Draw the figure as SVG with text kept as text. Equal figures yield equal bytes."""
     svg = _bytes(figure, format="svg", dpi=200, metadata={"Date": None, "Creator": None})
     return _NOT_XML.sub(b"?", svg)
 
@@ -108,7 +108,7 @@ def to_svg(figure: Figure) -> bytes:
 def _bytes(figure: Figure, **settings: Any) -> bytes:
     buffer = io.BytesIO()
     with mpl.rc_context(_LOOK), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a file may have any name
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # file names may contain any character
         figure.savefig(buffer, **settings)
     return buffer.getvalue()
 
@@ -148,12 +148,12 @@ def _panel(axes: Any, panel: Panel, chart: Chart) -> None:
         reach = axes.dataLim.intervalx if across == "x" else axes.dataLim.intervaly
         if axis.limits or (axis.log and not reach[1] > 0):
             axes.set(**{f"{across}lim": axis.limits or (0.1, 1.0)})
-        if axis.log:  # after the limits: matplotlib warns where it finds none
+        if axis.log:  # after the limits are set, since matplotlib warns without them
             axes.set(**{f"{across}scale": "log"})
 
 
 def _labels(axes: Axes, chart: Chart, cell: Cell) -> None:
-    """Title and labels; what the next panel to the left or below says as well is left to it."""
+    """Set title and labels, except those that the next panel to the left or below already shows."""
     panel, columns = cells(chart)[cell], chart.columns
     axes.set_title(_wrapped(panel.title, _width(columns)))
     for axis_name, axis in zip(AXIS_NAMES, (panel.x, panel.y), strict=True):
@@ -166,7 +166,7 @@ def _labels(axes: Axes, chart: Chart, cell: Cell) -> None:
 
 
 def _names_width(chart: Chart, cell: Cell) -> float:
-    """What the names of lying bars take of a panel's width, up to a half; little, where panels share them."""
+    """Fraction of a panel's width for the names of horizontal bars: up to a half, or little if panels share them."""
     panel = cells(chart)[cell]
     if not is_horizontal(panel) or shared_axis(chart, cell, "x"):
         return 0.0
@@ -183,7 +183,7 @@ def _log_ticks(axes: Axes) -> None:
 
 
 def _color_bars(figure: Figure, chart: Chart, drawn: Mapping[Cell, Axes]) -> None:
-    """One for each quantity of each row."""
+    """Draw one colour bar for each quantity in each row."""
     beside: dict[tuple[int, str], list[Axes]] = {}
     for cell, panel in cells(chart).items():
         for mark in panel.marks:
@@ -217,7 +217,7 @@ def _handle(mark: Named) -> Artist:
 def _legend(figure: Figure, named: Mapping[str, Named]) -> None:
     if not named:
         return
-    # A handle with the gaps about it is 0.7 inch wide, a row 0.19 inch high.
+    # A legend handle with its gaps is 0.7 inch wide, and a row 0.19 inch high.
     shown = dict(list(named.items())[:MOST_ENTRIES])
     labels = [shortened(name, int((figure.get_figwidth() - 0.9) / (_LETTER + 0.01))) for name in shown]
     rest = len(named) - len(shown)

@@ -1,4 +1,4 @@
-"""Each mark of a chart, drawn on matplotlib's axes."""
+"""Drawing each kind of mark on matplotlib axes."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from tiltmeter.reports.charts.chart import (
 from tiltmeter.reports.charts.layout import Range, bar_positions, categories, is_horizontal, is_right_half, shortened
 
 COLORS = "cividis"
-"""Even to the eye, and nearly the same for colour-blind readers."""
+"""Perceptually uniform, and nearly the same for colour-blind readers."""
 MANY = 300
-"""Points above this number are drawn smaller and paler; cells and points above twenty times as many, as pixels."""
+"""Above this number, points are smaller and paler. Above twenty times as many, points and cells are rasterised."""
 PALE = 0.6
-"""How much colour a bar has, so that its whisker is seen on it."""
+"""Opacity of bars, low enough that whiskers stay visible."""
 _WHISKER: Any = {"ecolor": "#222222", "elinewidth": 1.0, "capsize": 2.0}
 _HEIGHT = 3**0.5 / 2
 
 
 def draw_mark(axes: Any, mark: Mark, panel: Panel, ranges: dict[str, Range]) -> None:
-    """Draw one mark of a panel; bars are drawn all at once, by `draw_bars`."""
+    """Draw one mark of a panel, other than bars, which `draw_bars` draws together."""
     match mark:
         case Line():
             _line(axes, mark, panel)
@@ -62,12 +62,12 @@ def draw_mark(axes: Any, mark: Mark, panel: Panel, ranges: dict[str, Range]) -> 
 
 
 def mappable(name: str, ranges: dict[str, Range]) -> ScalarMappable:
-    """What the colour bar of a quantity shows."""
+    """Return the mappable from which the colour bar of a quantity is drawn."""
     return ScalarMappable(Normalize(*ranges[name]), mpl.colormaps[COLORS])
 
 
 def draw_bars(axes: Axes, panel: Panel) -> None:
-    """Draw a panel's bars, those of one category side by side."""
+    """Draw all bars of a panel, with those of one category side by side."""
     names, horizontal = categories(panel), is_horizontal(panel)
     for mark in panel.marks:
         if not isinstance(mark, Bars):
@@ -95,7 +95,7 @@ def _line(axes: Axes, mark: Line, panel: Panel) -> None:
         return
     if mark.low is not None and mark.high is not None:
         low, high = mark.low, _positive(mark.high, panel.y.log)
-        if panel.y.log:  # a band that reaches zero goes down as far as the axis
+        if panel.y.log:  # on a logarithmic axis, a band that reaches zero extends to the bottom of the axis
             low = np.maximum(low, floor(panel))
         axes.fill_between(x, low, high, color=style.color, alpha=0.18, linewidth=0)
     every = max(1, round(np.isfinite(y).sum() / 16))
@@ -136,7 +136,7 @@ def _triangle(axes: Axes, mark: Triangle, ranges: dict[str, Range]) -> None:
     if len(x) > 2 and np.linalg.matrix_rank(np.stack([x - x[0], y - y[0]]), tol=1e-9) == 2:
         levels = np.linspace(*ranges[mark.name], 41)
         axes.tricontourf(Triangulation(x, y), mark.values[known], levels=levels, cmap=COLORS, extend="both")
-    else:  # points on a line fill nothing
+    else:  # collinear points cannot be triangulated
         axes.scatter(x, y, c=mark.values[known], **_colors(mark, ranges))
     axes.plot(*corners[[0, 1, 2, 0]].T, color="#444444", linewidth=0.9)
     for (at, up), name, side in zip(corners, mark.corners, ("center", "left", "right"), strict=True):
@@ -149,7 +149,7 @@ def _triangle(axes: Axes, mark: Triangle, ranges: dict[str, Range]) -> None:
 
 
 def _rule(axes: Axes, mark: Rule, panel: Panel) -> None:
-    """A line across the panel with its word beside it, inside."""
+    """Draw a line across the panel, with its label beside it inside the axes."""
     color = mark.style.color if mark.style else "#666666"
     line: Any = {"color": color, "linewidth": 0.9, "linestyle": mark.style.linestyle if mark.style else (0.0, (3, 2))}
     look: Any = {"textcoords": "offset points", "fontsize": 8, "color": color}
@@ -164,7 +164,7 @@ def _rule(axes: Axes, mark: Rule, panel: Panel) -> None:
 
 
 def floor(panel: Panel) -> float:
-    """The smallest positive value of a panel's lines and points, or the beginning of its axis."""
+    """Return the smallest positive value of a panel's lines and points, or the start of its axis if that is set."""
     if panel.y.limits:
         return panel.y.limits[0]
     values = [mark.y[mark.y > 0] for mark in panel.marks if isinstance(mark, Line | Points)]

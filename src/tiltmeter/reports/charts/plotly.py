@@ -1,6 +1,6 @@
-"""A chart as a figure of plotly's, for the report: what `Plotly.newPlot` takes, as plain JSON.
+"""Plotly rendering, for the report: the input of `Plotly.newPlot` as plain JSON.
 
-Names, labels and texts are shown as they are: nothing that a file is called is markup, a template or a formula.
+Names, labels and texts are shown literally: a file name must not be read as markup, a template or a formula.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from tiltmeter.reports.charts.plotly_traces import Trace, rules, text, traces
 
 _INK, _LINES, _GRID = "#333333", "#888888", "#e4e4e4"
 _LETTER = 6.6
-"""Pixels of a letter."""
+"""Width of a character in pixels."""
 
 Json = dict[str, Any]
 
 
 def to_plotly(chart: Chart) -> Json:
-    """The chart's `data` and `layout`: JSON without NaN, numbers to six digits.
+    """Convert a chart to plotly's `data` and `layout`: JSON without NaN, with numbers to six digits.
 
-    A click on a name in the legend switches all marks of that name, in all panels. Where lines and points have no
-    negative values, buttons switch between linear and logarithmic axes.
+    Clicking a legend entry toggles all marks of that name, in all panels. If lines and points have no negative values,
+    buttons switch between linear and logarithmic axes.
     """
     place = frame(chart, any(_switchable(chart, axis_name) for axis_name in AXIS_NAMES))
     named, coloring = legend(chart), _coloring(chart)
@@ -54,7 +54,7 @@ def to_plotly(chart: Chart) -> Json:
 
 
 def _standing(place: PanelPlace, trace: Trace) -> Json:
-    """Which axes a trace belongs to."""
+    """Assign a trace to its axes."""
     if place.kind == "scene":
         return {"scene": place.axis_id("scene")}
     if place.kind == "ternary":
@@ -92,7 +92,7 @@ def _layout(chart: Chart, where: Frame) -> Json:
 
 
 def _axes(chart: Chart, cell: Cell, where: Frame) -> Json:
-    """The two axes of a panel, each like those it is shared with."""
+    """Build the two axes of a panel, each matched to the axes it shares."""
     panel, place = cells(chart)[cell], where.places[cell]
     found = {}
     for axis_name, axis in zip(AXIS_NAMES, (panel.x, panel.y), strict=True):
@@ -129,7 +129,7 @@ def _on_axis(value: float, log: bool) -> float:
 
 
 def _bar_ticks(chart: Chart, cell: Cell, axis_name: AxisName) -> Json:
-    """Names of categories; along the bars, a range for all that share the axis, since plotly finds none for them."""
+    """Set category names, and a value range for all panels that share the axis, as plotly finds none for bars."""
     panel, own = cells(chart)[cell], shared_axis(chart, cell, axis_name)
     if axis_name == "x":
         names = categories(panel)
@@ -160,7 +160,7 @@ def _scene(panel: Panel, place: PanelPlace, chart: Chart) -> Json:
 
 
 def _ternary(place: PanelPlace) -> Json:
-    """Bare axes, with room about them for the names of the corners."""
+    """Build bare axes, with room around them for the names of the corners."""
     bare = {"title": {"text": ""}, "showticklabels": False, "ticks": "", "showgrid": False}
     (begin, end), (low, high) = place.x, place.y
     beside, above = 0.14 * (end - begin), 0.12 * (high - low)
@@ -185,12 +185,12 @@ def _words(words: str, x: float, y: float, shift: int) -> Json:
 
 
 def _coloring(chart: Chart) -> dict[str, str]:
-    """The colour axis of each quantity."""
+    """Name the colour axis of each quantity."""
     return {name: f"coloraxis{at if at > 1 else ''}" for at, name in enumerate(color_ranges(chart), 1)}
 
 
 def _color_axes(chart: Chart, where: Frame) -> Json:
-    """A scale of colours for each quantity, with a bar beside the first row that has it."""
+    """Build a colour scale per quantity, with a colour bar beside the first row that shows it."""
     axes: Json = {}
     for cell, panel in cells(chart).items():
         for mark in panel.marks:
@@ -212,7 +212,7 @@ def _color_axes(chart: Chart, where: Frame) -> Json:
 
 
 def _menus(chart: Chart, where: Frame) -> Iterator[Json]:
-    """Buttons above all panels, linear and logarithmic, for each axis that can be both."""
+    """Build linear/logarithmic buttons above all panels, for each axis that supports both."""
     axis_names = [axis_name for axis_name in AXIS_NAMES if _switchable(chart, axis_name)]
     above = TITLE * (any(panel.title for panel in chart.rows[0]) + bool(chart.title)) + 10
     for at, axis_name in enumerate(axis_names):
@@ -239,7 +239,7 @@ def _menus(chart: Chart, where: Frame) -> Iterator[Json]:
 
 
 def _switch(axes: dict[str, Axis], log: bool) -> Json:
-    """What a button changes: the type of each axis, and its range, which is the chart's own or everything."""
+    """Build a button's action: set the type of each axis, and its range (the chart's own, or automatic)."""
     change: Json = {}
     for name, axis in axes.items():
         change[f"{name}.type"] = "log" if log else "linear"
@@ -255,7 +255,7 @@ def _axis(panel: Panel, axis_name: AxisName) -> Axis:
 
 
 def _switchable(chart: Chart, axis_name: AxisName) -> list[Cell]:
-    """Panels of lines and points without negative values, unless they share the axis with others."""
+    """Find panels with only lines and points and no negative values, unless they share the axis with others."""
     able = [cell for cell, panel in cells(chart).items() if _is_positive(panel, axis_name)]
     shared = {shared_axis(chart, cell, axis_name) for cell in cells(chart) if cell not in able} - {None}
     return [cell for cell in able if shared_axis(chart, cell, axis_name) not in shared]

@@ -1,4 +1,4 @@
-"""Where the panels of an interactive figure stand: heights in pixels, widths in parts of the figure's."""
+"""Panel placement in an interactive figure: heights in pixels, widths as fractions of the figure's."""
 
 from __future__ import annotations
 
@@ -23,48 +23,48 @@ from tiltmeter.reports.charts.layout import (
 
 AxesKind = Literal["xy", "scene", "ternary"]
 TITLE, LABEL, GAP = 28, 58, 20
-"""Pixels of a panel's title, of the numbers and the label below it, and between panels without either."""
+"""Heights in pixels: a panel's title, tick labels and axis label below it, and the gap between bare panels."""
 LONGEST = 34
-"""Letters in a line of a category's name."""
+"""Characters per line of a category name."""
 WIDTH = 880
-"""Pixels of the width that lines of text are broken for."""
+"""Figure width in pixels for which text is wrapped."""
 _BUTTONS, _TOOLS, _ENTRY = 50, 34, 21
 
 
 class PanelPlace(NamedTuple):
-    """Where a panel stands, in parts of the plot from the left and from the bottom; and what its axes are called."""
+    """Position of a panel, as fractions of the plot from the left and bottom, and the names of its axes."""
 
     kind: AxesKind
     number: int
-    """Panels of one kind are numbered from 1."""
+    """Index among panels of its kind, from 1."""
     x: tuple[float, float]
     y: tuple[float, float]
     width: float
     height: int
-    """In pixels, about."""
+    """Approximate width in pixels."""
 
     @property
     def side(self) -> float:
-        """Of a triangle that stands here with names at its corners, in pixels, about."""
+        """Approximate side, in pixels, of a triangle placed here with names at its corners."""
         return min(0.72 * self.width, 0.88 * self.height)
 
     def axis_id(self, name: str) -> str:
-        """`xaxis`, `xaxis2`, `scene3`: plotly leaves the 1 out."""
+        """Return plotly's name of an axis: `xaxis`, `xaxis2`, `scene3`. Plotly omits the 1."""
         return f"{name}{self.number if self.number > 1 else ''}"
 
 
 class Frame(NamedTuple):
-    """All places, and what is around them, in pixels."""
+    """All panel positions, and the margins around them in pixels."""
 
     places: dict[Cell, PanelPlace]
     plot: int
-    """Height of all panels with what is between them."""
+    """Height of all panels with the gaps between them."""
     above: int
     below: int
 
 
 def frame(chart: Chart, buttons: bool) -> Frame:
-    """Place the panels of a chart, with room above them for buttons where there are any, and below for the legend."""
+    """Place the panels of a chart, with room above for any buttons and below for the legend."""
     columns = chart.columns
     heights = [max(_height(panel, columns) for panel in row) for row in chart.rows]
     titles = [TITLE if any(panel.title for panel in row) else 0 for row in chart.rows]
@@ -77,7 +77,7 @@ def frame(chart: Chart, buttons: bool) -> Frame:
 
 
 def least_width(chart: Chart) -> int:
-    """Pixels below which the figure is scrolled rather than squeezed: several panels side by side need room."""
+    """Width in pixels below which the figure scrolls instead of shrinking, so side-by-side panels stay legible."""
     if any(axes_kind(panel) != "xy" for panel in chart.panels):
         return min(420 * chart.columns, WIDTH + 40)
     return min(300 * chart.columns, WIDTH + 40) if chart.columns > 1 else 0
@@ -97,17 +97,17 @@ def _places(chart: Chart, rows: list[tuple[float, float]], heights: list[int]) -
 
 
 def axes_kind(panel: Panel) -> AxesKind:
-    """What kind of axes a panel needs."""
+    """Return the kind of axes a panel needs."""
     return "scene" if has(panel, Surface) else "ternary" if has(panel, Triangle) else "xy"
 
 
 def _labelled(chart: Chart, row: int) -> bool:
-    """Whether a row has labels below it."""
+    """Return whether a row has axis labels below it."""
     return any(_says(chart, (row, column), "x") for column in range(len(chart.rows[row])))
 
 
 def _room_left(chart: Chart, cell: Cell) -> int:
-    """Pixels for the numbers or names and the label at the left of a panel."""
+    """Pixels for tick labels and axis label at the left of a panel."""
     panel = cells(chart)[cell]
     if axes_kind(panel) != "xy" or not _says(chart, cell, "y"):
         return 26

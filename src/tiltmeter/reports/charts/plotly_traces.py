@@ -1,4 +1,4 @@
-"""Each mark of a chart as traces of plotly's: plain dictionaries of text, numbers and lists."""
+"""Conversion of each kind of mark to plotly traces: plain dictionaries of text, numbers and lists."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tiltmeter.reports.charts.layout import Named, bar_positions, is_horizontal,
 from tiltmeter.reports.charts.styles import Dash, Style
 
 LONGEST = 60
-"""Letters of a name in the legend; the whole name is shown to who points at its line."""
+"""Characters of a name in the legend. The full name is shown on hover."""
 
 Trace = dict[str, Any]
 
@@ -36,13 +36,13 @@ _AT = "<b>%{meta[2]}</b><br>%{meta[0]}: %{x:.4~g}<br>%{meta[1]}: %{y:.4~g}"
 
 
 def traces(panel: Panel, legend: Mapping[str, Named], coloring: Mapping[str, str], side: float) -> Iterator[Trace]:
-    """The traces of a panel, which do not yet say where they stand.
+    """Build the traces of a panel, not yet assigned to axes.
 
     Args:
-        panel: whose marks.
-        legend: the mark that stands for each name.
-        coloring: the name of the colour axis of each quantity.
-        side: of a triangle in this panel, in pixels.
+        panel: the panel whose marks are converted.
+        legend: the mark that represents each name.
+        coloring: the colour axis of each quantity.
+        side: side of a triangle in this panel, in pixels.
     """
     yield from _single_curves(panel, legend)
     for mark in panel.marks:
@@ -64,7 +64,7 @@ def traces(panel: Panel, legend: Mapping[str, Named], coloring: Mapping[str, str
 
 
 def rules(panel: Panel, x: str, y: str) -> Iterator[Trace]:
-    """The straight lines across a panel, as shapes on these axes."""
+    """Convert the rules of a panel to line shapes on these axes."""
     for mark in panel.marks:
         if isinstance(mark, Rule):
             across = "x" if (mark.across == "x") != is_horizontal(panel) else "y"
@@ -80,12 +80,12 @@ def rules(panel: Panel, x: str, y: str) -> Iterator[Trace]:
 
 
 def numbers(values: np.ndarray) -> list[float | None]:
-    """A plain list, to six digits; what is not finite becomes null."""
+    """Convert to a plain list, to six digits. Non-finite values become null."""
     return [float(f"{value:.6g}") if np.isfinite(value) else None for value in values]
 
 
 def text(words: str, width: int | None = None) -> str:
-    """Words that plotly shows as they are, in lines of about so many letters."""
+    """Escape text so that plotly shows it literally, wrapped to about this many characters per line."""
     lines, line = [], ""
     for word in words.split():
         if line and width and len(line) + 1 + len(word) > width:
@@ -97,18 +97,18 @@ def text(words: str, width: int | None = None) -> str:
 
 
 def dash(linestyle: Dash, width: float = 2.0) -> str:
-    """A dash in plotly's words; matplotlib's lengths are in widths of the line."""
+    """Convert a dash to plotly's notation. Matplotlib's lengths are in units of the line width."""
     return linestyle if isinstance(linestyle, str) else ",".join(f"{length * width:g}px" for length in linestyle[1])
 
 
 def pale(color: str, opacity: float) -> str:
-    """`rgba(...)` of a colour."""
+    """Convert a colour and opacity to `rgba(...)`."""
     red, green, blue = (int(color[at : at + 2], 16) for at in (1, 3, 5))
     return f"rgba({red},{green},{blue},{opacity:g})"
 
 
 def _named(mark: Named, panel: Panel, legend: Mapping[str, Named]) -> Trace:
-    """What is said of every trace that stands in the legend: its name switches all of that name."""
+    """Common fields of traces in the legend: clicking a name toggles all traces with it."""
     meta = [text(panel.x.label) or "x", text(panel.y.label) or "y", text(mark.name)]
     group = {"name": text(shortened(mark.name, LONGEST)), "legendgroup": mark.name, "meta": meta}
     return group | {"showlegend": legend.get(mark.name) is mark}
@@ -141,12 +141,12 @@ def _line(mark: Line, panel: Panel, legend: Mapping[str, Named]) -> Iterator[Tra
 
 
 def _band(mark: Line, panel: Panel) -> Iterator[Trace]:
-    """The outline of a band, one for each stretch without a gap."""
+    """Build the outlines of a band, one per stretch without a gap."""
     low, high = mark.low, mark.high
     assert low is not None and high is not None
     positive = mark.y[mark.y > 0]
     if panel.y.log or (len(positive) and not (low < 0).any()):
-        # A logarithmic axis has no zero: a band that reaches it ends too near to it to be seen on a linear axis.
+        # A logarithmic axis has no zero: clip bands just above it, too close to be seen on a linear axis.
         least = min(positive.min(initial=np.inf), 1e-4 * positive.max(initial=0.0))
         low = np.where((low <= 0) & (high > 0), least, low)
     known = np.isfinite(mark.x) & np.isfinite(low) & np.isfinite(high)
@@ -158,7 +158,7 @@ def _band(mark: Line, panel: Panel) -> Iterator[Trace]:
 
 
 def _single_curves(panel: Panel, legend: Mapping[str, Named]) -> Iterator[Trace]:
-    """All single curves of a name as one trace, with gaps between them."""
+    """Join all individual curves of a name into one trace, with gaps between them."""
     groups: dict[tuple[str, Style], list[Line]] = {}
     for mark in panel.marks:
         if isinstance(mark, Line) and mark.thin:
@@ -214,7 +214,7 @@ def _bars(mark: Bars, panel: Panel, legend: Mapping[str, Named]) -> Trace:
 
 
 def _histogram(mark: Histogram, panel: Panel, legend: Mapping[str, Named]) -> Trace:
-    """Stairs that begin and end at zero."""
+    """Draw steps that start and end at zero."""
     edges = numbers(mark.edges)
     words = [
         f"{begin:g} to {end:g}: {count:g}"
@@ -254,7 +254,7 @@ def _grid(mark: HeatMap | Surface, panel: Panel, axis: str) -> Iterator[Trace]:
 
 
 def _blends(mark: Triangle, axis: str, side: float) -> Iterator[Trace]:
-    """Dots so large that they touch where the blends lie on an even grid: of n (n + 1) / 2 blends, n on a side."""
+    """Draw dots sized to touch if the blends form a regular grid of n (n + 1) / 2 points, n per side."""
     on_a_side = np.sqrt(2 * max(len(mark.values), 1) + 0.25) - 0.5
     size = round(float(np.clip(1.1 * side / max(on_a_side - 1, 1), 3, 40)), 1)
     words = "".join(f"%{{meta[{at}]}}: %{{{way}:.2f}}<br>" for at, way in enumerate("abc"))
@@ -266,7 +266,7 @@ def _blends(mark: Triangle, axis: str, side: float) -> Iterator[Trace]:
         "marker": {"color": numbers(mark.values), "coloraxis": axis, "symbol": "hexagon", "size": size},
         "hovertemplate": f"{words}%{{meta[3]}}: %{{marker.color:.4~g}}<extra></extra>",
     }
-    yield shared | {  # names stand clear of dots that cannot be seen
+    yield shared | {  # invisible dots keep the names away from the corners
         "mode": "markers+text",
         **dict(zip("abc", np.eye(3).tolist(), strict=True)),
         "text": [text(name, 16) for name in mark.corners],
@@ -277,7 +277,7 @@ def _blends(mark: Triangle, axis: str, side: float) -> Iterator[Trace]:
 
 
 def _intervals(mark: Line | Points | Bars) -> list[str]:
-    """`[low, high]` of each point, behind its value."""
+    """Format `[low, high]` of each point, for display after its value."""
     if mark.low is None or mark.high is None:
         return [""] * len(mark.y)
     bounds = zip(mark.low, mark.high, strict=True)

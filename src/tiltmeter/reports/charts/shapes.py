@@ -1,4 +1,4 @@
-"""Distributions of shape statistics over curves: plateau lengths, steps of steepest slope, crossings."""
+"""Charts of shape statistics over curves: plateau lengths, steepest steps and crossings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BINS = 30
 
 
 def histograms(samples: Mapping[str, Shape]) -> tuple[Histogram, ...]:
-    """Histograms with common bins, over the range of all samples; censored curves are in no bin."""
+    """Build histograms with common bins over the range of all samples. Censored curves fall in no bin."""
     known = [sample.value[~np.isnan(sample.value)] for sample in samples.values()]
     edges = _edges(np.concatenate(known))
     style_of = styles(list(samples))
@@ -29,7 +29,7 @@ def histograms(samples: Mapping[str, Shape]) -> tuple[Histogram, ...]:
 
 
 def _edges(values: Float[np.ndarray, " value"]) -> Float[np.ndarray, " edge"]:
-    """Bin edges: 30 bins; for integers, at most 30 bins with equally many integers each, so that no bin is favoured."""
+    """Return the edges of 30 bins. For integers, at most 30 bins of equally many integers, to avoid artefacts."""
     low, high = (values.min(), values.max()) if len(values) else (0.0, 1.0)
     if np.array_equal(values, values.round()):
         width = np.ceil((high - low + 1) / BINS)
@@ -38,7 +38,7 @@ def _edges(values: Float[np.ndarray, " value"]) -> Float[np.ndarray, " edge"]:
 
 
 def cumulative(samples: Mapping[str, Shape]) -> tuple[Line, ...]:
-    """Cumulative fraction of curves. Censored curves count in the denominator, so lines may end below one."""
+    """Build cumulative fractions of curves. Censored curves count in the denominator, so lines may end below one."""
     style_of = styles(list(samples))
     found = []
     for name, sample in samples.items():
@@ -51,7 +51,7 @@ def cumulative(samples: Mapping[str, Shape]) -> tuple[Line, ...]:
 
 
 def panels(samples: Mapping[str, Shape], label: str) -> tuple[Panel, Panel]:
-    """Histogram and cumulative distribution side by side."""
+    """Build a histogram and a cumulative distribution side by side."""
     return (
         Panel("", Axis(label), Axis("curves"), histograms(samples)),
         Panel("", Axis(label), Axis("fraction of curves", limits=(0.0, 1.02)), cumulative(samples)),
@@ -59,7 +59,7 @@ def panels(samples: Mapping[str, Shape], label: str) -> tuple[Panel, Panel]:
 
 
 def distributions(curves: xr.Dataset, readout: str) -> Chart:
-    """Distributions of where curves reach half their last value, and of where they are steepest, by direction.
+    """Plot where curves reach half their last value and where they are steepest, by direction.
 
     Rows: the two statistics. Columns: histogram and cumulative fraction of curves.
     """

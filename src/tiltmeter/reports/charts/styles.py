@@ -1,10 +1,10 @@
-"""How a direction or a base is drawn: the same colour, dash and marker in every figure, whatever else is in it.
+"""Styles of directions and bases: the same colour, dash and marker in every figure.
 
-Families share a hue of the palettes of Okabe and Ito and of Tol, which colour-blind readers can distinguish: black
-isotropic, blue cov-random, vermilion real, wine an SAE's error, green and purple the syntheses. Differences are dashed
-with open markers, mixtures solid with full ones, substitutes of an SAE's length dash-dotted, opposites dotted, so that
-they are distinct in a grey print too. SAEs of one kind that differ in sparsity alone (`...-l0-4`, `...-l0-12`) go from
-light to dark.
+Families share a hue from the Okabe-Ito and Tol palettes, which colour-blind readers can distinguish: black isotropic,
+blue cov-random, vermilion real, wine an SAE's error, green and purple the syntheses. Differences are dashed with open
+markers, mixtures solid with filled ones, substitutes of an SAE's length dash-dotted, opposites dotted, so that they
+stay distinct in greyscale. SAEs of one kind that differ only in sparsity (`...-l0-4`, `...-l0-12`) go from light to
+dark.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from typing import Literal, NamedTuple
 from tiltmeter.errors import TiltmeterError
 
 Dash = Literal["solid"] | tuple[float, tuple[float, ...]]
-"""`solid`, or matplotlib's offset and lengths on and off, in units of the line's width."""
+"""`solid`, or matplotlib's offset and on-off lengths, in units of the line width."""
 
 
 class Style(NamedTuple):
-    """How one name is drawn, in matplotlib's words."""
+    """How one name is drawn, in matplotlib's notation."""
 
     color: str
     linestyle: Dash = "solid"
     marker: str = "o"
-    """Empty where a line has none."""
+    """Empty for a line without markers."""
     face: str = "white"
-    """Filling of the marker."""
+    """Fill colour of the marker."""
 
 
 _DASHED: Dash = (0.0, (4.0, 1.6))
@@ -83,7 +83,7 @@ _OPPOSITE_OF = {"latent-ablation": "latent-doubling"}
 _SAE_MARKERS: Mapping[str, str] = {"local": "D", "e2e": "v", "e2e+ds": "P"}
 _SPARSITY = re.compile(r"(?P<sae>.+)-l0-(?P<l0>\d+(\.\d+)?)")
 _LIGHT, _DARK = 0.76, 0.2
-# Five colours, three dashes and four markers have no common divisor, so sixty other names look different.
+# Five colours, three dashes and four markers are pairwise coprime, so sixty other names get distinct styles.
 _OTHER_COLORS = ("#44AA99", "#AA4499", "#999933", "#332288", "#CC6677")
 _OTHER_DASHES: tuple[Dash, ...] = ("solid", _DASHED, _DASH_DOT)
 _OTHER_MARKERS = ("h", "v", "*", "X")
@@ -93,27 +93,26 @@ _OTHERS = tuple(
 
 
 def style(name: str) -> Style:
-    """The style of one name that has a fixed one: a direction, a base, a kind of either that belongs to an SAE.
+    """Return the style of a name with a fixed one: a direction, a base, or a kind of either that needs an SAE.
 
     Args:
         name: `real-mixture`, `sae-error` or `sae-error:NAME`.
 
     Raises:
-        TiltmeterError: the name has none, since it is a user's own.
+        TiltmeterError: the name has no fixed style, because it is a user's own.
     """
     found = _fixed(name)
     if found is None:
-        raise TiltmeterError(f"{name!r} has no style of its own; ask for the styles of all names of the run at once.")
+        raise TiltmeterError(f"{name!r} has no style of its own; request the styles of all names of the run together.")
     return found
 
 
 def styles(names: Sequence[str]) -> dict[str, Style]:
-    """Give each name of a run its style, in the order given, which decides nothing.
+    """Assign each name of a run its style. The result does not depend on the order of names.
 
     Args:
-        names: all directions (or bases) of the run, so that its figures agree. Those of SAEs that differ in sparsity
-            alone become a ramp; a user's own names take a style by their hash, and the next one where two want the
-            same.
+        names: all directions (or bases) of the run, so that its figures agree. SAEs that differ only in sparsity
+            form a ramp of shades. A user's own names get a style by hash, or the next free one on a collision.
     """
     own = {name: found for name in names if (found := _fixed(name)) is not None}
     others = sorted(set(names) - own.keys())
@@ -122,7 +121,7 @@ def styles(names: Sequence[str]) -> dict[str, Style]:
 
 
 def shade(color: str, part: float) -> str:
-    """The same hue between light (0) and dark (1)."""
+    """Shade a hue from light (0) to dark (1)."""
     red, green, blue = (int(color[at : at + 2], 16) / 255 for at in (1, 3, 5))
     hue, _, saturation = colorsys.rgb_to_hls(red, green, blue)
     shaded = colorsys.hls_to_rgb(hue, _LIGHT + (_DARK - _LIGHT) * part, saturation)
@@ -140,7 +139,7 @@ def _fixed(name: str) -> Style | None:
 
 
 def _of_several_saes(names: Collection[str]) -> dict[str, Style]:
-    """Shades for sparsities, and markers for kinds of SAE, where the run has several of them."""
+    """Use shades for sparsities, and markers for kinds of SAE, if the run has several."""
     groups: dict[tuple[str, str], list[tuple[float, str]]] = {}
     for name in names:
         kind, _, sae = name.partition(":")
@@ -159,7 +158,7 @@ def _of_several_saes(names: Collection[str]) -> dict[str, Style]:
 
 
 def _markers(families: set[str]) -> dict[str, str]:
-    """A marker for each kind of SAE; none where there is one kind, and directions have markers of their own."""
+    """Return a marker per kind of SAE, or none if there is a single kind, so that directions keep their markers."""
     if len(families) < 2:
         return {}
     known = {family: _SAE_MARKERS.get(re.sub(r"(-\d+)+$", "", family)) for family in families}
@@ -175,7 +174,7 @@ def _markers(families: set[str]) -> dict[str, str]:
 
 
 def _others(names: Iterable[str]) -> dict[str, Style]:
-    """By hash; of the styles and colours taken least, the next in the cycle."""
+    """Assign styles by hash, choosing the next in the cycle among the least used styles and colours."""
     colors: Counter[str] = Counter()
     used: Counter[Style] = Counter()
     looks = {}

@@ -1,1 +1,1 @@
-"""The numbers of figures and claims, as CSV and LaTeX."""
+"""Tables of the numbers behind figures and claims, as CSV and LaTeX."""

@@ -1,4 +1,4 @@
-"""The numbers of a chart as tables: all of them, for programs; a few of them, for papers."""
+"""Tables of a chart's numbers: all of them as CSV, a readable selection as LaTeX."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ COLUMNS = (
     "value",
     "text",
 )
-"""`mark` numbers the marks of a panel, since single curves share a name. A histogram's bin runs from `x` to `x_end`;
-`top`, `left` and `right` are weights in a triangle; `value` is what a colour or a height means."""
+"""`mark` is the index of the mark in its panel, since individual curves share a name. A histogram bin spans `x` to
+`x_end`. `top`, `left` and `right` are weights in a triangle. `value` is the quantity shown by colour or height."""
 
 _Columns = Mapping[str, Any]
 
 
 def to_frame(chart: Chart) -> pd.DataFrame:
-    """A row per point, bar, bin and cell of a grid, with the digits that it has; what no mark has is left out."""
+    """Return one row per point, bar, bin or grid cell, at full precision. Columns that no mark uses are dropped."""
     parts = []
     for panel, name in zip(chart.panels, panel_names(chart), strict=True):
         for number, mark in enumerate(panel.marks):
@@ -58,7 +58,7 @@ def to_frame(chart: Chart) -> pd.DataFrame:
     parts = [part for part in parts if len(part)]
     if not parts:
         return pd.DataFrame(columns=list(COLUMNS[:4]))
-    # By columns, since pandas would make numbers of columns that some part has not.
+    # Assembled by column, since pandas would turn columns missing from some part into floats.
     columns = {
         name: [value for part in parts for value in (part[name] if name in part else [None] * len(part))]
         for name in COLUMNS
@@ -71,19 +71,19 @@ _NUMBERS = ("x", "x_end", "y", "low", "high", "top", "left", "right", "value")
 
 
 def to_csv(chart: Chart) -> bytes:
-    """The frame as CSV, UTF-8; equal charts give equal bytes."""
+    """Write the frame as CSV in UTF-8. Equal charts yield equal bytes."""
     return to_frame(chart).to_csv(index=False, lineterminator="\n").encode()
 
 
 def to_latex(chart: Chart, title: str) -> bytes:
-    """A booktabs table per panel, of at most 14 rows, evenly chosen."""
+    """Write one booktabs table per panel, with at most 14 evenly spaced rows."""
     tables = wide_tables(chart)
     captions = [f"{title}: {table.name}" if table.name else title for table in tables]
     return latex.document([latex.table(name, table.cells) for name, table in zip(captions, tables, strict=True)])
 
 
 def _columns(mark: Mark) -> Iterator[tuple[str, _Columns]]:
-    """The columns of a mark, by the kind of its rows."""
+    """Return the columns of a mark, which depend on the kind of mark."""
     match mark:
         case Line():
             yield "curve" if mark.thin else "line", {"x": mark.x, "y": mark.y, **_bounds(mark)}

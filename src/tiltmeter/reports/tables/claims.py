@@ -1,4 +1,4 @@
-"""The table of claims: what papers say, what a run says of it, and what random weights say."""
+"""The claims table: each claim of a paper, the run's verdict, and the verdict on random weights."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ import pandas as pd
 from tiltmeter.reports.tables import latex
 
 NARROW = 24
-"""Letters that a sentence needs in a line at least."""
+"""Minimum width, in characters, of a column of sentences."""
 
 
 class ClaimRow(NamedTuple):
-    """A claim and its verdicts, in words."""
+    """One claim and its verdicts, as text."""
 
     study: str
     name: str
     claim: str
-    """The sentence, as it is tested."""
+    """The claim, as it is tested."""
     source: str
-    """Where the paper says so."""
+    """Where the paper makes the claim."""
     verdict: str
     """`supported`, `contradicted`, `inconclusive` or `not tested`."""
     effect: str
-    """The number that decides, with its units; empty where nothing was tested."""
+    """The number that decides, with its units. Empty if nothing was tested."""
     interval: str
     """Its 95 % interval."""
     published: str
-    """What the paper has; empty where it gives no number."""
+    """The paper's number. Empty if it reports none."""
     control: str
-    """The verdict on random weights; empty where there is no control."""
+    """The verdict on random weights. Empty if there is no control."""
     control_effect: str
     note: str
-    """Why it was not tested, or what the control means for it."""
+    """Why the claim was not tested, or what the control implies for it."""
     parts: tuple[str, ...] = ()
-    """A line for each part of the test."""
+    """One line per part of the test."""
 
     @property
     def measured(self) -> str:
-        """The number with its interval."""
+        """Return the number with its interval."""
         return " ".join(filter(None, (self.effect, self.interval)))
 
 
@@ -49,26 +49,26 @@ _HEADS = {"verdict": "verdict", "measured": "measured", "published": "published"
 
 
 def to_frame(rows: Sequence[ClaimRow]) -> pd.DataFrame:
-    """A row per claim, a column per field; the parts of a test stand in one cell, a line each."""
+    """Return one row per claim and one column per field. The parts of a test share a cell, one per line."""
     cells = [row._replace(parts=()) for row in rows]
     frame = pd.DataFrame(cells, columns=list(ClaimRow._fields), dtype=object)
     return frame.assign(parts=["\n".join(row.parts) for row in rows])
 
 
 def to_csv(rows: Sequence[ClaimRow]) -> bytes:
-    """The frame as CSV, UTF-8."""
+    """Write the frame as CSV in UTF-8."""
     return to_frame(rows).to_csv(index=False, lineterminator="\n").encode()
 
 
 def to_latex(rows: Sequence[ClaimRow], title: str) -> bytes:
-    """A booktabs table: claim with its source, verdicts, and numbers."""
+    """Write a booktabs table of claims with their sources, verdicts and numbers."""
     cells = {head: [getattr(row, name) for row in rows] for name, head in _HEADS.items()}
     index = pd.Index([f"{row.claim} ({row.source})" if row.source else row.claim for row in rows], name="claim")
     return latex.document([latex.table(title, pd.DataFrame(cells, index), r"p{0.4\textwidth}lp{0.16\textwidth}ll")])
 
 
 def to_text(rows: Sequence[ClaimRow], width: int) -> str:
-    """A table of at most so many columns for a terminal; where it is too narrow for one, a paragraph per claim."""
+    """Format a table of at most this many characters' width, or a paragraph per claim if that is too narrow."""
     shown = {name: [str(getattr(row, name)) for row in rows] for name in _HEADS}
     shown = {name: values for name, values in shown.items() if any(values)}
     widths = {name: max(map(len, (_HEADS[name], *values))) for name, values in shown.items()}

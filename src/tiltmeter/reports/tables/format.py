@@ -1,4 +1,4 @@
-"""What all tables for readers share: how a number with its interval is written, and which of many rows are shown."""
+"""Formatting shared by all tables: numbers with intervals, and which of many rows are shown."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from jaxtyping import Int
 
 
 def with_interval(mean: float, low: float = math.nan, high: float = math.nan) -> str:
-    """`1.23 [1.10, 1.38]`, to three digits; the number alone where it has no interval."""
+    """Format as `1.23 [1.10, 1.38]` to three digits, or the number alone if it has no interval."""
     if math.isnan(mean):
         return "not measured"
     shown = [f"{value:#.3g}".rstrip(".") for value in (mean, low, high)]
@@ -17,10 +17,10 @@ def with_interval(mean: float, low: float = math.nan, high: float = math.nan) ->
 
 
 def three_digits(value: float) -> str:
-    """A number in a sentence."""
+    """Format a number to three significant digits."""
     return "undefined" if math.isnan(value) else f"{value:.3g}"
 
 
 def evenly(number: int, most: int) -> Int[np.ndarray, " chosen"]:
-    """Indices of at most so many of a number of rows, evenly spaced, the first and the last among them."""
+    """Choose at most this many evenly spaced row indices, always including the first and the last."""
     return np.unique(np.linspace(0, max(number - 1, 0), min(number, most)).round().astype(int))

@@ -1,4 +1,4 @@
-"""Tables for papers: LaTeX with booktabs, every text escaped."""
+"""LaTeX tables with booktabs, with all text escaped."""
 
 from __future__ import annotations
 
@@ -45,19 +45,19 @@ _COMMANDS = {
 
 
 def escape(text: str) -> str:
-    """Text that LaTeX prints as it is. Letters of other scripts stay; they need a font that has them."""
+    """Escape text so that LaTeX prints it literally. Non-Latin letters are kept, and need a font that has them."""
     plain = re.sub(r"[\s\x00-\x1f\x7f]+", " ", text)
-    # A bracket at the beginning of a row would be the argument of the line break before it.
+    # A bracket at the start of a row would be read as the optional argument of the preceding line break.
     return "".join(_COMMANDS.get(letter, letter) for letter in plain).replace("[", "{[}").replace("]", "{]}")
 
 
 def table(caption: str, cells: pd.DataFrame, columns: str = "") -> str:
-    r"""A `table` environment: the index of `cells` is the first column, its name the corner.
+    r"""Write a `table` environment. The index of `cells` is the first column, and its name the corner.
 
     Args:
-        caption: above the table, escaped here like all cells.
-        cells: text.
-        columns: LaTeX's column types; by default the first to the left, the others to the right.
+        caption: text above the table, escaped here like all cells.
+        cells: the text of each cell.
+        columns: LaTeX column types. By default the first is left-aligned and the others right-aligned.
     """
     columns = columns or "l" + "r" * cells.shape[1]
     lines = [_row([str(cells.index.name or ""), *map(str, cells.columns)]), r"\midrule"]
@@ -67,7 +67,7 @@ def table(caption: str, cells: pd.DataFrame, columns: str = "") -> str:
 
 
 def document(tables: Sequence[str]) -> bytes:
-    r"""Tables to be taken in with `\input`."""
+    r"""Join tables into a file to include with `\input`."""
     return "\n".join(["% needs \\usepackage{booktabs}", *tables]).encode()
 
 

@@ -1,4 +1,4 @@
-"""Small tables of a chart for readers: one per panel, series side by side."""
+"""Compact tables of a chart for readers: one per panel, with series side by side."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from tiltmeter.reports.tables.format import evenly, with_interval
 
 MOST_ROWS = 14
 MOST_COLUMNS = 8
-"""Of a grid; series stand side by side however many they are."""
+"""Maximum number of columns of a grid. Series are never dropped, however many there are."""
 
 
 class WideTable(NamedTuple):
-    """Cells as text, for a panel or a part of it."""
+    """A table of text cells, for a panel or part of one."""
 
     name: str
-    """The panel's; empty where the chart has one panel without a title."""
+    """Name of the panel. Empty for a chart with a single untitled panel."""
     cells: pd.DataFrame
 
 
 def wide_tables(chart: Chart) -> list[WideTable]:
-    """Tables of all panels; rows are evenly chosen where there are more than 14.
+    """Build the tables of all panels. Of more than 14 rows, 14 evenly spaced ones are shown.
 
-    Of single curves, the median with the 5 % and 95 % quantiles, as far as all of them go; of a histogram, its
-    quartiles; of a grid, some of its rows and columns; of a triangle, the blends nearest to corners, edges and the
+    Individual curves are summarised by their median and 5 % and 95 % quantiles over their common range, histograms by
+    quartiles, grids by some of their rows and columns, and triangles by the blends nearest to corners, edges and
     centre.
     """
     return [
@@ -50,7 +50,7 @@ def wide_tables(chart: Chart) -> list[WideTable]:
 
 
 def _tables(panel: Panel) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Tables, and what must be said of them."""
+    """Build the tables of a panel, each with a note on what it shows."""
     for cells in _lines(panel):
         yield "", cells
     if bars := [mark for mark in panel.marks if isinstance(mark, Bars)]:
@@ -67,7 +67,7 @@ def _tables(panel: Panel) -> Iterator[tuple[str, pd.DataFrame]]:
 
 
 def _lines(panel: Panel) -> Iterator[pd.DataFrame]:
-    """Lines whose points stand at the same places share a table."""
+    """Build one table for all lines that share their x values."""
     together: dict[bytes, dict[str, list[str]]] = {}
     for name, x, cells in [*_means(panel), *_curves(panel)]:
         columns, number = together.setdefault(x.tobytes(), {}), 1
@@ -85,7 +85,7 @@ def _means(panel: Panel) -> Iterator[tuple[str, np.ndarray, list[str]]]:
 
 
 def _curves(panel: Panel) -> Iterator[tuple[str, np.ndarray, list[str]]]:
-    """Single curves, those of one name together."""
+    """Summarise individual curves, grouped by name."""
     groups: dict[str, list[Line]] = {}
     for mark in panel.marks:
         if isinstance(mark, Line) and mark.thin:
@@ -97,7 +97,7 @@ def _curves(panel: Panel) -> Iterator[tuple[str, np.ndarray, list[str]]]:
 
 
 def _same_places(curves: Sequence[Line]) -> tuple[np.ndarray, np.ndarray]:
-    """Places, and a row per curve; where their own differ, in straight lines between them, as far as all go."""
+    """Return common x values and one row per curve, interpolated linearly over the common range if x values differ."""
     if all(np.array_equal(curve.x, curves[0].x) for curve in curves):
         return curves[0].x, np.stack([curve.y for curve in curves])
     start, end = max(curve.x.min() for curve in curves), min(curve.x.max() for curve in curves)
@@ -114,7 +114,7 @@ def _quantiles(values: np.ndarray) -> tuple[float, float, float]:
 
 
 def _bars(panel: Panel, marks: Sequence[Bars]) -> pd.DataFrame:
-    """Categories by series; one column where each bar stands on its own name."""
+    """Tabulate categories by series, or in a single column if each bar has its own name as category."""
     own = all(set(mark.categories) <= {mark.name} for mark in marks)
     columns: dict[str, dict[str, str]] = {}
     for mark in marks:
@@ -127,7 +127,7 @@ def _bars(panel: Panel, marks: Sequence[Bars]) -> pd.DataFrame:
 
 
 def _points(panel: Panel, marks: Sequence[Points]) -> pd.DataFrame:
-    """A row per point, in the order of x within a series, with its text where there are any."""
+    """Tabulate one row per point, sorted by x within a series, with hover texts if any."""
     rows = []
     for mark in marks:
         texts = mark.texts or ("",) * len(mark.x)
@@ -140,7 +140,7 @@ def _points(panel: Panel, marks: Sequence[Points]) -> pd.DataFrame:
 
 
 def _histograms(panel: Panel, marks: Sequence[Histogram]) -> pd.DataFrame:
-    """How many, and the quartiles, by straight lines within bins."""
+    """Tabulate the count and the quartiles, interpolated linearly within bins."""
     heads = [panel.y.label or "count", f"quartiles of {panel.x.label}"]
     rows = []
     for mark in marks:
