@@ -37,7 +37,7 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
         TiltmeterError: a name is given twice.
     """
     if repeated := sorted({name for name in names if names.count(name) > 1}):
-        raise TiltmeterError(f"The SAE {repeated[0]} is asked for twice; name each SAE once.")
+        raise TiltmeterError(f"The SAE {repeated[0]} is listed twice; list each SAE once.")
     short = [name.rstrip("/").replace(":", "/").split("/")[-1] for name in names]
     return {own if short.count(own) == 1 else name: name for own, name in zip(short, names, strict=True)}
 

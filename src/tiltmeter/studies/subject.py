@@ -51,7 +51,7 @@ def known_saes(names: Sequence[str], model: SplitModel, site: Site) -> tuple[Kno
     """
     wanted = [name for given in names for name in _matching(given)]
     if repeated := sorted({name for name in wanted if wanted.count(name) > 1}):
-        raise TiltmeterError(f"The SAE {repeated[0]} is asked for twice; name each once.")
+        raise TiltmeterError(f"The SAE {repeated[0]} is listed twice; list each once.")
     return tuple(_known(name, model, site) for name in progress(wanted, "SAEs"))
 
 
