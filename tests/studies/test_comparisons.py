@@ -7,7 +7,7 @@ import pytest
 
 from tiltmeter.analysis import curves
 from tiltmeter.analysis.estimates import MIN_SEQUENCES
-from tiltmeter.studies.comparisons import compared, means
+from tiltmeter.studies.comparisons import compared_at_nearest, means_at_nearest
 
 NAMES = ("real-difference", "real-mixture", "isotropic")
 PAIRS = (("real-difference", "real-mixture"), ("real-mixture", "isotropic"))
@@ -32,43 +32,45 @@ def synthetic(kl, sequences=40):
 
 
 def verdict(kl, sequences=40):
-    said = compared(synthetic(kl, sequences), "kl", PAIRS, [5.2])
-    (found,) = re.findall(r": real-difference (above|below|not told apart from) real-mixture \(", said)
+    said = compared_at_nearest(synthetic(kl, sequences), "kl", PAIRS, [5.2])
+    (found,) = re.findall(r": real-difference (above|below|indistinguishable from) real-mixture \(", said)
     return found
 
 
-def test_above_and_below_and_not_told_apart():
+def test_above_below_and_indistinguishable():
     noise = standard(40)
     assert verdict({"real-difference": 5 + noise / 10, "real-mixture": 4.0}) == "above"
     assert verdict({"real-difference": 4 + noise / 10, "real-mixture": 5.0}) == "below"
-    assert verdict({"real-difference": 4.5 + noise, "real-mixture": 4.5}) == "not told apart from"
-    assert verdict({}) == "not told apart from"
+    assert verdict({"real-difference": 4.5 + noise, "real-mixture": 4.5}) == "indistinguishable from"
+    assert verdict({}) == "indistinguishable from"
 
 
 def test_the_comparison_is_within_sequences():
     """The sequences differ far more than the directions, which differ alike in each."""
     luck = 100 + 10 * standard(40, 1)
     assert verdict({"real-difference": luck + 0.1 + 0.01 * standard(40), "real-mixture": luck}) == "above"
-    assert verdict({"real-difference": luck[::-1] + 0.1, "real-mixture": luck}) == "not told apart from"
+    assert verdict({"real-difference": luck[::-1] + 0.1, "real-mixture": luck}) == "indistinguishable from"
 
 
-@pytest.mark.parametrize(("errors", "said"), [(2.1, "not told apart from"), (2.6, "above")])
+@pytest.mark.parametrize(("errors", "said"), [(2.1, "indistinguishable from"), (2.6, "above")])
 def test_all_comparisons_must_hold_together(errors, said):
     """A gap of 2.1 standard errors would do for one comparison, not for the luckier of two."""
     assert verdict({"real-difference": 9 + errors + standard(400), "real-mixture": 9.0}, 400) == said
 
 
-def test_directions_that_do_not_differ_are_seldom_told_apart():
+def test_directions_that_do_not_differ_are_seldom_distinguished():
     rng = np.random.default_rng(0)
-    told = 0
+    distinguished = 0
     for _ in range(60):
-        said = compared(synthetic({name: rng.gamma(2, size=40) for name in NAMES}), "kl", PAIRS, [5.0])
-        told += said.count("not told apart from") < len(PAIRS)
-    assert told <= 8
+        said = compared_at_nearest(synthetic({name: rng.gamma(2, size=40) for name in NAMES}), "kl", PAIRS, [5.0])
+        distinguished += said.count("indistinguishable from") < len(PAIRS)
+    assert distinguished <= 8
 
 
 def test_values_and_intervals_are_said():
-    said = compared(synthetic({"real-difference": 14 + standard(400), "real-mixture": 9.0}, 400), "kl", PAIRS, [5.0])
+    said = compared_at_nearest(
+        synthetic({"real-difference": 14 + standard(400), "real-mixture": 9.0}, 400), "kl", PAIRS, [5.0]
+    )
     (found,) = re.findall(r"real-difference above real-mixture \((.+?) and (.+?); (.+?) to (.+?)\)", said)
     assert [float(number) for number in found] == pytest.approx([14, 9, 5 - 2.25, 5 + 2.25], abs=0.1)
     assert said.startswith("Mean KL(clean ‖ perturbed). At length 5: ")
@@ -81,12 +83,18 @@ def test_a_sequence_that_was_not_measured_is_left_out():
 
 
 def test_few_sequences_say_nothing():
-    few = compared(synthetic({"real-difference": 9.0}, MIN_SEQUENCES - 1), "kl", PAIRS, [5.0])
+    few = compared_at_nearest(synthetic({"real-difference": 9.0}, MIN_SEQUENCES - 1), "kl", PAIRS, [5.0])
     assert few == f"{MIN_SEQUENCES - 1} sequences are too few to compare directions; measure at least {MIN_SEQUENCES}."
-    assert "above" in compared(synthetic({"real-difference": 9.0}, MIN_SEQUENCES), "kl", PAIRS, [5.0])
+    assert "above" in compared_at_nearest(synthetic({"real-difference": 9.0}, MIN_SEQUENCES), "kl", PAIRS, [5.0])
+
+
+def test_the_nearest_measured_step_is_used_and_stated():
+    said = compared_at_nearest(synthetic({"real-difference": 9.0}), "kl", PAIRS, [5.2, 9.0])
+    assert re.findall(r"At length (\d+):", said) == ["5", "10"]
 
 
 def test_means_are_listed():
     assert (
-        means(synthetic({"isotropic": 3.0}), "kl", ("isotropic", "real-mixture"), 5.0) == "isotropic 3, real-mixture 1"
+        means_at_nearest(synthetic({"isotropic": 3.0}), "kl", ("isotropic", "real-mixture"), 5.0)
+        == "isotropic 3, real-mixture 1"
     )

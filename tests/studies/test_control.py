@@ -1,4 +1,4 @@
-"""The control: random weights of the same shape, and the SAEs that stand in there."""
+"""The control: random weights of the same shape, and the SAEs that are trained on them."""
 
 import json
 import math
@@ -217,21 +217,21 @@ def untrained(k, like, x):
 
 
 @pytest.fixture(scope="module")
-def stand_ins(control, texts, tmp_path_factory):
-    """Trains what stands in for a local and an end-to-end SAE, or finds it trained; 40 steps."""
+def train_both(control, texts, tmp_path_factory):
+    """Trains control SAEs for a local and an end-to-end SAE, 40 steps, unless they are trained already."""
     return partial(control_saes, [LOCAL, END_TO_END], control, texts, tmp_path_factory.mktemp("saes"), 20_480)
 
 
 @pytest.fixture(scope="module")
-def stand_in(stand_ins):
-    """The one of the local SAE: where it is."""
-    found = stand_ins()
+def control_sae(train_both):
+    """The folder of the control SAE for the local SAE."""
+    found = train_both()
     assert found.keys() == {LOCAL}
     return found[LOCAL]
 
 
-def test_a_stand_in_has_site_size_and_l0_of_the_sae(stand_in, control, held_out):
-    sae, original = tm.load_sae(stand_in), tm.load_sae(LOCAL)
+def test_a_control_sae_has_site_size_and_l0_of_the_sae(control_sae, control, held_out):
+    sae, original = tm.load_sae(control_sae), tm.load_sae(LOCAL)
     about = sae.about
     assert (about.kind, about.architecture, about.hook_name) == ("topk", "topk", original.about.hook_name)
     assert sae.decoder.shape == original.decoder.shape and about.model == control.model.name
@@ -240,8 +240,8 @@ def test_a_stand_in_has_site_size_and_l0_of_the_sae(stand_in, control, held_out)
     assert fit.explained_variance == pytest.approx(about.explained_variance, abs=0.05)
 
 
-def test_a_stand_in_explains_more_than_an_untrained_sae_and_the_model_s_own(stand_in, control, held_out):
-    sae, site = tm.load_sae(stand_in), control.model.site("resid_pre:3")
+def test_a_control_sae_explains_more_than_an_untrained_sae_and_the_model_s_own(control_sae, control, held_out):
+    sae, site = tm.load_sae(control_sae), control.model.site("resid_pre:3")
     trained = explained(control, sae, held_out).explained_variance
     beaten = untrained(12, sae.decoder, control.model.activation(held_out.ids, site))
     worse = evaluate(control.model, beaten, held_out.ids, held_out.boundary, site)
@@ -249,24 +249,24 @@ def test_a_stand_in_explains_more_than_an_untrained_sae_and_the_model_s_own(stan
     assert explained(control, tm.load_sae(LOCAL), held_out).explained_variance < 0
 
 
-def test_a_stand_in_is_trained_once(stand_in, stand_ins, monkeypatch):
+def test_a_control_sae_is_trained_once(control_sae, train_both, monkeypatch):
     def trains(*_):
         raise AssertionError("it was trained again")
 
-    before = tm.load_sae(stand_in).about
+    before = tm.load_sae(control_sae).about
     monkeypatch.setattr(trainer, "advance", trains)
-    assert stand_ins() == {LOCAL: stand_in} and tm.load_sae(stand_in).about == before
+    assert train_both() == {LOCAL: control_sae} and tm.load_sae(control_sae).about == before
 
 
-def test_a_sweep_uses_a_stand_in_under_the_name_of_the_sae(stand_in, control, held_out, tmp_path):
-    assert short_names([stand_in]) == {"local-3-l0-12": stand_in}
+def test_a_sweep_uses_a_control_sae_under_the_name_of_the_sae(control_sae, control, held_out, tmp_path):
+    assert short_names([control_sae]) == {"local-3-l0-12": control_sae}
     path = tm.Straight(lengths=(0.5,), unit="pair-distance")
-    sweep = tm.Sweep(site="resid_pre:3", directions=("sae-error",), saes=(stand_in,), path=path, sequences=2)
+    sweep = tm.Sweep(site="resid_pre:3", directions=("sae-error",), saes=(control_sae,), path=path, sequences=2)
     curves = tm.run_sweep(sweep, control, held_out, tmp_path / "run")
     assert curves.direction.values.tolist() == ["sae-error:local-3-l0-12"]
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
-    found = manifest["record"]["saes"]["local-3-l0-12"]["load_check"]["warnings"]
-    assert not [finding for finding in found if "L0" in finding or "explains" in finding]
+    warnings = manifest["record"]["saes"]["local-3-l0-12"]["load_check"]["warnings"]
+    assert not [warning for warning in warnings if "L0" in warning or "explains" in warning]
 
 
 def save_sae(path, **metadata):
@@ -304,7 +304,7 @@ def test_k_is_the_l0_from_one_to_all(l0, k, tiny_control, tiny_tokens, tmp_path)
     assert tm.load_sae(found[name]).activation == TopK(k)
 
 
-def test_sae_s_of_one_l0_get_stand_ins_that_differ(tiny_control, tiny_tokens, tmp_path):
+def test_sae_s_of_one_l0_get_control_saes_that_differ(tiny_control, tiny_tokens, tmp_path):
     names = []
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()
@@ -315,7 +315,7 @@ def test_sae_s_of_one_l0_get_stand_ins_that_differ(tiny_control, tiny_tokens, tm
     assert len({tm.load_sae(one).about.sha256 for one in found.values()}) == 2
 
 
-def test_a_stand_in_reads_the_stream_that_the_sae_reads(tiny_control, tiny_tokens, tmp_path, monkeypatch):
+def test_a_control_sae_reads_the_stream_that_the_sae_reads(tiny_control, tiny_tokens, tmp_path, monkeypatch):
     sae = random_sae(32, 48, dtype=torch.float32)
     weights = {name: getattr(sae, name) for name in ("W_enc", "b_enc", "W_dec", "b_dec")}
     for processing in ("raw", "centred"):
@@ -337,5 +337,5 @@ def test_why_an_sae_has_no_control(tmp_path):
     assert why_no_control_sae(tm.load_sae(LOCAL)) is None
     mine = tm.load_sae(save_sae(tmp_path / "mine.safetensors"))
     assert why_no_control_sae(mine).endswith("its files do not say its L0.")
-    assert why_no_control_sae(mine, l0=3.0).endswith("its files do not say at which site it belongs.")
+    assert why_no_control_sae(mine, l0=3.0).endswith("its files do not say to which site it belongs.")
     assert why_no_control_sae(mine, 3.0, Site(1, "resid_pre")) is None

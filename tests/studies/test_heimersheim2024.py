@@ -436,7 +436,7 @@ def test_sweeps_are_as_the_post_has_them(subject):
     assert sweep_of(subject, "sphere").path.degrees[::36] == (0.0, 180.0)
     assert sweep_of(subject, "straight").path.unit == "norm"
     assert STUDY.length == 10
-    assert max(1, round(STUDY.middle * 12)) == 1
+    assert max(1, round(STUDY.depth * 12)) == 1
 
 
 def test_directions_can_be_planned(subject):

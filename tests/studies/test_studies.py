@@ -41,7 +41,7 @@ def test_every_study_has_the_same_inside(study):
     folder = Path(studies.__file__).parent / study.name
     files = {"__init__.py", "claims.py", "estimands.py", "experiments.py"}
     assert files <= {file.name for file in folder.iterdir()}
-    assert list(folder.glob("figures*"))
+    assert (folder / "figures" / "__init__.py").is_file()
     assert {"nano", "gpt2"} <= study.presets.keys()
     for figure in study.figures.values():
         assert figure.title.startswith(study.citation.split(",")[0])
@@ -77,7 +77,7 @@ def test_a_study_leaves_a_run_for_each_experiment_and_column(run):
     assert manifest["identity"]["layer"] == 2
     experiments = json.loads((folder / "experiments.json").read_text())
     assert experiments["model"]["directions"] == experiments["control"]["directions"] == ""
-    assert "leave --figure out" in experiments["model"]["directions-early"]
+    assert "omit --figure" in experiments["model"]["directions-early"]
     assert "No SAE" in experiments["model"]["errors"]
     for column in ("model", "control"):
         assert (folder / column / "directions" / "curves.nc").is_file()
@@ -158,7 +158,7 @@ def test_a_control_can_be_added_later(inputs, tmp_path):
     assert measured and "no control" in (run / "report.html").read_text()
     assert command("reproduce", *out).status == 0
     assert {path: path.stat().st_mtime_ns for path in run.rglob("model/**/shards/*")} == measured
-    assert "the same on random weights beside it" in (run / "report.html").read_text()
+    assert "the same experiments on random weights as a control" in (run / "report.html").read_text()
 
 
 def test_a_model_of_one_layer_has_no_other_layers(tmp_path):
@@ -214,7 +214,7 @@ def test_an_experiment_of_a_study_is_a_sweep_too(run):
     assert (folder / "model" / "directions" / "report.html").is_file()
 
 
-def test_saes_of_ones_own(inputs, tmp_path):
+def test_your_own_saes(inputs, tmp_path):
     local = [save_sae(tmp_path / f"local-l0-{l0}", seed=l0, kind="local") for l0 in (5, 9)]
     e2e = save_sae(tmp_path / "e2e-l0-4", seed=4, kind="e2e")
     given = [part for sae in (*local, e2e) for part in ("--sae", sae)]
@@ -274,7 +274,7 @@ def test_the_folder_of_all_is_of_all(run, inputs, tmp_path):
     [
         (["lee2025"], "'lee2025' is not a study; choose from heimersheim2024"),
         (["lee2024", "--figure", "9"], "lee2024 has no figure '9'; choose from 1"),
-        (["all", "--figure", "1"], "--figure is of one study"),
+        (["all", "--figure", "1"], "--figure needs one study"),
         (["lee2024", "--layer", "3"], "Layer 3 was asked for"),
         (["lee2024", "--layer", "-1"], "Layer -1 was asked for"),
         (["lee2024", "--size", "huge"], "'huge' is not a size; choose from quick, default, paper"),

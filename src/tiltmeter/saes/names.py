@@ -22,7 +22,22 @@ def sae_names(given: Sequence[str], site: Site) -> dict[str, str]:
     Raises:
         TiltmeterError: nothing matches a pattern, or an SAE is named twice.
     """
-    return short_names([name for one in given for name in _matching(one, site)])
+    return short_names([name for one in given for name in matching(one, site)])
+
+
+def matching(name: str, site: Site | None = None) -> list[str]:
+    """The embedded SAEs that a pattern such as `nano:e2e-*` matches, at a site or at any; a plain name is itself.
+
+    Raises:
+        TiltmeterError: nothing matches a pattern.
+    """
+    if "*" not in name or name.partition(":")[0] not in EMBEDDED_SAES:
+        return [name]
+    known = [sae for sae, facts in list_embedded().items() if site is None or facts.get("hook_name") == site.name]
+    if not (found := [sae for sae in known if fnmatchcase(sae, name)]):
+        place = f" at {site.name}" if site else ""
+        raise TiltmeterError(f"No embedded SAE{place} matches {name}; available are {', '.join(known) or 'none'}.")
+    return found
 
 
 def short_names(names: Sequence[str]) -> dict[str, str]:
@@ -52,14 +67,3 @@ def load_at_site(name: str, model: SplitModel, site: Site) -> AtSite:
     check_compatible(sae, model, site)
     sae = unfold_value_biases(sae, model, site).to(model.device, model.hf.dtype)
     return AtSite(sae, site, lambda x: model.centre(x, site))
-
-
-def _matching(name: str, site: Site) -> list[str]:
-    if "*" not in name or name.partition(":")[0] not in EMBEDDED_SAES:
-        return [name]
-    found = [sae for sae, facts in list_embedded().items() if facts.get("hook_name") == site.name]
-    if not (chosen := [sae for sae in found if fnmatchcase(sae, name)]):
-        raise TiltmeterError(
-            f"No embedded SAE at {site.name} matches {name}; available are {', '.join(found) or 'none'}."
-        )
-    return chosen

@@ -1,7 +1,7 @@
-"""Studies: one folder per paper, the same files inside.
+"""Studies: one folder per paper, with the same files in each.
 
-`sweeps.py` says what is measured, `exhibits.py` what each figure is, `figures.py` how it is drawn, `findings.py` what a
-run found in it, `claims.py` what the paper claims, `quantities.py` the numbers that claims are about.
+`experiments.py`: what is measured. `figures/`: each figure, with its caption, chart and finding. `claims.py`: what the
+paper claims. `estimands.py`: the numbers that the claims are about.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ STUDIES: Mapping[str, Study] = {
 
 
 def find_study(name: str) -> Study:
-    """The study of this name.
+    """Find a study by name.
 
     Raises:
-        TiltmeterError: there is none.
+        TiltmeterError: no study has this name.
     """
     if name not in STUDIES:
         raise TiltmeterError(f"{name!r} is not a study; choose from {', '.join(STUDIES)}, or all.")
@@ -32,7 +32,7 @@ def check_figures(study: Study, figures: tuple[str, ...]) -> None:
     """Refuse figures that a study does not have.
 
     Raises:
-        TiltmeterError: the first that there is not.
+        TiltmeterError: a figure does not exist; the first one is named.
     """
     for figure in figures:
         if figure not in study.figures:

@@ -17,17 +17,17 @@ def claim_rows(
     """Put verdicts into words.
 
     Args:
-        study: its name.
+        study: the name of the study.
         own: verdicts on the model.
-        control: verdicts on random weights, of the same claims; None where there is no control.
-        published: whether to show the papers' numbers, which are of GPT-2 small.
+        control: verdicts on random weights, on the same claims; None if there is no control.
+        published: whether to show the published numbers, which are for GPT-2 small.
     """
     beside = {verdict.claim.name: verdict for verdict in control or []}
     return [_row(study, verdict, beside.get(verdict.claim.name), published) for verdict in own]
 
 
 def remark_on_control(own: Verdict, control: Verdict | None) -> str:
-    """What the verdict on random weights means for the verdict on the model."""
+    """What the verdict on random weights implies for the verdict on the model."""
     if control is None or own.word == "not tested":
         return ""
     if control.word == "not tested":

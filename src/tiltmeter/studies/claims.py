@@ -1,11 +1,11 @@
 """Claims of papers as tests, and the verdicts on them.
 
-A claim is one or more numbers (estimands), each with the region in which the paper has it. The verdict is *supported*
-where every number lies inside its region, *contradicted* where one lies outside, and *inconclusive* otherwise: where an
-interval crosses a bound of its region. All numbers of a study are decided together at 95 %
-(`tiltmeter.analysis.estimates`).
+A claim is one or more numbers (estimands), each with the region that the paper claims for it. The verdict is
+*supported* if the interval of every number lies inside its region, *contradicted* if one lies outside, and
+*inconclusive* otherwise: if an interval crosses a bound of its region. The intervals of all numbers of a study hold
+together with 95 % (`tiltmeter.analysis.estimates`).
 
-The same claims are judged on random weights. A claim that holds there, too, says nothing about what training did.
+The same claims are judged on random weights. A claim that also holds there says nothing about what was learned.
 """
 
 from __future__ import annotations
@@ -32,26 +32,26 @@ class Claim(NamedTuple):
     name: str
     """A short, stable identifier in kebab case."""
     sentence: str
-    """What is claimed, as it is tested."""
+    """The claim, worded as it is tested."""
     source: str
     """Where the paper says so: section, figure."""
     estimands: Callable[[Results], Sequence[Estimand]]
-    """The numbers that the claim is about, each with its region. Raises `NotMeasured` where the run lacks what they
-    need."""
+    """Computes the numbers that the claim is about, each with its region. Raises `NotMeasured` if the run lacks results
+    that they need."""
     published: Published | None = None
     """The paper's own number, if it has one."""
     remark: str = ""
-    """Definitions, lengths and margins that the paper leaves open: what was chosen, and why."""
+    """Definitions, lengths and margins chosen here because the paper leaves them open, and why."""
 
 
 class Verdict(NamedTuple):
-    """What a run says of a claim."""
+    """The result of testing a claim on a run."""
 
     claim: Claim
     word: Word
     estimates: tuple[Estimate, ...] = ()
     reason: str = ""
-    """Why it was not tested."""
+    """Why the claim was not tested."""
 
     @property
     def deciding(self) -> Estimate | None:
@@ -61,7 +61,7 @@ class Verdict(NamedTuple):
 
 
 def judge(claims: Sequence[Claim], results: Results) -> list[Verdict]:
-    """The verdict on each claim, all of them holding together with 95 %."""
+    """Judge each claim, at a level at which all intervals hold together with 95 %."""
     wanted: dict[str, Sequence[Estimand]] = {}
     reasons: dict[str, str] = {}
     for claim in claims:

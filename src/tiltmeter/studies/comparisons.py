@@ -1,4 +1,8 @@
-"""Directions compared in a sentence: paired by sequence, at a level at which all comparisons of the sentence hold."""
+"""Sentences that compare directions: paired by sequence, at a level at which all comparisons of a sentence hold.
+
+Comparisons are made at the measured step nearest to the length that was asked for, and the sentence states that step:
+figures describe what was measured. Estimands of claims refuse a step that was not measured (`estimands.step_index`).
+"""
 
 from __future__ import annotations
 
@@ -23,34 +27,39 @@ def too_few(curves: xr.Dataset) -> str:
     return f"{n} sequences are too few to compare directions; measure at least {MIN_SEQUENCES}."
 
 
-def compared(curves: xr.Dataset, readout: str, pairs: Sequence[Pair], lengths: Sequence[float]) -> str:
-    """Compare the directions of each pair at the steps nearest to some lengths, in a sentence for each length."""
+def compared_at_nearest(curves: xr.Dataset, readout: str, pairs: Sequence[Pair], lengths: Sequence[float]) -> str:
+    """Compare the directions of each pair at the measured step nearest to each length, in a sentence that states it."""
     if few := too_few(curves):
         return few
     level = 1 - 0.05 / (len(pairs) * len(lengths))
     found = []
     for length in lengths:
-        values = _per_sequence(curves[readout].sel(step=length, method="nearest"))
+        values = _per_sequence(at_nearest(curves[readout], length))
         words = "; ".join(_pair(values, pair, level) for pair in pairs)
         found.append(f"At {_place(curves, float(values.step))}: {words}.")
     return " ".join([f"Mean {curves[readout].attrs['long_name']}.", *found, TOGETHER])
 
 
-def means(curves: xr.Dataset, readout: str, directions: Sequence[str], length: float) -> str:
-    """Means of some directions at a length: `isotropic 1.56, real-mixture 1.9`."""
-    values = _per_sequence(curves[readout].sel(step=length, method="nearest"))
+def means_at_nearest(curves: xr.Dataset, readout: str, directions: Sequence[str], length: float) -> str:
+    """Means of directions at the measured step nearest to a length: `isotropic 1.56, real-mixture 1.9`."""
+    values = _per_sequence(at_nearest(curves[readout], length))
     return ", ".join(f"{name} {three_digits(float(values.sel(direction=name).mean()))}" for name in directions)
 
 
+def at_nearest(values: xr.DataArray, length: float) -> xr.DataArray:
+    """Values at the measured step nearest to a length; its `step` is the step that was measured."""
+    return values.sel(step=length, method="nearest")
+
+
 def verb(low: float, high: float) -> str:
-    """What an interval of a difference says."""
+    """How one direction compares with another, from the interval of their difference."""
     if np.isnan(low) or np.isnan(high):
-        return "not defined beside"
-    return "above" if low > 0 else "below" if high < 0 else "not told apart from"
+        return "not comparable with"
+    return "above" if low > 0 else "below" if high < 0 else "indistinguishable from"
 
 
 def difference(values: xr.DataArray, pair: Pair, level: float) -> tuple[float, float]:
-    """The interval of the mean difference of two directions, sequence by sequence."""
+    """The interval of the mean over sequences of the difference of two directions."""
     one, other = (values.sel(direction=name) for name in pair)
     return paired_interval((one - other).to_numpy().astype(np.float64), level)
 

@@ -1,6 +1,6 @@
-"""The control of a study: the same experiments on a model of the same shape that has learned nothing.
+"""The control of a study: the same experiments on a randomly initialised model of the same architecture.
 
-A claim that holds there, too, says nothing about what the model has learned. An SAE of the model means nothing on
+A claim that also holds there says nothing about what the model has learned. An SAE of the model is meaningless on
 random weights, so a control SAE is trained on them in its place.
 """
 
@@ -32,29 +32,29 @@ from tiltmeter.saes.training.run import train_sae
 _log = logging.getLogger(__name__)
 
 STEP = 512
-"""Tokens, about, of a training step. A small budget is better spent on many small steps than on few large ones."""
+"""Tokens per training step, about. A small budget is better spent on many small steps than on a few large ones."""
 
 LEARNING_RATE = 3e-3
 
 REVIVED = 10
-"""A latent is dead where it has not fired in this part (a tenth) of the budget."""
+"""A latent is dead if it has not fired in the last 1 / 10 of the budget."""
 
 EVALUATION = 32
-"""Sequences, at most, that a control SAE is evaluated on."""
+"""The most sequences that a control SAE is evaluated on."""
 
 
 def random_weights(loaded: LoadedModel, seed: int = 0) -> LoadedModel:
     """A model of the same configuration, initialised as its class initialises it before training.
 
-    Its weights depend on the configuration and the seed alone: in float64 they are those of float32. The random state
-    of torch stays as it was, and nothing is read from a disk or a hub.
+    Its weights depend only on the configuration and the seed; float64 weights are float32 weights, converted. The
+    random state of torch is unchanged, and nothing is read from disk or from the hub.
 
     Args:
         loaded: the model whose shape, tokenizer, device, precision and attention implementation are taken.
         seed: from 0 to 2^63 - 1.
 
     Raises:
-        TiltmeterError: another seed.
+        TiltmeterError: the seed is out of range.
     """
     if not 0 <= seed < 2**63:
         raise TiltmeterError(f"The seed of random weights is {seed}; expected 0 to {2**63 - 1}.")
@@ -70,14 +70,14 @@ def random_weights(loaded: LoadedModel, seed: int = 0) -> LoadedModel:
 
 
 def _initialised(original: PreTrainedModel, seed: int) -> PreTrainedModel:
-    """Drawn on the CPU in float32, so that a seed is the same weights everywhere; then of the original's types."""
+    """Draw weights on the CPU in float32, so that a seed gives the same ones everywhere; then convert them."""
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed accelerators, too
         hf = AutoModelForCausalLM.from_config(deepcopy(original.config), dtype=torch.float32, trust_remote_code=False)
     like = {**dict(original.named_parameters()), **dict(original.named_buffers())}
     drawn = hf.state_dict().keys()
     for name, own in [*hf.named_parameters(), *hf.named_buffers()]:
-        # What weights files leave out (angles of rotary embeddings) follows from the configuration: it is the same.
+        # Buffers that weights files omit (angles of rotary embeddings) follow from the configuration: copy them.
         value = own.data if name in drawn else like[name].data.clone()
         own.data = value.to(like[name])
     return hf
@@ -92,25 +92,24 @@ def control_saes(
     l0: Mapping[str, float] | None = None,
     site: Site | None = None,
 ) -> dict[str, str]:
-    """Train control SAEs on random weights: for each SAE a top-k SAE of the same site, size and L0.
+    """Train control SAEs on random weights: for each SAE a top-k SAE with its site, its number of latents and its L0.
 
-    One that is finished is not trained again, and one that was interrupted goes on.
+    A finished one is not trained again; an interrupted one is resumed.
 
     Args:
         names: SAEs of the model, as `load_sae` names them.
         control: the model with random weights.
-        tokens: training sequences; the first few are measured on.
-        folder: each control SAE has a run directory here, called as directions call the SAE (`local-3-l0-12`).
+        tokens: training sequences; the first few are kept for evaluation.
+        folder: each control SAE has a run directory here, under the short name of the SAE (`local-3-l0-12`).
         budget: training tokens of each.
-        l0: of SAEs by name, where it is known better than from their files.
-        site: of SAEs whose files name none.
+        l0: by name, the L0 of SAEs for which a better value is known than that in their files.
+        site: the site of SAEs whose files name none.
 
     Returns:
-        Names or folders of the control SAEs, for `load_sae`, by the name of each SAE that has one; for each other one a
-        warning says why not.
+        Folders of the control SAEs, for `load_sae`, by name of the SAE. If an SAE has none, a warning says why.
 
     Raises:
-        TiltmeterError: an SAE that does not exist, is there twice or is not of a site of the model; too few tokens.
+        TiltmeterError: an SAE does not exist, is named twice or belongs to no site of the model; too few tokens.
     """
     found: dict[str, str] = {}
     for label, name in short_names(names).items():
@@ -128,25 +127,25 @@ def control_saes(
 
 
 def why_no_control_sae(sae: SAE, l0: float | None = None, site: Site | None = None) -> str | None:
-    """Why an SAE has no control SAE on random weights, in a sentence; None where it can have one.
+    """Why an SAE has no control SAE on random weights, in a sentence; None if it can have one.
 
-    `l0` and `site` are what is known of it besides what its files say.
+    `l0` and `site` are used if its files do not say them.
     """
     about, nothing = sae.about, f"There is no control SAE for {sae.about.name} on random weights"
     if about.kind not in LOCAL_KINDS:
         return (
             f"{nothing}: it was trained for the model's output ({about.kind}), and its sparsity coefficient has no "
-            "counterpart where the output hardly depends on the text."
+            "counterpart in a model whose output hardly depends on the text."
         )
     if l0 is None and about.l0 is None:
         return f"{nothing}: its files do not say its L0."
     if site is None and about.hook_name is None:
-        return f"{nothing}: its files do not say at which site it belongs."
+        return f"{nothing}: its files do not say to which site it belongs."
     return None
 
 
 def _training(label: str, latents: int, l0: float, site: Site, tokens: TokenSet, budget: int) -> Training:
-    """A seed of its own for each, so that two of one L0 differ: a sweep refuses equal SAEs."""
+    """Training of a control SAE. Each has its own seed, so that two of one L0 differ: a sweep refuses equal SAEs."""
     return Training(
         kind="topk",
         site=site.name,
@@ -162,6 +161,6 @@ def _training(label: str, latents: int, l0: float, site: Site, tokens: TokenSet,
 
 
 def _measured_for(sae: SAE, control: LoadedModel) -> LoadedModel:
-    """The control, its residual stream raw where the SAE reads the raw one: a control SAE is used where the SAE is."""
+    """The control model, with its residual stream raw if the SAE reads the raw one: both must read the same stream."""
     raw = sae.about.processing == "raw"
     return replace(control, model=control.model.measured_in("raw")) if raw else control

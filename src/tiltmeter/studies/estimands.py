@@ -15,12 +15,11 @@ from tiltmeter.studies.results import NotMeasured, Results
 
 PerSequence = Float[np.ndarray, " sequence"]
 PerToken = Float[np.ndarray, "sequence position"]
-Quantities = Callable[[Results], list[Estimand]]
-"""The numbers that a claim is about, from the results of a study."""
-
+Estimands = Callable[[Results], list[Estimand]]
+"""Computes the estimands of a claim from the results of a study."""
 
 SIMILAR = Region(0.8, 1.25)
-"""The margin of "nearly the same" and "hardly differ": a ratio within a quarter of 1. The papers give no margin."""
+"""The margin for "nearly the same" and "hardly differ": a ratio from 0.8 to 1.25. The papers state no margin."""
 
 STEP_TOLERANCE = 1e-4
 """Relative: datasets store the pair distance, by which lengths are scaled, to six digits."""
@@ -43,10 +42,10 @@ def read(curves: xr.Dataset, readout: str, direction: str, step: float | None = 
 
 
 def step_index(curves: xr.Dataset, step: float) -> int:
-    """Where a step (a length, an angle) stands among those measured.
+    """The index of a step (a length, an angle) among the measured steps.
 
     Raises:
-        NotMeasured: it is none of them.
+        NotMeasured: this step was not measured.
     """
     steps = curves.step.to_numpy()
     index = int(np.argmin(np.abs(steps - step)))
@@ -59,7 +58,7 @@ def late_l2(curves: xr.Dataset) -> str:
     """The name of the readout of L2 at a later site.
 
     Raises:
-        NotMeasured: there is none.
+        NotMeasured: no readout is an L2 distance.
     """
     for name in curves.data_vars:
         if str(name).startswith("l2@"):
@@ -124,7 +123,7 @@ def of_columns(
     region: Region,
     scale: Scale = "difference",
 ) -> Estimand:
-    """Any statistic of several columns of numbers per sequence (or token), stacked on the last axis."""
+    """A statistic of several columns of numbers per sequence (or token), which are stacked on the last axis."""
     return Estimand(what, np.stack(columns, -1), statistic, region, scale=scale)
 
 
@@ -134,8 +133,13 @@ def double_ratio(rows: Rows) -> float:
     return float((a / b) / (c / d))
 
 
-def about_all_layers(estimands: Quantities) -> Quantities:
-    """Quantities of a claim about all layers: not tested where only one of several layers was measured.
+def combined(*parts: Estimands) -> Estimands:
+    """The estimands of all parts, as those of one claim."""
+    return lambda results: [estimand for part in parts for estimand in part(results)]
+
+
+def about_all_layers(estimands: Estimands) -> Estimands:
+    """The estimands of a claim about all layers: not tested where only one of several layers was measured.
 
     Layers without an SAE were not measured and do not count among "all".
     """

@@ -1,7 +1,7 @@
-"""What a model predicts next, as it is and with another activation in the place of one: its likeliest tokens.
+"""Next-token predictions of a model, clean and with the activation at one token replaced: the likeliest tokens.
 
-A dataset of predictions has the dimensions `case` (a prompt), `run` (`clean`, and a substitute each) and `rank` (the
-likeliest token of the clean run first), the variables `log_probability` and `kl` (of a run, KL(clean ‖ run), nats), and
+A dataset of predictions has the dimensions `case` (a prompt), `run` (`clean`, and one for each substitute) and `rank`
+(the likeliest token of the clean run first), the variables `log_probability` and `kl` (KL(clean ‖ run), nats), and
 the attributes `model`, `site`, `sae`, `tokens`, `prompts` (JSON: the end of each prompt's text) and `predicted` (JSON:
 for each prompt, the texts of its tokens by rank).
 """
@@ -38,37 +38,37 @@ from tiltmeter.saes.names import load_at_site, sae_names
 from tiltmeter.studies.token_facts import FILE, strings
 
 TOP = 25
-"""How many tokens are kept."""
+"""How many of the likeliest tokens are kept."""
 
 SHOWN = 48
-"""How many letters of a prompt's end are kept."""
+"""How many characters of a prompt's end are kept."""
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """Next-token predictions with SAE(x), and with a random point as far away, in the place of x at one token.
+    """Next-token predictions with x at one token replaced by SAE(x), and by a random point at the same distance.
 
     The random points are those of a sweep with the same seed.
     """
 
     site: str
     saes: tuple[str]
-    """The one SAE, as `load_sae` names it."""
+    """One SAE, by its name for `load_sae`."""
     cases: tuple[int, ...]
-    """Sequences of the token set."""
+    """Indices of sequences in the token set."""
     position: int
     """The token whose activation is replaced; what follows it is predicted."""
     prompts: tuple[str, ...] = ()
-    """Texts of one's own, in the place of sequences of the token set; their last token is the one."""
+    """Your own texts, used in place of sequences of the token set; the activation at their last token is replaced."""
     seed: int = 0
 
     @property
     def sequences(self) -> int:
-        """Those up to the last that is shown."""
+        """How many sequences it uses: up to the last of `cases`."""
         return max((*self.cases, 0)) + 1
 
     def run(self, loaded: LoadedModel, tokens: TokenSet, out: Path, purpose: str) -> xr.Dataset:
-        """Measure into the run directory `out`; its `facts.nc` is what this gives.
+        """Measure into the run directory `out`; its `facts.nc` is what this returns.
 
         Raises:
             TiltmeterError: wrong input; `out` is in use or belongs to another run; a text without a tokenizer.
@@ -122,7 +122,7 @@ class Predictions:
 @dataclass(frozen=True)
 class _Case:
     number: int
-    """The sequence's in the token set, or the text's."""
+    """Index of the sequence in the token set, or of the text in `prompts`."""
     ids: Int64[Tensor, " position"]
 
 
@@ -161,7 +161,7 @@ def _kl(log_p: Float64[Tensor, " vocabulary"], log_q: Float64[Tensor, " vocabula
 
 
 def _end(loaded: LoadedModel, ids: Int64[Tensor, " position"]) -> str:
-    """The end of a prompt's text."""
+    """The last characters of a prompt's text."""
     if loaded.tokenizer is None:
         return " ".join(map(str, ids.tolist()))[-SHOWN:]
     return str(loaded.tokenizer.decode(ids.tolist()))[-SHOWN:]

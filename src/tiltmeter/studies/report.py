@@ -1,4 +1,4 @@
-"""Verdicts, figures and report of a study's run, from what is stored in it: nothing is measured here."""
+"""Verdicts, figures and report of a study's run, from its stored results; nothing is measured here."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ from tiltmeter.studies.study import PaperFigure, Study
 from tiltmeter.studies.token_facts import FILE as FACTS
 
 GPT2_SMALL = {"layers": 12, "width": 768, "vocabulary": 50257}
-"""Numbers of the papers are shown beside a run on this model alone."""
+"""The published numbers are for GPT-2 small, so they are shown only beside a run on a model of this shape."""
 
 MEASURED = (
-    "Measured: of the numbers that a claim is about, the one that lies least where the paper has it, and its 95 % "
+    "Measured: of the estimates that a claim is about, the one farthest from supporting the claim, and its 95 % "
     "interval."
 )
 
-QUICK = "A quick run measures too little to decide most claims; the default size decides more."
+QUICK = "A quick run measures too few sequences to decide most claims; the default size decides more."
 
 NEEDED = {"identity": ("study", "size", "layer"), "record": ("model", "tokens", "shape")}
-"""What is read of the manifest of a study."""
+"""The parts of a study's manifest that are read here."""
 
 _log = logging.getLogger(__name__)
 
 
 class StoredStudy(NamedTuple):
-    """A study's run, as it lies on the disk."""
+    """A study's run, as stored on disk."""
 
     study: Study
     manifest: dict[str, Any]
@@ -58,11 +58,11 @@ def read_study(folder: Path) -> StoredStudy:
     """Read a study's run.
 
     Raises:
-        TiltmeterError: it is no study's run.
+        TiltmeterError: the folder is not a study's run.
     """
     manifest = read_manifest(folder)
     if not is_study(folder):
-        raise TiltmeterError(f"{folder} is not the run of a study; name what tiltmeter reproduce made.")
+        raise TiltmeterError(f"{folder} is not the run of a study; name a folder that tiltmeter reproduce made.")
     if lacking := [key for part, keys in NEEDED.items() for key in keys if key not in manifest[part]]:
         raise TiltmeterError(f"{folder / MANIFEST} is damaged: it lacks {lacking[0]}; choose another directory.")
     reasons = _reasons(folder)
@@ -72,7 +72,7 @@ def read_study(folder: Path) -> StoredStudy:
 
 
 def claims_of(stored: StoredStudy) -> list[ClaimRow]:
-    """What a run says of the claims of its paper."""
+    """The verdict of a run on each claim of its paper."""
     own = judge(stored.study.claims, stored.results)
     control = None if stored.control is None else judge(stored.study.claims, stored.control)
     published = stored.manifest["record"].get("shape") == GPT2_SMALL
@@ -86,7 +86,7 @@ def publish_study(folder: Path) -> Path:
         The report.
 
     Raises:
-        TiltmeterError: it is no study's run, or cannot be written.
+        TiltmeterError: the folder is not a study's run, or cannot be written to.
     """
     stored = read_study(folder)
     rows = claims_of(stored)
@@ -123,7 +123,7 @@ def claims_text(run: str | Path) -> str:
     """The table of claims of a study's run, or of all studies in a folder, for a terminal, as last judged.
 
     Raises:
-        TiltmeterError: it is no such run.
+        TiltmeterError: the folder is neither.
     """
     folder = user_path(run)
     names = studies_in(folder)
@@ -138,7 +138,7 @@ def claims_text(run: str | Path) -> str:
 
 
 def _untested(rows: Sequence[ClaimRow]) -> str:
-    """The claims that were not tested, those of one reason together."""
+    """The claims that were not tested, grouped by reason."""
     reasons: dict[str, list[str]] = {}
     for row in rows:
         if row.verdict == "not tested":
@@ -148,7 +148,7 @@ def _untested(rows: Sequence[ClaimRow]) -> str:
 
 
 def exhibits_of(stored: StoredStudy) -> list[ReportFigure]:
-    """Every figure of the study; where one cannot be drawn, why."""
+    """Every figure of the study, or the reason why it cannot be drawn."""
     return [
         _exhibit(number, figure, stored.results)
         for number, figure in progress(list(stored.study.figures.items()), "figures")
@@ -175,9 +175,9 @@ def _reasons(folder: Path) -> dict[str, dict[str, str]]:
 
 
 def _results(folder: Path, column: str, reasons: Mapping[str, str]) -> Results:
-    """What is there of a column; an experiment that was to be run and is not there has not finished."""
+    """The stored results of a column. An experiment that was to be run and has no result has not finished."""
     found = {name: data for name in reasons if (data := _dataset(folder / column / name)) is not None}
-    unfinished = "It has not finished; repeat the command to go on with it."
+    unfinished = "It has not finished; repeat the command to resume it."
     missing = {name: f"{name}: {reason or unfinished}" for name, reason in reasons.items() if name not in found}
     return Results(found, missing)
 
@@ -194,7 +194,7 @@ def _facts(path: Path) -> xr.Dataset:
     try:
         return xr.load_dataset(io.BytesIO(path.read_bytes()), engine="scipy")
     except Exception as error:  # the parser of a damaged file may fail in any way
-        raise TiltmeterError(f"{path} is no whole NetCDF file of facts; repeat the run's command.") from error
+        raise TiltmeterError(f"{path} is not a complete NetCDF file; repeat the command that made the run.") from error
 
 
 def is_study(folder: Path) -> bool:
@@ -203,12 +203,12 @@ def is_study(folder: Path) -> bool:
 
 
 def studies_in(folder: Path) -> list[str]:
-    """Studies whose runs lie in a folder: that of `reproduce all`."""
+    """Studies that have a run in a folder made by `reproduce all`."""
     return [name for name in STUDIES if (folder / name / MANIFEST).is_file()]
 
 
 def _lacking(folder: Path) -> list[str]:
-    """Studies that were asked for and are not in a folder of several."""
+    """A sentence for each study that was asked for and has no run in a folder of several."""
     manifest = read_manifest(folder) if (folder / MANIFEST).is_file() else {"record": {}}
     if manifest["record"].get("purpose") != SEVERAL:
         return []
@@ -225,7 +225,7 @@ def _write_claims(folder: Path, rows: Sequence[ClaimRow]) -> None:
 
 
 def _stored_claims(folder: Path) -> list[ClaimRow]:
-    """What `publish_study` judged; a run that was cut short before that is judged as far as it got."""
+    """The claims as last judged; a run that stopped before that is judged on what it has measured."""
     try:
         rows = json.loads((folder / CLAIMS).read_text(encoding="utf-8"))
         stored = [ClaimRow(**row | {"parts": tuple(row["parts"])}) for row in rows]
@@ -241,10 +241,10 @@ def _model(manifest: Mapping[str, Any]) -> str:
 
 
 def _summary(stored: StoredStudy) -> list[str]:
-    """What was run and on what."""
+    """Model, tokens, layer, size, control and SAEs of the run."""
     identity, record = stored.manifest["identity"], stored.manifest["record"]
     tokens, shape = record["tokens"], record["shape"]
-    control = "no control" if stored.control is None else "the same on random weights beside it"
+    control = "no control" if stored.control is None else "the same experiments on random weights as a control"
     saes = ", ".join(_used_saes(stored.results)) or "none"
     return [
         f"{_model(stored.manifest)} ({shape['layers']} layers of width {shape['width']}); the paper's layer is "
@@ -254,7 +254,7 @@ def _summary(stored: StoredStudy) -> list[str]:
 
 
 def _used_saes(results: Results) -> list[str]:
-    """Labels of the SAEs that something was measured with, the sparsest first."""
+    """Labels of the SAEs that were used, the sparsest first."""
     found = {
         label: facts["l0"]
         for data in results.values()
@@ -269,13 +269,13 @@ def _about_size(manifests: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _notes(rows: Sequence[ClaimRow], manifests: Sequence[Mapping[str, Any]]) -> list[str]:
-    """How to read the table."""
+    """How to read the table of claims."""
     names = dict.fromkeys(row.study for row in rows)
     return [
-        "A claim is supported where every number that it is about lies where the paper has it, contradicted where one "
-        "lies elsewhere, inconclusive where that cannot be told. Intervals shown are 95 % for each number (bootstrap "
-        f"over sequences); verdicts are at a level at which all those of a paper ({', '.join(names)}) hold together "
-        "with 95 % (Bonferroni), so that an interval beside an inconclusive verdict can be narrow.",
+        "A claim is supported if the joint interval of each of its estimates lies inside the claimed region, "
+        "contradicted if one lies outside, and inconclusive otherwise. Intervals shown are 95 % for each estimate "
+        "(bootstrap over sequences). Verdicts use joint intervals, which hold together with 95 % (Bonferroni) for all "
+        f"claims of a paper ({', '.join(names)}), so the interval beside an inconclusive verdict can be narrow.",
         MEASURED,
         *_about_size(manifests),
         "Random weights: the same claims on a randomly initialised model of the same shape. A claim that holds there, "

@@ -1,4 +1,4 @@
-"""What `tiltmeter reproduce` does: looks up what was asked for, loads it, measures, and publishes."""
+"""What `tiltmeter reproduce` does: look up the study, load its inputs, measure, and write the report."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ ALL = "all"
 CONTROLS = ("random-weights", "none")
 
 TRAINING_LENGTH = 128
-"""Tokens per sequence where SAEs of the control are trained, if the context allows it."""
+"""Tokens per sequence for training control SAEs, if the model's context is at least as long."""
 
 TRAINING_SEQUENCES = 16_384
-"""The most sequences that SAEs of the control are trained on."""
+"""The most sequences that control SAEs are trained on."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class ReproduceOptions:
-    """What was asked for, as it was written; None where nothing was."""
+    """The options of `tiltmeter reproduce`; None for those that were not given."""
 
     figures: tuple[str, ...] = ()
     size: str = "default"
@@ -80,7 +80,7 @@ def _one(request: StudyRun, folder: Path) -> tuple[Path, list[str]]:
 
 
 def _all(requests: list[StudyRun], folder: Path) -> tuple[Path, list[str]]:
-    """Every study, though one of them may fail; they share the control's SAEs."""
+    """Run every study, even if one fails; they share control SAEs."""
     failures: list[str] = []
     done = []
     with held(requests, folder):
@@ -97,7 +97,7 @@ def _all(requests: list[StudyRun], folder: Path) -> tuple[Path, list[str]]:
 
 
 def _check(studies: list[Study], name: str, wanted: ReproduceOptions) -> None:
-    """Refuse what cannot be, before a model is loaded for nothing."""
+    """Refuse wrong options before a model is loaded."""
     if wanted.size not in get_args(Size):
         raise TiltmeterError(f"{wanted.size!r} is not a size; choose from {', '.join(get_args(Size))}.")
     if wanted.control not in CONTROLS:
@@ -109,7 +109,7 @@ def _check(studies: list[Study], name: str, wanted: ReproduceOptions) -> None:
             f"No tokens were named for {wanted.model}; give --tokens a file or a data set of token sequences."
         )
     if name == ALL and wanted.figures:
-        raise TiltmeterError("--figure is of one study; name it instead of all.")
+        raise TiltmeterError("--figure needs one study; name the study instead of all.")
     for study in studies:
         check_figures(study, wanted.figures)
         if not wanted.model:
@@ -117,7 +117,7 @@ def _check(studies: list[Study], name: str, wanted: ReproduceOptions) -> None:
 
 
 def _preset(study: Study, wanted: ReproduceOptions) -> Preset:
-    """What a study is run on, where no model was named; parts that were named take the place of the preset's."""
+    """The preset that was asked for, `nano` by default; options that were given override its parts."""
     name = wanted.preset or "nano"
     if name not in study.presets:
         raise TiltmeterError(f"{name!r} is not a preset of {study.name}; choose from {', '.join(study.presets)}.")
@@ -162,7 +162,7 @@ def _tokens(loaded: LoadedModel, wanted: ReproduceOptions, length: int, at_most:
 
 
 def _training_tokens(loaded: LoadedModel, wanted: ReproduceOptions, texts: dict[str, TokenSet]) -> TokenSet:
-    """What SAEs of the control are trained on, loaded once: for nano other text than is measured, else the same."""
+    """Training tokens of control SAEs, loaded once: for nano its training text, otherwise the measured token set."""
     name = "nano-train" if wanted.tokens == "nano" else str(wanted.tokens)
     length = min(TRAINING_LENGTH, loaded.model.context) if wanted.length is None else wanted.length
     if name not in texts:
@@ -171,14 +171,14 @@ def _training_tokens(loaded: LoadedModel, wanted: ReproduceOptions, texts: dict[
 
 
 def _folder(name: str, requests: list[StudyRun]) -> Path:
-    """A run directory of its own for each request: the same command finds it again."""
-    told = [_told(request) for request in requests]
+    """A run directory whose name is a hash of the requests, so that the same command finds it again."""
+    deciding = [_deciding(request) for request in requests]
     model = requests[0].subject.loaded
-    digest = hashlib.sha256(f"{model.facts['sha256']}/{told}".encode()).hexdigest()
+    digest = hashlib.sha256(f"{model.facts['sha256']}/{deciding}".encode()).hexdigest()
     return Path("runs") / f"{name}-{Path(model.model.name).name}-{digest[:8]}"
 
 
-def _told(request: StudyRun) -> tuple[object, ...]:
+def _deciding(request: StudyRun) -> tuple[object, ...]:
     subject = request.subject
     saes = [sae.name for sae in subject.saes]
     return (

@@ -26,7 +26,7 @@ class NotMeasured(Exception):  # noqa: N818 - a normal outcome, not an error
         self.reason = reason
 
     def __eq__(self, other: object) -> bool:
-        """Equal where the reasons are."""
+        """Two are equal if their reasons are."""
         return isinstance(other, NotMeasured) and self.reason == other.reason
 
     def __hash__(self) -> int:

@@ -1,16 +1,16 @@
-"""A study, run: its experiments on a model and on random weights, each in a run directory of its own.
+"""Running a study: its experiments on a model and on random weights, each in its own run directory.
 
-    manifest.json              what is studied, on what
-    experiments.json           which experiments there are, and why some are not
+    manifest.json              the study, the model, the tokens, the SAEs
+    experiments.json           every experiment, with the reason if it was not run
     model/<experiment>/        runs on the model
     control/<experiment>/      the same on random weights
-    control-saes/              SAEs trained on them
+    control-saes/              SAEs trained on random weights
     claims.csv .json .tex      verdicts
-    figures/, tables/          pictures, and their numbers
+    figures/, tables/          figures, and their numbers
     report.html
 
-Killed at any moment, the same command goes on: finished experiments are read, the one that was under way goes on where
-it last saved.
+If the process is killed, the same command resumes: finished experiments are read, and the interrupted one continues
+from its last saved shard.
 """
 
 from __future__ import annotations
@@ -34,50 +34,50 @@ from tiltmeter.studies.results import NotMeasured
 from tiltmeter.studies.study import Experiment, KnownSAE, Size, Study, Subject
 
 PURPOSE, SEVERAL = "study", "studies"
-"""Purposes of a run that is a study, and of a folder of several."""
+"""`purpose` in the manifest of one study's run, and of a folder of several."""
 
 EXPERIMENTS, CLAIMS = "experiments.json", "claims.json"
-"""Which experiments there are, and the verdicts, kept until something more is measured."""
+"""Every experiment with the reason if it was not run; the verdicts, removed when more is measured."""
 
 MODEL, CONTROL = "model", "control"
-"""What is measured, and the folders for it."""
+"""The two columns of a study (the model, random weights), and their folders."""
 
 CONTROL_TOKENS: dict[Size, int] = {"quick": 0, "default": 80_000, "paper": 2_000_000}
-"""What each SAE of the control is trained on; where it is nothing, the control has no SAEs."""
+"""Training tokens of each control SAE; at 0 the control has no SAEs."""
 
-NO_STAND_INS = "A quick run trains no SAEs on random weights."
-LOCAL_ALONE = "On random weights only SAEs that reconstruct are trained, and there are none of them for this."
+NO_CONTROL_SAES = "A quick run trains no SAEs on random weights."
+LOCAL_ALONE = "Control SAEs are trained only for SAEs that were trained to reconstruct; this needs one."
 
 Table = dict[str, dict[str, str]]
-"""By column and experiment: why it is not there; empty where it is."""
+"""By column and experiment: why it was not measured; empty if it was to be."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class StudyRun:
-    """What is to be reproduced."""
+    """A study with everything that decides what is measured."""
 
     study: Study
     size: Size
     subject: Subject
     tokens: TokenSet
     training_tokens: Callable[[], TokenSet] | None
-    """Loads what SAEs of the control are trained on; None for no control."""
+    """Loads the tokens that control SAEs are trained on; None for no control."""
     figures: tuple[str, ...] = ()
-    """Only what these need; none for all."""
+    """Only experiments that these figures need are run; empty for all."""
 
 
 def measure(request: StudyRun, out: Path, control_folder: Path | None = None) -> list[str]:
-    """Measure whatever is not there yet. What cannot be measured does not keep the rest from it.
+    """Measure every experiment that has no result yet. If one fails, the others still run.
 
     Args:
-        request: what to reproduce.
+        request: the study, and what it runs on.
         out: the study's run directory.
-        control_folder: where SAEs of the control are kept; several studies can share it. Default: in `out`.
+        control_folder: where control SAEs are stored; several studies can share it. Default: in `out`.
 
     Returns:
-        What could not be measured and why, a sentence each.
+        A sentence for each experiment that failed.
 
     Raises:
         TiltmeterError: a figure that cannot be drawn was asked for; nothing of the model could be measured; `out` is
@@ -99,7 +99,7 @@ def measure(request: StudyRun, out: Path, control_folder: Path | None = None) ->
 
 
 def _refuse_figures(request: StudyRun) -> None:
-    """Refuse a figure that was asked for and of which nothing can be measured."""
+    """Refuse a figure that was asked for if none of its experiments can be measured."""
     experiments = request.study.experiments(request.subject, request.size)
     for number in request.figures:
         needs = request.study.figures[number].needs
@@ -112,7 +112,7 @@ def _refuse_figures(request: StudyRun) -> None:
 def _measure_column(
     request: StudyRun, subject: Subject, column: str, run: run_directory.Run, table: Table
 ) -> list[str]:
-    """Measure what has no reason not to be; returns what failed, and raises where everything did."""
+    """Measure the experiments of a column; returns the failures, and raises if everything failed."""
     experiments = request.study.experiments(subject, request.size)
     reasons = table[column] = _reasons(request, experiments, column)
     run.write_text(EXPERIMENTS, json.dumps(table, indent=2) + "\n")
@@ -134,7 +134,7 @@ def _measure_column(
 
 @contextmanager
 def held(requests: Sequence[StudyRun], out: Path) -> Iterator[None]:
-    """Hold the folder of several studies, so that it is used for nothing else.
+    """Lock the folder of several studies, so that no other run uses it.
 
     Raises:
         TiltmeterError: it is in use, or belongs to another run.
@@ -145,21 +145,21 @@ def held(requests: Sequence[StudyRun], out: Path) -> Iterator[None]:
 
 
 def needed_sequences(study: Study, subject: Subject, size: Size) -> int:
-    """Token sequences that a study uses at most."""
+    """How many token sequences a study uses, at most."""
     experiments = study.experiments(subject, size).values()
     return max((one.sequences for one in experiments if not isinstance(one, NotMeasured)), default=1)
 
 
 def _control(request: StudyRun, tokens: Callable[[], TokenSet], folder: Path) -> Subject:
-    """The control, its SAEs trained."""
+    """The subject on random weights, with its SAEs trained."""
     control = random_weights(request.subject.loaded, request.subject.seed)
-    return replace(request.subject, loaded=control, saes=_stand_ins(request, tokens, control, folder))
+    return replace(request.subject, loaded=control, saes=_control_saes(request, tokens, control, folder))
 
 
-def _stand_ins(
+def _control_saes(
     request: StudyRun, tokens: Callable[[], TokenSet], control: LoadedModel, folder: Path
 ) -> tuple[KnownSAE, ...]:
-    """The SAEs of the control."""
+    """Train the SAEs of the control, or find them trained."""
     used = _used_saes(request)
     if not used or not (budget := CONTROL_TOKENS[request.size]):
         return ()
@@ -170,7 +170,7 @@ def _stand_ins(
 
 
 def _used_saes(request: StudyRun) -> list[str]:
-    """Return the SAEs that the requested experiments use: training control SAEs for others would be wasted."""
+    """SAEs that the wanted experiments use; only these need control SAEs."""
     experiments = request.study.experiments(request.subject, request.size)
     wanted = [experiments[name] for name, reason in _reasons(request, experiments, CONTROL).items() if not reason]
     names = {name for one in wanted if not isinstance(one, NotMeasured) for name in one.saes}
@@ -178,12 +178,12 @@ def _used_saes(request: StudyRun) -> list[str]:
 
 
 def _reasons(request: StudyRun, experiments: dict[str, Experiment | NotMeasured], column: str) -> dict[str, str]:
-    """Every experiment, with the reason why it is not run; empty where it is."""
+    """Every experiment, with the reason why it is not run; empty if it is."""
     figures = [request.study.figures[number] for number in request.figures]
     needs = {need for figure in figures for need in figure.needs}
     reasons = {name: _reason(name, one, needs) for name, one in experiments.items()}
     if column == CONTROL:
-        why = LOCAL_ALONE if CONTROL_TOKENS[request.size] else NO_STAND_INS
+        why = LOCAL_ALONE if CONTROL_TOKENS[request.size] else NO_CONTROL_SAES
         own = request.study.experiments(request.subject, request.size)
         lost = (name for name, one in experiments.items() if isinstance(one, NotMeasured) and name in own)
         reasons |= {name: why for name in lost if not isinstance(own[name], NotMeasured)}
@@ -195,12 +195,12 @@ def _reason(name: str, experiment: Experiment | NotMeasured, needs: Collection[s
     if isinstance(experiment, NotMeasured):
         return experiment.reason
     if needs and not _matches(name, needs):
-        return "It was not run, since no figure that was asked for needs it; leave --figure out."
+        return "It was not run: no figure that was asked for needs it; omit --figure to run all."
     return ""
 
 
 def _matches(name: str, wanted: Collection[str]) -> bool:
-    """Whether an experiment is one of these, or one layer of one of them."""
+    """Whether an experiment is one of these, or one layer (`NAME-3`) of one of them."""
     family, _, layer = name.rpartition("-")
     return name in wanted or (layer.isdigit() and family in wanted)
 

@@ -20,25 +20,25 @@ from tiltmeter.sweeps.plan import Sweep
 from tiltmeter.sweeps.run import run_sweep
 
 Size = Literal["quick", "default", "paper"]
-"""How much is measured: in about a minute, in minutes, or as much as the paper."""
+"""How much is measured: about a minute, some minutes, or as much as in the paper."""
 
 
 @runtime_checkable
 class Experiment(Protocol):
-    """Something that is measured into a run directory, and goes on there after being killed."""
+    """A measurement into a run directory, which resumes there after being killed."""
 
     @property
     def sequences(self) -> int:
-        """How many token sequences it uses, its statistics included."""
+        """How many token sequences it uses, including those for statistics."""
         ...
 
     @property
     def saes(self) -> tuple[str, ...]:
-        """SAEs that it is of, as `load_sae` names them."""
+        """SAEs that it uses, by their names for `load_sae`."""
         ...
 
     def run(self, loaded: LoadedModel, tokens: TokenSet, out: Path, purpose: str) -> xr.Dataset:
-        """Measure, or go on measuring."""
+        """Measure, or resume measuring, into `out`."""
         ...
 
 
@@ -50,62 +50,62 @@ class Sweeping:
 
     @property
     def sequences(self) -> int:
-        """Those that are measured, or as many as the statistics may want."""
+        """The larger of the numbers of sequences for measurement and for statistics."""
         return max(self.sweep.sequences, self.sweep.statistics_sequences)
 
     @property
     def saes(self) -> tuple[str, ...]:
-        """The sweep's."""
+        """SAEs of the sweep."""
         return self.sweep.saes
 
     def run(self, loaded: LoadedModel, tokens: TokenSet, out: Path, purpose: str) -> xr.Dataset:
-        """Run the sweep, on no more sequences than there are."""
+        """Run the sweep, on at most as many sequences as the token set has."""
         fitting = self.sweep.model_copy(update={"sequences": min(self.sweep.sequences, len(tokens.ids))})
         return run_sweep(fitting, loaded, tokens, out, purpose)
 
 
 class KnownSAE(NamedTuple):
-    """What a study must know of an SAE to plan with it."""
+    """What a study must know about an SAE to plan experiments with it."""
 
     name: str
-    """As `load_sae` takes it."""
+    """Its name for `load_sae`."""
     site: Site
     kind: str | None
     l0: float | None
 
     @property
     def is_local(self) -> bool:
-        """Whether it was trained to reconstruct."""
+        """Whether it was trained to reconstruct (not end to end)."""
         return self.kind in LOCAL_KINDS
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What a study is run on."""
+    """What a study is run on: a model, a layer, SAEs and a seed."""
 
     loaded: LoadedModel
     layer: int
-    """The layer that the paper's layer becomes here."""
+    """The layer that corresponds to the paper's layer."""
     saes: tuple[KnownSAE, ...]
     seed: int = 0
 
     @property
     def n_layers(self) -> int:
-        """Blocks of the model."""
+        """Number of transformer blocks of the model."""
         return self.loaded.model.n_layers
 
     @property
     def last(self) -> Site:
-        """The stream after the last block."""
+        """The residual stream after the last block."""
         return Site(self.n_layers - 1, "resid_post")
 
     def saes_at(self, site: Site) -> tuple[KnownSAE, ...]:
-        """Those of a site, the sparsest first; those whose L0 is not known last."""
+        """SAEs at a site, the sparsest first, those with unknown L0 last."""
         here = [sae for sae in self.saes if sae.site == site]
         return tuple(sorted(here, key=lambda sae: (sae.l0 is None, sae.l0 or 0.0)))
 
     def local_at(self, site: Site, l0: float | None = None) -> KnownSAE | None:
-        """The one of a site, trained to reconstruct, whose L0 is nearest to `l0`; without one, that in the middle."""
+        """The reconstruction-trained SAE at a site with the L0 nearest to `l0`; by default the one in the middle."""
         local = [sae for sae in self.saes_at(site) if sae.is_local]
         if l0 is None or not local:
             return local[len(local) // 2] if local else None
@@ -113,21 +113,21 @@ class Subject:
 
 
 class PaperFigure(NamedTuple):
-    """One figure of a paper: what it needs, how it is drawn, what it says."""
+    """One figure of a paper: its words, the experiments it needs, and how to draw and describe it."""
 
     title: str
     caption: str
     claimed: str
-    """What the paper says it shows, in the paper's words or close to them."""
+    """What the paper says that the figure shows, in the paper's words or close to them."""
     needs: tuple[str, ...]
-    """Experiments; `NAME` stands for `NAME-0`, `NAME-1`, ... too."""
+    """Names of experiments; `NAME` includes `NAME-0`, `NAME-1`, ..."""
     chart: Callable[[Results], Chart]
     finding: Callable[[Results], str]
     """What this run found, in a sentence or two."""
 
 
 class Preset(NamedTuple):
-    """What a study is run on under a name: the embedded model, or what the paper ran on."""
+    """Model, tokens, layer and SAEs under one name: the embedded ones, or the paper's."""
 
     model: str
     tokens: str
@@ -137,19 +137,19 @@ class Preset(NamedTuple):
 
 
 class Study(NamedTuple):
-    """One paper."""
+    """The experiments, figures and claims of one paper."""
 
     name: str
     citation: str
     length: int
     """Tokens per sequence."""
-    middle: float
-    """The paper's layer, as a part of the model's depth: where the same is done in a model of another depth."""
+    depth: float
+    """The paper's layer as a fraction of the model's depth, by which the layer of another model is chosen."""
     experiments: Callable[[Subject, Size], dict[str, Experiment | NotMeasured]]
-    """What is measured on a subject, by name; several layers of one thing as `NAME-0`, `NAME-1`."""
+    """The experiments on a subject, by name; an experiment in several layers is `NAME-0`, `NAME-1`, ..."""
     figures: Mapping[str, PaperFigure]
     claims: tuple[Claim, ...]
     presets: Mapping[str, Preset]
-    """By name: `nano`, `gpt2`."""
+    """By name; every study has `nano` and `gpt2`."""
     uncontrolled: frozenset[str] = frozenset()
-    """Experiments that no claim rests on: they are not repeated on random weights."""
+    """Experiments that no claim uses; they are not repeated on random weights."""

@@ -1,9 +1,8 @@
-"""Finding out, before anything is measured, what a study is to be run on."""
+"""What a study runs on, found before anything is measured: the layer and the SAEs of a model."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.loading import LoadedModel
@@ -11,17 +10,18 @@ from tiltmeter.models.sites import Site
 from tiltmeter.models.split_model import SplitModel
 from tiltmeter.runs.progress import progress
 from tiltmeter.saes.compatibility import check_compatible, own_site
-from tiltmeter.saes.loading import EMBEDDED_SAES, list_embedded, load_sae
+from tiltmeter.saes.loading import load_sae
+from tiltmeter.saes.names import matching, short_names
 from tiltmeter.studies.study import KnownSAE, Study, Subject
 
 
 def make_subject(study: Study, loaded: LoadedModel, layer: int | None, saes: Sequence[str], seed: int) -> Subject:
-    """A study's subject.
+    """Choose the layer and look up the SAEs that a study runs on.
 
     Args:
         study: which study.
         loaded: the model.
-        layer: where the paper's layer is here; None for the same part of the depth.
+        layer: the layer to study in place of the paper's; None for the one at the same fraction of the depth.
         saes: names, as `load_sae` takes them; `nano:*` means all of nano's, at any site.
         seed: of every random vector.
 
@@ -34,33 +34,23 @@ def make_subject(study: Study, loaded: LoadedModel, layer: int | None, saes: Seq
         raise TiltmeterError(
             f"Layer {layer} was asked for, but {model.name} has layers 0 to {model.n_layers - 1}; choose one of those."
         )
-    here = corresponding_layer(study.middle, model.n_layers) if layer is None else layer
+    here = corresponding_layer(study.depth, model.n_layers) if layer is None else layer
     return Subject(loaded, here, known_saes(saes, model, Site(here, "resid_pre")), seed)
 
 
-def corresponding_layer(middle: float, n_layers: int) -> int:
-    """The layer at a part of the depth; not the first, which holds embeddings alone, where there is another."""
-    return min(n_layers - 1, max(1, round(middle * n_layers)))
+def corresponding_layer(depth: float, n_layers: int) -> int:
+    """The layer at a fraction of the depth; not layer 0, which sees only embeddings, unless it is the only one."""
+    return min(n_layers - 1, max(1, round(depth * n_layers)))
 
 
 def known_saes(names: Sequence[str], model: SplitModel, site: Site) -> tuple[KnownSAE, ...]:
-    """What is known of some SAEs; one whose files name no site is taken to be of `site`.
+    """Site, kind and L0 of SAEs, from their files; an SAE whose files name no site is assumed to belong to `site`.
 
     Raises:
         TiltmeterError: one does not exist, is of another model, or is named twice.
     """
-    wanted = [name for given in names for name in _matching(given)]
-    if repeated := sorted({name for name in wanted if wanted.count(name) > 1}):
-        raise TiltmeterError(f"The SAE {repeated[0]} is listed twice; list each once.")
-    return tuple(_known(name, model, site) for name in progress(wanted, "SAEs"))
-
-
-def _matching(name: str) -> list[str]:
-    if "*" not in name or name.partition(":")[0] not in EMBEDDED_SAES:
-        return [name]
-    if not (found := [sae for sae in list_embedded() if fnmatchcase(sae, name)]):
-        raise TiltmeterError(f"No embedded SAE is called {name}; there are {', '.join(list_embedded())}.")
-    return found
+    wanted = short_names([name for given in names for name in matching(given)]).values()
+    return tuple(_known(name, model, site) for name in progress(list(wanted), "SAEs"))
 
 
 def _known(name: str, model: SplitModel, site: Site) -> KnownSAE:

@@ -1,9 +1,9 @@
-"""Facts of every token that a sweep does not hold: what it is, how common, how it looks at a site, and to an SAE there.
+"""Facts of every token that a sweep does not store: id, frequency, clean loss, norm at a site, L0 of an SAE there.
 
 A dataset of facts has the dimensions `sequence` and `position`, the variables
 
 - `token`: its id;
-- `frequency`: the part of all tokens of the token set that are the same;
+- `frequency`: the fraction of all tokens of the token set that have this id;
 - `loss`: the clean cross-entropy of the token that follows, nats; NaN at the last position;
 - `norm`: ‖x‖ at the site, as measured;
 - `l0`: how many latents of the SAE fire (f > 0);
@@ -40,7 +40,7 @@ SHARD = 16
 
 _ABOUT = {
     "token": ("token", "id"),
-    "frequency": ("part of all tokens", "1"),
+    "frequency": ("fraction of all tokens", "1"),
     "loss": ("clean next-token loss", "nats"),
     "norm": ("norm of the activation", "L2"),
     "l0": ("latents that fire", "latents"),
@@ -54,11 +54,11 @@ class TokenFacts:
 
     site: str
     saes: tuple[str]
-    """The one SAE, as `load_sae` names it."""
+    """One SAE, by its name for `load_sae`."""
     sequences: int
 
     def run(self, loaded: LoadedModel, tokens: TokenSet, out: Path, purpose: str) -> xr.Dataset:
-        """Measure, or go on measuring, into the run directory `out`; its `facts.nc` is what this gives.
+        """Measure, or go on measuring, into the run directory `out`; its `facts.nc` is what this returns.
 
         Raises:
             TiltmeterError: wrong input; `out` is in use or belongs to another run.
@@ -110,7 +110,7 @@ def _measure(
 def _losses(
     model: SplitModel, final: Float[Tensor, "position d_model"], ids: Int64[Tensor, " position"]
 ) -> Float[np.ndarray, " position"]:
-    """Cross-entropy of the token that follows each, one sequence at a time: all logits at once may be too many."""
+    """Cross-entropy of the token that follows each, nats; one sequence at a time, to bound the memory for logits."""
     log_p = model.logits(final[:-1]).double().log_softmax(-1).cpu()
     return np.append(-log_p.gather(1, ids[1:, None])[:, 0].numpy(), _UNKNOWN_LOSS)
 
@@ -138,7 +138,7 @@ def _attrs(loaded: LoadedModel, tokens: TokenSet, facts: xr.Dataset, at: AtSite,
 
 
 def strings(loaded: LoadedModel, ids: Int64[np.ndarray, " token"] | np.ndarray) -> dict[str, str]:
-    """The texts of tokens by id; without a tokenizer, their numbers."""
+    """The texts of tokens by id; without a tokenizer, `token 17`."""
     if loaded.tokenizer is None:
         return {str(one): f"token {one}" for one in ids}
     return {str(one): str(loaded.tokenizer.decode([int(one)])) for one in ids}

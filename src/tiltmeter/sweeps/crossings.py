@@ -19,7 +19,6 @@ from tiltmeter.analysis.bisection import CrossingTarget
 from tiltmeter.analysis.bootstrap import median_interval
 from tiltmeter.analysis.shape_tables import shape_column, shape_summary
 from tiltmeter.data.token_set import TokenSet
-from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.loading import LoadedModel
 from tiltmeter.perturb.paths import Substitute
 from tiltmeter.runs import run_directory
@@ -27,7 +26,7 @@ from tiltmeter.runs.config import Configuration
 from tiltmeter.runs.progress import progress
 from tiltmeter.sweeps.crossing_measure import Arrays, measure_crossings
 from tiltmeter.sweeps.plan import Plan, Sweep, make_plan
-from tiltmeter.sweeps.run import Prepared, identity, prepare, record
+from tiltmeter.sweeps.run import Prepared, check_measured, identity, prepare, record
 
 FALL_OR_DO_NOT_BEGIN_AT_ZERO = ("cos", "loss")
 """Readouts without an upward crossing in the sense of `shapes`."""
@@ -88,11 +87,7 @@ def run_crossings(
     plan = make_plan(wanted.sweep, loaded.model, tokens)
     with run_directory.open_run(out, _identity(wanted, plan, loaded), partial(_record, plan, loaded, purpose)) as run:
         table = crossing_table(_measure(wanted, plan, prepare(plan, run), run), tuple(map(str, plan.directions)))
-        if not table.tokens.any():
-            raise TiltmeterError(
-                "Nothing was measured: at these positions, with these rules for boundary positions, no token was both "
-                "perturbed and averaged, or no direction leads away from x; change --positions, --bos-… or --direction."
-            )
+        check_measured(int(table.tokens.sum()))
         summary = crossing_summary(table, span(plan), len(wanted.sweep.path.steps))
         for name, one in (("crossings", table), ("summary", summary)):
             run.write_bytes(f"{name}.csv", curves.to_csv(one))

@@ -76,11 +76,7 @@ def run_sweep(
         result = curves.merge(parts, plan.order[: sum(part.sizes["sequence"] for part in parts)])
         attrs = _attrs(plan, ready.statistics, ready.saes, run_directory.read_manifest(run.path))
         result = result.assign_attrs(attrs | _ending(watch))
-        if not bool(result.tokens.any()):
-            raise TiltmeterError(
-                "Nothing was measured: at these positions, with these rules for boundary positions, no token was both "
-                "perturbed and averaged, or no direction leads away from x; change --positions, --bos-… or --direction."
-            )
+        check_measured(int(result.tokens.sum()))
         table = curves.summary(result)
         run.write_bytes("curves.nc", curves.to_netcdf(result))
         run.write_bytes("summary.csv", curves.to_csv(table))
@@ -97,6 +93,19 @@ class Prepared(NamedTuple):
     path: PerturbationPath
     """The path in absolute lengths or angles."""
     base: Base | None
+
+
+def check_measured(tokens: int) -> None:
+    """Refuse a run in which no token was averaged.
+
+    Raises:
+        TiltmeterError: `tokens` is 0.
+    """
+    if not tokens:
+        raise TiltmeterError(
+            "Nothing was measured: at these positions, with these rules for boundary positions, no token was both "
+            "perturbed and averaged, or no direction leads away from x; change --positions, --bos-… or --direction."
+        )
 
 
 def prepare(plan: Plan, run: run_directory.Run) -> Prepared:

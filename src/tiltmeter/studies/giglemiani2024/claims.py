@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tiltmeter.studies.claims import Claim, Published
-from tiltmeter.studies.estimands import SIMILAR
+from tiltmeter.studies.estimands import SIMILAR, combined
 from tiltmeter.studies.giglemiani2024.estimands import (
     ALIKE,
     CLOSE,
@@ -12,7 +12,6 @@ from tiltmeter.studies.giglemiani2024.estimands import (
     above,
     alike,
     below,
-    both,
     gap_shrinks,
     means_in_order,
     nearer,
@@ -54,7 +53,7 @@ CLAIMS: tuple[Claim, ...] = (
         "The model is more sensitive to perturbations toward real than toward random activations: MS steps are "
         "smaller, absolute and relative.",
         f"{_PAPER}, abstract, Figures 1, 2 and A.1",
-        both(above("ms-absolute", _RANDOM, "real"), above("ms-relative", _RANDOM, "real")),
+        combined(above("ms-absolute", _RANDOM, "real"), above("ms-relative", _RANDOM, "real")),
         Published("means 41.1 and 52.1 (absolute), 51.6 and 65.0 (relative)", _CODE),
         remark=f"{_READ} {_STOPS} {_SMALLEST}",
     ),
@@ -125,21 +124,21 @@ CLAIMS: tuple[Claim, ...] = (
         "Results for absolute AUC steps are similar to those for MS steps: structured is nearest to real, then the "
         "baseline, then random.",
         f"{_PAPER}, Figure B.1, top",
-        both(nearer("auc-absolute", _STRUCTURED, _BASELINE), nearer("auc-absolute", _BASELINE, _RANDOM)),
+        combined(nearer("auc-absolute", _STRUCTURED, _BASELINE), nearer("auc-absolute", _BASELINE, _RANDOM)),
         remark=_STOPS,
     ),
     Claim(
         "auc-same-order-relative",
         "By relative AUC steps, structured is nearest to real, then the baseline, then random.",
         f"{_PAPER}, Figure B.1, bottom",
-        both(nearer("auc-relative", _STRUCTURED, _BASELINE), nearer("auc-relative", _BASELINE, _RANDOM)),
+        combined(nearer("auc-relative", _STRUCTURED, _BASELINE), nearer("auc-relative", _BASELINE, _RANDOM)),
         Published("KS .21, .22, .59", _CODE),
     ),
     Claim(
         "kl-same-order",
         "By relative MS steps of KL, structured is nearest to real, then the baseline, then random.",
         "the authors' notebooks",
-        both(nearer("kl-ms-relative", _STRUCTURED, _BASELINE), nearer("kl-ms-relative", _BASELINE, _RANDOM)),
+        combined(nearer("kl-ms-relative", _STRUCTURED, _BASELINE), nearer("kl-ms-relative", _BASELINE, _RANDOM)),
         Published("KS .26, .32, .69", _CODE),
         remark=_SMALLEST,
     ),
@@ -147,7 +146,7 @@ CLAIMS: tuple[Claim, ...] = (
         "nonlinearity-structured-nearest",
         "By relative NL steps (where curves leave their initial straight line), structured is nearest to real.",
         "the authors' notebooks",
-        both(nearer("nl-relative", _STRUCTURED, _BASELINE), nearer("nl-relative", _STRUCTURED, _RANDOM)),
+        combined(nearer("nl-relative", _STRUCTURED, _BASELINE), nearer("nl-relative", _STRUCTURED, _RANDOM)),
         Published("KS .17 (structured), .27 (random), .37 (baseline)", _CODE),
     ),
     Claim(

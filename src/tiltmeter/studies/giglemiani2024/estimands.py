@@ -15,8 +15,8 @@ from tiltmeter.analysis.estimates import ABOVE_ONE, ABOVE_ZERO, Estimand, Region
 from tiltmeter.analysis.shapes import ks_distance
 from tiltmeter.studies.estimands import (
     SIMILAR,
+    Estimands,
     PerSequence,
-    Quantities,
     difference,
     ks_gap,
     late_l2,
@@ -45,7 +45,7 @@ def column(results: Results, name: str, kind: str) -> PerSequence:
     return sample(results, name, kind).value_or_inf
 
 
-def nearer(name: str, near: str, far: str) -> Quantities:
+def nearer(name: str, near: str, far: str) -> Estimands:
     """KS distance of `far` from real activations minus that of `near`."""
 
     def estimands(results: Results) -> list[Estimand]:
@@ -55,16 +55,7 @@ def nearer(name: str, near: str, far: str) -> Quantities:
     return estimands
 
 
-def both(*parts: Quantities) -> Quantities:
-    """All of them."""
-
-    def estimands(results: Results) -> list[Estimand]:
-        return [one for part in parts for one in part(results)]
-
-    return estimands
-
-
-def within(names: tuple[str, ...], kind: str, region: Region) -> Quantities:
+def within(names: tuple[str, ...], kind: str, region: Region) -> Estimands:
     """KS distance of a type from real activations, by each of these statistics."""
 
     def estimands(results: Results) -> list[Estimand]:
@@ -98,7 +89,7 @@ def _gap(rows: Rows) -> float:
     return ks_distance(rows[:, 0], rows[:, 2]) - ks_distance(rows[:, 0], rows[:, 1])
 
 
-def means_in_order(name: str, *kinds: str) -> Quantities:
+def means_in_order(name: str, *kinds: str) -> Estimands:
     """The mean step of each type minus that of the type before."""
 
     def estimands(results: Results) -> list[Estimand]:
@@ -107,7 +98,7 @@ def means_in_order(name: str, *kinds: str) -> Quantities:
     return estimands
 
 
-def below(name: str, low: str, *others: str) -> Quantities:
+def below(name: str, low: str, *others: str) -> Estimands:
     """The mean step of each of the others minus that of `low`."""
 
     def estimands(results: Results) -> list[Estimand]:
@@ -116,7 +107,7 @@ def below(name: str, low: str, *others: str) -> Quantities:
     return estimands
 
 
-def above(name: str, high: str, *others: str) -> Quantities:
+def above(name: str, high: str, *others: str) -> Estimands:
     """The mean step of `high` minus that of each of the others."""
 
     def estimands(results: Results) -> list[Estimand]:
@@ -131,7 +122,7 @@ def _differences(results: Results, name: str, pairs: list[tuple[str, str]]) -> I
         yield difference(f"{STATISTICS[name].label}: mean of {high} - {low}", one, other, unit=" steps")
 
 
-def alike(name: str, one: str, other: str) -> Quantities:
+def alike(name: str, one: str, other: str) -> Estimands:
     """The mean step of one type ÷ that of another, to be near 1."""
 
     def estimands(results: Results) -> list[Estimand]:

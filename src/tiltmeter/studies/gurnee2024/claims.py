@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tiltmeter.analysis.estimates import ABOVE_ONE, BELOW_ONE, BELOW_ZERO, Region
 from tiltmeter.studies.claims import Claim, Published
-from tiltmeter.studies.estimands import SIMILAR, about_all_layers
+from tiltmeter.studies.estimands import SIMILAR, about_all_layers, combined
 from tiltmeter.studies.gurnee2024.estimands import (
     at_offsets,
     but_the_last_layer,
@@ -15,7 +15,6 @@ from tiltmeter.studies.gurnee2024.estimands import (
     losses,
     quantiles,
     smaller_alone,
-    together,
 )
 from tiltmeter.studies.gurnee2024.gap import (
     FAR,
@@ -116,7 +115,7 @@ CLAIMS: tuple[Claim, ...] = (
         "In all layers, the three kinds of random point change the prediction by about the same amount.",
         f"{_POST}, Intervention Types",
         about_all_layers(
-            together(
+            combined(
                 in_each_layer("theta-random-sae-norm", "epsilon-random", SIMILAR),
                 in_each_layer("theta-random-true-norm", "epsilon-random", SIMILAR),
             )

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from tiltmeter.analysis.estimates import ABOVE_ONE, ABOVE_ZERO, Estimand, Region, Rows
-from tiltmeter.studies.estimands import Quantities, difference, of_columns, ratio
+from tiltmeter.studies.estimands import Estimands, difference, of_columns, ratio
 from tiltmeter.studies.gurnee2024.gap import gap
 from tiltmeter.studies.gurnee2024.per_token import layers, loss_increase, mean_kl, mean_of, per_token
 from tiltmeter.studies.results import NotMeasured, Results
@@ -26,7 +26,7 @@ QUANTILES = (0.1, 0.5, 0.9)
 """They represent the whole distribution."""
 
 
-def in_each_layer(one: str, other: str, region: Region = ABOVE_ONE, experiment: str = "layers") -> Quantities:
+def in_each_layer(one: str, other: str, region: Region = ABOVE_ONE, experiment: str = "layers") -> Estimands:
     """Mean KL of one intervention ÷ that of another, in each layer."""
 
     def estimands(results: Results) -> list[Estimand]:
@@ -36,11 +36,6 @@ def in_each_layer(one: str, other: str, region: Region = ABOVE_ONE, experiment: 
         ]
 
     return estimands
-
-
-def together(*claims: Quantities) -> Quantities:
-    """The estimands of several claims as those of one."""
-    return lambda results: [estimand for one in claims for estimand in one(results)]
 
 
 def clusters(results: Results) -> list[Estimand]:
@@ -114,7 +109,7 @@ def _quantile_ratio(q: float) -> Callable[[Rows], float]:
     return statistic
 
 
-def at_offsets(what: str, offsets: slice, region: Region) -> Quantities:
+def at_offsets(what: str, offsets: slice, region: Region) -> Estimands:
     """KL of SAE(x) ÷ that of the ε-random point at some offsets from the one token that is replaced, in each layer."""
 
     def estimands(results: Results) -> list[Estimand]:
@@ -131,7 +126,7 @@ def at_offsets(what: str, offsets: slice, region: Region) -> Quantities:
     return estimands
 
 
-def but_the_last_layer(claim: Quantities) -> Quantities:
+def but_the_last_layer(claim: Estimands) -> Estimands:
     """The estimands of a claim about one replaced token, without the last layer of the model."""
 
     def estimands(results: Results) -> list[Estimand]:

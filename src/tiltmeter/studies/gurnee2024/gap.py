@@ -11,7 +11,7 @@ import xarray as xr
 
 from tiltmeter.analysis.correlations import Sums, matrix, sums_of
 from tiltmeter.analysis.estimates import ABOVE_ZERO, Estimand, Region
-from tiltmeter.studies.estimands import PerSequence, PerToken, Quantities, correlation, fraction
+from tiltmeter.studies.estimands import Estimands, PerSequence, PerToken, correlation, fraction
 from tiltmeter.studies.gurnee2024.per_token import Layer, fact, layer_of, per_token, study_layer
 from tiltmeter.studies.results import NotMeasured, Results
 
@@ -99,7 +99,7 @@ def typical_and_far(results: Results) -> list[Estimand]:
     ]
 
 
-def gap_with(predictor: str, region: Region) -> Quantities:
+def gap_with(predictor: str, region: Region) -> Estimands:
     """Pearson's correlation over tokens of the gap with a predictor, at the study's layer."""
 
     def estimands(results: Results) -> list[Estimand]:
@@ -111,7 +111,7 @@ def gap_with(predictor: str, region: Region) -> Quantities:
     return estimands
 
 
-def absolute_gap_with(predictor: str, region: Region) -> Quantities:
+def absolute_gap_with(predictor: str, region: Region) -> Estimands:
     """Absolute value of the correlation over tokens of the gap with a predictor, at the study's layer."""
 
     def estimands(results: Results) -> list[Estimand]:

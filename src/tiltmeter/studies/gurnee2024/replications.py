@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from tiltmeter.analysis.estimates import ABOVE_ZERO, Estimand, Region, Rows
-from tiltmeter.studies.estimands import PerSequence, Quantities, double_ratio, of_columns, ratio, read
+from tiltmeter.studies.estimands import Estimands, PerSequence, double_ratio, of_columns, ratio, read
 from tiltmeter.studies.gurnee2024.estimands import PAIR_OF_KINDS
 from tiltmeter.studies.gurnee2024.per_token import mean_kl
 from tiltmeter.studies.results import NotMeasured, Results, saes_by_kind
@@ -67,7 +67,7 @@ def mean_cosine(curves: xr.Dataset, direction: str) -> float:
     return float(np.nanmean(read(curves, f"cos@{curves.attrs['site']}", direction)))
 
 
-def beside_random_at(which: int, region: Region) -> Quantities:
+def beside_random_at(which: int, region: Region) -> Estimands:
     """KL of the SAE with the lowest (0) or highest (-1) cosine ÷ that of random points with equal norm and angle."""
 
     def estimands(results: Results) -> list[Estimand]:

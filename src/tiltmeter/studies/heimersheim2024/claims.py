@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tiltmeter.analysis.estimates import ABOVE_ONE, BELOW_ONE, Region
 from tiltmeter.studies.claims import Claim, Published
-from tiltmeter.studies.estimands import SIMILAR
+from tiltmeter.studies.estimands import SIMILAR, Estimands, combined
 from tiltmeter.studies.heimersheim2024.estimands import (
     APART,
     FLAT,
@@ -16,7 +16,6 @@ from tiltmeter.studies.heimersheim2024.estimands import (
     PLATEAU_ANGLE,
     SHORT,
     SMALL_ANGLE,
-    Measures,
     corner_is_optimum,
     earlier,
     gap_shrinks,
@@ -29,7 +28,6 @@ from tiltmeter.studies.heimersheim2024.estimands import (
     real_corner_stands_out,
     stronger,
     symmetric,
-    together,
 )
 from tiltmeter.studies.heimersheim2024.experiments import NAIVE, RANDOM, REAL
 
@@ -53,12 +51,12 @@ _PROBABILITY = (
 _AT = f"At {HALFWAY:g} ‖x‖ and at {PLATEAU_ANGLE:g}°: chosen here, the post compares curves by eye."
 
 
-def _short(readout: str, base: str = "") -> Measures:
-    return together(plateau(readout, "straight", SHORT, base), plateau(readout, "sphere", SMALL_ANGLE, base))
+def _short(readout: str, base: str = "") -> Estimands:
+    return combined(plateau(readout, "straight", SHORT, base), plateau(readout, "sphere", SMALL_ANGLE, base))
 
 
-def _stronger(readout: str, one: str, region: Region = ABOVE_ONE) -> Measures:
-    return together(*(stronger(readout, mode, one, RANDOM, region) for mode in ("straight", "sphere")))
+def _stronger(readout: str, one: str, region: Region = ABOVE_ONE) -> Estimands:
+    return combined(*(stronger(readout, mode, one, RANDOM, region) for mode in ("straight", "sphere")))
 
 
 CLAIMS: tuple[Claim, ...] = (
@@ -74,7 +72,7 @@ CLAIMS: tuple[Claim, ...] = (
         "A perturbation of medium length toward a random point, too, changes the output less at a real activation "
         "than at a random one.",
         f"{_CORE_1}, {_SECTION_1}",
-        together(plateau("kl", "straight", MEDIUM), plateau("kl", "sphere", PLATEAU_ANGLE)),
+        combined(plateau("kl", "straight", MEDIUM), plateau("kl", "sphere", PLATEAU_ANGLE)),
         remark=f"Medium is {MEDIUM:g} mean distances, and the {PLATEAU_ANGLE:g}° where the post has the plateau end.",
     ),
     Claim(
@@ -167,14 +165,14 @@ CLAIMS: tuple[Claim, ...] = (
         "real-direction-earlier-l2",
         "Real directions move the activation after the last block earlier than random ones, too.",
         f"{_SECTION_2}, right panels",
-        together(earlier("sphere", "relative", "l2"), earlier("straight", "relative", "l2")),
+        combined(earlier("sphere", "relative", "l2"), earlier("straight", "relative", "l2")),
         remark=f"The post gives no threshold for L2. {_RELATIVE}",
     ),
     Claim(
         "threshold-tells-directions-apart",
         "The angle or length at KL 0.5 reasonably distinguishes real from random directions.",
         f"{_SECTION_2}, histograms",
-        together(earlier("sphere", "absolute", region=APART), earlier("straight", "absolute", region=APART)),
+        combined(earlier("sphere", "absolute", region=APART), earlier("straight", "absolute", region=APART)),
         remark=f"An area under the ROC curve of {APART.low:g} or more, which Hosmer & Lemeshow (2000) call acceptable; "
         f"the post has no number. {_PROBABILITY}",
     ),

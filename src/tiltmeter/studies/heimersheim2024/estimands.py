@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 
 from tiltmeter.analysis.estimates import ABOVE_ONE, MIN_SEQUENCES, Estimand, Region
-from tiltmeter.studies.estimands import SIMILAR, PerSequence, difference, fraction, ratio
+from tiltmeter.studies.estimands import SIMILAR, Estimands, PerSequence, difference, fraction, ratio
 from tiltmeter.studies.heimersheim2024.curve_statistics import (
     FAR_DEGREES,
     THRESHOLD,
@@ -28,7 +28,6 @@ from tiltmeter.studies.heimersheim2024.curve_statistics import (
 from tiltmeter.studies.heimersheim2024.experiments import RANDOM, REAL
 from tiltmeter.studies.results import NotMeasured, Results
 
-Measures = Callable[[Results], list[Estimand]]
 Threshold = Literal["absolute", "relative"]
 
 SHORT, MEDIUM = 0.25, 0.5
@@ -59,7 +58,7 @@ _MOVED = {"kl": "KL", "l2": "L2 at the end", "cos": "1 - cosine at the end"}
 _CROSSED = {"absolute": "KL 0.5", "relative": "the relative threshold"}
 
 
-def plateau(readout: str, mode: str, at: float, base: str = "") -> Measures:
+def plateau(readout: str, mode: str, at: float, base: str = "") -> Estimands:
     """Random base ÷ real one, with the same targets: at a distance in mean pair distances (straight), or an angle.
 
     `base` is empty for the prompt's own activation, `-other-base` for another prompt's in its place.
@@ -67,7 +66,7 @@ def plateau(readout: str, mode: str, at: float, base: str = "") -> Measures:
     real = "transplanted real" if base else "real"
     read_at, unit = (at_distance, " pair distances") if mode == "straight" else (at_step, "°")
 
-    def measures(results: Results) -> list[Estimand]:
+    def estimands(results: Results) -> list[Estimand]:
         return [
             ratio(
                 f"{_MOVED[readout]}: random ÷ {real} base, {at:g}{unit}",
@@ -76,7 +75,7 @@ def plateau(readout: str, mode: str, at: float, base: str = "") -> Measures:
             )
         ]
 
-    return measures
+    return estimands
 
 
 def random_base_rises(results: Results) -> list[Estimand]:
@@ -100,26 +99,26 @@ def _rise(results: Results, base: str, angle: float, region: Region, what: str) 
     return ratio(f"{what}: KL at {angle:g}° ÷ at {FAR_DEGREES:g}°", near, far, region)
 
 
-def stronger(readout: str, mode: str, one: str, other: str, region: Region = ABOVE_ONE) -> Measures:
+def stronger(readout: str, mode: str, one: str, other: str, region: Region = ABOVE_ONE) -> Estimands:
     """One direction ÷ another: halfway along the straight path, or at the angle of the plateau's end."""
     at, unit = (HALFWAY, " ‖x‖") if mode == "straight" else (PLATEAU_ANGLE, "°")
 
-    def measures(results: Results) -> list[Estimand]:
+    def estimands(results: Results) -> list[Estimand]:
         moved = [at_step(results[mode], readout, name, at) for name in (one, other)]
         return [ratio(f"{_MOVED[readout]}: {one} ÷ {other}, {at:g}{unit}", moved[0], moved[1], region)]
 
-    return measures
+    return estimands
 
 
-def earlier(mode: str, threshold: Threshold, readout: str = "kl", region: Region = MORE_OFTEN) -> Measures:
+def earlier(mode: str, threshold: Threshold, readout: str = "kl", region: Region = MORE_OFTEN) -> Estimands:
     """In which part of the prompts the real direction passes the threshold before the random one."""
 
-    def measures(results: Results) -> list[Estimand]:
+    def estimands(results: Results) -> list[Estimand]:
         crossed = _CROSSED[threshold] + (f" of {_MOVED[readout]}" if threshold == "relative" else "")
         what = f"{mode}: part of the prompts in which {REAL} passes {crossed} before {RANDOM}"
         return [fraction(what, is_first(*pair_times(results, mode, threshold, readout)), region)]
 
-    return measures
+    return estimands
 
 
 def pair_times(
@@ -139,72 +138,67 @@ def pair_times(
     return real, random
 
 
-def together(*measures: Measures) -> Measures:
-    """All of them."""
-    return lambda results: [quantity for measure in measures for quantity in measure(results)]
-
-
-def last_layer_order(threshold: Threshold) -> Measures:
+def last_layer_order(threshold: Threshold) -> Estimands:
     """In which part of the prompts the real direction is first in the last layer."""
 
-    def measures(results: Results) -> list[Estimand]:
+    def estimands(results: Results) -> list[Estimand]:
         what = f"last layer: part of the prompts in which {REAL} passes {_CROSSED[threshold]} before {RANDOM}"
         return [fraction(what, is_first(*pair_times(results, "sphere-last-layer", threshold)), NO_ORDER)]
 
-    return measures
+    return estimands
 
 
-def last_layer_gap(threshold: Threshold) -> Measures:
+def last_layer_gap(threshold: Threshold) -> Estimands:
     """By how many degrees the real direction is first in the last layer."""
 
-    def measures(results: Results) -> list[Estimand]:
+    def estimands(results: Results) -> list[Estimand]:
         real, random = pair_times(results, "sphere-last-layer", threshold)
         what = f"last layer: median angle of {_CROSSED[threshold]}, random - real"
         return [median_gap(what, random, real, NO_GAP, "°")]
 
-    return measures
+    return estimands
 
 
-def gap_shrinks(threshold: Threshold) -> Measures:
+def gap_shrinks(threshold: Threshold) -> Estimands:
     """How much more often the real direction is first in the study's layer than in the last one."""
 
-    def measures(results: Results) -> list[Estimand]:
+    def estimands(results: Results) -> list[Estimand]:
         here = is_first(*pair_times(results, "sphere", threshold))
         last = is_first(*pair_times(results, "sphere-last-layer", threshold))
         what = f"how often {REAL} passes {_CROSSED[threshold]} before {RANDOM}: this layer - last layer"
         return [difference(what, here, last)]
 
-    return measures
+    return estimands
 
 
-def corner_is_optimum(threshold: Threshold) -> Measures:
+def corner_is_optimum(threshold: Threshold) -> Estimands:
     """How often the angle at the real corner is below that at the next point of either side."""
     what = f"part of the prompts in which the real corner passes {_CROSSED[threshold]} before the blend"
 
-    def measures(results: Results) -> list[Estimand]:
+    def estimands(results: Results) -> list[Estimand]:
         found = _on_triangle(results, "real", threshold)
         beside = neighbours(list(found), 0)
         return [fraction(f"{what} {_named(one)}", is_first(found[corner(0)], found[one]), MORE_OFTEN) for one in beside]
 
-    return measures
+    return estimands
 
 
-def real_corner_stands_out(threshold: Threshold) -> Measures:
+def real_corner_stands_out(threshold: Threshold) -> Estimands:
     """How much more often a real corner is before its neighbours than a random corner is before its own."""
 
-    def measures(results: Results) -> list[Estimand]:
+    def estimands(results: Results) -> list[Estimand]:
         real, random = (_on_triangle(results, name, threshold) for name in ("real", "random"))
         at_random = _mean_known([_dip(random, number) for number in range(3)])
         what = f"how often a corner passes {_CROSSED[threshold]} before its neighbours: real - random corners"
         return [difference(what, _dip(real, 0), at_random)]
 
-    return measures
+    return estimands
 
 
-def symmetric(threshold: Threshold) -> Measures:
+def symmetric(threshold: Threshold) -> Estimands:
     """Ratios of the median angles at three random corners."""
 
-    def measures(results: Results) -> list[Estimand]:
+    def estimands(results: Results) -> list[Estimand]:
         found = _on_triangle(results, "random", threshold)
         names = ("top", "left", "right")
         return [
@@ -217,7 +211,7 @@ def symmetric(threshold: Threshold) -> Measures:
             for one, other in ((0, 1), (0, 2), (1, 2))
         ]
 
-    return measures
+    return estimands
 
 
 def _on_triangle(results: Results, name: str, threshold: Threshold) -> dict[Weights, PerSequence]:

@@ -13,7 +13,9 @@ import xarray as xr
 from tiltmeter.analysis.estimates import ABOVE_ONE, BELOW_ONE, Estimand, Region
 from tiltmeter.studies.estimands import (
     SIMILAR,
+    Estimands,
     PerSequence,
+    combined,
     double_ratio,
     late_l2,
     of_columns,
@@ -46,9 +48,7 @@ def at(curves: xr.Dataset, direction: str, length: float, readout: str = "kl") -
     return read(curves, readout, direction, length / PAIR_DISTANCE * pair_distance(curves))
 
 
-def ratio_of(
-    experiment: str, one: str, other: str, region: Region = ABOVE_ONE, readout: str = "kl"
-) -> Callable[[Results], list[Estimand]]:
+def ratio_of(experiment: str, one: str, other: str, region: Region = ABOVE_ONE, readout: str = "kl") -> Estimands:
     """KL (or `l2`, after the last block) of one direction ÷ that of another, at three lengths."""
 
     def estimands(results: Results) -> list[Estimand]:
@@ -69,10 +69,10 @@ def ratio_of(
 
 def both_kinds_in_l2(results: Results) -> list[Estimand]:
     """L2 after the last block, difference ÷ mixture, of cov-random and of real directions."""
-    claims = [
+    parts = (
         ratio_of("directions", f"{kind}-difference", f"{kind}-mixture", readout="l2") for kind in ("cov-random", "real")
-    ]
-    return [quantity for one in claims for quantity in one(results)]
+    )
+    return combined(*parts)(results)
 
 
 def early_gap_smaller(results: Results) -> list[Estimand]:
@@ -166,7 +166,7 @@ def _slopes(lengths: float) -> Callable[[np.ndarray], float]:
 
 def sparser_is_stronger(
     experiment: str, direction: str, kinds: tuple[str, ...], lengths: tuple[float, ...]
-) -> Callable[[Results], list[Estimand]]:
+) -> Estimands:
     """KL of the sparsest SAE of a kind ÷ that of the densest."""
 
     def estimands(results: Results) -> list[Estimand]:
@@ -206,7 +206,7 @@ def _by_sparsity(
 
 def each_sae(
     experiment: str, direction: str, kinds: tuple[str, ...], other: str, lengths: tuple[float, ...], region: Region
-) -> Callable[[Results], list[Estimand]]:
+) -> Estimands:
     """KL along a direction of each SAE ÷ that along a baseline."""
 
     def estimands(results: Results) -> list[Estimand]:
@@ -274,7 +274,7 @@ def matched(curves: xr.Dataset, kind: str) -> str:
     return min(of_kind(curves, kind), key=lambda sae: abs(facts[sae]["l0"] - MATCHED_L0))
 
 
-def kinds_compared(one: str, other: str, lengths: tuple[float, ...]) -> Callable[[Results], list[Estimand]]:
+def kinds_compared(one: str, other: str, lengths: tuple[float, ...]) -> Estimands:
     """KL along features of one kind of SAE ÷ another, at the L0 where the paper compares them."""
 
     def estimands(results: Results) -> list[Estimand]:

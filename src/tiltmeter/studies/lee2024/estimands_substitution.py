@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import xarray as xr
 
 from tiltmeter.analysis.estimates import ABOVE_ONE, ABOVE_ZERO, BELOW_ONE, Estimand, Region
-from tiltmeter.studies.estimands import SIMILAR, PerSequence, of_columns, ratio, read
+from tiltmeter.studies.estimands import SIMILAR, Estimands, PerSequence, of_columns, ratio, read
 from tiltmeter.studies.lee2024.estimands import END_TO_END, extremes, matched, of_kind
 from tiltmeter.studies.results import NotMeasured, Results, saes_by_kind, saes_of
 
 
-def in_each_layer(one: str, other: str, region: Region) -> Callable[[Results], list[Estimand]]:
+def in_each_layer(one: str, other: str, region: Region) -> Estimands:
     """KL of one substitution ÷ that of another, in each layer."""
 
     def estimands(results: Results) -> list[Estimand]:

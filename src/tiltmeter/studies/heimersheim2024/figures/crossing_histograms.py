@@ -8,14 +8,15 @@ from tiltmeter.analysis.shapes import censored_last, separation_auc
 from tiltmeter.reports.charts.chart import Chart
 from tiltmeter.reports.charts.curves import axis_label
 from tiltmeter.reports.charts.shapes import panels
+from tiltmeter.studies.estimands import combined
 from tiltmeter.studies.heimersheim2024.curve_statistics import THRESHOLD, crossings
-from tiltmeter.studies.heimersheim2024.estimands import earlier, together
+from tiltmeter.studies.heimersheim2024.estimands import earlier
 from tiltmeter.studies.heimersheim2024.experiments import RANDOM, REAL
 from tiltmeter.studies.heimersheim2024.figures.wording import TITLE, estimates_of, median_crossing
 from tiltmeter.studies.results import Results
 from tiltmeter.studies.study import PaperFigure
 
-_CLAIMED = estimates_of(together(earlier("sphere", "absolute"), earlier("straight", "absolute")))
+_CLAIMED = estimates_of(combined(earlier("sphere", "absolute"), earlier("straight", "absolute")))
 
 
 def _chart(results: Results) -> Chart:

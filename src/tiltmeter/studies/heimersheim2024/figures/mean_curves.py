@@ -12,7 +12,7 @@ from tiltmeter.analysis.bootstrap import bootstrap_mean
 from tiltmeter.reports.charts.chart import Axis, Chart, Line, Panel, Rule
 from tiltmeter.reports.charts.curves import axis_label
 from tiltmeter.reports.charts.styles import Style, style
-from tiltmeter.studies.estimands import pair_distance, read, readout_name
+from tiltmeter.studies.estimands import combined, pair_distance, read, readout_name
 from tiltmeter.studies.heimersheim2024.estimands import (
     MEDIUM,
     SHORT,
@@ -25,7 +25,6 @@ from tiltmeter.studies.heimersheim2024.estimands import (
     random_base_rises,
     real_base_flat,
     stronger,
-    together,
 )
 from tiltmeter.studies.heimersheim2024.experiments import NAIVE, OTHER_BASE, RANDOM, RANDOM_BASE, REAL
 from tiltmeter.studies.heimersheim2024.figures.wording import SENSITIVE, TITLE, estimates_of, threshold_rule
@@ -159,7 +158,7 @@ CORE_1 = PaperFigure(
     _PLATEAU,
     ("straight", "straight-random-base"),
     _by_distance(_bases("straight")),
-    estimates_of(together(plateau("kl", "straight", SHORT), plateau("kl", "straight", MEDIUM))),
+    estimates_of(combined(plateau("kl", "straight", SHORT), plateau("kl", "straight", MEDIUM))),
 )
 
 CORE_2 = PaperFigure(
@@ -169,7 +168,7 @@ CORE_2 = PaperFigure(
     f"{SENSITIVE} Naive random directions are much less sensitive.",
     ("straight",),
     _by_distance(_directions("straight", RANDOM, REAL, NAIVE)),
-    estimates_of(together(stronger("kl", "straight", REAL, RANDOM), stronger("kl", "straight", NAIVE, RANDOM))),
+    estimates_of(combined(stronger("kl", "straight", REAL, RANDOM), stronger("kl", "straight", NAIVE, RANDOM))),
 )
 
 FIGURE_1_STRAIGHT = PaperFigure(
@@ -178,7 +177,7 @@ FIGURE_1_STRAIGHT = PaperFigure(
     _PLATEAU,
     ("straight", "straight-random-base", "straight-other-base"),
     _by_step(_more_bases("straight")),
-    estimates_of(together(plateau("l2", "straight", SHORT), plateau("kl", "straight", SHORT, "-other-base"))),
+    estimates_of(combined(plateau("l2", "straight", SHORT), plateau("kl", "straight", SHORT, "-other-base"))),
 )
 
 FIGURE_1_SPHERE = PaperFigure(
@@ -188,7 +187,7 @@ FIGURE_1_SPHERE = PaperFigure(
     "this pattern.",
     ("sphere", "sphere-random-base", "sphere-other-base"),
     _by_step(_more_bases("sphere")),
-    estimates_of(together(plateau("kl", "sphere", SMALL_ANGLE), random_base_rises, real_base_flat)),
+    estimates_of(combined(plateau("kl", "sphere", SMALL_ANGLE), random_base_rises, real_base_flat)),
 )
 
 FIGURE_2_STRAIGHT = PaperFigure(
@@ -198,7 +197,7 @@ FIGURE_2_STRAIGHT = PaperFigure(
     SENSITIVE,
     ("straight",),
     _by_step(_directions("straight", RANDOM, REAL)),
-    estimates_of(together(earlier("straight", "absolute"), earlier("straight", "relative"))),
+    estimates_of(combined(earlier("straight", "absolute"), earlier("straight", "relative"))),
 )
 
 FIGURE_2_SPHERE = PaperFigure(
@@ -208,7 +207,7 @@ FIGURE_2_SPHERE = PaperFigure(
     SENSITIVE,
     ("sphere",),
     _by_step(_directions("sphere", RANDOM, REAL)),
-    estimates_of(together(earlier("sphere", "absolute"), earlier("sphere", "relative"))),
+    estimates_of(combined(earlier("sphere", "absolute"), earlier("sphere", "relative"))),
 )
 
 LATE_LAYER = PaperFigure(
@@ -219,7 +218,7 @@ LATE_LAYER = PaperFigure(
     ("sphere", "sphere-last-layer"),
     _late_layer,
     estimates_of(
-        together(
+        combined(
             earlier("sphere", "absolute"),
             last_layer_order("absolute"),
             last_layer_gap("absolute"),

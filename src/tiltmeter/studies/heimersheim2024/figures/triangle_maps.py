@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from tiltmeter.reports.charts.chart import Axis, Chart, Panel, Triangle
+from tiltmeter.studies.estimands import combined
 from tiltmeter.studies.heimersheim2024.curve_statistics import THRESHOLD, corner, triangle_times
-from tiltmeter.studies.heimersheim2024.estimands import corner_is_optimum, real_corner_stands_out, together
+from tiltmeter.studies.heimersheim2024.estimands import corner_is_optimum, real_corner_stands_out
 from tiltmeter.studies.heimersheim2024.figures.wording import TITLE, estimates_of, median_crossing
 from tiltmeter.studies.results import Results
 from tiltmeter.studies.study import PaperFigure
@@ -20,7 +21,7 @@ CORNERS = {
 }
 """Names of corners: top, left, right."""
 
-_CLAIMED = estimates_of(together(corner_is_optimum("absolute"), real_corner_stands_out("absolute")))
+_CLAIMED = estimates_of(combined(corner_is_optimum("absolute"), real_corner_stands_out("absolute")))
 
 
 def _chart(results: Results) -> Chart:

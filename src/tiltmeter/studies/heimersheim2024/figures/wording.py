@@ -9,8 +9,8 @@ from jaxtyping import Float
 
 from tiltmeter.analysis.estimates import estimate
 from tiltmeter.reports.charts.chart import Rule
+from tiltmeter.studies.estimands import Estimands
 from tiltmeter.studies.heimersheim2024.curve_statistics import THRESHOLD
-from tiltmeter.studies.heimersheim2024.estimands import Measures
 from tiltmeter.studies.results import NotMeasured, Results
 
 TITLE = "Heimersheim & Mendel 2024"
@@ -20,12 +20,12 @@ SENSITIVE = (
 )
 
 
-def estimates_of(measures: Measures) -> Callable[[Results], str]:
+def estimates_of(estimands: Estimands) -> Callable[[Results], str]:
     """The estimates that the claims about a figure rest on, each with its own 95 % interval."""
 
     def finding(results: Results) -> str:
         try:
-            found = [estimate(quantity, together=1) for quantity in measures(results)]
+            found = [estimate(one, together=1) for one in estimands(results)]
         except NotMeasured as error:
             return error.reason
         least, most = (extreme(one.n for one in found) for extreme in (min, max))

@@ -9,7 +9,7 @@ import xarray as xr
 
 from tiltmeter.reports.charts.chart import Axis, Chart, Panel
 from tiltmeter.reports.charts.curves import facets, lines, quantity
-from tiltmeter.studies.comparisons import Pair, compared
+from tiltmeter.studies.comparisons import Pair, compared_at_nearest
 from tiltmeter.studies.estimands import late_l2, readout_name
 from tiltmeter.studies.lee2024.experiments import BASELINES
 from tiltmeter.studies.lee2024.figures.wording import KL, L2, LENGTHS, SCALED, TITLE, scaled
@@ -47,7 +47,9 @@ def _finding(experiment: str, readout: str, pairs: Sequence[Pair]) -> Callable[[
 
     def finding(results: Results) -> str:
         curves = results[experiment]
-        return compared(curves, readout_name(curves, readout), pairs, [scaled(curves, length) for length in LENGTHS])
+        return compared_at_nearest(
+            curves, readout_name(curves, readout), pairs, [scaled(curves, length) for length in LENGTHS]
+        )
 
     return finding
 

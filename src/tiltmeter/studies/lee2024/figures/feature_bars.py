@@ -11,7 +11,7 @@ import xarray as xr
 from tiltmeter.reports.charts.chart import Axis, Bars, Chart, Panel
 from tiltmeter.reports.charts.curves import quantity
 from tiltmeter.reports.charts.styles import styles
-from tiltmeter.studies.comparisons import compared
+from tiltmeter.studies.comparisons import compared_at_nearest
 from tiltmeter.studies.estimands import readout_name, step_index
 from tiltmeter.studies.lee2024.estimands import matched
 from tiltmeter.studies.lee2024.experiments import BASELINES
@@ -59,7 +59,9 @@ def _finding(readout: str) -> Callable[[Results], str]:
         names = _matched_features(curves)
         pairs = [(one, other) for at, one in enumerate(names) for other in names[at + 1 :]]
         pairs += [(one, "cov-random-mixture") for one in names]
-        return compared(curves, readout_name(curves, readout), pairs, [scaled(curves, length) for length in LENGTHS])
+        return compared_at_nearest(
+            curves, readout_name(curves, readout), pairs, [scaled(curves, length) for length in LENGTHS]
+        )
 
     return finding
 

@@ -11,7 +11,7 @@ import xarray as xr
 from tiltmeter.reports.charts.chart import Chart, Line, Panel
 from tiltmeter.reports.charts.curves import facets
 from tiltmeter.reports.tables.format import three_digits
-from tiltmeter.studies.comparisons import TOGETHER, difference, means, too_few, verb
+from tiltmeter.studies.comparisons import TOGETHER, at_nearest, difference, means_at_nearest, too_few, verb
 from tiltmeter.studies.estimands import readout_name
 from tiltmeter.studies.lee2024.experiments import BASELINES
 from tiltmeter.studies.lee2024.figures.wording import KL, L2, LENGTHS, SCALED, TITLE, scaled
@@ -67,13 +67,16 @@ def _finding(
         if few := too_few(curves):
             return few
         wanted = (curves, readout_name(curves, readout), direction, other, len(lengths))
-        return " ".join([*(_by_kind(*wanted, scaled(curves, length)) for length in lengths), TOGETHER])
+        return " ".join([*(_by_kind_at_nearest(*wanted, scaled(curves, length)) for length in lengths), TOGETHER])
 
     return finding
 
 
-def _by_kind(curves: xr.Dataset, readout: str, direction: str, other: str, comparisons: int, length: float) -> str:
-    values = curves[readout].sel(step=length, method="nearest")
+def _by_kind_at_nearest(
+    curves: xr.Dataset, readout: str, direction: str, other: str, comparisons: int, length: float
+) -> str:
+    """Compare each SAE's direction with a baseline at the nearest measured step, which the sentence states."""
+    values = at_nearest(curves[readout], length)
     kinds = saes_by_kind(curves)
     level = 1 - 0.05 / (comparisons * sum(map(len, kinds.values())))
     parts = []
@@ -85,7 +88,8 @@ def _by_kind(curves: xr.Dataset, readout: str, direction: str, other: str, compa
         parts.append(f"{kind} {counts} ({numbers})")
     return (
         f"At length {float(values.step):.3g} (mean {values.attrs['long_name']}: "
-        f"{means(curves, readout, BASELINES, length)}), {direction} compared with {other}, sparsest SAE first: "
+        f"{means_at_nearest(curves, readout, BASELINES, length)}), "
+        f"{direction} compared with {other}, sparsest SAE first: "
         f"{'; '.join(parts)}."
     )
 

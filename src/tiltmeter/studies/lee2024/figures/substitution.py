@@ -7,7 +7,7 @@ import pandas as pd
 
 from tiltmeter.reports.charts.chart import Axis, Bars, Chart, Panel
 from tiltmeter.reports.charts.styles import styles
-from tiltmeter.studies.comparisons import TOGETHER, compared, difference, too_few, verb
+from tiltmeter.studies.comparisons import TOGETHER, compared_at_nearest, difference, too_few, verb
 from tiltmeter.studies.lee2024.experiments import SUBSTITUTIONS
 from tiltmeter.studies.lee2024.figures.wording import TITLE
 from tiltmeter.studies.results import Results, saes_by_kind, saes_of
@@ -73,7 +73,7 @@ def _finding_by_sae(results: Results) -> str:
     curves = results["reconstructions"]
     local = saes_by_kind(curves).get("local", [])
     pairs = [(f"sae-error:{sae}", f"epsilon-cov-random-mixture:{sae}") for sae in local]
-    return compared(curves, "kl", pairs, [1.0])
+    return compared_at_nearest(curves, "kl", pairs, [1.0])
 
 
 FIGURE_3 = PaperFigure(
