@@ -46,6 +46,7 @@ def test_imports_keep_the_contracts(copy):
         ("saes/sae.py", "tiltmeter", "A room imports only rooms below it"),  # by way of the public names
         ("attic/__init__.py", "json", "A room imports only rooms below it"),  # a room without a place
         ("studies/lee2024/plots.py", "tiltmeter.studies.gurnee2024", "A study knows no other study"),
+        ("studies/comparisons.py", "tiltmeter.studies.lee2024.estimands", "What studies share knows no paper"),
         ("reports/page.py", "benchmarks.tables", "The package does not know its benchmarks"),
     ],
 )

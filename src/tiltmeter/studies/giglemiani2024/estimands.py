@@ -34,7 +34,7 @@ ALIKE = Region(-np.inf, 0.15)
 """KS distances that count as "like". Two samples of 200 from one distribution exceed 0.135 in 5 % of cases."""
 
 ANYWHERE = Region(-np.inf, np.inf)
-"""For estimates that no claim is about."""
+"""For estimates that belong to no claim."""
 
 EARLY, LATE = 20, 80
 """Places on a path, in per cent of its length, where a step-like curve is below and above a straight line."""
@@ -75,7 +75,7 @@ def _ks(rows: Rows) -> float:
 
 
 def gap_shrinks(results: Results) -> list[Estimand]:
-    """By how much structured is nearer to real than the baseline: with absolute minus with relative steps."""
+    """How much nearer structured is to real than the baseline is: with absolute steps minus with relative steps."""
     kinds = ("real", "synthetic-structured", "synthetic-baseline")
     columns = [column(results, name, kind) for name in ("ms-absolute", "ms-relative") for kind in kinds]
     return [of_columns("MS step: KS from real, baseline - structured, absolute - relative", columns, _gaps, ABOVE_ZERO)]
@@ -133,7 +133,7 @@ def alike(name: str, one: str, other: str) -> Estimands:
 
 
 def step_like(results: Results) -> list[Estimand]:
-    """Mean L2 on the way to real activations beside a straight line to its value at the target, early and late."""
+    """Mean L2 toward real activations, compared with a straight line from start to target, early and late."""
     curves = results["relative"]
     values = read(curves, late_l2(curves), "real-difference")
     early, late, whole = (values[:, round(at / 100 * (values.shape[1] - 1))] for at in (EARLY, LATE, 100))

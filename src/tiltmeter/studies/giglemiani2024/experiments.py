@@ -12,10 +12,10 @@ from tiltmeter.studies.study import Experiment, KnownSAE, Size, Subject, Sweepin
 from tiltmeter.sweeps.plan import Sweep
 
 STEPS = 100
-"""Of each path, as in the paper; the start makes it 101 points."""
+"""Steps of each path, as in the paper: 101 points with the start."""
 
 STEP = 0.5
-"""Length of an absolute step in GPT-2 small."""
+"""L2 length of an absolute step in GPT-2 small."""
 
 PAIR_DISTANCE = 50.0
 """Mean L2 distance of two activations of GPT-2 small at `blocks.1.hook_resid_pre`, about (Heimersheim & Mendel 2024):
@@ -25,10 +25,10 @@ ABSOLUTE = Straight(lengths=tuple(n * STEP / PAIR_DISTANCE for n in range(STEPS 
 RELATIVE = Straight(lengths=tuple(n / STEPS for n in range(STEPS + 1)), unit="target")
 
 BASES = ("real", "cov-random", "synthetic-baseline", "synthetic-structured")
-"""Where paths begin for the plateaus, `plateaus-BASE`; those of latents need an SAE."""
+"""Where the paths of `plateaus-BASE` begin; synthetic bases need an SAE."""
 
 TARGET = "cov-random-difference"
-"""What they all lead to: a random activation."""
+"""The target of all these paths: a random activation."""
 
 PLAIN_TARGETS = ("real-difference", "cov-random-difference")
 SAE_TARGETS = ("synthetic-baseline-difference", "synthetic-structured-difference", "sae-reconstruction-difference")
@@ -46,15 +46,15 @@ SCALES: dict[Size, Scale] = {
     "default": Scale(curves=500, statistics=2048),
     "paper": Scale(curves=1000, statistics=16_000),
 }
-"""The paper has 1,000 curves of each type. It does not say what its mean and covariance were taken from; the published
-drafts took 700 to 1,500 sequences, of which a covariance of 768 dimensions is a poor estimate."""
+"""The paper has 1,000 curves of each type. It does not say how many its mean and covariance were estimated from; the
+published drafts used 700 to 1,500 sequences, too few to estimate a covariance of 768 dimensions well."""
 
 
 def experiments(subject: Subject, size: Size) -> dict[str, Experiment | NotMeasured]:
     """The paper's experiments on a subject.
 
-    A target lies as far away as the last step of its relative path is long, so that `relative` says where the absolute
-    curves of the same sequences, directions and seed pass their targets.
+    The last step of a relative path is the distance of its target, so `relative` tells where the absolute curves with
+    the same sequences, directions and seed pass their targets.
 
     Departures from the published code, which follow the text: steps of 0.5 (the code has 100 points over a length of
     50, so steps of 50 / 99), and 101 points with the start.

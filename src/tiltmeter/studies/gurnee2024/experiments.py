@@ -22,25 +22,25 @@ INTERVENTIONS = (
     "theta-random-true-norm",
     "sae-cos-corrected",
 )
-"""What is put in the place of an activation: SAE(x), and what shares its error, its angle or its norm."""
+"""What replaces an activation: SAE(x), and points that share its error, its angle or its norm."""
 
 ABLATIONS = ("zero", "mean")
-"""What the published code puts there besides; far above the others."""
+"""Further replacements in the published code; their KL is far above the others'."""
 
 TOKEN, AFTER = 32, 16
-"""The token that alone is replaced, and how many after it are read."""
+"""The one token that is replaced, and how many tokens after it are read."""
 
 DRAWN_TOKEN = 48
 """The token at which many random points are drawn."""
 
 DEGREES = (5.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 75.0, 90.0)
-"""Angles of random points, for KL against cosine."""
+"""Angles between x and random points, for KL against cosine."""
 
 SHORTEST = DRAWN_TOKEN + 1
-"""Tokens that a sequence needs."""
+"""The fewest tokens of a sequence."""
 
 BOS = BosPolicy(statistics="out", perturbation="in", average="in")
-"""The paper replaces and averages every position, the first one among them."""
+"""The paper replaces and averages every position, including the first."""
 
 
 class Scale(NamedTuple):
@@ -51,9 +51,9 @@ class Scale(NamedTuple):
     single: int
     """Sequences with one token replaced."""
     tokens: int
-    """Tokens of which each has many random points, a sequence each."""
+    """Tokens with many random points each, one token per sequence."""
     draws: int
-    """Random points each."""
+    """Random points per token."""
     saes: int
     """Sequences on which the SAEs of one layer are compared."""
     statistics: int
@@ -66,14 +66,14 @@ SCALES: dict[Size, Scale] = {
 }
 
 MOST_SAES: dict[Size, int] = {"quick": 4, "default": 12, "paper": 100}
-"""How many SAEs of one layer are compared at most."""
+"""The most SAEs of one layer that are compared."""
 
 
 def experiments(subject: Subject, size: Size) -> dict[str, Experiment | NotMeasured]:
     """The paper's experiments on a subject.
 
-    Departures from the published code: every token of every sequence has random numbers of its own, the same in all
-    interventions of one kind; `mean` is that of many sequences, not of the batch.
+    Departures from the published code: each token of each sequence has its own random numbers, the same in all
+    interventions of one kind; `mean` is over many sequences, not over the batch.
     """
     if (context := subject.loaded.model.context) < SHORTEST:
         return {
@@ -97,14 +97,14 @@ def experiments(subject: Subject, size: Size) -> dict[str, Experiment | NotMeasu
 
 
 def _local(subject: Subject, site: Site) -> KnownSAE | NotMeasured:
-    """The SAE of a site that is most like the one at the study's layer."""
+    """The SAE at a site with the L0 nearest to that of the SAE at the study's layer."""
     middle = subject.local_at(Site(subject.layer, "resid_pre"))
     found = subject.local_at(site, middle and middle.l0)
     return found or NotMeasured(f"No SAE at {site.name} was given that was trained to reconstruct.")
 
 
 def _all_tokens(subject: Subject, sae: KnownSAE | NotMeasured, scale: Scale) -> Sweeping | NotMeasured:
-    """Every token replaced, every token kept apart."""
+    """Every token replaced; values of each position are kept."""
     if isinstance(sae, NotMeasured):
         return sae
     return _sweep(
@@ -124,7 +124,7 @@ def _facts(sae: KnownSAE | NotMeasured, scale: Scale) -> TokenFacts | NotMeasure
 
 
 def _one_token(subject: Subject, sae: KnownSAE | NotMeasured, scale: Scale) -> Sweeping | NotMeasured:
-    """One token replaced, it and those after it read."""
+    """One token replaced; that token and those after it are read."""
     if isinstance(sae, NotMeasured):
         return sae
     return _sweep(
@@ -156,14 +156,14 @@ def _draws(subject: Subject, sae: KnownSAE | NotMeasured, scale: Scale) -> Sweep
 
 
 def _predictions(subject: Subject, sae: KnownSAE | NotMeasured) -> Predictions | NotMeasured:
-    """The sequences of the published code."""
+    """Predictions on the sequences of the published code."""
     if isinstance(sae, NotMeasured):
         return sae
     return Predictions(sae.site.name, (sae.name,), cases=(1, 2, 16), position=TOKEN, seed=subject.seed)
 
 
 def _saes(subject: Subject, site: Site, scale: Scale, most: int) -> Sweeping | NotMeasured:
-    """SAEs of one layer, and random points at their angles: those that reconstruct first, then end-to-end ones."""
+    """SAEs of one layer, and random points at their angles; those trained to reconstruct come before the others."""
     found = subject.saes_at(site)
     chosen = sorted(found, key=lambda sae: not sae.is_local)[:most]
     if not chosen:
@@ -180,7 +180,7 @@ def _saes(subject: Subject, site: Site, scale: Scale, most: int) -> Sweeping | N
 
 
 def _cosine(subject: Subject, site: Site, scale: Scale) -> Sweeping:
-    """Random points of x's own norm, at growing angles."""
+    """Random points with the norm of x, at increasing angles."""
     return _sweep(subject, site, scale, directions=("isotropic",), path=Sphere(degrees=DEGREES), sequences=scale.saes)
 
 

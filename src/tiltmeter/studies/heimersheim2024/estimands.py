@@ -1,4 +1,4 @@
-"""What each claim of Heimersheim & Mendel 2024 measures, and where the post has it."""
+"""The estimands of the claims of Heimersheim & Mendel 2024, with the regions that the post claims."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ from tiltmeter.studies.results import NotMeasured, Results
 Threshold = Literal["absolute", "relative"]
 
 SHORT, MEDIUM = 0.25, 0.5
-"""Distances that stand for all below the mean distance of two real activations, in such distances."""
+"""Distances that represent all below the mean distance of two real activations, in units of that mean."""
 
 SMALL_ANGLE, PLATEAU_ANGLE = 20.0, 40.0
-"""Angles that stand for those of the plateau, and the post's end of it."""
+"""An angle within the plateau, and the angle at which the plateau ends in the post."""
 
 HALFWAY = 0.5
-"""In ‖x‖: the middle of the straight path."""
+"""The middle of the straight path, in units of ‖x‖."""
 
 FLAT = 0.1
-"""Part of the movement at right angles up to which a curve counts as near zero."""
+"""Fraction of the value at 90° up to which a curve counts as near zero."""
 
 MUCH_LESS = Region(-math.inf, 0.5)
 """Less than half."""
@@ -52,14 +52,14 @@ MORE_OFTEN = Region(0.5, math.inf)
 """More often than not."""
 
 NO_ORDER, NO_GAP = Region(0.4, 0.6), Region(-5.0, 5.0)
-"""How often one of two is first where neither is sooner; degrees in which their medians count as equal."""
+"""Equivalence margins: the fraction of prompts in which one of two is first; the difference of medians, degrees."""
 
-_MOVED = {"kl": "KL", "l2": "L2 at the end", "cos": "1 - cosine at the end"}
+_MOVED = {"kl": "KL", "l2": "L2 after the last block", "cos": "1 - cosine after the last block"}
 _CROSSED = {"absolute": "KL 0.5", "relative": "the relative threshold"}
 
 
 def plateau(readout: str, mode: str, at: float, base: str = "") -> Estimands:
-    """Random base ÷ real one, with the same targets: at a distance in mean pair distances (straight), or an angle.
+    """Readout from a random base ÷ from a real one, same targets: at a distance in mean pair distances, or an angle.
 
     `base` is empty for the prompt's own activation, `-other-base` for another prompt's in its place.
     """
@@ -79,17 +79,17 @@ def plateau(readout: str, mode: str, at: float, base: str = "") -> Estimands:
 
 
 def random_base_rises(results: Results) -> list[Estimand]:
-    """More of the movement at right angles at a small angle than a KL without a plateau has."""
+    """KL at a small angle ÷ KL at 90°, from a random base; claimed above that of a KL without a plateau."""
     return [_rise(results, "-random-base", SMALL_ANGLE, Region(quadratic(SMALL_ANGLE), math.inf), "random base")]
 
 
 def real_base_flat(results: Results) -> list[Estimand]:
-    """Hardly any of the movement at right angles at the plateau's end."""
+    """KL at the end of the plateau ÷ KL at 90°, from a real base."""
     return [_rise(results, "", PLATEAU_ANGLE, Region(-math.inf, FLAT), "real base")]
 
 
 def quadratic(angle: float) -> float:
-    """KL at an angle ÷ KL at right angles, of a KL that grows with the square of the distance, without a plateau."""
+    """KL at an angle ÷ KL at 90°, of a KL that grows with the square of the distance, without a plateau."""
     return (math.sin(math.radians(angle) / 2) / math.sin(math.radians(FAR_DEGREES) / 2)) ** 2
 
 
@@ -111,11 +111,11 @@ def stronger(readout: str, mode: str, one: str, other: str, region: Region = ABO
 
 
 def earlier(mode: str, threshold: Threshold, readout: str = "kl", region: Region = MORE_OFTEN) -> Estimands:
-    """In which part of the prompts the real direction passes the threshold before the random one."""
+    """The fraction of prompts in which the real direction passes the threshold before the random one."""
 
     def estimands(results: Results) -> list[Estimand]:
         crossed = _CROSSED[threshold] + (f" of {_MOVED[readout]}" if threshold == "relative" else "")
-        what = f"{mode}: part of the prompts in which {REAL} passes {crossed} before {RANDOM}"
+        what = f"{mode}: fraction of prompts in which {REAL} passes {crossed} before {RANDOM}"
         return [fraction(what, is_first(*pair_times(results, mode, threshold, readout)), region)]
 
     return estimands
@@ -127,7 +127,7 @@ def pair_times(
     """Crossings along the real and the random direction, by prompt.
 
     Raises:
-        NotMeasured: hardly any KL passes the absolute threshold.
+        NotMeasured: KL passes the absolute threshold in too few prompts.
     """
     curves = results[experiment]
     if threshold == "relative":
@@ -139,17 +139,17 @@ def pair_times(
 
 
 def last_layer_order(threshold: Threshold) -> Estimands:
-    """In which part of the prompts the real direction is first in the last layer."""
+    """The fraction of prompts in which the real direction passes the threshold first, in the last layer."""
 
     def estimands(results: Results) -> list[Estimand]:
-        what = f"last layer: part of the prompts in which {REAL} passes {_CROSSED[threshold]} before {RANDOM}"
+        what = f"last layer: fraction of prompts in which {REAL} passes {_CROSSED[threshold]} before {RANDOM}"
         return [fraction(what, is_first(*pair_times(results, "sphere-last-layer", threshold)), NO_ORDER)]
 
     return estimands
 
 
 def last_layer_gap(threshold: Threshold) -> Estimands:
-    """By how many degrees the real direction is first in the last layer."""
+    """The median angle of random directions minus that of real ones, in the last layer."""
 
     def estimands(results: Results) -> list[Estimand]:
         real, random = pair_times(results, "sphere-last-layer", threshold)
@@ -160,20 +160,20 @@ def last_layer_gap(threshold: Threshold) -> Estimands:
 
 
 def gap_shrinks(threshold: Threshold) -> Estimands:
-    """How much more often the real direction is first in the study's layer than in the last one."""
+    """The fraction of prompts in which the real direction is first: in the study's layer minus in the last one."""
 
     def estimands(results: Results) -> list[Estimand]:
         here = is_first(*pair_times(results, "sphere", threshold))
         last = is_first(*pair_times(results, "sphere-last-layer", threshold))
-        what = f"how often {REAL} passes {_CROSSED[threshold]} before {RANDOM}: this layer - last layer"
+        what = f"fraction of prompts in which {REAL} passes {_CROSSED[threshold]} before {RANDOM}: here - last layer"
         return [difference(what, here, last)]
 
     return estimands
 
 
 def corner_is_optimum(threshold: Threshold) -> Estimands:
-    """How often the angle at the real corner is below that at the next point of either side."""
-    what = f"part of the prompts in which the real corner passes {_CROSSED[threshold]} before the blend"
+    """The fraction of prompts in which the angle at the real corner is below that at the next point on either side."""
+    what = f"fraction of prompts in which the real corner passes {_CROSSED[threshold]} before the blend"
 
     def estimands(results: Results) -> list[Estimand]:
         found = _on_triangle(results, "real", threshold)
@@ -184,12 +184,14 @@ def corner_is_optimum(threshold: Threshold) -> Estimands:
 
 
 def real_corner_stands_out(threshold: Threshold) -> Estimands:
-    """How much more often a real corner is before its neighbours than a random corner is before its own."""
+    """The fraction of prompts in which a corner is before its neighbours: real minus random corners."""
 
     def estimands(results: Results) -> list[Estimand]:
         real, random = (_on_triangle(results, name, threshold) for name in ("real", "random"))
         at_random = _mean_known([_dip(random, number) for number in range(3)])
-        what = f"how often a corner passes {_CROSSED[threshold]} before its neighbours: real - random corners"
+        what = (
+            f"fraction of prompts in which a corner passes {_CROSSED[threshold]} before its neighbours: real - random"
+        )
         return [difference(what, _dip(real, 0), at_random)]
 
     return estimands
@@ -222,7 +224,7 @@ def _on_triangle(results: Results, name: str, threshold: Threshold) -> dict[Weig
 
 
 def _check_crossed(*found: PerSequence) -> None:
-    """Refuse to say which of two is first where nearly none is anywhere."""
+    """Refuse to compare if too few prompts pass the threshold at all."""
     crossed = int(np.isfinite(np.stack(found)).any(axis=0).sum())
     if crossed < MIN_SEQUENCES:
         raise NotMeasured(
@@ -232,13 +234,13 @@ def _check_crossed(*found: PerSequence) -> None:
 
 
 def _dip(found: dict[Weights, PerSequence], number: int) -> PerSequence:
-    """How often a corner is before its two neighbours, by prompt."""
+    """By prompt, the fraction of its two neighbours that a corner is before."""
     beside = neighbours(list(found), number)
     return _mean_known([is_first(found[corner(number)], found[one]) for one in beside])
 
 
 def _mean_known(columns: Sequence[PerSequence]) -> PerSequence:
-    """The mean of what is known of each prompt; NaN where nothing is."""
+    """The mean per prompt over columns that are not NaN; NaN if all are."""
     return np.ma.masked_invalid(np.stack(columns)).mean(axis=0).filled(np.nan)
 
 

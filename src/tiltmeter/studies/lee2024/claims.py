@@ -1,4 +1,4 @@
-"""What Lee & Heimersheim 2024 claim, as tests."""
+"""The claims of Lee & Heimersheim 2024, as tests."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from tiltmeter.studies.lee2024.estimands_substitution import (
     some_above_some_below,
 )
 
-MARGIN = "Margin chosen here: the paper has no number."
+MARGIN = "Our choice of margin: the paper has no number."
 LENGTHS_CHOSEN = f"Tested at the paper's lengths {SHORT:g}, {MIDDLE:g} and {LONG:g}."
 _PAPER, _FORUM = "Lee & Heimersheim 2024, arXiv 2410.12555", "Lee & Heimersheim 2024, LessWrong"
 _CODE = "mean KL printed by the authors' code (error_extrapolation.ipynb), layer 6"
@@ -59,35 +59,36 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "early-cov-random-difference-above-mixture",
-        "In an early layer, too, cov-random differences change the output more than cov-random mixtures.",
+        "In an early layer, cov-random differences also change the output more than cov-random mixtures.",
         f"{_FORUM}, Supplementary Figure 1",
         ratio_of("directions-early", "cov-random-difference", "cov-random-mixture"),
         remark=LENGTHS_CHOSEN,
     ),
     Claim(
         "early-real-difference-above-mixture",
-        "In an early layer, too, real differences change the output more than real mixtures.",
+        "In an early layer, real differences also change the output more than real mixtures.",
         f"{_FORUM}, Supplementary Figure 1",
         ratio_of("directions-early", "real-difference", "real-mixture"),
         remark=LENGTHS_CHOSEN,
     ),
     Claim(
         "difference-above-mixture-in-l2",
-        "Differences change the L2 distance at the end more than mixtures, too, of cov-random and of real directions.",
+        "Differences also change L2 after the last block more than mixtures, for cov-random and for real directions.",
         f"{_FORUM}, L2 Figure 1",
         both_kinds_in_l2,
         remark=LENGTHS_CHOSEN,
     ),
     Claim(
         "early-late-distance-gap-smaller",
-        "In an early layer the difference in L2 at the end is smaller than at the paper's layer.",
+        "In an early layer, the gap between difference and mixture in L2 after the last block is smaller than at the "
+        "paper's layer.",
         f"{_FORUM}, Supplementary Figure 1",
         early_gap_smaller,
         remark=LENGTHS_CHOSEN,
     ),
     Claim(
         "early-late-distance-gap-minimal",
-        "In an early layer the difference is minimal when the L2 distance at the end is considered.",
+        "In an early layer, the gap between difference and mixture in L2 after the last block is minimal.",
         f"{_FORUM}, Supplementary Figure 1",
         late_distance_gap,
         remark=f"Equivalence: ratios within {SIMILAR}. {MARGIN}",
@@ -101,21 +102,21 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "cov-random-mixture-above-isotropic-in-l2",
-        "Cov-random mixtures change the L2 distance at the end more than isotropic directions, too.",
+        "Cov-random mixtures also change L2 after the last block more than isotropic directions.",
         f"{_FORUM}, L2 Figure 2",
         ratio_of("directions", "cov-random-mixture", "isotropic", readout="l2"),
         remark=LENGTHS_CHOSEN,
     ),
     Claim(
         "early-cov-random-mixture-above-isotropic",
-        "In an early layer, too, cov-random mixtures change the output more than isotropic directions.",
+        "In an early layer, cov-random mixtures also change the output more than isotropic directions.",
         f"{_FORUM}, Supplementary Figure 2",
         ratio_of("directions-early", "cov-random-mixture", "isotropic"),
         remark=LENGTHS_CHOSEN,
     ),
     Claim(
         "early-real-mixture-near-cov-random-mixture",
-        "In an early layer, too, real mixtures hardly differ from cov-random mixtures.",
+        "In an early layer, real mixtures also hardly differ from cov-random mixtures.",
         f"{_FORUM}, Supplementary Figure 2",
         ratio_of("directions-early", "real-mixture", "cov-random-mixture", region=SIMILAR),
         remark=f"Equivalence: ratios within {SIMILAR}. {MARGIN}",
@@ -143,75 +144,75 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "late-distance-linear-at-first",
-        "The L2 distance at the end is linear in the length when the length is small.",
+        "L2 after the last block is linear in the length for small lengths.",
         f"{_FORUM}, Experimental Overview",
         linear_start,
-        remark="L2 per length at the paper's length 11 within 10 % of that at 1.",
+        remark="Tested: L2 ÷ length at the paper's length 11 is within 10 % of that at 1.",
     ),
     Claim(
         "substitution-isotropic-smallest",
-        "In all layers, isotropic substitution changes the output less than cov-random mixtures as far away.",
+        "In all layers, isotropic points change the output less than cov-random mixtures at the same distance.",
         f"{_PAPER}, section 3.2, Figure 2",
         about_all_layers(in_each_layer("epsilon-random", "epsilon-cov-random-mixture", BELOW_ONE)),
-        remark="The paper says much smaller; the effect shown is the smallest difference of any layer.",
+        remark="The paper says much smaller. Shown: the layer with the smallest difference.",
     ),
     Claim(
         "substitution-real-above-cov-random",
-        "Across all layers, cov-random mixtures are below real mixtures.",
+        "In all layers, cov-random mixtures change the output less than real mixtures at the same distance.",
         f"{_FORUM}, Figure 3",
         about_all_layers(in_each_layer("epsilon-real-mixture", "epsilon-cov-random-mixture", ABOVE_ONE)),
-        remark="The paper says slightly.",
+        remark="The paper says slightly less.",
     ),
     Claim(
         "substitution-sae-nearer-to-mixtures",
         "In all layers the KL of SAE(x) is closer to that of cov-random mixtures than to that of isotropic points.",
         f"{_PAPER}, abstract and section 3.2",
         about_all_layers(nearer_to_mixtures),
-        remark="Closer as a factor. The paper says generally: its main result, that errors are no longer pathological.",
+        remark="Closer as a ratio. The paper says 'generally'; its main result: errors are not pathological.",
     ),
     Claim(
         "substitution-isotropic-below-sae",
-        "In all layers, SAE(x) changes the output more than an isotropic point as far away.",
+        "In all layers, SAE(x) changes the output more than an isotropic point at the same distance.",
         f"{_PAPER}, section 3.2, Figure 2; Gurnee 2024",
         about_all_layers(in_each_layer("sae-error", "epsilon-random", ABOVE_ONE)),
         Published("2.2 to 4.5 times", "Gurnee 2024"),
     ),
     Claim(
         "substitution-sae-varies-by-layer",
-        "SAE(x) is sometimes below and sometimes above the cov-random mixture, by layer.",
+        "SAE(x) is below the cov-random mixture in some layers and above it in others.",
         f"{_FORUM}, Figure 3",
         some_above_some_below,
-        remark="The largest ratio of any layer is above one, and the smallest below.",
+        remark="Tested: the largest ratio of any layer is above one, and the smallest is below.",
     ),
     Claim(
         "substitution-sae-near-cov-random",
-        "In the middle layer, SAEs of any L0 have nearly the same KL as cov-random mixtures as far away.",
+        "In the middle layer, SAEs of any L0 have nearly the same KL as cov-random mixtures at the same distance.",
         f"{_PAPER}, section 3.2, Figure 6",
         at_study_layer,
-        remark=f"Equivalence: ratios within {SIMILAR}, SAEs that were trained to reconstruct. {MARGIN}",
+        remark=f"Equivalence: ratios within {SIMILAR}, for SAEs that were trained to reconstruct. {MARGIN}",
     ),
     Claim(
         "errors-plateau",
         "KL along SAE errors has an initial plateau.",
         f"{_PAPER}, section 4.1, Figure 3",
         plateau,
-        remark=f"Slope of the mean up to {SHORT:g} less than half of that from {MIDDLE:g} to {LONG:g}; every SAE.",
+        remark=f"For every SAE: slope of KL up to {SHORT:g} is less than half of that from {MIDDLE:g} to {LONG:g}.",
     ),
     Claim(
         "errors-linear-after-plateau",
         "After the plateau, KL along SAE errors grows about linearly.",
         f"{_PAPER}, section 4.1, Figure 3",
         straight_end,
-        remark=f"Slope of the mean from 51 to 71 ÷ from 81 to 101 within {CLOSE}; SAEs that were trained to "
-        "reconstruct, since the others spike.",
+        remark=f"Tested: slope of mean KL from 51 to 71 ÷ from 81 to 101 is {CLOSE}, for SAEs that were trained to "
+        "reconstruct; KL of the others spikes.",
     ),
     Claim(
         "errors-local-sparser-stronger",
-        "Errors of local SAEs: the sparsest has a higher KL than the densest, at all lengths.",
+        "Along errors of local SAEs, the sparsest SAE has a higher KL than the densest, at all lengths.",
         f"{_PAPER}, section 4.1, Figure 3a",
         sparser_is_stronger("errors", "sae-error", ("local",), (11.0, SHORT, MIDDLE, LONG, 101.0)),
         Published("KL 8.68 (L0 10) to 5.50 (L0 513) at length 201", _CODE),
-        remark="The paper says: lower L0, stronger effect. At its lengths 11, 21, 51, 81 and 101.",
+        remark="The paper says: lower L0, stronger effect. Tested at its lengths 11, 21, 51, 81 and 101.",
     ),
     Claim(
         "errors-local-near-cov-random",
@@ -225,93 +226,93 @@ CLAIMS: tuple[Claim, ...] = (
         "Errors of end-to-end SAEs stay low up to about length 50.",
         f"{_PAPER}, section 4.1, Figure 3a",
         each_sae("errors", "sae-error", END_TO_END, "cov-random-mixture", (SHORT, 41.0), BELOW_ONE),
-        remark="Below the cov-random mixture at the paper's lengths 21 and 41; not asked for at 51, where the paper's "
-        "curves turn.",
+        remark="Tested: KL is below that of the cov-random mixture at the paper's lengths 21 and 41. Not tested at 51, "
+        "where the paper's curves turn.",
     ),
     Claim(
         "errors-end-to-end-spike",
-        "Beyond length 50, errors of end-to-end SAEs spike up.",
+        "Beyond length 50, KL along errors of end-to-end SAEs spikes.",
         f"{_PAPER}, section 4.1, Figure 3a",
         spike,
-        remark="KL grows by a larger factor from 51 to 101 than along the cov-random mixture.",
+        remark="Tested: KL grows by a larger factor from 51 to 101 than along the cov-random mixture.",
     ),
     Claim(
         "errors-end-to-end-sparser-stronger-far",
-        "Errors of end-to-end SAEs above length 70: the sparsest has a higher KL than the densest.",
+        "Along errors of end-to-end SAEs beyond length 70, the sparsest SAE has a higher KL than the densest.",
         f"{_PAPER}, section 4.1, Figure 3a",
         sparser_is_stronger("errors", "sae-error", END_TO_END, (LONG, 101.0)),
         Published("e2e 17.4 (L0 21) to 8.1 (L0 428), e2e+ds 11.5 to 7.9, at length 201", _CODE),
     ),
     Claim(
         "errors-end-to-end-sparser-weaker-near",
-        "Errors of end-to-end SAEs below length 50: the effect of L0 is the opposite, the densest is higher.",
+        "Along errors of end-to-end SAEs below length 50, the densest SAE has a higher KL than the sparsest.",
         f"{_PAPER}, section 4.1, Figure 3b",
         sparser_is_weaker,
         Published(
             "e2e+ds at length 21: .023 (L0 31) to .033 (L0 473); e2e: .049 (L0 21), .024 (40), .026 (428)", _CODE
         ),
-        remark="The paper's next sentence (lower L0, greater KL) says the reverse of this one and of its data. Without "
-        f"the e2e SAEs of L0 up to {EXCEPTED_L0:g}, which the paper excepts.",
+        remark="The paper's next sentence (lower L0, greater KL) contradicts this one and its data. Excluded: e2e SAEs "
+        f"with L0 up to {EXCEPTED_L0:g}, which the paper excepts.",
     ),
     Claim(
         "features-above-isotropic",
-        "All SAE features have a greater impact than isotropic directions.",
+        "Features of all SAEs change the output more than isotropic directions.",
         f"{_PAPER}, section 4.2, Figure 4",
         each_sae("features", "sae-feature", ALL_KINDS, "isotropic", (SHORT, MIDDLE, LONG), ABOVE_ONE),
         remark=LENGTHS_CHOSEN,
     ),
     Claim(
         "features-vary-about-cov-random",
-        "Compared to cov-random mixtures, the effect of features depends on the kind of SAE and its L0.",
+        "Whether features change the output more than cov-random mixtures depends on the kind of SAE and its L0.",
         f"{_PAPER}, section 4.2, Figure 4",
         above_and_below_mixture,
-        remark="The largest ratio of any SAE is above one, and the smallest below.",
+        remark="Tested: the largest ratio of any SAE is above one, and the smallest is below.",
     ),
     Claim(
         "features-sparser-stronger",
-        "For all kinds of SAE, features of the sparsest change the output more than those of the densest.",
+        "For all kinds of SAE, features of the sparsest SAE change the output more than those of the densest.",
         f"{_PAPER}, section 4.2, Figure 4",
         sparser_is_stronger("features", "sae-feature", ALL_KINDS, (SHORT, MIDDLE, LONG)),
         remark="The paper says: lower L0, greater change.",
     ),
     Claim(
         "features-local-above-downstream-near",
-        "At short lengths, features of local SAEs influence the model more than those of e2e+ds SAEs.",
+        "At short lengths, features of local SAEs change the output more than those of e2e+ds SAEs.",
         f"{_PAPER}, section 4.2, Figure 5",
         kinds_compared("local", "e2e+ds", (21.0,)),
-        remark=f"At the L0 nearest to {MATCHED_L0:g}.",
+        remark=f"SAEs with the L0 nearest to {MATCHED_L0:g}.",
     ),
     Claim(
         "features-local-downstream-gap-shrinks",
         "The difference between features of local and of e2e+ds SAEs shrinks as the length grows.",
         f"{_PAPER}, section 4.2, Figure 5",
         gap_shrinks,
-        remark=f"At the L0 nearest to {MATCHED_L0:g}.",
+        remark=f"SAEs with the L0 nearest to {MATCHED_L0:g}.",
     ),
     Claim(
         "features-e2e-below-downstream",
-        "Features of e2e SAEs have less impact than those of e2e+ds SAEs.",
+        "Features of e2e SAEs change the output less than those of e2e+ds SAEs.",
         f"{_PAPER}, section 4.2, Figure 5",
         kinds_compared("e2e+ds", "e2e", (21.0, 41.0, 61.0)),
-        remark=f"At the L0 nearest to {MATCHED_L0:g}.",
+        remark=f"SAEs with the L0 nearest to {MATCHED_L0:g}.",
     ),
     Claim(
         "features-e2e-below-local",
-        "Features of e2e SAEs have less impact than those of local SAEs: end-to-end training does not make them "
+        "Features of e2e SAEs change the output less than those of local SAEs: end-to-end training does not make them "
         "more influential.",
         f"{_PAPER}, section 4.2 and conclusion, Figure 5",
         kinds_compared("local", "e2e", (21.0, 41.0, 61.0)),
-        remark=f"At the L0 nearest to {MATCHED_L0:g}.",
+        remark=f"SAEs with the L0 nearest to {MATCHED_L0:g}.",
     ),
     Claim(
         "end-to-end-farther-with-lower-kl",
-        "End-to-end SAEs reconstruct farther away, with a lower KL.",
+        "Reconstructions of end-to-end SAEs are farther from x than those of local SAEs, but have a lower KL.",
         f"{_FORUM}, Supplementary Figure 3",
         farther_yet_closer,
         Published(
             "local L0 43: ε 22.5, KL .230; e2e L0 40: 74.8, .122; e2e+ds L0 37: 49.0, .135",
             "printed by the authors' code (e2e_results.ipynb), layer 6",
         ),
-        remark=f"At the L0 nearest to {MATCHED_L0:g}.",
+        remark=f"SAEs with the L0 nearest to {MATCHED_L0:g}.",
     ),
 )

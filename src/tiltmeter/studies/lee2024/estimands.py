@@ -1,4 +1,4 @@
-"""The quantities that the claims of Lee & Heimersheim 2024 are about.
+"""The estimands of the claims of Lee & Heimersheim 2024.
 
 Lengths are the paper's; on another model they are scaled by the mean distance of two real activations.
 """
@@ -28,10 +28,10 @@ from tiltmeter.studies.lee2024.experiments import PAIR_DISTANCE
 from tiltmeter.studies.results import NotMeasured, Results, saes_by_kind, saes_of
 
 SHORT, MIDDLE, LONG = 21.0, 51.0, 81.0
-"""Lengths of the paper that stand for all."""
+"""Lengths of the paper that represent all lengths."""
 
 CLOSE = Region(0.67, 1.5)
-"""The margin of "close": within a half."""
+"""The margin for "close": a ratio from 0.67 to 1.5."""
 
 END_TO_END = ("e2e", "e2e+ds")
 ALL_KINDS = ("local", *END_TO_END)
@@ -56,7 +56,7 @@ def ratio_of(experiment: str, one: str, other: str, region: Region = ABOVE_ONE, 
         name = readout_name(curves, readout)
         return [
             ratio(
-                f"{'L2 at the end' if readout == 'l2' else 'KL'}: {one} ÷ {other} at length {length:g}",
+                f"{'L2 after the last block' if readout == 'l2' else 'KL'}: {one} ÷ {other} at length {length:g}",
                 at(curves, one, length, name),
                 at(curves, other, length, name),
                 region,
@@ -76,25 +76,25 @@ def both_kinds_in_l2(results: Results) -> list[Estimand]:
 
 
 def early_gap_smaller(results: Results) -> list[Estimand]:
-    """L2 at the end, difference ÷ mixture: at the study's layer ÷ in the early one."""
+    """L2 after the last block, difference ÷ mixture: at the study's layer ÷ in the early one."""
     layers = [results["directions"], results["directions-early"]]
     found = []
     for kind in ("cov-random", "real"):
         names = (f"{kind}-difference", f"{kind}-mixture")
         for length in (SHORT, MIDDLE, LONG):
             columns = [at(curves, name, length, late_l2(curves)) for curves in layers for name in names]
-            what = f"{kind}, L2 at the end at length {length:g}: difference ÷ mixture, later layer ÷ early layer"
+            what = f"{kind}, L2 after the last block at length {length:g}: difference ÷ mixture, later ÷ early layer"
             found.append(of_columns(what, columns, double_ratio, ABOVE_ONE, "ratio"))
     return found
 
 
 def late_distance_gap(results: Results) -> list[Estimand]:
-    """L2 at the end, difference ÷ mixture, in the early layer."""
+    """L2 after the last block, difference ÷ mixture, in the early layer."""
     curves = results["directions-early"]
     pairs = [(f"{kind}-difference", f"{kind}-mixture") for kind in ("cov-random", "real")]
     return [
         ratio(
-            f"L2 at the end: {one} ÷ {other} at length {length:g}",
+            f"L2 after the last block: {one} ÷ {other} at length {length:g}",
             at(curves, one, length, late_l2(curves)),
             at(curves, other, length, late_l2(curves)),
             SIMILAR,
@@ -105,7 +105,7 @@ def late_distance_gap(results: Results) -> list[Estimand]:
 
 
 def extremes(what: str, pairs: Mapping[str, tuple[PerSequence, PerSequence]]) -> list[Estimand]:
-    """The largest and the smallest of some ratios, picked once: picked anew in each draw they would be biased."""
+    """The largest and the smallest ratio, chosen once: chosen again in each bootstrap draw, they would be biased."""
     size = {name: float(np.nanmean(one) / np.nanmean(other)) for name, (one, other) in pairs.items()}
     most, least = max(size, key=size.__getitem__), min(size, key=size.__getitem__)
     ends = ((most, "largest", ABOVE_ONE), (least, "smallest", BELOW_ONE))
@@ -125,7 +125,7 @@ def of_kind(curves: xr.Dataset, kind: str, fewest: int = 1) -> list[str]:
 
 
 def plateau(results: Results) -> list[Estimand]:
-    """How steep the mean curve is in its first quarter, as a part of its later steepness."""
+    """Slope of the mean KL along each SAE's error up to a short length ÷ its slope at later lengths."""
     curves = results["errors"]
     return [
         of_columns(
@@ -178,7 +178,7 @@ def sparser_is_stronger(
 
 
 def sparser_is_weaker(results: Results) -> list[Estimand]:
-    """The opposite along errors of end-to-end SAEs at small lengths, without those that the paper excepts."""
+    """KL of the sparsest end-to-end SAE ÷ the densest, at small lengths, without those that the paper excepts."""
     curves = results["errors"]
     facts = saes_of(curves)
     given = {
@@ -229,7 +229,7 @@ def each_sae(
 
 
 def spike(results: Results) -> list[Estimand]:
-    """Growth of KL from 51 to 101 along errors, beside that along the cov-random mixture."""
+    """KL at 101 ÷ KL at 51 along errors, divided by the same along the cov-random mixture."""
     curves = results["errors"]
     saes = [sae for kind in END_TO_END for sae in saes_by_kind(curves).get(kind, [])]
     if not saes:
@@ -256,11 +256,11 @@ def above_and_below_mixture(results: Results) -> list[Estimand]:
     """Features ÷ cov-random mixture: the largest and the smallest ratio of any SAE.
 
     Raises:
-        NotMeasured: there is one alone.
+        NotMeasured: only one SAE was given.
     """
     curves = results["features"]
     if len(saes_of(curves)) == 1:
-        raise NotMeasured("It is about several SAEs, and one was given.")
+        raise NotMeasured("The claim is about several SAEs; only one was given.")
     pairs = {
         sae: (at(curves, f"sae-feature:{sae}", MIDDLE), at(curves, "cov-random-mixture", MIDDLE))
         for sae in saes_of(curves)
@@ -293,12 +293,12 @@ def kinds_compared(one: str, other: str, lengths: tuple[float, ...]) -> Estimand
 
 
 def gap_shrinks(results: Results) -> list[Estimand]:
-    """How far features of local SAEs are above those of e2e+ds, short ÷ long."""
+    """KL of features, local ÷ e2e+ds: at a short length ÷ at a long one."""
     curves = results["features"]
     names = [f"sae-feature:{matched(curves, kind)}" for kind in ("local", "e2e+ds")]
     return [
         of_columns(
-            "local ÷ e2e+ds at length 21, over the same at 61",
+            "KL of features, local ÷ e2e+ds: at length 21 ÷ at 61",
             [at(curves, name, length) for length in (21.0, 61.0) for name in names],
             double_ratio,
             ABOVE_ONE,
@@ -308,12 +308,12 @@ def gap_shrinks(results: Results) -> list[Estimand]:
 
 
 def linear_start(results: Results) -> list[Estimand]:
-    """L2 at the end per length, a little further ÷ at the first length."""
+    """L2 after the last block ÷ length, at the paper's length 11 ÷ at 1."""
     curves = results["directions"]
     l2 = late_l2(curves)
     return [
         of_columns(
-            f"{name}: L2 at the end per length, at 11 ÷ at 1",
+            f"{name}: L2 after the last block ÷ length, at 11 ÷ at 1",
             [at(curves, name, 11.0, l2) / 11, at(curves, name, 1.0, l2)],
             lambda r: float(np.nanmean(r[:, 0]) / np.nanmean(r[:, 1])),
             Region(0.9, 1.1),

@@ -1,4 +1,4 @@
-"""The quantities of claims about SAE(x) in the place of x, beside points as far away."""
+"""Estimands about replacing x by SAE(x), compared with other points at the same distance."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def in_each_layer(one: str, other: str, region: Region) -> Estimands:
 
     def estimands(results: Results) -> list[Estimand]:
         return [
-            ratio(f"layer {layer}: {one} ÷ {other}", *_substituted(curves, one, other), region)
+            ratio(f"layer {layer}: KL of {one} ÷ {other}", *_substituted(curves, one, other), region)
             for layer, curves in results.by_layer("layers").items()
         ]
 
@@ -29,7 +29,7 @@ def _substituted(curves: xr.Dataset, one: str, other: str) -> tuple[PerSequence,
 
 
 def nearer_to_mixtures(results: Results) -> list[Estimand]:
-    """How far SAE(x) is from the isotropic point less from the cov-random mixture, as factors of KL, in each layer."""
+    """|log KL ratio| of SAE(x) to the isotropic point minus that to the cov-random mixture, in each layer."""
     names = ("sae-error", "epsilon-random", "epsilon-cov-random-mixture")
     found = []
     for layer, curves in results.by_layer("layers").items():
@@ -61,14 +61,14 @@ def at_study_layer(results: Results) -> list[Estimand]:
     """SAE(x) ÷ cov-random mixture, of each SAE at the study's layer that was trained to reconstruct.
 
     Raises:
-        NotMeasured: there is one, and the claim is about several L0.
+        NotMeasured: only one SAE was given, and the claim is about several L0.
     """
     curves = results["reconstructions"]
     if len(of_kind(curves, "local")) == 1:
-        raise NotMeasured("It is about SAEs of several L0, and one was given.")
+        raise NotMeasured("The claim is about SAEs of several L0; only one was given.")
     return [
         ratio(
-            f"{sae}: SAE(x) ÷ cov-random mixture",
+            f"{sae}: KL of SAE(x) ÷ cov-random mixture",
             read(curves, "kl", f"sae-error:{sae}", 1.0),
             read(curves, "kl", f"epsilon-cov-random-mixture:{sae}", 1.0),
             SIMILAR,

@@ -34,7 +34,7 @@ SUBSTITUTIONS = ("sae-error", "epsilon-random", "epsilon-cov-random-mixture", "e
 """What is put in the place of an activation: SAE(x), and three points as far away."""
 
 EARLY = 2 / 12
-"""The layer of the supplement, as a part of the depth."""
+"""The layer of the supplement, as a fraction of the depth."""
 
 BOS = BosPolicy(statistics="out", perturbation="in", average="in")
 """The paper perturbs every position, and does not say whether the boundary one entered its means and covariance; its
