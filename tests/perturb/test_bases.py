@@ -18,7 +18,7 @@ from tiltmeter.perturb.bases import BASES, SAE_BASES, build_base, check_base_nam
 from tiltmeter.perturb.names import BaseName, DirectionName
 from tiltmeter.perturb.paths import Straight
 from tiltmeter.perturb.registry import build_directions
-from tiltmeter.perturb.sae_sources import Itself, Reconstruction, SyntheticBaseline, SyntheticStructured
+from tiltmeter.perturb.sae_sources import CleanActivation, Reconstruction, SyntheticBaseline, SyntheticStructured
 from tiltmeter.perturb.site_statistics import fit_statistics
 from tiltmeter.runs.rng import Address, uniform
 from tiltmeter.saes import at_site
@@ -295,7 +295,9 @@ def test_reconstructions_of_a_source():
     found = Reconstruction(CASE.sae.at, real).sample(context, 2)
     torch.testing.assert_close(found, decoded(encoded(real.sample(context, 2).double())))
     assert not torch.equal(found[0], found[1])
-    torch.testing.assert_close(Reconstruction(CASE.sae.at, Itself()).sample(context, 1)[0], decoded(encoded(X)))
+    torch.testing.assert_close(
+        Reconstruction(CASE.sae.at, CleanActivation()).sample(context, 1)[0], decoded(encoded(X))
+    )
 
 
 @pytest.mark.parametrize("options", [BaselineOptions(), BaselineOptions(top_k=2, sparsity_scale="log10")])
@@ -321,7 +323,7 @@ def test_structured_syntheses_of_x(options):
     torch.testing.assert_close(found[0], decoded(expected))
 
 
-@pytest.mark.parametrize("source", [Itself(), SyntheticStructured(CASE.sae)])
+@pytest.mark.parametrize("source", [CleanActivation(), SyntheticStructured(CASE.sae)])
 def test_what_is_one_vector_is_drawn_once(source):
     with pytest.raises(TiltmeterError, match="is a single vector, but 2 different samples were requested"):
         source.sample(context_at(ADDRESS, X), 2)

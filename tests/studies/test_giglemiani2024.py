@@ -36,7 +36,7 @@ from tiltmeter.studies.giglemiani2024.curve_statistics import (
 )
 from tiltmeter.studies.giglemiani2024.experiments import BASES, PLAIN_TARGETS, SCALES, TARGET, Scale
 from tiltmeter.studies.results import NotMeasured, Results
-from tiltmeter.studies.study import Subject, Sweeping
+from tiltmeter.studies.study import Subject, SweepExperiment
 from tiltmeter.studies.subject import make_subject
 
 L2, N, STEP, END = "l2@blocks.5.hook_resid_post", 200, 0.25, 60.0
@@ -378,4 +378,4 @@ def test_without_an_sae_only_real_and_random_activations_are_planned(subject: Su
         f"plateaus-{b}" for b in BASES[2:]
     ]
     sweep = planned["absolute"]
-    assert isinstance(sweep, Sweeping) and sweep.sweep.directions == PLAIN_TARGETS
+    assert isinstance(sweep, SweepExperiment) and sweep.sweep.directions == PLAIN_TARGETS

@@ -29,7 +29,7 @@ from tiltmeter.studies.heimersheim2024.curve_statistics import (
     is_first,
     neighbours,
     relative_crossings,
-    triangle_times,
+    triangle_crossings,
 )
 from tiltmeter.studies.heimersheim2024.estimands import quadratic
 from tiltmeter.studies.heimersheim2024.experiments import (
@@ -49,7 +49,7 @@ from tiltmeter.studies.heimersheim2024.experiments import (
 )
 from tiltmeter.studies.heimersheim2024.figures.plane_maps import on_plane
 from tiltmeter.studies.results import NotMeasured, Results
-from tiltmeter.studies.study import Subject, Sweeping
+from tiltmeter.studies.study import Subject, SweepExperiment
 from tiltmeter.sweeps.plan import make_plan
 from tiny_models import tiny
 
@@ -286,7 +286,7 @@ def test_a_kl_without_plateau():
 
 
 def test_neighbours_of_a_corner():
-    weights = list(triangle_times(results(HOLDS)["triangle-real"], "absolute"))
+    weights = list(triangle_crossings(results(HOLDS)["triangle-real"], "absolute"))
     assert len(weights) == 15
     assert set(neighbours(weights, 0)) == {(0.75, 0.25, 0.0), (0.75, 0.0, 0.25)}
     assert set(neighbours(weights, 2)) == {(0.25, 0.0, 0.75), (0.0, 0.25, 0.75)}
@@ -296,7 +296,7 @@ def test_neighbours_of_a_corner():
 def test_triangle_times_belong_to_their_weights():
     """The real corner of a world where it is eight times as sensitive: KL 8 · 0.4 · chord² = ½."""
     world = HOLDS._replace(noise=0.0, size=0.4)
-    found = triangle_times(results(world)["triangle-real"], "absolute")
+    found = triangle_crossings(results(world)["triangle-real"], "absolute")
     assert found[corner(0)] == pytest.approx(2 * np.degrees(np.arcsin(np.sqrt(0.5 / 3.2) / 2)), abs=0.5)
     assert found[corner(1)] == pytest.approx(2 * np.degrees(np.arcsin(np.sqrt(0.5 / 0.4) / 2)), abs=0.5)
 
@@ -377,7 +377,7 @@ def test_triangles_show_medians_and_single_prompts(held):
     chart = STUDY.figures["3"].chart(held)
     (median,), (single,) = chart.rows[1][0].marks, chart.rows[1][2].marks
     assert isinstance(median, Triangle)
-    found = triangle_times(held["triangle-real"], "absolute")
+    found = triangle_crossings(held["triangle-real"], "absolute")
     for weights, value, alone in zip(median.weights, median.values, single.values, strict=True):
         assert value == pytest.approx(np.median(found[tuple(weights)]))
         assert alone == pytest.approx(found[tuple(weights)][1])
@@ -417,7 +417,7 @@ def subject():
 
 def sweep_of(subject, name):
     experiment = experiments(subject, "quick")[name]
-    assert isinstance(experiment, Sweeping)
+    assert isinstance(experiment, SweepExperiment)
     return experiment.sweep
 
 
@@ -469,7 +469,7 @@ def ends(subject, name, tmp_path, monkeypatch):
     sweep = sweep_of(subject, name).model_copy(update={"path": path, "sequences": 4, "directions": (RANDOM,)})
     with monkeypatch.context() as patched:
         patched.setattr(SplitModel, "resume", spy)
-        Sweeping(sweep).run(subject.loaded, token_set(), tmp_path / name, "test")
+        SweepExperiment(sweep).run(subject.loaded, token_set(), tmp_path / name, "test")
     return seen[-1][0, :, -1]
 
 

@@ -18,7 +18,7 @@ from tiltmeter.models.clean_run import CleanRun
 from tiltmeter.models.differences import Tape
 from tiltmeter.models.split_model import SplitModel
 from tiltmeter.perturb.names import BaseName, check_sae
-from tiltmeter.perturb.sae_sources import Itself, Reconstruction, SyntheticBaseline, SyntheticStructured
+from tiltmeter.perturb.sae_sources import CleanActivation, Reconstruction, SyntheticBaseline, SyntheticStructured
 from tiltmeter.perturb.site_statistics import SiteStatistics
 from tiltmeter.perturb.sources import Source
 from tiltmeter.saes.latent_statistics import BoundSAE
@@ -46,7 +46,7 @@ class SAEBase:
 
 
 BASES: Mapping[str, SiteBase] = {
-    CLEAN: SiteBase(lambda _: Itself(), "x, the activation itself"),
+    CLEAN: SiteBase(lambda _: CleanActivation(), "x, the activation itself"),
     "real": SiteBase(lambda s: s.real, "activation of another sequence"),
     "cov-random": SiteBase(lambda s: s.gaussian, "sample of N(mean, covariance)"),
     "isotropic": SiteBase(lambda s: s.isotropic, "g ~ N(0, I)"),
@@ -54,7 +54,7 @@ BASES: Mapping[str, SiteBase] = {
 """Bases that need no SAE."""
 
 SAE_BASES: Mapping[str, SAEBase] = {
-    "sae-reconstruction": SAEBase(lambda sae: Reconstruction(sae.at, Itself()), "SAE(x)"),
+    "sae-reconstruction": SAEBase(lambda sae: Reconstruction(sae.at, CleanActivation()), "SAE(x)"),
     "synthetic-baseline": SAEBase(
         SyntheticBaseline, "decoded latents of x, each replaced by one that fires as often", counts_latents=True
     ),

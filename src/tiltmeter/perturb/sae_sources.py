@@ -17,7 +17,7 @@ from tiltmeter.saes.synthetic import active_ids, baseline, structured
 
 
 @dataclass(frozen=True)
-class Itself:
+class CleanActivation:
     """The activation of the token itself."""
 
     def sample(self, context: Context, count: int) -> Float[Tensor, "count batch span d_site"]:

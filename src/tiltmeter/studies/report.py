@@ -91,10 +91,10 @@ def publish_study(folder: Path) -> Path:
     stored = read_study(folder)
     rows = claims_of(stored)
     _write_claims(folder, rows)
-    exhibits = exhibits_of(stored)
+    figures = report_figures(stored)
     title = f"{stored.study.citation}, on {_model(stored.manifest)}"
     return write_report(
-        folder, title, _summary(stored), exhibits, stored.manifest, claims=rows, notes=_notes(rows, [stored.manifest])
+        folder, title, _summary(stored), figures, stored.manifest, claims=rows, notes=_notes(rows, [stored.manifest])
     )
 
 
@@ -106,8 +106,8 @@ def publish_all(folder: Path) -> Path:
     """
     stored = [read_study(folder / name) for name in studies_in(folder)]
     rows = [row for one in stored for row in _stored_claims(folder / one.study.name)]
-    exhibits = [
-        exhibit._replace(name=f"{one.study.name}-{exhibit.name}") for one in stored for exhibit in exhibits_of(one)
+    figures = [
+        figure._replace(name=f"{one.study.name}-{figure.name}") for one in stored for figure in report_figures(one)
     ]
     manifest = {"identity": {one.study.name: one.manifest["identity"] for one in stored}}
     manifest |= {"record": {one.study.name: one.manifest["record"] for one in stored}}
@@ -115,7 +115,7 @@ def publish_all(folder: Path) -> Path:
     title = f"Works on sensitive directions, on {_model(stored[0].manifest)}"
     _write_claims(folder, rows)
     return write_report(
-        folder, title, summary, exhibits, manifest, claims=rows, notes=_notes(rows, [one.manifest for one in stored])
+        folder, title, summary, figures, manifest, claims=rows, notes=_notes(rows, [one.manifest for one in stored])
     )
 
 
@@ -147,15 +147,15 @@ def _untested(rows: Sequence[ClaimRow]) -> str:
     return "".join(f"{one}\n" for one in told)
 
 
-def exhibits_of(stored: StoredStudy) -> list[ReportFigure]:
+def report_figures(stored: StoredStudy) -> list[ReportFigure]:
     """Every figure of the study, or the reason why it cannot be drawn."""
     return [
-        _exhibit(number, figure, stored.results)
+        _report_figure(number, figure, stored.results)
         for number, figure in progress(list(stored.study.figures.items()), "figures")
     ]
 
 
-def _exhibit(number: str, figure: PaperFigure, results: Results) -> ReportFigure:
+def _report_figure(number: str, figure: PaperFigure, results: Results) -> ReportFigure:
     words = (f"figure-{number}", figure.title, figure.caption, figure.claimed)
     try:
         return ReportFigure(*words, finding=figure.finding(results), chart=figure.chart(results))

@@ -43,7 +43,7 @@ class Experiment(Protocol):
 
 
 @dataclass(frozen=True)
-class Sweeping:
+class SweepExperiment:
     """A sweep, as an experiment."""
 
     sweep: Sweep

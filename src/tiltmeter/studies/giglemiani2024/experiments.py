@@ -8,7 +8,7 @@ from tiltmeter.models.sites import Site
 from tiltmeter.perturb.paths import Path, Straight
 from tiltmeter.saes.names import short_names
 from tiltmeter.studies.results import NotMeasured
-from tiltmeter.studies.study import Experiment, KnownSAE, Size, Subject, Sweeping
+from tiltmeter.studies.study import Experiment, KnownSAE, Size, Subject, SweepExperiment
 from tiltmeter.sweeps.plan import Sweep
 
 STEPS = 100
@@ -69,7 +69,9 @@ def experiments(subject: Subject, size: Size) -> dict[str, Experiment | NotMeasu
     }
 
 
-def _plateaus(subject: Subject, site: Site, base: str, scale: Scale, sae: KnownSAE | None) -> Sweeping | NotMeasured:
+def _plateaus(
+    subject: Subject, site: Site, base: str, scale: Scale, sae: KnownSAE | None
+) -> SweepExperiment | NotMeasured:
     """Paths from a base, transplanted into the sequence, to a random activation."""
     if not base.startswith("synthetic"):
         return _sweep(subject, site, ABSOLUTE, scale, (TARGET,), None, base=base)
@@ -87,8 +89,8 @@ def _sweep(
     directions: tuple[str, ...],
     sae: KnownSAE | None,
     **more: Any,
-) -> Sweeping:
-    return Sweeping(
+) -> SweepExperiment:
+    return SweepExperiment(
         Sweep(
             site=site.name,
             directions=directions,

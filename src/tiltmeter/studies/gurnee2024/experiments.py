@@ -10,7 +10,7 @@ from tiltmeter.perturb.names import draws
 from tiltmeter.perturb.paths import Path, Sphere, Substitute
 from tiltmeter.studies.predictions import Predictions
 from tiltmeter.studies.results import NotMeasured
-from tiltmeter.studies.study import Experiment, KnownSAE, Size, Subject, Sweeping
+from tiltmeter.studies.study import Experiment, KnownSAE, Size, Subject, SweepExperiment
 from tiltmeter.studies.token_facts import TokenFacts
 from tiltmeter.sweeps.plan import Sweep
 
@@ -103,7 +103,7 @@ def _local(subject: Subject, site: Site) -> KnownSAE | NotMeasured:
     return found or NotMeasured(f"No SAE at {site.name} was given that was trained to reconstruct.")
 
 
-def _all_tokens(subject: Subject, sae: KnownSAE | NotMeasured, scale: Scale) -> Sweeping | NotMeasured:
+def _all_tokens(subject: Subject, sae: KnownSAE | NotMeasured, scale: Scale) -> SweepExperiment | NotMeasured:
     """Every token replaced; values of each position are kept."""
     if isinstance(sae, NotMeasured):
         return sae
@@ -123,7 +123,7 @@ def _facts(sae: KnownSAE | NotMeasured, scale: Scale) -> TokenFacts | NotMeasure
     return sae if isinstance(sae, NotMeasured) else TokenFacts(sae.site.name, (sae.name,), scale.layers)
 
 
-def _one_token(subject: Subject, sae: KnownSAE | NotMeasured, scale: Scale) -> Sweeping | NotMeasured:
+def _one_token(subject: Subject, sae: KnownSAE | NotMeasured, scale: Scale) -> SweepExperiment | NotMeasured:
     """One token replaced; that token and those after it are read."""
     if isinstance(sae, NotMeasured):
         return sae
@@ -139,7 +139,7 @@ def _one_token(subject: Subject, sae: KnownSAE | NotMeasured, scale: Scale) -> S
     )
 
 
-def _draws(subject: Subject, sae: KnownSAE | NotMeasured, scale: Scale) -> Sweeping | NotMeasured:
+def _draws(subject: Subject, sae: KnownSAE | NotMeasured, scale: Scale) -> SweepExperiment | NotMeasured:
     """Many random points for one token of each sequence."""
     if isinstance(sae, NotMeasured):
         return sae
@@ -162,7 +162,7 @@ def _predictions(subject: Subject, sae: KnownSAE | NotMeasured) -> Predictions |
     return Predictions(sae.site.name, (sae.name,), cases=(1, 2, 16), position=TOKEN, seed=subject.seed)
 
 
-def _saes(subject: Subject, site: Site, scale: Scale, most: int) -> Sweeping | NotMeasured:
+def _saes(subject: Subject, site: Site, scale: Scale, most: int) -> SweepExperiment | NotMeasured:
     """SAEs of one layer, and random points at their angles; those trained to reconstruct come before the others."""
     found = subject.saes_at(site)
     chosen = sorted(found, key=lambda sae: not sae.is_local)[:most]
@@ -179,13 +179,13 @@ def _saes(subject: Subject, site: Site, scale: Scale, most: int) -> Sweeping | N
     )
 
 
-def _cosine(subject: Subject, site: Site, scale: Scale) -> Sweeping:
+def _cosine(subject: Subject, site: Site, scale: Scale) -> SweepExperiment:
     """Random points with the norm of x, at increasing angles."""
     return _sweep(subject, site, scale, directions=("isotropic",), path=Sphere(degrees=DEGREES), sequences=scale.saes)
 
 
-def _sweep(subject: Subject, site: Site, scale: Scale, path: Path | None = None, **more: Any) -> Sweeping:
-    return Sweeping(
+def _sweep(subject: Subject, site: Site, scale: Scale, path: Path | None = None, **more: Any) -> SweepExperiment:
+    return SweepExperiment(
         Sweep(
             site=site.name,
             path=path or Substitute(),

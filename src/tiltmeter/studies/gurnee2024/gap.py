@@ -57,7 +57,7 @@ PREDICTORS: dict[str, Callable[[Layer], PerToken]] = {
 """What might predict where the gap is large."""
 
 
-class Drawn(NamedTuple):
+class RandomDraws(NamedTuple):
     """Many random points for one token of each sequence."""
 
     sae: PerSequence
@@ -71,7 +71,7 @@ class Drawn(NamedTuple):
         return (self.sae - self.random.mean(1)) / self.random.std(1, ddof=1)
 
 
-def drawn(results: Results) -> Drawn:
+def drawn(results: Results) -> RandomDraws:
     """KL of SAE(x) and of the random points at the token at which many were drawn.
 
     Raises:
@@ -82,7 +82,7 @@ def drawn(results: Results) -> Drawn:
     random = [name for name in names if name.startswith("epsilon-random")]
     sae = [name for name in names if name.startswith("sae-error")]
     values = curves.kl.transpose("sequence", "direction")
-    return Drawn(values.sel(direction=sae[0]).to_numpy(), values.sel(direction=random).to_numpy())
+    return RandomDraws(values.sel(direction=sae[0]).to_numpy(), values.sel(direction=random).to_numpy())
 
 
 def typical_and_far(results: Results) -> list[Estimand]:

@@ -101,7 +101,7 @@ def points(curves: xr.Dataset) -> dict[Weights, str]:
     return found
 
 
-def triangle_times(curves: xr.Dataset, threshold: str) -> dict[Weights, PerSequence]:
+def triangle_crossings(curves: xr.Dataset, threshold: str) -> dict[Weights, PerSequence]:
     """Angles of crossings at each point of a triangle, by prompt. `threshold`: `absolute` or `relative`."""
     names = points(curves)
     if threshold == "relative":

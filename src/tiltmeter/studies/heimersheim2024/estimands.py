@@ -23,7 +23,7 @@ from tiltmeter.studies.heimersheim2024.curve_statistics import (
     median_ratio,
     neighbours,
     relative_crossings,
-    triangle_times,
+    triangle_crossings,
 )
 from tiltmeter.studies.heimersheim2024.experiments import RANDOM, REAL
 from tiltmeter.studies.results import NotMeasured, Results
@@ -116,12 +116,12 @@ def earlier(mode: str, threshold: Threshold, readout: str = "kl", region: Region
     def estimands(results: Results) -> list[Estimand]:
         crossed = _CROSSED[threshold] + (f" of {_MOVED[readout]}" if threshold == "relative" else "")
         what = f"{mode}: fraction of prompts in which {REAL} passes {crossed} before {RANDOM}"
-        return [fraction(what, is_first(*pair_times(results, mode, threshold, readout)), region)]
+        return [fraction(what, is_first(*paired_crossings(results, mode, threshold, readout)), region)]
 
     return estimands
 
 
-def pair_times(
+def paired_crossings(
     results: Results, experiment: str, threshold: Threshold, readout: str = "kl"
 ) -> tuple[PerSequence, PerSequence]:
     """Crossings along the real and the random direction, by prompt.
@@ -143,7 +143,7 @@ def last_layer_order(threshold: Threshold) -> Estimands:
 
     def estimands(results: Results) -> list[Estimand]:
         what = f"last layer: fraction of prompts in which {REAL} passes {_CROSSED[threshold]} before {RANDOM}"
-        return [fraction(what, is_first(*pair_times(results, "sphere-last-layer", threshold)), NO_ORDER)]
+        return [fraction(what, is_first(*paired_crossings(results, "sphere-last-layer", threshold)), NO_ORDER)]
 
     return estimands
 
@@ -152,7 +152,7 @@ def last_layer_gap(threshold: Threshold) -> Estimands:
     """The median angle of random directions minus that of real ones, in the last layer."""
 
     def estimands(results: Results) -> list[Estimand]:
-        real, random = pair_times(results, "sphere-last-layer", threshold)
+        real, random = paired_crossings(results, "sphere-last-layer", threshold)
         what = f"last layer: median angle of {_CROSSED[threshold]}, random - real"
         return [median_gap(what, random, real, NO_GAP, "°")]
 
@@ -163,8 +163,8 @@ def gap_shrinks(threshold: Threshold) -> Estimands:
     """The fraction of prompts in which the real direction is first: in the study's layer minus in the last one."""
 
     def estimands(results: Results) -> list[Estimand]:
-        here = is_first(*pair_times(results, "sphere", threshold))
-        last = is_first(*pair_times(results, "sphere-last-layer", threshold))
+        here = is_first(*paired_crossings(results, "sphere", threshold))
+        last = is_first(*paired_crossings(results, "sphere-last-layer", threshold))
         what = f"fraction of prompts in which {REAL} passes {_CROSSED[threshold]} before {RANDOM}: here - last layer"
         return [difference(what, here, last)]
 
@@ -217,7 +217,7 @@ def symmetric(threshold: Threshold) -> Estimands:
 
 
 def _on_triangle(results: Results, name: str, threshold: Threshold) -> dict[Weights, PerSequence]:
-    found = triangle_times(results[f"triangle-{name}"], threshold)
+    found = triangle_crossings(results[f"triangle-{name}"], threshold)
     if threshold == "absolute":
         _check_crossed(*found.values())
     return found

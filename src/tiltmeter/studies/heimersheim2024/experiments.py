@@ -14,7 +14,7 @@ from tiltmeter.perturb.bases import CLEAN
 from tiltmeter.perturb.names import BLEND, DirectionName, draws
 from tiltmeter.perturb.paths import Path, Sphere, Straight, Substitute
 from tiltmeter.studies.results import NotMeasured
-from tiltmeter.studies.study import Experiment, Size, Subject, Sweeping
+from tiltmeter.studies.study import Experiment, Size, Subject, SweepExperiment
 from tiltmeter.sweeps.plan import Sweep
 
 LENGTHS = tuple(step / 20 for step in range(21))
@@ -113,9 +113,9 @@ def _blend(weights: tuple[float, ...], sources: tuple[str, ...]) -> str:
 
 def _sweep(
     subject: Subject, scale: Scale, site: Site, path: Path, directions: tuple[str, ...], base: str = CLEAN
-) -> Sweeping:
+) -> SweepExperiment:
     late = subject.last.name
-    return Sweeping(
+    return SweepExperiment(
         Sweep(
             site=site.name,
             directions=directions,

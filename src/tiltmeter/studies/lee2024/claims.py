@@ -31,7 +31,7 @@ from tiltmeter.studies.lee2024.estimands import (
 )
 from tiltmeter.studies.lee2024.estimands_substitution import (
     at_study_layer,
-    farther_yet_closer,
+    farther_with_lower_kl,
     in_each_layer,
     nearer_to_mixtures,
     some_above_some_below,
@@ -308,7 +308,7 @@ CLAIMS: tuple[Claim, ...] = (
         "end-to-end-farther-with-lower-kl",
         "Reconstructions of end-to-end SAEs are farther from x than those of local SAEs, but have a lower KL.",
         f"{_FORUM}, Supplementary Figure 3",
-        farther_yet_closer,
+        farther_with_lower_kl,
         Published(
             "local L0 43: ε 22.5, KL .230; e2e L0 40: 74.8, .122; e2e+ds L0 37: 49.0, .135",
             "printed by the authors' code (e2e_results.ipynb), layer 6",

@@ -77,7 +77,7 @@ def at_study_layer(results: Results) -> list[Estimand]:
     ]
 
 
-def farther_yet_closer(results: Results) -> list[Estimand]:
+def farther_with_lower_kl(results: Results) -> list[Estimand]:
     """Distance and KL of reconstructions, end-to-end ÷ local, at the L0 where the paper compares them."""
     curves = results["reconstructions"]
     base = matched(curves, "local")

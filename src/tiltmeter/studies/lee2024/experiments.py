@@ -8,7 +8,7 @@ from tiltmeter.models.positions import BosPolicy
 from tiltmeter.models.sites import Site
 from tiltmeter.perturb.paths import Straight, Substitute
 from tiltmeter.studies.results import NotMeasured
-from tiltmeter.studies.study import Experiment, KnownSAE, Size, Subject, Sweeping
+from tiltmeter.studies.study import Experiment, KnownSAE, Size, Subject, SweepExperiment
 from tiltmeter.sweeps.plan import Sweep
 
 PAIR_DISTANCE = 81.59
@@ -81,7 +81,7 @@ def experiments(subject: Subject, size: Size) -> dict[str, Experiment | NotMeasu
     }
 
 
-def _early(subject: Subject, scale: Scale) -> Sweeping | NotMeasured:
+def _early(subject: Subject, scale: Scale) -> SweepExperiment | NotMeasured:
     layer = max(1, round(EARLY * subject.n_layers))
     if layer >= subject.layer:
         return NotMeasured(f"The early layer, {layer}, does not come before layer {subject.layer}, which is studied.")
@@ -102,8 +102,8 @@ def _along(
     scale: Scale,
     lengths: tuple[float, ...] = LENGTHS,
     **more: Any,
-) -> Sweeping:
-    return Sweeping(
+) -> SweepExperiment:
+    return SweepExperiment(
         Sweep(
             site=site.name,
             directions=directions,
@@ -118,7 +118,7 @@ def _along(
     )
 
 
-def _of_saes(subject: Subject, site: Site, direction: str, scale: Scale) -> Sweeping | NotMeasured:
+def _of_saes(subject: Subject, site: Site, direction: str, scale: Scale) -> SweepExperiment | NotMeasured:
     """A direction of every SAE at the site, and the baselines."""
     names = tuple(sae.name for sae in subject.saes_at(site))
     if not names:
@@ -126,7 +126,7 @@ def _of_saes(subject: Subject, site: Site, direction: str, scale: Scale) -> Swee
     return _along(subject, site, (direction, *BASELINES), scale.saes, scale, saes=names)
 
 
-def _layer(subject: Subject, layer: int, scale: Scale) -> Sweeping | NotMeasured:
+def _layer(subject: Subject, layer: int, scale: Scale) -> SweepExperiment | NotMeasured:
     """Substitution at one layer, with the SAE there that is most like the one at the study's layer."""
     at = subject.local_at(Site(subject.layer, "resid_pre"))
     sae = subject.local_at(site := Site(layer, "resid_pre"), at and at.l0)
@@ -137,10 +137,10 @@ def _layer(subject: Subject, layer: int, scale: Scale) -> Sweeping | NotMeasured
 
 def _substitution(
     subject: Subject, site: Site, saes: tuple[KnownSAE, ...], sequences: int, scale: Scale
-) -> Sweeping | NotMeasured:
+) -> SweepExperiment | NotMeasured:
     if not saes:
         return NotMeasured(f"No SAE at {site.name} was given.")
-    return Sweeping(
+    return SweepExperiment(
         Sweep(
             site=site.name,
             directions=SUBSTITUTIONS,
@@ -155,7 +155,7 @@ def _substitution(
     )
 
 
-def _shapes(subject: Subject, site: Site, scale: Scale) -> Sweeping:
+def _shapes(subject: Subject, site: Site, scale: Scale) -> SweepExperiment:
     """Every token's own curve, on a finer grid: means hide the shape, as the paper says of itself."""
     sae = subject.local_at(site, 30.0)
     directions = (*BASELINES, *(("sae-error",) if sae else ()))

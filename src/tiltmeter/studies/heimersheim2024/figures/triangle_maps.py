@@ -6,7 +6,7 @@ import numpy as np
 
 from tiltmeter.reports.charts.chart import Axis, Chart, Panel, Triangle
 from tiltmeter.studies.estimands import combined
-from tiltmeter.studies.heimersheim2024.curve_statistics import THRESHOLD, corner, triangle_times
+from tiltmeter.studies.heimersheim2024.curve_statistics import THRESHOLD, corner, triangle_crossings
 from tiltmeter.studies.heimersheim2024.estimands import corner_is_optimum, real_corner_stands_out
 from tiltmeter.studies.heimersheim2024.figures.wording import TITLE, estimates_of, median_crossing
 from tiltmeter.studies.results import Results
@@ -29,7 +29,7 @@ def _chart(results: Results) -> Chart:
     angle = f"angle at KL {THRESHOLD:g}, degrees"
     rows = []
     for experiment, corners in CORNERS.items():
-        found = triangle_times(results[experiment], "absolute")
+        found = triangle_crossings(results[experiment], "absolute")
         weights, angles = np.array(list(found)), np.stack(list(found.values()))
         median = np.median(angles[:, ~np.isnan(angles).any(axis=0)], axis=1)
         columns = {f"median of {angles.shape[1]} prompts": (f"median {angle}", median)}
@@ -51,7 +51,7 @@ def _finding(results: Results) -> str:
     """Median angles at the corners and in the middle of each map, and the estimates of the claims."""
     parts = []
     for experiment, names in CORNERS.items():
-        found = triangle_times(results[experiment], "absolute")
+        found = triangle_crossings(results[experiment], "absolute")
         corners = [f"{name} {median_crossing(found[corner(number)], '°')}" for number, name in enumerate(names)]
         centre = min(found, key=lambda weights: max(weights) - min(weights))
         parts.append(f"{', '.join(corners)}, middle {median_crossing(found[centre], '°')}")
