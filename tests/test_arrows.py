@@ -4,9 +4,12 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+
+from tiltmeter.studies import STUDIES
 
 ROOT = Path(__file__).parents[1]
 LINT = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(no_cache=True, no_logo=True))"
@@ -58,3 +61,12 @@ def test_an_import_that_breaks_a_contract_is_seen(copy, file, imported, contract
     status, text = lint(copy)
     assert status == 1, text
     assert f"{contract} BROKEN" in text
+
+
+def test_the_contracts_name_every_study():
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    by_id = {contract.get("id"): contract for contract in contracts}
+    papers = {f"tiltmeter.studies.{name}" for name in STUDIES}
+    assert set(by_id["shared-studies"]["forbidden_modules"]) == papers
+    (independence,) = (contract for contract in contracts if contract["type"] == "independence")
+    assert set(independence["modules"]) == papers
