@@ -51,20 +51,30 @@ def product(d: Float[Tensor, "*row inputs"], weight: Tensor, transposed: bool = 
     d = round_operand(d)
     if not d.numel():
         return d.new_empty(*d.shape[:-1], weight.shape[1 if transposed else 0])
+    dtype = d.dtype
+    d = d.to(_multiplied_in(d.device, dtype))
     if _packs(d.device, d.dtype):
         flat = d.reshape(-1, d.shape[-1])
-        packed = _prepare(weight, transposed, d.dtype)
-        return torch.ops.mkldnn._linear_pointwise(flat, packed, None, "none", [], "").view(*d.shape[:-1], -1)
-    if weight.dtype != d.dtype:
-        weight = _prepare(weight, transposed, d.dtype)
-    return torch.matmul(d, weight if transposed else weight.t())
+        packed = _prepare(weight, transposed, dtype)
+        result = torch.ops.mkldnn._linear_pointwise(flat, packed, None, "none", [], "").view(*d.shape[:-1], -1)
+        return result.to(dtype)
+    if weight.dtype != dtype:
+        weight = _prepare(weight, transposed, dtype)
+    return torch.matmul(d, weight if transposed else weight.t()).to(dtype)
+
+
+def _multiplied_in(device: torch.device, dtype: torch.dtype) -> torch.dtype:
+    """The type that operands of this type are multiplied in.
+
+    CPUs without AVX-512 multiply bfloat16 many times more slowly than float32, so there rounded operands are float32.
+    """
+    slow = device.type == "cpu" and dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch.float32 if slow else dtype
 
 
 def _packs(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether oneDNN has packed weights of this type here. Processors without AVX-512 have none for bfloat16."""
-    if device.type != "cpu" or not torch.backends.mkldnn.is_available():
-        return False
-    return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    """Whether oneDNN packs weights of this type, which makes products on a CPU up to twice as fast."""
+    return device.type == "cpu" and dtype != torch.float64 and torch.backends.mkldnn.is_available()
 
 
 def _prepare(weight: Tensor, transposed: bool, dtype: torch.dtype) -> Tensor:
@@ -73,7 +83,8 @@ def _prepare(weight: Tensor, transposed: bool, dtype: torch.dtype) -> Tensor:
     key = (weight._version, transposed, dtype)
     if key not in known:
         own = weight.detach().to(dtype)
-        if _packs(weight.device, dtype):
+        own = own.to(_multiplied_in(own.device, dtype))
+        if _packs(own.device, own.dtype):
             own = torch.ops.mkldnn._reorder_linear_weight((own.t() if transposed else own).contiguous(), ROWS)
         known.clear()
         known[key] = own
