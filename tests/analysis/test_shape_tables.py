@@ -194,7 +194,7 @@ def test_it_is_offered_by_the_package():
 
 def test_the_example_of_the_definitions_runs(tmp_path, monkeypatch, capsys):
     text = (Path(__file__).parents[2] / "docs" / "definitions.md").read_text()
-    (code,) = re.findall(r"```python\n(.*?)```", text.partition("## Shapes of curves")[2], flags=re.DOTALL)
+    code, *_ = re.findall(r"```python\n(.*?)```", text.partition("## Shapes of curves")[2], flags=re.DOTALL)
     (tmp_path / "runs" / "example").mkdir(parents=True)
     (tmp_path / "runs" / "example" / "curves.nc").write_bytes(curves.to_netcdf(make()))
     monkeypatch.chdir(tmp_path)
