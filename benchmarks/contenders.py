@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Literal
 
@@ -66,8 +66,7 @@ def _tiltmeter(precision: str) -> Contender:
 
 
 def _rounded(make: Callable[[GPT2LMHeadModel], peer.Peer]) -> Contender:
-    build = _peer("rounded", make).build
-    return Contender("rounded", build, devices=("cuda",), agreement=ROUNDED_AGREE)
+    return replace(_peer("rounded", make), devices=("cuda",), agreement=ROUNDED_AGREE)
 
 
 LENS = "transformer_lens"

@@ -112,8 +112,8 @@ def _with_dynamic_sizes(argument: Any) -> Any:
             # last digits, then depend on that length, but on no other.
             mark_static(alias, alias.ndim - 1)
         else:
-            few = MANY_ROWS if on_gpu else FEW
-            mark_unbacked(alias, axis + alias.ndim, MANY if axis == -1 else few, shape_id=str(axis))
+            hint = MANY if axis == -1 else MANY_ROWS if on_gpu else FEW
+            mark_unbacked(alias, axis + alias.ndim, hint, shape_id=str(axis))
     return alias
 
 
