@@ -107,12 +107,7 @@ def load_for(
     Without `--n-sequences` the returned sweep measures no more sequences than there are.
     """
     loaded = model.load(measurement.precision)
-    token_set = tokens.load(loaded, sequences_to_load(sweep), "nano")
+    token_set = tokens.load(loaded, sweep.sequences_to_load, "nano")
     if not measurement.n_sequences:
         sweep = sweep.model_copy(update={"sequences": min(sweep.sequences, len(token_set.ids))})
     return sweep, loaded, token_set
-
-
-def sequences_to_load(sweep: Sweep) -> int:
-    """Enough sequences to measure, and for the statistics."""
-    return max(sweep.sequences, sweep.statistics_sequences)

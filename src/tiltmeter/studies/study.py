@@ -51,7 +51,7 @@ class SweepExperiment:
     @property
     def sequences(self) -> int:
         """The larger of the numbers of sequences for measurement and for statistics."""
-        return max(self.sweep.sequences, self.sweep.statistics_sequences)
+        return self.sweep.sequences_to_load
 
     @property
     def saes(self) -> tuple[str, ...]:

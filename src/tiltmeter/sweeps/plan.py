@@ -82,6 +82,11 @@ class Sweep(Configuration):
     batch_tokens: Count = 8192
     """Perturbed tokens in memory at once."""
 
+    @property
+    def sequences_to_load(self) -> int:
+        """Enough sequences to measure, and for the statistics."""
+        return max(self.sequences, self.statistics_sequences)
+
 
 @dataclass(frozen=True)
 class Plan:
