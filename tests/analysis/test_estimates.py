@@ -25,7 +25,7 @@ def mean_of(values, region=ABOVE_ZERO):
 
 def test_a_mean_is_weighed_as_students_interval_has_it():
     values = np.random.default_rng(0).normal(1.0, 2.0, 400)
-    found = estimate(mean_of(values), together=7)
+    found = estimate(mean_of(values), comparisons=7)
     error = values.std(ddof=1) / math.sqrt(len(values))
     reach = stats.t.ppf(1 - 0.05 / 14, len(values) - 1) * error
     assert found.value == pytest.approx(values.mean())
@@ -143,7 +143,7 @@ def test_a_part_of_a_whole_is_never_certain():
 
 def test_what_is_picked_as_the_largest_must_clear_more():
     quantity = mean_of(np.random.default_rng(7).normal(0.55, 1.0, 30))
-    one, picked = estimate(quantity, 1), estimate(quantity._replace(among=20), 1)
+    one, picked = estimate(quantity, 1), estimate(quantity._replace(picked_from=20), 1)
     assert picked.joint_low < one.joint_low and picked.joint_high > one.joint_high
 
 

@@ -3,7 +3,7 @@
 import torch
 
 from tiltmeter.models.sites import Site
-from tiltmeter.saes.at_site import AtSite
+from tiltmeter.saes.at_site import SAEAtSite
 from tiltmeter.saes.formats.four_weights import Convention, Facts, linear_sae
 from tiltmeter.saes.formats.saelens_export import saelens_files
 from tiltmeter.saes.sae import About, LinearSAE
@@ -40,7 +40,7 @@ def random_sae(width, latents, seed=0, name="A", bias=-1.0, scale=1.0, dtype=tor
 
 
 def at(sae, centre=centre, site=SITE):
-    return AtSite(sae, site, centre)
+    return SAEAtSite(sae, site, centre)
 
 
 def save_sae(folder, seed=0, width=WIDTH, hook="blocks.1.hook_resid_pre", bias=-4.0, **changed):

@@ -22,7 +22,7 @@ from tiltmeter.perturb.sae_sources import CleanActivation, Reconstruction, Synth
 from tiltmeter.perturb.site_statistics import fit_statistics
 from tiltmeter.runs.rng import Address, uniform
 from tiltmeter.saes import at_site
-from tiltmeter.saes.latent_statistics import BoundSAE, fit_latents
+from tiltmeter.saes.latent_statistics import SAEWithStatistics, fit_latents
 from tiltmeter.saes.synthetic import BaselineOptions, StructuredOptions, Synthesis, baseline, structured
 from tiltmeter.sweeps.measure import measure_shard
 from tiltmeter.sweeps.plan import Sweep, make_plan
@@ -62,7 +62,7 @@ class Case:
     family: str
     site: str
     statistics: object
-    sae: BoundSAE
+    sae: SAEWithStatistics
 
     def plan(self, **changes):
         sweep = Sweep(site=self.site, path=Straight(lengths=LENGTHS), readouts=READOUTS, sequences=SEQUENCES, **changes)
@@ -86,7 +86,9 @@ def make_case(family="gpt2", site="resid_pre:1"):
     place, bos = model.site(site), BosPolicy()
     statistics = fit_statistics(model, TOKENS, place, bos, 100, 0)
     here = at(SAE, centre if family == "gpt2" else as_it_is, place)
-    return Case(family, site, statistics, BoundSAE(here, fit_latents(model, TOKENS, place, bos, {"A": here})["A"]))
+    return Case(
+        family, site, statistics, SAEWithStatistics(here, fit_latents(model, TOKENS, place, bos, {"A": here})["A"])
+    )
 
 
 CASE = make_case()
@@ -271,7 +273,7 @@ def test_names_that_are_bases_are_accepted():
 
 
 def test_an_sae_of_another_width_is_refused():
-    wide = BoundSAE(at(random_sae(WIDTH + 1, LATENTS)), CASE.sae.latents)
+    wide = SAEWithStatistics(at(random_sae(WIDTH + 1, LATENTS)), CASE.sae.latents)
     for name in SAE_BASES:
         with pytest.raises(TiltmeterError, match=f"has width {WIDTH + 1}, but activations"):
             build_base(BaseName(name, "A"), CASE.statistics, {"A": wide})

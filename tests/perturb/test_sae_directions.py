@@ -17,7 +17,7 @@ from tiltmeter.perturb.site_statistics import SiteStatistics
 from tiltmeter.perturb.sources import Context
 from tiltmeter.runs.rng import Address
 from tiltmeter.saes import at_site
-from tiltmeter.saes.latent_statistics import BoundSAE, LatentStatistics
+from tiltmeter.saes.latent_statistics import LatentStatistics, SAEWithStatistics
 
 WIDTH, LATENTS, SEQUENCES, LENGTH = 12, 30, 4, 6
 DEAD = {4, 11, 29}
@@ -50,7 +50,7 @@ COUNTED[:, 0] = COUNTED[2, 3] = False
 
 
 def bound(sae=SAE, centre=centre, **changes):
-    return BoundSAE(at(sae, centre), latent_statistics(**changes))
+    return SAEWithStatistics(at(sae, centre), latent_statistics(**changes))
 
 
 def build(*names, **saes):
@@ -138,7 +138,7 @@ def test_draws_depend_on_sequence_and_position_alone(kind):
 
 @pytest.mark.parametrize("kind", SAE_DIRECTIONS)
 def test_statistics_of_latents_are_needed_where_the_registry_says(kind):
-    uncounted = BoundSAE(at(SAE), None)
+    uncounted = SAEWithStatistics(at(SAE), None)
     name = f"{kind}:A"
     needs = pytest.raises(AssertionError, match="latents were not counted")
     with needs if SAE_DIRECTIONS[kind].counts_latents else nullcontext():

@@ -17,7 +17,7 @@ from tiltmeter.perturb.paths import Straight, Substitute
 from tiltmeter.perturb.registry import build_directions
 from tiltmeter.perturb.site_statistics import fit_statistics
 from tiltmeter.runs.rng import Address
-from tiltmeter.saes.latent_statistics import BoundSAE, fit_latents
+from tiltmeter.saes.latent_statistics import SAEWithStatistics, fit_latents
 from tiltmeter.sweeps.measure import measure_shard
 from tiltmeter.sweeps.plan import Sweep, make_plan
 from tiny_models import VOCABULARY, WIDTH, full_pass, tiny
@@ -49,7 +49,7 @@ class Case:
     family: str
     plan: object
     statistics: object
-    sae: BoundSAE
+    sae: SAEWithStatistics
 
     def centre(self, x):
         return centre(x) if self.family == "gpt2" else as_it_is(x)
@@ -82,7 +82,7 @@ def case(request):
     bound = at(SAE, lambda x: model.centre(x, SITE))
     statistics = fit_statistics(model, TOKENS, SITE, BosPolicy(), 100, 0)
     latents = fit_latents(model, TOKENS, SITE, BosPolicy(), {"A": bound})["A"]
-    return Case(request.param, make_plan(sweep, model, TOKENS), statistics, BoundSAE(bound, latents))
+    return Case(request.param, make_plan(sweep, model, TOKENS), statistics, SAEWithStatistics(bound, latents))
 
 
 def cosine(a, b):
@@ -185,7 +185,9 @@ def test_the_features_of_a_sweep_leave_out_the_boundary(case):
     assert fires[:, 0].all()
     assert fires[:6, 1:].any(1).sum() == 2
     firing = (torch.arange(40) == 5).long()
-    bound = BoundSAE(at(sae, case.sae.at.centre), dataclasses.replace(case.sae.latents, firing=firing, fewest=0))
+    bound = SAEWithStatistics(
+        at(sae, case.sae.at.centre), dataclasses.replace(case.sae.latents, firing=firing, fewest=0)
+    )
     for policy in ("in", "out"):
         changes = {"bos": BosPolicy(statistics=policy), "keep_positions": False, "batch_tokens": 10_000}
         sweep = case.plan.sweep.model_copy(update=changes)
@@ -202,7 +204,7 @@ def test_the_features_of_a_sweep_leave_out_the_boundary(case):
 def test_no_substitute_where_the_formula_has_none(case):
     """S or x is zero, so that there is no angle: the token is left out."""
     nothing = random_sae(WIDTH, 4, W_dec=torch.zeros(4, WIDTH).double(), b_dec=torch.zeros(WIDTH).double())
-    zero = dataclasses.replace(case, sae=BoundSAE(at(nothing, case.sae.at.centre), case.sae.latents))
+    zero = dataclasses.replace(case, sae=SAEWithStatistics(at(nothing, case.sae.at.centre), case.sae.latents))
     x = case.x()
     for name in ("sae-norm-corrected:A", *THETAS):
         assert torch.equal(zero.ends(name, x), x)

@@ -11,7 +11,7 @@ from small_saes import as_it_is, centre, random_sae
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.sites import Site
 from tiltmeter.models.split_model import SplitModel
-from tiltmeter.saes.at_site import AtSite
+from tiltmeter.saes.at_site import SAEAtSite
 from tiltmeter.saes.evaluation import evaluate, fits
 from tiny_models import FAMILIES, HEAD, HEADS, WIDTH, full_pass, random_tokens, tiny
 
@@ -85,9 +85,9 @@ def test_fits_are_those_of_assess(family, kind):
     model, sae, site = SplitModel(tiny(family)), sae_for(family, kind), Site(1, kind)
     other = sae_for(family, "resid_pre")
     places = [
-        AtSite(sae, site, partial(model.centre, site=site)),
-        AtSite(other, Site(2, "resid_post"), partial(model.centre, site=Site(2, "resid_post"))),
-        AtSite(other, Site(0, "resid_pre"), as_it_is),
+        SAEAtSite(sae, site, partial(model.centre, site=site)),
+        SAEAtSite(other, Site(2, "resid_post"), partial(model.centre, site=Site(2, "resid_post"))),
+        SAEAtSite(other, Site(0, "resid_pre"), as_it_is),
     ]
     here, there, raw = fits(model, places, IDS, BOUNDARY, batch=2)
     expected = run(family, kind, sae)

@@ -19,7 +19,7 @@ from tiltmeter.models.sites import Site
 from tiltmeter.models.split_model import SplitModel
 from tiltmeter.saes import load_check
 from tiltmeter.saes.affine import AffineSAE, unfold_value_biases, value_constant
-from tiltmeter.saes.at_site import AtSite
+from tiltmeter.saes.at_site import SAEAtSite
 from tiltmeter.saes.load_check import _is_short, check_compatible, check_on_load
 from tiltmeter.saes.loading import load_sae
 from tiltmeter.saes.sae import About, LinearSAE, TopK
@@ -97,7 +97,7 @@ def about(sae, **changes):
 
 
 def at(model, sae, site=SITE):
-    return AtSite(sae, site, partial(model.centre, site=site))
+    return SAEAtSite(sae, site, partial(model.centre, site=site))
 
 
 def warnings(model, sae, site=SITE, tokens=PLAIN):
@@ -325,12 +325,14 @@ def test_an_sae_one_layer_off():
     misled = dataclasses.replace(sae, about=dataclasses.replace(sae.about, hook_name="blocks.2.hook_resid_pre"))
     tokens = nano.load_tokens("nano", at_most=16)
     site = nano.model.site("resid_pre:2")
-    found = check_on_load(nano.model, AtSite(misled, site, lambda x: nano.model.centre(x, site)), tokens, 2048).warnings
+    found = check_on_load(
+        nano.model, SAEAtSite(misled, site, lambda x: nano.model.centre(x, site)), tokens, 2048
+    ).warnings
     assert "of the variance, but its files state 0.640" in found[0]
     assert "blocks.3.hook_resid_pre" in found[1] and found[1].startswith("Likely cause")
     right = nano.model.site("resid_pre:3")
     assert (
-        check_on_load(nano.model, AtSite(sae, right, lambda x: nano.model.centre(x, right)), tokens, 2048).warnings
+        check_on_load(nano.model, SAEAtSite(sae, right, lambda x: nano.model.centre(x, right)), tokens, 2048).warnings
         == ()
     )
 

@@ -38,7 +38,7 @@ def test_all_parts_must_hold_and_one_contradicts():
 def test_the_deciding_number_is_the_one_that_holds_least():
     (verdict,) = judge([claim("a", 3.0, -1.0, 5.0)], NOTHING)
     assert verdict.deciding is not None
-    assert verdict.deciding.what == "a -1.0"
+    assert verdict.deciding.label == "a -1.0"
 
 
 def test_no_difference_is_an_equivalence():

@@ -17,7 +17,7 @@ from tiltmeter.models.clean_run import LateActivations
 from tiltmeter.models.readouts import Readout, compute_readouts
 from tiltmeter.models.self_check import check_split
 from tiltmeter.models.sites import Site
-from tiltmeter.saes.at_site import AtSite
+from tiltmeter.saes.at_site import SAEAtSite
 from tiltmeter.saes.evaluation import evaluate, fits
 from tiltmeter.saes.formats.four_weights import Convention, Facts, linear_sae
 from tiltmeter.saes.names import short_names
@@ -198,7 +198,7 @@ def test_what_moves_a_model_by_nats_hardly_moves_it(nano, control, held_out, tmp
 
 def explained(loaded, sae, tokens, site="resid_pre:3"):
     site = loaded.model.site(site)
-    [fit] = fits(loaded.model, [AtSite(sae, site, partial(loaded.model.centre, site=site))], tokens.ids, None)
+    [fit] = fits(loaded.model, [SAEAtSite(sae, site, partial(loaded.model.centre, site=site))], tokens.ids, None)
     return fit
 
 

@@ -180,7 +180,7 @@ def test_an_saes_gap_is_that_of_means_over_sequences():
 def test_quantiles_are_over_tokens():
     found = results()
     estimand = NAMED["whole-distribution-shifted"].estimands(found)[2]
-    assert estimand.what.startswith("layer 0: 90% quantile")
+    assert estimand.label.startswith("layer 0: 90% quantile")
     kl = found["layers-0"].kl.isel(step=0).to_numpy()[:, :, :-1]
     assert estimand.statistic(estimand.rows) == pytest.approx(np.quantile(kl[0], 0.9) / np.quantile(kl[2], 0.9))
 

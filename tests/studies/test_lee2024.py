@@ -202,7 +202,7 @@ def test_the_deciding_layer_is_named():
         f"layers-{layer}": substitution(sae, (factor, 1.0, 2.0, 2.2)) for layer, factor in enumerate((3.0, 0.4, 2.0))
     }
     verdicts = {verdict.claim.name: verdict for verdict in judge(STUDY.claims, Results(layers, {}))}
-    assert verdicts["substitution-isotropic-below-sae"].deciding.what.startswith("layer 1")
+    assert verdicts["substitution-isotropic-below-sae"].deciding.label.startswith("layer 1")
 
 
 def test_a_ratio_is_of_means_over_sequences():
@@ -268,7 +268,7 @@ def test_the_largest_of_several_is_picked_once_and_pays_for_it():
         v for v in judge(STUDY.claims, Results(layers, {})) if v.claim.name == "substitution-sae-varies-by-layer"
     )
     largest, smallest = verdict.estimates
-    assert "layer 0, the largest of 3" in largest.what and "layer 1, the smallest of 3" in smallest.what
+    assert "layer 0, the largest of 3" in largest.label and "layer 1, the smallest of 3" in smallest.label
     nearer = words(Results(layers, {}))["substitution-sae-nearer-to-mixtures"]
     assert nearer == "supported"
     far = {f"layers-{n}": substitution(sae, (1.05, 1.0, 2.0, 2.2)) for n in range(3)}
@@ -278,4 +278,4 @@ def test_the_largest_of_several_is_picked_once_and_pays_for_it():
 def test_the_saes_that_the_paper_excepts_are_left_out():
     world = errors(lambda rank: plateau((0.02, 0.04)[rank], (0.6, 0.3)[rank]))
     (verdict,) = (v for v in judge(STUDY.claims, Results({"errors": world}, {})) if "weaker-near" in v.claim.name)
-    assert {finding.what.partition(":")[0] for finding in verdict.estimates} == {"e2e+ds"}
+    assert {finding.label.partition(":")[0] for finding in verdict.estimates} == {"e2e+ds"}

@@ -37,8 +37,8 @@ Decision = Literal["inside", "outside", "undecided"]
 Scale = Literal["difference", "ratio", "fraction"]
 """What errors of a number are like: as large wherever it is, proportional to it, or those of a part of a whole."""
 
-UNDEFINED = 0.01
-"""Where more of the draws than this part have no such number, nothing is decided: the most extreme would be missing."""
+MAX_UNDEFINED_DRAWS = 0.01
+"""If the number is undefined in a larger fraction of the draws, nothing is decided: the extremes would be missing."""
 
 
 class Region(NamedTuple):
@@ -61,7 +61,7 @@ ABOVE_ZERO, BELOW_ZERO = Region(0.0, math.inf), Region(-math.inf, 0.0)
 class Estimand(NamedTuple):
     """A number that a claim is about."""
 
-    what: str
+    label: str
     """What it is, for a table: `real: KL of difference ÷ mixture at length 16.3`."""
     rows: Rows
     """One row a sequence. A row of NaN alone is a sequence that was not measured; it is never drawn."""
@@ -70,14 +70,14 @@ class Estimand(NamedTuple):
     """Where the claim has it."""
     unit: str = ""
     scale: Scale = "difference"
-    among: int = 1
-    """Of how many numbers this is the one that was picked, as the largest of several layers: all of them count."""
+    picked_from: int = 1
+    """How many numbers this one was picked from, as the largest of several layers: all of them count as comparisons."""
 
 
 class Estimate(NamedTuple):
     """A quantity, measured."""
 
-    what: str
+    label: str
     value: float
     """NaN where it is not defined on these sequences."""
     low: float
@@ -123,12 +123,12 @@ class Estimate(NamedTuple):
         return f"{self.value:.3g}{self.unit} [{self.low:.3g}, {self.high:.3g}]"
 
 
-def estimate(quantity: Estimand, together: int, seed: int = 0) -> Estimate:
+def estimate(quantity: Estimand, comparisons: int, seed: int = 0) -> Estimate:
     """Measure a quantity, with its intervals.
 
     Args:
         quantity: what to measure.
-        together: how many quantities the deciding intervals are to hold for together.
+        comparisons: number of quantities whose deciding intervals hold simultaneously (Bonferroni).
         seed: of the draws.
     """
     rows = quantity.rows[~np.isnan(quantity.rows).reshape(len(quantity.rows), -1).all(axis=1)]
@@ -136,20 +136,20 @@ def estimate(quantity: Estimand, together: int, seed: int = 0) -> Estimate:
     shown = joint = (math.nan, math.nan)
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # of a mean of nothing, in a draw: it is NaN
-        value = _value(quantity.statistic, rows)
+        value = _number(lambda: quantity.statistic(rows)) if n else math.nan
         if n > 1 and not math.isnan(value):
             shown, drawn = _bootstrap(quantity.statistic, rows, seed)
-            joint = _joint(quantity, value, drawn, n, together)
-    return Estimate(quantity.what, value, *shown, *joint, quantity.region, n, quantity.unit)
+            joint = _joint(quantity, value, drawn, n, comparisons)
+    return Estimate(quantity.label, value, *shown, *joint, quantity.region, n, quantity.unit)
 
 
 def _joint(
-    quantity: Estimand, value: float, drawn: Float[np.ndarray, " draw"], n: int, together: int
+    quantity: Estimand, value: float, drawn: Float[np.ndarray, " draw"], n: int, comparisons: int
 ) -> tuple[float, float]:
     """The interval that decides."""
-    if np.isnan(drawn).mean() > UNDEFINED:
+    if np.isnan(drawn).mean() > MAX_UNDEFINED_DRAWS:
         return -math.inf, math.inf
-    reach = float(stats.t.ppf(1 - (1 - CONFIDENCE) / (2 * together * quantity.among), n - 1))
+    reach = float(stats.t.ppf(1 - (1 - CONFIDENCE) / (2 * comparisons * quantity.picked_from), n - 1))
     if quantity.scale == "fraction" and 0 <= value <= 1:
         return _wilson(value, n, reach)
     # the bootstrap's draws are of a sample, whose spread is that much smaller
@@ -168,12 +168,10 @@ def _wilson(part: float, n: int, z: float) -> tuple[float, float]:
     return (centre - half) / scale, (centre + half) / scale
 
 
-def _value(statistic: Statistic, rows: Rows) -> float:
+def _number(compute: Callable[[], float]) -> float:
     """The number; NaN where it is none, as a ratio to zero or a quantile of nothing."""
-    if not len(rows):
-        return math.nan
     try:
-        value = float(statistic(rows))
+        value = float(compute())
     except ZeroDivisionError:
         return math.nan
     return value if math.isfinite(value) else math.nan
@@ -182,13 +180,16 @@ def _value(statistic: Statistic, rows: Rows) -> float:
 def _bootstrap(statistic: Statistic, rows: Rows, seed: int) -> tuple[tuple[float, float], Float[np.ndarray, " draw"]]:
     """Bounds of the BCa interval (percentile where that is not defined), and the draws."""
 
-    def of_draw(index: Int[np.ndarray, " draw"]) -> float:
-        return _value(statistic, rows[index])
+    def of_draws(indices: Int[np.ndarray, "*draw sequence"], axis: int) -> Float[np.ndarray, "*draw"]:
+        """The number of each draw, whose indices of rows lie along the last axis."""
+        assert axis == -1
+        draws = indices.reshape(-1, indices.shape[-1])
+        return np.array([_number(lambda: statistic(rows[draw])) for draw in draws]).reshape(indices.shape[:-1])  # noqa: B023
 
     found = stats.bootstrap(
         (np.arange(len(rows)),),
-        of_draw,
-        vectorized=False,
+        of_draws,
+        vectorized=True,
         method="BCa",
         n_resamples=RESAMPLES,
         confidence_level=CONFIDENCE,

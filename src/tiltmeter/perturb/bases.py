@@ -21,7 +21,7 @@ from tiltmeter.perturb.names import BaseName, check_sae
 from tiltmeter.perturb.sae_sources import CleanActivation, Reconstruction, SyntheticBaseline, SyntheticStructured
 from tiltmeter.perturb.site_statistics import SiteStatistics
 from tiltmeter.perturb.sources import Source
-from tiltmeter.saes.latent_statistics import BoundSAE
+from tiltmeter.saes.latent_statistics import SAEWithStatistics
 
 CLEAN = "clean"
 """The name of the default base: the path starts at the clean activation."""
@@ -39,7 +39,7 @@ class SiteBase:
 class SAEBase:
     """A base that needs an SAE. Its full name is `KIND:NAME`, where NAME is the SAE's."""
 
-    build: Callable[[BoundSAE], Source]
+    build: Callable[[SAEWithStatistics], Source]
     meaning: str
     counts_latents: bool = False
     """Whether it needs `LatentStatistics`, that is, how often each latent fires."""
@@ -84,7 +84,7 @@ class Base:
         return f"base {self.name}"
 
 
-def build_base(name: BaseName, statistics: SiteStatistics, saes: Mapping[str, BoundSAE]) -> Base | None:
+def build_base(name: BaseName, statistics: SiteStatistics, saes: Mapping[str, SAEWithStatistics]) -> Base | None:
     """Build the base with this name, which `check_base_name` has accepted. None stands for the clean activation.
 
     Raises:

@@ -18,7 +18,7 @@ from tiltmeter.perturb.directions import Along, Difference, Direction, Mixture, 
 from tiltmeter.perturb.names import BLEND, DirectionName, check_sae
 from tiltmeter.perturb.sae_directions import SAE_DIRECTIONS, SAEDirection
 from tiltmeter.perturb.site_statistics import SiteStatistics
-from tiltmeter.saes.latent_statistics import BoundSAE
+from tiltmeter.saes.latent_statistics import SAEWithStatistics
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ DIRECTIONS: Mapping[str, SiteDirection | SAEDirection] = {
 """All named directions. The directions a paper measured are listed in its study, and a sweep's defaults in
 `sweeps/plan.py`."""
 
-NO_SAES: Mapping[str, BoundSAE] = MappingProxyType({})
+NO_SAES: Mapping[str, SAEWithStatistics] = MappingProxyType({})
 
 
 def needs_sae(kind: str) -> bool:
@@ -78,7 +78,7 @@ def build_directions(
     names: Sequence[DirectionName],
     statistics: SiteStatistics,
     vectors: Mapping[DirectionName, Tensor],
-    saes: Mapping[str, BoundSAE] = NO_SAES,
+    saes: Mapping[str, SAEWithStatistics] = NO_SAES,
 ) -> dict[DirectionName, Direction]:
     """Build the directions with these names, which `check_direction_name` has accepted.
 
@@ -110,7 +110,7 @@ def _along(name: DirectionName, vector: Tensor, statistics: SiteStatistics) -> A
     return Along(vector)
 
 
-def _build(name: DirectionName, statistics: SiteStatistics, saes: Mapping[str, BoundSAE]) -> Direction:
+def _build(name: DirectionName, statistics: SiteStatistics, saes: Mapping[str, SAEWithStatistics]) -> Direction:
     if name.kind == BLEND:
         return build_blend(name, statistics)
     entry = DIRECTIONS[name.kind]

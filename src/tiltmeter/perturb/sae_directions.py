@@ -20,15 +20,15 @@ from tiltmeter.perturb.site_statistics import SiteStatistics
 from tiltmeter.perturb.sources import Context
 from tiltmeter.perturb.substitutions import AtDistance, Substitution, ThetaRandom
 from tiltmeter.runs.rng import uniform
-from tiltmeter.saes.at_site import AtSite
-from tiltmeter.saes.latent_statistics import BoundSAE
+from tiltmeter.saes.at_site import SAEAtSite
+from tiltmeter.saes.latent_statistics import SAEWithStatistics
 
 
 @dataclass(frozen=True)
 class SAEError:
     """SAE(x) - x: from x toward its reconstruction."""
 
-    sae: AtSite
+    sae: SAEAtSite
 
     def vector(self, context: Context) -> Tensor:
         """Return reconstruction minus x."""
@@ -39,7 +39,7 @@ class SAEError:
 class LinearError:
     """The component of SAE(x) - x that a linear map predicts from x (Engels et al. 2024, section 3)."""
 
-    sae: BoundSAE
+    sae: SAEWithStatistics
 
     def vector(self, context: Context) -> Tensor:
         """Return the predicted error."""
@@ -50,7 +50,7 @@ class LinearError:
 class NonlinearError:
     """The residual of SAE(x) - x after subtracting its linear component (Engels et al. 2024, section 3)."""
 
-    sae: BoundSAE
+    sae: SAEWithStatistics
 
     def vector(self, context: Context) -> Tensor:
         """Return the error minus the predicted error."""
@@ -62,7 +62,7 @@ class NonlinearError:
 class Feature:
     """The decoder row of a latent drawn uniformly from those that are eligible in the sequence."""
 
-    sae: AtSite
+    sae: SAEAtSite
     eligible: Callable[[Bool[Tensor, "batch latent"]], Bool[Tensor, "batch latent"]]
     """Maps the latents that fire at counted positions of each sequence to the eligible ones."""
 
@@ -80,7 +80,7 @@ class Doubling:
     Added to x at its own length, it doubles that latent.
     """
 
-    sae: AtSite
+    sae: SAEAtSite
 
     def vector(self, context: Context) -> Tensor:
         """Return the latent's contribution, or zero where no latent fires."""
@@ -103,7 +103,7 @@ def draw(eligible: Bool[Tensor, "group latent"], chance: Float[Tensor, "group ea
     return torch.stack([ids[(u * len(ids)).long()] if len(ids) else torch.full(u.shape, -1) for ids, u in pairs])
 
 
-def inactive(sae: BoundSAE) -> Direction:
+def inactive(sae: SAEWithStatistics) -> Direction:
     """Build the direction of latents that are alive but fire nowhere in the sequence (Lee & Heimersheim 2024).
 
     Raises:
@@ -119,7 +119,7 @@ def inactive(sae: BoundSAE) -> Direction:
     return Feature(sae.at, lambda active: alive & ~active)
 
 
-def active(sae: BoundSAE) -> Direction:
+def active(sae: SAEWithStatistics) -> Direction:
     """Build the direction of latents that fire in the sequence.
 
     Raises:
@@ -129,7 +129,7 @@ def active(sae: BoundSAE) -> Direction:
     return Feature(sae.at, lambda active: active)
 
 
-def dead(sae: BoundSAE) -> Direction:
+def dead(sae: SAEWithStatistics) -> Direction:
     """Build the direction of latents that never fired on the tokens of the statistics.
 
     Raises:
@@ -144,7 +144,7 @@ def dead(sae: BoundSAE) -> Direction:
     return Feature(sae.at, lambda active: ~alive & ~active)
 
 
-def _check_alive(sae: BoundSAE) -> None:
+def _check_alive(sae: SAEWithStatistics) -> None:
     if not bool(sae.latents.alive.any()):
         raise TiltmeterError(
             f"No latent of the SAE {sae.at.name} fired on the {sae.latents.count} tokens of the statistics; check that "
@@ -152,7 +152,7 @@ def _check_alive(sae: BoundSAE) -> None:
         )
 
 
-def _check_split(sae: BoundSAE) -> BoundSAE:
+def _check_split(sae: SAEWithStatistics) -> SAEWithStatistics:
     """Check that the linear fit had enough tokens. With about as many as unknowns, it would fit the whole error."""
     if sae.latents.count <= 2 * (width := len(sae.latents.offset)):
         raise TiltmeterError(
@@ -166,7 +166,7 @@ def _check_split(sae: BoundSAE) -> BoundSAE:
 class SAEDirection:
     """A registry entry for a direction that needs an SAE. Its full name is `KIND:NAME`, where NAME is the SAE's."""
 
-    build: Callable[[SiteStatistics, BoundSAE], Direction]
+    build: Callable[[SiteStatistics, SAEWithStatistics], Direction]
     meaning: str
     """The vector before it is normalised."""
     is_random: bool = True

@@ -11,8 +11,8 @@ from torch import Tensor
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.perturb.sources import Context, Source
 from tiltmeter.runs.rng import uniform
-from tiltmeter.saes.at_site import AtSite
-from tiltmeter.saes.latent_statistics import BoundSAE
+from tiltmeter.saes.at_site import SAEAtSite
+from tiltmeter.saes.latent_statistics import SAEWithStatistics
 from tiltmeter.saes.synthetic import active_ids, baseline, structured
 
 
@@ -34,7 +34,7 @@ class CleanActivation:
 class Reconstruction:
     """An SAE's reconstructions of a source's activations."""
 
-    sae: AtSite
+    sae: SAEAtSite
     source: Source
 
     def sample(self, context: Context, count: int) -> Float[Tensor, "count batch span d_site"]:
@@ -46,7 +46,7 @@ class Reconstruction:
 class SyntheticBaseline:
     """Decoded latents of x, each replaced by one that fires as often (Giglemiani et al. 2024)."""
 
-    sae: BoundSAE
+    sae: SAEWithStatistics
 
     def sample(self, context: Context, count: int) -> Float[Tensor, "count batch span d_site"]:
         """Return synthetic activations in the measured stream.
@@ -75,7 +75,7 @@ class SyntheticStructured:
     Cosines are between decoder rows in the measured stream.
     """
 
-    sae: BoundSAE
+    sae: SAEWithStatistics
 
     def sample(self, context: Context, count: int) -> Float[Tensor, "count batch span d_site"]:
         """Return synthetic activations in the measured stream.

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tiltmeter.perturb.directions import Direction, difference, normalise
 from tiltmeter.perturb.sources import Context, Source
-from tiltmeter.saes.at_site import AtSite
+from tiltmeter.saes.at_site import SAEAtSite
 
 Formula = Callable[[Float64[Tensor, "*token d"], Float64[Tensor, "*token d"]], Float64[Tensor, "*token d"]]
 """A vector computed from x and s."""
@@ -25,7 +25,7 @@ Formula = Callable[[Float64[Tensor, "*token d"], Float64[Tensor, "*token d"]], F
 class Substitution:
     """A substitute given by a formula of x and s. Where it is undefined (e.g. s is zero), no direction exists."""
 
-    sae: AtSite
+    sae: SAEAtSite
     substitute: Formula
 
     def vector(self, context: Context) -> Tensor:
@@ -38,7 +38,7 @@ class Substitution:
 class ThetaRandom:
     """A random vector at the angle that s has to x: size · (x̂ cos(x, s) + ĝ sin(x, s)), with ĝ orthogonal to x."""
 
-    sae: AtSite
+    sae: SAEAtSite
     noise: Source
     size: Formula
     """The vector whose norm the substitute has."""
@@ -57,7 +57,7 @@ class ThetaRandom:
 class AtDistance:
     """ε times the unit vector of another direction, so that the substitute is as far from x as s is."""
 
-    sae: AtSite
+    sae: SAEAtSite
     direction: Direction
 
     def vector(self, context: Context) -> Tensor:
@@ -82,7 +82,7 @@ def norm(vector: Float64[Tensor, "*token d"]) -> Float64[Tensor, "*token 1"]:
     return vector.norm(dim=-1, keepdim=True)
 
 
-def _pair(sae: AtSite, context: Context) -> tuple[Tensor, Tensor]:
+def _pair(sae: SAEAtSite, context: Context) -> tuple[Tensor, Tensor]:
     """Return x and s, in float64."""
     return context.x.double(), sae.reconstruct(context.x).double()
 

@@ -23,7 +23,7 @@ the system after each use, and faulting their pages in again costs more than sma
 
 
 @dataclass(frozen=True)
-class AtSite:
+class SAEAtSite:
     """An SAE, the site it is applied at, and how activations are centred there."""
 
     sae: SAE
@@ -41,7 +41,7 @@ class AtSite:
         """Number of latents."""
         return len(self.sae.decoder)
 
-    def in_float64(self) -> AtSite:
+    def in_float64(self) -> SAEAtSite:
         """Return a copy of the SAE in double precision."""
         return replace(self, sae=self.sae.to(self.sae.decoder.device, torch.float64))
 

@@ -17,7 +17,7 @@ from tiltmeter.models.loading import EMBEDDED
 from tiltmeter.models.sites import STREAM, Site, describe_sites, parse_site
 from tiltmeter.models.split_model import SplitModel
 from tiltmeter.runs.user_paths import user_path
-from tiltmeter.saes.at_site import AtSite
+from tiltmeter.saes.at_site import SAEAtSite
 from tiltmeter.saes.sae import SAE
 
 _HOOK = re.compile(r"(blocks\.\d+\.)(.+)")
@@ -109,7 +109,7 @@ def _check_site(sae: SAE, model: SplitModel, site: Site) -> None:
 
 def _check_width(sae: SAE, model: SplitModel, site: Site) -> None:
     width = model.activation(torch.zeros(1, 1, dtype=torch.long), site).shape[-1]
-    AtSite(sae, site, partial(model.centre, site=site)).check_width(width)
+    SAEAtSite(sae, site, partial(model.centre, site=site)).check_width(width)
 
 
 def _canonical_model(name: str | None) -> str | None:

@@ -21,7 +21,7 @@ from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.sites import STREAM, all_sites
 from tiltmeter.models.split_model import SplitModel
 from tiltmeter.saes.affine import AffineSAE, value_constant
-from tiltmeter.saes.at_site import AtSite
+from tiltmeter.saes.at_site import SAEAtSite
 from tiltmeter.saes.compatibility import has_two_streams, is_same_site
 from tiltmeter.saes.evaluation import Fit, SAEMetrics, fits
 from tiltmeter.saes.sae import SAE, About, TopK
@@ -46,7 +46,7 @@ class Trial(NamedTuple):
     """Another way to use an SAE, and the cause of the bad fit if it is the right way."""
 
     kind: CauseKind
-    at: AtSite
+    at: SAEAtSite
     cause: str
 
 
@@ -59,7 +59,7 @@ class Explanation(NamedTuple):
 
 
 def likely_cause(
-    model: SplitModel, at: AtSite, ids: Int[Tensor, "sequence position"], boundary: int | None, metrics: SAEMetrics
+    model: SplitModel, at: SAEAtSite, ids: Int[Tensor, "sequence position"], boundary: int | None, metrics: SAEMetrics
 ) -> str:
     """Name the likely cause, in a sentence: the trial in which the SAE explains much more than as it is used.
 
@@ -118,7 +118,7 @@ def _is_much_better(fit: Fit, used: Fit) -> bool:
     return fit.explained_variance >= WORTH and 1 - fit.explained_variance <= unexplained / 2
 
 
-def _streams(model: SplitModel, at: AtSite) -> Iterator[Trial]:
+def _streams(model: SplitModel, at: SAEAtSite) -> Iterator[Trial]:
     """The raw stream where activations are measured centred, and the reverse.
 
     The mean over d_model is invisible to a LayerNorm model, but not to an SAE: one trained with it (or without it)
@@ -136,7 +136,7 @@ def _streams(model: SplitModel, at: AtSite) -> Iterator[Trial]:
         )
 
 
-def _folded(model: SplitModel, at: AtSite) -> Iterator[Trial]:
+def _folded(model: SplitModel, at: SAEAtSite) -> Iterator[Trial]:
     """At `hook_z`, the value biases folded away as TransformerLens does by default."""
     if at.site.kind == "z" and bool((constant := value_constant(model, at.site)).any()):
         yield Trial(
@@ -147,7 +147,7 @@ def _folded(model: SplitModel, at: AtSite) -> Iterator[Trial]:
         )
 
 
-def _sites(model: SplitModel, at: AtSite) -> Iterator[Trial]:
+def _sites(model: SplitModel, at: SAEAtSite) -> Iterator[Trial]:
     """The residual stream between any two blocks, and the same kind of site in other layers."""
     for site in all_sites(model.n_layers):
         stream = site.kind == "resid_pre" or (site.kind == "resid_post" and site.layer == model.n_layers - 1)
@@ -157,7 +157,7 @@ def _sites(model: SplitModel, at: AtSite) -> Iterator[Trial]:
             yield Trial("site", there, f"it belongs to {site.name} (use it there)")
 
 
-def _scales(at: AtSite, metrics: SAEMetrics) -> Iterator[Trial]:
+def _scales(at: SAEAtSite, metrics: SAEMetrics) -> Iterator[Trial]:
     """SAEs trained on activations scaled to a mean norm of √d_site, with the factor missing from some weights.
 
     SAELens calls this `expected_average_only_in`, and folds the factor s into the weights when training ends.
@@ -183,7 +183,7 @@ def _output_bias(sae: SAE) -> Float[Tensor, "d_site"] | None:
         return None
 
 
-def _top_k(at: AtSite, metrics: SAEMetrics) -> Iterator[Trial]:
+def _top_k(at: SAEAtSite, metrics: SAEMetrics) -> Iterator[Trial]:
     published = at.sae.about.l0
     if at.sae.about.architecture == "standard" and published and metrics.l0 >= MANY * published:
         k = min(max(1, round(published)), at.size)
@@ -192,7 +192,7 @@ def _top_k(at: AtSite, metrics: SAEMetrics) -> Iterator[Trial]:
 
 
 def _first_tokens(
-    model: SplitModel, at: AtSite, ids: Int[Tensor, "sequence position"], boundary: int | None, used: Fit
+    model: SplitModel, at: SAEAtSite, ids: Int[Tensor, "sequence position"], boundary: int | None, used: Fit
 ) -> Iterator[Explanation]:
     """The sequences with the boundary token prepended if they lack it, and without it if they begin with it."""
     if boundary is None or ids.shape[1] < 3:
@@ -207,7 +207,7 @@ def _first_tokens(
         yield Explanation(fit.explained_variance, "first token", cause)
 
 
-def _first_token_hint(at: AtSite, ids: Int[Tensor, "sequence position"], boundary: int | None) -> str:
+def _first_token_hint(at: SAEAtSite, ids: Int[Tensor, "sequence position"], boundary: int | None) -> str:
     """A clause, if the SAE's files state another first token than these sequences have (changing it did not help)."""
     wanted = at.sae.about.prepend_bos
     if wanted is None or boundary is None or wanted == _begin_with(ids, boundary):
@@ -219,7 +219,7 @@ def _begin_with(ids: Int[Tensor, "sequence position"], boundary: int) -> bool:
     return bool((ids[:, 0] == boundary).all())
 
 
-def _affine(at: AtSite, shift: Float[Tensor, "d_site"], scale: float = 1.0) -> AtSite:
+def _affine(at: SAEAtSite, shift: Float[Tensor, "d_site"], scale: float = 1.0) -> SAEAtSite:
     return replace(at, sae=AffineSAE(at.sae.about, at.sae, shift, scale))
 
 

@@ -20,7 +20,7 @@ from tiltmeter.models.positions import InOrOut, allowed, boundary_mask
 from tiltmeter.models.readouts import Readout, compute_readouts
 from tiltmeter.models.sites import Site
 from tiltmeter.models.split_model import SplitModel
-from tiltmeter.saes.at_site import AtSite
+from tiltmeter.saes.at_site import SAEAtSite
 from tiltmeter.saes.sae import SAE
 
 Reconstruct = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -126,7 +126,7 @@ def evaluate(
 @torch.no_grad()
 def fits(
     model: SplitModel,
-    places: Sequence[AtSite],
+    places: Sequence[SAEAtSite],
     ids: Int[Tensor, "sequence position"],
     boundary: int | None,
     batch: int = 8,

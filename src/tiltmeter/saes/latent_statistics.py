@@ -17,7 +17,7 @@ from tiltmeter.models.positions import BosPolicy, allowed, boundary_mask
 from tiltmeter.models.sites import Site
 from tiltmeter.models.split_model import SplitModel
 from tiltmeter.runs.progress import progress
-from tiltmeter.saes.at_site import AtSite, mark
+from tiltmeter.saes.at_site import SAEAtSite, mark
 from tiltmeter.saes.synthetic import Synthesis
 
 
@@ -78,10 +78,10 @@ class LatentStatistics:
 
 
 @dataclass(frozen=True)
-class BoundSAE:
+class SAEWithStatistics:
     """An SAE at a site, with its statistics on the activations there."""
 
-    at: AtSite
+    at: SAEAtSite
     counted: LatentStatistics | None
     """None if nothing in the run needs latent statistics: computing them takes a pass over many tokens."""
     synthesis: Synthesis = field(default_factory=Synthesis)
@@ -95,7 +95,7 @@ class BoundSAE:
 
 
 def fit_latents(
-    model: SplitModel, tokens: TokenSet, site: Site, bos: BosPolicy, saes: Mapping[str, AtSite], batch: int = 32
+    model: SplitModel, tokens: TokenSet, site: Site, bos: BosPolicy, saes: Mapping[str, SAEAtSite], batch: int = 32
 ) -> dict[str, LatentStatistics]:
     """Run the model on `tokens` once, and compute the statistics of every SAE, under the same names.
 
@@ -121,7 +121,7 @@ def fit_latents(
 class _Totals:
     """Running sums over batches, in float64."""
 
-    def __init__(self, sae: AtSite) -> None:
+    def __init__(self, sae: SAEAtSite) -> None:
         self.sae = sae
         self.firing = torch.zeros(sae.size, dtype=torch.int64)
         self.fewest = sae.size

@@ -20,7 +20,7 @@ from tiltmeter.data.token_set import TokenSet
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.positions import InOrOut, allowed, boundary_mask
 from tiltmeter.models.split_model import SplitModel
-from tiltmeter.saes.at_site import CHUNK_ELEMENTS, AtSite
+from tiltmeter.saes.at_site import CHUNK_ELEMENTS, SAEAtSite
 from tiltmeter.saes.compatibility import check_compatible, stream_disagreement
 from tiltmeter.saes.diagnosis import likely_cause
 from tiltmeter.saes.evaluation import SAEMetrics, evaluate, through
@@ -64,7 +64,7 @@ class LoadCheck:
         }
 
 
-def check_on_load(model: SplitModel, at: AtSite, tokens: TokenSet, budget: int = 4096) -> LoadCheck:
+def check_on_load(model: SplitModel, at: SAEAtSite, tokens: TokenSet, budget: int = 4096) -> LoadCheck:
     """Measure an SAE where it is used, and warn of what is off, with the likely cause.
 
     Args:
@@ -95,7 +95,7 @@ def check_on_load(model: SplitModel, at: AtSite, tokens: TokenSet, budget: int =
     return LoadCheck(metrics, mean_loss, about.l0, about.explained_variance, tuple(warnings))
 
 
-def _metric_warnings(at: AtSite, metrics: SAEMetrics, mean_loss: float) -> Iterator[str]:
+def _metric_warnings(at: SAEAtSite, metrics: SAEMetrics, mean_loss: float) -> Iterator[str]:
     """Warn of metrics far from the published ones, or outside plausible ranges."""
     about, l0, explained = at.sae.about, metrics.l0, metrics.explained_variance
     sae = f"{at.name} at {at.site.name}"
@@ -121,7 +121,7 @@ def _is_short(explained: float, published: float) -> bool:
     return not (explained >= published - SHORT or 1 - explained <= MORE * (1 - published))
 
 
-def _processing_warnings(model: SplitModel, at: AtSite) -> Iterator[str]:
+def _processing_warnings(model: SplitModel, at: SAEAtSite) -> Iterator[str]:
     """Warn where the SAE's files state another processing of the model than the one in use."""
     if disagreement := stream_disagreement(at.sae, model, at.site):
         yield disagreement
@@ -134,7 +134,7 @@ def _processing_warnings(model: SplitModel, at: AtSite) -> Iterator[str]:
 
 @torch.no_grad()
 def _first_position_warnings(
-    model: SplitModel, at: AtSite, ids: Int[Tensor, "sequence position"], boundary: int | None, metrics: SAEMetrics
+    model: SplitModel, at: SAEAtSite, ids: Int[Tensor, "sequence position"], boundary: int | None, metrics: SAEMetrics
 ) -> Iterator[str]:
     """Warn where first positions have a far larger error than others and cause most of the KL.
 
@@ -158,7 +158,7 @@ def _first_position_warnings(
 
 def _evaluate(
     model: SplitModel,
-    at: AtSite,
+    at: SAEAtSite,
     ids: Int[Tensor, "sequence position"],
     boundary: int | None,
     spliced: InOrOut = "in",
@@ -169,7 +169,7 @@ def _evaluate(
 
 @torch.no_grad()
 def _mean_loss(
-    model: SplitModel, at: AtSite, ids: Int[Tensor, "sequence position"], boundary: int | None, batch: int = 8
+    model: SplitModel, at: SAEAtSite, ids: Int[Tensor, "sequence position"], boundary: int | None, batch: int = 8
 ) -> float:
     """The loss with every activation replaced by the mean activation, taken over all but boundary positions."""
     counted = allowed(boundary_mask(ids, boundary), "out")

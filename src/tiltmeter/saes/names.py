@@ -9,7 +9,7 @@ from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.sites import Site
 from tiltmeter.models.split_model import SplitModel
 from tiltmeter.saes.affine import unfold_value_biases
-from tiltmeter.saes.at_site import AtSite
+from tiltmeter.saes.at_site import SAEAtSite
 from tiltmeter.saes.compatibility import check_compatible
 from tiltmeter.saes.loading import EMBEDDED_SAES, list_embedded, load_sae
 
@@ -57,7 +57,7 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
     return {own if short.count(own) == 1 else name: name for own, name in zip(short, names, strict=True)}
 
 
-def load_at_site(name: str, model: SplitModel, site: Site) -> AtSite:
+def load_at_site(name: str, model: SplitModel, site: Site) -> SAEAtSite:
     """Load an SAE for a site of a model, in the model's precision and on its device.
 
     Raises:
@@ -66,4 +66,4 @@ def load_at_site(name: str, model: SplitModel, site: Site) -> AtSite:
     sae = load_sae(name)
     check_compatible(sae, model, site)
     sae = unfold_value_biases(sae, model, site).to(model.device, model.hf.dtype)
-    return AtSite(sae, site, lambda x: model.centre(x, site))
+    return SAEAtSite(sae, site, lambda x: model.centre(x, site))

@@ -76,8 +76,8 @@ def _parts(verdict: Verdict, before: str) -> list[str]:
 
 def _part(one: Estimate) -> str:
     if one.decision is None:
-        return f"{one.what}: not defined here ({one.n} sequences)"
+        return f"{one.label}: not defined here ({one.n} sequences)"
     return (
-        f"{one.what}: {one}, claimed {one.region}: {DECISIONS[one.decision]} "
+        f"{one.label}: {one}, claimed {one.region}: {DECISIONS[one.decision]} "
         f"(joint interval {one.joint_low:.3g} to {one.joint_high:.3g}; {one.n} sequences)"
     )

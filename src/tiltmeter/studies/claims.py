@@ -69,9 +69,9 @@ def judge(claims: Sequence[Claim], results: Results) -> list[Verdict]:
             wanted[claim.name] = claim.estimands(results)
         except NotMeasured as error:
             reasons[claim.name] = error.reason
-    together = max(1, sum(map(len, wanted.values())))
+    comparisons = max(1, sum(map(len, wanted.values())))
     return [
-        _verdict(claim, [estimate(quantity, together) for quantity in wanted[claim.name]])
+        _verdict(claim, [estimate(quantity, comparisons) for quantity in wanted[claim.name]])
         if claim.name in wanted
         else Verdict(claim, "not tested", reason=reasons[claim.name])
         for claim in claims
@@ -92,4 +92,4 @@ def _verdict(claim: Claim, estimates: Sequence[Estimate]) -> Verdict:
 def _why(undefined: Estimate) -> str:
     if undefined.n < MIN_SEQUENCES:
         return f"{undefined.n} sequences are too few; measure at least {MIN_SEQUENCES}."
-    return f"Not defined here: {undefined.what}."
+    return f"Not defined here: {undefined.label}."

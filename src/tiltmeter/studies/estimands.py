@@ -80,51 +80,51 @@ def pair_distance(curves: xr.Dataset) -> float:
     return float(curves.attrs["pair_distance"])
 
 
-def ratio(what: str, one: PerSequence, other: PerSequence, region: Region = ABOVE_ONE) -> Estimand:
+def ratio(label: str, one: PerSequence, other: PerSequence, region: Region = ABOVE_ONE) -> Estimand:
     """Mean of one ÷ mean of the other, over the sequences that have both."""
-    return Estimand(what, _together(one, other), lambda r: _mean(r[:, 0]) / _mean(r[:, 1]), region, "×", "ratio")
+    return Estimand(label, _together(one, other), lambda r: _mean(r[:, 0]) / _mean(r[:, 1]), region, "×", "ratio")
 
 
 def difference(
-    what: str, one: PerSequence, other: PerSequence, region: Region = ABOVE_ZERO, unit: str = ""
+    label: str, one: PerSequence, other: PerSequence, region: Region = ABOVE_ZERO, unit: str = ""
 ) -> Estimand:
     """Mean of one - mean of the other, over the sequences that have both."""
-    return Estimand(what, _together(one, other), lambda r: _mean(r[:, 0]) - _mean(r[:, 1]), region, unit)
+    return Estimand(label, _together(one, other), lambda r: _mean(r[:, 0]) - _mean(r[:, 1]), region, unit)
 
 
-def mean(what: str, values: Float[np.ndarray, "sequence ..."], region: Region, unit: str = "") -> Estimand:
+def mean(label: str, values: Float[np.ndarray, "sequence ..."], region: Region, unit: str = "") -> Estimand:
     """Mean over sequences (and positions)."""
-    return Estimand(what, values, _mean, region, unit)
+    return Estimand(label, values, _mean, region, unit)
 
 
-def fraction(what: str, truths: Float[np.ndarray, "sequence ..."], region: Region) -> Estimand:
+def fraction(label: str, truths: Float[np.ndarray, "sequence ..."], region: Region) -> Estimand:
     """The fraction of sequences (or tokens) for which something is true: 1 is true, 0 false, NaN unknown."""
-    return Estimand(what, truths, _mean, region, scale="fraction")
+    return Estimand(label, truths, _mean, region, scale="fraction")
 
 
-def correlation(what: str, one: PerToken, other: PerToken, region: Region) -> Estimand:
+def correlation(label: str, one: PerToken, other: PerToken, region: Region) -> Estimand:
     """Pearson's correlation over the tokens of all sequences."""
-    return Estimand(what, sums_of([one, other]), lambda sums: float(matrix(sums)[0, 1]), region)
+    return Estimand(label, sums_of([one, other]), lambda sums: float(matrix(sums)[0, 1]), region)
 
 
-def ks_gap(what: str, one: PerSequence, near: PerSequence, far: PerSequence) -> Estimand:
+def ks_gap(label: str, one: PerSequence, near: PerSequence, far: PerSequence) -> Estimand:
     """KS distance from `one` to `far` minus that to `near`: above zero, `near` has the more similar distribution."""
 
     def gap(rows: Rows) -> float:
         return ks_distance(rows[:, 0], rows[:, 2]) - ks_distance(rows[:, 0], rows[:, 1])
 
-    return Estimand(what, _pairs(one, near, far), gap, ABOVE_ZERO)
+    return Estimand(label, _pairs(one, near, far), gap, ABOVE_ZERO)
 
 
 def of_columns(
-    what: str,
+    label: str,
     columns: list[np.ndarray],
     statistic: Callable[[Rows], float],
     region: Region,
     scale: Scale = "difference",
 ) -> Estimand:
     """A statistic of several columns of numbers per sequence (or token), which are stacked on the last axis."""
-    return Estimand(what, np.stack(columns, -1), statistic, region, scale=scale)
+    return Estimand(label, np.stack(columns, -1), statistic, region, scale=scale)
 
 
 def double_ratio(rows: Rows) -> float:

@@ -33,7 +33,7 @@ from tiltmeter.perturb.sources import Context, Isotropic
 from tiltmeter.perturb.substitutions import AtDistance
 from tiltmeter.runs import run_directory
 from tiltmeter.runs.rng import Address
-from tiltmeter.saes.at_site import AtSite
+from tiltmeter.saes.at_site import SAEAtSite
 from tiltmeter.saes.names import load_at_site, sae_names
 from tiltmeter.studies.token_facts import FILE, strings
 
@@ -100,7 +100,7 @@ class Predictions:
         ]
 
     @torch.no_grad()
-    def _predict(self, model: SplitModel, at: AtSite, label: str, case: _Case) -> _Prediction:
+    def _predict(self, model: SplitModel, at: SAEAtSite, label: str, case: _Case) -> _Prediction:
         last = len(case.ids) - 1
         clean = model.start(case.ids[None], at.site, (), Span(last, last + 1))
         directions: dict[DirectionName, Direction] = {

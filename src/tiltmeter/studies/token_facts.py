@@ -30,7 +30,7 @@ from tiltmeter.models.loading import LoadedModel
 from tiltmeter.models.split_model import SplitModel
 from tiltmeter.runs import run_directory
 from tiltmeter.runs.progress import progress
-from tiltmeter.saes.at_site import AtSite
+from tiltmeter.saes.at_site import SAEAtSite
 from tiltmeter.saes.names import load_at_site, sae_names
 
 FILE = "facts.nc"
@@ -76,12 +76,12 @@ class TokenFacts:
             run.write_bytes(FILE, bytes(facts.to_netcdf(engine="scipy")))
         return facts
 
-    def _identity(self, loaded: LoadedModel, tokens: TokenSet, at: AtSite) -> dict[str, Any]:
+    def _identity(self, loaded: LoadedModel, tokens: TokenSet, at: SAEAtSite) -> dict[str, Any]:
         facts = {"site": at.site.name, "sequences": self.sequences, "sae": at.sae.about.sha256}
         return provenance.identity(loaded, tokens) | {"facts": facts}
 
     def _measured(
-        self, model: SplitModel, tokens: TokenSet, at: AtSite, run: run_directory.Run
+        self, model: SplitModel, tokens: TokenSet, at: SAEAtSite, run: run_directory.Run
     ) -> dict[str, Float[np.ndarray, "sequence position"]]:
         """`loss`, `norm` and `l0`, shard by shard. A finished shard is never computed again."""
         ids = tokens.ids[: self.sequences]
@@ -95,7 +95,7 @@ class TokenFacts:
 
 
 def _measure(
-    model: SplitModel, ids: Int64[Tensor, "batch position"], at: AtSite
+    model: SplitModel, ids: Int64[Tensor, "batch position"], at: SAEAtSite
 ) -> dict[str, Float[np.ndarray, "batch position"]]:
     clean = model.start(ids, at.site)
     fired = [(latents > 0).sum(-1) for _, latents in at.pieces(clean.activation.flatten(0, 1))]
@@ -127,7 +127,7 @@ def _dataset(measured: dict[str, Float[np.ndarray, "sequence position"]], tokens
     return xr.Dataset(variables, coords)
 
 
-def _attrs(loaded: LoadedModel, tokens: TokenSet, facts: xr.Dataset, at: AtSite, label: str) -> dict[str, str]:
+def _attrs(loaded: LoadedModel, tokens: TokenSet, facts: xr.Dataset, at: SAEAtSite, label: str) -> dict[str, str]:
     return {
         "model": loaded.model.name,
         "site": at.site.name,

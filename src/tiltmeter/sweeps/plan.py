@@ -23,7 +23,7 @@ from tiltmeter.perturb.registry import check_direction_name, counts_latents, nee
 from tiltmeter.perturb.user_vectors import load_vectors
 from tiltmeter.runs.config import Configuration
 from tiltmeter.runs.rng import random_order
-from tiltmeter.saes.at_site import AtSite
+from tiltmeter.saes.at_site import SAEAtSite
 from tiltmeter.saes.names import load_at_site, sae_names
 from tiltmeter.saes.synthetic import Synthesis
 
@@ -103,7 +103,7 @@ class Plan:
     vectors: dict[DirectionName, Tensor]
     """The user's vectors for directions `along:...`."""
     base: BaseName
-    saes: dict[str, AtSite]
+    saes: dict[str, SAEAtSite]
     """The SAEs that a direction or the base needs, keyed by the names used there."""
 
     @property
@@ -169,7 +169,7 @@ def _used(saes: dict[str, str], directions: tuple[DirectionName, ...], base: Bas
     return {label: name for label, name in saes.items() if label in labels}
 
 
-def _refuse_equal(saes: dict[str, AtSite]) -> None:
+def _refuse_equal(saes: dict[str, SAEAtSite]) -> None:
     seen: dict[str, str] = {}
     for label, at in saes.items():
         if (other := seen.setdefault(at.sae.about.sha256, label)) != label:

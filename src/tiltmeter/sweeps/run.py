@@ -34,8 +34,8 @@ from tiltmeter.perturb.registry import build_directions
 from tiltmeter.perturb.site_statistics import SiteStatistics, fit_statistics
 from tiltmeter.runs import run_directory
 from tiltmeter.runs.progress import progress
-from tiltmeter.saes.at_site import AtSite
-from tiltmeter.saes.latent_statistics import BoundSAE, LatentStatistics, fit_latents
+from tiltmeter.saes.at_site import SAEAtSite
+from tiltmeter.saes.latent_statistics import LatentStatistics, SAEWithStatistics, fit_latents
 from tiltmeter.saes.load_check import LoadCheck, check_on_load
 from tiltmeter.sweeps.measure import measure_shard
 from tiltmeter.sweeps.plan import Plan, Sweep, make_plan
@@ -88,7 +88,7 @@ class Prepared(NamedTuple):
     """Objects built once per run, before the first measurement."""
 
     statistics: SiteStatistics
-    saes: dict[str, BoundSAE]
+    saes: dict[str, SAEWithStatistics]
     directions: dict[DirectionName, Direction]
     path: PerturbationPath
     """The path in absolute lengths or angles."""
@@ -135,7 +135,7 @@ def _statistics(plan: Plan, run: run_directory.Run) -> SiteStatistics:
     return SiteStatistics.from_arrays(arrays)
 
 
-def _latents(plan: Plan, run: run_directory.Run) -> dict[str, BoundSAE]:
+def _latents(plan: Plan, run: run_directory.Run) -> dict[str, SAEWithStatistics]:
     """Bind every SAE to the site, with latent statistics if a direction or the base needs them.
 
     Each pass over the tokens covers only a few SAEs, so that a killed run loses at most one pass.
@@ -151,7 +151,7 @@ def _latents(plan: Plan, run: run_directory.Run) -> dict[str, BoundSAE]:
             run.save(stored[label], arrays := statistics.to_arrays())
             found[label] = arrays
     counted = {label: LatentStatistics.from_arrays(arrays) for label, arrays in found.items() if arrays is not None}
-    return {label: BoundSAE(at, counted.get(label), plan.sweep.synthesis) for label, at in plan.saes.items()}
+    return {label: SAEWithStatistics(at, counted.get(label), plan.sweep.synthesis) for label, at in plan.saes.items()}
 
 
 def _for_statistics(plan: Plan) -> TokenSet:
@@ -229,7 +229,7 @@ def record(plan: Plan, loaded: LoadedModel, purpose: str) -> dict[str, Any]:
     }
 
 
-def _sae_record(plan: Plan, loaded: LoadedModel, at: AtSite) -> dict[str, Any]:
+def _sae_record(plan: Plan, loaded: LoadedModel, at: SAEAtSite) -> dict[str, Any]:
     """Describe an SAE, including its load check, and log the check's warnings."""
     place = (at.sae.about.sha256, at.site, plan.sweep.stream, loaded.facts["sha256"], plan.tokens.sha256())
     if place not in _checked:
@@ -243,7 +243,7 @@ def _sae_record(plan: Plan, loaded: LoadedModel, at: AtSite) -> dict[str, Any]:
 
 
 def _attrs(
-    plan: Plan, statistics: SiteStatistics, saes: dict[str, BoundSAE], manifest: dict[str, Any]
+    plan: Plan, statistics: SiteStatistics, saes: dict[str, SAEWithStatistics], manifest: dict[str, Any]
 ) -> dict[str, str]:
     """Collect the provenance stored with the curves. It has no timestamps, so equal runs write equal files."""
     return {
@@ -260,7 +260,7 @@ def _attrs(
     }
 
 
-def _sae_attrs(sae: BoundSAE, recorded: dict[str, Any]) -> dict[str, Any]:
+def _sae_attrs(sae: SAEWithStatistics, recorded: dict[str, Any]) -> dict[str, Any]:
     """Collect an SAE's metrics for figures: from its latent statistics if computed, else from the load check."""
     kind, size, latents = sae.at.sae.about.kind, sae.at.size, sae.counted
     if latents is None:

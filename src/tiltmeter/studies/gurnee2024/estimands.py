@@ -109,13 +109,13 @@ def _quantile_ratio(q: float) -> Callable[[Rows], float]:
     return statistic
 
 
-def at_offsets(what: str, offsets: slice, region: Region) -> Estimands:
+def at_offsets(label: str, offsets: slice, region: Region) -> Estimands:
     """KL of SAE(x) ÷ that of the ε-random point at some offsets from the one token that is replaced, in each layer."""
 
     def estimands(results: Results) -> list[Estimand]:
         return [
             ratio(
-                f"layer {layer}: KL of SAE(x) ÷ epsilon-random at {what}",
+                f"layer {layer}: KL of SAE(x) ÷ epsilon-random at {label}",
                 mean_of(per_token(curves, "sae-error")[:, offsets]),
                 mean_of(per_token(curves, "epsilon-random")[:, offsets]),
                 region,
@@ -157,8 +157,8 @@ def early_persists(results: Results) -> list[Estimand]:
         a, after_a, b, after_b = np.nanmean(rows, axis=0)
         return float(after_a / a - after_b / b)
 
-    what = f"mean gap at the 16 tokens after ÷ gap at the token: layer {first} - layer {last}"
-    return [of_columns(what, columns, left, ABOVE_ZERO)]
+    label = f"mean gap at the 16 tokens after ÷ gap at the token: layer {first} - layer {last}"
+    return [of_columns(label, columns, left, ABOVE_ZERO)]
 
 
 def smaller_alone(results: Results) -> list[Estimand]:
@@ -172,6 +172,6 @@ def smaller_alone(results: Results) -> list[Estimand]:
         for kind in PAIR_OF_KINDS:
             pair = [per_token(alone, kind)[:, 0], per_token(every[layer], kind)[:, token]]
             n = min(map(len, pair))
-            what = f"layer {layer}: KL of {kind} at token {token}, only it replaced ÷ all tokens replaced"
-            found.append(ratio(what, pair[0][:n], pair[1][:n], Region(-np.inf, 1.0)))
+            label = f"layer {layer}: KL of {kind} at token {token}, only it replaced ÷ all tokens replaced"
+            found.append(ratio(label, pair[0][:n], pair[1][:n], Region(-np.inf, 1.0)))
     return found

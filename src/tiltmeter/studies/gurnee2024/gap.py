@@ -105,8 +105,8 @@ def gap_with(predictor: str, region: Region) -> Estimands:
     def estimands(results: Results) -> list[Estimand]:
         layer = study_layer(results)
         one = layer_of(results, layer)
-        what = f"layer {layer}: correlation of the KL gap with {predictor}"
-        return [correlation(what, gap(one.curves), PREDICTORS[predictor](one), region)]
+        label = f"layer {layer}: correlation of the KL gap with {predictor}"
+        return [correlation(label, gap(one.curves), PREDICTORS[predictor](one), region)]
 
     return estimands
 
@@ -116,8 +116,8 @@ def absolute_gap_with(predictor: str, region: Region) -> Estimands:
 
     def estimands(results: Results) -> list[Estimand]:
         (signed,) = gap_with(predictor, region)(results)
-        what = signed.what.replace("correlation", "absolute correlation")
-        return [signed._replace(what=what, statistic=lambda rows: abs(signed.statistic(rows)))]
+        label = signed.label.replace("correlation", "absolute correlation")
+        return [signed._replace(label=label, statistic=lambda rows: abs(signed.statistic(rows)))]
 
     return estimands
 
@@ -140,5 +140,5 @@ def other_layers_first(results: Results) -> list[Estimand]:
         return float(with_gap[: len(others)].max() - np.nanmax(np.abs(with_gap[len(others) :])))
 
     names = ", ".join(PREDICTORS)
-    what = f"layer {layer}: largest correlation of the gap with another layer's - largest with {names}"
-    return [Estimand(what, sums_of(columns), lead, ABOVE_ZERO)]
+    label = f"layer {layer}: largest correlation of the gap with another layer's - largest with {names}"
+    return [Estimand(label, sums_of(columns), lead, ABOVE_ZERO)]

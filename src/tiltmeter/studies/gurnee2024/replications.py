@@ -41,9 +41,9 @@ def attention_norm_matters_more(results: Results) -> list[Estimand]:
     kinds = ("sae-cos-corrected", "sae-error")
     both = _attention(results)
     columns = [mean_kl(curves, kind) for _, heads, stream in both for curves in (heads, stream) for kind in kinds]
-    what = "KL of sae-cos-corrected ÷ SAE(x), at the heads - in the stream, mean of layers "
-    what += ", ".join(str(layer) for layer, *_ in both)
-    return [of_columns(what, _same(columns), _difference_of_ratios, ABOVE_ZERO)]
+    label = "KL of sae-cos-corrected ÷ SAE(x), at the heads - in the stream, mean of layers "
+    label += ", ".join(str(layer) for layer, *_ in both)
+    return [of_columns(label, _same(columns), _difference_of_ratios, ABOVE_ZERO)]
 
 
 def _same(columns: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -76,10 +76,10 @@ def beside_random_at(which: int, region: Region) -> Estimands:
         if len(ordered) < 2:
             raise NotMeasured(f"This needs two SAEs at {curves.attrs['site']} that were trained to reconstruct.")
         sae = ordered[which]
-        what = f"{sae}, mean cosine {mean_cosine(curves, f'sae-error:{sae}'):.2f}: "
-        what += "KL of its norm-corrected output ÷ theta-random-true-norm"
+        label = f"{sae}, mean cosine {mean_cosine(curves, f'sae-error:{sae}'):.2f}: "
+        label += "KL of its norm-corrected output ÷ theta-random-true-norm"
         own, random = (kl_of(curves, f"{kind}:{sae}") for kind in ("sae-norm-corrected", "theta-random-true-norm"))
-        return [ratio(what, own, random, region)]
+        return [ratio(label, own, random, region)]
 
     return estimands
 

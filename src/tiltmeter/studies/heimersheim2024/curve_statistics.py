@@ -72,14 +72,14 @@ def relative_crossings(curves: xr.Dataset, directions: Sequence[str], readout: s
     }
 
 
-def median_gap(what: str, late_one: PerSequence, early_one: PerSequence, region: Region, unit: str) -> Estimand:
+def median_gap(label: str, late_one: PerSequence, early_one: PerSequence, region: Region, unit: str) -> Estimand:
     """Median of one crossing - median of the other; not defined where more than half of either are censored."""
-    return Estimand(what, np.stack([late_one, early_one], -1), _gap, region, unit)
+    return Estimand(label, np.stack([late_one, early_one], -1), _gap, region, unit)
 
 
-def median_ratio(what: str, one: PerSequence, other: PerSequence, region: Region) -> Estimand:
+def median_ratio(label: str, one: PerSequence, other: PerSequence, region: Region) -> Estimand:
     """Median of one crossing ÷ median of the other; not defined where more than half of either are censored."""
-    return Estimand(what, np.stack([one, other], -1), _median_ratio, region, "×", "ratio")
+    return Estimand(label, np.stack([one, other], -1), _median_ratio, region, "×", "ratio")
 
 
 def is_first(one: PerSequence, other: PerSequence) -> PerSequence:

@@ -93,10 +93,10 @@ def quadratic(angle: float) -> float:
     return (math.sin(math.radians(angle) / 2) / math.sin(math.radians(FAR_DEGREES) / 2)) ** 2
 
 
-def _rise(results: Results, base: str, angle: float, region: Region, what: str) -> Estimand:
+def _rise(results: Results, base: str, angle: float, region: Region, label: str) -> Estimand:
     curves = results[f"sphere{base}"]
     near, far = (at_step(curves, "kl", RANDOM, one) for one in (angle, FAR_DEGREES))
-    return ratio(f"{what}: KL at {angle:g}° ÷ at {FAR_DEGREES:g}°", near, far, region)
+    return ratio(f"{label}: KL at {angle:g}° ÷ at {FAR_DEGREES:g}°", near, far, region)
 
 
 def stronger(readout: str, mode: str, one: str, other: str, region: Region = ABOVE_ONE) -> Estimands:
@@ -115,8 +115,8 @@ def earlier(mode: str, threshold: Threshold, readout: str = "kl", region: Region
 
     def estimands(results: Results) -> list[Estimand]:
         crossed = _CROSSED[threshold] + (f" of {_MOVED[readout]}" if threshold == "relative" else "")
-        what = f"{mode}: fraction of prompts in which {REAL} passes {crossed} before {RANDOM}"
-        return [fraction(what, is_first(*paired_crossings(results, mode, threshold, readout)), region)]
+        label = f"{mode}: fraction of prompts in which {REAL} passes {crossed} before {RANDOM}"
+        return [fraction(label, is_first(*paired_crossings(results, mode, threshold, readout)), region)]
 
     return estimands
 
@@ -142,8 +142,8 @@ def last_layer_order(threshold: Threshold) -> Estimands:
     """The fraction of prompts in which the real direction passes the threshold first, in the last layer."""
 
     def estimands(results: Results) -> list[Estimand]:
-        what = f"last layer: fraction of prompts in which {REAL} passes {_CROSSED[threshold]} before {RANDOM}"
-        return [fraction(what, is_first(*paired_crossings(results, "sphere-last-layer", threshold)), NO_ORDER)]
+        label = f"last layer: fraction of prompts in which {REAL} passes {_CROSSED[threshold]} before {RANDOM}"
+        return [fraction(label, is_first(*paired_crossings(results, "sphere-last-layer", threshold)), NO_ORDER)]
 
     return estimands
 
@@ -153,8 +153,8 @@ def last_layer_gap(threshold: Threshold) -> Estimands:
 
     def estimands(results: Results) -> list[Estimand]:
         real, random = paired_crossings(results, "sphere-last-layer", threshold)
-        what = f"last layer: median angle of {_CROSSED[threshold]}, random - real"
-        return [median_gap(what, random, real, NO_GAP, "°")]
+        label = f"last layer: median angle of {_CROSSED[threshold]}, random - real"
+        return [median_gap(label, random, real, NO_GAP, "°")]
 
     return estimands
 
@@ -165,20 +165,22 @@ def gap_shrinks(threshold: Threshold) -> Estimands:
     def estimands(results: Results) -> list[Estimand]:
         here = is_first(*paired_crossings(results, "sphere", threshold))
         last = is_first(*paired_crossings(results, "sphere-last-layer", threshold))
-        what = f"fraction of prompts in which {REAL} passes {_CROSSED[threshold]} before {RANDOM}: here - last layer"
-        return [difference(what, here, last)]
+        label = f"fraction of prompts in which {REAL} passes {_CROSSED[threshold]} before {RANDOM}: here - last layer"
+        return [difference(label, here, last)]
 
     return estimands
 
 
 def corner_is_optimum(threshold: Threshold) -> Estimands:
     """The fraction of prompts in which the angle at the real corner is below that at the next point on either side."""
-    what = f"fraction of prompts in which the real corner passes {_CROSSED[threshold]} before the blend"
+    label = f"fraction of prompts in which the real corner passes {_CROSSED[threshold]} before the blend"
 
     def estimands(results: Results) -> list[Estimand]:
         found = _on_triangle(results, "real", threshold)
         beside = neighbours(list(found), 0)
-        return [fraction(f"{what} {_named(one)}", is_first(found[corner(0)], found[one]), MORE_OFTEN) for one in beside]
+        return [
+            fraction(f"{label} {_named(one)}", is_first(found[corner(0)], found[one]), MORE_OFTEN) for one in beside
+        ]
 
     return estimands
 
@@ -189,10 +191,10 @@ def real_corner_stands_out(threshold: Threshold) -> Estimands:
     def estimands(results: Results) -> list[Estimand]:
         real, random = (_on_triangle(results, name, threshold) for name in ("real", "random"))
         at_random = _mean_known([_dip(random, number) for number in range(3)])
-        what = (
+        label = (
             f"fraction of prompts in which a corner passes {_CROSSED[threshold]} before its neighbours: real - random"
         )
-        return [difference(what, _dip(real, 0), at_random)]
+        return [difference(label, _dip(real, 0), at_random)]
 
     return estimands
 

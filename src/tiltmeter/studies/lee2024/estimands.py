@@ -83,8 +83,8 @@ def early_gap_smaller(results: Results) -> list[Estimand]:
         names = (f"{kind}-difference", f"{kind}-mixture")
         for length in (SHORT, MIDDLE, LONG):
             columns = [at(curves, name, length, late_l2(curves)) for curves in layers for name in names]
-            what = f"{kind}, L2 after the last block at length {length:g}: difference ÷ mixture, later ÷ early layer"
-            found.append(of_columns(what, columns, double_ratio, ABOVE_ONE, "ratio"))
+            label = f"{kind}, L2 after the last block at length {length:g}: difference ÷ mixture, later ÷ early layer"
+            found.append(of_columns(label, columns, double_ratio, ABOVE_ONE, "ratio"))
     return found
 
 
@@ -104,13 +104,15 @@ def late_distance_gap(results: Results) -> list[Estimand]:
     ]
 
 
-def extremes(what: str, pairs: Mapping[str, tuple[PerSequence, PerSequence]]) -> list[Estimand]:
+def extremes(label: str, pairs: Mapping[str, tuple[PerSequence, PerSequence]]) -> list[Estimand]:
     """The largest and the smallest ratio, chosen once: chosen again in each bootstrap draw, they would be biased."""
     size = {name: float(np.nanmean(one) / np.nanmean(other)) for name, (one, other) in pairs.items()}
     most, least = max(size, key=size.__getitem__), min(size, key=size.__getitem__)
     ends = ((most, "largest", ABOVE_ONE), (least, "smallest", BELOW_ONE))
     return [
-        ratio(f"{what}: {name}, the {which} of {len(pairs)}", *pairs[name], region=region)._replace(among=len(pairs))
+        ratio(f"{label}: {name}, the {which} of {len(pairs)}", *pairs[name], region=region)._replace(
+            picked_from=len(pairs)
+        )
         for name, which, region in ends
     ]
 

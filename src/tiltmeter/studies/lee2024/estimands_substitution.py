@@ -35,8 +35,8 @@ def nearer_to_mixtures(results: Results) -> list[Estimand]:
     for layer, curves in results.by_layer("layers").items():
         (sae,) = saes_of(curves)
         columns = [read(curves, "kl", f"{name}:{sae}", 1.0) for name in names]
-        what = f"layer {layer}: |log(SAE(x) ÷ isotropic)| - |log(SAE(x) ÷ cov-random mixture)|"
-        found.append(of_columns(what, columns, _nearer, ABOVE_ZERO))
+        label = f"layer {layer}: |log(SAE(x) ÷ isotropic)| - |log(SAE(x) ÷ cov-random mixture)|"
+        found.append(of_columns(label, columns, _nearer, ABOVE_ZERO))
     return found
 
 
@@ -85,9 +85,9 @@ def farther_with_lower_kl(results: Results) -> list[Estimand]:
     for kind in END_TO_END:
         if kind in saes_by_kind(curves):
             name = matched(curves, kind)
-            for readout, what, region in (("length", "distance ε", ABOVE_ONE), ("kl", "KL", BELOW_ONE)):
+            for readout, label, region in (("length", "distance ε", ABOVE_ONE), ("kl", "KL", BELOW_ONE)):
                 values = [read(curves, readout, f"sae-error:{sae}", 1.0) for sae in (name, base)]
-                found.append(ratio(f"{what} of SAE(x): {name} ÷ {base}", values[0], values[1], region))
+                found.append(ratio(f"{label} of SAE(x): {name} ÷ {base}", values[0], values[1], region))
     if not found:
         raise NotMeasured("No end-to-end SAE was given.")
     return found

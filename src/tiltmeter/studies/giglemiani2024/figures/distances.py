@@ -45,14 +45,14 @@ def _finding(results: Results) -> str:
 
 
 KS_DISTANCES = PaperFigure(
-    f"{TITLE}: distance of each type from real activations",
-    "Kolmogorov-Smirnov distance between the steps of each type and those of real activations: the largest vertical "
-    "gap between their cumulative distributions in the other figures. It is 0 for equal distributions (two samples of "
-    "500 from the same distribution are about 0.05 apart) and 1 for disjoint ones. Whiskers: 95 % intervals (Student's "
-    "t, with the standard error of a bootstrap over sequences).",
-    "By MS and AUC steps, synthetic-structured is nearest to real, then synthetic-baseline, then random; in the "
-    "authors' notebooks, SAE reconstructions are almost indistinguishable from real activations.",
-    ("absolute", "relative", *PLATEAUS),
-    _chart,
-    _finding,
+    title=f"{TITLE}: distance of each type from real activations",
+    caption="Kolmogorov-Smirnov distance between the steps of each type and those of real activations: the largest "
+    "vertical gap between their cumulative distributions in the other figures. It is 0 for equal distributions (two "
+    "samples of 500 from the same distribution are about 0.05 apart) and 1 for disjoint ones. Whiskers: 95 % "
+    "intervals (Student's t, with the standard error of a bootstrap over sequences).",
+    claimed="By MS and AUC steps, synthetic-structured is nearest to real, then synthetic-baseline, then random; in "
+    "the authors' notebooks, SAE reconstructions are almost indistinguishable from real activations.",
+    needs=("absolute", "relative", *PLATEAUS),
+    chart=_chart,
+    finding=_finding,
 )

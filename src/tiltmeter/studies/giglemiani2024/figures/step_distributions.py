@@ -98,60 +98,61 @@ _ORDER = "Structured is more similar to real than the baseline is. (The authors'
 _PATHS = ("absolute", "relative")
 
 FIGURE_2 = PaperFigure(
-    f"{TITLE}, Figure 2: max-slope steps",
-    f"{_MS} {SETUP} {_ABSOLUTE} {_TYPES} {_PANELS}",
-    "Perturbing toward synthetic-structured activations is more similar to perturbing toward model-generated ones "
-    "than perturbing toward synthetic-baseline ones is.",
-    _PATHS,
-    _chart("ms-absolute"),
-    _finding("ms-absolute"),
+    title=f"{TITLE}, Figure 2: max-slope steps",
+    caption=f"{_MS} {SETUP} {_ABSOLUTE} {_TYPES} {_PANELS}",
+    claimed="Perturbing toward synthetic-structured activations is more similar to perturbing toward model-generated "
+    "ones than perturbing toward synthetic-baseline ones is.",
+    needs=_PATHS,
+    chart=_chart("ms-absolute"),
+    finding=_finding("ms-absolute"),
 )
 
 FIGURE_3 = PaperFigure(
-    f"{TITLE}, Figure 3: activation plateaus",
-    f"{_AP} {SETUP} Paths start at activations of four types, which replace the real one, and lead toward random "
-    "activations; changes are relative to the output with the base in place. A step is 1/100 of the mean distance "
-    f"between two real activations; the first 40 are shown. {_PANELS}",
-    "Model-generated activations have flatter plateaus around them than all others; synthetic-baseline activations "
-    "have the steepest; those around synthetic-structured and random activations look similar.",
-    PLATEAUS,
-    _chart("ap", fraction=CLIPPED),
-    _finding("ap"),
+    title=f"{TITLE}, Figure 3: activation plateaus",
+    caption=f"{_AP} {SETUP} Paths start at activations of four types, which replace the real one, and lead toward "
+    "random activations; changes are relative to the output with the base in place. A step is 1/100 of the mean "
+    f"distance between two real activations; the first 40 are shown. {_PANELS}",
+    claimed="Model-generated activations have flatter plateaus around them than all others; synthetic-baseline "
+    "activations have the steepest; those around synthetic-structured and random activations look similar.",
+    needs=PLATEAUS,
+    chart=_chart("ap", fraction=CLIPPED),
+    finding=_finding("ap"),
 )
 
 FIGURE_A1 = PaperFigure(
-    f"{TITLE}, Figure A.1: max-slope steps, relative",
-    f"{_MS} {SETUP} {_RELATIVE} {_TYPES} {_PANELS}",
-    "With relative steps, synthetic-structured is slightly more similar to model-generated than synthetic-baseline is.",
-    _PATHS,
-    _chart("ms-relative"),
-    _finding("ms-relative"),
+    title=f"{TITLE}, Figure A.1: max-slope steps, relative",
+    caption=f"{_MS} {SETUP} {_RELATIVE} {_TYPES} {_PANELS}",
+    claimed="With relative steps, synthetic-structured is slightly more similar to model-generated than "
+    "synthetic-baseline is.",
+    needs=_PATHS,
+    chart=_chart("ms-relative"),
+    finding=_finding("ms-relative"),
 )
 
 FIGURE_B1 = PaperFigure(
-    f"{TITLE}, Figure B.1: AUC steps",
-    f"{_AUC} {SETUP} Top: absolute. {_ABSOLUTE} Bottom: relative. {_RELATIVE} {_TYPES} {_PANELS}",
-    "The results for AUC steps are similar to those for MS steps.",
-    _PATHS,
-    _chart("auc-absolute", "auc-relative"),
-    _finding("auc-absolute", "auc-relative"),
+    title=f"{TITLE}, Figure B.1: AUC steps",
+    caption=f"{_AUC} {SETUP} Top: absolute. {_ABSOLUTE} Bottom: relative. {_RELATIVE} {_TYPES} {_PANELS}",
+    claimed="The results for AUC steps are similar to those for MS steps.",
+    needs=_PATHS,
+    chart=_chart("auc-absolute", "auc-relative"),
+    finding=_finding("auc-absolute", "auc-relative"),
 )
 
 NONLINEARITY = PaperFigure(
-    f"{TITLE}: nonlinearity steps",
-    f"{_NL} {SETUP} Top: absolute. {_ABSOLUTE} Bottom: relative. {_RELATIVE} {_TYPES} {_PANELS}",
-    _ORDER,
-    _PATHS,
-    _chart("nl-absolute", "nl-relative"),
-    _finding("nl-absolute", "nl-relative"),
+    title=f"{TITLE}: nonlinearity steps",
+    caption=f"{_NL} {SETUP} Top: absolute. {_ABSOLUTE} Bottom: relative. {_RELATIVE} {_TYPES} {_PANELS}",
+    claimed=_ORDER,
+    needs=_PATHS,
+    chart=_chart("nl-absolute", "nl-relative"),
+    finding=_finding("nl-absolute", "nl-relative"),
 )
 
 MAX_SLOPE_OF_KL = PaperFigure(
-    f"{TITLE}: max-slope steps of KL",
-    f"{_MS} The last of ten tokens is perturbed in an early layer. The readout is the KL of the next-token prediction. "
-    f"Top: absolute. {_ABSOLUTE} Bottom: relative. {_RELATIVE} {_TYPES} {_PANELS}",
-    _ORDER,
-    _PATHS,
-    _chart("kl-ms-absolute", "kl-ms-relative"),
-    _finding("kl-ms-absolute", "kl-ms-relative"),
+    title=f"{TITLE}: max-slope steps of KL",
+    caption=f"{_MS} The last of ten tokens is perturbed in an early layer. The readout is the KL of the next-token "
+    f"prediction. Top: absolute. {_ABSOLUTE} Bottom: relative. {_RELATIVE} {_TYPES} {_PANELS}",
+    claimed=_ORDER,
+    needs=_PATHS,
+    chart=_chart("kl-ms-absolute", "kl-ms-relative"),
+    finding=_finding("kl-ms-absolute", "kl-ms-relative"),
 )

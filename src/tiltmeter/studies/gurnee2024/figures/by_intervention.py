@@ -66,21 +66,21 @@ def _finding(experiment: str) -> Callable[[Results], str]:
 
 
 FIGURE_2 = PaperFigure(
-    f"{TITLE}, Figure 2: interventions by layer",
-    f"Mean KL(clean ‖ perturbed). {SUBSTITUTES} {ALL_TOKENS} {WHISKERS}",
-    "Three clusters: the norm change alone matters little, the three kinds of random point matter more, SAE(x) and its "
-    "norm-corrected version most. In all layers SAE(x) has 2.2 to 4.5 times the KL of the random point.",
-    ("layers",),
-    _chart("layers"),
-    _finding("layers"),
+    title=f"{TITLE}, Figure 2: interventions by layer",
+    caption=f"Mean KL(clean ‖ perturbed). {SUBSTITUTES} {ALL_TOKENS} {WHISKERS}",
+    claimed="Three clusters: the norm change alone matters little, the three kinds of random point matter more, "
+    "SAE(x) and its norm-corrected version most. In all layers SAE(x) has 2.2 to 4.5 times the KL of the random point.",
+    needs=("layers",),
+    chart=_chart("layers"),
+    finding=_finding("layers"),
 )
 
 FIGURE_12 = PaperFigure(
-    f"{TITLE}, Figure 12: SAEs on the heads' outputs",
-    f"As Figure 2, for SAEs on the concatenated outputs of the attention heads (`hook_z`). {SUBSTITUTES} {ALL_TOKENS} "
-    f"{WHISKERS}",
-    "The gap is smaller (0.9 to 1.7 times), and more of it is due to the norm change.",
-    ("attention",),
-    _chart("attention"),
-    _finding("attention"),
+    title=f"{TITLE}, Figure 12: SAEs on the heads' outputs",
+    caption=f"As Figure 2, for SAEs on the concatenated outputs of the attention heads (`hook_z`). {SUBSTITUTES} "
+    f"{ALL_TOKENS} {WHISKERS}",
+    claimed="The gap is smaller (0.9 to 1.7 times), and more of it is due to the norm change.",
+    needs=("attention",),
+    chart=_chart("attention"),
+    finding=_finding("attention"),
 )

@@ -50,11 +50,11 @@ def _finding(results: Results) -> str:
 
 
 FIGURE_5 = PaperFigure(
-    f"{TITLE}, Figure 5: KL by position",
-    f"Mean KL by position in the sequence if tokens are replaced by {PAIR}, in each layer; averaged over {WINDOW} "
-    f"positions at a time if there are fewer than {ENOUGH} sequences. {ALL_TOKENS} {BANDS}",
-    "There is some relationship with the absolute position.",
-    ("layers", "tokens"),
-    _chart,
-    _finding,
+    title=f"{TITLE}, Figure 5: KL by position",
+    caption=f"Mean KL by position in the sequence if tokens are replaced by {PAIR}, in each layer; averaged over "
+    f"{WINDOW} positions at a time if there are fewer than {ENOUGH} sequences. {ALL_TOKENS} {BANDS}",
+    claimed="There is some relationship with the absolute position.",
+    needs=("layers", "tokens"),
+    chart=_chart,
+    finding=_finding,
 )

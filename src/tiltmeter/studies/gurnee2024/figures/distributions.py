@@ -73,21 +73,21 @@ def _loss_finding(results: Results) -> str:
 
 
 FIGURE_3 = PaperFigure(
-    f"{TITLE}, Figure 3: distribution of KL",
-    f"Number of tokens by KL if they are replaced by {PAIR}, in each layer; tokens above {MOST_KL:g} are in the last "
-    f"bin, as in the paper. Titles: 99.9th percentiles of both. {ALL_TOKENS}",
-    "The whole distribution is shifted; the higher mean is not driven by a few outliers.",
-    ("layers",),
-    _kl_chart,
-    _kl_finding,
+    title=f"{TITLE}, Figure 3: distribution of KL",
+    caption=f"Number of tokens by KL if they are replaced by {PAIR}, in each layer; tokens above {MOST_KL:g} are in "
+    f"the last bin, as in the paper. Titles: 99.9th percentiles of both. {ALL_TOKENS}",
+    claimed="The whole distribution is shifted; the higher mean is not driven by a few outliers.",
+    needs=("layers",),
+    chart=_kl_chart,
+    finding=_kl_finding,
 )
 
 FIGURE_4 = PaperFigure(
-    f"{TITLE}, Figure 4: distribution of the loss increase",
-    f"Number of tokens by increase of the next-token loss if they are replaced by {PAIR}, in each layer; tokens beyond "
-    f"±{MOST_LOSS:g} are in the first and last bins. Titles: means of both. {ALL_TOKENS}",
-    "The mean loss increase of SAE(x) is 2 to 4 times that of the random point.",
-    ("layers", "tokens"),
-    _loss_chart,
-    _loss_finding,
+    title=f"{TITLE}, Figure 4: distribution of the loss increase",
+    caption=f"Number of tokens by increase of the next-token loss if they are replaced by {PAIR}, in each layer; "
+    f"tokens beyond ±{MOST_LOSS:g} are in the first and last bins. Titles: means of both. {ALL_TOKENS}",
+    claimed="The mean loss increase of SAE(x) is 2 to 4 times that of the random point.",
+    needs=("layers", "tokens"),
+    chart=_loss_chart,
+    finding=_loss_finding,
 )

@@ -90,22 +90,22 @@ def _layer_finding(results: Results) -> str:
 
 
 FIGURE_9 = PaperFigure(
-    f"{TITLE}, Figure 9: predictors of the gap",
-    f"{GAP} Mean gap in groups of equally many tokens, by the cosine of SAE(x) with x, the number of active latents "
-    "(L0), the position, and the logarithm of the token's frequency in the token set, at the layer that corresponds to "
-    f"the paper's layer 6. Titles: Pearson's correlation over tokens. {ALL_TOKENS} {BANDS}",
-    "The gap correlates with the cosine, a little with the number of active latents, and not with the token's "
+    title=f"{TITLE}, Figure 9: predictors of the gap",
+    caption=f"{GAP} Mean gap in groups of equally many tokens, by the cosine of SAE(x) with x, the number of active "
+    "latents (L0), the position, and the logarithm of the token's frequency in the token set, at the layer that "
+    f"corresponds to the paper's layer 6. Titles: Pearson's correlation over tokens. {ALL_TOKENS} {BANDS}",
+    claimed="The gap correlates with the cosine, a little with the number of active latents, and not with the token's "
     "frequency.",
-    ("layers", "tokens", "draws"),
-    _predictor_chart,
-    _predictor_finding,
+    needs=("layers", "tokens", "draws"),
+    chart=_predictor_chart,
+    finding=_predictor_finding,
 )
 
 FIGURE_10 = PaperFigure(
-    f"{TITLE}, Figure 10: the gap in other layers",
-    f"{GAP} Pearson's correlation over tokens between the gaps of two layers. {ALL_TOKENS}",
-    "The strongest correlations are with the gaps in other layers.",
-    ("layers", "tokens", "draws"),
-    _layer_chart,
-    _layer_finding,
+    title=f"{TITLE}, Figure 10: the gap in other layers",
+    caption=f"{GAP} Pearson's correlation over tokens between the gaps of two layers. {ALL_TOKENS}",
+    claimed="The strongest correlations are with the gaps in other layers.",
+    needs=("layers", "tokens", "draws"),
+    chart=_layer_chart,
+    finding=_layer_finding,
 )

@@ -44,15 +44,16 @@ def _saes(results: Results) -> list[Points]:
 def _finding(results: Results) -> str:
     """The SAEs with the lowest and the highest cosine, relative to random points of equal norm and angle."""
     low, high = (alone(beside_random_at(which, BELOW_ONE)(results)[0]) for which in (0, -1))
-    return f"{low.what}: {low}. {high.what}: {high}. {INTERVALS}"
+    return f"{low.label}: {low}. {high.label}: {high}. {INTERVALS}"
 
 
 RIGGS = PaperFigure(
-    f"{TITLE}, Riggs' comment: KL against cosine",
-    "Mean KL of random points with the norm of x, by their cosine with x, and of the outputs of the layer's SAEs, "
-    f"scaled to the norm of x, at their mean cosine. {BANDS}",
-    "The comment's alternative hypothesis: SAEs are better than random points at low cosine, and worse at high cosine.",
-    ("cosine", "saes"),
-    _chart,
-    _finding,
+    title=f"{TITLE}, Riggs' comment: KL against cosine",
+    caption="Mean KL of random points with the norm of x, by their cosine with x, and of the outputs of the layer's "
+    f"SAEs, scaled to the norm of x, at their mean cosine. {BANDS}",
+    claimed="The comment's alternative hypothesis: SAEs are better than random points at low cosine, and worse at "
+    "high cosine.",
+    needs=("cosine", "saes"),
+    chart=_chart,
+    finding=_finding,
 )

@@ -67,22 +67,22 @@ def _finding(results: Results) -> str:
 
 
 FIGURE_6 = PaperFigure(
-    f"{TITLE}, Figure 6: one token replaced",
-    f"Mean KL in each layer if only token {TOKEN} is replaced, by {PAIR}: at that token and at the {AFTER} after it. "
-    f"{BANDS}",
-    "There is a clear gap, and it persists through the following tokens, although the magnitude depends on how early "
-    "the layer is.",
-    ("single",),
-    _decay_chart,
-    _finding,
+    title=f"{TITLE}, Figure 6: one token replaced",
+    caption=f"Mean KL in each layer if only token {TOKEN} is replaced, by {PAIR}: at that token and at the {AFTER} "
+    f"after it. {BANDS}",
+    claimed="There is a clear gap, and it persists through the following tokens, although the magnitude depends on "
+    "how early the layer is.",
+    needs=("single",),
+    chart=_decay_chart,
+    finding=_finding,
 )
 
 FIGURE_7 = PaperFigure(
-    f"{TITLE}, Figure 7: one token replaced, all interventions",
-    f"Mean KL if only token {TOKEN} is replaced: at that token and at the next. {SUBSTITUTES} {WHISKERS}",
-    "KL is lower than if all tokens are replaced, but that of SAE(x) is still more than twice that of the random "
-    "point, at both tokens, except for token 33 in layer 11.",
-    ("single",),
-    _intervention_chart,
-    _finding,
+    title=f"{TITLE}, Figure 7: one token replaced, all interventions",
+    caption=f"Mean KL if only token {TOKEN} is replaced: at that token and at the next. {SUBSTITUTES} {WHISKERS}",
+    claimed="KL is lower than if all tokens are replaced, but that of SAE(x) is still more than twice that of the "
+    "random point, at both tokens, except for token 33 in layer 11.",
+    needs=("single",),
+    chart=_intervention_chart,
+    finding=_finding,
 )

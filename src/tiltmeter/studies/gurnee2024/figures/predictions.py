@@ -48,11 +48,11 @@ def _finding(results: Results) -> str:
 
 
 FIGURE_1 = PaperFigure(
-    f"{TITLE}, Figure 1: next-token predictions",
-    f"Log-probabilities of the 25 most likely next tokens of the clean run, for three sequences cut after token "
-    f"{TOKEN}. Only that token is replaced, by {PAIR}. Titles: the end of the prompt, and the KL of both.",
-    "SAE(x) changes the prediction far more than the random point does.",
-    ("predictions",),
-    _chart,
-    _finding,
+    title=f"{TITLE}, Figure 1: next-token predictions",
+    caption="Log-probabilities of the 25 most likely next tokens of the clean run, for three sequences cut after "
+    f"token {TOKEN}. Only that token is replaced, by {PAIR}. Titles: the end of the prompt, and the KL of both.",
+    claimed="SAE(x) changes the prediction far more than the random point does.",
+    needs=("predictions",),
+    chart=_chart,
+    finding=_finding,
 )

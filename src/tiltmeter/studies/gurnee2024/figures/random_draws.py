@@ -57,13 +57,13 @@ def _finding(results: Results) -> str:
 
 
 FIGURE_8 = PaperFigure(
-    f"{TITLE}, Figure 8: many random points for one token",
-    "KL of SAE(x) (line) and of many random points at the same distance from x (histogram) if only token "
+    title=f"{TITLE}, Figure 8: many random points for one token",
+    caption="KL of SAE(x) (line) and of many random points at the same distance from x (histogram) if only token "
     f"{DRAWN_TOKEN} is replaced. The deviation of SAE(x) is its distance above the mean of its random points, in their "
     f"standard deviations. {SHOWN} tokens are shown, evenly spaced in the order of their deviations; last panel: "
     "deviations of all tokens (below -5 and above 20 in the outer bins).",
-    "The gap has a high variance: many SAE(x) are around the expectation, and many are very bad.",
-    ("draws",),
-    _chart,
-    _finding,
+    claimed="The gap has a high variance: many SAE(x) are around the expectation, and many are very bad.",
+    needs=("draws",),
+    chart=_chart,
+    finding=_finding,
 )

@@ -46,4 +46,4 @@ def range_over_layers(what: str, estimands: Sequence[Estimand]) -> str:
 
 
 def _layer(found: Estimate) -> str:
-    return found.what.partition(":")[0]
+    return found.label.partition(":")[0]

@@ -75,11 +75,11 @@ def _finding(results: Results) -> str:
 
 
 FIGURE_11 = PaperFigure(
-    f"{TITLE}, Figure 11: tokens with the largest gap",
-    f"{GAP} The {TOP} tokens with the largest mean gap, among those that occur {FEWEST_OCCURRENCES} times or more (in "
-    "parentheses: occurrences). Whiskers: ± one standard deviation over the token's occurrences.",
-    "There is no obvious pattern, and the variance is quite high.",
-    ("layers", "tokens", "draws"),
-    _chart,
-    _finding,
+    title=f"{TITLE}, Figure 11: tokens with the largest gap",
+    caption=f"{GAP} The {TOP} tokens with the largest mean gap, among those that occur {FEWEST_OCCURRENCES} times or "
+    "more (in parentheses: occurrences). Whiskers: ± one standard deviation over the token's occurrences.",
+    claimed="There is no obvious pattern, and the variance is quite high.",
+    needs=("layers", "tokens", "draws"),
+    chart=_chart,
+    finding=_finding,
 )

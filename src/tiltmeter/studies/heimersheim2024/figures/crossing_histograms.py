@@ -50,12 +50,12 @@ def _finding(results: Results) -> str:
 
 
 FIGURE_2_HISTOGRAM = PaperFigure(
-    f"{TITLE}, section 2: distinguishing directions",
-    f"The angle (above) and the length (below) at which KL passes {THRESHOLD:g}, one curve for each prompt and kind "
-    "of direction. Left: counts; right: cumulative fraction of curves. Curves that never pass are in no bin but count "
-    "in the denominator; their numbers stand above the right panel, in the order of the legend.",
-    "The angle at which KL exceeds 0.5 reasonably distinguishes the two classes of perturbation.",
-    ("sphere", "straight"),
-    _chart,
-    _finding,
+    title=f"{TITLE}, section 2: distinguishing directions",
+    caption=f"The angle (above) and the length (below) at which KL passes {THRESHOLD:g}, one curve for each prompt and "
+    "kind of direction. Left: counts; right: cumulative fraction of curves. Curves that never pass are in no bin but "
+    "count in the denominator; their numbers stand above the right panel, in the order of the legend.",
+    claimed="The angle at which KL exceeds 0.5 reasonably distinguishes the two classes of perturbation.",
+    needs=("sphere", "straight"),
+    chart=_chart,
+    finding=_finding,
 )

@@ -153,71 +153,72 @@ _PLATEAU = (
 )
 
 CORE_1 = PaperFigure(
-    f"{TITLE}, core result 1: activation plateaus",
-    f"{_READ}, by the distance from the base. {_TARGETS} {_BASES} {_LINES} {_DISTANCE}",
-    _PLATEAU,
-    ("straight", "straight-random-base"),
-    _by_distance(_bases("straight")),
-    estimates_of(combined(plateau("kl", "straight", SHORT), plateau("kl", "straight", MEDIUM))),
+    title=f"{TITLE}, core result 1: activation plateaus",
+    caption=f"{_READ}, by the distance from the base. {_TARGETS} {_BASES} {_LINES} {_DISTANCE}",
+    claimed=_PLATEAU,
+    needs=("straight", "straight-random-base"),
+    chart=_by_distance(_bases("straight")),
+    finding=estimates_of(combined(plateau("kl", "straight", SHORT), plateau("kl", "straight", MEDIUM))),
 )
 
 CORE_2 = PaperFigure(
-    f"{TITLE}, core result 2: sensitive directions",
-    f"{_READ}, by the distance from the prompt's activation x, toward another real activation (real), a sample "
+    title=f"{TITLE}, core result 2: sensitive directions",
+    caption=f"{_READ}, by the distance from the prompt's activation x, toward another real activation (real), a sample "
     f"with their mean and covariance (cov-random), and a naive, isotropic one. {_LINES} {_DISTANCE}",
-    f"{SENSITIVE} Naive random directions are much less sensitive.",
-    ("straight",),
-    _by_distance(_directions("straight", RANDOM, REAL, NAIVE)),
-    estimates_of(combined(stronger("kl", "straight", REAL, RANDOM), stronger("kl", "straight", NAIVE, RANDOM))),
+    claimed=f"{SENSITIVE} Naive random directions are much less sensitive.",
+    needs=("straight",),
+    chart=_by_distance(_directions("straight", RANDOM, REAL, NAIVE)),
+    finding=estimates_of(combined(stronger("kl", "straight", REAL, RANDOM), stronger("kl", "straight", NAIVE, RANDOM))),
 )
 
 FIGURE_1_STRAIGHT = PaperFigure(
-    f"{TITLE}, section 1: plateaus in straight mode",
-    f"{_READ}, by the length in norms of the base. {_TARGETS} {_BASES} {_OTHER} {_LINES}",
-    _PLATEAU,
-    ("straight", "straight-random-base", "straight-other-base"),
-    _by_step(_more_bases("straight")),
-    estimates_of(combined(plateau("l2", "straight", SHORT), plateau("kl", "straight", SHORT, "-other-base"))),
+    title=f"{TITLE}, section 1: plateaus in straight mode",
+    caption=f"{_READ}, by the length in norms of the base. {_TARGETS} {_BASES} {_OTHER} {_LINES}",
+    claimed=_PLATEAU,
+    needs=("straight", "straight-random-base", "straight-other-base"),
+    chart=_by_step(_more_bases("straight")),
+    finding=estimates_of(combined(plateau("l2", "straight", SHORT), plateau("kl", "straight", SHORT, "-other-base"))),
 )
 
 FIGURE_1_SPHERE = PaperFigure(
-    f"{TITLE}, section 1: plateaus in sphere mode",
-    f"{_READ}, by the angle from the base, at constant norm. {_TARGETS} {_BASES} {_OTHER} {_LINES}",
-    "On a real base KL barely changes until the perturbation reaches 40 degrees; random activations do not follow "
-    "this pattern.",
-    ("sphere", "sphere-random-base", "sphere-other-base"),
-    _by_step(_more_bases("sphere")),
-    estimates_of(combined(plateau("kl", "sphere", SMALL_ANGLE), random_base_rises, real_base_flat)),
+    title=f"{TITLE}, section 1: plateaus in sphere mode",
+    caption=f"{_READ}, by the angle from the base, at constant norm. {_TARGETS} {_BASES} {_OTHER} {_LINES}",
+    claimed="On a real base KL barely changes until the perturbation reaches 40 degrees; random activations do not "
+    "follow this pattern.",
+    needs=("sphere", "sphere-random-base", "sphere-other-base"),
+    chart=_by_step(_more_bases("sphere")),
+    finding=estimates_of(combined(plateau("kl", "sphere", SMALL_ANGLE), random_base_rises, real_base_flat)),
 )
 
 FIGURE_2_STRAIGHT = PaperFigure(
-    f"{TITLE}, section 2: sensitive directions in straight mode",
-    f"{_READ}, by the length in norms of the prompt's activation, toward another real activation and toward a "
+    title=f"{TITLE}, section 2: sensitive directions in straight mode",
+    caption=f"{_READ}, by the length in norms of the prompt's activation, toward another real activation and toward a "
     f"sample with their mean and covariance. {_LINES}",
-    SENSITIVE,
-    ("straight",),
-    _by_step(_directions("straight", RANDOM, REAL)),
-    estimates_of(combined(earlier("straight", "absolute"), earlier("straight", "relative"))),
+    claimed=SENSITIVE,
+    needs=("straight",),
+    chart=_by_step(_directions("straight", RANDOM, REAL)),
+    finding=estimates_of(combined(earlier("straight", "absolute"), earlier("straight", "relative"))),
 )
 
 FIGURE_2_SPHERE = PaperFigure(
-    f"{TITLE}, section 2: sensitive directions in sphere mode",
-    f"{_READ}, by the angle from the prompt's activation, at constant norm, toward another real activation and "
+    title=f"{TITLE}, section 2: sensitive directions in sphere mode",
+    caption=f"{_READ}, by the angle from the prompt's activation, at constant norm, toward another real activation and "
     f"toward a sample with their mean and covariance. {_LINES}",
-    SENSITIVE,
-    ("sphere",),
-    _by_step(_directions("sphere", RANDOM, REAL)),
-    estimates_of(combined(earlier("sphere", "absolute"), earlier("sphere", "relative"))),
+    claimed=SENSITIVE,
+    needs=("sphere",),
+    chart=_by_step(_directions("sphere", RANDOM, REAL)),
+    finding=estimates_of(combined(earlier("sphere", "absolute"), earlier("sphere", "relative"))),
 )
 
 LATE_LAYER = PaperFigure(
-    f"{TITLE}, comment: the same in the last layer",
-    f"{_READ}, by the angle from the prompt's activation, in the study's layer (above) and in the last one "
+    title=f"{TITLE}, comment: the same in the last layer",
+    caption=f"{_READ}, by the angle from the prompt's activation, in the study's layer (above) and in the last one "
     f"(below). {_LINES}",
-    "Perturbed in the 12th layer rather than the 2nd, the difference between real and random directions disappears.",
-    ("sphere", "sphere-last-layer"),
-    _late_layer,
-    estimates_of(
+    claimed="Perturbed in the 12th layer rather than the 2nd, the difference between real and random directions "
+    "disappears.",
+    needs=("sphere", "sphere-last-layer"),
+    chart=_late_layer,
+    finding=estimates_of(
         combined(
             earlier("sphere", "absolute"),
             last_layer_order("absolute"),

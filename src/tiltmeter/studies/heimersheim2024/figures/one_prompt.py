@@ -66,11 +66,11 @@ def _of_kind(curves: xr.Dataset, kind: str) -> list[str]:
 
 
 ONE_PROMPT = PaperFigure(
-    f"{TITLE}, section 2: all directions from one prompt",
-    f"KL(clean ‖ perturbed) along {DRAWS} directions toward other real activations and {DRAWS} toward samples with "
-    "their mean and covariance, from one prompt per panel. Thick: mean of the directions.",
-    f"{SENSITIVE} Other prompts look qualitatively similar.",
-    ("straight-draws", "sphere-draws"),
-    _chart,
-    _finding,
+    title=f"{TITLE}, section 2: all directions from one prompt",
+    caption=f"KL(clean ‖ perturbed) along {DRAWS} directions toward other real activations and {DRAWS} toward samples "
+    "with their mean and covariance, from one prompt per panel. Thick: mean of the directions.",
+    claimed=f"{SENSITIVE} Other prompts look qualitatively similar.",
+    needs=("straight-draws", "sphere-draws"),
+    chart=_chart,
+    finding=_finding,
 )

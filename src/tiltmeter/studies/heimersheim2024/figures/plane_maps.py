@@ -88,12 +88,12 @@ def _finding(results: Results) -> str:
 
 
 PLANE = PaperFigure(
-    f"{TITLE}, section 1: the plane of three real activations",
-    "KL(clean ‖ perturbed) (left) and L2 distance after the last block (right) with x + a (r - x) + b (s - x) in "
-    "the place of x, where r and s are activations of two other prompts. One prompt; above as a surface, below as a "
-    "map.",
-    "There are plateaus around the real activations, with outputs changing less per shift in activations.",
-    ("plane",),
-    _chart,
-    _finding,
+    title=f"{TITLE}, section 1: the plane of three real activations",
+    caption="KL(clean ‖ perturbed) (left) and L2 distance after the last block (right) with x + a (r - x) + b (s - x) "
+    "in the place of x, where r and s are activations of two other prompts. One prompt; above as a surface, below as "
+    "a map.",
+    claimed="There are plateaus around the real activations, with outputs changing less per shift in activations.",
+    needs=("plane",),
+    chart=_chart,
+    finding=_finding,
 )

@@ -59,13 +59,13 @@ def _finding(results: Results) -> str:
 
 
 FIGURE_3 = PaperFigure(
-    f"{TITLE}, section 3: local optima of sensitivity",
-    f"The angle at which KL passes {THRESHOLD:g}, in sphere mode, toward blends of three targets: three random "
+    title=f"{TITLE}, section 3: local optima of sensitivity",
+    caption=f"The angle at which KL passes {THRESHOLD:g}, in sphere mode, toward blends of three targets: three random "
     "ones (above); a real one at the top and two random ones (below). Left: median of all prompts; right: single "
     "prompts, as in the post. Blank where KL never passes.",
-    "Between random targets the map is expected to be symmetric. A real corner appears to be a local optimum of "
-    "sensitivity, but only two random directions of 768 are tested beside it.",
-    ("triangle-random", "triangle-real"),
-    _chart,
-    _finding,
+    claimed="Between random targets the map is expected to be symmetric. A real corner appears to be a local optimum "
+    "of sensitivity, but only two random directions of 768 are tested beside it.",
+    needs=("triangle-random", "triangle-real"),
+    chart=_chart,
+    finding=_finding,
 )

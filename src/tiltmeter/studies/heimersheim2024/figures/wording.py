@@ -25,12 +25,12 @@ def estimates_of(estimands: Estimands) -> Callable[[Results], str]:
 
     def finding(results: Results) -> str:
         try:
-            found = [estimate(one, together=1) for one in estimands(results)]
+            found = [estimate(one, comparisons=1) for one in estimands(results)]
         except NotMeasured as error:
             return error.reason
         least, most = (extreme(one.n for one in found) for extreme in (min, max))
         prompts = f"{least}" if least == most else f"{least} to {most}"
-        parts = "; ".join(f"{one.what}: {one}" for one in found)
+        parts = "; ".join(f"{one.label}: {one}" for one in found)
         return f"{parts[0].upper()}{parts[1:]} (95 % intervals, {prompts} prompts)."
 
     return finding

@@ -78,25 +78,27 @@ def _panel(title: str, curves: xr.Dataset, table: pd.DataFrame, readout: str, na
 
 def _difference_and_mixture(number: str, end: str, readout: str, quantity: str, said: str) -> PaperFigure:
     return PaperFigure(
-        f"{TITLE}, Figure {number}: difference and mixture{end}",
-        f"{quantity}, for directions from x toward another activation (difference) and between two other activations "
-        f"(mixture). The activations are real, or samples with their mean and covariance (cov-random). {SCALED}",
-        f"{said}Perturbations that include the negative of the activation cause a greater change than mixtures.",
-        ("directions",),
-        _chart("directions", readout, DIFFERENCE_OR_MIXTURE),
-        _finding("directions", readout, _DIFFERENCE_PAIRS),
+        title=f"{TITLE}, Figure {number}: difference and mixture{end}",
+        caption=f"{quantity}, for directions from x toward another activation (difference) and between two other "
+        "activations (mixture). The activations are real, or samples with their mean and covariance (cov-random). "
+        f"{SCALED}",
+        claimed=f"{said}Perturbations that include the negative of the activation cause a greater change than "
+        "mixtures.",
+        needs=("directions",),
+        chart=_chart("directions", readout, DIFFERENCE_OR_MIXTURE),
+        finding=_finding("directions", readout, _DIFFERENCE_PAIRS),
     )
 
 
 def _by_sample(number: str, same: str, end: str, readout: str, quantity: str, said: str) -> PaperFigure:
     return PaperFigure(
-        f"{TITLE}, Figure {number}: isotropic, cov-random and real{end}",
-        f"{quantity}: the curves of Figure {same} grouped by kind of direction, with isotropic ones. {SCALED}",
-        f"{said}Cov-random mixtures are far above isotropic directions; real differences are above cov-random "
+        title=f"{TITLE}, Figure {number}: isotropic, cov-random and real{end}",
+        caption=f"{quantity}: the curves of Figure {same} grouped by kind of direction, with isotropic ones. {SCALED}",
+        claimed=f"{said}Cov-random mixtures are far above isotropic directions; real differences are above cov-random "
         "differences; real and cov-random mixtures hardly differ.",
-        ("directions",),
-        _chart("directions", readout, COV_RANDOM_OR_REAL),
-        _finding("directions", readout, _KIND_PAIRS),
+        needs=("directions",),
+        chart=_chart("directions", readout, COV_RANDOM_OR_REAL),
+        finding=_finding("directions", readout, _KIND_PAIRS),
     )
 
 
@@ -107,29 +109,30 @@ FIGURE_1_L2 = _difference_and_mixture("L2-1", ", L2", "l2", L2, _L2_SAID)
 FIGURE_2_L2 = _by_sample("L2-2", "L2-1", ", L2", "l2", L2, _L2_SAID)
 
 FIGURE_S1 = PaperFigure(
-    f"{TITLE}, Supplementary Figure 1: an early layer, difference and mixture",
-    f"L2 distance after the last block and KL, perturbed in an early layer (2 of 12 in the paper). {SCALED}",
-    "The trend of Figure 1 holds, but in L2 the difference is minimal, much smaller than in the later layer.",
-    ("directions-early",),
-    _early,
-    _finding("directions-early", "kl", _DIFFERENCE_PAIRS),
+    title=f"{TITLE}, Supplementary Figure 1: an early layer, difference and mixture",
+    caption=f"L2 distance after the last block and KL, perturbed in an early layer (2 of 12 in the paper). {SCALED}",
+    claimed="The trend of Figure 1 holds, but in L2 the difference is minimal, much smaller than in the later layer.",
+    needs=("directions-early",),
+    chart=_early,
+    finding=_finding("directions-early", "kl", _DIFFERENCE_PAIRS),
 )
 
 FIGURE_S2 = PaperFigure(
-    f"{TITLE}, Supplementary Figure 2: an early layer, mixtures",
-    f"L2 distance after the last block and KL, for mixtures and isotropic directions in an early layer. {SCALED}",
-    "Cov-random mixtures induce a significantly greater change than isotropic directions. Real mixtures induce the "
-    "greatest, with a minimal difference from cov-random mixtures, especially in L2.",
-    ("directions-early",),
-    _early_mixtures,
-    _finding("directions-early", "kl", _KIND_PAIRS[1:]),
+    title=f"{TITLE}, Supplementary Figure 2: an early layer, mixtures",
+    caption="L2 distance after the last block and KL, for mixtures and isotropic directions in an early layer. "
+    f"{SCALED}",
+    claimed="Cov-random mixtures induce a significantly greater change than isotropic directions. Real mixtures "
+    "induce the greatest, with a minimal difference from cov-random mixtures, especially in L2.",
+    needs=("directions-early",),
+    chart=_early_mixtures,
+    finding=_finding("directions-early", "kl", _KIND_PAIRS[1:]),
 )
 
 LARGER = PaperFigure(
-    f"{TITLE}, arXiv Figure 7: Figure 1 with more tokens",
-    f"{KL}: Figures 1 and 2 on several times as many tokens, at every other length. {SCALED}",
-    "Figure 1 does not change with 15 million tokens.",
-    ("directions-larger",),
-    _chart("directions-larger", "kl", {**DIFFERENCE_OR_MIXTURE, **COV_RANDOM_OR_REAL}),
-    _finding("directions-larger", "kl", (*_DIFFERENCE_PAIRS, *_KIND_PAIRS)),
+    title=f"{TITLE}, arXiv Figure 7: Figure 1 with more tokens",
+    caption=f"{KL}: Figures 1 and 2 on several times as many tokens, at every other length. {SCALED}",
+    claimed="Figure 1 does not change with 15 million tokens.",
+    needs=("directions-larger",),
+    chart=_chart("directions-larger", "kl", {**DIFFERENCE_OR_MIXTURE, **COV_RANDOM_OR_REAL}),
+    finding=_finding("directions-larger", "kl", (*_DIFFERENCE_PAIRS, *_KIND_PAIRS)),
 )

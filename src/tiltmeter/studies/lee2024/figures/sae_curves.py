@@ -96,36 +96,36 @@ def _by_kind_at_nearest(
 
 def _errors(number: str, end: str, readout: str, quantity: str, claimed: str) -> PaperFigure:
     return PaperFigure(
-        f"{TITLE}, Figure {number}: errors of SAEs{end}",
-        f"{quantity} along SAE errors, SAE(x) - x: a column for each kind of SAE, a curve for each sparsity (darker: "
-        f"higher L0), with the paper's baselines. {SCALED}",
-        claimed,
-        ("errors",),
-        _chart("errors", readout, "sae-error", BASELINES),
-        _finding("cov-random-mixture", "errors", "sae-error", readout),
+        title=f"{TITLE}, Figure {number}: errors of SAEs{end}",
+        caption=f"{quantity} along SAE errors, SAE(x) - x: a column for each kind of SAE, a curve for each sparsity "
+        f"(darker: higher L0), with the paper's baselines. {SCALED}",
+        claimed=claimed,
+        needs=("errors",),
+        chart=_chart("errors", readout, "sae-error", BASELINES),
+        finding=_finding("cov-random-mixture", "errors", "sae-error", readout),
     )
 
 
 def _errors_close_up(number: str, whole: str, end: str, readout: str, claimed: str) -> PaperFigure:
     return PaperFigure(
-        f"{TITLE}, Figure {number}: errors of SAEs, close up{end}",
-        f"The beginning of Figure {whole}, each column with its own axis. {SCALED}",
-        claimed,
-        ("errors",),
-        _close_up(readout),
-        _finding("isotropic", "errors", "sae-error", readout, (21.0, 41.0)),
+        title=f"{TITLE}, Figure {number}: errors of SAEs, close up{end}",
+        caption=f"The beginning of Figure {whole}, each column with its own axis. {SCALED}",
+        claimed=claimed,
+        needs=("errors",),
+        chart=_close_up(readout),
+        finding=_finding("isotropic", "errors", "sae-error", readout, (21.0, 41.0)),
     )
 
 
 def _features(number: str, end: str, readout: str, quantity: str, claimed: str) -> PaperFigure:
     return PaperFigure(
-        f"{TITLE}, Figure {number}: features of SAEs{end}",
-        f"{quantity} along decoder rows of latents that are alive but not active in the sequence: a column for each "
-        f"kind of SAE, a curve for each sparsity (darker: higher L0), with the paper's baselines. {SCALED}",
-        claimed,
-        ("features",),
-        _chart("features", readout, "sae-feature", BASELINES),
-        _finding("cov-random-mixture", "features", "sae-feature", readout),
+        title=f"{TITLE}, Figure {number}: features of SAEs{end}",
+        caption=f"{quantity} along decoder rows of latents that are alive but not active in the sequence: a column "
+        f"for each kind of SAE, a curve for each sparsity (darker: higher L0), with the paper's baselines. {SCALED}",
+        claimed=claimed,
+        needs=("features",),
+        chart=_chart("features", readout, "sae-feature", BASELINES),
+        finding=_finding("cov-random-mixture", "features", "sae-feature", readout),
     )
 
 

@@ -27,12 +27,12 @@ def _finding(results: Results) -> str:
 
 
 SHAPES = PaperFigure(
-    f"{TITLE}: shapes of single curves",
-    "Not in the paper, which names this as a limitation: every token has its own curve, and means hide its shape. "
-    "Left: counts; right: cumulative fraction of curves. Above: where a curve reaches half of its own final value; "
-    "below: where it is steepest. Censored curves count in the denominator.",
-    "Relying on the mean alone might oversimplify; the shape of each curve could be an important feature.",
-    ("shapes",),
-    _chart,
-    _finding,
+    title=f"{TITLE}: shapes of single curves",
+    caption="Not in the paper, which names this as a limitation: every token has its own curve, and means hide its "
+    "shape. Left: counts; right: cumulative fraction of curves. Above: where a curve reaches half of its own final "
+    "value; below: where it is steepest. Censored curves count in the denominator.",
+    claimed="Relying on the mean alone might oversimplify; the shape of each curve could be an important feature.",
+    needs=("shapes",),
+    chart=_chart,
+    finding=_finding,
 )

@@ -77,22 +77,22 @@ def _finding_by_sae(results: Results) -> str:
 
 
 FIGURE_3 = PaperFigure(
-    f"{TITLE}, Figure 3: substitution by layer",
-    "Mean KL(clean ‖ perturbed) with every activation of a layer replaced: by SAE(x), of an SAE that was trained to "
-    "reconstruct, or by a point at the same distance from x along an isotropic direction, a cov-random mixture or a "
-    "real mixture. Whiskers: 95 % intervals, bootstrap over sequences.",
-    "Isotropic substitutions have a much smaller KL than the others. Across all layers cov-random mixtures are "
+    title=f"{TITLE}, Figure 3: substitution by layer",
+    caption="Mean KL(clean ‖ perturbed) with every activation of a layer replaced: by SAE(x), of an SAE that was "
+    "trained to reconstruct, or by a point at the same distance from x along an isotropic direction, a cov-random "
+    "mixture or a real mixture. Whiskers: 95 % intervals, bootstrap over sequences.",
+    claimed="Isotropic substitutions have a much smaller KL than the others. Across all layers cov-random mixtures are "
     "slightly below real mixtures. SAE(x) is sometimes below, sometimes above the cov-random mixture.",
-    ("layers",),
-    _chart_by_layer,
-    _finding_by_layer,
+    needs=("layers",),
+    chart=_chart_by_layer,
+    finding=_finding_by_layer,
 )
 
 FIGURE_4 = PaperFigure(
-    f"{TITLE}, Figure 4: substitution by SAE",
-    "The same at one layer, for SAEs of several sparsities that were trained to reconstruct.",
-    "Isotropic substitutions have a much smaller KL; the three others are generally similar.",
-    ("reconstructions",),
-    _chart_by_sae,
-    _finding_by_sae,
+    title=f"{TITLE}, Figure 4: substitution by SAE",
+    caption="The same at one layer, for SAEs of several sparsities that were trained to reconstruct.",
+    claimed="Isotropic substitutions have a much smaller KL; the three others are generally similar.",
+    needs=("reconstructions",),
+    chart=_chart_by_sae,
+    finding=_finding_by_sae,
 )
