@@ -2,12 +2,14 @@
 
 import json
 import sys
+from itertools import islice
 
 import pytest
 import torch
 
 import tiltmeter as tm
 from benchmarks import paired_timing, sae_training, saelens_trainer
+from tiltmeter.data import stdlib
 from tiltmeter.saes.training import local_gradient, trainer
 from tiltmeter.saes.training.config import Training
 from tiltmeter.saes.training.trainable_sae import TrainableSAE
@@ -106,6 +108,8 @@ def test_the_command_writes_what_it_prints(tmp_path, monkeypatch, capsys):
     out = tmp_path / "found.json"
     options = "--model nano --state fresh --latents 16 --pairs 1 --steps 1 --out"
     monkeypatch.setattr(sys, "argv", ["sae_training", *options.split(), str(out)])
+    texts = stdlib.texts  # all of the standard library takes half a minute
+    monkeypatch.setattr(stdlib, "texts", lambda side: islice(texts(side), 60))
     sae_training.main()
     record = json.loads(out.read_text())
     assert [row["measured"] for row in record["rows"]] == ["steps", "pipeline"]

@@ -1,15 +1,15 @@
 """Agreement with TransformerLens: HookedTransformer with its default processing, loaded with the same weights.
 
-"nano" is the model that ships, on 2 x 48 tokens; "gpt2" is a full-size GPT-2 with random weights, on 2 x 16. Largest
+"nano" is the model that ships, on 2 x 48 tokens; "gpt2" has the widths of GPT-2 small, three layers and random weights,
+on 2 x 16. Largest
 differences seen, at every kind of site, for pushes of 0.01, 0.1 and 1 times the norm of the activation (`pytest -rP`
 prints them):
 
 | | activations and log p, of the largest | KL, relative | loss, nats | L2, relative |
 |---|---|---|---|---|
-| nano, float32 | under 2e-6 | 2.9e-4 where KL > 1e-4 | 1.1e-5 | 1.0e-4 |
-| nano, float64 | under 2e-7 | 5e-7 where KL > 1e-8 | 7.5e-7 | 9.6e-8 |
-| gpt2, float32 | under 2e-6 | 1.4e-4 where KL > 1e-4 | 1.4e-5 | 4.5e-5 |
-| gpt2, float64 | under 2e-7 | 6e-7 where KL > 1e-8 | 1.1e-6 | 2.1e-8 |
+| nano, float32 | under 2e-6 | 3.5e-4 where KL > 1e-4 | 1.3e-5 | 1.7e-4 |
+| nano, float64 | under 1e-7 | 5.0e-7 where KL > 1e-8 | 7.6e-7 | 9.7e-8 |
+| gpt2, float64 | under 3e-7 | 5.1e-7 where KL > 1e-8 | 1.7e-6 | 3.1e-8 |
 
 TransformerLens folds its weights in float32 whatever their precision: that is what remains in float64. In float32, its
 KL of unprocessed differences is noise below 1e-4.
@@ -81,9 +81,9 @@ def processed(hf: GPT2LMHeadModel, directory: Path) -> HookedTransformer:
     return theirs.eval().requires_grad_(False)
 
 
-def full_size() -> GPT2LMHeadModel:
-    """GPT-2 small with random weights, biases and norms, spread so that its output is neither flat nor certain."""
-    hf = GPT2LMHeadModel(GPT2Config())
+def full_width() -> GPT2LMHeadModel:
+    """Three layers as in GPT-2 small, randomly initialised so that the output is neither flat nor certain."""
+    hf = GPT2LMHeadModel(GPT2Config(n_layer=3))
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, parameter in hf.named_parameters():
@@ -92,7 +92,7 @@ def full_size() -> GPT2LMHeadModel:
     return hf
 
 
-@pytest.fixture(scope="module", params=["nano-float32", "nano-float64", "gpt2-float32", "gpt2-float64"])
+@pytest.fixture(scope="module", params=["nano-float32", "nano-float64", "gpt2-float64"])
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
     name, precision = request.param.split("-")
     if name == "nano":
@@ -100,7 +100,7 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         ours, text = loaded.model, Path(__file__).read_text()
         tokens = torch.tensor(loaded.tokenizer(text)["input_ids"])[:96].reshape(2, 48)
     else:
-        ours = SplitModel(full_size().to(getattr(torch, precision)))
+        ours = SplitModel(full_width().to(getattr(torch, precision)))
         tokens = torch.randint(0, ours.vocabulary, (2, 16), generator=torch.Generator().manual_seed(1))
     return Pair(ours, processed(ours.hf, tmp_path_factory.mktemp(name)), tokens)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from tiltmeter.models.loading import LoadedModel
 from tiltmeter.reports.charts.chart import Bars, Chart, Histogram, Line, Points
 from tiltmeter.reports.charts.mpl import draw, to_png
 from tiltmeter.reports.charts.plotly import to_plotly
+from tiltmeter.saes.load_check import check_on_load
 from tiltmeter.studies.claims import Verdict, judge
 from tiltmeter.studies.giglemiani2024 import STUDY
 from tiltmeter.studies.giglemiani2024.claims import CLAIMS
@@ -38,6 +39,7 @@ from tiltmeter.studies.giglemiani2024.experiments import BASES, PLAIN_TARGETS, S
 from tiltmeter.studies.results import NotMeasured, Results
 from tiltmeter.studies.study import Subject, SweepExperiment
 from tiltmeter.studies.subject import make_subject
+from tiltmeter.sweeps import run as sweep_run
 
 L2, N, STEP, END = "l2@blocks.5.hook_resid_post", 200, 0.25, 60.0
 GRID = np.arange(101)
@@ -326,14 +328,15 @@ def subject() -> Subject:
 @pytest.fixture(scope="module")
 def measured(subject: Subject, tmp_path_factory: pytest.TempPathFactory) -> Results:
     """The whole study on a few sequences."""
-    old, SCALES["quick"] = SCALES["quick"], Scale(curves=10, statistics=64)
     tokens = _tokens(subject.loaded)
     folder: Path = tmp_path_factory.mktemp("giglemiani")
-    planned = STUDY.experiments(subject, "quick")
-    SCALES["quick"] = old
-    runs = {name: one for name, one in planned.items() if not isinstance(one, NotMeasured)}
-    assert set(runs) == set(planned)
-    return Results({name: one.run(subject.loaded, tokens, folder / name, name) for name, one in runs.items()}, {})
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setitem(SCALES, "quick", Scale(curves=10, statistics=64))
+        patched.setattr(sweep_run, "check_on_load", partial(check_on_load, budget=1))
+        planned = STUDY.experiments(subject, "quick")
+        runs = {name: one for name, one in planned.items() if not isinstance(one, NotMeasured)}
+        assert set(runs) == set(planned)
+        return Results({name: one.run(subject.loaded, tokens, folder / name, name) for name, one in runs.items()}, {})
 
 
 def _tokens(loaded: LoadedModel) -> TokenSet:

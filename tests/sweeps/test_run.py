@@ -304,7 +304,7 @@ def wait_for(condition, process):
 
 def test_killed_by_the_system_the_same_command_goes_on_to_the_same_bytes(tmp_path):
     model, tokens = save_model(tmp_path / "model"), save_tokens(tmp_path / "tokens.npy", sequences=240, length=12)
-    arguments = ("sweep", "--model", model, "--tokens", tokens, "--site", "resid_pre:0", "--lengths", "0:20:0.5")
+    arguments = ("sweep", "--model", model, "--tokens", tokens, "--site", "resid_pre:0", "--lengths", "0:20:4")
     arguments += ("--direction", "isotropic", "--direction", "real-mixture", "--n-sequences", 240, "--out")
     killed = tmp_path / "killed"
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -136,7 +136,7 @@ def estimate(quantity: Estimand, comparisons: int, seed: int = 0) -> Estimate:
     shown = joint = (math.nan, math.nan)
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # of a mean of nothing, in a draw: it is NaN
-        value = _number(lambda: quantity.statistic(rows)) if n else math.nan
+        value = float(_values(quantity.statistic, [rows])[0]) if n else math.nan
         if n > 1 and not math.isnan(value):
             shown, drawn = _bootstrap(quantity.statistic, rows, seed)
             joint = _joint(quantity, value, drawn, n, comparisons)
@@ -168,23 +168,25 @@ def _wilson(part: float, n: int, z: float) -> tuple[float, float]:
     return (centre - half) / scale, (centre + half) / scale
 
 
-def _number(compute: Callable[[], float]) -> float:
-    """The number; NaN where it is none, as a ratio to zero or a quantile of nothing."""
-    try:
-        value = float(compute())
-    except ZeroDivisionError:
-        return math.nan
-    return value if math.isfinite(value) else math.nan
+def _values(statistic: Statistic, samples: Iterable[Rows]) -> Float[np.ndarray, " sample"]:
+    """The number of each sample; NaN where it is none, as a ratio to zero or a quantile of nothing."""
+    values = []
+    for rows in samples:
+        try:
+            values.append(float(statistic(rows)))
+        except ZeroDivisionError:
+            values.append(math.nan)
+    found = np.array(values)
+    return np.where(np.isfinite(found), found, math.nan)
 
 
 def _bootstrap(statistic: Statistic, rows: Rows, seed: int) -> tuple[tuple[float, float], Float[np.ndarray, " draw"]]:
     """Bounds of the BCa interval (percentile where that is not defined), and the draws."""
 
     def of_draws(indices: Int[np.ndarray, "*draw sequence"], axis: int) -> Float[np.ndarray, "*draw"]:
-        """The number of each draw, whose indices of rows lie along the last axis."""
         assert axis == -1
         draws = indices.reshape(-1, indices.shape[-1])
-        return np.array([_number(lambda: statistic(rows[draw])) for draw in draws]).reshape(indices.shape[:-1])  # noqa: B023
+        return _values(statistic, (rows[draw] for draw in draws)).reshape(indices.shape[:-1])
 
     found = stats.bootstrap(
         (np.arange(len(rows)),),

@@ -14,6 +14,7 @@ from sweep_cases import command, refusal, save_model, save_tokens
 from tiltmeter.saes.training import run as training_run
 from tiltmeter.saes.training import trainer
 from tiltmeter.saes.training.config import Training
+from tiltmeter.saes.training.plot import draw
 
 SMALL = {
     "site": "resid_pre:1",
@@ -24,6 +25,12 @@ SMALL = {
     "evaluation": 4,
     "every": 4,
 }
+
+
+@pytest.fixture(autouse=True)
+def not_drawn(monkeypatch):
+    """Drawing the log takes longer than these trainings; one test draws it."""
+    monkeypatch.setattr(training_run, "draw", lambda log: b"")
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +124,8 @@ def test_sae_lens_reads_what_is_saved(kind, loaded, tokens, tmp_path):
         assert bool(((sae.encode(x) > 0).sum(-1) <= 5).all())
 
 
-def test_from_the_command_line(loaded, tmp_path):
+def test_from_the_command_line(loaded, tmp_path, monkeypatch):
+    monkeypatch.setattr(training_run, "draw", draw)
     tokens = save_tokens(tmp_path / "tokens.npy", sequences=24)
     arguments = ("train-sae", "--model", loaded.model.name, "--tokens", tokens, "--out", tmp_path / "run")
     options = ("--site", "resid_pre:1", "--latents", 48, "--n-tokens", 384, "--batch", 4, "--evaluation", 4)

@@ -45,6 +45,9 @@ _LETTER = 0.067
 _NOT_XML = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 """Control characters that a file name can contain and XML cannot."""
 
+_NO_GLYPH = "Glyph .* missing from font"
+"""A warning of matplotlib, which means nothing here: file names may contain any character."""
+
 _LOOK: Any = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial"],
@@ -91,6 +94,7 @@ def draw(chart: Chart) -> Figure:
             _log_ticks(axes)
         _color_bars(figure, chart, drawn)
         _legend(figure, legend(chart))
+        _lay_out_once(figure)
     return figure
 
 
@@ -105,10 +109,18 @@ def to_svg(figure: Figure) -> bytes:
     return _NOT_XML.sub(b"?", svg)
 
 
+def _lay_out_once(figure: Figure) -> None:
+    """Compute the layout now, since each file would compute it again, which takes as long as drawing."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", _NO_GLYPH)
+        figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+
+
 def _bytes(figure: Figure, **settings: Any) -> bytes:
     buffer = io.BytesIO()
     with mpl.rc_context(_LOOK), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # file names may contain any character
+        warnings.filterwarnings("ignore", _NO_GLYPH)
         figure.savefig(buffer, **settings)
     return buffer.getvalue()
 
