@@ -338,7 +338,7 @@ def test_differences_that_are_carried(sweep, tmp_path):
 def test_interrupted_it_says_how_to_go_on(sweep, tmp_path, model):
     tokens = save_tokens(tmp_path / "many.npy", sequences=400, length=12)
     # Far more work than is done before the signal comes.
-    options = {"--tokens": tokens, "--n-sequences": 400, "--lengths": "0:50:0.1"}
+    options = {"--tokens": tokens, "--n-sequences": 400, "--lengths": "0:50:0.5"}
     with start(*sweep(options)) as process:
         until = time.monotonic() + 300
         while not list((tmp_path / "run").glob("shards/shard-*")) and process.poll() is None:

@@ -2,6 +2,7 @@
 
 import io
 import os
+import signal
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -71,11 +72,12 @@ def refusal(*arguments):
 
 
 def start(*arguments):
-    """Start `tiltmeter` in a process of its own."""
+    """Start `tiltmeter` in a process of its own, which an interrupt reaches even if the tests run in the background."""
     return subprocess.Popen(
         [sys.executable, "-m", "tiltmeter.cli.main", *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())},
     )

@@ -1,10 +1,10 @@
-"""Studies are judged here with fewer bootstrap draws than users get, which is four times as fast."""
+"""Studies are judged here with fewer bootstrap draws than users get, which is several times as fast."""
 
 import pytest
 
 from tiltmeter.analysis import estimates
 
-RESAMPLES = 249
+RESAMPLES = 99
 
 
 @pytest.fixture(autouse=True, scope="package")

@@ -128,7 +128,7 @@ def test_every_study_has_its_settings_tested():
 def test_the_papers_own_settings(study, offline, tmp_path):
     figures, layer, length, begins, saes = RUNS[study]
     chosen = [part for figure in figures for part in ("--figure", figure)]
-    given = ["--preset", "gpt2", "--quick", "--control", "none", *chosen]
+    given = ["--preset", "gpt2", "--quick", "--control", "none", "--precision", "float32", *chosen]
     done = command("reproduce", study, *given, "--out", tmp_path / "run")
     assert done.status == 0, done.err
     manifest = read_manifest(tmp_path / "run")
