@@ -28,7 +28,10 @@ class PerturbationOptions:
     lengths: Annotated[str, typer.Option(help="Comma-separated lengths, or START:STOP:STEP.")] = ""
     unit: Annotated[
         str,
-        typer.Option(help="Unit of the lengths: absolute, norm (of x), target (1 reaches it) or pair-distance."),
+        typer.Option(
+            help="Unit of the lengths: absolute (L2), norm (that of x), target (1 reaches the target), or "
+            "pair-distance (the mean distance between two real activations at the site)."
+        ),
     ] = "absolute"
     angles: Annotated[str, typer.Option(help="Instead of lengths: degrees on the sphere, in the same form.")] = ""
     sae: Saes = None

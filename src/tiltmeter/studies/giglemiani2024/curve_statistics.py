@@ -14,6 +14,7 @@ import xarray as xr
 from jaxtyping import Float, Int
 
 from tiltmeter.analysis.shapes import Shape, auc_step, ks_distance, max_slope_step, nonlinearity_step, plateau_step
+from tiltmeter.perturb.names import DirectionName
 from tiltmeter.studies.estimands import read, readout_name
 from tiltmeter.studies.giglemiani2024.experiments import BASES, TARGET
 from tiltmeter.studies.results import NotMeasured, Results
@@ -145,7 +146,7 @@ def step_length(curves: xr.Dataset) -> float:
 
 def type_of(direction: str) -> str:
     """The type of activation that a direction leads to."""
-    return direction.partition(":")[0].removesuffix("-difference")
+    return DirectionName.parse(direction).kind.removesuffix("-difference")
 
 
 def _end(curves: xr.Dataset, direction: str, readout: Readout) -> float:

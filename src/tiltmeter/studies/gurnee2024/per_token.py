@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
+from tiltmeter.perturb.names import DirectionName
 from tiltmeter.studies.estimands import PerSequence, PerToken
 from tiltmeter.studies.results import NotMeasured, Results
 
@@ -55,7 +56,7 @@ def per_token(curves: xr.Dataset, kind: str, readout: str = "kl") -> PerToken:
     Raises:
         NotMeasured: this intervention was not measured.
     """
-    names = [name for name in map(str, curves.direction.values) if name.partition(":")[0] == kind]
+    names = [name for name in map(str, curves.direction.values) if DirectionName.parse(name).kind == kind]
     if not names:
         raise NotMeasured(f"The intervention {kind} was not measured at {curves.attrs['site']}.")
     values = curves[readout].sel(direction=names[0]).isel(step=0).transpose("sequence", "position").to_numpy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tiltmeter.perturb.names import DirectionName
 from tiltmeter.reports.charts.chart import Axis, Chart, Panel, Points
 from tiltmeter.reports.charts.styles import styles
 from tiltmeter.reports.tables.format import three_digits
@@ -27,7 +28,7 @@ def _chart(results: Results) -> Chart:
                 style_of[f"sae-error:{saes[-1]}"],
                 kl.low.to_numpy(),
                 kl.high.to_numpy(),
-                tuple(name.partition(":")[2] for name in kl.index),
+                tuple(DirectionName.parse(name).argument or "" for name in kl.index),
             )
         )
     panel = Panel("", Axis("mean ‖SAE(x) - x‖, L2"), Axis("KL(clean ‖ perturbed), nats"), tuple(marks))

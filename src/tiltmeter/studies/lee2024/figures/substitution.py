@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from tiltmeter.perturb.names import DirectionName
 from tiltmeter.reports.charts.chart import Axis, Bars, Chart, Panel
 from tiltmeter.reports.charts.styles import styles
 from tiltmeter.studies.comparisons import TOGETHER, compared_at_nearest, difference, too_few, verb
@@ -37,7 +38,9 @@ def _bars(tables: dict[str, pd.DataFrame], label: str) -> Chart:
 
 
 def _row(table: pd.DataFrame, kind: str) -> pd.Series:
-    (row,) = (row for _, row in table[table.readout == "kl"].iterrows() if row.direction.partition(":")[0] == kind)
+    (row,) = (
+        row for _, row in table[table.readout == "kl"].iterrows() if DirectionName.parse(row.direction).kind == kind
+    )
     return row
 
 
