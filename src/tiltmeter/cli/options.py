@@ -22,7 +22,7 @@ Precision = Annotated[
     str,
     typer.Option(
         help="float64; float32; float32-difference, which keeps the digits of small changes; bf16-difference, which "
-        "agrees with it to three digits and is several times as fast on recent processors and GPUs; auto: "
+        "is up to 2.7 times as fast on GPUs and on CPUs with bfloat16 units, with an error of about 0.1% in KL; auto: "
         "float32-difference, or float32 where a model has an operation that differences are not implemented for."
     ),
 ]
@@ -31,7 +31,7 @@ Saes = Annotated[
     typer.Option(
         "--sae",
         help="nano:NAME, RELEASE:SAE_ID of SAELens, OWNER/REPO:FOLDER, or a folder or file. nano:e2e-* means all "
-        "matching SAEs at the site. Repeat for several.",
+        "matching SAEs (in sweep and crossings, those at the site). Repeat for several.",
     ),
 ]
 

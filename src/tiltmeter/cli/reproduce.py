@@ -60,7 +60,12 @@ class SubjectOptions:
         typer.Option(help="Instead of --preset: a Hugging Face id, or the directory of a Hugging Face model."),
     ] = None
     revision: Revision = None
-    layer: Annotated[int | None, typer.Option(help="Layer to perturb. (default: at the paper's relative depth)")] = None
+    layer: Annotated[
+        int | None,
+        typer.Option(
+            help="Layer to perturb. (default: the preset's; with --model, that at the paper's relative depth)"
+        ),
+    ] = None
     sae: Saes = None
     device: Device = "cpu"
     precision: Precision = "auto"

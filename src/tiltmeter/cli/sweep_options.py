@@ -30,7 +30,7 @@ class PerturbationOptions:
         str,
         typer.Option(
             help="Unit of the lengths: absolute (L2), norm (that of x), target (1 reaches the target), or "
-            "pair-distance (the mean distance between two real activations at the site)."
+            "pair-distance (the mean L2 distance of two real activations of different sequences at the site)."
         ),
     ] = "absolute"
     angles: Annotated[str, typer.Option(help="Instead of lengths: degrees on the sphere, in the same form.")] = ""
@@ -48,9 +48,11 @@ class PositionOptions:
     positions: Annotated[
         str, typer.Option(help="all, last, 32, 32+16 (perturb position 32, read 32 to 48) or 3,7,9.")
     ] = "all"
-    bos_statistics: Annotated[str, typer.Option(help="Boundary positions in or out of the statistics.")] = "out"
-    bos_perturbation: Annotated[str, typer.Option(help="Boundary positions in or out of the perturbation.")] = "in"
-    bos_average: Annotated[str, typer.Option(help="Boundary positions in or out of the averages.")] = "in"
+    bos_statistics: Annotated[
+        str, typer.Option(help="Whether the statistics include boundary positions: in or out.")
+    ] = "out"
+    bos_perturbation: Annotated[str, typer.Option(help="Whether boundary positions are perturbed: in or out.")] = "in"
+    bos_average: Annotated[str, typer.Option(help="Whether averages include boundary positions: in or out.")] = "in"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -173,7 +173,8 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "gap-varies",
-        "For many tokens SAE(x) is close to the mean of its random points, and for many it is very bad.",
+        "For many tokens the KL of SAE(x) is close to the mean KL of random points at its distance, and for many it is "
+        "far above.",
         f"{_POST}, How pathological are the errors?",
         typical_and_far,
         remark=f"Tested: for at least a tenth of the tokens each, KL is within {TYPICAL:g} standard deviations of the "

@@ -46,8 +46,9 @@ _RELATIVE = (
     "length ‖x‖. It is also defined on random weights, where KL never reaches 0.5."
 )
 _PROBABILITY = (
-    "Fraction of prompts in which it does, of those in which at least one of the two crosses: the area under the ROC "
-    "curve of the two kinds of direction within a prompt, averaged over prompts."
+    "The number is the fraction of prompts in which the real direction crosses before the random one, among prompts in "
+    "which at least one of them crosses (a tie counts half). It equals the area under the ROC curve within a prompt, "
+    "averaged over prompts."
 )
 _AT = f"At {HALFWAY:g} ‖x‖ and at {PLATEAU_ANGLE:g}°. Our choice: the post compares curves by eye."
 
@@ -211,7 +212,7 @@ CLAIMS: tuple[Claim, ...] = (
         _COMMENT,
         last_layer_gap("absolute"),
         remark=f"Equivalence: medians differ by at most {NO_GAP.high:g}°, one step of the scan. Our choice of margin. "
-        "If all crossings are early, this requires little; the fraction in which one is first does not depend on that.",
+        "If all crossings are at small angles, this test is easy to pass; the fraction in which real is first is not.",
     ),
     Claim(
         "last-layer-same-angle-relative",

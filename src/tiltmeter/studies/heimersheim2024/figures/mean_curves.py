@@ -145,8 +145,8 @@ _TARGETS = (
 _BASES = "Bases: the prompt's own activation (real), and such a sample in its place (random)."
 _OTHER = "A third base, not drawn by the post, is another prompt's activation in the place of the prompt's own."
 _DISTANCE = (
-    "Means end at the shortest path of any prompt (a path ends at the norm of its base). Dashed vertical line: the "
-    "mean distance between two real activations."
+    "Each prompt's path ends at the norm of its base, and mean curves end where the shortest path ends. Dashed "
+    "vertical line: the mean distance between two real activations."
 )
 _PLATEAU = (
     "Real bases plateau: the perturbation's effect stays minimal for a while. On random bases the curves rise at once."

@@ -130,7 +130,8 @@ FIGURE_S2 = PaperFigure(
 
 LARGER = PaperFigure(
     title=f"{TITLE}, arXiv Figure 7: Figure 1 with more tokens",
-    caption=f"{KL}: Figures 1 and 2 on several times as many tokens, at every other length. {SCALED}",
+    caption=f"{KL}: Figures 1 and 2 on more tokens (twice as many at the default size, seven times as many at size "
+    f"paper), at every other length. {SCALED}",
     claimed="Figure 1 does not change with 15 million tokens.",
     needs=("directions-larger",),
     chart=_chart("directions-larger", "kl", {**DIFFERENCE_OR_MIXTURE, **COV_RANDOM_OR_REAL}),
