@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tiltmeter.data.token_set import TokenSet, load_tokens
     from tiltmeter.errors import TiltmeterError
     from tiltmeter.models.loading import LoadedModel, load_model
-    from tiltmeter.models.positions import BosPolicy
+    from tiltmeter.models.positions import BosPolicy, MassivePolicy
     from tiltmeter.models.split_model import SplitModel
     from tiltmeter.perturb.paths import Sphere, Straight, Substitute
     from tiltmeter.saes.loading import load_sae
@@ -31,6 +31,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "BosPolicy": "models.positions",
+    "MassivePolicy": "models.positions",
     "Crossings": "sweeps.crossings",
     "CrossingTarget": "analysis.bisection",
     "SAE": "saes.sae",
@@ -60,6 +61,7 @@ __all__ = [
     "CrossingTarget",
     "Crossings",
     "LoadedModel",
+    "MassivePolicy",
     "Sphere",
     "SplitModel",
     "Straight",

@@ -9,4 +9,4 @@ def context_at(address, x=None):
     """The tokens at an address, which are all that their sequences have; `x` where the activation matters."""
     shape = len(address.sequences), len(address.positions)
     x = torch.zeros(*shape, 1) if x is None else x
-    return Context(x, address, lambda: x, torch.ones(shape, dtype=torch.bool, device=x.device))
+    return Context(x, address, lambda: x, lambda: torch.ones(shape, dtype=torch.bool, device=x.device))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
@@ -30,3 +32,37 @@ class Moments:
     def covariance(self) -> Float64[Tensor, "d_site d_site"]:
         """The unbiased covariance."""
         return self.scatter / (self.count - 1)
+
+
+MOST_IN_ONE_DIRECTION = 0.5
+"""Largest share of the trace that one direction can hold without a warning."""
+
+
+class Spectrum(NamedTuple):
+    """How a covariance is spread over directions."""
+
+    largest: float
+    """The largest eigenvalue's share of the trace, 0 to 1."""
+    effective_rank: float
+    """exp of the entropy of the eigenvalues' shares (Roy & Vetterli 2007): d if all are equal, 1 if one holds all."""
+
+    @property
+    def is_concentrated(self) -> bool:
+        """Whether one direction holds more than half of the trace: samples are then nearly multiples of one vector."""
+        return self.largest > MOST_IN_ONE_DIRECTION
+
+    @property
+    def sentence(self) -> str:
+        """For a report."""
+        warning = " Samples with this covariance are nearly multiples of one vector." if self.is_concentrated else ""
+        return (
+            f"Covariance of activations: effective rank {self.effective_rank:.1f}; the largest eigenvalue holds "
+            f"{self.largest:.1%} of the trace.{warning}"
+        )
+
+
+def spectrum_of(covariance: Float64[Tensor, "d_site d_site"]) -> Spectrum:
+    """The spectrum of a covariance. Eigenvalues that rounding made negative count as zero."""
+    values = torch.linalg.eigvalsh(covariance).clamp(min=0)
+    shares = values / values.sum()
+    return Spectrum(float(shares.max()), float(torch.exp(-torch.xlogy(shares, shares).sum())))

@@ -53,6 +53,18 @@ class PositionOptions:
     ] = "out"
     bos_perturbation: Annotated[str, typer.Option(help="Whether boundary positions are perturbed: in or out.")] = "in"
     bos_average: Annotated[str, typer.Option(help="Whether averages include boundary positions: in or out.")] = "in"
+    massive_statistics: Annotated[
+        str, typer.Option(help="Whether the statistics include massive activations: in or out.")
+    ] = "out"
+    massive_perturbation: Annotated[str, typer.Option(help="Whether massive activations are perturbed: in or out.")] = (
+        "in"
+    )
+    massive_average: Annotated[str, typer.Option(help="Whether averages include massive activations: in or out.")] = (
+        "in"
+    )
+    massive_ratio: Annotated[
+        float, typer.Option(help="An activation is massive if its norm is above this multiple of the site's median.")
+    ] = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +90,12 @@ def sweep_config(perturbation: PerturbationOptions, positions: PositionOptions) 
             "statistics": positions.bos_statistics,
             "perturbation": positions.bos_perturbation,
             "average": positions.bos_average,
+        },
+        "massive": {
+            "statistics": positions.massive_statistics,
+            "perturbation": positions.massive_perturbation,
+            "average": positions.massive_average,
+            "ratio": positions.massive_ratio,
         },
     }
 

@@ -36,6 +36,12 @@ class TrainingOptions:
         ),
     ] = None
     bos: Annotated[str | None, typer.Option(help="Boundary positions in or out of the training. (default: in)")] = None
+    massive: Annotated[
+        str | None, typer.Option(help="Massive activations in or out of the training. (default: out)")
+    ] = None
+    massive_ratio: Annotated[
+        float | None, typer.Option(help="Norm, in medians at the site, above which one is massive. (default: 10)")
+    ] = None
     evaluation: Annotated[int | None, typer.Option(help="Sequences held out for evaluation. (default: 64)")] = None
     every: Annotated[int | None, typer.Option(help="Steps between evaluations and checkpoints. (default: 100)")] = None
     arithmetic: Annotated[

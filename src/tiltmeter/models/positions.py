@@ -1,15 +1,17 @@
-"""Which positions are perturbed, which are read, and whether boundary tokens count."""
+"""Which positions are perturbed, which are read, and whether boundary tokens and massive activations count."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Int
+from pydantic import Field
 from torch import Tensor
 
+from tiltmeter.analysis.massive import MASSIVE_RATIO
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.runs.config import Configuration
 
@@ -40,6 +42,22 @@ class BosPolicy(Configuration):
     """Whether boundary positions are perturbed."""
     average: InOrOut = "in"
     """Whether boundary positions count in a sequence's mean."""
+
+
+class MassivePolicy(Configuration):
+    """Whether massive activations are in or out of the statistics, the perturbation and the averages.
+
+    Where boundary positions are out, they are out whatever this policy says.
+    """
+
+    statistics: InOrOut = "out"
+    """Of activations: mean, covariance, pool of real activations, mean pair distance, latent statistics."""
+    perturbation: InOrOut = "in"
+    """Whether massive activations are perturbed."""
+    average: InOrOut = "in"
+    """Whether massive activations count in a sequence's mean."""
+    ratio: Annotated[float, Field(gt=1)] = MASSIVE_RATIO
+    """An activation is massive if its norm is above this multiple of the site's median norm."""
 
 
 @dataclass(frozen=True)

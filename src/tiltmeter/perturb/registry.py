@@ -37,6 +37,10 @@ DIRECTIONS: Mapping[str, SiteDirection | SAEDirection] = {
     "isotropic-difference": SiteDirection(lambda s: Difference(s.isotropic), "g - x, with g ~ N(0, I)"),
     "cov-random-difference": SiteDirection(lambda s: Difference(s.gaussian), "sample of N(mean, covariance) - x"),
     "cov-random-mixture": SiteDirection(lambda s: Mixture(s.gaussian), "sample of N(mean, covariance) - another"),
+    "cov-trimmed-difference": SiteDirection(
+        lambda s: Difference(s.trimmed), "sample of N(mean, covariance) of the pool without its outermost 1 % - x"
+    ),
+    "cov-trimmed-mixture": SiteDirection(lambda s: Mixture(s.trimmed), "such a sample - another"),
     "real-difference": SiteDirection(lambda s: Difference(s.real), "activation of another sequence - x"),
     "real-mixture": SiteDirection(lambda s: Mixture(s.real), "activation of another sequence - another one"),
     # Gurnee 2024 uses the mean of each batch instead, so his mean ablation depends on the batch.

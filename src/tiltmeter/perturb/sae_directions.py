@@ -68,7 +68,7 @@ class Feature:
 
     def vector(self, context: Context) -> Tensor:
         """Return the decoder row, or zero where no latent is eligible."""
-        eligible = self.eligible(self.sae.active(context.whole(), context.counted).cpu())
+        eligible = self.eligible(self.sae.active(context.whole(), context.counted()).cpu())
         latents = draw(eligible, uniform(context.address, "latent", 1)[..., 0])
         return self.sae.rows(latents.clamp(min=0)).to(context.x) * (latents >= 0)[..., None].to(context.x)
 

@@ -5,22 +5,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
+from functools import cached_property
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
-from tiltmeter.analysis.moments import Moments
+from tiltmeter.analysis.massive import MassiveCount, count_massive, norms_of, ordinary
+from tiltmeter.analysis.moments import Moments, Spectrum, spectrum_of
 from tiltmeter.data.token_set import TokenSet
 from tiltmeter.errors import TiltmeterError
-from tiltmeter.models.positions import BosPolicy, allowed, boundary_mask
+from tiltmeter.models.positions import BosPolicy, MassivePolicy, allowed, boundary_mask
 from tiltmeter.models.sites import Site
 from tiltmeter.models.split_model import SplitModel
 from tiltmeter.perturb.sources import Gaussian, Isotropic, Real
 from tiltmeter.runs.progress import progress
 from tiltmeter.runs.rng import Address, uniform
+
+DEFAULT_POLICY = MassivePolicy()
+
+TRIMMED = 0.01
+"""Fraction of the pool that `trimmed` leaves out."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +46,13 @@ class SiteStatistics:
     """Mean L2 distance between real activations of different sequences."""
     norm: float
     """Mean L2 norm of the activations in the pool."""
+    massive: MassiveCount
+    """How many activations are massive, whether or not they are in these statistics."""
+
+    @cached_property
+    def spectrum(self) -> Spectrum:
+        """How the covariance is spread over directions."""
+        return spectrum_of(self.covariance)
 
     @property
     def isotropic(self) -> Isotropic:
@@ -50,13 +65,25 @@ class SiteStatistics:
         return Gaussian.fit(self.mean, self.covariance)
 
     @property
+    def trimmed(self) -> Gaussian:
+        """The source of Gaussian vectors with the mean and covariance of the pool without its outermost 1 %.
+
+        Outermost by distance from the coordinatewise median: one step of a trimmed estimate such as the minimum
+        covariance determinant (Rousseeuw & Van Driessen 1999), with Euclidean distances.
+        """
+        x = self.pool.double()
+        distance = (x - x.median(0).values).norm(dim=-1)
+        kept = x[distance <= distance.quantile(1 - TRIMMED)]
+        return Gaussian.fit(kept.mean(0), torch.cov(kept.T))
+
+    @property
     def real(self) -> Real:
         """The source of real activations, drawn from the pool."""
         return Real(self.pool, self.pool_sequences)
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Convert to named arrays, for a run directory."""
-        return {name: np.asarray(value) for name, value in vars(self).items()}
+        return {field.name: np.asarray(getattr(self, field.name)) for field in fields(self)}
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, np.ndarray]) -> SiteStatistics:
@@ -69,6 +96,7 @@ class SiteStatistics:
             pool_sequences=torch.from_numpy(arrays["pool_sequences"]),
             pair_distance=float(arrays["pair_distance"]),
             norm=float(arrays["norm"]),
+            massive=_massive_count(arrays["massive"]),
         )
 
 
@@ -81,11 +109,12 @@ def fit_statistics(
     seed: int,
     batch: int = 32,
     positions: tuple[int, ...] | None = None,
+    massive: MassivePolicy = DEFAULT_POLICY,
 ) -> SiteStatistics:
     """Run the model on `tokens` and compute the statistics of its activations at `site`.
 
-    The pool is a uniform random subset of `pool_size` tokens (or all, if there are fewer). Only tokens at `positions`
-    (None for all) that the boundary policy allows are used.
+    The pool is a uniform random subset of `pool_size` tokens (or all, if there are fewer), less the massive ones. Only
+    tokens at `positions` (None for all) that both policies allow are used.
 
     Raises:
         TiltmeterError: the tokens or the pool come from fewer than two sequences, so there is no activation of another.
@@ -99,17 +128,17 @@ def fit_statistics(
             f"{bos.statistics}); give more or longer sequences."
         )
     chosen = _choose(mask, pool_size, seed)
-    moments: Moments | None = None
+    sums = _Sums(massive)
     pool: list[Tensor] = []
     for begin in progress(range(0, len(tokens.ids), batch), "statistics"):
         rows = slice(begin, begin + batch)
         x = model.start(tokens.ids[rows], site).activation.cpu()
-        moments = moments or Moments(x.shape[-1])
-        moments.update(x[mask[rows]])
+        sums.update(x, mask[rows])
         pool.append(x[chosen[rows]])
-    assert moments is not None
-    entries = torch.cat(pool)
-    owners = torch.arange(len(tokens.ids))[:, None].expand_as(chosen)[chosen]
+    moments, counted = sums.finish(mask)
+    entries, owners = torch.cat(pool), torch.arange(len(tokens.ids))[:, None].expand_as(chosen)[chosen]
+    kept = ordinary(entries, sums.most(counted))
+    entries, owners = entries[kept], owners[kept]
     return SiteStatistics(
         count=moments.count,
         mean=moments.mean,
@@ -118,6 +147,66 @@ def fit_statistics(
         pool_sequences=owners,
         pair_distance=mean_pair_distance(Real(entries, owners), seed),
         norm=float(entries.double().norm(dim=-1).mean()),
+        massive=counted,
+    )
+
+
+class _Sums:
+    """Moments of the activations that count, in one pass.
+
+    Which are massive is known only at the end, when the median of all norms is. Until then, those that are long by the
+    median of the first batch are put aside.
+    """
+
+    def __init__(self, policy: MassivePolicy) -> None:
+        self.policy = policy
+        self.norms: list[Tensor] = []
+        self.moments: Moments | None = None
+        self.aside: list[Tensor] = []
+        self.certain = math.inf
+        """Norms below this are not massive, unless the first batch has a median more than twice that of all."""
+
+    def update(self, x: Float[Tensor, "batch position d_site"], counted: Bool[Tensor, "batch position"]) -> None:
+        """Add some sequences."""
+        norms, taken = norms_of(x), x[counted]
+        self.norms.append(norms)
+        if self.moments is None:
+            self.moments = Moments(x.shape[-1])
+            if self.policy.statistics == "out" and len(taken):
+                self.certain = self.policy.ratio / 2 * float(norms[counted].median())
+        short = norms[counted] <= self.certain
+        self.moments.update(taken[short])
+        self.aside.append(taken[~short])
+
+    def finish(self, counted: Bool[Tensor, "sequence position"]) -> tuple[Moments, MassiveCount]:
+        """The moments of all activations that count, and the count of massive ones."""
+        assert self.moments is not None
+        found, aside = count_massive(torch.cat(self.norms), counted, self.policy.ratio), torch.cat(self.aside)
+        if math.isfinite(self.certain) and self.certain > found.limit:
+            raise TiltmeterError(
+                f"Activations of the first sequences have a median norm of {2 * self.certain / self.policy.ratio:.3g}, "
+                f"those of all {found.median:.3g}, so massive ones were counted; shuffle the sequences."
+            )
+        self.moments.update(aside[ordinary(aside, self.most(found))])
+        return self.moments, found
+
+    def most(self, found: MassiveCount) -> float:
+        """The largest norm that counts."""
+        return found.limit if self.policy.statistics == "out" else math.inf
+
+
+def _massive_count(values: np.ndarray) -> MassiveCount:
+    median, limit, largest, *counts = values.tolist()
+    return MassiveCount(median, limit, largest, *map(int, counts))
+
+
+def concentrated(statistics: SiteStatistics) -> str | None:
+    """A warning if one direction holds more than half of the covariance's trace: samples then lie nearly on a line."""
+    if not statistics.spectrum.is_concentrated:
+        return None
+    return (
+        f"{statistics.spectrum.sentence} {statistics.massive.sentence} Leave outliers out "
+        "of the statistics (--massive-statistics out, or a smaller --massive-ratio), or use cov-trimmed directions."
     )
 
 

@@ -28,8 +28,9 @@ class Context:
     whole: Callable[[], Float[Tensor, "batch position d_site"]]
     """Returns the activations at every position of the sequences, clean or replaced by a base. It is a function because
     the model may not have run the positions after the measured ones."""
-    counted: Bool[Tensor, "batch position"]
-    """Mask of positions that statistics count: all, or all but the boundary positions."""
+    counted: Callable[[], Bool[Tensor, "batch position"]]
+    """Returns the mask of positions that statistics count: all but boundary positions and massive activations, or more
+    where the policies say so. It is a function for the same reason."""
 
 
 @runtime_checkable

@@ -11,6 +11,8 @@ import pandas as pd
 import xarray as xr
 
 from tiltmeter.analysis import curves
+from tiltmeter.analysis.massive import MassiveCount
+from tiltmeter.analysis.moments import Spectrum
 from tiltmeter.analysis.stopping import Stopped
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.reports.charts.chart import Chart
@@ -74,8 +76,17 @@ def _summary(data: xr.Dataset, manifest: Mapping[str, Any]) -> list[str]:
         f"{data.attrs['model']} on {data.sizes['sequence']} sequences of {length} tokens of {data.attrs['tokens']}.",
         f"Perturbed at {place} along {', '.join(names[:MOST_NAMED])}{more}.",
         f"{_steps(data)}.",
+        *spread(data.attrs),
     ]
     return lines if (stopped := Stopped.of_curves(data)) is None else [*lines, stopped.sentence]
+
+
+def spread(attrs: Mapping[str, str]) -> list[str]:
+    """How many activations at the site are massive, and how their covariance is spread over directions."""
+    if "massive" not in attrs:  # curves that were not measured by a sweep
+        return []
+    covariance, massive = Spectrum(**json.loads(attrs["covariance"])), MassiveCount(**json.loads(attrs["massive"]))
+    return [massive.sentence, covariance.sentence]
 
 
 def _steps(data: xr.Dataset) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -10,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
+from tiltmeter.analysis.massive import ordinary
 from tiltmeter.analysis.moments import Moments
 from tiltmeter.data.token_set import TokenSet
 from tiltmeter.errors import TiltmeterError
@@ -95,11 +97,18 @@ class SAEWithStatistics:
 
 
 def fit_latents(
-    model: SplitModel, tokens: TokenSet, site: Site, bos: BosPolicy, saes: Mapping[str, SAEAtSite], batch: int = 32
+    model: SplitModel,
+    tokens: TokenSet,
+    site: Site,
+    bos: BosPolicy,
+    saes: Mapping[str, SAEAtSite],
+    massive_above: float = math.inf,
+    batch: int = 32,
 ) -> dict[str, LatentStatistics]:
     """Run the model on `tokens` once, and compute the statistics of every SAE, under the same names.
 
-    Only tokens that `bos.statistics` counts are used, as in the statistics of the site.
+    Only tokens that `bos.statistics` counts and whose activations have norms up to `massive_above` are used, as in the
+    statistics of the site.
 
     Raises:
         TiltmeterError: an SAE's width differs from the site's; no token is counted.
@@ -113,8 +122,9 @@ def fit_latents(
     for begin in progress(range(0, len(tokens.ids), batch), "latents"):
         rows = slice(begin, begin + batch)
         x = model.start(tokens.ids[rows], site).activation
+        counted = (mask[rows] & ordinary(x, massive_above)).to(x.device)
         for one in totals.values():
-            one.update(x, mask[rows].to(x.device))
+            one.update(x, counted)
     return {name: one.statistics() for name, one in totals.items()}
 
 

@@ -112,7 +112,7 @@ class Predictions:
         counted = torch.ones(1, last + 1, dtype=torch.bool, device=x.device)
         for name, direction in directions.items():
             address = Address(self.seed, rng_key(name), torch.tensor([case.number]), torch.tensor([last]))
-            context = Context(x, address, lambda: clean.activation, counted)
+            context = Context(x, address, lambda: clean.activation, lambda: counted)
             perturbation = normalise(direction, context, lambda vector: model.centre(vector, at.site))
             final = model.resume(clean, (x + perturbation.vector)[None]).final
             log_p[name.kind] = model.logits(final[0, 0])[0].double().log_softmax(-1).cpu()

@@ -6,6 +6,7 @@ Like a sweep, it runs shard by shard into a run directory, but it measures only 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,9 @@ def run_crossings(
     """
     plan = make_plan(wanted.sweep, loaded.model, tokens)
     with run_directory.open_run(out, _identity(wanted, plan, loaded), partial(_record, plan, loaded, purpose)) as run:
-        table = crossing_table(_measure(wanted, plan, prepare(plan, run), run), tuple(map(str, plan.directions)))
+        ready = prepare(plan, run)
+        plan = replace(plan, massive_above=ready.statistics.massive.limit)
+        table = crossing_table(_measure(wanted, plan, ready, run), tuple(map(str, plan.directions)))
         check_measured(int(table.tokens.sum()))
         summary = crossing_summary(table, span(plan), len(wanted.sweep.path.steps))
         for name, one in (("crossings", table), ("summary", summary)):

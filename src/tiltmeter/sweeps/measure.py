@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
+from tiltmeter.analysis.massive import ordinary
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.clean_run import CleanRun
 from tiltmeter.models.positions import allowed, boundary_mask
@@ -42,8 +43,15 @@ class Batch:
     """Mask of tokens that are perturbed."""
     averaged: Bool[Tensor, "batch read"]
     """Mask of tokens that enter a sequence's mean."""
-    counted: Bool[Tensor, "batch position"]
-    """Mask of tokens that statistics count."""
+    not_boundary: Bool[Tensor, "batch position"]
+    """Mask of tokens that the boundary policy of the statistics counts."""
+
+    @cached_property
+    def counted(self) -> Bool[Tensor, "batch position"]:
+        """Return the mask of tokens that statistics count."""
+        policy, above = self.plan.sweep.massive.statistics, self.plan.massive_above
+        counted = self.not_boundary if policy == "in" else self.not_boundary & ordinary(self.whole, above)
+        return counted.to(self.clean.activation.device)
 
     @cached_property
     def whole(self) -> Float[Tensor, "batch position d_site"]:
@@ -127,14 +135,15 @@ def _clean(plan: Plan, sequences: Sequence[int]) -> Batch:
     boundary = boundary_mask(ids, plan.tokens.boundary)
     chosen = torch.zeros_like(boundary)
     chosen[:, list(plan.positions.perturbed)] = True
-    return Batch(
-        plan,
-        sequences,
-        plan.model.start(ids, plan.site, reads, span),
-        span.cut(chosen & allowed(boundary, bos.perturbation)),
-        allowed(boundary, bos.average)[:, list(plan.positions.read)],
-        allowed(boundary, bos.statistics),
-    )
+    clean, massive = plan.model.start(ids, plan.site, reads, span), plan.sweep.massive
+    ordinary_ones = ordinary(clean.activation, plan.massive_above)
+    perturbed = chosen & allowed(boundary, bos.perturbation)
+    averaged = allowed(boundary, bos.average)[:, list(plan.positions.read)]
+    if massive.perturbation == "out":
+        perturbed[:, : span.stop] &= ordinary_ones
+    if massive.average == "out":
+        averaged &= ordinary_ones[:, list(plan.positions.read)]
+    return Batch(plan, sequences, clean, span.cut(perturbed), averaged, allowed(boundary, bos.statistics))
 
 
 def _based(batch: Batch, base: Base) -> Batch:
@@ -154,8 +163,7 @@ def _context(batch: Batch, key: str, draw: int = 0) -> Context:
     span, activation = batch.plan.positions.span, batch.clean.activation
     rows, columns = torch.tensor(batch.sequences), torch.arange(span.first, span.stop)
     address = Address(batch.plan.sweep.seed, key, rows, columns, draw)
-    counted = batch.counted.to(activation.device)
-    return Context(span.cut(activation), address, lambda: batch.whole, counted)
+    return Context(span.cut(activation), address, lambda: batch.whole, lambda: batch.counted)
 
 
 def _measure_direction(batch: Batch, name: DirectionName, direction: Direction, path: Path) -> Arrays:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal, NamedTuple
@@ -12,7 +13,7 @@ from torch import Tensor
 from tiltmeter.analysis.confidence_sequences import FIRST_LOOK
 from tiltmeter.data.token_set import TokenSet
 from tiltmeter.errors import TiltmeterError
-from tiltmeter.models.positions import BosPolicy, Positions, parse_positions
+from tiltmeter.models.positions import BosPolicy, MassivePolicy, Positions, parse_positions
 from tiltmeter.models.readouts import Readout, parse_readout
 from tiltmeter.models.sites import Site
 from tiltmeter.models.split_model import SplitModel, Stream
@@ -67,6 +68,7 @@ class Sweep(Configuration):
     positions: str = "all"
     """Positions to perturb and read: `all`, `last`, `32`, `32+16`, `3,7,9`."""
     bos: BosPolicy = BosPolicy()
+    massive: MassivePolicy = MassivePolicy()
     keep_positions: bool = False
     """Keep every read position instead of averaging over each sequence."""
     seed: int = 0
@@ -105,6 +107,8 @@ class Plan:
     base: BaseName
     saes: dict[str, SAEAtSite]
     """The SAEs that a direction or the base needs, keyed by the names used there."""
+    massive_above: float = math.inf
+    """Activations with larger norms are massive. Known once the statistics of the site are."""
 
     @property
     def statistics_positions(self) -> tuple[int, ...] | None:

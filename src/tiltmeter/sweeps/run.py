@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -31,7 +32,7 @@ from tiltmeter.perturb.directions import Direction
 from tiltmeter.perturb.names import DirectionName
 from tiltmeter.perturb.paths import Path as PerturbationPath
 from tiltmeter.perturb.registry import build_directions
-from tiltmeter.perturb.site_statistics import SiteStatistics, fit_statistics
+from tiltmeter.perturb.site_statistics import SiteStatistics, concentrated, fit_statistics
 from tiltmeter.runs import run_directory
 from tiltmeter.runs.progress import progress
 from tiltmeter.saes.at_site import SAEAtSite
@@ -72,6 +73,7 @@ def run_sweep(
     plan = make_plan(sweep, loaded.model, tokens)
     with run_directory.open_run(out, identity(plan, loaded), partial(record, plan, loaded, purpose)) as run:
         ready, watch = prepare(plan, run), _watch(plan)
+        plan = replace(plan, massive_above=ready.statistics.massive.limit)
         parts = _measure(plan, ready, run, watch)
         result = curves.merge(parts, plan.order[: sum(part.sizes["sequence"] for part in parts)])
         attrs = _attrs(plan, ready.statistics, ready.saes, run_directory.read_manifest(run.path))
@@ -114,7 +116,8 @@ def prepare(plan: Plan, run: run_directory.Run) -> Prepared:
     Raises:
         TiltmeterError: the model cannot be split at the site, or the site's activation does not reach the stream.
     """
-    statistics, saes = _statistics(plan, run), _latents(plan, run)
+    statistics = _statistics(plan, run)
+    saes = _latents(replace(plan, massive_above=statistics.massive.limit), run)
     directions = build_directions(plan.directions, statistics, plan.vectors, saes)
     base = build_base(plan.base, statistics, saes)
     path = plan.sweep.path.resolved(statistics.pair_distance)
@@ -129,10 +132,20 @@ def _statistics(plan: Plan, run: run_directory.Run) -> SiteStatistics:
         some = _for_statistics(plan)
         sweep = plan.sweep
         fitted = fit_statistics(
-            plan.model, some, plan.site, sweep.bos, sweep.pool, sweep.seed, positions=plan.statistics_positions
+            plan.model,
+            some,
+            plan.site,
+            sweep.bos,
+            sweep.pool,
+            sweep.seed,
+            positions=plan.statistics_positions,
+            massive=sweep.massive,
         )
         run.save("statistics", arrays := fitted.to_arrays())
-    return SiteStatistics.from_arrays(arrays)
+    found = SiteStatistics.from_arrays(arrays)
+    if warning := concentrated(found):
+        _log.warning("warning: %s", warning)
+    return found
 
 
 def _latents(plan: Plan, run: run_directory.Run) -> dict[str, SAEWithStatistics]:
@@ -143,10 +156,11 @@ def _latents(plan: Plan, run: run_directory.Run) -> dict[str, SAEWithStatistics]
     stored = {label: f"latents-{index:03d}" for index, label in enumerate(plan.saes) if label in plan.counted_saes}
     found = {label: run.load(name) for label, name in stored.items()}
     missing = [label for label, arrays in found.items() if arrays is None]
+    above = math.inf if plan.sweep.massive.statistics == "in" else plan.massive_above
     groups = [missing[begin : begin + SAES_A_PASS] for begin in range(0, len(missing), SAES_A_PASS)]
     for labels in groups:
         some = {label: plan.saes[label] for label in labels}
-        fitted = fit_latents(plan.model, _for_statistics(plan), plan.site, plan.sweep.bos, some)
+        fitted = fit_latents(plan.model, _for_statistics(plan), plan.site, plan.sweep.bos, some, above)
         for label, statistics in fitted.items():
             run.save(stored[label], arrays := statistics.to_arrays())
             found[label] = arrays
@@ -222,6 +236,7 @@ def record(plan: Plan, loaded: LoadedModel, purpose: str) -> dict[str, Any]:
             "stream": "centred: x minus its mean over d_model" if centred else "raw",
             "kl": "KL(clean ‖ perturbed), nats, from the difference of logits, of terms that cannot cancel",
             "boundary positions": plan.sweep.bos.model_dump(),
+            "massive activations": plan.sweep.massive.model_dump(),
             "perturbed positions": list(plan.positions.perturbed),
             "read positions": list(plan.positions.read),
         },
@@ -253,6 +268,8 @@ def _attrs(
         "positions": plan.sweep.positions,
         "pair_distance": f"{statistics.pair_distance:.6g}",
         "mean_norm": f"{statistics.norm:.6g}",
+        "massive": json.dumps(statistics.massive._asdict()),
+        "covariance": json.dumps(statistics.spectrum._asdict()),
         "statistics": f"{statistics.count} activations of width {len(statistics.mean)}; pool of {len(statistics.pool)}",
         "base": plan.sweep.base,
         "saes": json.dumps({label: _sae_attrs(sae, manifest["record"]["saes"][label]) for label, sae in saes.items()}),

@@ -63,7 +63,7 @@ FORMULAS = {
 def test_the_loss_is_the_papers(kind, family):
     job = task(kind, family)
     state, tokens = begun(job), random_tokens(2, seed=5)
-    terms, _ = trainer.loss_terms(job, state, tokens)
+    terms, _, _ = trainer.loss_terms(job, state, tokens)
     expected = FORMULAS[kind](by_hand(job, state, tokens, family))
     assert trainer.weighted(job.config, terms).item() == pytest.approx(float(expected), rel=1e-6)
 
@@ -71,7 +71,7 @@ def test_the_loss_is_the_papers(kind, family):
 def test_kl_is_from_the_clean_to_the_spliced_distribution():
     job = task("e2e")
     state, tokens = begun(job), random_tokens(2, seed=5)
-    terms, _ = trainer.loss_terms(job, state, tokens)
+    terms, _, _ = trainer.loss_terms(job, state, tokens)
     clean = job.model.start(tokens, job.site)
     other = job.model.resume(clean, clean.activation + 1)
     a, b = clean.late.final.flatten(0, 1), other.final.flatten(0, 1) * 3
@@ -152,7 +152,7 @@ def test_boundary_positions_left_out_keep_their_activations():
     tokens = random_tokens(2, seed=5)
     job = task("e2e", bos="out")
     state = begun(job)
-    terms, _ = trainer.loss_terms(job, state, tokens)
+    terms, _, _ = trainer.loss_terms(job, state, tokens)
     edited = {}
     place = (SITE, "resid_pre")
     frozen = {name: value.detach() for name, value in state.dictionary.named_parameters()}

@@ -49,6 +49,8 @@ _FIXED: Mapping[str, Style] = {
     "cov-random": _solid(_BLUE, "o"),
     "cov-random-difference": Style("#56B4E9", _DASHED, "o"),
     "cov-random-mixture": _solid(_BLUE, "o"),
+    "cov-trimmed-difference": Style("#56B4E9", _DASHED, "h"),
+    "cov-trimmed-mixture": Style(_BLUE, _DASH_DOT, "h", _BLUE),
     "clean": Style("#E69F00", "solid", "^"),
     "real": _solid(_VERMILION, "^"),
     "real-difference": Style("#E69F00", _DASHED, "^"),

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
+from tiltmeter.analysis.massive import MASSIVE_RATIO
 from tiltmeter.models.positions import InOrOut
 from tiltmeter.runs.config import Configuration
 
@@ -52,6 +53,10 @@ class Training(Configuration):
     bos: InOrOut = "in"
     """Whether boundary positions are trained on. `in` follows Braun et al. 2024. With `out`, no loss counts them and
     they keep their own activations when the SAE is spliced in."""
+    massive: InOrOut = "out"
+    """Whether massive activations are trained on. With `out`, no loss counts them and they keep their own values."""
+    massive_ratio: Annotated[float, Field(gt=1)] = MASSIVE_RATIO
+    """An activation is massive if its norm is above this multiple of the median norm at the site."""
     dead_after: Count = 200_000
     """For `topk`: a latent counts as dead after this many tokens without firing."""
     evaluation: Count = 64

@@ -15,15 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from tiltmeter.analysis.massive import count_massive, norms_of
 from tiltmeter.data.token_set import TokenSet
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.models import provenance
 from tiltmeter.models.loading import LoadedModel
 from tiltmeter.models.positions import allowed, boundary_mask
 from tiltmeter.models.sites import Site
+from tiltmeter.models.split_model import SplitModel
 from tiltmeter.runs import run_directory
 from tiltmeter.runs.progress import progress_bar
 from tiltmeter.saes.evaluation import SAEMetrics, evaluate, through
@@ -33,6 +36,9 @@ from tiltmeter.saes.sae import LinearSAE
 from tiltmeter.saes.training import trainer
 from tiltmeter.saes.training.config import Training
 from tiltmeter.saes.training.plot import draw
+
+MEDIAN_SEQUENCES = 64
+"""Sequences by which the median norm at the site is known."""
 
 CHECKPOINT = "checkpoint"
 
@@ -79,7 +85,20 @@ def make_task(config: Training, loaded: LoadedModel, tokens: TokenSet) -> traine
             f"{config.tokens} training tokens were requested, but one step of {config.batch} sequences uses {step}; "
             "request more tokens, or a smaller --batch."
         )
-    return trainer.Task(config, model, site, _downstream(config, loaded, site), ids, tokens.boundary)
+    above = _massive_above(config, model, site, ids, tokens.boundary)
+    return trainer.Task(config, model, site, _downstream(config, loaded, site), ids, tokens.boundary, above)
+
+
+def _massive_above(
+    config: Training, model: SplitModel, site: Site, ids: Int[Tensor, "sequence position"], boundary: int | None
+) -> float:
+    """Return the norm above which activations are massive, by the first sequences; infinite if they are trained on."""
+    if config.massive == "in":
+        return math.inf
+    ids = ids[:MEDIAN_SEQUENCES]
+    norms = torch.cat([norms_of(model.activation(some, site)) for some in ids.split(config.at_once)])
+    counted = allowed(boundary_mask(ids, boundary), "out")
+    return count_massive(norms, counted if bool(counted.any()) else ~counted, config.massive_ratio).limit
 
 
 def _trained_on(config: Training, tokens: TokenSet) -> Int[Tensor, "sequence position"]:

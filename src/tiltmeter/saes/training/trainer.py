@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from tiltmeter.analysis.massive import ordinary
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.positions import allowed, boundary_mask
 from tiltmeter.models.sites import Site
@@ -36,6 +37,15 @@ class Task:
     ids: Int[Tensor, "sequence position"]
     boundary: int | None
     """ID of the token that begins a document."""
+    massive_above: float = math.inf
+    """Activations with larger norms are massive, and no loss counts them."""
+
+    def counted(
+        self, ids: Int[Tensor, "batch position"], x: Float[Tensor, "batch position d_site"]
+    ) -> Bool[Tensor, "batch position"]:
+        """The tokens of some sequences that the loss counts."""
+        taken = allowed(boundary_mask(ids, self.boundary), self.config.bos)
+        return (taken & ordinary(x, self.massive_above)).to(x.device)
 
     @property
     def steps(self) -> int:
@@ -123,12 +133,11 @@ def _written_out(
     task: Task, state: State, ids: Int[Tensor, "batch position"]
 ) -> tuple[dict[str, Float[Tensor, ""]], Bool[Tensor, "latent"]]:
     """Compute the gradient of the local loss analytically."""
-    taken = allowed(boundary_mask(ids, task.boundary), task.config.bos)
-    pieces = (
-        task.model.activation(some, task.site)[counted.to(task.model.device)]
-        for some, counted in zip(ids.split(task.config.at_once), taken.split(task.config.at_once), strict=True)
-    )
-    terms, active = local_gradient.add_gradient(state.dictionary, task.config.sparsity, pieces, int(taken.sum()))
+    pieces = []
+    for some in ids.split(task.config.at_once):
+        x = task.model.activation(some, task.site)
+        pieces.append(x[task.counted(some, x)])
+    terms, active = local_gradient.add_gradient(state.dictionary, task.config.sparsity, pieces, sum(map(len, pieces)))
     return {**terms, "total": weighted(task.config, terms)}, active
 
 
@@ -139,18 +148,22 @@ def _by_graph(
     config = task.config
     active = torch.zeros_like(state.idle, dtype=torch.bool)
     sums: dict[str, Tensor] = {}
-    taken = allowed(boundary_mask(ids, task.boundary), config.bos)
+    most, tokens = int(allowed(boundary_mask(ids, task.boundary), config.bos).sum()), 0
     state.optimizer.zero_grad(set_to_none=False)
-    for some in torch.arange(len(ids)).split(config.at_once):
+    for some in ids.split(config.at_once):
         with _arithmetic(config, task.model.device):
-            terms, fired = loss_terms(task, state, ids[some])
-        total = weighted(config, terms)
-        part = int(taken[some].sum()) / int(taken.sum())
-        (total * part).backward()
+            terms, fired, count = loss_terms(task, state, some)
+        total, tokens = weighted(config, terms), tokens + count
+        (total * (count / most)).backward()
         active |= fired
         for name, value in {**terms, "total": total}.items():
-            sums[name] = sums.get(name, 0.0) + value.detach() * part
-    return sums, active
+            sums[name] = sums.get(name, 0.0) + value.detach() * (count / most)
+    if tokens == most:
+        return sums, active
+    for parameter in state.dictionary.parameters():  # massive activations do not count: the mean is over fewer tokens
+        assert parameter.grad is not None
+        parameter.grad.mul_(most / tokens)
+    return {name: value * (most / tokens) for name, value in sums.items()}, active
 
 
 def weighted(config: Training, terms: dict[str, Float[Tensor, ""]]) -> Float[Tensor, ""]:
@@ -161,15 +174,15 @@ def weighted(config: Training, terms: dict[str, Float[Tensor, ""]]) -> Float[Ten
 
 def loss_terms(
     task: Task, state: State, tokens: Int[Tensor, "batch position"]
-) -> tuple[dict[str, Float[Tensor, ""]], Bool[Tensor, "latent"]]:
-    """Compute the unweighted loss terms on some sequences, and which latents fired."""
+) -> tuple[dict[str, Float[Tensor, ""]], Bool[Tensor, "latent"], int]:
+    """Compute the unweighted loss terms on some sequences, which latents fired, and the number of counted tokens."""
     config, dictionary = task.config, state.dictionary
     if config.coefficients.kl:
         clean = task.model.start(tokens, task.site, task.downstream)
         x = clean.activation
     else:
         x = task.model.activation(tokens, task.site)
-    whole, taken = x, allowed(boundary_mask(tokens, task.boundary), config.bos).to(x.device)
+    whole, taken = x, task.counted(tokens, x)
     x = whole[taken]
     pre = dictionary.pre(x)
     latents, rows = dictionary.activation(pre), dictionary.rows
@@ -187,7 +200,7 @@ def loss_terms(
         terms["revive"] = losses.revive(pre, rows, x - given, state.idle > config.dead_after)
     else:
         terms["sparsity"] = losses.sparsity(latents, x.shape[-1])
-    return terms, (latents.detach() > 0).any(0)
+    return terms, (latents.detach() > 0).any(0), len(x)
 
 
 def _arithmetic(config: Training, device: torch.device) -> contextlib.AbstractContextManager:
