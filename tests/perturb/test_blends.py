@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from contexts import context_at
+from contexts import NONE_MASSIVE, context_at
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.perturb.blends import build_blend
 from tiltmeter.perturb.names import DirectionName
@@ -26,6 +26,7 @@ def statistics():
         pool_sequences=torch.arange(10).repeat_interleave(4),
         pair_distance=3.0,
         norm=2.0,
+        massive=NONE_MASSIVE,
     )
 
 

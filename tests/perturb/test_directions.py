@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from contexts import context_at
+from contexts import NONE_MASSIVE, context_at
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.perturb.directions import Along, Difference, Mixture, Plain, normalise
 from tiltmeter.perturb.names import DirectionName
@@ -33,7 +33,7 @@ def make_statistics():
     """Of a centred stream, its mean far from zero."""
     pool = centre(30 * draw(200, WIDTH) + torch.linspace(-50, 90, WIDTH))
     x = pool.double()
-    return SiteStatistics(200, x.mean(0), torch.cov(x.T), pool, torch.arange(200) // 4, 1.0, 1.0)
+    return SiteStatistics(200, x.mean(0), torch.cov(x.T), pool, torch.arange(200) // 4, 1.0, 1.0, NONE_MASSIVE)
 
 
 STATISTICS = make_statistics()

@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
+from contexts import NONE_MASSIVE
 from small_saes import as_it_is, at, centre, random_sae
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.perturb.directions import normalise
@@ -33,7 +34,7 @@ def draw(*shape, seed=0):
 
 def make_statistics():
     x = centre(draw(200, WIDTH, seed=5) + torch.linspace(-1, 1, WIDTH))
-    return SiteStatistics(200, x.mean(0), torch.cov(x.T), x, torch.arange(200) // 4, 1.0, 1.0)
+    return SiteStatistics(200, x.mean(0), torch.cov(x.T), x, torch.arange(200) // 4, 1.0, 1.0, NONE_MASSIVE)
 
 
 def latent_statistics(**changes):
@@ -62,7 +63,7 @@ def context(name, rows=range(SEQUENCES), positions=range(LENGTH), whole=WHOLE):
     rows, positions = torch.tensor(list(rows)), torch.tensor(list(positions))
     x = whole[rows][:, positions % LENGTH]
     return Context(
-        x, Address(0, rng_key(DirectionName.parse(name)), rows, positions), lambda: whole[rows], COUNTED[rows]
+        x, Address(0, rng_key(DirectionName.parse(name)), rows, positions), lambda: whole[rows], lambda: COUNTED[rows]
     )
 
 

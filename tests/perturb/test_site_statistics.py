@@ -15,7 +15,7 @@ from tiltmeter import load_model
 from tiltmeter.analysis.moments import Moments
 from tiltmeter.data.token_set import TokenSet
 from tiltmeter.errors import TiltmeterError
-from tiltmeter.models.positions import BosPolicy
+from tiltmeter.models.positions import BosPolicy, MassivePolicy
 from tiltmeter.models.sites import Site
 from tiltmeter.models.split_model import SplitModel
 from tiltmeter.perturb.site_statistics import SiteStatistics, fit_statistics, mean_pair_distance
@@ -25,6 +25,7 @@ SITE = Site(2, "resid_pre")
 OUT = BosPolicy(statistics="out")
 IN = BosPolicy(statistics="in")
 BOUNDARY = 0
+COUNTED = MassivePolicy(statistics="in")
 
 
 class Canned(SplitModel):
@@ -68,7 +69,7 @@ def test_moments_in_batches_are_those_of_the_whole(sizes):
 @pytest.mark.parametrize("batch", [1, 4, 32])
 def test_statistics_are_those_of_the_tokens_that_count(canned, policy, batch):
     model, tokens = canned
-    fitted = fit_statistics(model, tokens, SITE, policy, 1000, 0, batch)
+    fitted = fit_statistics(model, tokens, SITE, policy, 1000, 0, batch, massive=COUNTED)
     counts = tokens.ids != BOUNDARY
     counts[:, 0] = False
     counts |= policy is IN
@@ -83,11 +84,11 @@ def test_statistics_are_those_of_the_tokens_that_count(canned, policy, batch):
 
 def test_boundary_tokens_change_the_statistics(canned):
     model, tokens = canned
-    out, inside = (fit_statistics(model, tokens, SITE, policy, 1000, 0) for policy in (OUT, IN))
+    out, inside = (fit_statistics(model, tokens, SITE, policy, 1000, 0, massive=COUNTED) for policy in (OUT, IN))
     assert inside.covariance.trace() > 5 * out.covariance.trace()
     assert inside.norm > 2 * out.norm
     assert inside.pair_distance > 2 * out.pair_distance
-    unknown = fit_statistics(model, replace(tokens, boundary=None), SITE, OUT, 1000, 0)
+    unknown = fit_statistics(model, replace(tokens, boundary=None), SITE, OUT, 1000, 0, massive=COUNTED)
     assert unknown.count == 88  # position 0 stays out where nobody knows the boundary token
 
 

@@ -36,7 +36,7 @@ def sae(seed=0, **changes):
 def fit(found, family="gpt2", policy="out", batch=32):
     model = SplitModel(tiny(family))
     bound = at(found, lambda x: model.centre(x, SITE))
-    return fit_latents(model, TOKENS, SITE, BosPolicy(statistics=policy), {"A": bound}, batch)["A"]
+    return fit_latents(model, TOKENS, SITE, BosPolicy(statistics=policy), {"A": bound}, batch=batch)["A"]
 
 
 def activations(family="gpt2", policy="out"):
