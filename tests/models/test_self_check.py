@@ -8,8 +8,9 @@ import torch
 import transformers
 
 from tiltmeter.errors import TiltmeterError
+from tiltmeter.models.exact_model import RoundedModel
 from tiltmeter.models.positions import Span
-from tiltmeter.models.self_check import check_split
+from tiltmeter.models.self_check import check_additive, check_split
 from tiltmeter.models.split_model import SplitModel
 from tiny_models import CONTEXT, FAMILIES, HEADS, LAYERS, VOCABULARY, WIDTH, random_tokens, tiny
 
@@ -65,12 +66,10 @@ def test_a_resumed_pass_that_is_off_is_found(monkeypatch, error):
 
     def off(clean, x):
         late = right(clean, x)
-        return dataclasses.replace(late, final=late.final + error * late.final.abs().max())
+        return dataclasses.replace(late, final=late.final * (1 + error))
 
     monkeypatch.setattr(model, "resume", off)
-    with pytest.raises(
-        TiltmeterError, match=f"an unperturbed resumed pass differs from the whole model by {error:.1e}"
-    ):
+    with pytest.raises(TiltmeterError, match=r"an unperturbed resumed pass differs from the whole model by 1\.\de"):
         check(model)
 
 
@@ -87,3 +86,79 @@ def test_outputs_that_are_not_finite_are_told_as_such(part):
     hf.get_parameter(part).flatten()[0] = torch.nan
     with pytest.raises(TiltmeterError, match="outputs of tiny are not finite on these tokens; check its weights"):
         check(SplitModel(hf, "tiny"))
+
+
+PLACES = {"boundary": (0, 5), "mid-sequence": (4, 5), "one channel of all": (slice(None), 5)}
+
+
+def planted(family, size, place, dtype):
+    """A model in which the embeddings of some tokens have one massive number, and sequences in which they stand."""
+    hf = copy.deepcopy(tiny(family, dtype=dtype))
+    tokens = random_tokens(2, 8)
+    tokens[tokens == 60] = 1
+    where, channel = PLACES[place]
+    if isinstance(where, int):
+        tokens[:, where] = 60
+    with torch.no_grad():
+        hf.get_input_embeddings().weight[60 if isinstance(where, int) else where, channel] = size
+    return hf, tokens
+
+
+def adds_twice(hf):
+    """Make the middle block's MLP report half of what it adds: `hook_mlp_out` is then not what TransformerLens has."""
+    block = next(module for module in hf.modules() if isinstance(module, torch.nn.ModuleList))[1]
+    mlp = getattr(block, "post_feedforward_layernorm", block.mlp)
+    inner = mlp.forward
+    mlp.forward = lambda *args, **kwargs: 0.5 * inner(*args, **kwargs)
+    outer = block.forward
+
+    def forward(*args, **kwargs):
+        seen = []
+        handle = mlp.register_forward_hook(lambda _, __, output: seen.append(output))
+        output = outer(*args, **kwargs)
+        handle.remove()
+        return (output[0] + seen[0], *output[1:]) if isinstance(output, tuple) else output + seen[0]
+
+    block.forward = forward
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("size", [300.0, 3_000.0, 100_000.0])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_massive_activations_neither_hide_a_fault_nor_are_one(family, size, place, dtype, monkeypatch):
+    hf, tokens = planted(family, size, place, dtype)
+    model = SplitModel(hf)
+    site = model.site("mlp_out:1")
+    clean = model.start(tokens, model.site("resid_pre:1"))
+    check_split(model, clean)
+    check_additive(model, tokens, site)
+    right = model.resume
+    monkeypatch.setattr(model, "resume", lambda clean, x: forgets_one_token(right(clean, x), clean))
+    with pytest.raises(TiltmeterError, match="a perturbed resumed pass differs"):
+        check_split(model, clean)
+    adds_twice(hf)
+    with pytest.raises(TiltmeterError, match="are not what is added to the stream"):
+        check_additive(SplitModel(hf), tokens, site)
+
+
+def forgets_one_token(late, clean):
+    """The change is right everywhere but at the last token, which keeps its clean values."""
+    final = late.final.clone()
+    final[..., -1, :] = clean.late.final[..., -1, :]
+    return dataclasses.replace(late, final=final)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_rounded_operands_pass_and_a_wrong_pass_does_not(family, monkeypatch):
+    model = RoundedModel(tiny(family, dtype=torch.float32))
+    check(model)
+    right = model.changes
+
+    def off(clean, change):
+        late = right(clean, change)
+        return dataclasses.replace(late, final=late.final * 1.5)
+
+    monkeypatch.setattr(model, "changes", off)
+    with pytest.raises(TiltmeterError, match="a perturbed resumed pass differs"):
+        check(model)

@@ -12,10 +12,21 @@ from tiltmeter.models.sites import Site
 from tiltmeter.models.split_model import SplitModel
 
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 2e-3, torch.bfloat16: 0.2, torch.float16: 5e-2}
-"""Largest allowed difference between two computations of the same values, relative to the largest value.
+"""Largest allowed difference between two computations of one token's values, relative to these values.
 
 Some families compute their norms in float32 whatever the precision.
 """
+
+ROUNDED = 0.1
+"""The same for changes that are carried with rounded operands (`SplitModel.rounding`). What is found out is a wrong
+function, whose error is as large as the change itself."""
+
+ROUNDING_STEPS = 64
+"""Rounding errors of a number that are not counted, in its last digits: a sum over layers rounds once per layer."""
+
+LARGEST_LEFT_OUT = 0.01
+"""Part of a token's numbers, the largest ones, that do not count in its scale: at least one. A massive activation is
+one number, and would hide any error in the others."""
 
 
 def check_split(model: SplitModel, clean: CleanRun) -> None:
@@ -30,10 +41,12 @@ def check_split(model: SplitModel, clean: CleanRun) -> None:
     logits = _last_logits(model, clean)
     if not bool(torch.isfinite(clean.late.final).all() and torch.isfinite(logits).all()):
         raise TiltmeterError(f"The outputs of {model.name} are not finite on these tokens; check its weights.")
-    _check_equal(model, clean, "its head", model.logits(clean.late.final[:, -1]), logits)
-    _check_equal(model, clean, "an unperturbed resumed pass", model.resume(clean, x).final, clean.late.final)
-    perturbed = clean.late.final + model.changes(clean, change[None]).final[0]
-    _check_equal(model, clean, "a perturbed resumed pass", perturbed, _full_pass(model, clean, x + change))
+    final = clean.late.final
+    _refuse(model, clean, "its head", _error(model.logits(final[:, -1]), logits, logits))
+    _refuse(model, clean, "an unperturbed resumed pass", _error(model.resume(clean, x).final, final, final))
+    moved = _full_pass(model, clean, x + change)
+    found = final + model.changes(clean, change[None]).final[0]
+    _refuse(model, clean, "a perturbed resumed pass", _error(found, moved, moved - final), model.rounding)
 
 
 def check_additive(model: SplitModel, tokens: Tensor, site: Site) -> None:
@@ -50,20 +63,34 @@ def check_additive(model: SplitModel, tokens: Tensor, site: Site) -> None:
     parts = [Site(site.layer, kind) for kind in ("attn_out", "mlp_out", "resid_post")]
     run = model.start(tokens, Site(site.layer, "resid_pre"), parts)
     attention, mlp, after = (run.late.sites[part] for part in parts)
-    missing = (after - run.activation - attention - mlp).abs().max() / after.abs().max().clamp(min=1e-30)
-    if not missing <= TOLERANCE[after.dtype]:
+    error = _error(run.activation + attention + mlp, after, attention + mlp)
+    if not error <= TOLERANCE[after.dtype]:
         raise TiltmeterError(
             f"In {model.name} the outputs of attention and MLP are not what is added to the stream, so {site.name} "
-            "cannot be measured; use hook_resid_pre or hook_resid_post."
+            f"cannot be measured (they differ by {error:.1e} of what is added to a token); use hook_resid_pre or "
+            "hook_resid_post."
         )
 
 
-def _check_equal(model: SplitModel, clean: CleanRun, what: str, found: Tensor, expected: Tensor) -> None:
-    difference = (found - expected).abs().max() / expected.abs().max().clamp(min=1e-30)
-    if not difference <= TOLERANCE[expected.dtype]:
+def _error(found: Tensor, expected: Tensor, scale: Tensor) -> float:
+    """The largest difference of a token's numbers, relative to the norm of its scale.
+
+    Numbers count as equal if they differ by no more than the rounding of the expected one. The scale leaves out each
+    token's largest numbers, so that no single one of them can hide an error.
+    """
+    eps = torch.finfo(expected.dtype).eps
+    excess = ((found - expected).abs() - ROUNDING_STEPS * eps * expected.abs()).clamp(min=0)
+    count = max(1, round(LARGEST_LEFT_OUT * scale.shape[-1]))
+    kept = scale.double().abs().sort(-1).values[..., : max(1, scale.shape[-1] - count)]
+    error = excess.double().norm(dim=-1) / kept.norm(dim=-1).clamp(min=1e-30)
+    return float(error.max())
+
+
+def _refuse(model: SplitModel, clean: CleanRun, what: str, error: float, rounding: torch.dtype | None = None) -> None:
+    if not error <= (TOLERANCE[clean.activation.dtype] if rounding is None else ROUNDED):
         raise TiltmeterError(
-            f"{model.name} cannot be split at {clean.site.name}: {what} differs from the whole model by "
-            f"{float(difference):.1e} of the largest value; please report this model."
+            f"{model.name} cannot be split at {clean.site.name}: {what} differs from the whole model by {error:.1e} of "
+            "a token's values; please report this model."
         )
 
 
