@@ -1,6 +1,7 @@
 # make demo   Lee & Heimersheim 2024, quickly, on nano, the model that comes with tiltmeter
 # make test   the tests
 # make bench  tiltmeter beside other tools, on a machine that does nothing else
+# make real-model   checks on SmolLM2-135M, a really trained model, or on MODEL=DIRECTORY
 # make lint   style, types, and which room imports which
 # Each sets up what it needs in .venv. PYTHON=python3.12 make demo uses another interpreter.
 
@@ -8,7 +9,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test bench lint clean
+MODEL ?= models/smollm2
+
+.PHONY: demo test bench real-model lint clean
 
 demo: .venv/installed
 	$(BIN)/tiltmeter reproduce lee2024 --quick --out runs/demo
@@ -18,6 +21,9 @@ test: .venv/installed-dev
 
 bench: .venv/installed-bench
 	$(BIN)/python -m benchmarks
+
+real-model: .venv/installed-real
+	$(BIN)/python scripts/real_model.py $(MODEL)
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check
@@ -39,6 +45,10 @@ clean:
 
 .venv/installed-bench: .venv/installed
 	$(PIP) --editable '.[bench]'
+	@touch $@
+
+.venv/installed-real: .venv/installed
+	$(PIP) --editable '.[gguf]'
 	@touch $@
 
 .venv/installed-dev: .venv/installed

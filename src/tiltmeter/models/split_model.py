@@ -158,7 +158,7 @@ class SplitModel:
         """The activation at `site`, without running the layers after it.
 
         Raises:
-            TiltmeterError: the sequences exceed the context.
+            TiltmeterError: the sequences exceed the context, or an activation is not finite.
         """
         self._check(tokens, site, ())
         needed = site.boundary if site.kind in STREAM else site.layer + 1
@@ -166,7 +166,7 @@ class SplitModel:
             stack.enter_context(skipped(self.parts.blocks, range(needed, self.n_layers)))
             found = stack.enter_context(captured(*self.tap(site)))
             self._trunk(input_ids=tokens.to(self.device), use_cache=False)
-        return self.centre(found[0], site)
+        return self._finite(self.centre(found[0], site), site)
 
     def whole(self, clean: CleanRun) -> Float[Tensor, "batch position d_site"]:
         """The clean activation at the site at every position; positions after the span are computed on demand."""

@@ -132,7 +132,7 @@ def fit_statistics(
     pool: list[Tensor] = []
     for begin in progress(range(0, len(tokens.ids), batch), "statistics"):
         rows = slice(begin, begin + batch)
-        x = model.start(tokens.ids[rows], site).activation.cpu()
+        x = model.activation(tokens.ids[rows], site).cpu()
         sums.update(x, mask[rows])
         pool.append(x[chosen[rows]])
     moments, counted = sums.finish(mask)

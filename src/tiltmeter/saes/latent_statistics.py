@@ -121,7 +121,7 @@ def fit_latents(
     totals = {name: _Totals(sae) for name, sae in saes.items()}
     for begin in progress(range(0, len(tokens.ids), batch), "latents"):
         rows = slice(begin, begin + batch)
-        x = model.start(tokens.ids[rows], site).activation
+        x = model.activation(tokens.ids[rows], site)
         counted = (mask[rows] & ordinary(x, massive_above)).to(x.device)
         for one in totals.values():
             one.update(x, counted)
