@@ -15,8 +15,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from tiltmeter.data.token_set import TokenSet, load_tokens
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.exact_model import ExactModel, RoundedModel
+from tiltmeter.models.fingerprint import model_sha256
 from tiltmeter.models.split_model import SplitModel
-from tiltmeter.runs.hashes import weights_sha256
 from tiltmeter.runs.user_paths import user_path
 
 EMBEDDED: Mapping[str, Path] = {"nano": Path(__file__).parent / "nano"}
@@ -105,7 +105,7 @@ def load_model(name: str, revision: str | None = None, device: str = "cpu", prec
         "revision": str(getattr(config, "_commit_hash", None) or revision or "local"),
         "precision": chosen,
         "device": device,
-        "sha256": weights_sha256(hf.state_dict().items()),
+        "sha256": model_sha256(hf),
     }
     return LoadedModel(model, _tokenizer(where, revision), facts)
 

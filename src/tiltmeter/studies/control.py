@@ -19,9 +19,9 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from tiltmeter.data.token_set import TokenSet
 from tiltmeter.errors import TiltmeterError
+from tiltmeter.models.fingerprint import model_sha256
 from tiltmeter.models.loading import LoadedModel
 from tiltmeter.models.sites import Site
-from tiltmeter.runs.hashes import weights_sha256
 from tiltmeter.saes.compatibility import own_site
 from tiltmeter.saes.loading import load_sae
 from tiltmeter.saes.names import short_names
@@ -64,7 +64,7 @@ def random_weights(loaded: LoadedModel, seed: int = 0) -> LoadedModel:
         "name": name,
         "class": type(hf).__name__,
         "revision": f"random weights, seed {seed}",
-        "sha256": weights_sha256(hf.state_dict().items()),
+        "sha256": model_sha256(hf),
     }
     return LoadedModel(type(loaded.model)(hf, name), loaded.tokenizer, facts)
 
