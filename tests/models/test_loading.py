@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.models import loading
+from tiltmeter.models.accepted import refuse_unmeasurable
 from tiltmeter.models.differences.shifted import RULES
 from tiltmeter.models.loading import EMBEDDED, load_model
 from tiltmeter.models.sites import Site
@@ -313,7 +314,9 @@ def test_an_adapter_in_memory_is_refused():
     inside.model.layers[1].mlp.up_proj = layer(WIDTH, 2 * WIDTH).double()
     for hf in (wrapper, inside):
         with pytest.raises(TiltmeterError, match=r"^mine has an adapter of PEFT .*merge_and_unload"):
-            SplitModel(hf, "mine")
+            refuse_unmeasurable(hf, "mine")
+    with pytest.raises(TiltmeterError, match=r"\(Linear at model\.layers\.1\.mlp\.up_proj\)"):
+        SplitModel(inside, "mine")
 
 
 @pytest.mark.parametrize("model_type", ["made-up", "gpt2"])

@@ -18,9 +18,16 @@ def refuse_unmeasurable(hf: nn.Module, name: str) -> None:
     """Refuse a model whose numbers would be wrong or could not be told apart from another's.
 
     Raises:
-        TiltmeterError: weights or buffers in half precision or less, weights of several types, or an adapter of PEFT.
+        TiltmeterError: weights or buffers in half precision or less, weights of several types, an adapter of PEFT, or
+            a model whose first weights, where token ids go, are not in memory.
     """
     _refuse_adapters(hf, name)
+    for key, first in list(hf.named_parameters())[:1]:
+        if first.is_meta:
+            raise TiltmeterError(
+                f"{name} has {key} outside memory (device meta); expected it on the device that token ids go to: load "
+                "the model with its weights, with a device_map that offloads only its blocks."
+            )
     weights = {key: value.dtype for key, value in hf.named_parameters() if value.is_floating_point()}
     buffers = {key: value.dtype for key, value in hf.named_buffers() if value.is_floating_point()}
     for key, dtype in {**weights, **buffers}.items():

@@ -150,7 +150,7 @@ def _in_memory(module: nn.Module) -> Any:
         return nullcontext()
     from accelerate.utils import align_module_device
 
-    return align_module_device(module)
+    return align_module_device(module)  # loads only what is offloaded, and moves nothing else
 
 
 def _own_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -45,6 +45,9 @@ AUTO = ("float32-difference", "float32")
 """The precisions that `auto` tries, in this order. Both run in float32, equally fast; the first keeps more digits."""
 
 
+AUTO_DEVICE = "auto"
+
+
 @dataclass(frozen=True)
 class LoadedModel:
     """A split model, its tokenizer, and facts for the manifest."""
@@ -81,7 +84,8 @@ class LoadedModel:
 def load_model(name: str, revision: str | None = None, device: str = "cpu", precision: str = "auto") -> LoadedModel:
     """Load a causal language model by embedded name, directory or Hugging Face id.
 
-    Weights are read from safetensors only, and no code from the model's repository is run.
+    Weights are read from safetensors only, and no code from the model's repository is run. The device `auto` lets
+    accelerate spread the blocks over the GPUs there are, then memory, then the disk (`device_map="auto"`).
 
     Raises:
         TiltmeterError: no such model, precision or device; no weights; weights that are pickles; an adapter.
@@ -89,7 +93,8 @@ def load_model(name: str, revision: str | None = None, device: str = "cpu", prec
     if precision not in PRECISIONS and precision != "auto":
         raise TiltmeterError(f"{precision!r} is not a precision; choose from auto, {', '.join(PRECISIONS)}.")
     wanted = AUTO if precision == "auto" else (precision,)
-    _check_device(device)
+    if device != AUTO_DEVICE:
+        _check_device(device)
     where = _locate(name)
     _refuse_revision(name, where, revision)
     if find_adapter_config_file(where, revision=revision):
@@ -105,11 +110,12 @@ def load_model(name: str, revision: str | None = None, device: str = "cpu", prec
             ignore_mismatched_sizes=True,  # refused below, with a message that names the weights
             trust_remote_code=False,
             output_loading_info=True,
+            **({"device_map": AUTO_DEVICE} if device == AUTO_DEVICE else {}),
         )
     except Exception as error:
         raise TiltmeterError(_explain(name, where, error)) from None
     _check_complete(name, loading)
-    chosen, model = _split(hf.to(device), name, wanted)
+    chosen, model = _split(hf if device == AUTO_DEVICE else hf.to(device), name, wanted)
     facts = {
         "name": name,
         "class": type(hf).__name__,

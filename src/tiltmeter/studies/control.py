@@ -54,10 +54,14 @@ def random_weights(loaded: LoadedModel, seed: int = 0) -> LoadedModel:
         seed: from 0 to 2^63 - 1.
 
     Raises:
-        TiltmeterError: the seed is out of range.
+        TiltmeterError: the seed is out of range; the model is spread over devices.
     """
     if not 0 <= seed < 2**63:
         raise TiltmeterError(f"The seed of random weights is {seed}; expected 0 to {2**63 - 1}.")
+    if any(hasattr(module, "_hf_hook") for module in loaded.model.hf.modules()):
+        raise TiltmeterError(
+            f"{loaded.model.name} is spread over devices, where random weights are not drawn; load it on one device."
+        )
     name = f"{loaded.model.name} with random weights"
     hf = _initialised(loaded.model.hf, seed)
     facts = loaded.facts | {
