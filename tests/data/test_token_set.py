@@ -58,6 +58,7 @@ def test_each_document_begins_with_the_boundary_and_shares_no_sequence(tmp_path,
         "column": "text",
         "documents_read": "3",
         "documents_too_short": "1",
+        "boundary": "'<|endoftext|>': the tokenizer's bos",
     }
 
 
@@ -92,7 +93,7 @@ def test_no_boundary_to_begin_with(tmp_path, tokenizer):
     assert_sentence("no whole sequence of 1 tokens", file, tokenizer, length=1, bos_before="sequence")
 
 
-def test_the_boundary_is_bos_else_eos_else_nothing(tmp_path):
+def test_a_document_begins_with_the_boundary_or_with_nothing(tmp_path):
     (tmp_path / "a.txt").write_text("abcd")
     both = make_tokenizer(bos_token="B", eos_token="E")
     begins = {both.bos_token_id: both, 0: make_tokenizer(eos_token="<|endoftext|>")}

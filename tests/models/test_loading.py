@@ -6,6 +6,7 @@ import json
 import pickle
 import shutil
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,12 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from tiltmeter.errors import TiltmeterError
+from tiltmeter.models import loading
+from tiltmeter.models.accepted import refuse_unmeasurable
 from tiltmeter.models.differences.shifted import RULES
 from tiltmeter.models.loading import EMBEDDED, load_model
 from tiltmeter.models.sites import Site
+from tiltmeter.models.split_model import SplitModel
 from tiltmeter.runs.hashes import weights_sha256
 from tiny_models import LAYERS, VOCABULARY, WIDTH, random_tokens, tiny
 
@@ -232,6 +236,87 @@ def test_weights_of_other_shapes_are_refused(directory, settings, first):
     configure(directory, **settings)
     message = refusal(directory)
     assert "mismatched" in message and first in message
+
+
+@pytest.mark.parametrize(
+    "file",
+    ["adapter_config.json", "adapter_model.safetensors", "adapters.safetensors", "pytorch_lora_weights.safetensors"],
+)
+@pytest.mark.parametrize("base", [True, False])
+def test_an_adapter_is_not_left_out_in_silence(directory, tmp_path, file, base):
+    """Beside the weights of a model, or alone."""
+    folder = directory if base else tmp_path / "alone"
+    folder.mkdir(exist_ok=True)
+    if file.endswith("json"):
+        (folder / file).write_text(json.dumps({"peft_type": "LORA", "base_model_name_or_path": str(directory)}))
+    else:
+        save_file({"base_model.model.transformer.h.0.attn.c_attn.lora_A.weight": torch.ones(2, WIDTH)}, folder / file)
+    message = refusal(folder)
+    assert file in message and "merge_and_unload" in message
+    if base:
+        (folder / file).unlink()
+        load_model(str(folder))
+
+
+def test_an_adapter_of_a_model_on_the_hub_is_found(monkeypatch):
+    monkeypatch.setattr(loading, "find_adapter_config_file", lambda where, revision: f"{where}/{revision}")
+    assert "owner/model has an adapter (adapter_config.json)" in refusal("owner/model", revision="v1")
+
+
+@pytest.mark.parametrize("key", ["attn.c_attn.lora_A.default.weight", "mlp.ia3_l", "mlp.adapter.down.weight"])
+def test_adapter_weights_among_those_of_a_model_are_refused(directory, key):
+    weights = load_file(directory / WEIGHTS)
+    save_file(weights | {f"transformer.h.0.{key}": torch.ones(2)}, directory / WEIGHTS, metadata={"format": "pt"})
+    assert key in refusal(directory)
+    other = {"transformer.h.0.attn.unused": torch.ones(2)}
+    save_file(weights | other, directory / WEIGHTS, metadata={"format": "pt"})
+    load_model(str(directory))
+
+
+# Models in memory
+
+
+def with_one(hf, place, dtype):
+    """The model with one parameter or buffer in another type."""
+    tensor = dict([*hf.named_parameters(), *hf.named_buffers()])[place]
+    tensor.data = tensor.data.to(dtype)
+    return hf
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float8_e4m3fn])
+@pytest.mark.parametrize("place", [None, "model.layers.2.mlp.up_proj.weight", "model.rotary_emb.inv_freq"])
+def test_a_model_in_half_precision_is_refused_and_left_as_it_is(dtype, place):
+    hf = deepcopy(tiny("llama"))
+    hf = hf.to(dtype) if place is None else with_one(hf, place, dtype)
+    before = {name: tensor.dtype for name, tensor in hf.state_dict().items()}
+    with pytest.raises(TiltmeterError) as refused:
+        SplitModel(hf, "mine")
+    message = str(refused.value)
+    assert "\n" not in message and str(dtype).removeprefix("torch.") in message and "hf.float()" in message
+    assert place is None or place in message
+    assert {name: tensor.dtype for name, tensor in hf.state_dict().items()} == before
+    SplitModel(hf.float())
+
+
+def test_weights_of_two_types_are_refused():
+    hf = with_one(deepcopy(tiny("llama")), "model.layers.2.mlp.up_proj.weight", torch.float32)
+    with pytest.raises(TiltmeterError, match="float32 and in float64"):
+        SplitModel(hf, "mine")
+    hf = with_one(deepcopy(tiny("llama")), "model.rotary_emb.inv_freq", torch.float32)
+    SplitModel(hf)  # as transformers loads a model in float64
+
+
+def test_an_adapter_in_memory_is_refused():
+    layer = type("Linear", (torch.nn.Linear,), {"__module__": "peft.tuners.lora.layer"})
+    wrapper = type("PeftModel", (torch.nn.Module,), {"__module__": "peft.peft_model"})()
+    wrapper.base_model = deepcopy(tiny("llama"))
+    inside = deepcopy(tiny("llama"))
+    inside.model.layers[1].mlp.up_proj = layer(WIDTH, 2 * WIDTH).double()
+    for hf in (wrapper, inside):
+        with pytest.raises(TiltmeterError, match=r"^mine has an adapter of PEFT .*merge_and_unload"):
+            refuse_unmeasurable(hf, "mine")
+    with pytest.raises(TiltmeterError, match=r"\(Linear at model\.layers\.1\.mlp\.up_proj\)"):
+        SplitModel(inside, "mine")
 
 
 @pytest.mark.parametrize("model_type", ["made-up", "gpt2"])

@@ -14,6 +14,7 @@ import tiltmeter as tm
 from small_saes import random_sae
 from sweep_cases import save_model, save_tokens, token_set
 from tiltmeter.models.clean_run import LateActivations
+from tiltmeter.models.fingerprint import fingerprint
 from tiltmeter.models.readouts import Readout, compute_readouts
 from tiltmeter.models.self_check import check_split
 from tiltmeter.models.sites import Site
@@ -171,9 +172,9 @@ def test_a_run_says_what_it_was_made_from(tmp_path):
     assert control.model.name == name
     assert manifest["record"]["model"] == {"name": name, "revision": "random weights, seed 2"}
     changed = {"name", "revision", "sha256"}
-    assert manifest["identity"]["model"] == {k: v for k, v in control.facts.items() if k not in changed} | {
-        "sha256": control.facts["sha256"]
-    }
+    own = {key: value for key, value in control.facts.items() if key not in ("name", "revision")}
+    assert manifest["identity"]["model"] == own | fingerprint(control.model)
+    assert own["sha256"] == fingerprint(control.model)["sha256"]
     assert {key for key in loaded.facts if loaded.facts[key] != control.facts[key]} == changed
     with pytest.raises(tm.TiltmeterError, match=r"another configuration.*sha256"):
         tm.run_sweep(sweep, loaded, tokens, tmp_path / "run")

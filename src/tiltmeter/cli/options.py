@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tiltmeter.runs.config import Configuration
 
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hugging Face model.")]
-Device = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1.")]
+Device = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1; auto: spread over all devices.")]
 Precision = Annotated[
     str,
     typer.Option(

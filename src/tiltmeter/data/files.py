@@ -7,6 +7,7 @@
 | `.parquet`, `.jsonl` | a column of lists of token ids, or else a column of text |
 | `.txt`, `.md`, `.rst`, `.py`, `.tex` | one document of text |
 
+A column or tensor `attention_mask` beside token ids says which of them are padding.
 Pickles are refused: loading one can run arbitrary code.
 """
 
@@ -14,14 +15,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+import torch
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
-from tiltmeter.data.packing import Documents, TokenRows, TokenSource, check_integers, table_source
+from tiltmeter.data.packing import MASKED, Documents, TokenRows, TokenSource, check_integers, table_source
+from tiltmeter.data.padding import MASK, masked_rows
 from tiltmeter.errors import TiltmeterError
 
 PICKLES = frozenset({".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt", ".joblib"})
@@ -75,7 +79,7 @@ def _safetensors(name: str, path: Path, column: str | None, facts: dict[str, str
     with safe_open(path, framework="pt") as file:
         tensors = list(file.keys())
         if column is None and len(tensors) > 1:
-            slices = {key: file.get_slice(key) for key in tensors}
+            slices = {key: file.get_slice(key) for key in tensors if key != MASK}
             tensors = [k for k, s in slices.items() if len(s.get_shape()) == 2 and s.get_dtype()[0] in "IU"]
         chosen = [key for key in tensors if column in (None, key)]
         if len(chosen) != 1:
@@ -85,9 +89,20 @@ def _safetensors(name: str, path: Path, column: str | None, facts: dict[str, str
                 f"name one of its tensors as the column ({', '.join(map(repr, file.keys())) or 'it has none'})."
             )
         tensor = file.get_tensor(chosen[0])
+        mask = file.get_tensor(MASK) if MASK in set(file.keys()) and chosen[0] != MASK else None
     if tensor.is_floating_point():
         tensor = tensor.float()  # NumPy has no bfloat16
-    return _matrix(name, tensor.numpy(), {**facts, "column": chosen[0]})
+    rows = _matrix(name, tensor.numpy(), {**facts, "column": chosen[0]})
+    return rows if mask is None else _masked(rows, tensor.shape, mask)
+
+
+def _masked(rows: TokenRows, shape: torch.Size, mask: Tensor) -> TokenRows:
+    if mask.shape != shape:
+        raise TiltmeterError(
+            f"The mask ({MASK}) of {rows.name!r} has shape {tuple(mask.shape)}, but the token ids {tuple(shape)}: give "
+            "the mask that belongs to them, or leave it out."
+        )
+    return TokenRows(rows.name, masked_rows(rows.rows, mask.float().numpy()), {**rows.facts, **MASKED})
 
 
 def _matrix(name: str, array: np.ndarray, facts: dict[str, str]) -> TokenRows:
@@ -100,11 +115,11 @@ def _matrix(name: str, array: np.ndarray, facts: dict[str, str]) -> TokenRows:
 
 
 def _parquet(name: str, path: Path, column: str | None, facts: dict[str, str]) -> TokenSource:
-    def read(chosen: str) -> Iterator[object]:
+    def read(chosen: Sequence[str]) -> Iterator[Sequence[object]]:
         try:
             with pq.ParquetFile(path) as table:
-                for batch in table.iter_batches(batch_size=1024, columns=[chosen]):
-                    yield from batch.column(0).to_pylist()
+                for batch in table.iter_batches(batch_size=1024, columns=list(chosen)):
+                    yield from zip(*(batch.column(one).to_pylist() for one in chosen), strict=True)
         except (OSError, ValueError) as error:
             raise _unreadable(name, error) from error
 
@@ -116,14 +131,14 @@ def _parquet(name: str, path: Path, column: str | None, facts: dict[str, str]) -
 
 
 def _jsonl(name: str, path: Path, column: str | None, facts: dict[str, str]) -> TokenSource:
-    def read(chosen: str) -> Iterator[object]:
+    def read(chosen: Sequence[str]) -> Iterator[Sequence[object]]:
         for number, record in _json_records(name, path):
-            if chosen not in record:
+            if absent := [one for one in chosen if one not in record]:
                 raise TiltmeterError(
-                    f"Line {number} of {name!r} has no column {chosen!r} (it has {', '.join(map(repr, record))}): "
+                    f"Line {number} of {name!r} has no column {absent[0]!r} (it has {', '.join(map(repr, record))}): "
                     "give every line the same columns."
                 )
-            yield record[chosen]
+            yield [record[one] for one in chosen]
 
     first = next(_json_records(name, path), None)
     if first is None:

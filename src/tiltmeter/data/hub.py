@@ -7,7 +7,7 @@ which is then read and recorded.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -67,10 +67,10 @@ def saved_source(name: str, folder: Path, column: str | None) -> TokenSource:
 
 
 def _rows(name: str, dataset: Table, column: str | None, facts: dict[str, str]) -> TokenSource:
-    def read(chosen: str) -> Iterator[object]:
+    def read(chosen: Sequence[str]) -> Iterator[Sequence[object]]:
         try:
-            for row in dataset.select_columns([chosen]):
-                yield row[chosen]
+            for row in dataset.select_columns(list(chosen)):
+                yield [row[one] for one in chosen]
         except Exception as error:  # as above: a stream may fail while it is read
             raise _unreadable(name, error) from error
 

@@ -19,6 +19,8 @@ import numpy as np
 from jaxtyping import Int64, Integer
 from transformers import PreTrainedTokenizerBase
 
+from tiltmeter.data.boundary import Boundary
+from tiltmeter.data.padding import MASK, MaskedRow, unpadded
 from tiltmeter.errors import TiltmeterError
 
 TOKEN_COLUMNS = ("tokens", "input_ids")
@@ -32,6 +34,9 @@ BATCH = 64
 
 BOS_BEFORE = ("document", "sequence")
 """Where the boundary token goes: before each document of text, or before each sequence."""
+
+MASKED = {"mask": f"{MASK}: positions where it is 0 were left out"}
+"""The fact that rows were read by their mask."""
 
 T = TypeVar("T")
 
@@ -53,6 +58,7 @@ class TokenRows:
     name: str
     """As given by the user."""
     rows: Iterable[object]
+    """Of ids, or of `MaskedRow`."""
     facts: dict[str, str]
 
 
@@ -92,26 +98,17 @@ def _joined(begin: list[int], ids: Integer[np.ndarray, " position"]) -> Int64[np
     return np.concatenate([np.array(begin, dtype=np.int64), ids.astype(np.int64)])
 
 
-def cut_of(tokenizer: PreTrainedTokenizerBase | None, length: int, bos_before: str, name: str) -> Cut:
+def cut_of(boundary: Boundary, length: int, bos_before: str, name: str) -> Cut:
     """How to cut sequences of this length.
 
     Raises `TiltmeterError` if each should begin with a boundary token and none is known.
     """
-    boundary = boundary_of(tokenizer)
-    begin = [] if boundary is None else [boundary]
     if bos_before == "document":
-        return Cut(length, begin, [])
-    if not begin:
-        why = "there is no tokenizer" if tokenizer is None else "the tokenizer has neither bos nor eos"
+        return Cut(length, boundary.before, [])
+    if not boundary.before:
+        why = boundary.why.removeprefix("none: ")
         raise TiltmeterError(f"Each sequence of {name!r} was to begin with a boundary token, but {why}: leave it out.")
-    return Cut(length, [], begin)
-
-
-def boundary_of(tokenizer: PreTrainedTokenizerBase | None) -> int | None:
-    """Return the id of the token that begins a document: the tokenizer's bos, else its eos, else None."""
-    if tokenizer is None:
-        return None
-    return tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+    return Cut(length, [], boundary.before)
 
 
 def encode(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> Iterator[Int64[np.ndarray, " position"]]:
@@ -204,11 +201,14 @@ def _of_length(rows: Iterable[np.ndarray], length: int, name: str) -> Iterator[n
 
 
 def checked_rows(source: TokenRows) -> Iterator[Integer[np.ndarray, " position"]]:
-    """Yield every row as a one-dimensional array of integers, or raise a `TiltmeterError` that names the row."""
+    """Yield every row's tokens, one-dimensional integers without padding that a mask marks.
+
+    Raises a `TiltmeterError` that names the row if it is anything else.
+    """
     for index, row in enumerate(source.rows):
         where = f"Sequence {index} of {source.name!r}"
         try:
-            ids = np.asarray(row)
+            ids = np.asarray(row.ids if isinstance(row, MaskedRow) else row)
         except ValueError as error:
             raise TiltmeterError(f"{where} is a ragged list of lists, expected one list of token ids.") from error
         if ids.shape == (0,):
@@ -218,7 +218,7 @@ def checked_rows(source: TokenRows) -> Iterator[Integer[np.ndarray, " position"]
             raise TiltmeterError(
                 f"{where} has {ids.ndim} dimensions, expected one list of token ids: store one sequence a row."
             )
-        yield ids
+        yield unpadded(ids, row.mask, where) if isinstance(row, MaskedRow) else ids
 
 
 def check_integers(ids: np.ndarray, where: str) -> None:
@@ -249,17 +249,24 @@ def table_source(
     name: str,
     columns: Sequence[str],
     column: str | None,
-    read: Callable[[str], Iterable[object]],
+    read: Callable[[Sequence[str]], Iterable[Sequence[object]]],
     facts: dict[str, str],
 ) -> TokenSource:
-    """Open a table's column as documents or rows, by what its first value is; `read` returns a column's values.
+    """Open a table's column as documents or rows, by what its first value is; `read` returns each row's values.
+
+    A column `attention_mask` beside token ids is their mask.
 
     Raises `TiltmeterError` if neither the column asked for nor a default one exists, or it is empty.
     """
     chosen = choose_column(name, columns, column)
-    first, values = peek(read(chosen), name)
+    masked = MASK in columns and chosen != MASK
+    first, rows = peek(read([chosen, MASK] if masked else [chosen]), name)
     facts = {**facts, "column": chosen}
-    return Documents(name, values, facts) if isinstance(first, str) else TokenRows(name, values, facts)
+    if isinstance(first[0], str):
+        return Documents(name, (row[0] for row in rows), facts)
+    if masked:
+        return TokenRows(name, (MaskedRow(*row) for row in rows), {**facts, **MASKED})
+    return TokenRows(name, (row[0] for row in rows), facts)
 
 
 def choose_column(name: str, columns: Sequence[str], column: str | None) -> str:

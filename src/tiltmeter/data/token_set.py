@@ -24,14 +24,15 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from tiltmeter.data import stdlib
+from tiltmeter.data.boundary import Boundary, boundary_of
 from tiltmeter.data.files import file_source, is_token_file
 from tiltmeter.data.hub import HUB_NAME, hub_source, saved_source
 from tiltmeter.data.packing import (
     BOS_BEFORE,
     Documents,
     Sequences,
+    TokenRows,
     TokenSource,
-    boundary_of,
     check_vocabulary,
     cut_of,
     cut_rows,
@@ -39,6 +40,7 @@ from tiltmeter.data.packing import (
     pack_documents,
     rows_of_stored_length,
 )
+from tiltmeter.data.padding import warn_of_padding
 from tiltmeter.errors import TiltmeterError
 
 NANO: Mapping[str, Literal["train", "held-out"]] = {"nano": "held-out", "nano-train": "train"}
@@ -62,7 +64,7 @@ class TokenSet:
     name: str
     """As given by the user."""
     boundary: int | None
-    """Id of the token that begins a document: the tokenizer's bos, else its eos; None if unknown."""
+    """Id of the token that begins a document (`boundary_of`); None if there is none."""
     facts: dict[str, str]
     """Provenance for the manifest, e.g. the interpreter's version, the data set's commit, the hash of a file."""
 
@@ -84,6 +86,7 @@ def load_tokens(
     column: str | None = None,
     revision: str | None = None,
     bos_before: str = "document",
+    model_bos: int | None = None,
 ) -> TokenSet:
     """Load the token sequences, at most the first `at_most` of them (None: all), that `name` stands for.
 
@@ -95,10 +98,13 @@ def load_tokens(
     `length` is in tokens. Stored sequences keep theirs unless it is given: then longer ones are cut to their first
     `length` tokens and shorter ones are dropped, and the facts say how many. Text is tokenised one document at a time,
     the boundary token first, and cut into sequences of `length` (default 128, or the context where that is less); the
-    incomplete last piece of a document is dropped. `tokenizer` may be None if the ids are stored.
+    incomplete last piece of a document is dropped. `tokenizer` may be None if the ids are stored. Padding of stored
+    sequences is left out where `attention_mask` is 0, which makes them shorter, and warned of where there is no mask.
 
     `bos_before="sequence"` puts the boundary token before every sequence of that length instead, as SAELens does where
     `prepend_bos` is set: those of text, and stored ones that do not have it.
+
+    `model_bos` is the model's own `bos_token_id`; where the tokenizer has no bos, it helps to find the boundary token.
 
     `column` names a table's column or a file's tensor (default: the first of `tokens`, `input_ids`, `text`,
     `content`); `revision` a branch, tag or commit on the hub. Only the ids that are returned are checked.
@@ -107,13 +113,16 @@ def load_tokens(
     vocabulary (a size) or context (in tokens).
     """
     _check_numbers(at_most, length, context, bos_before)
+    boundary = boundary_of(tokenizer, model_bos)
+    stored = False
     if name in NANO:
         _refuse_column(name, column)
         _refuse_revision(name, revision)
-        pieces, facts = _nano(name, tokenizer, length or min(context, TEXT_LENGTH), bos_before)
+        pieces, facts = _nano(name, tokenizer, boundary, length or min(context, TEXT_LENGTH), bos_before)
     else:
         source = _resolve(name, column, revision)
-        pieces, facts = _sequences(source, tokenizer, length, context, at_most, bos_before)
+        stored = isinstance(source, TokenRows)
+        pieces, facts = _sequences(source, tokenizer, boundary, length, context, at_most, bos_before)
         facts = {**source.facts, **facts}
     if not pieces:
         asked = f" of {length} tokens" if length else ""
@@ -123,7 +132,10 @@ def load_tokens(
     ids = np.stack(pieces[:at_most])
     check_vocabulary(ids, vocabulary, name)
     _warn_of_repeats(ids, name)
-    return TokenSet(torch.from_numpy(ids.astype(np.int64)), name, boundary_of(tokenizer), facts)
+    if stored:
+        warn_of_padding(ids, tokenizer, name)
+    facts = {**facts, "boundary": boundary.why}
+    return TokenSet(torch.from_numpy(ids.astype(np.int64)), name, boundary.token, facts)
 
 
 def _warn_of_repeats(ids: Integer[np.ndarray, "sequence position"], name: str) -> None:
@@ -184,20 +196,23 @@ def _refuse_column(name: str, column: str | None) -> None:
 def _sequences(
     source: TokenSource,
     tokenizer: PreTrainedTokenizerBase | None,
+    boundary: Boundary,
     length: int | None,
     context: int,
     limit: int | None,
     bos_before: str,
 ) -> Sequences:
     if isinstance(source, Documents):
-        cut = cut_of(tokenizer, length or min(context, TEXT_LENGTH), bos_before, source.name)
+        cut = cut_of(boundary, length or min(context, TEXT_LENGTH), bos_before, source.name)
         return pack_documents(source, tokenizer, cut, limit)
     if length is None:
         source, length = rows_of_stored_length(source, context)
-    return cut_rows(source, cut_of(tokenizer, length, bos_before, source.name), limit)
+    return cut_rows(source, cut_of(boundary, length, bos_before, source.name), limit)
 
 
-def _nano(name: str, tokenizer: PreTrainedTokenizerBase | None, length: int, bos_before: str) -> Sequences:
+def _nano(
+    name: str, tokenizer: PreTrainedTokenizerBase | None, boundary: Boundary, length: int, bos_before: str
+) -> Sequences:
     """Make all sequences of one side's modules, ordered by a hash of (module, index of the sequence in it).
 
     The first few then come from many modules, and a module missing from an interpreter removes only its own sequences.
@@ -210,7 +225,7 @@ def _nano(name: str, tokenizer: PreTrainedTokenizerBase | None, length: int, bos
             f"{name!r} is the source of Python's standard library, and this interpreter has none in "
             f"{str(stdlib.library_root())!r}: use another interpreter or other tokens."
         )
-    cut = cut_of(tokenizer, length, bos_before, name)
+    cut = cut_of(boundary, length, bos_before, name)
     keyed: list[tuple[bytes, np.ndarray]] = []
     texts_hash = hashlib.sha256()
     for (module, text), ids in zip(modules, encode((text for _, text in modules), tokenizer), strict=True):

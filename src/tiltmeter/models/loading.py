@@ -11,12 +11,14 @@ from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils.peft_utils import find_adapter_config_file
 
 from tiltmeter.data.token_set import TokenSet, load_tokens
 from tiltmeter.errors import TiltmeterError
+from tiltmeter.models.accepted import MERGE
 from tiltmeter.models.exact_model import ExactModel, RoundedModel
+from tiltmeter.models.fingerprint import model_sha256
 from tiltmeter.models.split_model import SplitModel
-from tiltmeter.runs.hashes import weights_sha256
 from tiltmeter.runs.user_paths import user_path
 
 EMBEDDED: Mapping[str, Path] = {"nano": Path(__file__).parent / "nano"}
@@ -33,8 +35,17 @@ PRECISIONS: Mapping[str, tuple[torch.dtype, type[SplitModel]]] = {
 }
 """The dtype of the weights and the class that runs the model, for each precision."""
 
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.*", "adapters.safetensors", "*lora*.safetensors")
+"""Files of adapters (PEFT, MLX, diffusers), which change a model without being in its weights."""
+
+ADAPTER_WEIGHTS = re.compile(r"(^|[._])(lora|ia3|adapters?|base_layer|vera|loha|lokr|oft|prompt_encoder)([._]|$)", re.I)
+"""Names of an adapter's weights among those of a model."""
+
 AUTO = ("float32-difference", "float32")
 """The precisions that `auto` tries, in this order. Both run in float32, equally fast; the first keeps more digits."""
+
+
+AUTO_DEVICE = "auto"
 
 
 @dataclass(frozen=True)
@@ -66,23 +77,28 @@ class LoadedModel:
             column=column,
             revision=revision,
             bos_before=bos_before,
+            model_bos=self.model.hf.config.get_text_config().bos_token_id,
         )
 
 
 def load_model(name: str, revision: str | None = None, device: str = "cpu", precision: str = "auto") -> LoadedModel:
     """Load a causal language model by embedded name, directory or Hugging Face id.
 
-    Weights are read from safetensors only, and no code from the model's repository is run.
+    Weights are read from safetensors only, and no code from the model's repository is run. The device `auto` lets
+    accelerate spread the blocks over the GPUs there are, then memory, then the disk (`device_map="auto"`).
 
     Raises:
-        TiltmeterError: no such model, precision or device; no weights; weights that are pickles.
+        TiltmeterError: no such model, precision or device; no weights; weights that are pickles; an adapter.
     """
     if precision not in PRECISIONS and precision != "auto":
         raise TiltmeterError(f"{precision!r} is not a precision; choose from auto, {', '.join(PRECISIONS)}.")
     wanted = AUTO if precision == "auto" else (precision,)
-    _check_device(device)
+    if device != AUTO_DEVICE:
+        _check_device(device)
     where = _locate(name)
     _refuse_revision(name, where, revision)
+    if find_adapter_config_file(where, revision=revision):
+        raise _adapter_beside(name, "adapter_config.json")
     try:
         config = AutoConfig.from_pretrained(where, revision=revision, trust_remote_code=False)
         hf, loading = AutoModelForCausalLM.from_pretrained(
@@ -94,18 +110,19 @@ def load_model(name: str, revision: str | None = None, device: str = "cpu", prec
             ignore_mismatched_sizes=True,  # refused below, with a message that names the weights
             trust_remote_code=False,
             output_loading_info=True,
+            **({"device_map": AUTO_DEVICE} if device == AUTO_DEVICE else {}),
         )
     except Exception as error:
         raise TiltmeterError(_explain(name, where, error)) from None
     _check_complete(name, loading)
-    chosen, model = _split(hf.to(device), name, wanted)
+    chosen, model = _split(hf if device == AUTO_DEVICE else hf.to(device), name, wanted)
     facts = {
         "name": name,
         "class": type(hf).__name__,
         "revision": str(getattr(config, "_commit_hash", None) or revision or "local"),
         "precision": chosen,
         "device": device,
-        "sha256": weights_sha256(hf.state_dict().items()),
+        "sha256": model_sha256(hf),
     }
     return LoadedModel(model, _tokenizer(where, revision), facts)
 
@@ -134,6 +151,8 @@ def _locate(name: str) -> str:
                 "the Hugging Face hub."
             )
         return name
+    if adapters := sorted(file.name for pattern in ADAPTER_FILES for file in path.glob(pattern)):
+        raise _adapter_beside(name, adapters[0])
     if not (path / "config.json").is_file():
         raise TiltmeterError(f"{name} has no config.json; give the directory of a Hugging Face model.")
     if not any(path.glob("*.safetensors")):
@@ -147,6 +166,13 @@ def _locate(name: str) -> str:
     for index in path.glob("*.safetensors.index.json"):
         _refuse_pickled_shards(index)
     return str(path)
+
+
+def _adapter_beside(name: str, file: str) -> TiltmeterError:
+    return TiltmeterError(
+        f"{name} has an adapter ({file}), which would not be applied: load it with PEFT, {MERGE}, or save that model "
+        "in a directory of its own; to measure the base model alone, give a directory without the adapter."
+    )
 
 
 def _refuse_pickled_shards(index: Path) -> None:
@@ -183,13 +209,16 @@ def _first_line(error: Exception) -> str:
 
 
 def _check_complete(name: str, loading: Mapping[str, Any]) -> None:
-    """Refuse weights that do not fill the model: transformers would initialise the missing ones at random."""
+    """Refuse weights that do not fill the model, since transformers would draw the rest; and weights of adapters."""
     for problem in ("missing_keys", "mismatched_keys"):
         if keys := sorted(map(str, loading.get(problem) or ())):
             raise TiltmeterError(
                 f"The weights of {name} do not fit its configuration: {len(keys)} {problem.replace('_', ' ')}, first "
                 f"{keys[0]}; check that config.json belongs to these weights."
             )
+    unused = sorted(map(str, loading.get("unexpected_keys") or ()))
+    if adapters := [key for key in unused if ADAPTER_WEIGHTS.search(key)]:
+        raise _adapter_beside(name, f"{adapters[0]} among the weights")
 
 
 def _tokenizer(where: str, revision: str | None) -> PreTrainedTokenizerBase | None:

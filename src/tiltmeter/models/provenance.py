@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from tiltmeter.data.token_set import TokenSet
+from tiltmeter.models.fingerprint import fingerprint
 from tiltmeter.models.loading import LoadedModel
 from tiltmeter.runs import run_directory
 
@@ -15,10 +16,16 @@ _NAMES = ("name", "revision")
 
 
 def identity(loaded: LoadedModel, tokens: TokenSet) -> dict[str, Any]:
-    """What determines the numbers besides the configuration: model, tokens, code and package versions."""
+    """What determines the numbers besides the configuration: model, tokens, code and package versions.
+
+    The model is identified by what runs now: facts that came with it count only where they say something else.
+
+    Raises:
+        TiltmeterError: the model's weights cannot be hashed.
+    """
     versions = run_directory.versions()
     return {
-        "model": {key: value for key, value in loaded.facts.items() if key not in _NAMES},
+        "model": {key: value for key, value in loaded.facts.items() if key not in _NAMES} | fingerprint(loaded.model),
         "tokens": {"sha256": tokens.sha256(), "boundary": tokens.boundary},
         "code": run_directory.code_sha256(),
         "versions": {name: versions[name] for name in run_directory.CHANGES_NUMBERS},

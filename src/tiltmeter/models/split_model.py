@@ -32,6 +32,7 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from tiltmeter.errors import TiltmeterError
+from tiltmeter.models.accepted import refuse_unmeasurable
 from tiltmeter.models.architectures import find_parts, ignores_mean
 from tiltmeter.models.chunked_kl import Unembedding
 from tiltmeter.models.clean_run import CleanRun, LateActivations, clean_prefix, repeated_cache
@@ -51,6 +52,7 @@ class SplitModel:
     """Type that differences are rounded to before each matrix product; None keeps their own."""
 
     def __init__(self, hf: PreTrainedModel, name: str = "model") -> None:
+        refuse_unmeasurable(hf, name)
         self.hf = hf.eval().requires_grad_(False)
         self.name = name
         self.parts = find_parts(hf)

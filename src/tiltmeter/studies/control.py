@@ -19,9 +19,9 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from tiltmeter.data.token_set import TokenSet
 from tiltmeter.errors import TiltmeterError
+from tiltmeter.models.fingerprint import model_sha256
 from tiltmeter.models.loading import LoadedModel
 from tiltmeter.models.sites import Site
-from tiltmeter.runs.hashes import weights_sha256
 from tiltmeter.saes.compatibility import own_site
 from tiltmeter.saes.loading import load_sae
 from tiltmeter.saes.names import short_names
@@ -54,17 +54,21 @@ def random_weights(loaded: LoadedModel, seed: int = 0) -> LoadedModel:
         seed: from 0 to 2^63 - 1.
 
     Raises:
-        TiltmeterError: the seed is out of range.
+        TiltmeterError: the seed is out of range; the model is spread over devices.
     """
     if not 0 <= seed < 2**63:
         raise TiltmeterError(f"The seed of random weights is {seed}; expected 0 to {2**63 - 1}.")
+    if any(hasattr(module, "_hf_hook") for module in loaded.model.hf.modules()):
+        raise TiltmeterError(
+            f"{loaded.model.name} is spread over devices, where random weights are not drawn; load it on one device."
+        )
     name = f"{loaded.model.name} with random weights"
     hf = _initialised(loaded.model.hf, seed)
     facts = loaded.facts | {
         "name": name,
         "class": type(hf).__name__,
         "revision": f"random weights, seed {seed}",
-        "sha256": weights_sha256(hf.state_dict().items()),
+        "sha256": model_sha256(hf),
     }
     return LoadedModel(type(loaded.model)(hf, name), loaded.tokenizer, facts)
 

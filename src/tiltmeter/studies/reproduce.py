@@ -10,6 +10,7 @@ from typing import get_args
 
 from tiltmeter.data.token_set import TokenSet
 from tiltmeter.errors import TiltmeterError
+from tiltmeter.models.fingerprint import fingerprint_sha256
 from tiltmeter.models.loading import LoadedModel, load_model
 from tiltmeter.runs.user_paths import user_path
 from tiltmeter.studies import STUDIES, check_figures, find_study
@@ -174,7 +175,7 @@ def _folder(name: str, requests: list[StudyRun]) -> Path:
     """A run directory whose name is a hash of the requests, so that the same command finds it again."""
     deciding = [_deciding(request) for request in requests]
     model = requests[0].subject.loaded
-    digest = hashlib.sha256(f"{model.facts['sha256']}/{deciding}".encode()).hexdigest()
+    digest = hashlib.sha256(f"{fingerprint_sha256(model.model)}/{deciding}".encode()).hexdigest()
     return Path("runs") / f"{name}-{Path(model.model.name).name}-{digest[:8]}"
 
 

@@ -25,6 +25,7 @@ from tiltmeter.analysis.stopping import Watch
 from tiltmeter.data.token_set import TokenSet
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.models import provenance
+from tiltmeter.models.fingerprint import fingerprint_sha256
 from tiltmeter.models.loading import LoadedModel
 from tiltmeter.models.self_check import check_additive, check_split
 from tiltmeter.perturb.bases import Base, build_base
@@ -230,6 +231,7 @@ def identity(plan: Plan, loaded: LoadedModel) -> dict[str, Any]:
 def record(plan: Plan, loaded: LoadedModel, purpose: str) -> dict[str, Any]:
     """Collect facts for readers of the manifest that do not affect the numbers."""
     centred = plan.model.centred and plan.site.kind != "z"
+    model = fingerprint_sha256(loaded.model) if plan.saes else ""
     return provenance.record(loaded, plan.tokens) | {
         "purpose": purpose,
         "policies": {
@@ -240,13 +242,13 @@ def record(plan: Plan, loaded: LoadedModel, purpose: str) -> dict[str, Any]:
             "perturbed positions": list(plan.positions.perturbed),
             "read positions": list(plan.positions.read),
         },
-        "saes": {label: _sae_record(plan, loaded, at) for label, at in progress(list(plan.saes.items()), "load check")},
+        "saes": {label: _sae_record(plan, model, at) for label, at in progress(list(plan.saes.items()), "load check")},
     }
 
 
-def _sae_record(plan: Plan, loaded: LoadedModel, at: SAEAtSite) -> dict[str, Any]:
-    """Describe an SAE, including its load check, and log the check's warnings."""
-    place = (at.sae.about.sha256, at.site, plan.sweep.stream, loaded.facts["sha256"], plan.tokens.sha256())
+def _sae_record(plan: Plan, model: str, at: SAEAtSite) -> dict[str, Any]:
+    """Describe an SAE, including its load check on the model of this hash, and log the check's warnings."""
+    place = (at.sae.about.sha256, at.site, plan.sweep.stream, model, plan.tokens.sha256())
     if place not in _checked:
         _checked[place] = check_on_load(plan.model, at, plan.tokens)
         for warning in _checked[place].warnings:
