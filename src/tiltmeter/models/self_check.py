@@ -7,6 +7,7 @@ from torch import Tensor
 
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.clean_run import CleanRun
+from tiltmeter.models.failures import explained
 from tiltmeter.models.hooks import replaced
 from tiltmeter.models.sites import Site
 from tiltmeter.models.split_model import SplitModel
@@ -27,7 +28,7 @@ def check_split(model: SplitModel, clean: CleanRun) -> None:
     """
     x = clean.span.cut(clean.activation)
     change = x.flip(-1) * 0.5
-    logits = _last_logits(model, clean)
+    logits = model.last_logits(clean)
     if not bool(torch.isfinite(clean.late.final).all() and torch.isfinite(logits).all()):
         raise TiltmeterError(f"The outputs of {model.name} are not finite on these tokens; check its weights.")
     _check_equal(model, clean, "its head", model.logits(clean.late.final[:, -1]), logits)
@@ -47,10 +48,11 @@ def check_additive(model: SplitModel, tokens: Tensor, site: Site) -> None:
     """
     if site.kind not in ("attn_out", "mlp_out"):
         return
-    parts = [Site(site.layer, kind) for kind in ("attn_out", "mlp_out", "resid_post")]
-    run = model.start(tokens, Site(site.layer, "resid_pre"), parts)
-    attention, mlp, after = (run.late.sites[part] for part in parts)
-    missing = (after - run.activation - attention - mlp).abs().max() / after.abs().max().clamp(min=1e-30)
+    end = Site(site.layer, "resid_post")
+    writes = [one for kind in ("attn_out", "mlp_out") if model.has(one := Site(site.layer, kind)) or one == site]
+    run = model.start(tokens, Site(site.layer, "resid_pre"), [*writes, end])
+    after, *written = (run.late.sites[one] for one in (end, *writes))
+    missing = (after - run.activation - sum(written)).abs().max() / after.abs().max().clamp(min=1e-30)
     if not missing <= TOLERANCE[after.dtype]:
         raise TiltmeterError(
             f"In {model.name} the outputs of attention and MLP are not what is added to the stream, so {site.name} "
@@ -63,21 +65,14 @@ def _check_equal(model: SplitModel, clean: CleanRun, what: str, found: Tensor, e
     if not difference <= TOLERANCE[expected.dtype]:
         raise TiltmeterError(
             f"{model.name} cannot be split at {clean.site.name}: {what} differs from the whole model by "
-            f"{float(difference):.1e} of the largest value; please report this model."
+            f"{float(difference):.1e} of the largest value; measure at another site, or with --positions all."
         )
-
-
-@torch.no_grad()
-def _last_logits(model: SplitModel, clean: CleanRun) -> Tensor:
-    """The whole model's logits [batch, vocabulary] at the last position of the span; all would not fit in memory."""
-    ids = clean.tokens[:, : clean.span.stop].to(model.device)
-    return model.hf(input_ids=ids, use_cache=False, logits_to_keep=1).logits[:, -1]
 
 
 @torch.no_grad()
 def _full_pass(model: SplitModel, clean: CleanRun, point: Tensor) -> Tensor:
     full = model.whole(clean).clone()
     full[:, clean.span.first : clean.span.stop] = point
-    with replaced(*model.tap(clean.site), full):
+    with explained(model.hf, "running the whole model"), replaced(*model.tap(clean.site), full):
         final = model.parts.trunk(input_ids=clean.tokens.to(model.device), use_cache=False).last_hidden_state
     return clean.span.cut(final)

@@ -84,6 +84,10 @@ class SplitModel:
         """Parse a TransformerLens hook name, long or short, as a site of this model."""
         return parse_site(name, self.n_layers)
 
+    def has(self, site: Site) -> bool:
+        """Whether the site was found in this model: some blocks have no attention or no MLP of their own."""
+        return site.kind in STREAM or self.parts.inside(site.layer).of(site.kind) is not None
+
     def measured_in(self, stream: Stream) -> SplitModel:
         """The same model, measured in this stream. For an RMSNorm model, `"centred"` also means raw."""
         other = copy(self)
@@ -340,6 +344,16 @@ class SplitModel:
         """Logits of final hidden states, by the model's own head (soft-cap and scaling included)."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and final.requires_grad):
             return self._head(final[None], len(final))[0]
+
+    @torch.no_grad()
+    def last_logits(self, clean: CleanRun) -> Float[Tensor, "batch vocabulary"]:
+        """The whole model's logits at the last position of the span; those of all positions would not fit in memory."""
+        behind = clean.run.stop - clean.span.stop + 1
+        ids = clean.tokens[:, : clean.run.stop].to(self.device)
+        keeps = "logits_to_keep" in signature(type(self.hf).forward).parameters
+        with explained(self.hf, "running the whole model"):
+            inputs = {"logits_to_keep": behind} if keeps else {}
+            return self.hf(input_ids=ids, use_cache=False, **inputs).logits[:, -behind]
 
     def _head(self, hidden: Tensor, rows: int) -> Tensor:
         """Logits [1, token, vocabulary] of hidden states [1, token, d_final] by the model's own code after the trunk.
