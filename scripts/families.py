@@ -250,9 +250,7 @@ def _direction(width: int) -> Tensor:
 
 
 @torch.no_grad()
-def reference(
-    whole: Any, model: SplitModel, tokens: Tensor, site: Site, positions: Positions, move: Tensor
-) -> float:
+def reference(whole: Any, model: SplitModel, tokens: Tensor, site: Site, positions: Positions, move: Tensor) -> float:
     """Mean KL in nats at the read positions, by plain hooks on two full passes."""
     module, side = model.tap(site)
     name = next(name for name, one in model.hf.named_modules() if one is module)
@@ -345,7 +343,11 @@ def page(results: list[Result]) -> str:
     rows = [f"| {one.family} | {' | '.join(one.cells.values())} | {one.note} |" for one in tried]
     rest = [f"| {one.family} | {one.note.replace('|', '/')} |" for one in results if not one.cells]
     return INTRODUCTION.format(count=len(tried), version=transformers.__version__) + (
-        head + "\n".join(rows) + "\n\n## Refused, or not tried\n\n| family | why |\n|---|---|\n" + "\n".join(rest) + "\n"
+        head
+        + "\n".join(rows)
+        + "\n\n## Refused, or not tried\n\n| family | why |\n|---|---|\n"
+        + "\n".join(rest)
+        + "\n"
     )
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from inspect import signature
 from itertools import pairwise
 
 import torch
@@ -186,17 +187,18 @@ def _broken_chain(runs: list[list[Call]]) -> str | None:
         if call.entered is None or call.left is None or call.entered.shape != call.left.shape:
             return f"block {index} returns shape {call.shape}"
     for index, (one, other) in enumerate(pairwise(chain)):
-        if not torch.equal(one.left, other.entered):  # type: ignore[arg-type]
+        if one.left is None or not _same(other.entered, one.left):
             return f"what leaves block {index} is not what enters block {index + 1}"
     return None
 
 
 def _trunk(model: nn.Module, path: str, calls: Mapping[str, list[Call]]) -> Call:
-    """The innermost module around the blocks that returns hidden states."""
+    """The innermost module around the blocks that takes token ids and returns hidden states."""
     while "." in path:
         path = path.rpartition(".")[0]
-        if path in calls and calls[path][-1].is_trunk:
-            return calls[path][-1]
+        call = calls[path][-1] if path in calls else None
+        if call and call.is_trunk and "input_ids" in signature(type(call.module).forward).parameters:
+            return call
     raise TiltmeterError(f"{type(model).__name__} has no trunk below a language-model head; load a causal LM.")
 
 
@@ -216,7 +218,7 @@ def _reader(trunk: Call, blocks: str, last: Call, calls: Mapping[str, list[Call]
 
 
 def _same(one: Tensor | None, other: Tensor) -> bool:
-    return one is not None and one.shape == other.shape and torch.equal(one, other)
+    return one is not None and one.shape == other.shape and torch.allclose(one, other, 0, 0, equal_nan=True)
 
 
 def _block_parts(model: nn.Module, block: nn.Module) -> BlockParts:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import DynamicCache
@@ -49,8 +50,8 @@ class CleanRun:
     """How perturbed runs are made."""
     run: Span
     """The positions that perturbed runs compute: the span, and those that the way needs besides."""
-    frame: Float[Tensor, "batch run d_site"]
-    """The activation at the site at the positions of `run`."""
+    beyond: Float[Tensor, "batch after d_site"]
+    """The activation at the site at the positions of `run` after the span; mostly none."""
     activation: Float[Tensor, "batch seen d_site"]
     """At the site, at every position up to the end of the span. `SplitModel.whole` adds the later ones."""
     entry: Float[Tensor, "batch run d_model"]
@@ -60,6 +61,11 @@ class CleanRun:
     late: LateActivations
     tape: Tape = field(default_factory=Tape)
     """Clean values that exact differences need as well; recorded once, by the clean pass or the first perturbed run."""
+
+    @property
+    def frame(self) -> Float[Tensor, "batch run d_site"]:
+        """The activation at the site at the positions of `run`."""
+        return self.run.cut(torch.cat([self.activation, self.beyond], 1) if self.beyond.shape[1] else self.activation)
 
     def widened(self, x: Tensor, around: Tensor | None = None) -> Tensor:
         """`x`, given at the positions of the span, at those of `run`: `around` (default zero) at the others."""

@@ -74,6 +74,7 @@ class SplitModel:
         self.context: int = getattr(config, "max_position_embeddings", 2**31)
         self.centred = ignores_mean(self.parts.final_norm, torch.empty(self.width, dtype=hf.dtype, device=hf.device))
         self._tried: dict[tuple[Site, Way], bool] = {}
+        self._refuse_no_decoder()
 
     @property
     def device(self) -> torch.device:
@@ -158,7 +159,7 @@ class SplitModel:
                 span=span,
                 way=ways[site],
                 run=run,
-                frame=run.cut(activation),
+                beyond=activation[:, span.stop :],
                 activation=activation[:, : span.stop],
                 entry=run.cut(seen[_entry(site)]),
                 prefix=clean_prefix(cache, site.boundary, run),
@@ -173,7 +174,7 @@ class SplitModel:
         Raises:
             TiltmeterError: the whole model fails.
         """
-        if span.first and self._is_causal and self._works(site, "suffix"):
+        if span.first and self._works(site, "suffix"):
             return "suffix"
         return "layers" if self._works(site, "layers") else "model"
 
@@ -193,7 +194,7 @@ class SplitModel:
         except TiltmeterError:
             return False
         error = (found - whole).norm(dim=-1)
-        return bool((error <= AGREEMENT[whole.dtype] * whole.norm(dim=-1)).all())
+        return not bool((error > AGREEMENT[whole.dtype] * whole.norm(dim=-1)).any())
 
     def _pushed(self, tokens: Tensor, site: Site, way: Way, span: Span) -> Tensor:
         """Final hidden states, clean and with two perturbations."""
@@ -210,21 +211,34 @@ class SplitModel:
         plain.__class__ = SplitModel
         return plain
 
-    @cached_property
-    def _is_causal(self) -> bool:
-        """Whether later tokens leave the final hidden states of earlier ones as they are."""
-        tokens = probe_tokens(self.hf).to(self.device)
-        with explained(self.hf, "running it on a few tokens"), torch.no_grad():
-            long, short = (self._trunk(input_ids=ids, use_cache=False) for ids in (tokens, tokens[:, :5]))
-        error = (long[:, :5] - short).norm(dim=-1)
-        return bool((error <= AGREEMENT[short.dtype] * short.norm(dim=-1)).all())
+    def _refuse_no_decoder(self) -> None:
+        """Refuse a model whose earlier positions see later tokens.
+
+        Raises:
+            TiltmeterError: it is one.
+        """
+        tokens = probe_tokens(self.hf)
+        other = torch.cat([tokens[:, :5], tokens[:, 5:].flip(1)], 1)
+        if self._differ(tokens, other):
+            raise TiltmeterError(
+                f"{type(self.hf).__name__} is no decoder: later tokens change what earlier positions predict; choose a "
+                "causal language model (a class like BERT's has is_decoder in its configuration)."
+            )
+
+    @torch.no_grad()
+    def _differ(self, one: Tensor, other: Tensor) -> bool:
+        """Whether the final hidden states of the first five tokens differ between two batches of sequences."""
+        with explained(self.hf, "running it on a few tokens"):
+            a, b = (self._trunk(input_ids=ids.to(self.device), use_cache=False)[:, :5] for ids in (one, other))
+        return bool(((a - b).norm(dim=-1) > AGREEMENT[a.dtype] * a.norm(dim=-1)).any())
 
     @cached_property
     def _may_be_cut(self) -> bool:
-        """Whether a sequence may be cut after the span: not where rotary factors depend on its length."""
+        """Whether a sequence may be cut after the span: not where rotary angles depend on its length."""
         kinds = [getattr(module, "rope_type", ()) for module in self.hf.modules()]
         named = {kind for one in kinds for kind in (one.values() if isinstance(one, dict) else [one])}
-        return self._is_causal and not named & LENGTH_DEPENDENT
+        tokens = probe_tokens(self.hf)
+        return not named & LENGTH_DEPENDENT and not self._differ(tokens, tokens[:, :5])
 
     def _clean_pass(
         self, tokens: Tensor, wanted: set[Site], ways: Mapping[Site, Way], span: Span, tape: Tape
