@@ -88,7 +88,6 @@ SIZES: dict[str, Any] = {
 """Small sizes, by the names that configurations have for them."""
 
 SPECIAL: dict[str, dict[str, Any]] = {
-    "altup_active_idx": {},
     "gpt_neo": {"attention_types": [[["global", "local"], LAYERS // 2]], "window_size": 4},
     "deepseek_v2": {"num_key_value_heads": 4},
     "deepseek_v3": {"num_key_value_heads": 4, "n_group": 2},
@@ -130,9 +129,9 @@ def build(family: str, name: str) -> nn.Module:
     """
     kind = family.partition(" ")[0]
     config_class = CONFIG_MAPPING[kind]
-    reasons = []
+    reasons: list[str] = []
     for without in ((), ("head_dim",), ("sliding_window", "head_dim"), tuple(SIZES)[1:]):
-        with contextlib.suppress(Exception) if reasons is None else _noted(reasons):
+        with _noted(reasons):
             config = config_class(**_small(config_class, without) | SPECIAL.get(kind, {}))
             return _random(getattr(transformers, name), config)
     raise ValueError(reasons[0])
@@ -150,7 +149,7 @@ def _small(config_class: Any, without: tuple[str, ...]) -> dict[str, Any]:
     """The small sizes that a configuration has a setting for, those of its parts included."""
     default = config_class()
     settings = {key: value for key, value in SIZES.items() if key not in without and _is_set(default, key)}
-    for part, part_class in getattr(config_class, "sub_configs", {}).items():
+    for part in getattr(config_class, "sub_configs", {}):
         own = getattr(default, part, None)
         if own is not None:
             settings[part] = _small(type(own), without) | _kind(own)
@@ -206,7 +205,7 @@ def check_model(family: str, hf: Any) -> Result:
         return Result(family, note=f"refused: {error}")
     obstacle = models["float32-difference"].obstacle()  # type: ignore[attr-defined]
     whole = _reference_model(hf, tokens)
-    cells, ways = {}, set()
+    cells = {}
     for kind in HOOKS:
         site, outcomes = Site(LAYER, kind), {}
         for precision, model in models.items():
@@ -214,13 +213,16 @@ def check_model(family: str, hf: Any) -> Result:
                 refused = obstacle if precision == "float32-difference" else None
                 outcomes[precision, asked] = "refused" if refused else cell(model, whole, tokens, site, asked)
         cells[kind] = _told(outcomes)
-    for asked in ASKED:
-        ways.add(models["float32"].way(Site(LAYER, "resid_pre"), parse_positions(asked, LENGTH).span))
-    return Result(family, cells, note="" if ways == {"suffix", "layers"} else _slow(ways))
+    return Result(family, cells, note=_speed(models["float32"]))
 
 
-def _slow(ways: set[str]) -> str:
-    return "runs the whole model each time" if "model" in ways else "runs all positions"
+def _speed(model: SplitModel) -> str:
+    """How runs from layer 1 at one position are made, where that is not the fastest way."""
+    try:
+        way = model.way(Site(LAYER, "resid_pre"), parse_positions(ASKED[1], LENGTH).span)
+    except TiltmeterError:
+        return ""
+    return {"suffix": "", "layers": "runs all positions", "model": "runs the whole model"}[way]
 
 
 def cell(model: SplitModel, whole: Any, tokens: Tensor, site: Site, asked: str) -> str:
@@ -366,10 +368,16 @@ positions and at one in the middle; the mean KL compared with plain hooks on the
 - `float32`: right with `--precision float32`, which `auto` falls back to; carried differences are refused.
 - `refused`: a sentence says why; no number is given.
 - *runs all positions*: the model's cache cannot hold what earlier positions leave, so perturbed runs begin at
-  position 0. *runs the whole model each time*: its layers cannot be run without those before the site. Slower, but the
+  position 0. *runs the whole model*: its layers cannot be run without those before the site. Slower, but the
   same numbers.
 
 """
+
+REST = """
+## Refused, or not tried
+
+| family | why |
+|---|---|"""
 
 
 def main() -> None:
