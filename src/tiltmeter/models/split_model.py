@@ -138,7 +138,10 @@ class SplitModel:
         for site in sites:
             self._check(tokens, site, reads)
         ways = {site: self.way(site, span) for site in sites}
-        return self._starts(tokens, ways, reads, span)
+        runs = self._starts(tokens, ways, reads, span)
+        for site, clean in runs.items():
+            self._check_finite(clean.activation, site)
+        return runs
 
     def _starts(
         self, tokens: Tensor, ways: Mapping[Site, Way], reads: Sequence[Site], span: Span
@@ -152,7 +155,7 @@ class SplitModel:
         late = LateActivations(span.cut(final), {s: self.centre(span.cut(seen[s]), s) for s in reads})
         result = {}
         for site, run in runs.items():
-            activation = self._finite(self.centre(seen[site], site), site)
+            activation = self.centre(seen[site], site)
             result[site] = CleanRun(
                 tokens=tokens,
                 site=site,
@@ -219,18 +222,22 @@ class SplitModel:
         """
         tokens = probe_tokens(self.hf)
         other = torch.cat([tokens[:, :5], tokens[:, 5:].flip(1)], 1)
-        if self._differ(tokens, other):
+        if self._differ(tokens, other, 30 * torch.finfo(self.hf.dtype).eps):
             raise TiltmeterError(
                 f"{type(self.hf).__name__} is no decoder: later tokens change what earlier positions predict; choose a "
                 "causal language model (a class like BERT's has is_decoder in its configuration)."
             )
 
     @torch.no_grad()
-    def _differ(self, one: Tensor, other: Tensor) -> bool:
-        """Whether the final hidden states of the first five tokens differ between two batches of sequences."""
+    def _differ(self, one: Tensor, other: Tensor, tolerance: float) -> bool:
+        """Whether the final hidden states of the first five tokens differ between two batches, relative to their norm.
+
+        Raises:
+            TiltmeterError: the model fails.
+        """
         with explained(self.hf, "running it on a few tokens"):
             a, b = (self._trunk(input_ids=ids.to(self.device), use_cache=False)[:, :5] for ids in (one, other))
-        return bool(((a - b).norm(dim=-1) > AGREEMENT[a.dtype] * a.norm(dim=-1)).any())
+        return bool(((a - b).norm(dim=-1) > tolerance * a.norm(dim=-1)).any())
 
     @cached_property
     def _may_be_cut(self) -> bool:
@@ -238,7 +245,7 @@ class SplitModel:
         kinds = [getattr(module, "rope_type", ()) for module in self.hf.modules()]
         named = {kind for one in kinds for kind in (one.values() if isinstance(one, dict) else [one])}
         tokens = probe_tokens(self.hf)
-        return not named & LENGTH_DEPENDENT and not self._differ(tokens, tokens[:, :5])
+        return not named & LENGTH_DEPENDENT and not self._differ(tokens, tokens[:, :5], AGREEMENT[self.hf.dtype])
 
     def _clean_pass(
         self, tokens: Tensor, wanted: set[Site], ways: Mapping[Site, Way], span: Span, tape: Tape
@@ -250,13 +257,12 @@ class SplitModel:
             final = self._trunk(input_ids=tokens.to(self.device), use_cache=cache is not None, **_cache(cache))
         return {s: values[0] for s, values in found.items()}, final, cache
 
-    def _finite(self, activation: Tensor, site: Site) -> Tensor:
+    def _check_finite(self, activation: Tensor, site: Site) -> None:
         if not bool(torch.isfinite(activation).all()):
             raise TiltmeterError(
                 f"The model's activations at {site.name} are not finite on these tokens; check its weights, or load it "
                 "with --precision float32 or float64."
             )
-        return activation
 
     @torch.no_grad()
     def activation(self, tokens: Int[Tensor, "batch position"], site: Site) -> Float[Tensor, "batch position d_site"]:
