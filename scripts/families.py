@@ -96,8 +96,6 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "bamba": {"attn_layer_indices": [2]},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1, "mamba_dt_rank": 4},
     "phi3": {"original_max_position_embeddings": 64},
-    "qwen2_vl": {"rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e4}},
-    "qwen2_5_vl": {"rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e4}},
 }
 """Settings of single families, where small sizes alone make no valid model."""
 
@@ -153,7 +151,13 @@ def _small(config_class: Any, without: tuple[str, ...]) -> dict[str, Any]:
         own = getattr(default, part, None)
         if own is not None:
             settings[part] = _small(type(own), without) | _kind(own)
+    if "vl" in getattr(config_class, "model_type", "") and _is_rotary(default):
+        settings["rope_parameters"] = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]}
     return settings
+
+
+def _is_rotary(config: Any) -> bool:
+    return "rope_type" in (getattr(config, "rope_parameters", None) or {})
 
 
 def _is_set(config: Any, key: str) -> bool:

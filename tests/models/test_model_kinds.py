@@ -211,11 +211,14 @@ def test_a_tensor_captured_before_an_addition_in_place_is_seen_to_be_wrong(monke
     assert (model.start(ids, Site(1, "mlp_out")).activation - right).abs().max() > 1e-3
 
 
-def test_an_identity_that_returns_a_tensor_for_a_tuple_falls_back_to_the_whole_model(monkeypatch):
-    hf = build(KINDS["tuples"])
-    assert SplitModel(hf).way(Site(1, "resid_pre"), Span(0, 12)) == "layers"
-    monkeypatch.setattr(hooks._Skipped, "forward", lambda self, x, *_, **__: x)
-    assert SplitModel(hf).way(Site(1, "resid_pre"), Span(0, 12)) == "model"
+def test_a_skipped_block_returns_what_the_block_returns():
+    for name in ("tuples", "angles-by-length"):
+        parts = SplitModel(build(KINDS[name])).parts
+        x = torch.ones(1, 3, 32, dtype=torch.float64)
+        with hooks.skipped(parts.blocks, range(1), parts.extras):
+            found = parts.blocks[0](x)
+        assert isinstance(found, tuple) == (name == "tuples")
+        assert torch.equal(found[0] if name == "tuples" else found, x)
 
 
 def test_differences_are_tried_with_rows_and_points():
