@@ -262,7 +262,18 @@ def test_multimodal_models_are_loaded_by_directory(family, tmp_path):
     check_split(loaded.model, clean)
 
 
-ROWS = ("gpt_neo", "gpt_bigcode", "falcon", "opt", "mamba", "granite", "gpt2", "gemma4_text", "deepseek_v4", "t5gemma2")
+ROWS = (
+    "gpt_neo",
+    "gpt_bigcode",
+    "falcon",
+    "opt",
+    "mamba",
+    "granite",
+    "recurrent_gemma",
+    "gemma4_text",
+    "deepseek_v4",
+    "t5gemma2",
+)
 
 
 @pytest.mark.parametrize("family", ROWS)

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import DynamicCache
 
+from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.differences.tape import Tape
 from tiltmeter.models.positions import Span
 from tiltmeter.models.sites import Site
@@ -82,10 +83,18 @@ class CleanRun:
 
 
 def clean_prefix(cache: DynamicCache | None, first_block: int, span: Span) -> tuple[tuple[Tensor, Tensor], ...]:
-    """The keys and values of the positions before the span, from `first_block` on."""
+    """The keys and values of the positions before the span, from `first_block` on.
+
+    Raises:
+        TiltmeterError: a block leaves something else, such as the state of a linear attention.
+    """
     if cache is None:
         return ()
     layers = cache.layers[first_block:]
+    if not all(isinstance(getattr(layer, "keys", None), Tensor) for layer in layers):
+        raise TiltmeterError(
+            "A block's cache holds no keys and values, so runs cannot begin inside a sequence; use --positions all."
+        )
     return tuple((layer.keys[..., : span.first, :], layer.values[..., : span.first, :]) for layer in layers)
 
 
