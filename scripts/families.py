@@ -92,6 +92,8 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "deepseek_v2": {"num_key_value_heads": 4},
     "deepseek_v3": {"num_key_value_heads": 4, "n_group": 2},
     "mpt": {"expansion_ratio": 2},
+    "gemma3n_text": {"num_kv_shared_layers": 0, "activation_sparsity_pattern": [0.0] * LAYERS},
+    "qwen2_vl": {"vision_config": {"embed_dim": 32, "hidden_size": WIDTH, "depth": 2, "num_heads": 4, "patch_size": 8}},
     "mamba2": {"num_heads": 8, "head_dim": 8, "expand": 2, "n_groups": 1},
     "bamba": {"attn_layer_indices": [2]},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1, "mamba_dt_rank": 4},
