@@ -348,8 +348,8 @@ def page(results: list[Result]) -> str:
     tried = [one for one in results if one.cells]
     tried.sort(key=lambda one: (_rank(one), tuple(one.cells.values()), one.note, one.family))
     head = f"| family | {' | '.join(HOOKS)} | |\n|{'---|' * (len(HOOKS) + 2)}\n"
-    rows = [f"| {one.family} | {' | '.join(one.cells.values())} | {one.note} |" for one in tried]
-    rest = [f"| {one.family} | {one.note.replace('|', '/')} |" for one in results if not one.cells]
+    rows = [row(one) for one in tried]
+    rest = [row(one) for one in results if not one.cells]
     return INTRODUCTION.format(count=len(tried), version=transformers.__version__) + (
         head
         + "\n".join(rows)
@@ -357,6 +357,11 @@ def page(results: list[Result]) -> str:
         + "\n".join(rest)
         + "\n"
     )
+
+
+def row(result: Result) -> str:
+    """One line of a table of docs/models.md."""
+    return "| " + " | ".join([result.family, *result.cells.values(), result.note.replace("|", "/")]) + " |"
 
 
 def _rank(result: Result) -> int:
