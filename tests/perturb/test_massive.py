@@ -126,7 +126,7 @@ def test_counts_against_a_loop():
     found = count_massive(norms, counted, 10.0)
     median = sorted(float(norms[i, j]) for i in range(6) for j in range(1, 5))[11]
     assert found.median == median and found.limit == 10 * median
-    assert (found.first, found.later) == (1, 1 + (10 * median < 4.0))
+    assert (found.first, found.later) == (1, 1 + (4.0 > 10 * median))
     x = torch.diag_embed(norms)[..., 0, :1] * 0 + norms[..., None]
     assert torch.equal(ordinary(x, found.limit), norms <= found.limit)
     assert torch.equal(norms_of(x), norms)
