@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.positions import Span
 from tiltmeter.models.sites import Site
 from tiltmeter.models.split_model import SplitModel
@@ -99,8 +100,9 @@ def test_the_model_is_left_as_it_was_after_an_exception(family):
         (head, lambda: model.logits(clean.late.final[0])),
     ]:
         handle = broken.register_forward_pre_hook(fail)
-        with pytest.raises(BreakError):
+        with pytest.raises(TiltmeterError, match="BreakError") as told:
             run()
+        assert isinstance(told.value.__cause__, BreakError)
         handle.remove()
         assert_untouched(model, before)
     assert torch.equal(model.start(clean.tokens, site, (), clean.span).late.final, clean.late.final)

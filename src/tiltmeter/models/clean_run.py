@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import DynamicCache
 
+from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.differences.tape import Tape
 from tiltmeter.models.positions import Span
 from tiltmeter.models.sites import Site
+
+Way = Literal["suffix", "layers", "model"]
+"""How a perturbed run is made, fastest first:
+
+- `suffix`: the layers after the site, at the positions of the span, with the clean keys and values of earlier ones;
+- `layers`: the layers after the site, at all positions;
+- `model`: the whole model, with the activation at the site replaced. This is what the two others must equal.
+"""
 
 
 @dataclass(frozen=True)
@@ -35,23 +46,55 @@ class CleanRun:
     tokens: Int[Tensor, "batch position"]
     site: Site
     span: Span
-    """The positions that perturbed runs compute."""
+    """The positions that perturbed runs are asked for."""
+    way: Way
+    """How perturbed runs are made."""
+    run: Span
+    """The positions that perturbed runs compute: the span, and those that the way needs besides."""
+    beyond: Float[Tensor, "batch after d_site"]
+    """The activation at the site at the positions of `run` after the span; mostly none."""
     activation: Float[Tensor, "batch seen d_site"]
     """At the site, at every position up to the end of the span. `SplitModel.whole` adds the later ones."""
-    entry: Float[Tensor, "batch span d_model"]
-    """The residual stream that enters the first block to run again."""
+    entry: Float[Tensor, "batch run d_model"]
+    """The residual stream that enters the first block to run again, at the positions of `run`."""
     prefix: tuple[tuple[Tensor, Tensor], ...]
     """Keys and values of the positions before the span, for each block that runs again."""
     late: LateActivations
     tape: Tape = field(default_factory=Tape)
     """Clean values that exact differences need as well; recorded once, by the clean pass or the first perturbed run."""
 
+    @property
+    def frame(self) -> Float[Tensor, "batch run d_site"]:
+        """The activation at the site at the positions of `run`."""
+        return self.run.cut(torch.cat([self.activation, self.beyond], 1) if self.beyond.shape[1] else self.activation)
+
+    def widened(self, x: Tensor, around: Tensor | None = None) -> Tensor:
+        """`x`, given at the positions of the span, at those of `run`: `around` (default zero) at the others."""
+        if self.run == self.span:
+            return x
+        shape = (*x.shape[:-2], self.run.stop - self.run.first, x.shape[-1])
+        wide = x.new_zeros(shape) if around is None else around.expand(shape).clone()
+        wide[..., self.span.first - self.run.first : self.span.stop - self.run.first, :] = x
+        return wide
+
+    def narrowed(self, x: Tensor) -> Tensor:
+        """`x`, given at the positions of `run`, at those of the span."""
+        return x[..., self.span.first - self.run.first : self.span.stop - self.run.first, :]
+
 
 def clean_prefix(cache: DynamicCache | None, first_block: int, span: Span) -> tuple[tuple[Tensor, Tensor], ...]:
-    """The keys and values of the positions before the span, from `first_block` on."""
+    """The keys and values of the positions before the span, from `first_block` on.
+
+    Raises:
+        TiltmeterError: a block leaves something else, such as the state of a linear attention.
+    """
     if cache is None:
         return ()
     layers = cache.layers[first_block:]
+    if not all(isinstance(getattr(layer, "keys", None), Tensor) for layer in layers):
+        raise TiltmeterError(
+            "A block's cache holds no keys and values, so runs cannot begin inside a sequence; use --positions all."
+        )
     return tuple((layer.keys[..., : span.first, :], layer.values[..., : span.first, :]) for layer in layers)
 
 
@@ -62,7 +105,7 @@ def repeated_cache(clean: CleanRun, copies: int) -> DynamicCache:
     """
     cache = DynamicCache()
     batch = copies * clean.tokens.shape[0]
-    placeholder = clean.entry.new_zeros(1).expand(batch, 1, clean.span.first, 1)
+    placeholder = clean.entry.new_zeros(1).expand(batch, 1, clean.run.first, 1)
     for layer in range(clean.site.boundary):
         cache.update(placeholder[..., :0, :], placeholder[..., :0, :], layer)
         cache.layers[layer].keys = cache.layers[layer].values = placeholder

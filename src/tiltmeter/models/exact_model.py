@@ -6,7 +6,7 @@ three. `ExactModel` never subtracts two runs, so small changes, and KL, which is
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
@@ -18,12 +18,17 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.activations import GELUTanh, NewGELUActivation
 
 from tiltmeter.errors import TiltmeterError
-from tiltmeter.models.clean_run import CleanRun, LateActivations
+from tiltmeter.models.architectures import probe_tokens
+from tiltmeter.models.clean_run import CleanRun, LateActivations, Way
 from tiltmeter.models.differences import Shifted, Tape, operand_precision
+from tiltmeter.models.failures import explained, first_line
 from tiltmeter.models.hooks import captured, replaced, skipped
 from tiltmeter.models.positions import Span
 from tiltmeter.models.sites import STREAM, Site
 from tiltmeter.models.split_model import SplitModel
+
+CARRIED_AGREEMENT = {None: 1e-2, torch.bfloat16: 0.2}
+"""Largest distance of carried large differences from subtracted ones, relative to their norm, by the rounding."""
 
 
 class ExactModel(SplitModel):
@@ -40,30 +45,36 @@ class ExactModel(SplitModel):
         Raises:
             TiltmeterError: the model uses an operation that has no difference rule.
         """
-        perturbed = Shifted(clean.span.cut(clean.activation), change)
-        with operand_precision(self.rounding), self._playing(clean.tape, clean.site), ExitStack() as stack:
-            stack.enter_context(skipped(self.parts.blocks, range(clean.site.boundary)))
-            stack.enter_context(replaced(*self._stream_tap(clean.site.boundary), clean.entry))
-            stack.enter_context(replaced(*self.tap(clean.site), perturbed))
-            found = {s: stack.enter_context(captured(*self.tap(s))) for s in clean.late.sites}
-            final = self._suffix(clean, clean.entry, 1)
-        sites = {s: self.centre(_carried_change(values[0], len(change)), s) for s, values in found.items()}
-        return LateActivations(_carried_change(final, len(change)), sites)
+        perturbed = Shifted(clean.frame, clean.widened(change))
+        with (
+            explained(self.hf, f"carrying differences through the layers after {clean.site.name}"),
+            operand_precision(self.rounding),
+            self._playing(clean.tape, clean.site),
+            ExitStack() as stack,
+        ):
+            final, found = self._perturbed_pass(stack, clean, perturbed, 1)
+        points = len(change)
+        sites = {s: clean.narrowed(self.centre(_carried_change(value, points), s)) for s, value in found.items()}
+        return LateActivations(clean.narrowed(_carried_change(final, points)), sites)
 
     def _clean_pass(
-        self, tokens: Tensor, wanted: set[Site], span: Span, tape: Tape
+        self, tokens: Tensor, wanted: set[Site], ways: Mapping[Site, Way], span: Span, tape: Tape
     ) -> tuple[dict[Site, Tensor], Tensor, DynamicCache | None]:
         """As in `SplitModel`; if all positions may be perturbed, record the tape on the way, saving a second pass."""
         first = min(wanted, key=lambda site: (site.boundary, site.kind not in STREAM))
-        if span.first or first.kind not in STREAM:
-            return super()._clean_pass(tokens, wanted, span, tape)
+        if span.first or first.kind not in STREAM or set(ways.values()) != {"layers"}:
+            return super()._clean_pass(tokens, wanted, ways, span, tape)
         start = self.activation(tokens, first)
-        with self._playing(tape, first), ExitStack() as stack:
-            stack.enter_context(skipped(self.parts.blocks, range(first.boundary)))
+        with (
+            explained(self.hf, "running the whole model"),
+            self._playing(tape, first),
+            ExitStack() as stack,
+        ):
+            stack.enter_context(skipped(self.parts.blocks, range(first.boundary), self.parts.extras))
             perturbed = Shifted(start, start.new_empty(0, *start.shape))
             stack.enter_context(replaced(*self._stream_tap(first.boundary), perturbed))
             found = {s: stack.enter_context(captured(*self.tap(s))) for s in wanted}
-            final = self._trunk(inputs_embeds=start, use_cache=False)
+            final = self._trunk(input_ids=tokens.to(self.device), use_cache=False)
         return {s: _clean(values[0]) for s, values in found.items()}, _clean(final), None
 
     @contextmanager
@@ -73,7 +84,9 @@ class ExactModel(SplitModel):
         A block entered at a site in its middle asks for fewer values, so it has a section of its own for that kind.
         """
         first, inside = site.boundary, site.kind not in STREAM
-        parts = [*self.parts.blocks[first:], self.parts.final_norm]
+        parts = [*self.parts.blocks[first:]]
+        if self.parts.final_norm is not None:
+            parts.append(self.parts.final_norm)
         with tape.playing(), ExitStack() as stack:
             for index, part in enumerate(parts, start=first):
                 section = (index, site.kind if inside and index == first else "whole")
@@ -82,19 +95,38 @@ class ExactModel(SplitModel):
 
     def _nonlinear_logit_changes(self, final: Tensor, logits: Tensor, change: Tensor) -> Tensor:
         """By the difference rules, which cover soft-cap and scaling."""
-        return _carried_change(self._head(Shifted(final[None], change[None, None]), final[None]), 1)[0, 0]
+        return _carried_change(self._head(Shifted(final[None], change[None, None]), len(final)), 1)[0, 0]
 
     def obstacle(self) -> str | None:
         """Why differences cannot be carried through this model, found by trying; None if they can."""
-        tokens = torch.zeros(1, 3, dtype=torch.long)
         try:
-            clean = self.start(tokens, Site(0, "resid_pre"), (), Span(1, 3))
-            change = self.changes(clean, torch.ones_like(clean.span.cut(clean.activation))[None])
-            final = clean.late.final[0]
-            self.logit_changes(final, self.logits(final), change.final[0, 0])
+            for span in (Span(0, 8), Span(3, 8)):
+                self._compare_ways(span)
         except Exception as error:  # a rule may fail in any way on arguments it does not know
-            return str(error) if isinstance(error, TiltmeterError) else f"{type(error).__name__}: {error}"
+            return str(error) if isinstance(error, TiltmeterError) else first_line(error)
         return None
+
+    def _compare_ways(self, span: Span) -> None:
+        """Carry two large differences of two rows through all layers and the head; compare with subtraction.
+
+        Raises:
+            TiltmeterError: they differ.
+        """
+        clean = self.start(probe_tokens(self.hf), Site(0, "resid_pre"), (), span)
+        x = span.cut(clean.activation)
+        change = torch.stack([0.5 * x.flip(-1), -0.3 * x.roll(1, -1)])
+        carried, subtracted = self.changes(clean, change).final, self.resume(clean, x + change).final - clean.late.final
+        final = clean.late.final[0]
+        logits = self.logits(final)
+        found = self.logit_changes(final, logits, carried[1, 0])
+        wanted = self.logits(final + subtracted[1, 0]) - logits
+        for one, other in ((carried, subtracted), (found, wanted)):
+            error = (one - other).norm(dim=-1) / other.norm(dim=-1).clamp(min=1e-30)
+            if bool((error > CARRIED_AGREEMENT[self.rounding]).any()):
+                raise TiltmeterError(
+                    f"differences carried through the layers of {type(self.hf).__name__} are off by "
+                    f"{float(error.max()):.1e} of what two passes give; use --precision float32."
+                )
 
 
 class RoundedModel(ExactModel):

@@ -2,32 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 
-def _head(value: Any) -> Tensor:
-    """The activation in a module's output: the tensor itself, or the first element of a tuple."""
-    return value[0] if isinstance(value, tuple) else value
+def output_head(value: Any) -> Any:
+    """The activation in a module's output: the tensor itself, or the first element of what holds it."""
+    if isinstance(value, Mapping):
+        value = tuple(value.values())
+    return value[0] if isinstance(value, (tuple, list)) and value else value
 
 
 def _with_head(value: Any, new: Tensor) -> Any:
-    return (new, *value[1:]) if isinstance(value, tuple) else new
+    return type(value)((new, *value[1:])) if type(value) in (tuple, list) else new
+
+
+def input_slot(args: tuple, kwargs: Mapping[str, Any]) -> int | str:
+    """Where the activation is among a module's arguments: the first tensor by position, else by name.
+
+    Raises:
+        TypeError: no argument is a tensor.
+    """
+    for index, value in enumerate(args):
+        if isinstance(value, Tensor):
+            return index
+    for name in ("hidden_states", *kwargs):
+        if isinstance(kwargs.get(name), Tensor):
+            return name
+    raise TypeError("no argument of the module is a tensor")
+
+
+def input_head(args: tuple, kwargs: Mapping[str, Any]) -> Tensor:
+    """The activation among a module's arguments."""
+    slot = input_slot(args, kwargs)
+    return args[slot] if isinstance(slot, int) else kwargs[slot]
 
 
 @contextmanager
 def captured(module: nn.Module, side: str) -> Iterator[list[Tensor]]:
-    """Collect the activation at the `"input"` or `"output"` of a module; it must run exactly once."""
+    """Collect the activation at the `"input"` or `"output"` of a module; it must run exactly once.
+
+    Copies are kept: some families add to these tensors in place afterwards.
+    """
     seen: list[Tensor] = []
     if side == "input":
         handle = module.register_forward_pre_hook(
-            lambda _, args, kwargs: seen.append(args[0] if args else kwargs["hidden_states"]), with_kwargs=True
+            lambda _, args, kwargs: seen.append(input_head(args, kwargs).clone()), with_kwargs=True
         )
     else:
-        handle = module.register_forward_hook(lambda _, __, output: seen.append(_head(output)))
+        handle = module.register_forward_hook(lambda _, __, output: seen.append(output_head(output).clone()))
     try:
         yield seen
     finally:
@@ -37,16 +64,22 @@ def captured(module: nn.Module, side: str) -> Iterator[list[Tensor]]:
 
 @contextmanager
 def replaced(module: nn.Module, side: str, new: Tensor) -> Iterator[None]:
-    """Replace the activation at the `"input"` or `"output"` of a module; it must run exactly once."""
+    """Replace the activation at the `"input"` or `"output"` of a module; it must run exactly once.
+
+    The model gets a copy of `new`, because it may add to it in place.
+    """
     fired = []
 
     def on_input(_: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         fired.append(True)
-        return ((new, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": new})
+        slot = input_slot(args, kwargs)
+        if isinstance(slot, int):
+            return (*args[:slot], new.clone(), *args[slot + 1 :]), kwargs
+        return args, {**kwargs, slot: new.clone()}
 
     def on_output(_: nn.Module, __: tuple, output: Any) -> Any:
         fired.append(True)
-        return _with_head(output, new)
+        return _with_head(output, new.clone())
 
     if side == "input":
         handle = module.register_forward_pre_hook(on_input, with_kwargs=True)
@@ -60,18 +93,83 @@ def replaced(module: nn.Module, side: str, new: Tensor) -> Iterator[None]:
 
 
 @contextmanager
-def skipped(blocks: nn.ModuleList, which: range) -> Iterator[None]:
-    """Replace some blocks by the identity. The list keeps its length, because models look up masks by block index."""
+def skipped(blocks: nn.ModuleList, which: range, extras: Mapping[int, tuple | None]) -> Iterator[None]:
+    """Replace some blocks by the identity. The list keeps its length, because models look up masks by block index.
+
+    `extras` holds for each block what it returns after the stream; None where it returns the stream alone.
+    """
     originals = {index: blocks[index] for index in which}
     try:
         for index in which:
-            blocks[index] = _Identity()
+            blocks[index] = _Skipped(originals[index], extras[index])
         yield
     finally:
         for index, block in originals.items():
             blocks[index] = block
 
 
-class _Identity(nn.Module):
-    def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
-        return hidden_states
+class _Skipped(nn.Module):
+    """Returns the stream as it came, in the structure in which the block returns it; looks like the block otherwise."""
+
+    def __init__(self, block: nn.Module, extras: tuple | None) -> None:
+        super().__init__()
+        self.__dict__["block"] = block  # not a submodule: its hooks and weights are not this module's
+        self.__dict__["extras"] = extras
+
+    def __getattr__(self, name: str) -> Any:
+        """Models ask blocks for their kind of attention, and the like."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self.__dict__["block"], name)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        stream = input_head(args, kwargs)
+        extras = self.__dict__["extras"]
+        return stream if extras is None else (stream, *extras)
+
+
+class Call:
+    """One call of a module during a trace: the activations [batch, position, width] that went in and came out."""
+
+    def __init__(self, name: str, module: nn.Module, entered: Tensor | None, left: Tensor | None, output: Any) -> None:
+        self.name, self.module, self.entered, self.left = name, module, entered, left
+        self.order = 0
+        self.extras = (None,) * (len(output) - 1) if isinstance(output, (tuple, list)) else None
+        self.is_trunk = hasattr(output, "last_hidden_state")
+        self.shape = tuple(head.shape) if isinstance(head := output_head(output), Tensor) else None
+
+
+@contextmanager
+def traced(modules: Mapping[str, nn.Module]) -> Iterator[list[Call]]:
+    """Record every call of these modules, in the order in which they return."""
+    calls: list[Call] = []
+    entered: dict[nn.Module, list[Tensor | None]] = {}
+    handles: list[Any] = []
+
+    def enter(module: nn.Module, args: tuple, kwargs: dict) -> None:
+        try:
+            found = _copy(input_head(args, kwargs))
+        except TypeError:
+            found = None
+        entered.setdefault(module, []).append(found)
+
+    for name, module in modules.items():
+        handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
+
+        def leave(module: nn.Module, _: tuple, output: Any, name: str = name) -> None:
+            call = Call(name, module, entered[module].pop(), _copy(output_head(output)), output)
+            call.order = len(calls)
+            calls.append(call)
+
+        handles.append(module.register_forward_hook(leave))
+    try:
+        with torch.no_grad():
+            yield calls
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _copy(value: Any) -> Tensor | None:
+    return value.detach().clone() if isinstance(value, Tensor) and value.ndim == 3 else None

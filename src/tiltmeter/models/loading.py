@@ -10,13 +10,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+import transformers
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+)
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from tiltmeter.data.token_set import TokenSet, load_tokens
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.accepted import MERGE
 from tiltmeter.models.exact_model import ExactModel, RoundedModel
+from tiltmeter.models.failures import first_line
 from tiltmeter.models.fingerprint import model_sha256
 from tiltmeter.models.split_model import SplitModel
 from tiltmeter.runs.user_paths import user_path
@@ -101,7 +114,7 @@ def load_model(name: str, revision: str | None = None, device: str = "cpu", prec
         raise _adapter_beside(name, "adapter_config.json")
     try:
         config = AutoConfig.from_pretrained(where, revision=revision, trust_remote_code=False)
-        hf, loading = AutoModelForCausalLM.from_pretrained(
+        hf, loading = _model_class(config).from_pretrained(
             where,
             config=config,
             revision=revision,
@@ -125,6 +138,17 @@ def load_model(name: str, revision: str | None = None, device: str = "cpu", prec
         "sha256": model_sha256(hf),
     }
     return LoadedModel(model, _tokenizer(where, revision), facts)
+
+
+def _model_class(config: PretrainedConfig) -> Any:
+    """The class that loads the model: the one its configuration names, if transformers has it and it has a head.
+
+    Multimodal models are named there; `AutoModelForCausalLM` knows some of them only by their text half.
+    """
+    for name in getattr(config, "architectures", None) or ():
+        if name in (*MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.values(), *MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()):
+            return getattr(transformers, name, AutoModelForCausalLM)
+    return AutoModelForCausalLM
 
 
 def _split(hf: PreTrainedModel, name: str, precisions: Sequence[str]) -> tuple[str, SplitModel]:
@@ -180,7 +204,7 @@ def _refuse_pickled_shards(index: Path) -> None:
     try:
         files = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise TiltmeterError(f"{index} is not an index of weights: {_first_line(error)}") from None
+        raise TiltmeterError(f"{index} is not an index of weights: {first_line(error)}") from None
     if strangers := [file for file in files if not str(file).endswith(".safetensors")]:
         raise TiltmeterError(
             f"{index} names weights in {strangers[0]}, which may be a pickle; convert them to safetensors first."
@@ -198,14 +222,9 @@ def _explain(name: str, where: str, error: Exception) -> str:
     if where == name and not Path(name).is_dir():
         return (
             f"The model {name!r} could not be loaded: it is not an embedded model ({', '.join(EMBEDDED)}), not a "
-            f"directory, and the Hugging Face hub returned {_first_line(error)}"
+            f"directory, and the Hugging Face hub returned {first_line(error)}"
         )
-    return f"The model in {name} could not be loaded: {_first_line(error)}"
-
-
-def _first_line(error: Exception) -> str:
-    reason = str(error).strip().partition("\n")[0].rstrip(".") or "no reason"
-    return f"{type(error).__name__}: {reason}."
+    return f"The model in {name} could not be loaded: {first_line(error)}"
 
 
 def _check_complete(name: str, loading: Mapping[str, Any]) -> None:
@@ -234,4 +253,4 @@ def _check_device(device: str) -> None:
     try:
         torch.zeros(1, device=device, dtype=torch.float64).item()  # KL is taken in float64; "meta" holds no numbers
     except (RuntimeError, AssertionError, TypeError) as error:
-        raise TiltmeterError(f"The device {device!r} cannot be used here: {_first_line(error)}") from None
+        raise TiltmeterError(f"The device {device!r} cannot be used here: {first_line(error)}") from None

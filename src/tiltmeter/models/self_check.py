@@ -7,6 +7,7 @@ from torch import Tensor
 
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.clean_run import CleanRun
+from tiltmeter.models.failures import explained
 from tiltmeter.models.hooks import replaced
 from tiltmeter.models.sites import Site
 from tiltmeter.models.split_model import SplitModel
@@ -38,7 +39,7 @@ def check_split(model: SplitModel, clean: CleanRun) -> None:
     """
     x = clean.span.cut(clean.activation)
     change = x.flip(-1) * 0.5
-    logits = _last_logits(model, clean)
+    logits = model.last_logits(clean)
     if not bool(torch.isfinite(clean.late.final).all() and torch.isfinite(logits).all()):
         raise TiltmeterError(f"The outputs of {model.name} are not finite on these tokens; check its weights.")
     final = clean.late.final
@@ -60,10 +61,12 @@ def check_additive(model: SplitModel, tokens: Tensor, site: Site) -> None:
     """
     if site.kind not in ("attn_out", "mlp_out"):
         return
-    parts = [Site(site.layer, kind) for kind in ("attn_out", "mlp_out", "resid_post")]
-    run = model.start(tokens, Site(site.layer, "resid_pre"), parts)
-    attention, mlp, after = (run.late.sites[part] for part in parts)
-    error = _error(run.activation + attention + mlp, after, attention + mlp)
+    end = Site(site.layer, "resid_post")
+    writes = [one for kind in ("attn_out", "mlp_out") if model.has(one := Site(site.layer, kind)) or one == site]
+    run = model.start(tokens, Site(site.layer, "resid_pre"), [*writes, end])
+    after, *written = (run.late.sites[one] for one in (end, *writes))
+    added = torch.stack(written).sum(0)
+    error = _error(run.activation + added, after, added)
     if not error <= TOLERANCE[after.dtype]:
         raise TiltmeterError(
             f"In {model.name} the outputs of attention and MLP are not what is added to the stream, so {site.name} "
@@ -90,21 +93,14 @@ def _refuse(model: SplitModel, clean: CleanRun, what: str, error: float, roundin
     if not error <= (TOLERANCE[clean.activation.dtype] if rounding is None else ROUNDED):
         raise TiltmeterError(
             f"{model.name} cannot be split at {clean.site.name}: {what} differs from the whole model by {error:.1e} of "
-            "a token's values; please report this model."
+            "a token's values; measure at another site, or with --positions all."
         )
-
-
-@torch.no_grad()
-def _last_logits(model: SplitModel, clean: CleanRun) -> Tensor:
-    """The whole model's logits [batch, vocabulary] at the last position of the span; all would not fit in memory."""
-    ids = clean.tokens[:, : clean.span.stop].to(model.device)
-    return model.hf(input_ids=ids, use_cache=False, logits_to_keep=1).logits[:, -1]
 
 
 @torch.no_grad()
 def _full_pass(model: SplitModel, clean: CleanRun, point: Tensor) -> Tensor:
     full = model.whole(clean).clone()
     full[:, clean.span.first : clean.span.stop] = point
-    with replaced(*model.tap(clean.site), full):
+    with explained(model.hf, "running the whole model"), replaced(*model.tap(clean.site), full):
         final = model.parts.trunk(input_ids=clean.tokens.to(model.device), use_cache=False).last_hidden_state
     return clean.span.cut(final)

@@ -11,6 +11,10 @@ All three call the model's own forward pass. Blocks before the site are replaced
 call; masks, rotary angles and attention are computed by the model's own code. Reimplementing a forward pass would have
 to be done, and checked, per architecture.
 
+Not every model can be run in parts: a cache may hold a state instead of keys and values, layers may share keys, and
+every layer may read the token ids. `SplitModel.way` tries the fast ways on a few tokens against the whole model, and
+takes the fastest that gives the same.
+
 LayerNorm models are measured in the *centred* residual stream, x minus its mean over d_model, as TransformerLens shows
 it: every reader of the stream applies LayerNorm first, which removes the mean, so distances should not count it.
 RMSNorm keeps the mean, so RMSNorm models are measured as they are.
@@ -18,31 +22,40 @@ RMSNorm keeps the mean, so RMSNorm models are measured as they are.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from copy import copy
-from dataclasses import dataclass
 from functools import cached_property
+from inspect import signature
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
-from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.accepted import refuse_unmeasurable
-from tiltmeter.models.architectures import find_parts, ignores_mean
+from tiltmeter.models.architectures import find_parts, ignores_mean, probe_tokens
 from tiltmeter.models.chunked_kl import Unembedding
-from tiltmeter.models.clean_run import CleanRun, LateActivations, clean_prefix, repeated_cache
+from tiltmeter.models.clean_run import CleanRun, LateActivations, Way, clean_prefix, repeated_cache
 from tiltmeter.models.differences.tape import Tape
+from tiltmeter.models.failures import explained
 from tiltmeter.models.hooks import captured, replaced, skipped
 from tiltmeter.models.positions import Span
 from tiltmeter.models.sites import STREAM, Site, parse_site
 
 Stream = Literal["centred", "raw"]
 """How a LayerNorm model's residual stream is measured: minus its mean over d_model, or as it is."""
+
+AGREEMENT = {torch.float64: 1e-5, torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 2e-2}
+"""Largest distance between hidden states of two ways of running a model, relative to their norm, token by token.
+
+Some families compute their norms in float32 whatever the precision.
+"""
+
+LENGTH_DEPENDENT = frozenset({"longrope", "dynamic"})
+"""Kinds of rotary embedding whose angles depend on the length of the whole sequence."""
 
 
 class SplitModel:
@@ -58,10 +71,12 @@ class SplitModel:
         self.parts = find_parts(hf)
         self.n_layers = len(self.parts.blocks)
         config = hf.config.get_text_config()
-        self.width: int = config.hidden_size
-        self.vocabulary: int = config.vocab_size
+        self.width = self.parts.width
+        self.vocabulary: int = getattr(config, "vocab_size", None) or hf.get_input_embeddings().num_embeddings
         self.context: int = getattr(config, "max_position_embeddings", 2**31)
         self.centred = ignores_mean(self.parts.final_norm, torch.empty(self.width, dtype=hf.dtype, device=hf.device))
+        self._tried: dict[tuple[Site, Way], bool] = {}
+        self._refuse_no_decoder()
 
     @property
     def device(self) -> torch.device:
@@ -71,6 +86,10 @@ class SplitModel:
     def site(self, name: str) -> Site:
         """Parse a TransformerLens hook name, long or short, as a site of this model."""
         return parse_site(name, self.n_layers)
+
+    def has(self, site: Site) -> bool:
+        """Whether the site was found in this model: some blocks have no attention or no MLP of their own."""
+        return site.kind in STREAM or self.parts.inside(site.layer).of(site.kind) is not None
 
     def measured_in(self, stream: Stream) -> SplitModel:
         """The same model, measured in this stream. For an RMSNorm model, `"centred"` also means raw."""
@@ -120,40 +139,132 @@ class SplitModel:
         span = span or Span(0, tokens.shape[1])
         for site in sites:
             self._check(tokens, site, reads)
+        ways = {site: self.way(site, span) for site in sites}
+        runs = self._starts(tokens, ways, reads, span)
+        for site, clean in runs.items():
+            self._check_finite(clean.activation, site)
+        return runs
+
+    def _starts(
+        self, tokens: Tensor, ways: Mapping[Site, Way], reads: Sequence[Site], span: Span
+    ) -> dict[Site, CleanRun]:
+        """As `starts`, for perturbed runs in these ways."""
+        stop = span.stop if self._may_be_cut else tokens.shape[1]
+        runs = {site: Span(span.first if way == "suffix" else 0, stop) for site, way in ways.items()}
         tape = Tape()
-        seen, final, cache = self._clean_pass(tokens[:, : span.stop], {*sites, *map(_entry, sites), *reads}, span, tape)
+        wanted = {*ways, *map(_entry, ways), *reads}
+        seen, final, cache = self._clean_pass(tokens[:, :stop], wanted, ways, span, tape)
         late = LateActivations(span.cut(final), {s: self.centre(span.cut(seen[s]), s) for s in reads})
-        return {
-            site: CleanRun(
+        result = {}
+        for site, run in runs.items():
+            activation = self.centre(seen[site], site)
+            result[site] = CleanRun(
                 tokens=tokens,
                 site=site,
                 span=span,
-                activation=self._finite(self.centre(seen[site], site), site),
-                entry=span.cut(seen[_entry(site)]),
-                prefix=clean_prefix(cache, site.boundary, span),
+                way=ways[site],
+                run=run,
+                beyond=activation[:, span.stop :],
+                activation=activation[:, : span.stop],
+                entry=run.cut(seen[_entry(site)]),
+                prefix=clean_prefix(cache, site.boundary, run),
                 late=late,
                 tape=tape,
             )
-            for site in sites
-        }
+        return result
+
+    def way(self, site: Site, span: Span) -> Way:
+        """The fastest way to make perturbed runs from `site` that gives what the whole model gives, found by trying.
+
+        Raises:
+            TiltmeterError: the whole model fails.
+        """
+        if span.first and self._works(site, "suffix"):
+            return "suffix"
+        return "layers" if self._works(site, "layers") else "model"
+
+    def _works(self, site: Site, way: Way) -> bool:
+        """Whether runs in this way from sites of this kind equal runs of the whole model, on a few tokens."""
+        asked = (Site(0, "resid_pre") if site.boundary == 0 else Site(site.boundary - 1, "resid_post"), way)
+        if asked not in self._tried:
+            self._tried[asked] = self._equals_whole(asked[0], way)
+        return self._tried[asked]
+
+    @torch.no_grad()
+    def _equals_whole(self, site: Site, way: Way) -> bool:
+        tokens, span = probe_tokens(self.hf), Span(3, 8)
+        whole = self._pushed(tokens, site, "model", span)
+        try:
+            found = self._pushed(tokens, site, way, span)
+        except TiltmeterError:
+            return False
+        error = (found - whole).norm(dim=-1)
+        return not bool((error > AGREEMENT[whole.dtype] * whole.norm(dim=-1)).any())
+
+    def _pushed(self, tokens: Tensor, site: Site, way: Way, span: Span) -> Tensor:
+        """Final hidden states, clean and with two perturbations."""
+        plain = self._plain
+        clean = SplitModel._starts(plain, tokens, {site: way}, (), span)[site]
+        x = span.cut(clean.activation)
+        pushes = torch.stack([0.5 * x.flip(-1), -0.3 * x.roll(1, -1)])
+        return torch.cat([clean.late.final[None], SplitModel.resume(plain, clean, x + pushes).final])
+
+    @property
+    def _plain(self) -> SplitModel:
+        """The same model without carried differences."""
+        plain = copy(self)
+        plain.__class__ = SplitModel
+        return plain
+
+    def _refuse_no_decoder(self) -> None:
+        """Refuse a model whose earlier positions see later tokens.
+
+        Raises:
+            TiltmeterError: it is one.
+        """
+        tokens = probe_tokens(self.hf)
+        other = torch.cat([tokens[:, :5], tokens[:, 5:].flip(1)], 1)
+        if self._differ(tokens, other, 30 * torch.finfo(self.hf.dtype).eps):
+            raise TiltmeterError(
+                f"{type(self.hf).__name__} is no decoder: later tokens change what earlier positions predict; choose a "
+                "causal language model (a class like BERT's has is_decoder in its configuration)."
+            )
+
+    @torch.no_grad()
+    def _differ(self, one: Tensor, other: Tensor, tolerance: float) -> bool:
+        """Whether the final hidden states of the first five tokens differ between two batches, relative to their norm.
+
+        Raises:
+            TiltmeterError: the model fails.
+        """
+        with explained(self.hf, "running it on a few tokens"):
+            a, b = (self._trunk(input_ids=ids.to(self.device), use_cache=False)[:, :5] for ids in (one, other))
+        return bool(((a - b).norm(dim=-1) > tolerance * a.norm(dim=-1)).any())
+
+    @cached_property
+    def _may_be_cut(self) -> bool:
+        """Whether a sequence may be cut after the span: not where rotary angles depend on its length."""
+        kinds = [getattr(module, "rope_type", ()) for module in self.hf.modules()]
+        named = {kind for one in kinds for kind in (one.values() if isinstance(one, dict) else [one])}
+        tokens = probe_tokens(self.hf)
+        return not named & LENGTH_DEPENDENT and not self._differ(tokens, tokens[:, :5], AGREEMENT[self.hf.dtype])
 
     def _clean_pass(
-        self, tokens: Tensor, wanted: set[Site], span: Span, tape: Tape
+        self, tokens: Tensor, wanted: set[Site], ways: Mapping[Site, Way], span: Span, tape: Tape
     ) -> tuple[dict[Site, Tensor], Tensor, DynamicCache | None]:
-        """Run once; return the wanted activations, the final hidden states, and the KV cache if the span needs one."""
-        cache = DynamicCache() if span.first else None
-        with ExitStack() as stack:
+        """Run once; return the wanted activations, the final hidden states, and the KV cache if a way needs one."""
+        cache = DynamicCache() if "suffix" in ways.values() else None
+        with explained(self.hf, "running the whole model"), ExitStack() as stack:
             found = {s: stack.enter_context(captured(*self.tap(s))) for s in wanted}
-            final = self._trunk(input_ids=tokens.to(self.device), past_key_values=cache, use_cache=cache is not None)
+            final = self._trunk(input_ids=tokens.to(self.device), use_cache=cache is not None, **_cache(cache))
         return {s: values[0] for s, values in found.items()}, final, cache
 
-    def _finite(self, activation: Tensor, site: Site) -> Tensor:
+    def _check_finite(self, activation: Tensor, site: Site) -> None:
         if not bool(torch.isfinite(activation).all()):
             raise TiltmeterError(
                 f"The model's activations at {site.name} are not finite on these tokens; check its weights, or load it "
                 "with --precision float32 or float64."
             )
-        return activation
 
     @torch.no_grad()
     def activation(self, tokens: Int[Tensor, "batch position"], site: Site) -> Float[Tensor, "batch position d_site"]:
@@ -164,11 +275,13 @@ class SplitModel:
         """
         self._check(tokens, site, ())
         needed = site.boundary if site.kind in STREAM else site.layer + 1
-        with ExitStack() as stack:
-            stack.enter_context(skipped(self.parts.blocks, range(needed, self.n_layers)))
+        with explained(self.hf, f"running the layers before {site.name}"), ExitStack() as stack:
+            if self._skips_later_layers:
+                stack.enter_context(skipped(self.parts.blocks, range(needed, self.n_layers), self.parts.extras))
             found = stack.enter_context(captured(*self.tap(site)))
             self._trunk(input_ids=tokens.to(self.device), use_cache=False)
-        return self._finite(self.centre(found[0], site), site)
+        self._check_finite(x := self.centre(found[0], site), site)
+        return x
 
     def whole(self, clean: CleanRun) -> Float[Tensor, "batch position d_site"]:
         """The clean activation at the site at every position; positions after the span are computed on demand."""
@@ -196,23 +309,39 @@ class SplitModel:
                 f"Activations of shape {tuple(x.shape)} were given for {clean.site.name}; expected any number of path "
                 f"points, each of shape {tuple(expected)} (batch, span, width)."
             )
-        lead = x.shape[:-3]
+        lead, x = x.shape[:-3], clean.widened(x, clean.frame)
         x = x.reshape(-1, *x.shape[-2:]).contiguous()  # GPT-2's projections call .view on their input
         copies = x.shape[0] // clean.tokens.shape[0]
-        with ExitStack() as stack:
+        with explained(self.hf, _resuming(clean.site)), ExitStack() as stack:
             stack.enter_context(torch.set_grad_enabled(torch.is_grad_enabled() and x.requires_grad))
-            stack.enter_context(skipped(self.parts.blocks, range(clean.site.boundary)))
-            if clean.site.kind in STREAM:
-                entry = x
-            else:
-                entry = clean.entry.repeat(copies, 1, 1)
-                stack.enter_context(replaced(*self.tap(clean.site), x))
-            stack.enter_context(replaced(*self._stream_tap(clean.site.boundary), entry))
-            found = {s: stack.enter_context(captured(*self.tap(s))) for s in clean.late.sites}
-            final = self._suffix(clean, entry, copies)
-        shape = (*lead, *clean.tokens.shape[:1], clean.span.stop - clean.span.first)
-        sites = {s: self.centre(values[0], s).reshape(*shape, -1) for s, values in found.items()}
+            final, found = self._perturbed_pass(stack, clean, x, copies)
+        final = clean.narrowed(final)
+        shape = (*lead, *clean.tokens.shape[:1], *final.shape[1:2])
+        sites = {s: clean.narrowed(self.centre(value, s)).reshape(*shape, -1) for s, value in found.items()}
         return LateActivations(final.reshape(*shape, -1), sites)
+
+    def _perturbed_pass(
+        self, stack: ExitStack, clean: CleanRun, x: Tensor, copies: int
+    ) -> tuple[Tensor, dict[Site, Tensor]]:
+        """Final hidden states and late activations [row, run, width] with `x` at the site, in the way of `clean`.
+
+        Token ids are passed in, because some models look up more than embeddings. The embeddings are ignored where
+        blocks are skipped: a hook puts the stream in front of the first block that runs.
+        """
+        inputs: dict[str, Any] = {"use_cache": False}
+        if clean.way != "model":
+            stack.enter_context(skipped(self.parts.blocks, range(clean.site.boundary), self.parts.extras))
+            inputs["position_ids"] = torch.arange(clean.run.first, clean.run.stop, device=self.device)[None]
+            if clean.site.kind not in STREAM:
+                entry = clean.entry.repeat(copies, 1, 1)
+                stack.enter_context(replaced(*self._stream_tap(clean.site.boundary), entry))
+        if clean.run.first:
+            inputs |= {"use_cache": True, "past_key_values": repeated_cache(clean, copies)}
+        stack.enter_context(replaced(*self.tap(clean.site), x))
+        reads = {s: stack.enter_context(captured(*self.tap(s))) for s in clean.late.sites}
+        ids = clean.run.cut(clean.tokens).to(self.device).repeat(copies, 1)
+        final = self._trunk(input_ids=ids, **inputs)
+        return final, {s: values[0] for s, values in reads.items()}
 
     def changes(self, clean: CleanRun, change: Float[Tensor, "point batch span d_site"]) -> LateActivations:
         """The changes of the activations after the site when the activation there changes by `change`."""
@@ -237,20 +366,49 @@ class SplitModel:
     def logits(self, final: Float[Tensor, "token d_model"]) -> Float[Tensor, "token vocabulary"]:
         """Logits of final hidden states, by the model's own head (soft-cap and scaling included)."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and final.requires_grad):
-            return self._head(final[None], final[None])[0]
+            return self._head(final[None], len(final))[0]
 
-    def _head(self, hidden: Tensor, placeholder: Tensor) -> Tensor:
-        trunk = self.parts.trunk
-        trunk.forward = lambda *_, **__: _TrunkOutput(last_hidden_state=hidden)
-        try:
-            return self.hf(inputs_embeds=placeholder, use_cache=False).logits
-        finally:
-            del trunk.forward
+    @torch.no_grad()
+    def last_logits(self, clean: CleanRun) -> Float[Tensor, "batch vocabulary"]:
+        """The whole model's logits at the last position of the span; those of all positions would not fit in memory."""
+        behind = clean.run.stop - clean.span.stop + 1
+        ids = clean.tokens[:, : clean.run.stop].to(self.device)
+        keeps = "logits_to_keep" in signature(type(self.hf).forward).parameters
+        with explained(self.hf, "running the whole model"):
+            inputs = {"logits_to_keep": behind} if keeps else {}
+            return self.hf(input_ids=ids, use_cache=False, **inputs).logits[:, -behind]
+
+    def _head(self, hidden: Tensor, rows: int) -> Tensor:
+        """Logits [1, token, vocabulary] of hidden states [1, token, d_final] by the model's own code after the trunk.
+
+        Heads may read more of the trunk's output than hidden states, so the rest of it is that of a small pass.
+        """
+        trunk, output = self.parts.trunk, copy(self._trunk_output)
+        output.last_hidden_state = hidden
+        ids = self._one_token.expand(1, rows)
+        own = vars(trunk).get("forward")
+        with explained(self.hf, "unembedding final hidden states"):
+            trunk.forward = lambda *_, **__: output
+            try:
+                return self.hf(input_ids=ids, use_cache=False).logits
+            finally:
+                del trunk.forward
+                if own is not None:  # a model that is spread over devices has one of its own
+                    trunk.forward = own
+
+    @cached_property
+    def _one_token(self) -> Tensor:
+        return probe_tokens(self.hf, 1, 1).to(self.device)
+
+    @cached_property
+    def _trunk_output(self) -> Any:
+        with torch.no_grad():
+            return self.parts.trunk(input_ids=self._one_token, use_cache=False)
 
     @cached_property
     def head_is_linear(self) -> bool:
         """Whether logits(a) - logits(b) = logits(a - b), i.e. the head has no bias and no soft-cap."""
-        probe = torch.linspace(-1, 1, self.width, dtype=self.hf.dtype, device=self.device)[None]
+        probe = torch.linspace(-1, 1, self.parts.final_width, dtype=self.hf.dtype, device=self.device)[None]
         return torch.equal(self.logits(1024 * probe), 1024 * self.logits(probe))  # powers of two are exact
 
     @cached_property
@@ -262,24 +420,32 @@ class SplitModel:
         head = self.hf.get_output_embeddings()
         if self.hf.dtype != torch.float32 or not isinstance(head, nn.Linear) or not self.head_is_linear:
             return None
-        probe = torch.linspace(-1, 1, self.width, dtype=self.hf.dtype, device=self.device)[None]
+        probe = torch.linspace(-1, 1, self.parts.final_width, dtype=self.hf.dtype, device=self.device)[None]
         own, found = head.weight @ probe[0], self.logits(probe)[0]
         alone = torch.allclose(own, found, rtol=1e-3, atol=1e-3 * float(found.abs().max()))
         return Unembedding(head.weight) if alone else None
 
-    def _suffix(self, clean: CleanRun, entry: Tensor, copies: int) -> Tensor:
-        """Run the trunk on the span's positions, with the clean keys and values of earlier ones.
-
-        The embeddings passed in are ignored: a hook puts `entry` in front of the first block that runs.
-        """
-        cache = repeated_cache(clean, copies) if clean.span.first else None
-        positions = torch.arange(clean.span.first, clean.span.stop, device=entry.device)[None]
-        return self._trunk(
-            inputs_embeds=entry, position_ids=positions, past_key_values=cache, use_cache=cache is not None
-        )
-
     def _trunk(self, **inputs: Any) -> Tensor:
+        if self._accepted is not None:
+            inputs = {name: value for name, value in inputs.items() if name in self._accepted}
         return self.parts.trunk(**inputs).last_hidden_state
+
+    @cached_property
+    def _accepted(self) -> frozenset[str] | None:
+        """The arguments that the trunk takes; None if it takes any."""
+        parameters = signature(type(self.parts.trunk).forward).parameters
+        anything = any(one.kind == one.VAR_KEYWORD for one in parameters.values())
+        return None if anything else frozenset(parameters)
+
+    @cached_property
+    def _skips_later_layers(self) -> bool:
+        """Whether the model runs when its later blocks are skipped; each pass is compared with nothing, so try one."""
+        try:
+            with torch.no_grad(), skipped(self.parts.blocks, range(self.n_layers), self.parts.extras):
+                self._trunk(input_ids=self._one_token, use_cache=False)
+        except Exception:
+            return False
+        return True
 
     def tap(self, site: Site) -> tuple[nn.Module, str]:
         """Where to hook a site: the module, and whether its `"input"` or `"output"` holds the activation."""
@@ -289,7 +455,11 @@ class SplitModel:
 
     def _stream_tap(self, boundary: int) -> tuple[nn.Module, str]:
         """Where to hook the residual stream after `boundary` blocks."""
-        return (self.parts.final_norm if boundary == self.n_layers else self.parts.blocks[boundary]), "input"
+        if boundary < self.n_layers:
+            return self.parts.blocks[boundary], "input"
+        if self.parts.final_norm is not None:
+            return self.parts.final_norm, "input"
+        return self.parts.blocks[-1], "output"
 
     def _check(self, tokens: Tensor, site: Site, reads: Sequence[Site]) -> None:
         if tokens.shape[1] > self.context:
@@ -297,6 +467,8 @@ class SplitModel:
                 f"The sequences have {tokens.shape[1]} tokens, but {self.name} has a context of {self.context}; "
                 "give shorter sequences."
             )
+        for one in (site, *reads):
+            self.tap(one)  # the parts of a block are found by a pass of their own, before hooks for this one are set
         for read in reads:
             if not read.is_visible_from(site):
                 raise TiltmeterError(
@@ -309,8 +481,10 @@ def _entry(site: Site) -> Site:
     return site if site.kind in STREAM else Site(site.layer, "resid_pre")
 
 
-@dataclass
-class _TrunkOutput(BaseModelOutputWithPastAndCrossAttentions):  # type: ignore[misc]
-    """What a head may read of the trunk's output: hidden states; every other field is None."""
+def _cache(cache: DynamicCache | None) -> dict[str, DynamicCache]:
+    """The argument that passes a cache on; none where there is none: state-space models do not know it."""
+    return {} if cache is None else {"past_key_values": cache}
 
-    router_logits: None = None
+
+def _resuming(site: Site) -> str:
+    return f"running the layers after {site.name}"

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.split_model import SplitModel
 from tiltmeter.saes.training import losses, trainer
 from tiltmeter.saes.training.config import Training
@@ -137,7 +138,7 @@ def test_a_local_loss_runs_no_later_layer():
     handle = job.model.parts.blocks[SITE].register_forward_pre_hook(refuse)
     try:
         trainer.loss_terms(job, state, random_tokens(2))
-        with pytest.raises(AssertionError):
+        with pytest.raises(TiltmeterError, match="a later block ran"):
             trainer.loss_terms(task_with(job, "e2e"), state, random_tokens(2))
     finally:
         handle.remove()
