@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -33,6 +34,9 @@ from tiltmeter.models.failures import first_line
 from tiltmeter.models.fingerprint import model_sha256
 from tiltmeter.models.split_model import SplitModel
 from tiltmeter.runs.user_paths import user_path
+
+GGUF = ".gguf"
+"""Ending of files with quantised weights, as llama.cpp reads them."""
 
 EMBEDDED: Mapping[str, Path] = {"nano": Path(__file__).parent / "nano"}
 """Models that ship with tiltmeter, by name."""
@@ -95,9 +99,9 @@ class LoadedModel:
 
 
 def load_model(name: str, revision: str | None = None, device: str = "cpu", precision: str = "auto") -> LoadedModel:
-    """Load a causal language model by embedded name, directory or Hugging Face id.
+    """Load a causal language model by embedded name, directory, GGUF file or Hugging Face id.
 
-    Weights are read from safetensors only, and no code from the model's repository is run. The device `auto` lets
+    Weights are read from safetensors or GGUF only (the latter dequantised), and no code from the model's repository is run. The device `auto` lets
     accelerate spread the blocks over the GPUs there are, then memory, then the disk (`device_map="auto"`).
 
     Raises:
@@ -108,21 +112,22 @@ def load_model(name: str, revision: str | None = None, device: str = "cpu", prec
     wanted = AUTO if precision == "auto" else (precision,)
     if device != AUTO_DEVICE:
         _check_device(device)
-    where = _locate(name)
+    where, gguf = _apart(_locate(name))
     _refuse_revision(name, where, revision)
     if find_adapter_config_file(where, revision=revision):
         raise _adapter_beside(name, "adapter_config.json")
     try:
-        config = AutoConfig.from_pretrained(where, revision=revision, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(where, revision=revision, trust_remote_code=False, **gguf)
         hf, loading = _model_class(config).from_pretrained(
             where,
             config=config,
             revision=revision,
             dtype=PRECISIONS[wanted[0]][0],
-            use_safetensors=True,
+            use_safetensors=None if gguf else True,
             ignore_mismatched_sizes=True,  # refused below, with a message that names the weights
             trust_remote_code=False,
             output_loading_info=True,
+            **gguf,
             **({"device_map": AUTO_DEVICE} if device == AUTO_DEVICE else {}),
         )
     except Exception as error:
@@ -137,7 +142,7 @@ def load_model(name: str, revision: str | None = None, device: str = "cpu", prec
         "device": device,
         "sha256": model_sha256(hf),
     }
-    return LoadedModel(model, _tokenizer(where, revision), facts)
+    return LoadedModel(model, _tokenizer(where, revision, gguf), facts)
 
 
 def _model_class(config: PretrainedConfig) -> Any:
@@ -166,8 +171,13 @@ def _locate(name: str) -> str:
     if name in EMBEDDED:
         return str(EMBEDDED[name])
     path = user_path(name)
+    if path.is_file() and path.suffix.lower() == GGUF:
+        _refuse_without_gguf(name)
+        return str(path)
     if path.is_file():
-        raise TiltmeterError(f"{name} is a file; give the directory of a Hugging Face model, with its config.json.")
+        raise TiltmeterError(
+            f"{name} is a file; give a .gguf file, or the directory of a Hugging Face model, with its config.json."
+        )
     if not path.is_dir():
         if not HUB_NAME.fullmatch(name):
             raise TiltmeterError(
@@ -190,6 +200,19 @@ def _locate(name: str) -> str:
     for index in path.glob("*.safetensors.index.json"):
         _refuse_pickled_shards(index)
     return str(path)
+
+
+def _apart(where: str) -> tuple[str, dict[str, str]]:
+    """Where transformers looks, and which GGUF file it reads there, if it is one."""
+    path = Path(where)
+    return (
+        (str(path.parent), {"gguf_file": path.name}) if path.suffix.lower() == GGUF and path.is_file() else (where, {})
+    )
+
+
+def _refuse_without_gguf(name: str) -> None:
+    if importlib.util.find_spec("gguf") is None:
+        raise TiltmeterError(f"{name} is a GGUF file; the 'gguf' package is needed: pip install 'tiltmeter[gguf]'.")
 
 
 def _adapter_beside(name: str, file: str) -> TiltmeterError:
@@ -240,9 +263,9 @@ def _check_complete(name: str, loading: Mapping[str, Any]) -> None:
         raise _adapter_beside(name, f"{adapters[0]} among the weights")
 
 
-def _tokenizer(where: str, revision: str | None) -> PreTrainedTokenizerBase | None:
+def _tokenizer(where: str, revision: str | None, gguf: Mapping[str, str]) -> PreTrainedTokenizerBase | None:
     try:
-        tokenizer = AutoTokenizer.from_pretrained(where, revision=revision, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(where, revision=revision, trust_remote_code=False, **gguf)
         found = tokenizer.encode("a", add_special_tokens=False)
     except Exception:
         return None
