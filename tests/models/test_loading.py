@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import pickle
 import shutil
@@ -360,3 +361,20 @@ def test_a_copy_of_the_embedded_directory_is_the_same_model(tmp_path):
     shutil.copytree(EMBEDDED["nano"], tmp_path / "copy")
     copy, original = load_model(str(tmp_path / "copy")), load_model("nano")
     assert copy.facts | {"name": "nano"} == original.facts
+
+
+def test_a_gguf_file_without_its_package_says_what_to_install(tmp_path, monkeypatch):
+    file = tmp_path / "model.Q4_1.gguf"
+    file.write_bytes(b"GGUF")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(TiltmeterError, match=r"the 'gguf' package is needed: pip install 'tiltmeter\[gguf\]'"):
+        load_model(str(file))
+
+
+def test_a_damaged_gguf_file_is_refused_in_a_sentence(tmp_path, monkeypatch):
+    file = tmp_path / "model.gguf"
+    file.write_bytes(b"GGUF and nothing else")
+    monkeypatch.setattr(loading, "_refuse_without_gguf", lambda name: None)
+    with pytest.raises(TiltmeterError) as found:
+        load_model(str(file))
+    assert "model.gguf could not be loaded" in str(found.value) and "\n" not in str(found.value)

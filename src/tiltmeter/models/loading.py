@@ -101,8 +101,9 @@ class LoadedModel:
 def load_model(name: str, revision: str | None = None, device: str = "cpu", precision: str = "auto") -> LoadedModel:
     """Load a causal language model by embedded name, directory, GGUF file or Hugging Face id.
 
-    Weights are read from safetensors or GGUF only (the latter dequantised), and no code from the model's repository is run. The device `auto` lets
-    accelerate spread the blocks over the GPUs there are, then memory, then the disk (`device_map="auto"`).
+    Weights are read from safetensors, or dequantised from GGUF, and no code from the model's repository is run. The
+    device `auto` lets accelerate spread the blocks over the GPUs there are, then memory, then the disk
+    (`device_map="auto"`).
 
     Raises:
         TiltmeterError: no such model, precision or device; no weights; weights that are pickles; an adapter.
