@@ -119,6 +119,13 @@ def test_a_first_batch_that_is_longer_than_the_rest_is_refused():
         fit_statistics(Canned(), TokenSet(ids, "t", None, {}), SITE, BosPolicy(), 100, 0, batch=1)
 
 
+def test_beside_activations_that_are_mostly_zero_none_is_massive():
+    norms = torch.zeros(4, 3, dtype=torch.float64)
+    norms[1, 2] = 7.0
+    found = count_massive(norms, torch.ones(4, 3, dtype=torch.bool), 10.0)
+    assert (found.first, found.later) == (0, 0) and "the median norm is 0, the largest 7" in found.sentence
+
+
 def test_counts_against_a_loop():
     norms = torch.rand(6, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     norms[2, 0], norms[4, 3], norms[5, 4] = 60.0, 70.0, 4.0

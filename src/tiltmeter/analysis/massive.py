@@ -42,6 +42,8 @@ class MassiveCount(NamedTuple):
     @property
     def sentence(self) -> str:
         """For a report."""
+        if not self.median:
+            return f"No activation is massive: the median norm is 0, the largest {self.largest:.4g}."
         if not self.first + self.later:
             return f"No activation is massive: the largest norm is {self.largest / self.median:.1f} times the median."
         return (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Annotated, Literal, NamedTuple
@@ -58,6 +59,10 @@ class MassivePolicy(Configuration):
     """Whether massive activations count in a sequence's mean."""
     ratio: Annotated[float, Field(gt=1)] = MASSIVE_RATIO
     """An activation is massive if its norm is above this multiple of the site's median norm."""
+
+    def largest_counted(self, massive_above: float) -> float:
+        """The largest norm that statistics count, where norms above `massive_above` are massive."""
+        return massive_above if self.statistics == "out" else math.inf
 
 
 @dataclass(frozen=True)

@@ -137,7 +137,7 @@ def fit_statistics(
         pool.append(x[chosen[rows]])
     moments, counted = sums.finish(mask)
     entries, owners = torch.cat(pool), torch.arange(len(tokens.ids))[:, None].expand_as(chosen)[chosen]
-    kept = ordinary(entries, sums.most(counted))
+    kept = ordinary(entries, massive.largest_counted(counted.limit))
     entries, owners = entries[kept], owners[kept]
     return SiteStatistics(
         count=moments.count,
@@ -187,12 +187,8 @@ class _Sums:
                 f"Activations of the first sequences have a median norm of {2 * self.certain / self.policy.ratio:.3g}, "
                 f"those of all {found.median:.3g}, so massive ones were counted; shuffle the sequences."
             )
-        self.moments.update(aside[ordinary(aside, self.most(found))])
+        self.moments.update(aside[ordinary(aside, self.policy.largest_counted(found.limit))])
         return self.moments, found
-
-    def most(self, found: MassiveCount) -> float:
-        """The largest norm that counts."""
-        return found.limit if self.policy.statistics == "out" else math.inf
 
 
 def _massive_count(values: np.ndarray) -> MassiveCount:

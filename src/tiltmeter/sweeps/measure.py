@@ -49,9 +49,8 @@ class Batch:
     @cached_property
     def counted(self) -> Bool[Tensor, "batch position"]:
         """Return the mask of tokens that statistics count."""
-        policy, above = self.plan.sweep.massive.statistics, self.plan.massive_above
-        counted = self.not_boundary if policy == "in" else self.not_boundary & ordinary(self.whole, above)
-        return counted.to(self.clean.activation.device)
+        above = self.plan.sweep.massive.largest_counted(self.plan.massive_above)
+        return (self.not_boundary & ordinary(self.whole, above)).to(self.clean.activation.device)
 
     @cached_property
     def whole(self) -> Float[Tensor, "batch position d_site"]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import math
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -157,7 +156,7 @@ def _latents(plan: Plan, run: run_directory.Run) -> dict[str, SAEWithStatistics]
     stored = {label: f"latents-{index:03d}" for index, label in enumerate(plan.saes) if label in plan.counted_saes}
     found = {label: run.load(name) for label, name in stored.items()}
     missing = [label for label, arrays in found.items() if arrays is None]
-    above = math.inf if plan.sweep.massive.statistics == "in" else plan.massive_above
+    above = plan.sweep.massive.largest_counted(plan.massive_above)
     groups = [missing[begin : begin + SAES_A_PASS] for begin in range(0, len(missing), SAES_A_PASS)]
     for labels in groups:
         some = {label: plan.saes[label] for label in labels}
