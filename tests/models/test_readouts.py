@@ -441,7 +441,7 @@ def biased():
 @pytest.mark.parametrize(("build", "linear"), [(soft_capped, False), (biased, False), (gpt2, True)])
 def test_heads_that_are_not_linear_are_read_whole(build, linear):
     model = build()
-    assert model.head_is_linear == linear
+    assert model.head.is_linear == linear
     for parameter in model.hf.get_output_embeddings().parameters():
         parameter.copy_(draw(*parameter.shape))
     tokens = torch.randint(1, 90, (2, 6), generator=torch.Generator().manual_seed(0))

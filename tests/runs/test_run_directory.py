@@ -6,8 +6,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,6 +14,7 @@ import pytest
 from safetensors.numpy import load_file
 
 import tiltmeter
+from forked import Forked, until
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.runs.run_directory import code_sha256, machine, open_run, read_manifest, versions
 
@@ -32,57 +31,48 @@ ARRAYS = {
     "none": np.zeros((0, 3)),
 }
 
-SWEEP = """
-import os, signal, sys
-import numpy as np
-from tiltmeter.runs.run_directory import open_run
 
-path, kill_at, calls = sys.argv[1], int(sys.argv[2]), 0
+def small_sweep(path, kill_at=0):
+    """Write a run of six shards, and kill the process at its `kill_at`-th call of the system."""
+    calls = 0
 
-def deadly(function):
-    def wrapped(*args, **kwargs):
-        global calls
-        calls += 1
-        if calls == kill_at:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return function(*args, **kwargs)
-    return wrapped
+    def deadly(function):
+        def wrapped(*args, **kwargs):
+            nonlocal calls
+            calls += 1
+            if calls == kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*args, **kwargs)
 
-for name in ("mkdir", "open", "fsync", "replace", "unlink", "close"):
-    setattr(os, name, deadly(getattr(os, name)))
+        return wrapped
 
-with open_run(path, {"seed": 0}, dict) as run:
-    print("open", flush=True)
-    for index in range(6):
-        name = f"shard-{index:05d}"
-        if run.load(name) is None:
-            print(name, flush=True)
-            run.save(name, {"kl": np.random.default_rng(index).normal(size=(50, 40))})
-    merged = np.concatenate([run.load(f"shard-{index:05d}")["kl"] for index in range(6)])
-    run.save("statistics", {"mean": merged.mean(0)})
-    run.write_text("tables/summary.csv", "\\n".join(repr(float(value)) for value in merged.mean(1)))
-    print(calls, flush=True)
-"""
+    for name in ("mkdir", "open", "fsync", "replace", "unlink", "close"):
+        setattr(os, name, deadly(getattr(os, name)))
 
-HOLD = """
-import sys
-from tiltmeter.runs.run_directory import open_run
-with open_run(sys.argv[1], {}, dict):
-    print("open", flush=True)
-    sys.stdin.read()
-"""
+    with open_run(path, {"seed": 0}, dict) as run:
+        print("open", flush=True)
+        for index in range(6):
+            name = f"shard-{index:05d}"
+            if run.load(name) is None:
+                print(name, flush=True)
+                run.save(name, {"kl": np.random.default_rng(index).normal(size=(50, 40))})
+        merged = np.concatenate([run.load(f"shard-{index:05d}")["kl"] for index in range(6)])
+        run.save("statistics", {"mean": merged.mean(0)})
+        run.write_text("tables/summary.csv", "\n".join(repr(float(value)) for value in merged.mean(1)))
+        print(calls, flush=True)
 
 
-def start(script, *arguments):
-    command = [sys.executable, "-c", script, *map(str, arguments)]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+def hold(path):
+    with open_run(path, {}, dict):
+        print("open", flush=True)
+        time.sleep(600)
 
 
 def sweep(path, kill_at=0):
-    """Exit status, and the lines printed."""
-    process = start(SWEEP, path, kill_at)
-    lines = process.communicate()[0].split()
-    return process.returncode, lines
+    """Exit status, and the lines printed, of a small sweep in a process of its own."""
+    with Forked(small_sweep, path, kill_at) as process:
+        out, _ = process.communicate()
+    return process.returncode, out.split()
 
 
 def contents(path):
@@ -187,8 +177,8 @@ def test_killed_anywhere_it_goes_on_to_the_same_bytes(path, uninterrupted, seed)
 
 def test_killed_from_outside_it_goes_on_to_the_same_bytes(path, uninterrupted):
     for wait in (0, 0.003, 0.006):
-        with start(SWEEP, path, 0) as process:
-            process.stdout.readline()
+        with Forked(small_sweep, path) as process:
+            until(process.printed)
             time.sleep(wait)
             process.kill()
     assert sweep(path)[0] == 0
@@ -196,8 +186,8 @@ def test_killed_from_outside_it_goes_on_to_the_same_bytes(path, uninterrupted):
 
 
 def test_second_process_is_refused_until_the_first_is_killed(path):
-    with start(HOLD, path) as first:
-        first.stdout.readline()
+    with Forked(hold, path) as first:
+        until(first.printed)
         refuse(path, "in use by another process")
         first.kill()
         first.wait()

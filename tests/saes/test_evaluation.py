@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from copy import deepcopy
 from functools import partial
 
 import pytest
@@ -102,6 +104,30 @@ def naive_fit(sae, x, look):
     f = sae.encode(x)
     rest = (x - look(sae.decode(f))).square().sum() / (x - x.mean(0)).square().sum()
     return {"l0": float((f > 0).sum(-1).double().mean()), "explained_variance": 1 - float(rest)}
+
+
+def test_massive_activations_count_only_in_the_effect_on_the_output():
+    hf = deepcopy(tiny("llama"))
+    with torch.no_grad():
+        hf.model.embed_tokens.weight[9] *= 1000
+    ids = torch.where(random_tokens(5, 12) == 9, 8, random_tokens(5, 12))
+    ids[2, 6] = 9
+    model, site = SplitModel(hf), Site(0, "resid_pre")
+    shrink = partial(torch.mul, other=0.9)
+    found = evaluate(model, lambda x: (x.sign(), shrink(x)), ids, None, site)
+    x = hf.model.embed_tokens(ids)[:, 1:].flatten(0, 1)
+    x = x[x.norm(dim=-1) < 10 * x.norm(dim=-1).median()]
+    assert len(x) == 5 * 11 - 1
+    expected = 1 - (0.1 * x).square().sum() / (x - x.mean(0)).square().sum()
+    assert found.explained_variance == pytest.approx(float(expected))
+    assert found.norm == pytest.approx(float(x.norm(dim=-1).mean()))
+    assert found.l0 == pytest.approx(float((x > 0).sum(-1).double().mean()))
+    everything = evaluate(model, lambda x: (x.sign(), shrink(x)), ids, None, site, massive_above=math.inf)
+    assert everything.norm > 10 * found.norm and everything.kl == found.kl
+
+    at = SAEAtSite(random_sae(WIDTH, 40), site, as_it_is)
+    (fit,) = fits(model, [at], ids, None, batch=2)
+    assert vars(fit) == pytest.approx(naive_fit(at.sae, x, as_it_is))
 
 
 def test_nothing_to_explain_is_not_a_number():

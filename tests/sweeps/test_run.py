@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import time
 from copy import deepcopy
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 import torch
 import xarray as xr
 
+from forked import until
 from sweep_cases import refusal, save_model, save_tokens, start, token_set
 from tiltmeter.analysis import curves
 from tiltmeter.errors import TiltmeterError
@@ -303,15 +303,6 @@ def test_one_sequence_has_no_other_to_draw_from(loaded, tmp_path):
     assert "sequences" in refused(changed(sequences=1), loaded, token_set(sequences=1), tmp_path / "run")
 
 
-def wait_for(condition, process):
-    """Wait until something has happened in another process."""
-    until = time.monotonic() + 300
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < until
-        time.sleep(0.005)
-
-
 def test_killed_by_the_system_the_same_command_goes_on_to_the_same_bytes(tmp_path):
     model, tokens = save_model(tmp_path / "model"), save_tokens(tmp_path / "tokens.npy", sequences=128, length=12)
     arguments = ("sweep", "--model", model, "--tokens", tokens, "--site", "resid_pre:0", "--lengths", "0:20:4")
@@ -319,7 +310,7 @@ def test_killed_by_the_system_the_same_command_goes_on_to_the_same_bytes(tmp_pat
     killed = tmp_path / "killed"
 
     with start(*arguments, killed) as process:
-        wait_for(lambda: len(shards(killed)) >= 2, process)
+        until(lambda: len(shards(killed)) >= 2 or process.poll() is not None)
         process.send_signal(signal.SIGSTOP)
         assert "is in use by another process" in refusal(*arguments, killed)
         process.kill()
@@ -329,10 +320,9 @@ def test_killed_by_the_system_the_same_command_goes_on_to_the_same_bytes(tmp_pat
     assert not (killed / "curves.nc").exists()
     assert "has not finished" in refusal("report", killed)
 
-    for place in (killed, tmp_path / "whole"):  # as users run them: what checks shapes here is compiled differently
+    for place in (killed, tmp_path / "whole"):
         with start(*arguments, place) as process:
-            process.communicate()
-        assert process.returncode == 0
+            assert process.wait() == 0, process.communicate()
     assert len(shards(killed)) == 8
     assert left.items() <= shards(killed).items()  # not one was written again
     assert contents(killed) == contents(tmp_path / "whole")

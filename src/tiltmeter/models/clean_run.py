@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -16,12 +17,14 @@ from tiltmeter.models.positions import Span
 from tiltmeter.models.sites import Site
 
 Way = Literal["suffix", "layers", "model"]
-"""How a perturbed run is made, fastest first:
+"""How a perturbed run is made, fastest first; `model` is what the two others must equal."""
 
-- `suffix`: the layers after the site, at the positions of the span, with the clean keys and values of earlier ones;
-- `layers`: the layers after the site, at all positions;
-- `model`: the whole model, with the activation at the site replaced. This is what the two others must equal.
-"""
+PERTURBED_RUNS: Mapping[Way, str] = {
+    "suffix": "the layers after the site, from the first perturbed position, with the clean keys and values before it",
+    "layers": "the layers after the site, at all positions",
+    "model": "the whole model, with the activation at the site replaced: it does not run in parts",
+}
+"""What each way computes."""
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ class ExactModel(SplitModel):
 
     def _nonlinear_logit_changes(self, final: Tensor, logits: Tensor, change: Tensor) -> Tensor:
         """By the difference rules, which cover soft-cap and scaling."""
-        return _carried_change(self._head(Shifted(final[None], change[None, None]), len(final)), 1)[0, 0]
+        return _carried_change(self.head.run(Shifted(final[None], change[None, None])), 1)[0, 0]
 
     def obstacle(self) -> str | None:
         """Why differences cannot be carried through this model, found by trying; None if they can."""

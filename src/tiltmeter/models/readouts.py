@@ -166,7 +166,7 @@ def compute_readouts(
     if kinds:
         targets = _targets(clean.tokens, read).to(index.device)
         final, change = clean.late.final[:, index], changes.final[:, :, index]
-        unembedding = None if "js" in kinds else model.unembedding
+        unembedding = None if "js" in kinds else model.head.unembedding
         if unembedding is None:
             outputs = _measure_outputs(model, final, change, targets, kinds)
         else:

@@ -4,8 +4,7 @@
    and values of the positions before the first perturbed one, and the later activations to compare with.
 2. `SplitModel.resume` puts a new activation at the site and runs only the blocks after it, at only the positions that
    can change. Attention is causal, so earlier positions keep their clean keys and values.
-3. `SplitModel.logits` unembeds final hidden states. It is separate because logits are large ([token, vocabulary]) and
-   most readouts need them in chunks, or not at all.
+3. `SplitModel.logits` unembeds final hidden states (`head`).
 
 All three call the model's own forward pass. Blocks before the site are replaced by the identity for the duration of the
 call; masks, rotary angles and attention are computed by the model's own code. Reimplementing a forward pass would have
@@ -37,10 +36,10 @@ from transformers import DynamicCache, PreTrainedModel
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.accepted import refuse_unmeasurable
 from tiltmeter.models.architectures import find_parts, ignores_mean, probe_tokens
-from tiltmeter.models.chunked_kl import Unembedding
 from tiltmeter.models.clean_run import CleanRun, LateActivations, Way, clean_prefix, repeated_cache
 from tiltmeter.models.differences.tape import Tape
 from tiltmeter.models.failures import explained
+from tiltmeter.models.head import Head
 from tiltmeter.models.hooks import captured, replaced, skipped
 from tiltmeter.models.positions import Span
 from tiltmeter.models.sites import STREAM, Site, parse_site
@@ -69,6 +68,7 @@ class SplitModel:
         self.hf = hf.eval().requires_grad_(False)
         self.name = name
         self.parts = find_parts(hf)
+        self.head = Head(hf, self.parts)
         self.n_layers = len(self.parts.blocks)
         config = hf.config.get_text_config()
         self.width = self.parts.width
@@ -357,7 +357,7 @@ class SplitModel:
 
         A linear head is applied to the change itself: subtracting two sets of logits would lose digits.
         """
-        return self.logits(change) if self.head_is_linear else self._nonlinear_logit_changes(final, logits, change)
+        return self.logits(change) if self.head.is_linear else self._nonlinear_logit_changes(final, logits, change)
 
     def _nonlinear_logit_changes(self, final: Tensor, logits: Tensor, change: Tensor) -> Tensor:
         """The same for a head with a bias or a soft-cap: by subtraction."""
@@ -365,8 +365,7 @@ class SplitModel:
 
     def logits(self, final: Float[Tensor, "token d_model"]) -> Float[Tensor, "token vocabulary"]:
         """Logits of final hidden states, by the model's own head (soft-cap and scaling included)."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and final.requires_grad):
-            return self._head(final[None], len(final))[0]
+        return self.head.logits(final)
 
     @torch.no_grad()
     def last_logits(self, clean: CleanRun) -> Float[Tensor, "batch vocabulary"]:
@@ -377,53 +376,6 @@ class SplitModel:
         with explained(self.hf, "running the whole model"):
             inputs = {"logits_to_keep": behind} if keeps else {}
             return self.hf(input_ids=ids, use_cache=False, **inputs).logits[:, -behind]
-
-    def _head(self, hidden: Tensor, rows: int) -> Tensor:
-        """Logits [1, token, vocabulary] of hidden states [1, token, d_final] by the model's own code after the trunk.
-
-        Heads may read more of the trunk's output than hidden states, so the rest of it is that of a small pass.
-        """
-        trunk, output = self.parts.trunk, copy(self._trunk_output)
-        output.last_hidden_state = hidden
-        ids = self._one_token.expand(1, rows)
-        own = vars(trunk).get("forward")
-        with explained(self.hf, "unembedding final hidden states"):
-            trunk.forward = lambda *_, **__: output
-            try:
-                return self.hf(input_ids=ids, use_cache=False).logits
-            finally:
-                del trunk.forward
-                if own is not None:  # a model that is spread over devices has one of its own
-                    trunk.forward = own
-
-    @cached_property
-    def _one_token(self) -> Tensor:
-        return probe_tokens(self.hf, 1, 1).to(self.device)
-
-    @cached_property
-    def _trunk_output(self) -> Any:
-        with torch.no_grad():
-            return self.parts.trunk(input_ids=self._one_token, use_cache=False)
-
-    @cached_property
-    def head_is_linear(self) -> bool:
-        """Whether logits(a) - logits(b) = logits(a - b), i.e. the head has no bias and no soft-cap."""
-        probe = torch.linspace(-1, 1, self.parts.final_width, dtype=self.hf.dtype, device=self.device)[None]
-        return torch.equal(self.logits(1024 * probe), 1024 * self.logits(probe))  # powers of two are exact
-
-    @cached_property
-    def unembedding(self) -> Unembedding | None:
-        """The unembedding matrix, if logits are exactly W h and the model is float32; else None.
-
-        Some heads scale the logits as well: a probe compares W h with the model's own output.
-        """
-        head = self.hf.get_output_embeddings()
-        if self.hf.dtype != torch.float32 or not isinstance(head, nn.Linear) or not self.head_is_linear:
-            return None
-        probe = torch.linspace(-1, 1, self.parts.final_width, dtype=self.hf.dtype, device=self.device)[None]
-        own, found = head.weight @ probe[0], self.logits(probe)[0]
-        alone = torch.allclose(own, found, rtol=1e-3, atol=1e-3 * float(found.abs().max()))
-        return Unembedding(head.weight) if alone else None
 
     def _trunk(self, **inputs: Any) -> Tensor:
         if self._accepted is not None:
@@ -440,11 +392,12 @@ class SplitModel:
     @cached_property
     def _skips_later_layers(self) -> bool:
         """Whether the model runs when its later blocks are skipped; each pass is compared with nothing, so try one."""
-        try:
-            with torch.no_grad(), skipped(self.parts.blocks, range(self.n_layers), self.parts.extras):
-                self._trunk(input_ids=self._one_token, use_cache=False)
-        except Exception:
-            return False
+        with torch.no_grad(), skipped(self.parts.blocks, range(self.n_layers), self.parts.extras):
+            try:
+                with explained(self.hf, "skipping its layers"):
+                    self._trunk(input_ids=probe_tokens(self.hf, 1, 1).to(self.device), use_cache=False)
+            except TiltmeterError:
+                return False
         return True
 
     def tap(self, site: Site) -> tuple[nn.Module, str]:

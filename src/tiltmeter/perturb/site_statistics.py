@@ -59,12 +59,12 @@ class SiteStatistics:
         """The source of standard normal vectors."""
         return Isotropic(len(self.mean))
 
-    @property
+    @cached_property
     def gaussian(self) -> Gaussian:
         """The source of Gaussian vectors with the mean and covariance of real activations."""
         return Gaussian.fit(self.mean, self.covariance)
 
-    @property
+    @cached_property
     def trimmed(self) -> Gaussian:
         """The source of Gaussian vectors with the mean and covariance of the pool without its outermost 1 %.
 

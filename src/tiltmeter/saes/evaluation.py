@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from tiltmeter.analysis.massive import MASSIVE_RATIO, count_massive, norms_of, ordinary
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.clean_run import CleanRun, LateActivations
 from tiltmeter.models.positions import InOrOut, allowed, boundary_mask
@@ -38,7 +39,7 @@ def through(sae: SAE) -> Reconstruct:
 
 @dataclass(frozen=True)
 class SAEMetrics:
-    """Means over tokens. Boundary positions count only in `loss`, `clean_loss` and `kl`."""
+    """Means over tokens. Boundary positions and massive activations count only in `loss`, `clean_loss` and `kl`."""
 
     tokens: int
     """Tokens of the sequences, boundary ones included."""
@@ -67,7 +68,7 @@ class SAEMetrics:
 
 @dataclass(frozen=True)
 class Fit:
-    """Sparsity and reconstruction of an SAE. Boundary positions do not count."""
+    """Sparsity and reconstruction of an SAE. Boundary positions and massive activations do not count."""
 
     l0: float
     """Active latents (above zero) per token."""
@@ -84,6 +85,7 @@ def evaluate(
     site: Site,
     spliced: InOrOut = "in",
     batch: int = 8,
+    massive_above: float | None = None,
 ) -> SAEMetrics:
     """Run the model on `ids`, clean and with the reconstruction spliced in, and return the SAE's metrics.
 
@@ -98,18 +100,20 @@ def evaluate(
         site: where activations are replaced.
         spliced: `in` replaces activations at all positions, `out` at all but boundary ones.
         batch: sequences per forward pass.
+        massive_above: norm above which activations are massive; None for `massive_limit` of these sequences.
 
     Raises:
         TiltmeterError: all positions are boundary positions.
     """
-    counted = _counted(ids, boundary)
+    counted = not_boundary(ids, boundary)
+    above = massive_limit(model, ids, boundary, site, batch) if massive_above is None else massive_above
     replaced = allowed(boundary_mask(ids, boundary), spliced)
     activations, outputs = _Activations(), _Outputs()
     for rows in _slices(len(ids), batch):
         clean = model.start(ids[rows], site)
         latents, given = reconstruct(clean.activation)
         given = model.centre(given.to(clean.activation), site)
-        at = counted[rows].to(given.device)
+        at = (counted[rows] & ordinary(clean.activation, above)).to(given.device)
         activations.add(clean.activation[at], latents[at], given[at])
         outputs.add(model, clean, torch.where(replaced[rows, :, None].to(given.device), given, clean.activation))
     return SAEMetrics(
@@ -136,17 +140,40 @@ def fits(
     Raises:
         TiltmeterError: all positions are boundary positions.
     """
-    counted = _counted(ids, boundary)
-    totals = [_Activations() for _ in places]
+    counted = not_boundary(ids, boundary)
     raw, sites = model.measured_in("raw"), list({place.site for place in places})
-    for rows in _slices(len(ids), batch):
-        seen = raw.start(ids[rows], Site(0, "resid_pre"), sites).late.sites
-        for place, total in zip(places, totals, strict=True):
-            x = seen[place.site]
-            x = place.centre(x[counted[rows].to(x.device)])
-            for part, latents in place.pieces(x):
-                total.add(x[part], latents, place.decode(latents, like=x[part]))
+
+    def activations() -> Iterator[list[Tensor]]:
+        """The counted activations at each place, batch by batch."""
+        for rows in _slices(len(ids), batch):
+            seen = raw.start(ids[rows], Site(0, "resid_pre"), sites).late.sites
+            yield [place.centre(seen[place.site][counted[rows].to(model.device)]) for place in places]
+
+    norms = [torch.cat(batches) for batches in zip(*([norms_of(x) for x in xs] for xs in activations()), strict=True)]
+    limits = [_limit(found[None], torch.ones_like(found[None], dtype=torch.bool)) for found in norms]
+    totals = [_Activations() for _ in places]
+    for xs in activations():
+        for place, x, limit, total in zip(places, xs, limits, totals, strict=True):
+            short = x[ordinary(x, limit).to(x.device)]
+            for part, latents in place.pieces(short):
+                total.add(short[part], latents, place.decode(latents, like=short[part]))
     return [Fit(total.mean("active"), total.explained_variance) for total in totals]
+
+
+def massive_limit(
+    model: SplitModel, ids: Int[Tensor, "sequence position"], boundary: int | None, site: Site, batch: int = 8
+) -> float:
+    """The norm above which an activation of these sequences is massive: a multiple of the median norm at the site.
+
+    Raises:
+        TiltmeterError: all positions are boundary positions.
+    """
+    norms = torch.cat([norms_of(model.activation(some, site)) for some in ids.split(batch)])
+    return _limit(norms, not_boundary(ids, boundary))
+
+
+def _limit(norms: Float[Tensor, "sequence position"], counted: Bool[Tensor, "sequence position"]) -> float:
+    return count_massive(norms, counted, MASSIVE_RATIO).limit
 
 
 class _Activations:
@@ -203,7 +230,12 @@ class _Outputs:
         return {name: float(torch.cat(values).mean()) for name, values in self.seen.items()}
 
 
-def _counted(ids: Int[Tensor, "sequence position"], boundary: int | None) -> Bool[Tensor, "sequence position"]:
+def not_boundary(ids: Int[Tensor, "sequence position"], boundary: int | None) -> Bool[Tensor, "sequence position"]:
+    """True at all but boundary positions.
+
+    Raises:
+        TiltmeterError: there are no others.
+    """
     counted = allowed(boundary_mask(ids, boundary), "out")
     if not bool(counted.any()):
         raise TiltmeterError(

@@ -16,14 +16,15 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from tiltmeter.analysis.massive import ordinary
 from tiltmeter.data.token_set import TokenSet
 from tiltmeter.errors import TiltmeterError
-from tiltmeter.models.positions import InOrOut, allowed, boundary_mask
+from tiltmeter.models.positions import InOrOut
 from tiltmeter.models.split_model import SplitModel
 from tiltmeter.saes.at_site import CHUNK_ELEMENTS, SAEAtSite
 from tiltmeter.saes.compatibility import check_compatible, stream_disagreement
 from tiltmeter.saes.diagnosis import likely_cause
-from tiltmeter.saes.evaluation import SAEMetrics, evaluate, through
+from tiltmeter.saes.evaluation import SAEMetrics, evaluate, massive_limit, not_boundary, through
 from tiltmeter.saes.sae import END_TO_END_KINDS
 
 __all__ = ["LoadCheck", "check_compatible", "check_on_load"]
@@ -79,17 +80,18 @@ def check_on_load(model: SplitModel, at: SAEAtSite, tokens: TokenSet, budget: in
     """
     ids = _first(tokens.ids, budget)
     at.check_width(model.activation(ids[:1, :1], at.site).shape[-1])
-    metrics = _evaluate(model, at, ids, tokens.boundary)
+    above = massive_limit(model, ids, tokens.boundary, at.site)
+    metrics = _evaluate(model, at, ids, tokens.boundary, above)
     if not math.isfinite(metrics.distance):
         raise TiltmeterError(
             f"The SAE {at.name} returns non-finite reconstructions of activations at {at.site.name}: its weights are "
             "too large for them; give an SAE of this model and site."
         )
-    mean_loss = _mean_loss(model, at, ids, tokens.boundary)
+    mean_loss = _mean_loss(model, at, ids, tokens.boundary, above)
     warnings = list(_metric_warnings(at, metrics, mean_loss))
     if warnings:
         warnings.append(likely_cause(model, at, _first(ids, TRIED), tokens.boundary, metrics))
-    warnings += _first_position_warnings(model, at, ids, tokens.boundary, metrics)
+    warnings += _first_position_warnings(model, at, ids, tokens.boundary, above, metrics)
     warnings += _processing_warnings(model, at)
     about = at.sae.about
     return LoadCheck(metrics, mean_loss, about.l0, about.explained_variance, tuple(warnings))
@@ -134,7 +136,12 @@ def _processing_warnings(model: SplitModel, at: SAEAtSite) -> Iterator[str]:
 
 @torch.no_grad()
 def _first_position_warnings(
-    model: SplitModel, at: SAEAtSite, ids: Int[Tensor, "sequence position"], boundary: int | None, metrics: SAEMetrics
+    model: SplitModel,
+    at: SAEAtSite,
+    ids: Int[Tensor, "sequence position"],
+    boundary: int | None,
+    above: float,
+    metrics: SAEMetrics,
 ) -> Iterator[str]:
     """Warn where first positions have a far larger error than others and cause most of the KL.
 
@@ -147,7 +154,7 @@ def _first_position_warnings(
     elsewhere = metrics.distance / metrics.norm
     if not first > max(0.5, 3 * elsewhere):
         return
-    without = _evaluate(model, at, ids, boundary, "out")
+    without = _evaluate(model, at, ids, boundary, above, "out")
     if metrics.kl > HARM and without.kl < metrics.kl / 2:
         yield (
             f"The relative error of {at.name} is {first:.3g} at first positions and {elsewhere:.3g} elsewhere; the KL "
@@ -161,24 +168,27 @@ def _evaluate(
     at: SAEAtSite,
     ids: Int[Tensor, "sequence position"],
     boundary: int | None,
+    above: float,
     spliced: InOrOut = "in",
 ) -> SAEMetrics:
     batch = min(8, max(1, CHUNK_ELEMENTS // (at.size * ids.shape[1])))
-    return evaluate(model, through(at.sae), ids, boundary, at.site, spliced, batch)
+    return evaluate(model, through(at.sae), ids, boundary, at.site, spliced, batch, above)
 
 
 @torch.no_grad()
 def _mean_loss(
-    model: SplitModel, at: SAEAtSite, ids: Int[Tensor, "sequence position"], boundary: int | None, batch: int = 8
+    model: SplitModel, at: SAEAtSite, ids: Int[Tensor, "sequence position"], boundary: int | None, above: float
 ) -> float:
-    """The loss with every activation replaced by the mean activation, taken over all but boundary positions."""
-    counted = allowed(boundary_mask(ids, boundary), "out")
-    total: Tensor = torch.zeros(())
-    for rows, wanted in zip(ids.split(batch), counted.split(batch), strict=True):
+    """The loss with every activation replaced by the mean of those that are neither massive nor at the boundary."""
+    total, count = torch.zeros((), dtype=torch.float64), 0
+    for rows, wanted in zip(ids.split(8), not_boundary(ids, boundary).split(8), strict=True):
         x = model.activation(rows, at.site)
-        total = x[wanted.to(x.device)].double().sum(0) + total.to(x.device)
-    mean = total / counted.sum().item()
-    return evaluate(model, lambda x: (x.new_zeros(x.shape), mean.to(x).expand_as(x)), ids, boundary, at.site).loss
+        taken = x[(wanted & ordinary(x, above)).to(x.device)]
+        total, count = taken.double().sum(0) + total.to(x.device), count + len(taken)
+    mean = total / count
+    return evaluate(
+        model, lambda x: (x.new_zeros(x.shape), mean.to(x).expand_as(x)), ids, boundary, at.site, massive_above=above
+    ).loss
 
 
 def _first(ids: Int[Tensor, "sequence position"], tokens: int) -> Int[Tensor, "first position"]:

@@ -6,7 +6,6 @@ Like a sweep, it runs shard by shard into a run directory, but it measures only 
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -82,14 +81,12 @@ def run_crossings(
 
     Raises:
         TiltmeterError: invalid input; `out` is in use or belongs to another run; the model cannot be split; nothing
-        could
-            be measured.
+            could be measured.
     """
     plan = make_plan(wanted.sweep, loaded.model, tokens)
     with run_directory.open_run(out, _identity(wanted, plan, loaded), partial(_record, plan, loaded, purpose)) as run:
         ready = prepare(plan, run)
-        plan = replace(plan, massive_above=ready.statistics.massive.limit)
-        table = crossing_table(_measure(wanted, plan, ready, run), tuple(map(str, plan.directions)))
+        table = crossing_table(_measure(wanted, ready, run), tuple(map(str, plan.directions)))
         check_measured(int(table.tokens.sum()))
         summary = crossing_summary(table, span(plan), len(wanted.sweep.path.steps))
         for name, one in (("crossings", table), ("summary", summary)):
@@ -155,7 +152,7 @@ def crossing_summary(table: pd.DataFrame, span: int, steps: int) -> pd.DataFrame
     )
 
 
-def _measure(wanted: Crossings, plan: Plan, ready: Prepared, run: run_directory.Run) -> Arrays:
+def _measure(wanted: Crossings, ready: Prepared, run: run_directory.Run) -> Arrays:
     """Measure every shard that is not stored yet, and concatenate all in sequence order."""
     sweep, goal = wanted.sweep, _resolved(wanted, ready)
     assert not isinstance(ready.path, Substitute)  # ruled out by `Crossings`
@@ -164,7 +161,7 @@ def _measure(wanted: Crossings, plan: Plan, ready: Prepared, run: run_directory.
         name = f"crossings-{begin // sweep.shard:05d}"
         if (arrays := run.load(name)) is None:
             sequences = range(begin, min(begin + sweep.shard, sweep.sequences))
-            arrays = measure_crossings(plan, goal, ready.directions, ready.path, sequences, ready.base)
+            arrays = measure_crossings(ready.plan, goal, ready.directions, ready.path, sequences, ready.base)
             run.save(name, arrays)
         parts.append(arrays)
     return {name: np.concatenate([part[name] for part in parts], 1) for name in parts[0]}

@@ -24,6 +24,7 @@ from tiltmeter.analysis.stopping import Watch
 from tiltmeter.data.token_set import TokenSet
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.models import provenance
+from tiltmeter.models.clean_run import PERTURBED_RUNS
 from tiltmeter.models.fingerprint import fingerprint_sha256
 from tiltmeter.models.loading import LoadedModel
 from tiltmeter.models.self_check import check_additive, check_split
@@ -73,8 +74,7 @@ def run_sweep(
     plan = make_plan(sweep, loaded.model, tokens)
     with run_directory.open_run(out, identity(plan, loaded), partial(record, plan, loaded, purpose)) as run:
         ready, watch = prepare(plan, run), _watch(plan)
-        plan = replace(plan, massive_above=ready.statistics.massive.limit)
-        parts = _measure(plan, ready, run, watch)
+        parts = _measure(ready, run, watch)
         result = curves.merge(parts, plan.order[: sum(part.sizes["sequence"] for part in parts)])
         attrs = _attrs(plan, ready.statistics, ready.saes, run_directory.read_manifest(run.path))
         result = result.assign_attrs(attrs | _ending(watch))
@@ -89,6 +89,8 @@ def run_sweep(
 class Prepared(NamedTuple):
     """Objects built once per run, before the first measurement."""
 
+    plan: Plan
+    """The plan, with the norm above which activations are massive."""
     statistics: SiteStatistics
     saes: dict[str, SAEWithStatistics]
     directions: dict[DirectionName, Direction]
@@ -117,14 +119,15 @@ def prepare(plan: Plan, run: run_directory.Run) -> Prepared:
         TiltmeterError: the model cannot be split at the site, or the site's activation does not reach the stream.
     """
     statistics = _statistics(plan, run)
-    saes = _latents(replace(plan, massive_above=statistics.massive.limit), run)
+    plan = replace(plan, massive_above=statistics.massive.limit)
+    saes = _latents(plan, run)
     directions = build_directions(plan.directions, statistics, plan.vectors, saes)
     base = build_base(plan.base, statistics, saes)
     path = plan.sweep.path.resolved(statistics.pair_distance)
     check_split(plan.model, plan.model.start(plan.tokens.ids[:2], plan.site, (), plan.positions.span))
     for site in {plan.site, *(readout.site for readout in plan.readouts if readout.site)}:
         check_additive(plan.model, plan.tokens.ids[:2], site)
-    return Prepared(statistics, saes, directions, path, base)
+    return Prepared(plan, statistics, saes, directions, path, base)
 
 
 def _statistics(plan: Plan, run: run_directory.Run) -> SiteStatistics:
@@ -187,23 +190,24 @@ def _ending(watch: Watch | None) -> dict[str, str]:
     return {"stopping": watch.stopped.to_json()}
 
 
-def _measure(plan: Plan, ready: Prepared, run: run_directory.Run, watch: Watch | None) -> list[xr.Dataset]:
+def _measure(ready: Prepared, run: run_directory.Run, watch: Watch | None) -> list[xr.Dataset]:
     """Measure the shards that are not stored yet, until the watch says stop, and label all as curves."""
-    measured = []
+    plan, measured = ready.plan, []
     shards = range(0, len(plan.order), plan.sweep.shard)
     for begin in progress(shards, "shards, at most" if watch else "shards"):
         measured.append(begin)
-        shard = _shard(plan, ready, run, begin)
+        shard = _shard(ready, run, begin)
         # Ask here even if later shards are stored: where a run stops must not depend on where it was killed.
         if watch is not None and watch.look(shard):
             break
     # Read again from disk: small arrays kept in memory between shards would fragment the heap, so that the memory which
     # each shard frees could not be reused by the next.
-    return [_shard(plan, ready, run, begin) for begin in measured]
+    return [_shard(ready, run, begin) for begin in measured]
 
 
-def _shard(plan: Plan, ready: Prepared, run: run_directory.Run, begin: int) -> xr.Dataset:
+def _shard(ready: Prepared, run: run_directory.Run, begin: int) -> xr.Dataset:
     """Load the curves of a shard from the run, or measure them."""
+    plan = ready.plan
     sequences = plan.order[begin : begin + plan.sweep.shard]
     name = f"shard-{begin // plan.sweep.shard:05d}"
     if (arrays := run.load(name)) is None:
@@ -238,6 +242,7 @@ def record(plan: Plan, loaded: LoadedModel, purpose: str) -> dict[str, Any]:
             "kl": "KL(clean ‖ perturbed), nats, from the difference of logits, of terms that cannot cancel",
             "boundary positions": plan.sweep.bos.model_dump(),
             "massive activations": plan.sweep.massive.model_dump(),
+            "perturbed runs": PERTURBED_RUNS[plan.model.way(plan.site, plan.positions.span)],
             "perturbed positions": list(plan.positions.perturbed),
             "read positions": list(plan.positions.read),
         },

@@ -177,7 +177,15 @@ def _keep(run: run_directory.Run, state: trainer.State, log: list[dict[str, floa
 
 def _measure(task: trainer.Task, tokens: TokenSet, state: trainer.State) -> SAEMetrics:
     ids, sae = tokens.ids[: task.config.evaluation], _freeze(task, state).to(task.model.device, task.model.hf.dtype)
-    return evaluate(task.model, through(sae), ids, tokens.boundary, task.site, task.config.bos)
+    return evaluate(
+        task.model,
+        through(sae),
+        ids,
+        tokens.boundary,
+        task.site,
+        task.config.bos,
+        massive_above=task.massive_above,
+    )
 
 
 def _freeze(task: trainer.Task, state: trainer.State) -> LinearSAE:

@@ -1,0 +1,83 @@
+"""The head of a model: from final hidden states to logits, by the model's own code.
+
+It is apart from the rest because logits are large ([token, vocabulary]), and most readouts need them in chunks, or not
+at all.
+"""
+
+from __future__ import annotations
+
+from copy import copy
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from tiltmeter.models.architectures import ModelParts, probe_tokens
+from tiltmeter.models.chunked_kl import Unembedding
+from tiltmeter.models.failures import explained
+
+
+class Head:
+    """What a causal language model does after its trunk: unembedding, and a scale or a soft-cap where it has one."""
+
+    def __init__(self, hf: PreTrainedModel, parts: ModelParts) -> None:
+        self.hf = hf
+        self.parts = parts
+
+    def logits(self, final: Float[Tensor, "token d_model"]) -> Float[Tensor, "token vocabulary"]:
+        """Logits of final hidden states. Gradients flow back to `final` if it requires them."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and final.requires_grad):
+            return self.run(final[None])[0]
+
+    def run(self, hidden: Any) -> Any:
+        """Logits [1, token, vocabulary] of hidden states [1, token, d_final], carried differences included.
+
+        Heads may read more of the trunk's output than hidden states, so the rest of it is that of a small pass.
+        """
+        trunk, output = self.parts.trunk, copy(self._trunk_output)
+        output.last_hidden_state = hidden
+        ids = self._one_token.expand(1, hidden.shape[1])
+        own = vars(trunk).get("forward")
+        with explained(self.hf, "unembedding final hidden states"):
+            trunk.forward = lambda *_, **__: output
+            try:
+                return self.hf(input_ids=ids, use_cache=False).logits
+            finally:
+                del trunk.forward
+                if own is not None:  # a model that is spread over devices has one of its own
+                    trunk.forward = own
+
+    @cached_property
+    def is_linear(self) -> bool:
+        """Whether logits(a) - logits(b) = logits(a - b), i.e. the head has no bias and no soft-cap."""
+        probe = self._probe[None]
+        return torch.equal(self.logits(1024 * probe), 1024 * self.logits(probe))  # powers of two are exact
+
+    @cached_property
+    def unembedding(self) -> Unembedding | None:
+        """The unembedding matrix, if logits are exactly W h and the model is float32; else None.
+
+        Some heads scale the logits as well: a probe compares W h with the model's own output.
+        """
+        head = self.hf.get_output_embeddings()
+        if self.hf.dtype != torch.float32 or not isinstance(head, nn.Linear) or not self.is_linear:
+            return None
+        own, found = head.weight @ self._probe, self.logits(self._probe[None])[0]
+        alone = torch.allclose(own, found, rtol=1e-3, atol=1e-3 * float(found.abs().max()))
+        return Unembedding(head.weight) if alone else None
+
+    @cached_property
+    def _probe(self) -> Float[Tensor, "d_final"]:
+        return torch.linspace(-1, 1, self.parts.final_width, dtype=self.hf.dtype, device=self.hf.device)
+
+    @cached_property
+    def _one_token(self) -> Tensor:
+        return probe_tokens(self.hf, 1, 1).to(self.hf.device)
+
+    @cached_property
+    def _trunk_output(self) -> Any:
+        with torch.no_grad():
+            return self.parts.trunk(input_ids=self._one_token, use_cache=False)
