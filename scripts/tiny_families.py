@@ -114,6 +114,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
         "adapter_in_dim": WIDTH,
         "per_layer_config": {},
     },
+    "dots3_note_audio_encoder": {"adapter_input_size": WIDTH},
     "gemma4_assistant": {"text_config": {"hidden_size_per_layer_input": 0, "vocab_size_per_layer_input": 0}},
     "granite4_vision": {"downsample_rate": "1/2", "vision_config": {"hidden_size": 64}},
     "muse_spark_audio": {"hidden_sizes": [WIDTH] * 4},
