@@ -55,7 +55,8 @@ SIZES: dict[str, Any] = {
     **dict.fromkeys(("mamba_d_ssm",), 64),
     **dict.fromkeys(("sliding_window", "attention_chunk_size", "index_topk", "indexer_budget"), 4),
     **dict.fromkeys(("index_head_dim", "indexer_head_dim", "router_hidden_size", "gated_norm_rank"), 16),
-    **dict.fromkeys(("index_n_heads", "indexer_n_heads", "index_kpool", "num_kv_shared_layers"), 2),
+    **dict.fromkeys(("index_kpool", "num_kv_shared_layers"), 2),
+    **dict.fromkeys(("index_n_heads", "indexer_n_heads"), 16),  # with few, scores tie at zero, and ties have no order
     **dict.fromkeys(("indexer_kv_heads", "indexer_compress_ratio", "n_shared_experts", "num_expert_group"), 1),
     **dict.fromkeys(("hc_lowrank", "laurel_rank", "adapter_rank"), 8),
     **dict.fromkeys(("n_group", "topk_group", "n_groups", "mamba_n_groups", "first_k_dense_replace"), 1),
