@@ -166,13 +166,13 @@ def _push(module: nn.Module, side: str, positions: Positions, move: Tensor) -> A
 
 
 def _reference_model(hf: Any, batch: Tensor) -> Any:
-    """The model in float64, or in float32 if its class cannot run in float64."""
+    """The model in float64, or in float32 if its class cannot run in float64, or not to a finite end."""
     try:
         whole = copy.deepcopy(hf).double()
-        whole(input_ids=batch, use_cache=False)
+        works = bool(torch.isfinite(whole(input_ids=batch, use_cache=False).logits).all())
     except Exception:
-        return copy.deepcopy(hf)
-    return whole
+        works = False
+    return whole if works else copy.deepcopy(hf)
 
 
 def _told(outcomes: dict[tuple[str, str], str]) -> str:

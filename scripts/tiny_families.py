@@ -122,6 +122,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "nemotron_h_omni": {"vision_config": {"video_temporal_patch_size": 2}},
     "fast_vlm": {"vision_config": VISION},
     "perception_lm": {"vision_config": VISION | {"model_args": {"embed_dim": WIDTH}}},
+    "gemma4_text": {"num_kv_shared_layers": 2},
     "xmod": {"default_language": "en_XX"},
     "zaya": {"num_experts_per_tok": 1},
     "reformer": {"attn_layers": ["local"] * LAYERS, "axial_pos_embds": False, "local_attn_chunk_length": 4},
@@ -199,9 +200,12 @@ def build(family: str, name: str) -> nn.Module:
 
 def _running(model_class: Any, config: Any) -> nn.Module:
     """The random model, if it runs on text."""
-    if config.is_encoder_decoder or config.get_text_config().is_encoder_decoder:
+    text = config.get_text_config()
+    if text is not config and text.is_encoder_decoder:
         raise NoDecoderError
     model = _random(model_class, config)
+    if model.config.is_encoder_decoder:  # some classes are the decoder alone, and say so once they are built
+        raise NoDecoderError
     try:
         model(input_ids=tokens(), use_cache=False)
     except (TypeError, ValueError) as error:

@@ -179,15 +179,31 @@ def _stream_blocks(
         runs = [run for index in range(len(modules)) if (run := calls.get(f"{path}.{index}", []))]
         if len(runs) == len(modules) or len(runs) > 1:
             found.append((len(modules) - len(runs), -len(modules), path, _broken_chain(runs)))
-    for *_, path, obstacle in sorted(found, key=lambda one: (one[0], one[1], one[2].count("."))):
-        if obstacle is None:
-            return path, lists[path]
+    found.sort(key=lambda one: (one[0], one[1], one[2].count(".")))
+    streams = [path for *_, path, obstacle in found if obstacle is None]
+    if streams:
+        _refuse_several(name, [path for path in streams if len(lists[path]) > 1])
+        return streams[0], lists[streams[0]]
     outermost = min(found, key=lambda one: (one[2].count("."), one[1]), default=None)
     reason = f"in {outermost[2]} {outermost[3]}" if outermost else "no list of blocks ran"
     raise TiltmeterError(
         f"{name} has no residual stream of the form [batch, position, width] that a list of blocks hands on "
         f"({reason}); it cannot be split, choose another model."
     )
+
+
+def _refuse_several(name: str, streams: list[str]) -> None:
+    """Refuse a model with several residual streams, neither inside the other: a site would not say in which it is.
+
+    Raises:
+        TiltmeterError: it has several.
+    """
+    outer = [path for path in streams if not any(path.startswith(f"{other}.") for other in streams)]
+    if len(outer) > 1:
+        raise TiltmeterError(
+            f"{name} has several residual streams ({', '.join(outer)}), and no site says which is meant; choose a "
+            "model with one."
+        )
 
 
 def _broken_chain(runs: list[list[Call]]) -> str | None:
