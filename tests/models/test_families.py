@@ -8,6 +8,8 @@ from transformers import (
     BltForCausalLM,
     DbrxConfig,
     GraniteConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
     MixtralConfig,
     MllamaForCausalLM,
     OlmoConfig,
@@ -136,3 +138,12 @@ def test_a_stream_with_other_positions_than_the_tokens_is_refused():
     )
     with pytest.raises(TiltmeterError, match=r"returns shape \(2, 9, 16\) for token ids of shape \(2, 8\)"):
         SplitModel(ReformerModelWithLMHead(config).eval())
+
+
+def test_a_model_that_does_not_predict_a_token_at_every_position_is_refused():
+    class Last(LlamaForCausalLM):
+        def forward(self, input_ids=None, **kwargs):
+            return super().forward(input_ids, logits_to_keep=1, **kwargs)
+
+    with pytest.raises(TiltmeterError, match=r"returns logits of shape \(2, 1, 50\) for token ids of shape \(2, 8\)"):
+        SplitModel(Last(LlamaConfig(**SMALL)).eval())

@@ -158,9 +158,19 @@ def _outside(model: nn.Module, lists: Mapping[str, nn.ModuleList]) -> dict[str, 
 
 
 def _trace(model: nn.Module, modules: Mapping[str, nn.Module]) -> dict[str, list[Call]]:
+    """The calls of these modules when the model runs on a few tokens.
+
+    Raises:
+        TiltmeterError: the model fails, or does not predict a token at every position.
+    """
     tokens = probe_tokens(model).to(model.device)  # type: ignore[arg-type]
     with explained(model, "running it on a few tokens"), traced(modules) as calls:
-        model(input_ids=tokens, use_cache=False)
+        logits = getattr(model(input_ids=tokens, use_cache=False), "logits", None)
+    if isinstance(logits, Tensor) and logits.shape[:-1] != tokens.shape:
+        raise TiltmeterError(
+            f"{type(model).__name__} returns logits of shape {tuple(logits.shape)} for token ids of shape "
+            f"{tuple(tokens.shape)}, so it does not predict the token after each; choose a causal language model."
+        )
     by_name: dict[str, list[Call]] = {}
     for call in calls:
         by_name.setdefault(call.name, []).append(call)
