@@ -10,14 +10,13 @@ forward pass in float64 (in float32 where the class knows no other). Each family
 from __future__ import annotations
 
 import argparse
-import contextlib
 import copy
 import logging
 import multiprocessing
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,11 +24,6 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor, nn
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-from transformers.models.auto.modeling_auto import (
-    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
-)
 
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.exact_model import ExactModel
@@ -38,13 +32,12 @@ from tiltmeter.models.readouts import Readout, compute_readouts
 from tiltmeter.models.self_check import check_additive, check_split
 from tiltmeter.models.sites import HOOKS, Site
 from tiltmeter.models.split_model import SplitModel
+from tiny_families import LENGTH, NoDecoderError, NotTextError, build, families, tokens
 
 PAGE = Path(__file__).parents[1] / "docs" / "models.md"
-VOCABULARY, WIDTH, LAYERS, LENGTH, LAYER = 61, 32, 4, 12, 1
-"""Sizes of the tiny models and token batches, and the layer that is pushed."""
 
-LARGEST = 30_000_000
-"""Models with more parameters are not built: their configuration has sizes that are not known here."""
+LAYER = 1
+"""The layer that is pushed."""
 
 SECONDS = 120
 """Longest time that one family may take."""
@@ -54,52 +47,6 @@ PRECISIONS: dict[str, type[SplitModel]] = {"float32-difference": ExactModel, "fl
 
 CLOSE = 0.02
 """Largest relative error of a mean KL that is called right."""
-
-SIZES: dict[str, Any] = {
-    "vocab_size": VOCABULARY,
-    **dict.fromkeys(("hidden_size", "n_embd", "d_model", "dim", "embedding_size", "word_embed_proj_dim"), WIDTH),
-    **dict.fromkeys(("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers", "depth"), LAYERS),
-    **dict.fromkeys(("encoder_layers", "num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts"), 4),
-    **dict.fromkeys(("num_attention_heads", "n_head", "n_heads", "num_heads", "decoder_attention_heads"), 4),
-    **dict.fromkeys(("encoder_attention_heads",), 4),
-    **dict.fromkeys(("num_key_value_heads", "num_experts_per_tok", "moe_k", "num_experts_per_token"), 2),
-    **dict.fromkeys(("intermediate_size", "ffn_dim", "n_inner", "d_ff", "decoder_ffn_dim", "encoder_ffn_dim"), 64),
-    **dict.fromkeys(("moe_intermediate_size", "shared_expert_intermediate_size", "dff", "ffn_hidden_size"), 64),
-    **dict.fromkeys(("mlp_dim", "block_ff_dim"), 64),
-    **dict.fromkeys(("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len"), 64),
-    **dict.fromkeys(("head_dim", "d_head", "d_kv", "v_head_dim", "global_head_dim"), 8),
-    **dict.fromkeys(("qk_nope_head_dim", "qk_rope_head_dim", "attention_head_dim"), 8),
-    **dict.fromkeys(("q_lora_rank", "kv_lora_rank", "lora_rank"), 16),
-    **dict.fromkeys(("linear_num_key_heads", "linear_num_value_heads"), 4),
-    **dict.fromkeys(("linear_key_head_dim", "linear_value_head_dim", "rotary_dim", "mamba_d_head"), 8),
-    **dict.fromkeys(("mamba_n_heads", "mamba_num_heads"), 8),
-    **dict.fromkeys(("mamba_d_state", "state_size", "mamba_d_ssm", "time_step_rank"), 16),
-    **dict.fromkeys(("sliding_window", "attention_chunk_size"), 4),
-    **dict.fromkeys(("n_group", "topk_group", "n_groups", "mamba_n_groups", "first_k_dense_replace"), 1),
-    **dict.fromkeys(("vocab_size_per_layer_input",), VOCABULARY),
-    **dict.fromkeys(("hidden_size_per_layer_input", "altup_active_idx"), 8),
-    **dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"), 0),
-    **dict.fromkeys(("image_token_id", "image_token_index", "video_token_id"), VOCABULARY - 1),
-    **dict.fromkeys(("vision_start_token_id", "vision_end_token_id", "audio_token_id"), VOCABULARY - 2),
-    "image_size": 16,
-    "patch_size": 8,
-    "is_decoder": True,
-}
-"""Small sizes, by the names that configurations have for them."""
-
-SPECIAL: dict[str, dict[str, Any]] = {
-    "gpt_neo": {"attention_types": [[["global", "local"], LAYERS // 2]], "window_size": 4},
-    "deepseek_v2": {"num_key_value_heads": 4},
-    "deepseek_v3": {"num_key_value_heads": 4, "n_group": 2},
-    "mpt": {"expansion_ratio": 2},
-    "gemma3n_text": {"num_kv_shared_layers": 0, "activation_sparsity_pattern": [0.0] * LAYERS},
-    "qwen2_vl": {"vision_config": {"embed_dim": 32, "hidden_size": WIDTH, "depth": 2, "num_heads": 4, "patch_size": 8}},
-    "mamba2": {"num_heads": 8, "head_dim": 8, "expand": 2, "n_groups": 1},
-    "bamba": {"attn_layer_indices": [2]},
-    "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1, "mamba_dt_rank": 4},
-    "phi3": {"original_max_position_embeddings": 64},
-}
-"""Settings of single families, where small sizes alone make no valid model."""
 
 
 @dataclass
@@ -113,111 +60,35 @@ class Result:
     """Why there is no cell, or how the layers after the site are run."""
 
 
-def families() -> dict[str, str]:
-    """The model class of each family, by its type; a multimodal class is named beside its text half."""
-    found = dict(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
-    for kind, name in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.items():
-        found[kind if found.get(kind, name) == name else f"{kind} (image and text)"] = name
-    return dict(sorted(found.items()))
-
-
-def build(family: str, name: str) -> nn.Module:
-    """A tiny random model in float32.
-
-    Raises:
-        Exception: whatever the class raises on the small sizes.
-    """
-    kind = family.partition(" ")[0]
-    config_class = CONFIG_MAPPING[kind]
-    reasons: list[str] = []
-    for without in ((), ("head_dim",), ("sliding_window", "head_dim"), tuple(SIZES)[1:]):
-        with _noted(reasons):
-            config = config_class(**_small(config_class, without) | SPECIAL.get(kind, {}))
-            return _random(getattr(transformers, name), config)
-    raise ValueError(reasons[0])
-
-
-@contextlib.contextmanager
-def _noted(reasons: list[str]) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        reasons.append(f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"[:110])
-
-
-def _small(config_class: Any, without: tuple[str, ...]) -> dict[str, Any]:
-    """The small sizes that a configuration has a setting for, those of its parts included."""
-    default = config_class()
-    settings = {key: value for key, value in SIZES.items() if key not in without and _is_set(default, key)}
-    for part in getattr(config_class, "sub_configs", {}):
-        own = getattr(default, part, None)
-        if own is not None:
-            settings[part] = _small(type(own), without) | _kind(own)
-    if "vl" in getattr(config_class, "model_type", "") and _is_rotary(default):
-        settings["rope_parameters"] = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]}
-    return settings
-
-
-def _is_rotary(config: Any) -> bool:
-    return "rope_type" in (getattr(config, "rope_parameters", None) or {})
-
-
-def _is_set(config: Any, key: str) -> bool:
-    """Whether a configuration has a plain setting of this name, under this name."""
-    return key in vars(config) and not isinstance(vars(config)[key], (list, tuple, dict))
-
-
-def _kind(config: Any) -> dict[str, str]:
-    return {"model_type": config.model_type} if getattr(config, "model_type", "") else {}
-
-
-def _random(model_class: Any, config: Any) -> nn.Module:
-    """The model with random weights: N(0, 0.1), and vectors moved by as much."""
-    config._attn_implementation = "eager"
-    with torch.device("meta"):
-        size = sum(one.numel() for one in model_class._from_config(copy.deepcopy(config)).parameters())
-    if size > LARGEST:
-        raise ValueError(f"{size / 1e6:.0f} million parameters although the known sizes are small")
-    torch.manual_seed(0)
-    model = model_class._from_config(config).float().eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            noise = 0.1 * torch.randn(parameter.shape)
-            parameter.copy_(noise if parameter.ndim > 1 else parameter + noise)
-    return model
-
-
 def check(family: str, name: str) -> Result:
     """Build a family and try every cell."""
     try:
         hf = build(family, name)
+    except NotTextError as error:
+        return Result(family, note=f"not a text-only language model: {error}")
+    except NoDecoderError:
+        return Result(family, note="not decoder-only")
     except Exception as error:
         return Result(family, note=f"not built: {error}")
-    if hf.config.is_encoder_decoder:
-        return Result(family, note="not decoder-only")
     return check_model(family, hf)
 
 
 def check_model(family: str, hf: Any) -> Result:
     """Try every kind of site of a model at each position in each precision."""
-    tokens = torch.randint(1, VOCABULARY - 2, (2, LENGTH), generator=torch.Generator().manual_seed(0))
-    try:
-        hf(input_ids=tokens, use_cache=False)
-    except Exception as error:
-        return Result(family, note=f"not built: runs on no text alone: {_short(error)}")
+    batch = tokens()
     try:
         models = {precision: made(hf, family) for precision, made in PRECISIONS.items()}
     except TiltmeterError as error:
         return Result(family, note=f"refused: {error}")
     obstacle = models["float32-difference"].obstacle()  # type: ignore[attr-defined]
-    whole = _reference_model(hf, tokens)
+    whole = _reference_model(hf, batch)
     cells = {}
     for kind in HOOKS:
         site, outcomes = Site(LAYER, kind), {}
         for precision, model in models.items():
             for asked in ASKED:
                 refused = obstacle if precision == "float32-difference" else None
-                outcomes[precision, asked] = "refused" if refused else cell(model, whole, tokens, site, asked)
+                outcomes[precision, asked] = "refused" if refused else cell(model, whole, batch, site, asked)
         cells[kind] = _told(outcomes)
     return Result(family, cells, note=_speed(models["float32"]))
 
@@ -231,13 +102,13 @@ def _speed(model: SplitModel) -> str:
     return {"suffix": "", "layers": "runs all positions", "model": "runs the whole model"}[way]
 
 
-def cell(model: SplitModel, whole: Any, tokens: Tensor, site: Site, asked: str) -> str:
+def cell(model: SplitModel, whole: Any, batch: Tensor, site: Site, asked: str) -> str:
     """Compare one mean KL with that of plain hooks: `right`, `refused`, `WRONG`, or a raw exception's type."""
     positions = parse_positions(asked, LENGTH)
     try:
-        clean = model.start(tokens, site, (), positions.span)
+        clean = model.start(batch, site, (), positions.span)
         check_split(model, clean)
-        check_additive(model, tokens, site)
+        check_additive(model, batch, site)
         x = positions.span.cut(clean.activation)
         move = 0.3 * x.norm(dim=-1).median() * _direction(x.shape[-1])
         index = torch.tensor(positions.perturbed) - positions.span.first
@@ -248,7 +119,7 @@ def cell(model: SplitModel, whole: Any, tokens: Tensor, site: Site, asked: str) 
         return "refused"
     except Exception as error:
         return f"TRACEBACK {type(error).__name__}"
-    expected = reference(whole, model, tokens, site, positions, move)
+    expected = reference(whole, model, batch, site, positions, move)
     return "right" if abs(found - expected) <= CLOSE * expected else f"WRONG {found / expected:.2f}x"
 
 
@@ -258,14 +129,14 @@ def _direction(width: int) -> Tensor:
 
 
 @torch.no_grad()
-def reference(whole: Any, model: SplitModel, tokens: Tensor, site: Site, positions: Positions, move: Tensor) -> float:
+def reference(whole: Any, model: SplitModel, batch: Tensor, site: Site, positions: Positions, move: Tensor) -> float:
     """Mean KL in nats at the read positions, by plain hooks on two full passes."""
     module, side = model.tap(site)
     name = next(name for name, one in model.hf.named_modules() if one is module)
-    clean = whole(input_ids=tokens, use_cache=False).logits
+    clean = whole(input_ids=batch, use_cache=False).logits
     handle = _push(whole.get_submodule(name), side, positions, move)
     try:
-        moved = whole(input_ids=tokens, use_cache=False).logits
+        moved = whole(input_ids=batch, use_cache=False).logits
     finally:
         handle.remove()
     p, q = (logits[:, list(positions.read)].double().log_softmax(-1) for logits in (clean, moved))
@@ -287,21 +158,21 @@ def _push(module: nn.Module, side: str, positions: Positions, move: Tensor) -> A
         return args, kwargs | {key: pushed(kwargs[key])}
 
     def leave(_: nn.Module, __: tuple, output: Any) -> Any:
-        return (pushed(output[0]), *output[1:]) if isinstance(output, tuple) else pushed(output)
+        return type(output)((pushed(output[0]), *output[1:])) if type(output) in (tuple, list) else pushed(output)
 
     if side == "input":
         return module.register_forward_pre_hook(enter, with_kwargs=True)
     return module.register_forward_hook(leave)
 
 
-def _reference_model(hf: Any, tokens: Tensor) -> Any:
-    """The model in float64, or in float32 if its class cannot run in float64."""
+def _reference_model(hf: Any, batch: Tensor) -> Any:
+    """The model in float64, or in float32 if its class cannot run in float64, or not to a finite end."""
     try:
         whole = copy.deepcopy(hf).double()
-        whole(input_ids=tokens, use_cache=False)
+        works = bool(torch.isfinite(whole(input_ids=batch, use_cache=False).logits).all())
     except Exception:
-        return copy.deepcopy(hf)
-    return whole
+        works = False
+    return whole if works else copy.deepcopy(hf)
 
 
 def _told(outcomes: dict[tuple[str, str], str]) -> str:
@@ -315,10 +186,6 @@ def _told(outcomes: dict[tuple[str, str], str]) -> str:
     if by_precision == {"float32-difference": {"refused"}, "float32": {"right"}}:
         return "float32"
     return "right: " + ", ".join(" ".join(at) for at, what in outcomes.items() if what == "right")
-
-
-def _short(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"[:110]
 
 
 def in_a_process(work: Callable[[str, str], Result], family: str, name: str) -> Result:
@@ -372,7 +239,8 @@ def _rank(result: Result) -> int:
 INTRODUCTION = """# Models
 
 Tiny random models of {count} families (transformers {version}), pushed along a random direction at layer 1 at all
-positions and at one in the middle; the mean KL compared with plain hooks on the full forward pass.
+positions and at one in the middle; the mean KL compared with plain hooks on the full forward pass. Where a family
+has several kinds of layers, the four layers hold each kind in turn.
 `python scripts/families.py` writes this page.
 
 - `right`: within 2 % in both precisions of `auto`, at all positions and at one.
@@ -383,12 +251,6 @@ positions and at one in the middle; the mean KL compared with plain hooks on the
   same numbers.
 
 """
-
-REST = """
-## Refused, or not tried
-
-| family | why |
-|---|---|"""
 
 
 def main() -> None:

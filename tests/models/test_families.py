@@ -2,9 +2,25 @@
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, GraniteConfig, MixtralConfig, OlmoConfig
+from transformers import (
+    AutoModelForCausalLM,
+    BltConfig,
+    BltForCausalLM,
+    DbrxConfig,
+    GraniteConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MixtralConfig,
+    MllamaForCausalLM,
+    OlmoConfig,
+    ReformerConfig,
+    ReformerModelWithLMHead,
+)
+from transformers.models.mllama.configuration_mllama import MllamaTextConfig
 
 from tiltmeter.errors import TiltmeterError
+from tiltmeter.models import architectures
+from tiltmeter.models.positions import Span
 from tiltmeter.models.self_check import check_additive, check_split
 from tiltmeter.models.split_model import SplitModel
 from tiltmeter.perturb.paths import Straight
@@ -51,3 +67,83 @@ def test_equal_activations_are_no_unit_of_length():
     assert path.resolved(2.0).steps == (0, 2)
     with pytest.raises(TiltmeterError, match="mean pair distance is zero"):
         path.resolved(0.0)
+
+
+def test_blocks_that_attend_to_an_image_are_passed_over():
+    torch.manual_seed(0)
+    rope = {"rope_type": "default", "rope_theta": 1e4}
+    config = MllamaTextConfig(
+        **SMALL | {"num_hidden_layers": 4, "vocab_size": 50}, cross_attention_layers=[1, 3], rope_parameters=rope
+    )
+    model = SplitModel(MllamaForCausalLM(config).double())
+    assert model.n_layers == 4 and model.parts.running == (0, 2)
+    for name in ("resid_pre:1", "resid_post:1", "resid_pre:3", "resid_post:3", "attn_out:2", "z:2"):
+        site = model.site(name)
+        check_split(model, model.start(TOKENS, site, [model.site("resid_post:3")], Span(3, 6)))
+        check_additive(model, TOKENS, site)
+    before, after = (model.activation(TOKENS, model.site(name)) for name in ("resid_pre:1", "resid_post:1"))
+    assert torch.equal(before, after)
+    assert not model.has(model.site("attn_out:1"))
+    with pytest.raises(TiltmeterError, match="block 1 does not run on text"):
+        model.tap(model.site("attn_out:1"))
+
+
+def test_attention_inside_a_module_named_after_its_norm_is_found():
+    config = DbrxConfig(
+        vocab_size=50,
+        d_model=16,
+        n_heads=2,
+        n_layers=2,
+        max_seq_len=16,
+        attn_config={"kv_n_heads": 2, "clip_qkv": 8.0, "rope_theta": 1e4},
+        ffn_config={"ffn_hidden_size": 32, "moe_num_experts": 2},
+    )
+    model = split(config)
+    assert model.has(model.site("z:1"))
+    check_split(model, model.start(TOKENS, model.site("z:1")))
+
+
+def blt():
+    part = {
+        key: SMALL[key] for key in ("hidden_size", "num_attention_heads", "num_key_value_heads", "num_hidden_layers")
+    }
+    part |= {"vocab_size": 50, "intermediate_size": 32, "max_position_embeddings": 16, "hidden_size_global": 16}
+    parts = dict.fromkeys(("patcher_config", "encoder_config", "decoder_config", "global_config"), part)
+    torch.manual_seed(0)
+    return BltForCausalLM(BltConfig(vocab_size=50, encoder_hash_byte_group_vocab=50, **parts)).eval()
+
+
+def test_a_model_with_several_streams_is_refused():
+    with pytest.raises(TiltmeterError, match=r"several residual streams \(model\.\w+\.layers, model\.\w+\.layers"):
+        SplitModel(blt())
+
+
+def test_what_returns_several_things_is_no_final_norm(monkeypatch):
+    monkeypatch.setattr(architectures, "_refuse_several", lambda *_: None)
+    assert (
+        architectures.find_parts(blt()).final_norm is None
+    )  # rotary angles are computed from what the last block wrote
+
+
+def test_a_stream_with_other_positions_than_the_tokens_is_refused():
+    config = ReformerConfig(
+        vocab_size=50,
+        hidden_size=16,
+        num_attention_heads=2,
+        attention_head_size=8,
+        attn_layers=["local", "local"],
+        axial_pos_embds=False,
+        local_attn_chunk_length=3,
+        is_decoder=True,
+    )
+    with pytest.raises(TiltmeterError, match=r"returns shape \(2, 9, 16\) for token ids of shape \(2, 8\)"):
+        SplitModel(ReformerModelWithLMHead(config).eval())
+
+
+def test_a_model_that_does_not_predict_a_token_at_every_position_is_refused():
+    class Last(LlamaForCausalLM):
+        def forward(self, input_ids=None, **kwargs):
+            return super().forward(input_ids, logits_to_keep=1, **kwargs)
+
+    with pytest.raises(TiltmeterError, match=r"returns logits of shape \(2, 1, 50\) for token ids of shape \(2, 8\)"):
+        SplitModel(Last(LlamaConfig(**SMALL)).eval())

@@ -52,6 +52,8 @@ class ModelParts:
     trunk: nn.Module
     """The whole model except the unembedding; in a multimodal model, its language model."""
     blocks: nn.ModuleList
+    running: tuple[int, ...]
+    """Which of the blocks run on text: those that attend to an image do not, and leave the stream as it is."""
     final_norm: nn.Module | None
     """The module that reads the stream after the last block; None if only the head does."""
     width: int
@@ -65,7 +67,8 @@ class ModelParts:
     def inside(self, layer: int) -> BlockParts:
         """The attention, MLP and output projection of a block."""
         if layer not in self.known:
-            self.known[layer] = _block_parts(self.model, self.blocks[layer])
+            ran = layer in self.running
+            self.known[layer] = _block_parts(self.model, self.blocks[layer]) if ran else BlockParts(None, None, None)
         return self.known[layer]
 
     def component(self, site: Site) -> nn.Module:
@@ -79,7 +82,9 @@ class ModelParts:
         found = self.inside(site.layer).of(site.kind)
         if found is not None:
             return found
-        if site.kind == "z":
+        if site.layer not in self.running:
+            reason = f"block {site.layer} does not run on text"
+        elif site.kind == "z":
             reason = "no output projection of an attention was found in this block"
         else:
             reason = "the outputs of attention and MLP are not what is added to the stream"
@@ -101,16 +106,18 @@ def find_parts(model: nn.Module) -> ModelParts:
     lists = {path: module for path, module in model.named_modules() if isinstance(module, nn.ModuleList) and module}
     calls = _trace(model, _outside(model, lists))
     path, blocks = _stream_blocks(name, lists, calls)
-    last = calls[f"{path}.{len(blocks) - 1}"][0]
+    running = tuple(index for index in range(len(blocks)) if f"{path}.{index}" in calls)
+    last = calls[f"{path}.{running[-1]}"][0]
     trunk = _trunk(model, path, calls)
     return ModelParts(
         model=model,
         trunk=trunk.module,
         blocks=blocks,
+        running=running,
         final_norm=_reader(trunk, path, last, calls),
         width=last.left.shape[-1],  # type: ignore[union-attr]
         final_width=trunk.shape[-1],  # type: ignore[index]
-        extras={index: calls[f"{path}.{index}"][0].extras for index in range(len(blocks))},
+        extras=dict.fromkeys(range(len(blocks))) | {i: calls[f"{path}.{i}"][0].extras for i in running},
         known={},
     )
 
@@ -151,9 +158,19 @@ def _outside(model: nn.Module, lists: Mapping[str, nn.ModuleList]) -> dict[str, 
 
 
 def _trace(model: nn.Module, modules: Mapping[str, nn.Module]) -> dict[str, list[Call]]:
+    """The calls of these modules when the model runs on a few tokens.
+
+    Raises:
+        TiltmeterError: the model fails, or does not predict a token at every position.
+    """
     tokens = probe_tokens(model).to(model.device)  # type: ignore[arg-type]
     with explained(model, "running it on a few tokens"), traced(modules) as calls:
-        model(input_ids=tokens, use_cache=False)
+        logits = getattr(model(input_ids=tokens, use_cache=False), "logits", None)
+    if isinstance(logits, Tensor) and logits.shape[:-1] != tokens.shape:
+        raise TiltmeterError(
+            f"{type(model).__name__} returns logits of shape {tuple(logits.shape)} for token ids of shape "
+            f"{tuple(tokens.shape)}, so it does not predict the token after each; choose a causal language model."
+        )
     by_name: dict[str, list[Call]] = {}
     for call in calls:
         by_name.setdefault(call.name, []).append(call)
@@ -163,19 +180,40 @@ def _trace(model: nn.Module, modules: Mapping[str, nn.Module]) -> dict[str, list
 def _stream_blocks(
     name: str, lists: Mapping[str, nn.ModuleList], calls: Mapping[str, list[Call]]
 ) -> tuple[str, nn.ModuleList]:
-    """The longest list whose modules hand the stream from one to the next, and the path to it."""
-    reason = "no list of blocks ran"
-    for path, modules in sorted(lists.items(), key=lambda item: (-len(item[1]), item[0].count("."))):
-        runs = [calls.get(f"{path}.{index}", []) for index in range(len(modules))]
-        if all(runs):
-            obstacle = _broken_chain(runs)
-            if obstacle is None:
-                return path, modules
-            reason = f"in {path} {obstacle}" if reason == "no list of blocks ran" else reason
+    """The longest list whose modules hand the stream from one to the next, and the path to it.
+
+    A list that runs as a whole comes first. In another, the blocks that did not run left the stream as it was.
+    """
+    found: list[tuple[int, int, str, str | None]] = []
+    for path, modules in lists.items():
+        runs = [run for index in range(len(modules)) if (run := calls.get(f"{path}.{index}", []))]
+        if len(runs) == len(modules) or len(runs) > 1:
+            found.append((len(modules) - len(runs), -len(modules), path, _broken_chain(runs)))
+    found.sort(key=lambda one: (one[0], one[1], one[2].count(".")))
+    streams = [path for *_, path, obstacle in found if obstacle is None]
+    if streams:
+        _refuse_several(name, [path for path in streams if len(lists[path]) > 1])
+        return streams[0], lists[streams[0]]
+    outermost = min(found, key=lambda one: (one[2].count("."), one[1]), default=None)
+    reason = f"in {outermost[2]} {outermost[3]}" if outermost else "no list of blocks ran"
     raise TiltmeterError(
         f"{name} has no residual stream of the form [batch, position, width] that a list of blocks hands on "
         f"({reason}); it cannot be split, choose another model."
     )
+
+
+def _refuse_several(name: str, streams: list[str]) -> None:
+    """Refuse a model with several residual streams, neither inside the other: a site would not say in which it is.
+
+    Raises:
+        TiltmeterError: it has several.
+    """
+    outer = [path for path in streams if not any(path.startswith(f"{other}.") for other in streams)]
+    if len(outer) > 1:
+        raise TiltmeterError(
+            f"{name} has several residual streams ({', '.join(outer)}), and no site says which is meant; choose a "
+            "model with one."
+        )
 
 
 def _broken_chain(runs: list[list[Call]]) -> str | None:
@@ -183,13 +221,19 @@ def _broken_chain(runs: list[list[Call]]) -> str | None:
     if any(len(run) > 1 for run in runs):
         return "a block runs more than once in a pass"
     chain = [run[0] for run in runs]
-    for index, call in enumerate(chain):
+    for call in chain:
         if call.entered is None or call.left is None or call.entered.shape != call.left.shape:
-            return f"block {index} returns shape {call.shape}"
-    for index, (one, other) in enumerate(pairwise(chain)):
+            return f"block {_index(call)} returns shape {call.shape}"
+        if call.left.shape[:2] != (ROWS, POSITIONS):
+            return f"block {_index(call)} returns shape {call.shape} for token ids of shape {(ROWS, POSITIONS)}"
+    for one, other in pairwise(chain):
         if one.left is None or not _same(other.entered, one.left):
-            return f"what leaves block {index} is not what enters block {index + 1}"
+            return f"what leaves block {_index(one)} is not what enters block {_index(other)}"
     return None
+
+
+def _index(block: Call) -> str:
+    return block.name.rpartition(".")[2]
 
 
 def _trunk(model: nn.Module, path: str, calls: Mapping[str, list[Call]]) -> Call:
@@ -212,7 +256,8 @@ def _reader(trunk: Call, blocks: str, last: Call, calls: Mapping[str, list[Call]
     written = last.left
     for call in sorted(after, key=lambda one: one.order):
         around = blocks.startswith(f"{call.name}.")
-        if call.order > last.order and not around and written is not None and _same(call.entered, written):
+        writes = call.left is not None and call.extras is None
+        if call.order > last.order and not around and writes and written is not None and _same(call.entered, written):
             return call.module
     return None
 
@@ -287,7 +332,8 @@ def _is_attention(name: str) -> bool:
 
 
 def _is_norm(name: str) -> bool:
-    return any(word in name.lower() for word in ("norm", "ln_", "dropout"))
+    own = name.lower().rpartition(".")[2]
+    return any(word in own for word in ("norm", "ln_", "dropout"))
 
 
 def _is_mlp(name: str) -> bool:

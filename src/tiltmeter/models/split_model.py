@@ -408,11 +408,11 @@ class SplitModel:
 
     def _stream_tap(self, boundary: int) -> tuple[nn.Module, str]:
         """Where to hook the residual stream after `boundary` blocks."""
-        if boundary < self.n_layers:
-            return self.parts.blocks[boundary], "input"
+        if later := [index for index in self.parts.running if index >= boundary]:
+            return self.parts.blocks[later[0]], "input"
         if self.parts.final_norm is not None:
             return self.parts.final_norm, "input"
-        return self.parts.blocks[-1], "output"
+        return self.parts.blocks[self.parts.running[-1]], "output"
 
     def _check(self, tokens: Tensor, site: Site, reads: Sequence[Site]) -> None:
         if tokens.shape[1] > self.context:
