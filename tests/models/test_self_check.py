@@ -9,6 +9,7 @@ import transformers
 
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.exact_model import RoundedModel
+from tiltmeter.models.head import Head
 from tiltmeter.models.positions import Span
 from tiltmeter.models.self_check import check_additive, check_split
 from tiltmeter.models.split_model import SplitModel
@@ -54,7 +55,7 @@ def test_a_head_that_calls_the_decoder_inside_the_trunk_passes():
 
 def test_a_head_that_does_not_call_the_trunk_is_found():
     model = SplitModel(opt())
-    model.parts = dataclasses.replace(model.parts, trunk=model.hf.base_model)
+    model.head = Head(model.hf, dataclasses.replace(model.parts, trunk=model.hf.base_model))
     with pytest.raises(TiltmeterError, match=r"cannot be split at blocks\.1\.hook_resid_pre: its head differs"):
         check(model)
 

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 
 import pytest
 import torch
@@ -12,9 +13,14 @@ from tiltmeter.saes.loading import EMBEDDED_SAES, list_embedded
 
 FAMILY = list_embedded()
 MIDDLE = [name for name in FAMILY if "-3-" in name]
-COMPARED = [name for name in MIDDLE if FAMILY[name]["kind"] != "local" or FAMILY[name]["l0"] <= 64]
-"""Where a trained SAE should beat its controls. A local one of L0 105 does not reach 105 principal components of 128
-(explained variance 0.913 and 0.963)."""
+COMPARED = [
+    name
+    for kind, most in {"local": 64.0, "e2e": math.inf, "e2e+ds": math.inf}.items()
+    for of_kind in [[name for name in MIDDLE if FAMILY[name]["kind"] == kind and FAMILY[name]["l0"] <= most]]
+    for name in (min(of_kind, key=lambda name: FAMILY[name]["l0"]), max(of_kind, key=lambda name: FAMILY[name]["l0"]))
+]
+"""The sparsest and the densest of each kind, which should beat controls. A local one of L0 105 does not reach 105
+principal components of 128 (explained variance 0.913 and 0.963)."""
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,12 @@
-"""Studies are judged here with fewer bootstrap draws than users get, which is several times as fast."""
+"""Studies are judged here with fewer bootstrap draws than users get, and their pictures are not rendered.
+
+Both are several times as fast. `tests/reports` renders pictures of every kind.
+"""
 
 import pytest
 
 from tiltmeter.analysis import estimates
+from unrendered import no_png
 
 RESAMPLES = 99
 
@@ -12,3 +16,8 @@ def fewer_draws():
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(estimates, "RESAMPLES", RESAMPLES)
         yield
+
+
+@pytest.fixture(autouse=True, scope="package")
+def unrendered():
+    yield from no_png()

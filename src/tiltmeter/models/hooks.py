@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -68,28 +69,36 @@ def replaced(module: nn.Module, side: str, new: Tensor) -> Iterator[None]:
 
     The model gets a copy of `new`, because it may add to it in place.
     """
-    fired = []
-
-    def on_input(_: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        fired.append(True)
-        slot = input_slot(args, kwargs)
-        if isinstance(slot, int):
-            return (*args[:slot], new.clone(), *args[slot + 1 :]), kwargs
-        return args, {**kwargs, slot: new.clone()}
-
-    def on_output(_: nn.Module, __: tuple, output: Any) -> Any:
-        fired.append(True)
-        return _with_head(output, new.clone())
-
+    hook = _Replacement(new)
     if side == "input":
-        handle = module.register_forward_pre_hook(on_input, with_kwargs=True)
+        handle = module.register_forward_pre_hook(hook.on_input, with_kwargs=True)
     else:
-        handle = module.register_forward_hook(on_output)
+        handle = module.register_forward_hook(hook.on_output)
     try:
         yield
     finally:
         handle.remove()
-    assert len(fired) == 1, f"{type(module).__name__} ran {len(fired)} times while its {side} was to be replaced once"
+    ran = f"{type(module).__name__} ran {hook.fired} times while its {side} was to be replaced once"
+    assert hook.fired == 1, ran
+
+
+class _Replacement:
+    """Puts copies of an activation in the place of a module's input or output, and counts how often."""
+
+    def __init__(self, new: Tensor) -> None:
+        self.new = new
+        self.fired = 0
+
+    def on_input(self, _: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        self.fired += 1
+        slot = input_slot(args, kwargs)
+        if isinstance(slot, int):
+            return (*args[:slot], self.new.clone(), *args[slot + 1 :]), kwargs
+        return args, {**kwargs, slot: self.new.clone()}
+
+    def on_output(self, _: nn.Module, __: tuple, output: Any) -> Any:
+        self.fired += 1
+        return _with_head(output, self.new.clone())
 
 
 @contextmanager
@@ -143,32 +152,37 @@ class Call:
 @contextmanager
 def traced(modules: Mapping[str, nn.Module]) -> Iterator[list[Call]]:
     """Record every call of these modules, in the order in which they return."""
-    calls: list[Call] = []
-    entered: dict[nn.Module, list[Tensor | None]] = {}
+    trace = _Trace()
     handles: list[Any] = []
+    for name, module in modules.items():
+        handles.append(module.register_forward_pre_hook(trace.enter, with_kwargs=True))
+        handles.append(module.register_forward_hook(partial(trace.leave, name)))
+    try:
+        with torch.no_grad():
+            yield trace.calls
+    finally:
+        for handle in handles:
+            handle.remove()
 
-    def enter(module: nn.Module, args: tuple, kwargs: dict) -> None:
+
+class _Trace:
+    """Collects calls: what enters is kept until the module returns."""
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+        self.entered: dict[nn.Module, list[Tensor | None]] = {}
+
+    def enter(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
         try:
             found = _copy(input_head(args, kwargs))
         except TypeError:
             found = None
-        entered.setdefault(module, []).append(found)
+        self.entered.setdefault(module, []).append(found)
 
-    for name, module in modules.items():
-        handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
-
-        def leave(module: nn.Module, _: tuple, output: Any, name: str = name) -> None:
-            call = Call(name, module, entered[module].pop(), _copy(output_head(output)), output)
-            call.order = len(calls)
-            calls.append(call)
-
-        handles.append(module.register_forward_hook(leave))
-    try:
-        with torch.no_grad():
-            yield calls
-    finally:
-        for handle in handles:
-            handle.remove()
+    def leave(self, name: str, module: nn.Module, _: tuple, output: Any) -> None:
+        call = Call(name, module, self.entered[module].pop(), _copy(output_head(output)), output)
+        call.order = len(self.calls)
+        self.calls.append(call)
 
 
 def _copy(value: Any) -> Tensor | None:
