@@ -30,3 +30,17 @@ def test_its_extras_exist():
     pyproject = (ROOT / "pyproject.toml").read_text()
     assert extras
     assert all(f"\n{extra} = [" in pyproject for extra in extras)
+
+
+def test_it_says_of_families_what_the_table_says():
+    page = (ROOT / "docs" / "models.md").read_text()
+    table = [line.split("|")[2:7] for line in page.partition("## Refused")[0].splitlines() if line.startswith("| ")][1:]
+    cells = [{cell.strip() for cell in row} for row in table]
+    right, float32 = sum(row == {"right"} for row in cells), sum(row == {"float32"} for row in cells)
+    refused = page.count("| refused: ")
+    words = " ".join(README.split())
+    assert f"tiny random models of {len(table)} families" in words
+    assert f"{right} are right at all five kinds of site in the default precision, {float32} in float32" in words
+    assert f"and {len(table) - right - float32} at some of the sites" in words
+    assert f"{refused} families are refused altogether" in words
+    assert "WRONG" not in page and "TRACEBACK" not in page

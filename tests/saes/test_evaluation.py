@@ -14,7 +14,7 @@ from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.sites import Site
 from tiltmeter.models.split_model import SplitModel
 from tiltmeter.saes.at_site import SAEAtSite
-from tiltmeter.saes.evaluation import evaluate, fits
+from tiltmeter.saes.evaluation import evaluate, fits, keeping_massive
 from tiny_models import FAMILIES, HEAD, HEADS, WIDTH, full_pass, random_tokens, tiny
 
 BOUNDARY = 0
@@ -124,6 +124,15 @@ def test_massive_activations_count_only_in_the_effect_on_the_output():
     assert found.l0 == pytest.approx(float((x > 0).sum(-1).double().mean()))
     everything = evaluate(model, lambda x: (x.sign(), shrink(x)), ids, None, site, massive_above=math.inf)
     assert everything.norm > 10 * found.norm and everything.kl == found.kl
+    above = 10 * float(x.norm(dim=-1).median())
+    kept = evaluate(
+        model,
+        keeping_massive(lambda x: (x.sign(), torch.where(x.norm(dim=-1) > above, 0, 1)[..., None] * x), above),
+        ids,
+        None,
+        site,
+    )
+    assert kept.kl < 1e-12 < found.kl
 
     at = SAEAtSite(random_sae(WIDTH, 40), site, as_it_is)
     (fit,) = fits(model, [at], ids, None, batch=2)

@@ -37,6 +37,16 @@ def through(sae: SAE) -> Reconstruct:
     return reconstruct
 
 
+def keeping_massive(reconstruct: Reconstruct, massive_above: float) -> Reconstruct:
+    """The same function, but activations with norms above `massive_above` are given back as they are."""
+
+    def kept(x: Tensor) -> tuple[Tensor, Tensor]:
+        latents, given = reconstruct(x)
+        return latents, torch.where(ordinary(x, massive_above).to(x.device)[..., None], given.to(x), x)
+
+    return kept
+
+
 @dataclass(frozen=True)
 class SAEMetrics:
     """Means over tokens. Boundary positions and massive activations count only in `loss`, `clean_loss` and `kl`."""

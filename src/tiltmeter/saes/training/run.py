@@ -29,7 +29,7 @@ from tiltmeter.models.sites import Site
 from tiltmeter.models.split_model import SplitModel
 from tiltmeter.runs import run_directory
 from tiltmeter.runs.progress import progress_bar
-from tiltmeter.saes.evaluation import SAEMetrics, evaluate, through
+from tiltmeter.saes.evaluation import SAEMetrics, evaluate, keeping_massive, through
 from tiltmeter.saes.formats.four_weights import Facts
 from tiltmeter.saes.formats.saelens_export import saelens_files
 from tiltmeter.saes.sae import LinearSAE
@@ -179,7 +179,7 @@ def _measure(task: trainer.Task, tokens: TokenSet, state: trainer.State) -> SAEM
     ids, sae = tokens.ids[: task.config.evaluation], _freeze(task, state).to(task.model.device, task.model.hf.dtype)
     return evaluate(
         task.model,
-        through(sae),
+        keeping_massive(through(sae), task.massive_above),
         ids,
         tokens.boundary,
         task.site,
