@@ -55,9 +55,8 @@ def main() -> None:
         text = str(write(Path(place) / "english.txt"))
         ids = exact.load_tokens(text, at_most=SEQUENCES, length=LENGTH).ids
     half, n_layers = LENGTH // 2, exact.model.n_layers
-    print(
-        "| site | pushed | norm there | by, in norms | KL | " + " | ".join(f"error {one}" for one in PRECISIONS) + " |"
-    )
+    columns = ("site", "pushed", "norm there", "by, in norms", "KL", *(f"error {one}" for one in PRECISIONS))
+    print(f"| {' | '.join(columns)} |")
     print("|---" * len(columns) + "|")
     for layer in sorted({1, n_layers // 2, n_layers - 1}):
         site = Site(layer, "resid_pre")
