@@ -18,7 +18,7 @@ from tiltmeter.models.loading import LoadedModel
 from tiltmeter.models.positions import BosPolicy, MassivePolicy
 from tiltmeter.models.sites import Site
 from tiltmeter.models.split_model import SplitModel
-from tiltmeter.perturb.paths import Straight
+from tiltmeter.perturb.paths import Sphere, Straight
 from tiltmeter.perturb.site_statistics import SiteStatistics, concentrated, fit_statistics
 from tiltmeter.sweeps.plan import Sweep
 from tiltmeter.sweeps.run import run_sweep
@@ -206,6 +206,28 @@ def test_a_warning_where_one_direction_holds_most_of_the_covariance(tmp_path, ca
     with caplog.at_level(logging.WARNING):
         swept(tmp_path / "in", statistics="in")
     assert "Samples with this covariance are nearly multiples of one vector" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "cautioned"),
+    [
+        ({}, False),
+        ({"path": Straight(lengths=(0.1,), unit="pair-distance")}, False),
+        ({"path": Straight(lengths=(0.1,), unit="norm")}, True),
+        ({"path": Straight(lengths=(0.1,), unit="target"), "directions": ("real-difference",)}, True),
+        ({"path": Sphere(degrees=(30.0,))}, True),
+        ({"path": Sphere(degrees=(30.0,)), "massive": MassivePolicy(perturbation="out")}, False),
+        ({"path": Sphere(degrees=(30.0,)), "positions": "0"}, False),
+        ({"base": "real"}, True),
+    ],
+)
+def test_a_caution_where_massive_activations_are_perturbed_in_proportion(tmp_path, caplog, changes, cautioned):
+    """The sinks of these tokens lie at later positions."""
+    sweep = SWEEP.model_copy(update={"directions": ("isotropic",), "sequences": 4} | changes)
+    with caplog.at_level(logging.WARNING):
+        found = run_sweep(sweep, with_sink(3_000.0), tokens_with(PLACES), tmp_path / "run")
+    assert ("Massive activations at later positions are perturbed, too" in caplog.text) == cautioned
+    assert len(json.loads(found.attrs["cautions"])) == cautioned
 
 
 def test_a_run_of_another_policy_is_not_continued(tmp_path):

@@ -86,7 +86,7 @@ def spread(attrs: Mapping[str, str]) -> list[str]:
     if "massive" not in attrs:  # curves that were not measured by a sweep
         return []
     covariance, massive = Spectrum(**json.loads(attrs["covariance"])), MassiveCount(**json.loads(attrs["massive"]))
-    return [massive.sentence, covariance.sentence]
+    return [massive.sentence, covariance.sentence, *(f"Warning: {one}" for one in json.loads(attrs["cautions"]))]
 
 
 def _steps(data: xr.Dataset) -> str:

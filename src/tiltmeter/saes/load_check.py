@@ -143,7 +143,7 @@ def _first_position_warnings(
     above: float,
     metrics: SAEMetrics,
 ) -> Iterator[str]:
-    """Warn where first positions have a far larger error than others and cause most of the KL.
+    """Warn where first positions have a far larger error than others, or are massive, and cause most of the KL.
 
     Activations at first positions have norms far above all others, and many SAEs are not trained on them.
     """
@@ -152,7 +152,7 @@ def _first_position_warnings(
         return
     first = float(((at.reconstruct(x) - x).norm(dim=-1) / x.norm(dim=-1)).mean())
     elsewhere = metrics.distance / metrics.norm
-    if not first > max(0.5, 3 * elsewhere):
+    if not (first > max(0.5, 3 * elsewhere) or not ordinary(x, above).all()):
         return
     without = _evaluate(model, at, ids, boundary, above, "out")
     if metrics.kl > HARM and without.kl < metrics.kl / 2:

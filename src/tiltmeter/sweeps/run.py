@@ -33,12 +33,13 @@ from tiltmeter.perturb.directions import Direction
 from tiltmeter.perturb.names import DirectionName
 from tiltmeter.perturb.paths import Path as PerturbationPath
 from tiltmeter.perturb.registry import build_directions
-from tiltmeter.perturb.site_statistics import SiteStatistics, concentrated, fit_statistics
+from tiltmeter.perturb.site_statistics import SiteStatistics, fit_statistics
 from tiltmeter.runs import run_directory
 from tiltmeter.runs.progress import progress
 from tiltmeter.saes.at_site import SAEAtSite
 from tiltmeter.saes.latent_statistics import LatentStatistics, SAEWithStatistics, fit_latents
 from tiltmeter.saes.load_check import LoadCheck, check_on_load
+from tiltmeter.sweeps.cautions import cautions
 from tiltmeter.sweeps.measure import measure_shard
 from tiltmeter.sweeps.plan import Plan, Sweep, make_plan
 
@@ -146,8 +147,8 @@ def _statistics(plan: Plan, run: run_directory.Run) -> SiteStatistics:
         )
         run.save("statistics", arrays := fitted.to_arrays())
     found = SiteStatistics.from_arrays(arrays)
-    if warning := concentrated(found):
-        _log.warning("warning: %s", warning)
+    for caution in cautions(plan, found):
+        _log.warning("warning: %s", caution)
     return found
 
 
@@ -276,6 +277,7 @@ def _attrs(
         "mean_norm": f"{statistics.norm:.6g}",
         "massive": json.dumps(statistics.massive._asdict()),
         "covariance": json.dumps(statistics.spectrum._asdict()),
+        "cautions": json.dumps(cautions(plan, statistics)),
         "statistics": f"{statistics.count} activations of width {len(statistics.mean)}; pool of {len(statistics.pool)}",
         "base": plan.sweep.base,
         "saes": json.dumps({label: _sae_attrs(sae, manifest["record"]["saes"][label]) for label, sae in saes.items()}),
