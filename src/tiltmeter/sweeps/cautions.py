@@ -29,8 +29,8 @@ def massive_perturbed(plan: Plan, statistics: SiteStatistics) -> str | None:
     where = "position 0" if first else "later positions"
     return (
         f"Massive activations at {where} are perturbed, too, by lengths that grow with their norm (up to "
-        f"{massive.largest / massive.median:.0f} times the median). As other tokens attend to them, they may decide the "
-        "means; --massive-perturbation out leaves them as they are."
+        f"{massive.largest / massive.median:.0f} times the median). As other tokens attend to them, they may decide "
+        "the means; --massive-perturbation out leaves them as they are."
     )
 
 
