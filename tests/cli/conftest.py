@@ -5,6 +5,6 @@ import pytest
 from unrendered import no_png
 
 
-@pytest.fixture(autouse=True, scope="package")
+@pytest.fixture(autouse=True, scope="module")
 def unrendered():
     yield from no_png()

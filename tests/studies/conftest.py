@@ -11,13 +11,13 @@ from unrendered import no_png
 RESAMPLES = 99
 
 
-@pytest.fixture(autouse=True, scope="package")
+@pytest.fixture(autouse=True, scope="module")
 def fewer_draws():
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(estimates, "RESAMPLES", RESAMPLES)
         yield
 
 
-@pytest.fixture(autouse=True, scope="package")
+@pytest.fixture(autouse=True, scope="module")
 def unrendered():
     yield from no_png()
