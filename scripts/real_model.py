@@ -54,7 +54,9 @@ def fetch(folder: Path) -> None:
         tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=FILE)
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
-    model.save_pretrained(folder)
+    plain = type(model)(model.config)  # transformers saves no model that was dequantised on loading
+    plain.load_state_dict(model.state_dict())
+    plain.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
