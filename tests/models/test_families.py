@@ -20,10 +20,13 @@ from transformers.models.mllama.configuration_mllama import MllamaTextConfig
 
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.models import architectures
+from tiltmeter.models.exact_model import ExactModel
 from tiltmeter.models.positions import Span
+from tiltmeter.models.readouts import Readout, compute_readouts
 from tiltmeter.models.self_check import check_additive, check_split
 from tiltmeter.models.split_model import SplitModel
 from tiltmeter.perturb.paths import Straight
+from tiny_families import build, families
 
 SMALL = {
     "vocab_size": 50,
@@ -147,3 +150,36 @@ def test_a_model_that_does_not_predict_a_token_at_every_position_is_refused():
 
     with pytest.raises(TiltmeterError, match=r"returns logits of shape \(2, 1, 50\) for token ids of shape \(2, 8\)"):
         SplitModel(Last(LlamaConfig(**SMALL)).eval())
+
+
+def test_where_attention_chooses_positions_sequences_are_not_cut():
+    """Of equal scores, the largest k are chosen by the length of the row; experts are chosen among as many anywhere."""
+    names = families()
+    for family, cut in {"deepseek_v32": False, "mixtral": True, "llama": True}.items():
+        assert SplitModel(build(family, names[family]))._may_be_cut == cut, family
+
+
+def test_autocast_is_refused():
+    model = SplitModel(LlamaForCausalLM(LlamaConfig(**SMALL)))
+    with torch.autocast("cpu", dtype=torch.bfloat16), pytest.raises(TiltmeterError, match="autocast is on"):
+        model.start(TOKENS, model.site("resid_pre:1"))
+
+
+@pytest.mark.parametrize("made", [SplitModel, ExactModel])
+def test_weights_changed_between_runs_are_seen(made):
+    """Through `.data`, which no counter sees, and in the head, of which a copy is used."""
+    torch.manual_seed(0)
+    hf = LlamaForCausalLM(LlamaConfig(**SMALL))
+    model = made(hf)
+
+    def kl(one):
+        clean = one.start(TOKENS, one.site("resid_pre:1"))
+        late = one.changes(clean, 3 * torch.ones_like(clean.activation)[None].cumsum(-1).cos())
+        return compute_readouts(one, clean, late, [Readout("kl")], range(6))["kl"]
+
+    before = kl(model.measured_in("raw"))
+    for parameter in hf.parameters():
+        parameter.data.mul_(1.5)
+    after = kl(model.measured_in("raw"))
+    torch.testing.assert_close(after, kl(made(hf)))
+    assert not torch.allclose(after, before, rtol=0.01)

@@ -269,9 +269,23 @@ def test_adapter_weights_among_those_of_a_model_are_refused(directory, key):
     weights = load_file(directory / WEIGHTS)
     save_file(weights | {f"transformer.h.0.{key}": torch.ones(2)}, directory / WEIGHTS, metadata={"format": "pt"})
     assert key in refusal(directory)
+
+
+def test_scales_that_nothing_multiplies_with_are_refused(directory):
+    weights = load_file(directory / WEIGHTS)
+    scale = {"transformer.h.0.mlp.c_fc.weight_scale": torch.ones(())}
+    save_file(weights | scale, directory / WEIGHTS, metadata={"format": "pt"})
+    assert "are quantised in a way that transformers did not undo" in refusal(directory)
+
+
+def test_weights_that_the_model_does_not_have_are_warned_of(directory, caplog):
+    weights = load_file(directory / WEIGHTS)
+    load_model(str(directory))
+    assert "not in the model" not in caplog.text
     other = {"transformer.h.0.attn.unused": torch.ones(2)}
     save_file(weights | other, directory / WEIGHTS, metadata={"format": "pt"})
     load_model(str(directory))
+    assert "1 weights of" in caplog.text and "(first transformer.h.0.attn.unused)" in caplog.text
 
 
 # Models in memory

@@ -438,7 +438,24 @@ def biased():
     return model
 
 
-@pytest.mark.parametrize(("build", "linear"), [(soft_capped, False), (biased, False), (gpt2, True)])
+class Rectified(torch.nn.Module):
+    """A head that scales like a linear one, and does not add up."""
+
+    def __init__(self, head):
+        super().__init__()
+        self.head = head
+
+    def forward(self, x):
+        return self.head(x).relu()
+
+
+def rectified():
+    model = gpt2(vocabulary=90)
+    model.hf.lm_head = Rectified(model.hf.lm_head)
+    return model
+
+
+@pytest.mark.parametrize(("build", "linear"), [(soft_capped, False), (biased, False), (rectified, False), (gpt2, True)])
 def test_heads_that_are_not_linear_are_read_whole(build, linear):
     model = build()
     assert model.head.is_linear == linear

@@ -52,9 +52,15 @@ class Head:
 
     @cached_property
     def is_linear(self) -> bool:
-        """Whether logits(a) - logits(b) = logits(a - b), i.e. the head has no bias and no soft-cap."""
-        probe = self._probe[None]
-        return torch.equal(self.logits(1024 * probe), 1024 * self.logits(probe))  # powers of two are exact
+        """Whether logits(a) - logits(b) = logits(a - b), i.e. the head has no bias, soft-cap or other nonlinearity.
+
+        A ReLU scales like a linear map, but does not change signs or add up like one.
+        """
+        a, b = self._probe[None], self._probe[None].square()
+        at_a, at_b, at_both = (self.logits(x) for x in (a, b, a + b))
+        scales = torch.equal(self.logits(-1024 * a), -1024 * at_a)  # powers of two are exact
+        error = (at_both - at_a - at_b).abs().max()
+        return scales and bool(error <= 1e-3 * at_both.abs().max())
 
     @cached_property
     def unembedding(self) -> Unembedding | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 
 def output_head(value: Any) -> Any:
@@ -41,6 +42,22 @@ def input_head(args: tuple, kwargs: Mapping[str, Any]) -> Tensor:
     """The activation among a module's arguments."""
     slot = input_slot(args, kwargs)
     return args[slot] if isinstance(slot, int) else kwargs[slot]
+
+
+class TopKSizes(TorchFunctionMode):
+    """Within the block, collects among how many numbers `topk` chooses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: set[int] = set()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Note the size of the dimension."""
+        kwargs = kwargs or {}
+        if func in (torch.topk, Tensor.topk):
+            x = args[0] if args else kwargs["input"]
+            self.sizes.add(x.shape[kwargs.get("dim", args[2] if len(args) > 2 else -1)])
+        return func(*args, **kwargs)
 
 
 @contextmanager

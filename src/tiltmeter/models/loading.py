@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -58,11 +59,16 @@ ADAPTER_FILES = ("adapter_config.json", "adapter_model.*", "adapters.safetensors
 ADAPTER_WEIGHTS = re.compile(r"(^|[._])(lora|ia3|adapters?|base_layer|vera|loha|lokr|oft|prompt_encoder)([._]|$)", re.I)
 """Names of an adapter's weights among those of a model."""
 
+QUANTISED = re.compile(r"(scales?|scale_inv|zero_?points?|qzeros|qweight|g_idx|absmax|quant_state)(\.|$)", re.I)
+"""Ends of names of what quantised weights are multiplied with."""
+
 AUTO = ("float32-difference", "float32")
 """The precisions that `auto` tries, in this order. Both run in float32, equally fast; the first keeps more digits."""
 
 
 AUTO_DEVICE = "auto"
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -262,6 +268,19 @@ def _check_complete(name: str, loading: Mapping[str, Any]) -> None:
     unused = sorted(map(str, loading.get("unexpected_keys") or ()))
     if adapters := [key for key in unused if ADAPTER_WEIGHTS.search(key)]:
         raise _adapter_beside(name, f"{adapters[0]} among the weights")
+    if scales := [key for key in unused if QUANTISED.search(key)]:
+        raise TiltmeterError(
+            f"The weights of {name} are quantised in a way that transformers did not undo: {scales[0]} would not be "
+            "used; give weights in bfloat16, float16 or float32."
+        )
+    if unused:
+        _log.warning(
+            "warning: %d weights of %s are in its files and not in the model (first %s); check that config.json "
+            "belongs to them.",
+            len(unused),
+            name,
+            unused[0],
+        )
 
 
 def _tokenizer(where: str, revision: str | None, gguf: Mapping[str, str]) -> PreTrainedTokenizerBase | None:

@@ -37,10 +37,11 @@ from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.accepted import refuse_unmeasurable
 from tiltmeter.models.architectures import find_parts, ignores_mean, probe_tokens
 from tiltmeter.models.clean_run import CleanRun, LateActivations, Way, clean_prefix, repeated_cache
+from tiltmeter.models.differences.products import forget_prepared_weights
 from tiltmeter.models.differences.tape import Tape
 from tiltmeter.models.failures import explained
 from tiltmeter.models.head import Head
-from tiltmeter.models.hooks import captured, replaced, skipped
+from tiltmeter.models.hooks import TopKSizes, captured, replaced, skipped
 from tiltmeter.models.positions import Span
 from tiltmeter.models.sites import STREAM, Site, parse_site
 
@@ -55,6 +56,10 @@ Some families compute their norms in float32 whatever the precision.
 
 LENGTH_DEPENDENT = frozenset({"longrope", "dynamic"})
 """Kinds of rotary embedding whose angles depend on the length of the whole sequence."""
+
+
+UNUSUAL = 13
+"""A number of positions that is hardly a model's number of experts."""
 
 
 class SplitModel:
@@ -92,8 +97,13 @@ class SplitModel:
         return site.kind in STREAM or self.parts.inside(site.layer).of(site.kind) is not None
 
     def measured_in(self, stream: Stream) -> SplitModel:
-        """The same model, measured in this stream. For an RMSNorm model, `"centred"` also means raw."""
+        """The same model, measured in this stream. For an RMSNorm model, `"centred"` also means raw.
+
+        Nothing that was computed from weights is kept, since they may have been changed since.
+        """
+        forget_prepared_weights()
         other = copy(self)
+        other.head = Head(self.hf, self.parts)
         other.centred = self.centred and stream == "centred"
         return other
 
@@ -243,11 +253,26 @@ class SplitModel:
 
     @cached_property
     def _may_be_cut(self) -> bool:
-        """Whether a sequence may be cut after the span: not where rotary angles depend on its length."""
+        """Whether a sequence may be cut after the span: not where the computation depends on its length.
+
+        Rotary angles can, and so does sparse attention that chooses the positions with the highest scores: of equal
+        scores, `topk` chooses by the length of the row.
+        """
         kinds = [getattr(module, "rope_type", ()) for module in self.hf.modules()]
         named = {kind for one in kinds for kind in (one.values() if isinstance(one, dict) else [one])}
         tokens = probe_tokens(self.hf)
-        return not named & LENGTH_DEPENDENT and not self._differ(tokens, tokens[:, :5], AGREEMENT[self.hf.dtype])
+        if named & LENGTH_DEPENDENT or self._chooses_positions:
+            return False
+        return not self._differ(tokens, tokens[:, :5], AGREEMENT[self.hf.dtype])
+
+    @property
+    def _chooses_positions(self) -> bool:
+        """Whether the model takes the largest of as many numbers as there are positions."""
+        positions = min(UNUSUAL, self.context)
+        tokens = probe_tokens(self.hf, 1, positions)
+        with explained(self.hf, "running it on a few tokens"), torch.no_grad(), TopKSizes() as chosen:
+            self._trunk(input_ids=tokens.to(self.device), use_cache=False)
+        return positions in chosen.sizes
 
     def _clean_pass(
         self, tokens: Tensor, wanted: set[Site], ways: Mapping[Site, Way], span: Span, tape: Tape
@@ -415,6 +440,11 @@ class SplitModel:
         return self.parts.blocks[self.parts.running[-1]], "output"
 
     def _check(self, tokens: Tensor, site: Site, reads: Sequence[Site]) -> None:
+        if torch.is_autocast_enabled(self.device.type):
+            raise TiltmeterError(
+                "torch.autocast is on, which rounds products to half precision whatever --precision says; call this "
+                "outside of it."
+            )
         if tokens.shape[1] > self.context:
             raise TiltmeterError(
                 f"The sequences have {tokens.shape[1]} tokens, but {self.name} has a context of {self.context}; "

@@ -91,6 +91,11 @@ def _prepare(weight: Tensor, transposed: bool, dtype: torch.dtype) -> Tensor:
     return known[key]
 
 
+def forget_prepared_weights() -> None:
+    """Prepare weights anew when they are next used: counters of changes do not see those made through `.data`."""
+    _prepared.clear()
+
+
 def batched(a: Float[Tensor, "*#batch n inner"], b: Float[Tensor, "*#batch inner m"]) -> Float[Tensor, "*#batch n m"]:
     """Batched matrix products of operands rounded as `operand_precision` says; the result has at least float32.
 
