@@ -74,6 +74,57 @@ def test_what_changes_numbers_changes_the_fingerprint(what):
     assert plain != other and plain[where] != other[where]
 
 
+STRENGTH = 1.0
+
+
+class Steer:
+    """Adds a vector, as a method that is registered or as an object that is called."""
+
+    def __init__(self, scale):
+        self.vector = torch.ones(WIDTH, dtype=torch.float64) * scale
+
+    def hook(self, _, __, out):
+        return out + self.vector
+
+    __call__ = hook
+
+
+def nested(scale):
+    def add(out):
+        return out + scale
+
+    return lambda _, __, out: add(out)
+
+
+def by_global(_, __, out):
+    return out + STRENGTH
+
+
+HOOKS = {
+    "a method": lambda scale: Steer(scale).hook,
+    "an object": Steer,
+    "a closure in a closure": nested,
+}
+
+
+@pytest.mark.parametrize("kind", HOOKS)
+def test_what_a_hook_is_bound_to_counts(kind):
+    one, again, other = (of(change=on_mlp(HOOKS[kind](scale)))["modules"] for scale in (1.0, 1.0, 2.0))
+    assert one == again != other
+
+
+def test_globals_that_a_hook_reads_count(monkeypatch):
+    before = of(change=on_mlp(by_global))["modules"]
+    assert of(change=on_mlp(by_global))["modules"] == before
+    monkeypatch.setitem(globals(), "STRENGTH", 2.0)
+    assert of(change=on_mlp(by_global))["modules"] != before
+
+
+def test_private_numbers_of_modules_count():
+    one, other = (of(change=attribute("model.layers.1.mlp", "_scale", scale))["modules"] for scale in (1.0, 2.0))
+    assert one != other
+
+
 def test_two_hooks_of_one_function_are_two():
     one, again, other = (of(change=on_mlp(steering(scale)))["modules"] for scale in (1.0, 1.0, 2.0))
     assert one == again != other

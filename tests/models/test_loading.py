@@ -11,6 +11,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -392,3 +393,30 @@ def test_a_damaged_gguf_file_is_refused_in_a_sentence(tmp_path, monkeypatch):
     with pytest.raises(TiltmeterError) as found:
         load_model(str(file))
     assert "model.gguf could not be loaded" in str(found.value) and "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "metadata", "unread"),
+    [
+        (["rope_freqs.weight"], {}, "rope_freqs.weight"),
+        (["blk.0.attn_v.bias"], {}, "blk.0.attn_v.bias"),
+        ([], {"llama.rope.scaling.type": "linear"}, "llama.rope.scaling.type"),
+        (["blk.0.attn_v.weight"], {"llama.rope.scaling.type": "none"}, None),
+    ],
+)
+def test_what_transformers_leaves_out_of_a_gguf_file_is_refused(tmp_path, tensors, metadata, unread):
+    gguf = pytest.importorskip("gguf")
+    writer = gguf.GGUFWriter(file := tmp_path / "model.gguf", "llama")
+    for name in tensors:
+        writer.add_tensor(name, np.ones(32, dtype=np.float32))
+    for key, value in metadata.items():
+        writer.add_string(key, value)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    if unread is None:
+        loading._refuse_unread_gguf(str(file), tiny("llama"))
+        return
+    with pytest.raises(TiltmeterError, match=f"has {unread}, which transformers does not read"):
+        loading._refuse_unread_gguf(str(file), tiny("llama"))

@@ -120,7 +120,7 @@ def _parquet(name: str, path: Path, column: str | None, facts: dict[str, str]) -
             with pq.ParquetFile(path) as table:
                 for batch in table.iter_batches(batch_size=1024, columns=list(chosen)):
                     yield from zip(*(batch.column(one).to_pylist() for one in chosen), strict=True)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, KeyError) as error:  # KeyError: two columns of one name
             raise _unreadable(name, error) from error
 
     try:
@@ -164,6 +164,8 @@ def _json_records(name: str, path: Path) -> Iterator[tuple[int, dict[str, object
         ) from error
     except UnicodeDecodeError as error:
         raise _undecodable(name, error) from error
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, lists in lists in lists
+        raise _unreadable(name, error) from error
 
 
 def _text(name: str, path: Path, column: str | None, facts: dict[str, str]) -> Documents:

@@ -15,6 +15,7 @@ from functools import partial
 from types import CodeType, FunctionType, MethodType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
@@ -47,6 +48,9 @@ CHANGES_NO_NUMBER = frozenset(
 
 _NOT_COMPUTED_WITH = frozenset({"training", "name_or_path", "config", "generation_config", "all_tied_weights_keys"})
 """Attributes of modules that are stated elsewhere, or decide nothing. Private ones are left out as well."""
+
+DEPTH = 4
+"""How far objects that hold objects, and functions that read functions, are followed."""
 
 _ROTARY_STATE = ("inv_freq", "max_seq_len_cached")
 """Ends of the names of what rotary embeddings of a dynamic type change while they run."""
@@ -171,14 +175,16 @@ def _changes_while_running(module: nn.Module, name: str) -> bool:
 
 
 def _settings(module: nn.Module) -> dict[str, Any]:
-    """The attributes of a module, apart from parameters, buffers, submodules and what is private."""
+    """The attributes of a module, apart from parameters, buffers, submodules and private ones that are no numbers."""
     left_out = set(_NOT_COMPUTED_WITH)
     if hasattr(module, "_hf_hook"):
         left_out.add("forward")  # accelerate puts its own there, which moves weights and computes the same
     return {
         name: _described(value)
         for name, value in vars(module).items()
-        if not name.startswith("_") and name not in left_out and not _changes_while_running(module, name)
+        if not (name.startswith("_") and not isinstance(value, float | Tensor))
+        and name not in left_out
+        and not _changes_while_running(module, name)
     }
 
 
@@ -188,30 +194,53 @@ def _hooks(module: nn.Module) -> list[Any]:
     return [hook for hook in found if not str(getattr(hook, "__module__", "")).startswith("transformers.")]
 
 
-def _described(value: Any) -> Any:
-    """A value, or code, as JSON values that are equal in every process. Objects are named by their type."""
+def _described(value: Any, depth: int = DEPTH) -> Any:
+    """A value, or code, as JSON values that are equal in every process; objects by their type and what they hold."""
+    if not depth:
+        return _plain(value)
     match value:
         case Tensor():
             return weights_sha256([("", value)])
+        case np.ndarray():
+            return [str(value.dtype), hashlib.sha256(value.tobytes()).hexdigest()]
         case partial():
-            return [_described(value.func), _described(value.args), _described(value.keywords)]
+            return [_described(one, depth) for one in (value.func, value.args, value.keywords)]
         case MethodType():
-            return _described(value.__func__)
+            return [_described(value.__func__, depth), _held(value.__self__, depth - 1)]
         case FunctionType():
-            return [value.__qualname__, _code(value.__code__), _described(value.__defaults__), _enclosed(value)]
+            read = _enclosed(value, depth - 1) + _globals(value, depth - 1)
+            return [value.__qualname__, _code(value.__code__), _described(value.__defaults__, depth - 1), read]
         case Mapping():
-            return {str(key): _described(one) for key, one in value.items()}
+            return {str(key): _described(one, depth - 1) for key, one in value.items()}
         case list() | tuple():
-            return [_described(one) for one in value]
+            return [_described(one, depth - 1) for one in value]
         case _ if callable(value) and hasattr(value, "__qualname__"):
             return value.__qualname__
+        case _ if callable(value) and not isinstance(value, nn.Module):
+            return [_described(type(value).__call__, depth - 1), _held(value, depth - 1)]
     return _plain(value)
 
 
-def _enclosed(function: FunctionType) -> list[Any]:
-    """The values that a function takes from around it; functions among them by their code, for they may be cycles."""
-    values = [cell.cell_contents for cell in function.__closure__ or ()]
-    return [_code(one.__code__) if isinstance(one, FunctionType) else _described(one) for one in values]
+def _held(value: Any, depth: int) -> Any:
+    """The type of an object, and its attributes; of a module, whose weights are hashed elsewhere, the type."""
+    attributes = {} if isinstance(value, nn.Module | type) else getattr(value, "__dict__", {})
+    return [type(value).__qualname__, _described(attributes, depth)]
+
+
+def _enclosed(function: FunctionType, depth: int) -> list[Any]:
+    """The values that a function takes from around it."""
+    return [_described(cell.cell_contents, depth) for cell in function.__closure__ or ()]
+
+
+def _globals(function: FunctionType, depth: int) -> list[Any]:
+    """The numbers, tensors and functions of its own file that a function reads by name."""
+    found = [(name, function.__globals__.get(name)) for name in function.__code__.co_names]
+    return [
+        [name, _described(value, depth)]
+        for name, value in found
+        if isinstance(value, int | float | str | Tensor | np.ndarray)
+        or (isinstance(value, FunctionType) and value.__module__ == function.__module__)
+    ]
 
 
 def _code(code: CodeType) -> list[Any]:

@@ -140,6 +140,8 @@ def load_model(name: str, revision: str | None = None, device: str = "cpu", prec
     except Exception as error:
         raise TiltmeterError(_explain(name, where, error)) from None
     _check_complete(name, loading)
+    if gguf:
+        _refuse_unread_gguf(name, hf)
     chosen, model = _split(hf if device == AUTO_DEVICE else hf.to(device), name, wanted)
     facts = {
         "name": name,
@@ -220,6 +222,28 @@ def _apart(where: str) -> tuple[str, dict[str, str]]:
 def _refuse_without_gguf(name: str) -> None:
     if importlib.util.find_spec("gguf") is None:
         raise TiltmeterError(f"{name} is a GGUF file; the 'gguf' package is needed: pip install 'tiltmeter[gguf]'.")
+
+
+def _refuse_unread_gguf(name: str, hf: PreTrainedModel) -> None:
+    """Refuse what transformers leaves out of a GGUF file: scaled rotary frequencies, and biases it has no place for.
+
+    Raises:
+        TiltmeterError: the file has one of them.
+    """
+    import gguf
+
+    reader = gguf.GGUFReader(user_path(name))
+    tensors = [tensor.name for tensor in reader.tensors]
+    scaled = [key for key, field in reader.fields.items() if key.endswith(".rope.scaling.type")]
+    unread = [key for key in scaled if reader.fields[key].contents() != "none"]
+    unread += [one for one in tensors if one.startswith("rope_")]
+    if not any(key.endswith(".bias") for key, _ in hf.named_parameters()):
+        unread += [one for one in tensors if one.endswith(".bias")]
+    if unread:
+        raise TiltmeterError(
+            f"{name} has {unread[0]}, which transformers does not read from GGUF files, so another model would be "
+            "measured; give the model's safetensors."
+        )
 
 
 def _adapter_beside(name: str, file: str) -> TiltmeterError:

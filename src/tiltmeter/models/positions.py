@@ -57,7 +57,7 @@ class MassivePolicy(Configuration):
     """Whether massive activations are perturbed."""
     average: InOrOut = "in"
     """Whether massive activations count in a sequence's mean."""
-    ratio: Annotated[float, Field(gt=1)] = MASSIVE_RATIO
+    ratio: Annotated[float, Field(gt=1, allow_inf_nan=False)] = MASSIVE_RATIO
     """An activation is massive if its norm is above this multiple of the site's median norm."""
 
     def largest_counted(self, massive_above: float) -> float:
@@ -91,10 +91,13 @@ def parse_positions(text: str, length: int) -> Positions:
         perturbed = read = tuple(range(length))
     elif text == "last":
         perturbed = read = (length - 1,)
-    elif match := re.fullmatch(r"(\d+)\+(\d+)", text):
+    elif (match := re.fullmatch(r"(\d{1,9})\+(\d{1,9})", text)) and int(match[1]) + int(match[2]) >= length:
+        read = (int(match[1]) + int(match[2]),)  # refused below, without a list of them all
+        perturbed = (int(match[1]),)
+    elif match:
         perturbed = (int(match[1]),)
         read = tuple(range(int(match[1]), int(match[1]) + int(match[2]) + 1))
-    elif re.fullmatch(r"\d+(,\s*\d+)*", text):
+    elif re.fullmatch(r"\d{1,9}(,\s*\d{1,9})*", text):
         perturbed = read = tuple(sorted({int(part) for part in text.split(",")}))
     else:
         raise TiltmeterError(

@@ -22,8 +22,8 @@ HOOKS = {
 STREAM = frozenset({"resid_pre", "resid_post"})
 """Kinds of site that hold the whole residual stream."""
 
-_LONG = re.compile(r"blocks\.(\d+)\.(.+)")
-_SHORT = re.compile(r"(\w+):(\d+)")
+_LONG = re.compile(r"blocks\.(\d{1,9})\.(.+)")
+_SHORT = re.compile(r"(\w+):(\d{1,9})")
 _KINDS = {hook: kind for kind, hook in HOOKS.items()}
 
 
