@@ -91,12 +91,10 @@ def parse_positions(text: str, length: int) -> Positions:
         perturbed = read = tuple(range(length))
     elif text == "last":
         perturbed = read = (length - 1,)
-    elif (match := re.fullmatch(r"(\d{1,9})\+(\d{1,9})", text)) and int(match[1]) + int(match[2]) >= length:
-        read = (int(match[1]) + int(match[2]),)  # refused below, without a list of them all
-        perturbed = (int(match[1]),)
-    elif match:
-        perturbed = (int(match[1]),)
-        read = tuple(range(int(match[1]), int(match[1]) + int(match[2]) + 1))
+    elif match := re.fullmatch(r"(\d{1,9})\+(\d{1,9})", text):
+        first, last = int(match[1]), int(match[1]) + int(match[2])
+        _refuse_outside(last, length)  # before they are all listed
+        perturbed, read = (first,), tuple(range(first, last + 1))
     elif re.fullmatch(r"\d{1,9}(,\s*\d{1,9})*", text):
         perturbed = read = tuple(sorted({int(part) for part in text.split(",")}))
     else:
@@ -104,11 +102,15 @@ def parse_positions(text: str, length: int) -> Positions:
             f"Positions {text!r} were not understood; give all, last, one position (32), one and the n after it "
             "(32+16) or a list (3,7,9)."
         )
-    if max(read) >= length:
-        raise TiltmeterError(
-            f"Position {max(read)} was asked for, but the sequences have {length} tokens (positions 0 to {length - 1})."
-        )
+    _refuse_outside(max(read), length)
     return Positions(perturbed, read)
+
+
+def _refuse_outside(last: int, length: int) -> None:
+    if last >= length:
+        raise TiltmeterError(
+            f"Position {last} was asked for, but the sequences have {length} tokens (positions 0 to {length - 1})."
+        )
 
 
 def boundary_mask(tokens: Int[Tensor, "batch position"], boundary: int | None) -> Bool[Tensor, "batch position"]:
