@@ -47,7 +47,7 @@ CHANGES_NO_NUMBER = frozenset(
 """Keys of a configuration that name things, or say what a forward pass returns besides its numbers."""
 
 _NOT_COMPUTED_WITH = frozenset({"training", "name_or_path", "config", "generation_config", "all_tied_weights_keys"})
-"""Attributes of modules that are stated elsewhere, or decide nothing. Private ones that are no numbers are left out, too."""
+"""Attributes of modules that are stated elsewhere, or decide nothing. Private ones count if they are numbers."""
 
 DEPTH = 4
 """How far objects that hold objects, and functions that read functions, are followed."""
