@@ -153,7 +153,17 @@ class SplitModel:
         runs = self._starts(tokens, ways, reads, span)
         for site, clean in runs.items():
             self._check_finite(clean.activation, site)
-        return runs
+        wrong = {site: "layers" for site, clean in runs.items() if clean.way == "suffix" and not self._repeats(clean)}
+        return runs | self._starts(tokens, wrong, reads, span) if wrong else runs
+
+    def _repeats(self, clean: CleanRun) -> bool:
+        """Whether a run from the clean activation gives the clean values.
+
+        `way` tries this on a few tokens. Some models also read positions or documents from the token ids, which a run
+        that begins inside a sequence sees only in part, so it is tried on every sequence.
+        """
+        again = SplitModel.resume(self._plain, clean, clean.span.cut(clean.activation)).final
+        return self._agree(again, clean.late.final)
 
     def _starts(
         self, tokens: Tensor, ways: Mapping[Site, Way], reads: Sequence[Site], span: Span
@@ -208,6 +218,10 @@ class SplitModel:
             found = self._pushed(tokens, site, way, span)
         except TiltmeterError:
             return False
+        return self._agree(found, whole)
+
+    @staticmethod
+    def _agree(found: Tensor, whole: Tensor) -> bool:
         error = (found - whole).norm(dim=-1)
         return not bool((error > AGREEMENT[whole.dtype] * whole.norm(dim=-1)).any())
 
@@ -356,12 +370,12 @@ class SplitModel:
         inputs: dict[str, Any] = {"use_cache": False}
         if clean.way != "model":
             stack.enter_context(skipped(self.parts.blocks, range(clean.site.boundary), self.parts.extras))
-            inputs["position_ids"] = torch.arange(clean.run.first, clean.run.stop, device=self.device)[None]
             if clean.site.kind not in STREAM:
                 entry = clean.entry.repeat(copies, 1, 1)
                 stack.enter_context(replaced(*self._stream_tap(clean.site.boundary), entry))
         if clean.run.first:
             inputs |= {"use_cache": True, "past_key_values": repeated_cache(clean, copies)}
+            inputs["position_ids"] = torch.arange(clean.run.first, clean.run.stop, device=self.device)[None]
         stack.enter_context(replaced(*self.tap(clean.site), x))
         reads = {s: stack.enter_context(captured(*self.tap(s))) for s in clean.late.sites}
         ids = clean.run.cut(clean.tokens).to(self.device).repeat(copies, 1)
