@@ -5,6 +5,7 @@ import logging
 import sys
 from pathlib import Path
 
+import jaxtyping
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -246,3 +247,20 @@ def test_nano_has_4096_sequences_of_held_out_modules():
     for ids in tokens.ids[:50]:
         # the ends of a sequence may be parts of a character
         assert tokenizer.decode(ids[ids != tokens.boundary]).strip("\ufffd") in held_out
+
+
+@pytest.mark.parametrize(
+    ("ids", "sentence"),
+    [
+        (IDS, r"in a ndarray; give torch\.tensor\(ids\)"),
+        (torch.arange(5), r"shape \(5,\); expected \[sequence, position\]"),
+        (torch.zeros(4, 0, dtype=torch.long), r"shape \(4, 0\)"),
+        (torch.zeros(2, 3, dtype=torch.int32), r"torch\.int32 on cpu; expected torch\.int64"),
+        (torch.zeros(2, 3), r"torch\.float32 on cpu"),
+    ],
+    ids=["numpy", "1-D", "empty", "int32", "float"],
+)
+def test_ids_of_another_kind_are_refused(ids, sentence, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as for users: else shapes are checked first
+    with pytest.raises(TiltmeterError, match=sentence):
+        TokenSet(ids, "mine", None, {})

@@ -68,6 +68,26 @@ class TokenSet:
     facts: dict[str, str]
     """Provenance for the manifest, e.g. the interpreter's version, the data set's commit, the hash of a file."""
 
+    def __post_init__(self) -> None:
+        """Refuse ids of another kind, which a caller may have at hand.
+
+        Raises:
+            TiltmeterError: they are no int64 tensor of two axes on the CPU, with at least one token.
+        """
+        ids: object = self.ids
+        if not isinstance(ids, Tensor):
+            raise TiltmeterError(f"{self.name} has its ids in a {type(ids).__name__}; give torch.tensor(ids).")
+        if ids.ndim != 2 or not ids.numel():
+            raise TiltmeterError(
+                f"{self.name} has ids of shape {tuple(ids.shape)}; expected [sequence, position], with at least one of "
+                "each."
+            )
+        if ids.dtype != torch.int64 or ids.device.type != "cpu":
+            raise TiltmeterError(
+                f"{self.name} has ids of {ids.dtype} on {ids.device}; expected torch.int64 on cpu: give "
+                "ids.long().cpu()."
+            )
+
     def sha256(self) -> str:
         """Hash of the shape and the ids, as hexadecimal digits."""
         digest = hashlib.sha256(repr(tuple(self.ids.shape)).encode())

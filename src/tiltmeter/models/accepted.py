@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from tiltmeter.errors import TiltmeterError
 
@@ -18,9 +19,11 @@ def refuse_unmeasurable(hf: nn.Module, name: str) -> None:
     """Refuse a model whose numbers would be wrong or could not be told apart from another's.
 
     Raises:
-        TiltmeterError: weights or buffers in half precision or less, weights of several types, an adapter of PEFT, or
-            a model whose first weights, where token ids go, are not in memory.
+        TiltmeterError: no model of transformers, or one inside a wrapper or that returns tuples; weights or buffers in
+            half precision or less, weights of several types, an adapter of PEFT, or a model whose first weights, where
+            token ids go, are not in memory.
     """
+    _refuse_other_classes(hf, name)
     _refuse_adapters(hf, name)
     for key, first in list(hf.named_parameters())[:1]:
         if first.is_meta:
@@ -41,6 +44,17 @@ def refuse_unmeasurable(hf: nn.Module, name: str) -> None:
             f"{name} has weights in {' and in '.join(kinds)}; expected one type: convert it with hf.float() or "
             "hf.double() first."
         )
+
+
+def _refuse_other_classes(hf: nn.Module, name: str) -> None:
+    kind = type(hf).__name__
+    for wrapped in ("module", "_orig_mod"):  # DataParallel and its like; torch.compile
+        if isinstance(getattr(hf, wrapped, None), PreTrainedModel):
+            raise TiltmeterError(f"{name} is wrapped in {kind}, whose blocks cannot be reached; give model.{wrapped}.")
+    if not isinstance(hf, PreTrainedModel):
+        raise TiltmeterError(f"{name} is a {kind}; expected a causal language model of transformers.")
+    if not hf.config.return_dict:
+        raise TiltmeterError(f"{name} returns tuples; set model.config.return_dict = True.")
 
 
 def _refuse_adapters(hf: nn.Module, name: str) -> None:

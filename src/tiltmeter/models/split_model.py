@@ -99,8 +99,9 @@ class SplitModel:
     def measured_in(self, stream: Stream) -> SplitModel:
         """The same model, measured in this stream. For an RMSNorm model, `"centred"` also means raw.
 
-        Nothing that was computed from weights is kept, since they may have been changed since.
+        Nothing that was computed from weights is kept, since they may have been changed since, and dropout is off.
         """
+        self.hf.eval()
         forget_prepared_weights()
         other = copy(self)
         other.head = Head(self.hf, self.parts)
@@ -463,6 +464,11 @@ class SplitModel:
             raise TiltmeterError(
                 f"The sequences have {tokens.shape[1]} tokens, but {self.name} has a context of {self.context}; "
                 "give shorter sequences."
+            )
+        if not 0 <= int(tokens.min()) <= int(tokens.max()) < self.vocabulary:
+            raise TiltmeterError(
+                f"The sequences have token ids from {int(tokens.min())} to {int(tokens.max())}; {self.name} has "
+                f"{self.vocabulary}, from 0 on: give ids of its own tokenizer."
             )
         for one in (site, *reads):
             self.tap(one)  # the parts of a block are found by a pass of their own, before hooks for this one are set

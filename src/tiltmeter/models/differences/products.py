@@ -80,7 +80,7 @@ def _packs(device: torch.device, dtype: torch.dtype) -> bool:
 def _prepare(weight: Tensor, transposed: bool, dtype: torch.dtype) -> Tensor:
     """Round a weight, and pack it on a CPU. Kept until the model's weight is changed or freed."""
     known = _prepared.setdefault(weight, {})
-    key = (weight._version, transposed, dtype)
+    key = (0 if weight.is_inference() else weight._version, transposed, dtype)
     if key not in known:
         own = weight.detach().to(dtype)
         own = own.to(_multiplied_in(own.device, dtype))
