@@ -23,8 +23,8 @@ def refuse_unmeasurable(hf: nn.Module, name: str) -> None:
             half precision or less, weights of several types, an adapter of PEFT, or a model whose first weights, where
             token ids go, are not in memory.
     """
-    _refuse_other_classes(hf, name)
     _refuse_adapters(hf, name)
+    _refuse_other_classes(hf, name)
     for key, first in list(hf.named_parameters())[:1]:
         if first.is_meta:
             raise TiltmeterError(

@@ -154,8 +154,8 @@ class SplitModel:
         runs = self._starts(tokens, ways, reads, span)
         for site, clean in runs.items():
             self._check_finite(clean.activation, site)
-        wrong = {site: "layers" for site, clean in runs.items() if clean.way == "suffix" and not self._repeats(clean)}
-        return runs | self._starts(tokens, wrong, reads, span) if wrong else runs
+        wrong = [site for site, clean in runs.items() if clean.way == "suffix" and not self._repeats(clean)]
+        return runs | self._starts(tokens, dict.fromkeys(wrong, "layers"), reads, span) if wrong else runs
 
     def _repeats(self, clean: CleanRun) -> bool:
         """Whether a run from the clean activation gives the clean values.
