@@ -21,6 +21,7 @@ from transformers.models.mllama.configuration_mllama import MllamaTextConfig
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.models import architectures
 from tiltmeter.models.exact_model import ExactModel
+from tiltmeter.models.hooks import Rankings
 from tiltmeter.models.positions import Span
 from tiltmeter.models.readouts import Readout, compute_readouts
 from tiltmeter.models.self_check import check_additive, check_split
@@ -157,6 +158,23 @@ def test_where_attention_chooses_positions_sequences_are_not_cut():
     names = families()
     for family, cut in {"deepseek_v32": False, "mixtral": True, "llama": True}.items():
         assert SplitModel(build(family, names[family]))._may_be_cut == cut, family
+
+
+@pytest.mark.parametrize(
+    "rank",
+    [
+        lambda x: torch.topk(x, 2, 1),
+        lambda x: x.topk(2, dim=1),
+        lambda x: torch.sort(x, 1, True),
+        lambda x: x.sort(dim=1, descending=True),
+        lambda x: torch.argsort(x.mT),
+        lambda x: x.kthvalue(2, 1),
+    ],
+)
+def test_every_way_of_ranking_is_seen(rank):
+    with Rankings() as rankings:
+        rank(torch.rand(2, 7, 3))
+    assert rankings.sizes == {7}
 
 
 def test_autocast_is_refused():

@@ -44,19 +44,26 @@ def input_head(args: tuple, kwargs: Mapping[str, Any]) -> Tensor:
     return args[slot] if isinstance(slot, int) else kwargs[slot]
 
 
-class TopKSizes(TorchFunctionMode):
-    """Within the block, collects among how many numbers `topk` chooses."""
+class Rankings(TorchFunctionMode):
+    """Within the block, collects among how many numbers the largest are looked for."""
+
+    AXIS: Mapping[Any, int] = {
+        **dict.fromkeys((torch.topk, Tensor.topk, torch.kthvalue, Tensor.kthvalue), 2),
+        **dict.fromkeys((torch.sort, Tensor.sort, torch.argsort, Tensor.argsort), 1),
+    }
+    """The place of the axis among the arguments of each function that ranks numbers."""
 
     def __init__(self) -> None:
         super().__init__()
         self.sizes: set[int] = set()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Note the size of the dimension."""
+        """Note the size of the axis."""
         kwargs = kwargs or {}
-        if func in (torch.topk, Tensor.topk):
+        if func in self.AXIS:
             x = args[0] if args else kwargs["input"]
-            self.sizes.add(x.shape[kwargs.get("dim", args[2] if len(args) > 2 else -1)])
+            axis = kwargs.get("dim", args[self.AXIS[func]] if len(args) > self.AXIS[func] else -1)
+            self.sizes.add(x.shape[axis])
         return func(*args, **kwargs)
 
 

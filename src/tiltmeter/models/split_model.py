@@ -41,7 +41,7 @@ from tiltmeter.models.differences.products import forget_prepared_weights
 from tiltmeter.models.differences.tape import Tape
 from tiltmeter.models.failures import explained
 from tiltmeter.models.head import Head
-from tiltmeter.models.hooks import TopKSizes, captured, replaced, skipped
+from tiltmeter.models.hooks import Rankings, captured, replaced, skipped
 from tiltmeter.models.positions import Span
 from tiltmeter.models.sites import STREAM, Site, parse_site
 
@@ -282,12 +282,12 @@ class SplitModel:
 
     @property
     def _chooses_positions(self) -> bool:
-        """Whether the model takes the largest of as many numbers as there are positions."""
+        """Whether the model ranks as many numbers as there are positions."""
         positions = min(UNUSUAL, self.context)
         tokens = probe_tokens(self.hf, 1, positions)
-        with explained(self.hf, "running it on a few tokens"), torch.no_grad(), TopKSizes() as chosen:
+        with explained(self.hf, "running it on a few tokens"), torch.no_grad(), Rankings() as rankings:
             self._trunk(input_ids=tokens.to(self.device), use_cache=False)
-        return positions in chosen.sizes
+        return positions in rankings.sizes
 
     def _clean_pass(
         self, tokens: Tensor, wanted: set[Site], ways: Mapping[Site, Way], span: Span, tape: Tape
