@@ -64,6 +64,7 @@ def test_ids_that_are_cut_away_are_not_judged(tmp_path):
         ([{"tokens": [1, None]}], "expected integer"),
         ([{"tokens": None}], "expected integer"),
         ([{"tokens": [1, 2]}, {"tokens": [1, 2, 3]}], "differ in length"),
+        ([{"tokens": []}, {"tokens": [1, 2]}], "begin with an empty one"),
         ([{"tokens": []}], "empty"),
         ([{"tokens": [1, 2]}, {"text": "a"}], "Line 2 .* no column 'tokens' .*'text'"),
         ([{"mine": [1, 2], "yours": "a"}], "no column 'tokens' or .*'mine', 'yours'"),

@@ -90,6 +90,7 @@ def test_all_weights_share_an_rng_key():
         "blend:0.5*real0.5*real",
         "blend:1*x",
         "blend:nan*real",
+        "blend:1e400*real",
         "blend:1*real*2",
     ],
 )

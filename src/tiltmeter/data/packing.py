@@ -193,9 +193,10 @@ def rows_of_stored_length(source: TokenRows, context: int) -> tuple[TokenRows, i
 def _of_length(rows: Iterable[np.ndarray], length: int, name: str) -> Iterator[np.ndarray]:
     for index, ids in enumerate(rows):
         if len(ids) != length or length == 0:
+            wrong = f"differ in length (sequence 0 has {length} tokens, sequence {index} has {len(ids)})"
             raise TiltmeterError(
-                f"The sequences of {name!r} differ in length (sequence 0 has {length} tokens, sequence {index} has "
-                f"{len(ids)}) or are empty: give a length, and longer ones are cut and shorter ones dropped."
+                f"The sequences of {name!r} {wrong if length else 'begin with an empty one'}: give a length, and "
+                "longer ones are cut and shorter ones dropped."
             )
         yield ids
 

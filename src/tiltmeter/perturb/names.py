@@ -9,6 +9,7 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
+from math import isfinite
 
 from tiltmeter.errors import TiltmeterError
 
@@ -65,9 +66,9 @@ class DirectionName:
         """
         found = [_TERM.fullmatch(term) for term in (self.argument or "").split("+")]
         terms = tuple((float(match[1]), match[2]) for match in found if match)
-        if len(terms) < len(found):
+        if len(terms) < len(found) or not all(isfinite(weight) for weight, _ in terms):
             raise TiltmeterError(
-                f"The direction {str(self)!r} could not be parsed; give weights and sources "
+                f"The direction {str(self)!r} could not be parsed; give finite weights and sources "
                 f"({', '.join(BLEND_SOURCES)}), as in blend:0.5*real+0.25*cov-random+0.25*cov-random."
             )
         return terms
