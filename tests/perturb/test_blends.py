@@ -95,7 +95,7 @@ def test_all_weights_share_an_rng_key():
     ],
 )
 def test_what_is_no_blend_is_refused(name):
-    with pytest.raises(TiltmeterError, match="give weights and sources"):
+    with pytest.raises(TiltmeterError, match="give finite weights and sources"):
         DirectionName.parse(name)
 
 
