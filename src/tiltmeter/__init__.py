@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tiltmeter.analysis.shape_tables import shape_table
     from tiltmeter.data.token_set import TokenSet, load_tokens
     from tiltmeter.errors import TiltmeterError
-    from tiltmeter.models.loading import LoadedModel, load_model
+    from tiltmeter.models.loading import LoadedModel, load_model, wrap_model
     from tiltmeter.models.positions import BosPolicy, MassivePolicy
     from tiltmeter.models.split_model import SplitModel
     from tiltmeter.perturb.paths import Sphere, Straight, Substitute
@@ -53,6 +53,7 @@ _HOMES = {
     "shape_table": "analysis.shape_tables",
     "summary": "analysis.curves",
     "train_sae": "saes.training.run",
+    "wrap_model": "models.loading",
 }
 
 __all__ = [
@@ -79,6 +80,7 @@ __all__ = [
     "shape_table",
     "summary",
     "train_sae",
+    "wrap_model",
 ]
 
 

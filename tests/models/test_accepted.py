@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+import tiltmeter as tm
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.accepted import refuse_unmeasurable
 from tiltmeter.models.exact_model import ExactModel
@@ -63,3 +64,30 @@ def test_ids_that_the_model_does_not_have_are_refused(wrong):
     tokens[1, 3] = wrong
     with pytest.raises(TiltmeterError, match="give ids of its own tokenizer"):
         SplitModel(tiny("gpt2")).start(tokens, SITE)
+
+
+def mean_kl(loaded, out):
+    tokens = tm.TokenSet(random_tokens(4, 8), "mine", None, {})
+    path = tm.Straight(lengths=(0, 0.01))
+    asked = tm.Sweep(site="resid_pre:1", directions=("isotropic",), path=path, sequences=4, statistics_sequences=4)
+    return float(tm.run_sweep(asked, loaded, tokens, out).kl[:, -1].mean())
+
+
+@pytest.mark.parametrize(("dtype", "precision"), [(torch.float32, "float32-difference"), (torch.float64, "float64")])
+def test_a_model_in_memory_is_measured_in_the_best_precision_of_its_type(dtype, precision, tmp_path):
+    hf = deepcopy(tiny("llama")).to(dtype)
+    loaded = tm.wrap_model(hf, name="mine")
+    assert loaded.model.hf is hf
+    assert loaded.facts["precision"] == precision
+    found = mean_kl(loaded, tmp_path / "mine")
+    expected = mean_kl(tm.wrap_model(deepcopy(hf).double()), tmp_path / "double")
+    assert found == pytest.approx(expected, rel=1e-3)
+
+
+def test_precisions_of_another_type_are_refused():
+    with pytest.raises(TiltmeterError, match=r"mine is in float32, .*--precision float64: convert it with"):
+        tm.wrap_model(deepcopy(tiny("llama")).float(), name="mine", precision="float64")
+    with pytest.raises(TiltmeterError, match="'half' is not a precision"):
+        tm.wrap_model(tiny("llama"), precision="half")
+    with pytest.raises(TiltmeterError, match="rounding is larger than what is measured"):
+        tm.wrap_model(deepcopy(tiny("llama")).bfloat16())

@@ -157,7 +157,7 @@ def test_where_attention_chooses_positions_sequences_are_not_cut():
     """Of equal scores, the largest k are chosen by the length of the row; experts are chosen among as many anywhere."""
     names = families()
     for family, cut in {"deepseek_v32": False, "mixtral": True, "llama": True}.items():
-        assert SplitModel(build(family, names[family]))._may_be_cut == cut, family
+        assert SplitModel(build(family, names[family])).trunk.may_be_cut == cut, family
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ class ExactModel(SplitModel):
             perturbed = Shifted(start, start.new_empty(0, *start.shape))
             stack.enter_context(replaced(*self._stream_tap(first.boundary), perturbed))
             found = {s: stack.enter_context(captured(*self.tap(s))) for s in wanted}
-            final = self._trunk(input_ids=tokens.to(self.device), use_cache=False)
+            final = self.trunk(tokens)
         return {s: _clean(values[0]) for s, values in found.items()}, _clean(final), None
 
     @contextmanager

@@ -29,7 +29,7 @@ from transformers.utils.peft_utils import find_adapter_config_file
 
 from tiltmeter.data.token_set import TokenSet, load_tokens
 from tiltmeter.errors import TiltmeterError
-from tiltmeter.models.accepted import MERGE
+from tiltmeter.models.accepted import MERGE, refuse_unmeasurable
 from tiltmeter.models.exact_model import ExactModel, RoundedModel
 from tiltmeter.models.failures import first_line
 from tiltmeter.models.fingerprint import model_sha256
@@ -114,9 +114,7 @@ def load_model(name: str, revision: str | None = None, device: str = "cpu", prec
     Raises:
         TiltmeterError: no such model, precision or device; no weights; weights that are pickles; an adapter.
     """
-    if precision not in PRECISIONS and precision != "auto":
-        raise TiltmeterError(f"{precision!r} is not a precision; choose from auto, {', '.join(PRECISIONS)}.")
-    wanted = AUTO if precision == "auto" else (precision,)
+    wanted = _precisions(precision)
     if device != AUTO_DEVICE:
         _check_device(device)
     where, gguf = _apart(_locate(name))
@@ -143,15 +141,57 @@ def load_model(name: str, revision: str | None = None, device: str = "cpu", prec
     if gguf:
         _refuse_unread_gguf(name, hf)
     chosen, model = _split(hf if device == AUTO_DEVICE else hf.to(device), name, wanted)
-    facts = {
-        "name": name,
-        "class": type(hf).__name__,
-        "revision": str(getattr(config, "_commit_hash", None) or revision or "local"),
-        "precision": chosen,
+    commit = str(getattr(config, "_commit_hash", None) or revision or "local")
+    return LoadedModel(model, _tokenizer(where, revision, gguf), _facts(model, chosen, device, commit))
+
+
+def wrap_model(
+    hf: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    *,
+    name: str = "model",
+    precision: str = "auto",
+) -> LoadedModel:
+    """Take a model that is in memory as it is, edits and hooks included; tiltmeter does not change its weights.
+
+    Args:
+        hf: the model, in float32 or float64 throughout.
+        tokenizer: needed for text; stored token ids need none.
+        name: what results and messages call it.
+        precision: as for `load_model`, of those for the type of its weights.
+
+    Raises:
+        TiltmeterError: a model that cannot be measured, or not in this precision.
+    """
+    refuse_unmeasurable(hf, name)
+    fitting = [one for one in _precisions(precision, hf.dtype) if PRECISIONS[one][0] == hf.dtype]
+    if not fitting:
+        raise TiltmeterError(
+            f"{name} is in {str(hf.dtype).removeprefix('torch.')}, so it cannot be measured with --precision "
+            f"{precision}: convert it with hf.float() or hf.double(), or choose auto."
+        )
+    chosen, model = _split(hf, name, fitting)
+    return LoadedModel(model, tokenizer, _facts(model, chosen, str(hf.device), "in memory"))
+
+
+def _precisions(precision: str, dtype: torch.dtype = torch.float32) -> tuple[str, ...]:
+    """The precisions to try, in this order."""
+    if precision == "auto":
+        return AUTO if dtype == torch.float32 else ("float64",)
+    if precision not in PRECISIONS:
+        raise TiltmeterError(f"{precision!r} is not a precision; choose from auto, {', '.join(PRECISIONS)}.")
+    return (precision,)
+
+
+def _facts(model: SplitModel, precision: str, device: str, revision: str) -> dict[str, str]:
+    return {
+        "name": model.name,
+        "class": type(model.hf).__name__,
+        "revision": revision,
+        "precision": precision,
         "device": device,
-        "sha256": model_sha256(hf),
+        "sha256": model_sha256(model.hf),
     }
-    return LoadedModel(model, _tokenizer(where, revision, gguf), facts)
 
 
 def _model_class(config: PretrainedConfig) -> Any:

@@ -102,5 +102,5 @@ def _full_pass(model: SplitModel, clean: CleanRun, point: Tensor) -> Tensor:
     full = model.whole(clean).clone()
     full[:, clean.span.first : clean.span.stop] = point
     with explained(model.hf, "running the whole model"), replaced(*model.tap(clean.site), full):
-        final = model.parts.trunk(input_ids=clean.tokens.to(model.device), use_cache=False).last_hidden_state
+        final = model.trunk(clean.tokens)
     return clean.span.cut(final)

@@ -24,7 +24,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from copy import copy
-from functools import cached_property
 from inspect import signature
 from typing import Any, Literal
 
@@ -41,25 +40,13 @@ from tiltmeter.models.differences.products import forget_prepared_weights
 from tiltmeter.models.differences.tape import Tape
 from tiltmeter.models.failures import explained
 from tiltmeter.models.head import Head
-from tiltmeter.models.hooks import Rankings, captured, replaced, skipped
+from tiltmeter.models.hooks import captured, replaced, skipped
 from tiltmeter.models.positions import Span
 from tiltmeter.models.sites import STREAM, Site, parse_site
+from tiltmeter.models.trunk import Trunk, agree
 
 Stream = Literal["centred", "raw"]
 """How a LayerNorm model's residual stream is measured: minus its mean over d_model, or as it is."""
-
-AGREEMENT = {torch.float64: 1e-5, torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 2e-2}
-"""Largest distance between hidden states of two ways of running a model, relative to their norm, token by token.
-
-Some families compute their norms in float32 whatever the precision.
-"""
-
-LENGTH_DEPENDENT = frozenset({"longrope", "dynamic"})
-"""Kinds of rotary embedding whose angles depend on the length of the whole sequence."""
-
-
-UNUSUAL = 13
-"""A number of positions that is hardly a model's number of experts."""
 
 
 class SplitModel:
@@ -79,9 +66,9 @@ class SplitModel:
         self.width = self.parts.width
         self.vocabulary: int = getattr(config, "vocab_size", None) or hf.get_input_embeddings().num_embeddings
         self.context: int = getattr(config, "max_position_embeddings", 2**31)
+        self.trunk = Trunk(hf, self.parts, self.context)
         self.centred = ignores_mean(self.parts.final_norm, torch.empty(self.width, dtype=hf.dtype, device=hf.device))
         self._tried: dict[tuple[Site, Way], bool] = {}
-        self._refuse_no_decoder()
 
     @property
     def device(self) -> torch.device:
@@ -164,13 +151,13 @@ class SplitModel:
         that begins inside a sequence sees only in part, so it is tried on every sequence.
         """
         again = SplitModel.resume(self._plain, clean, clean.span.cut(clean.activation)).final
-        return self._agree(again, clean.late.final)
+        return agree(clean.late.final, again)
 
     def _starts(
         self, tokens: Tensor, ways: Mapping[Site, Way], reads: Sequence[Site], span: Span
     ) -> dict[Site, CleanRun]:
         """As `starts`, for perturbed runs in these ways."""
-        stop = span.stop if self._may_be_cut else tokens.shape[1]
+        stop = span.stop if self.trunk.may_be_cut else tokens.shape[1]
         runs = {site: Span(span.first if way == "suffix" else 0, stop) for site, way in ways.items()}
         tape = Tape()
         wanted = {*ways, *map(_entry, ways), *reads}
@@ -219,12 +206,7 @@ class SplitModel:
             found = self._pushed(tokens, site, way, span)
         except TiltmeterError:
             return False
-        return self._agree(found, whole)
-
-    @staticmethod
-    def _agree(found: Tensor, whole: Tensor) -> bool:
-        error = (found - whole).norm(dim=-1)
-        return not bool((error > AGREEMENT[whole.dtype] * whole.norm(dim=-1)).any())
+        return agree(whole, found)
 
     def _pushed(self, tokens: Tensor, site: Site, way: Way, span: Span) -> Tensor:
         """Final hidden states, clean and with two perturbations."""
@@ -241,54 +223,6 @@ class SplitModel:
         plain.__class__ = SplitModel
         return plain
 
-    def _refuse_no_decoder(self) -> None:
-        """Refuse a model whose earlier positions see later tokens.
-
-        Raises:
-            TiltmeterError: it is one.
-        """
-        tokens = probe_tokens(self.hf)
-        other = torch.cat([tokens[:, :5], tokens[:, 5:].flip(1)], 1)
-        if self._differ(tokens, other, 30 * torch.finfo(self.hf.dtype).eps):
-            raise TiltmeterError(
-                f"{type(self.hf).__name__} is no decoder: later tokens change what earlier positions predict; choose a "
-                "causal language model (a class like BERT's has is_decoder in its configuration)."
-            )
-
-    @torch.no_grad()
-    def _differ(self, one: Tensor, other: Tensor, tolerance: float) -> bool:
-        """Whether the final hidden states of the first five tokens differ between two batches, relative to their norm.
-
-        Raises:
-            TiltmeterError: the model fails.
-        """
-        with explained(self.hf, "running it on a few tokens"):
-            a, b = (self._trunk(input_ids=ids.to(self.device), use_cache=False)[:, :5] for ids in (one, other))
-        return bool(((a - b).norm(dim=-1) > tolerance * a.norm(dim=-1)).any())
-
-    @cached_property
-    def _may_be_cut(self) -> bool:
-        """Whether a sequence may be cut after the span: not where the computation depends on its length.
-
-        Rotary angles can, and so does sparse attention that chooses the positions with the highest scores: of equal
-        scores, `topk` chooses by the length of the row.
-        """
-        kinds = [getattr(module, "rope_type", ()) for module in self.hf.modules()]
-        named = {kind for one in kinds for kind in (one.values() if isinstance(one, dict) else [one])}
-        tokens = probe_tokens(self.hf)
-        if named & LENGTH_DEPENDENT or self._chooses_positions:
-            return False
-        return not self._differ(tokens, tokens[:, :5], AGREEMENT[self.hf.dtype])
-
-    @property
-    def _chooses_positions(self) -> bool:
-        """Whether the model ranks as many numbers as there are positions."""
-        positions = min(UNUSUAL, self.context)
-        tokens = probe_tokens(self.hf, 1, positions)
-        with explained(self.hf, "running it on a few tokens"), torch.no_grad(), Rankings() as rankings:
-            self._trunk(input_ids=tokens.to(self.device), use_cache=False)
-        return positions in rankings.sizes
-
     def _clean_pass(
         self, tokens: Tensor, wanted: set[Site], ways: Mapping[Site, Way], span: Span, tape: Tape
     ) -> tuple[dict[Site, Tensor], Tensor, DynamicCache | None]:
@@ -296,7 +230,7 @@ class SplitModel:
         cache = DynamicCache() if "suffix" in ways.values() else None
         with explained(self.hf, "running the whole model"), ExitStack() as stack:
             found = {s: stack.enter_context(captured(*self.tap(s))) for s in wanted}
-            final = self._trunk(input_ids=tokens.to(self.device), use_cache=cache is not None, **_cache(cache))
+            final = self.trunk(tokens, **_cache(cache))
         return {s: values[0] for s, values in found.items()}, final, cache
 
     def _check_finite(self, activation: Tensor, site: Site) -> None:
@@ -316,10 +250,10 @@ class SplitModel:
         self._check(tokens, site, ())
         needed = site.boundary if site.kind in STREAM else site.layer + 1
         with explained(self.hf, f"running the layers before {site.name}"), ExitStack() as stack:
-            if self._skips_later_layers:
+            if self.trunk.skips_later_blocks:
                 stack.enter_context(skipped(self.parts.blocks, range(needed, self.n_layers), self.parts.extras))
             found = stack.enter_context(captured(*self.tap(site)))
-            self._trunk(input_ids=tokens.to(self.device), use_cache=False)
+            self.trunk(tokens)
         self._check_finite(x := self.centre(found[0], site), site)
         return x
 
@@ -368,19 +302,19 @@ class SplitModel:
         Token ids are passed in, because some models look up more than embeddings. The embeddings are ignored where
         blocks are skipped: a hook puts the stream in front of the first block that runs.
         """
-        inputs: dict[str, Any] = {"use_cache": False}
+        inputs: dict[str, Any] = {}
         if clean.way != "model":
             stack.enter_context(skipped(self.parts.blocks, range(clean.site.boundary), self.parts.extras))
             if clean.site.kind not in STREAM:
                 entry = clean.entry.repeat(copies, 1, 1)
                 stack.enter_context(replaced(*self._stream_tap(clean.site.boundary), entry))
         if clean.run.first:
-            inputs |= {"use_cache": True, "past_key_values": repeated_cache(clean, copies)}
+            inputs |= _cache(repeated_cache(clean, copies))
             inputs["position_ids"] = torch.arange(clean.run.first, clean.run.stop, device=self.device)[None]
         stack.enter_context(replaced(*self.tap(clean.site), x))
         reads = {s: stack.enter_context(captured(*self.tap(s))) for s in clean.late.sites}
-        ids = clean.run.cut(clean.tokens).to(self.device).repeat(copies, 1)
-        final = self._trunk(input_ids=ids, **inputs)
+        ids = clean.run.cut(clean.tokens).repeat(copies, 1)
+        final = self.trunk(ids, **inputs)
         return final, {s: values[0] for s, values in reads.items()}
 
     def changes(self, clean: CleanRun, change: Float[Tensor, "point batch span d_site"]) -> LateActivations:
@@ -416,29 +350,6 @@ class SplitModel:
         with explained(self.hf, "running the whole model"):
             inputs = {"logits_to_keep": behind} if keeps else {}
             return self.hf(input_ids=ids, use_cache=False, **inputs).logits[:, -behind]
-
-    def _trunk(self, **inputs: Any) -> Tensor:
-        if self._accepted is not None:
-            inputs = {name: value for name, value in inputs.items() if name in self._accepted}
-        return self.parts.trunk(**inputs).last_hidden_state
-
-    @cached_property
-    def _accepted(self) -> frozenset[str] | None:
-        """The arguments that the trunk takes; None if it takes any."""
-        parameters = signature(type(self.parts.trunk).forward).parameters
-        anything = any(one.kind == one.VAR_KEYWORD for one in parameters.values())
-        return None if anything else frozenset(parameters)
-
-    @cached_property
-    def _skips_later_layers(self) -> bool:
-        """Whether the model runs when its later blocks are skipped; each pass is compared with nothing, so try one."""
-        with torch.no_grad(), skipped(self.parts.blocks, range(self.n_layers), self.parts.extras):
-            try:
-                with explained(self.hf, "skipping its layers"):
-                    self._trunk(input_ids=probe_tokens(self.hf, 1, 1).to(self.device), use_cache=False)
-            except TiltmeterError:
-                return False
-        return True
 
     def tap(self, site: Site) -> tuple[nn.Module, str]:
         """Where to hook a site: the module, and whether its `"input"` or `"output"` holds the activation."""
@@ -484,9 +395,9 @@ def _entry(site: Site) -> Site:
     return site if site.kind in STREAM else Site(site.layer, "resid_pre")
 
 
-def _cache(cache: DynamicCache | None) -> dict[str, DynamicCache]:
-    """The argument that passes a cache on; none where there is none: state-space models do not know it."""
-    return {} if cache is None else {"past_key_values": cache}
+def _cache(cache: DynamicCache | None) -> dict[str, Any]:
+    """The arguments that pass a cache on; none where there is none: state-space models do not know it."""
+    return {} if cache is None else {"past_key_values": cache, "use_cache": True}
 
 
 def _resuming(site: Site) -> str:
