@@ -18,10 +18,11 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from tiltmeter.errors import TiltmeterError
-from tiltmeter.models import loading
+from tiltmeter.models import loading, model_files
 from tiltmeter.models.accepted import refuse_unmeasurable
 from tiltmeter.models.differences.shifted import RULES
-from tiltmeter.models.loading import EMBEDDED, load_model
+from tiltmeter.models.loading import load_model
+from tiltmeter.models.model_files import EMBEDDED
 from tiltmeter.models.sites import Site
 from tiltmeter.models.split_model import SplitModel
 from tiltmeter.runs.hashes import weights_sha256
@@ -389,7 +390,7 @@ def test_a_gguf_file_without_its_package_says_what_to_install(tmp_path, monkeypa
 def test_a_damaged_gguf_file_is_refused_in_a_sentence(tmp_path, monkeypatch):
     file = tmp_path / "model.gguf"
     file.write_bytes(b"GGUF and nothing else")
-    monkeypatch.setattr(loading, "_refuse_without_gguf", lambda name: None)
+    monkeypatch.setattr(model_files, "_refuse_without_gguf", lambda name: None)
     with pytest.raises(TiltmeterError) as found:
         load_model(str(file))
     assert "model.gguf could not be loaded" in str(found.value) and "\n" not in str(found.value)
@@ -416,7 +417,7 @@ def test_what_transformers_leaves_out_of_a_gguf_file_is_refused(tmp_path, tensor
     writer.write_tensors_to_file()
     writer.close()
     if unread is None:
-        loading._refuse_unread_gguf(str(file), tiny("llama"))
+        model_files.refuse_unread_gguf(str(file), tiny("llama"))
         return
     with pytest.raises(TiltmeterError, match=f"has {unread}, which transformers does not read"):
-        loading._refuse_unread_gguf(str(file), tiny("llama"))
+        model_files.refuse_unread_gguf(str(file), tiny("llama"))

@@ -97,7 +97,7 @@ def reduced(scale):
 def offline(hub, monkeypatch):
     """The same names, looked up in folders."""
     monkeypatch.setattr(loaders, "hf_hub_download", download_from(hub))
-    monkeypatch.setattr(loading, "_locate", lambda name: str(hub / name))
+    monkeypatch.setattr(loading, "locate", lambda name: str(hub / name))
     monkeypatch.setattr(token_set, "hub_source", data_set)
     for study in STUDIES:
         scales = importlib.import_module(f"tiltmeter.studies.{study}.experiments").SCALES

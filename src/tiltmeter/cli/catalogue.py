@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tiltmeter.models.loading import EMBEDDED
+from tiltmeter.models.model_files import EMBEDDED
 from tiltmeter.models.readouts import OUTPUT_READOUTS, SITE_READOUTS
 from tiltmeter.models.sites import HOOKS
 from tiltmeter.perturb.bases import BASES, SAE_BASES

@@ -1,11 +1,7 @@
-"""Load a model: one that ships with tiltmeter, a directory, or a Hugging Face id, all through the same code."""
+"""Load a model by name (one that ships with tiltmeter, a directory, a Hugging Face id), or take one in memory."""
 
 from __future__ import annotations
 
-import importlib.util
-import json
-import logging
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,21 +25,20 @@ from transformers.utils.peft_utils import find_adapter_config_file
 
 from tiltmeter.data.token_set import TokenSet, load_tokens
 from tiltmeter.errors import TiltmeterError
-from tiltmeter.models.accepted import MERGE, refuse_unmeasurable
+from tiltmeter.models.accepted import refuse_unmeasurable
 from tiltmeter.models.exact_model import ExactModel, RoundedModel
 from tiltmeter.models.failures import first_line
 from tiltmeter.models.fingerprint import model_sha256
+from tiltmeter.models.model_files import (
+    EMBEDDED,
+    adapter_beside,
+    check_complete,
+    directory_and_file,
+    locate,
+    refuse_revision,
+    refuse_unread_gguf,
+)
 from tiltmeter.models.split_model import SplitModel
-from tiltmeter.runs.user_paths import user_path
-
-GGUF = ".gguf"
-"""Ending of files with quantised weights, as llama.cpp reads them."""
-
-EMBEDDED: Mapping[str, Path] = {"nano": Path(__file__).parent / "nano"}
-"""Models that ship with tiltmeter, by name."""
-
-HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-"""Names that a model on the Hugging Face hub can have."""
 
 PRECISIONS: Mapping[str, tuple[torch.dtype, type[SplitModel]]] = {
     "float32": (torch.float32, SplitModel),
@@ -53,22 +48,10 @@ PRECISIONS: Mapping[str, tuple[torch.dtype, type[SplitModel]]] = {
 }
 """The dtype of the weights and the class that runs the model, for each precision."""
 
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.*", "adapters.safetensors", "*lora*.safetensors")
-"""Files of adapters (PEFT, MLX, diffusers), which change a model without being in its weights."""
-
-ADAPTER_WEIGHTS = re.compile(r"(^|[._])(lora|ia3|adapters?|base_layer|vera|loha|lokr|oft|prompt_encoder)([._]|$)", re.I)
-"""Names of an adapter's weights among those of a model."""
-
-QUANTISED = re.compile(r"(scales?|scale_inv|zero_?points?|qzeros|qweight|g_idx|absmax|quant_state)(\.|$)", re.I)
-"""Ends of names of what quantised weights are multiplied with."""
-
 AUTO = ("float32-difference", "float32")
 """The precisions that `auto` tries, in this order. Both run in float32, equally fast; the first keeps more digits."""
 
-
 AUTO_DEVICE = "auto"
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -117,10 +100,10 @@ def load_model(name: str, revision: str | None = None, device: str = "cpu", prec
     wanted = _precisions(precision)
     if device != AUTO_DEVICE:
         _check_device(device)
-    where, gguf = _apart(_locate(name))
-    _refuse_revision(name, where, revision)
+    where, gguf = directory_and_file(locate(name))
+    refuse_revision(name, where, revision)
     if find_adapter_config_file(where, revision=revision):
-        raise _adapter_beside(name, "adapter_config.json")
+        raise adapter_beside(name, "adapter_config.json")
     try:
         config = AutoConfig.from_pretrained(where, revision=revision, trust_remote_code=False, **gguf)
         hf, loading = _model_class(config).from_pretrained(
@@ -137,9 +120,9 @@ def load_model(name: str, revision: str | None = None, device: str = "cpu", prec
         )
     except Exception as error:
         raise TiltmeterError(_explain(name, where, error)) from None
-    _check_complete(name, loading)
+    check_complete(name, loading)
     if gguf:
-        _refuse_unread_gguf(name, hf)
+        refuse_unread_gguf(name, hf)
     chosen, model = _split(hf if device == AUTO_DEVICE else hf.to(device), name, wanted)
     commit = str(getattr(config, "_commit_hash", None) or revision or "local")
     return LoadedModel(model, _tokenizer(where, revision, gguf), _facts(model, chosen, device, commit))
@@ -215,103 +198,6 @@ def _split(hf: PreTrainedModel, name: str, precisions: Sequence[str]) -> tuple[s
     raise TiltmeterError(f"{name} cannot be measured with --precision {precisions[-1]}: {obstacle}")
 
 
-def _locate(name: str) -> str:
-    """The directory or hub id that `name` stands for."""
-    if name in EMBEDDED:
-        return str(EMBEDDED[name])
-    path = user_path(name)
-    if path.is_file() and path.suffix.lower() == GGUF:
-        _refuse_without_gguf(name)
-        return str(path)
-    if path.is_file():
-        raise TiltmeterError(
-            f"{name} is a file; give a .gguf file, or the directory of a Hugging Face model, with its config.json."
-        )
-    if not path.is_dir():
-        if not HUB_NAME.fullmatch(name):
-            raise TiltmeterError(
-                f"There is no model {name!r}: expected {', '.join(EMBEDDED)}, an existing directory, or OWNER/NAME of "
-                "the Hugging Face hub."
-            )
-        return name
-    if adapters := sorted(file.name for pattern in ADAPTER_FILES for file in path.glob(pattern)):
-        raise _adapter_beside(name, adapters[0])
-    if not (path / "config.json").is_file():
-        raise TiltmeterError(f"{name} has no config.json; give the directory of a Hugging Face model.")
-    if not any(path.glob("*.safetensors")):
-        pickles = [file.name for kind in ("*.bin", "*.pt", "*.pth", "*.ckpt") for file in path.glob(kind)]
-        if pickles:
-            raise TiltmeterError(
-                f"{name} has its weights in {pickles[0]}, a pickle, which can run any code when read; convert it to "
-                "safetensors first."
-            )
-        raise TiltmeterError(f"{name} has no weights: no .safetensors file lies beside its config.json.")
-    for index in path.glob("*.safetensors.index.json"):
-        _refuse_pickled_shards(index)
-    return str(path)
-
-
-def _apart(where: str) -> tuple[str, dict[str, str]]:
-    """Where transformers looks, and which GGUF file it reads there, if it is one."""
-    path = Path(where)
-    return (
-        (str(path.parent), {"gguf_file": path.name}) if path.suffix.lower() == GGUF and path.is_file() else (where, {})
-    )
-
-
-def _refuse_without_gguf(name: str) -> None:
-    if importlib.util.find_spec("gguf") is None:
-        raise TiltmeterError(f"{name} is a GGUF file; the 'gguf' package is needed: pip install 'tiltmeter[gguf]'.")
-
-
-def _refuse_unread_gguf(name: str, hf: PreTrainedModel) -> None:
-    """Refuse what transformers leaves out of a GGUF file: scaled rotary frequencies, and biases it has no place for.
-
-    Raises:
-        TiltmeterError: the file has one of them.
-    """
-    import gguf
-
-    reader = gguf.GGUFReader(user_path(name))
-    tensors = [tensor.name for tensor in reader.tensors]
-    scaled = [key for key, field in reader.fields.items() if key.endswith(".rope.scaling.type")]
-    unread = [key for key in scaled if reader.fields[key].contents() != "none"]
-    unread += [one for one in tensors if one.startswith("rope_")]
-    if not any(key.endswith(".bias") for key, _ in hf.named_parameters()):
-        unread += [one for one in tensors if one.endswith(".bias")]
-    if unread:
-        raise TiltmeterError(
-            f"{name} has {unread[0]}, which transformers does not read from GGUF files, so another model would be "
-            "measured; give the model's safetensors."
-        )
-
-
-def _adapter_beside(name: str, file: str) -> TiltmeterError:
-    return TiltmeterError(
-        f"{name} has an adapter ({file}), which would not be applied: load it with PEFT, {MERGE}, or save that model "
-        "in a directory of its own; to measure the base model alone, give a directory without the adapter."
-    )
-
-
-def _refuse_pickled_shards(index: Path) -> None:
-    """An index of safetensors weights may name any file, and transformers would unpickle it."""
-    try:
-        files = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise TiltmeterError(f"{index} is not an index of weights: {first_line(error)}") from None
-    if strangers := [file for file in files if not str(file).endswith(".safetensors")]:
-        raise TiltmeterError(
-            f"{index} names weights in {strangers[0]}, which may be a pickle; convert them to safetensors first."
-        )
-
-
-def _refuse_revision(name: str, where: str, revision: str | None) -> None:
-    if revision is not None and Path(where).is_dir():
-        raise TiltmeterError(
-            f"The revision {revision!r} was asked for but {name!r} is not a model on the hub: leave it out."
-        )
-
-
 def _explain(name: str, where: str, error: Exception) -> str:
     if where == name and not Path(name).is_dir():
         return (
@@ -319,32 +205,6 @@ def _explain(name: str, where: str, error: Exception) -> str:
             f"directory, and the Hugging Face hub returned {first_line(error)}"
         )
     return f"The model in {name} could not be loaded: {first_line(error)}"
-
-
-def _check_complete(name: str, loading: Mapping[str, Any]) -> None:
-    """Refuse weights that do not fill the model, since transformers would draw the rest; and weights of adapters."""
-    for problem in ("missing_keys", "mismatched_keys"):
-        if keys := sorted(map(str, loading.get(problem) or ())):
-            raise TiltmeterError(
-                f"The weights of {name} do not fit its configuration: {len(keys)} {problem.replace('_', ' ')}, first "
-                f"{keys[0]}; check that config.json belongs to these weights."
-            )
-    unused = sorted(map(str, loading.get("unexpected_keys") or ()))
-    if adapters := [key for key in unused if ADAPTER_WEIGHTS.search(key)]:
-        raise _adapter_beside(name, f"{adapters[0]} among the weights")
-    if scales := [key for key in unused if QUANTISED.search(key)]:
-        raise TiltmeterError(
-            f"The weights of {name} are quantised in a way that transformers did not undo: {scales[0]} would not be "
-            "used; give weights in bfloat16, float16 or float32."
-        )
-    if unused:
-        _log.warning(
-            "warning: %d weights of %s are in its files and not in the model (first %s); check that config.json "
-            "belongs to them.",
-            len(unused),
-            name,
-            unused[0],
-        )
 
 
 def _tokenizer(where: str, revision: str | None, gguf: Mapping[str, str]) -> PreTrainedTokenizerBase | None:

@@ -13,7 +13,7 @@ import torch
 
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.architectures import ignores_mean
-from tiltmeter.models.loading import EMBEDDED
+from tiltmeter.models.model_files import EMBEDDED
 from tiltmeter.models.sites import STREAM, Site, describe_sites, parse_site
 from tiltmeter.models.split_model import SplitModel
 from tiltmeter.runs.user_paths import user_path
