@@ -1,7 +1,7 @@
 # make demo   Lee & Heimersheim 2024, quickly, on nano, the model that comes with tiltmeter
 # make test   the tests
 # make bench  tiltmeter beside other tools, on a machine that does nothing else
-# make real-model   checks on SmolLM2-135M, a really trained model, or on MODEL=DIRECTORY
+# make real-model   checks on SmolLM2-135M, a third-party pretrained model, or on MODEL=DIRECTORY
 # make lint   style, types, and which room imports which
 # Each sets up what it needs in .venv. PYTHON=python3.12 make demo uses another interpreter.
 

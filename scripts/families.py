@@ -238,13 +238,14 @@ def _rank(result: Result) -> int:
 
 INTRODUCTION = """# Models
 
-Tiny random models of {count} families (transformers {version}), pushed along a random direction at layer 1 at all
+Tiny random models of {count} families (transformers {version}), perturbed along a random direction at layer 1 at all
 positions and at one in the middle; the mean KL compared with plain hooks on the full forward pass. Where a family
 has several kinds of layers, the four layers hold each kind in turn.
 `python scripts/families.py` writes this page.
 
 - `right`: within 2 % in both precisions of `auto`, at all positions and at one.
 - `float32`: right with `--precision float32`, which `auto` falls back to; carried differences are refused.
+- `right: PRECISION POSITIONS`: right in these, refused in the others.
 - `refused`: a sentence says why; no number is given.
 - *runs all positions*: the model's cache cannot hold what earlier positions leave, so perturbed runs begin at
   position 0. *runs the whole model*: its layers cannot be run without those before the site. Slower, but the

@@ -9,7 +9,7 @@ import typer
 
 
 def claims(run: Annotated[Path, typer.Argument(help="Run directory of one study, or of all.")]) -> None:
-    """Print the paper's claims and the run's verdict on each, from the stored results."""
+    """Print a finished run's verdict on each claim."""
     from tiltmeter.studies.report import claims_text
 
     typer.echo(claims_text(run))

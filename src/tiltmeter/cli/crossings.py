@@ -62,7 +62,7 @@ def crossings(
     measurement: MeasurementOptions,
     run: RunOptions,
 ) -> None:
-    """Find where each sequence's readout passes a threshold along each direction, by bisection instead of a scan.
+    """Find where each curve passes a threshold, by bisection.
 
     docs/crossings.md says which crossing is found on a curve that passes the threshold several times.
 

@@ -6,7 +6,7 @@ import typer
 
 
 def list_names() -> None:
-    """List the models, SAEs, sites, directions, bases, readouts and studies that tiltmeter knows."""
+    """List every name that options accept."""
     from tiltmeter.cli.catalogue import sections
 
     for title, rows in sections().items():

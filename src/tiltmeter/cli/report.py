@@ -9,7 +9,7 @@ import typer
 
 
 def report(run: Annotated[Path, typer.Argument(help="Run directory of a sweep, of crossings or of a study.")]) -> None:
-    """Draw the figures and the report of a finished run again, from the stored results."""
+    """Draw a finished run's figures and report again."""
     page, text = publish_again(run)
     typer.echo(f"{text}\nreport: {page}")
 

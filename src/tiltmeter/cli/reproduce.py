@@ -95,7 +95,7 @@ def reproduce(
     tokens: StudyTokenOptions,
     run: RunOptions,
 ) -> None:
-    """Run a paper's experiments, draw its figures and test its claims, on nano or on your own model.
+    """Run a paper's experiments and test its claims.
 
     If it is interrupted, the same command resumes where it stopped.
 

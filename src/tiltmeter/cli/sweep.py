@@ -34,7 +34,10 @@ def sweep(
     *,
     perturbation: PerturbationOptions,
     substitute: Annotated[
-        bool, typer.Option("--substitute", help="Instead of lengths: replace x by the end of each direction's vector.")
+        bool,
+        typer.Option(
+            "--substitute", help="Instead of lengths: replace x by x + v, v each direction's vector at its own length."
+        ),
     ] = False,
     readout: Annotated[list[str], typer.Option(help="kl, js, loss, l2@SITE, cos@SITE. Repeat for several.")] = ["kl"],  # noqa: B006
     positions: PositionOptions,
@@ -51,7 +54,7 @@ def sweep(
     ] = None,
     run: RunOptions,
 ) -> None:
-    """Measure how the output changes along directions, which may be your own vectors.
+    """Measure how the output changes along directions.
 
     Example: tiltmeter sweep --site resid_pre:3 --direction real-mixture --direction along:steer.npy --lengths 0:50:5
 

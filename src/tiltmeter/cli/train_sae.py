@@ -40,7 +40,10 @@ class TrainingOptions:
         str | None, typer.Option(help="Massive activations in or out of the training. (default: out)")
     ] = None
     massive_ratio: Annotated[
-        float | None, typer.Option(help="Norm, in medians at the site, above which one is massive. (default: 10)")
+        float | None,
+        typer.Option(
+            help="Activations with more than this many times the site's median norm are massive. (default: 10)"
+        ),
     ] = None
     evaluation: Annotated[int | None, typer.Option(help="Sequences held out for evaluation. (default: 64)")] = None
     every: Annotated[int | None, typer.Option(help="Steps between evaluations and checkpoints. (default: 100)")] = None

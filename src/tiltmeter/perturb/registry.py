@@ -40,7 +40,7 @@ DIRECTIONS: Mapping[str, SiteDirection | SAEDirection] = {
     "cov-trimmed-difference": SiteDirection(
         lambda s: Difference(s.trimmed), "sample of N(mean, covariance) of the pool without its outermost 1 % - x"
     ),
-    "cov-trimmed-mixture": SiteDirection(lambda s: Mixture(s.trimmed), "such a sample - another"),
+    "cov-trimmed-mixture": SiteDirection(lambda s: Mixture(s.trimmed), "the difference of two such samples"),
     "real-difference": SiteDirection(lambda s: Difference(s.real), "activation of another sequence - x"),
     "real-mixture": SiteDirection(lambda s: Mixture(s.real), "activation of another sequence - another one"),
     # Gurnee 2024 uses the mean of each batch instead, so his mean ablation depends on the batch.

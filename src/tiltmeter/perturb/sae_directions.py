@@ -212,10 +212,10 @@ _SIGNED: Mapping[str, SAEDirection] = {
 
 _SUBSTITUTES: Mapping[str, SAEDirection] = {
     "sae-norm-corrected": SAEDirection(
-        lambda _, sae: Substitution(sae.at, substitutions.norm_corrected), "SAE(x) scaled to ‖x‖, - x", is_random=False
+        lambda _, sae: Substitution(sae.at, substitutions.norm_corrected), "SAE(x)·‖x‖/‖SAE(x)‖ - x", is_random=False
     ),
     "sae-cos-corrected": SAEDirection(
-        lambda _, sae: Substitution(sae.at, substitutions.cos_corrected), "x scaled to ‖SAE(x)‖, - x", is_random=False
+        lambda _, sae: Substitution(sae.at, substitutions.cos_corrected), "x·‖SAE(x)‖/‖x‖ - x", is_random=False
     ),
     "epsilon-random": SAEDirection(
         lambda s, sae: AtDistance(sae.at, Plain(s.isotropic)), "isotropic, with length ε = ‖SAE(x) - x‖"
