@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import tiltmeter as tm
-from sweep_cases import token_set
-from tiltmeter.analysis.massive import count_massive, norms_of, ordinary
+from sweep_cases import BOUNDARY, token_set
+from tiltmeter.analysis.massive import MassiveCount, count_massive, norms_of, ordinary
 from tiltmeter.analysis.moments import spectrum_of
 from tiltmeter.data.token_set import TokenSet
 from tiltmeter.models.loading import LoadedModel
@@ -73,7 +73,7 @@ def test_statistics_are_those_of_the_other_tokens(size, batch):
     assert found.massive.later == len(PLACES) and found.massive.of_later == 24 * 9
     assert found.massive.largest == pytest.approx(float(x.norm(dim=-1).max()))
     assert found.massive.median == pytest.approx(float(np.median(x[:, 1:].norm(dim=-1))), rel=0.05)
-    assert concentrated(found) is None
+    assert concentrated(found, MassivePolicy()) is None
     again = SiteStatistics.from_arrays(found.to_arrays())
     assert again.massive == found.massive and torch.equal(again.covariance, found.covariance)
 
@@ -83,10 +83,58 @@ def test_counted_in_they_hold_the_covariance_and_it_is_said():
     found = fitted(with_sink(3_000.0), tokens_with(PLACES), MassivePolicy(statistics="in"))
     assert found.spectrum.largest > 0.9 and found.spectrum.effective_rank < 2
     assert found.count == 24 * 9
-    sentence = concentrated(found)
+    sentence = concentrated(found, MassivePolicy(statistics="in"))
     assert "holds 9" in sentence and "3 of 216 tokens" in sentence and "--massive-statistics out" in sentence
     trimmed = found.trimmed.factor @ found.trimmed.factor.T
     assert spectrum_of(trimmed).largest < 0.5
+
+
+@pytest.mark.parametrize("batch", [4, 32])
+def test_sequences_without_a_token_that_counts_may_come_first(batch):
+    places = [(20, 4), (22, 6)]
+    tokens = tokens_with(places)
+    tokens.ids[:12] = BOUNDARY
+    found = fitted(with_sink(3_000.0), tokens, batch=batch)
+    assert found.count == len(found.pool) == 12 * 9 - len(places)
+    assert found.spectrum.largest < 0.5
+
+
+def planted(outliers: int, outside: float = 3_000.0) -> SiteStatistics:
+    """Statistics of 400 activations, some of which lie far out along one direction."""
+    x = torch.randn(400, WIDTH, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x[:outliers, 0] += outside
+    counted = MassiveCount(1.0, 10.0, 3_000.0, 0, 40, outliers, 360)
+    sequences = torch.arange(400) // 10
+    return SiteStatistics(400, x.mean(0), torch.cov(x.T), x, sequences, 1.0, 1.0, counted)
+
+
+@pytest.mark.parametrize(
+    ("outliers", "policy", "remedy"),
+    [
+        (3, MassivePolicy(statistics="in"), "--massive-statistics out"),
+        (3, MassivePolicy(), "use cov-trimmed directions"),
+        (40, MassivePolicy(), "not the work of a few tokens"),
+    ],
+)
+def test_the_remedy_is_one_that_helps(outliers, policy, remedy):
+    assert remedy in concentrated(planted(outliers), policy)
+
+
+@pytest.mark.parametrize(("size", "kept"), [(2, 2), (99, 99), (100, 99), (101, 99), (400, 396)])
+def test_one_percent_is_trimmed_and_no_more(size, kept):
+    found = planted(0)
+    x = found.pool[:size]
+    some = replace(found, pool=x, pool_sequences=found.pool_sequences[:size])
+    far = (x - x.median(0).values).norm(dim=-1)
+    inner = x[far.argsort()[:kept]]
+    covariance = some.trimmed.factor @ some.trimmed.factor.T
+    torch.testing.assert_close(covariance, torch.cov(inner.T))
+
+
+def test_equal_activations_have_a_covariance_of_zero():
+    found = spectrum_of(torch.zeros(5, 5, dtype=torch.float64))
+    assert found.largest == found.effective_rank == 0 and not found.is_concentrated
+    assert "all are equal" in found.sentence
 
 
 def test_at_position_zero_they_are_counted_apart():
@@ -205,7 +253,7 @@ def test_a_warning_where_one_direction_holds_most_of_the_covariance(tmp_path, ca
     assert not caplog.text
     with caplog.at_level(logging.WARNING):
         swept(tmp_path / "in", statistics="in")
-    assert "Samples with this covariance are nearly multiples of one vector" in caplog.text
+    assert "Samples with this covariance vary mostly along one direction" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -226,8 +274,22 @@ def test_a_caution_where_massive_activations_are_perturbed_in_proportion(tmp_pat
     sweep = SWEEP.model_copy(update={"directions": ("isotropic",), "sequences": 4} | changes)
     with caplog.at_level(logging.WARNING):
         found = run_sweep(sweep, with_sink(3_000.0), tokens_with(PLACES), tmp_path / "run")
-    assert ("Massive activations at later positions are perturbed, too" in caplog.text) == cautioned
+    assert ("massive activations at later positions (3 of 216). Where they are perturbed" in caplog.text) == cautioned
     assert len(json.loads(found.attrs["cautions"])) == cautioned
+
+
+@pytest.mark.parametrize("keep_positions", [True, False])
+def test_lengths_are_those_of_the_tokens_that_are_averaged(tmp_path, keep_positions):
+    changes = {"path": Straight(lengths=(0.1,), unit="norm"), "directions": ("isotropic",), "sequences": 4}
+    policy = MassivePolicy(average="out")
+    sweep = SWEEP.model_copy(update={**changes, "massive": policy, "keep_positions": keep_positions})
+    loaded, tokens = with_sink(3_000.0), tokens_with(PLACES)
+    found = run_sweep(sweep, loaded, tokens, tmp_path / "run").length.sel(direction="isotropic")
+    x = loaded.model.measured_in("raw").activation(tokens.ids[:4], SITE)
+    wanted = 0.1 * x.norm(dim=-1)
+    kept = [float(wanted[row][tokens.ids[row] != SINK].mean()) for row in range(4)]
+    means = found.isel(step=-1).mean({"position"} & set(found.dims))
+    np.testing.assert_allclose(means, kept, rtol=1e-5)
 
 
 def test_a_run_of_another_policy_is_not_continued(tmp_path):

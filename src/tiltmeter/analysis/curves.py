@@ -5,8 +5,9 @@ A dataset of curves has
 - the dimensions `direction` (names), `step` (how far along the path, with its units in `step.attrs`), `sequence`
   (ids) and, if positions are kept separate, `position`;
 - one float64 variable per readout, named by the readout (`kl`, `l2@blocks.5.hook_resid_post`), and `length`, the
-  realised mean L2 of the perturbation. Without `position`, a value is the mean over the averaged positions of one
-  sequence. NaN is "not measured". Each has `long_name` and `units`;
+  realised L2 of the perturbation. Without `position`, a value is the mean over the averaged positions of one sequence;
+  that of `length` counts those among them that are perturbed, or all perturbed ones if no averaged one is. NaN is
+  "not measured". Each has `long_name` and `units`;
 - `tokens` (direction, sequence): how many tokens were averaged;
 - attributes, all text: where it came from, and the run's manifest as JSON under `manifest`.
 """

@@ -39,7 +39,7 @@ MOST_IN_ONE_DIRECTION = 0.5
 
 
 class Spectrum(NamedTuple):
-    """How a covariance is spread over directions."""
+    """How a covariance is spread over directions; zeros if the covariance is zero."""
 
     largest: float
     """The largest eigenvalue's share of the trace, 0 to 1."""
@@ -48,13 +48,15 @@ class Spectrum(NamedTuple):
 
     @property
     def is_concentrated(self) -> bool:
-        """Whether one direction holds more than half of the trace: samples are then nearly multiples of one vector."""
+        """Whether one direction holds more than half of the trace, the variance of samples."""
         return self.largest > MOST_IN_ONE_DIRECTION
 
     @property
     def sentence(self) -> str:
         """For a report."""
-        warning = " Samples with this covariance are nearly multiples of one vector." if self.is_concentrated else ""
+        if not self.effective_rank:
+            return "Covariance of activations: zero, because all are equal."
+        warning = " Samples with this covariance vary mostly along one direction." if self.is_concentrated else ""
         return (
             f"Covariance of activations: effective rank {self.effective_rank:.1f}; the largest eigenvalue holds "
             f"{self.largest:.1%} of the trace.{warning}"
@@ -64,5 +66,7 @@ class Spectrum(NamedTuple):
 def spectrum_of(covariance: Float64[Tensor, "d_site d_site"]) -> Spectrum:
     """The spectrum of a covariance. Eigenvalues that rounding made negative count as zero."""
     values = torch.linalg.eigvalsh(covariance).clamp(min=0)
+    if not values.sum():
+        return Spectrum(0.0, 0.0)
     shares = values / values.sum()
     return Spectrum(float(shares.max()), float(torch.exp(-torch.xlogy(shares, shares).sum())))

@@ -9,12 +9,15 @@ from tiltmeter.sweeps.plan import Plan
 
 
 def cautions(plan: Plan, statistics: SiteStatistics) -> list[str]:
-    """The cautions that apply to a sweep, each one or two sentences."""
-    return [caution for caution in (concentrated(statistics), massive_perturbed(plan, statistics)) if caution]
+    """The cautions that apply to a sweep, each a few sentences."""
+    found = (concentrated(statistics, plan.sweep.massive), massive_perturbed(plan, statistics))
+    return [caution for caution in found if caution]
 
 
 def massive_perturbed(plan: Plan, statistics: SiteStatistics) -> str | None:
-    """A caution if massive activations are perturbed by lengths that grow with their norm.
+    """A caution if massive activations may be perturbed by lengths that grow with their norm.
+
+    Where they stand is known from the sequences of the statistics.
 
     An absolute length that suits other tokens hardly moves a massive activation. A fraction of its norm, an angle, or
     its replacement by something else does, and since other tokens attend to it, all their outputs change with it.
@@ -22,15 +25,20 @@ def massive_perturbed(plan: Plan, statistics: SiteStatistics) -> str | None:
     sweep, massive = plan.sweep, statistics.massive
     if sweep.massive.perturbation == "out" or not _grows_with_norm(plan):
         return None
-    first = massive.first and 0 in plan.positions.perturbed and sweep.bos.perturbation == "in"
-    later = massive.later and max(plan.positions.perturbed) > 0
-    if not (first or later):
+    places = {
+        f"position 0 ({massive.first:,} of {massive.of_first:,})": massive.first
+        and 0 in plan.positions.perturbed
+        and sweep.bos.perturbation == "in",
+        f"later positions ({massive.later:,} of {massive.of_later:,})": massive.later
+        and max(plan.positions.perturbed) > 0,
+    }
+    if not any(places.values()):
         return None
-    where = "position 0" if first else "later positions"
+    where = " and ".join(place for place, there in places.items() if there)
     return (
-        f"Massive activations at {where} are perturbed, too, by lengths that grow with their norm (up to "
-        f"{massive.largest / massive.median:.0f} times the median). As other tokens attend to them, they may decide "
-        "the means; --massive-perturbation out leaves them as they are."
+        f"In the sequences of the statistics there are massive activations at {where}. Where they are perturbed, it is "
+        f"by lengths that grow with their norm (up to {massive.largest / massive.median:.0f} times the median). As "
+        "other tokens attend to them, they may decide the means; --massive-perturbation out leaves them as they are."
     )
 
 

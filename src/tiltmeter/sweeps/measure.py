@@ -185,8 +185,19 @@ def _measure_direction(batch: Batch, name: DirectionName, direction: Direction, 
         masks = {key: averaged for key in values} | {"length": (perturbed[:, read] & averaged)}
         values["length"] = values["length"][..., read]
         return {key: value.where(masks[key], torch.nan).numpy() for key, value in values.items()} | {"tokens": tokens}
-    masks = {key: averaged for key in values} | {"length": perturbed}
+    masks = {key: averaged for key in values} | {"length": _lengths_counted(plan, perturbed, averaged)}
     return {key: masked_mean(value, masks[key]).numpy() for key, value in values.items()} | {"tokens": tokens}
+
+
+def _lengths_counted(plan: Plan, perturbed: Tensor, averaged: Tensor) -> Bool[Tensor, "batch span"]:
+    """The tokens whose lengths are averaged: those perturbed and averaged; in a sequence without any, those perturbed.
+
+    A token that is left out of the averages may have a perturbation of a quite different length.
+    """
+    both = torch.zeros_like(perturbed)
+    both[:, _read(plan)] = averaged
+    both &= perturbed
+    return torch.where(both.any(1, keepdim=True), both, perturbed)
 
 
 def perturb_batch(batch: Batch, name: DirectionName, direction: Direction) -> PerturbedBatch:
