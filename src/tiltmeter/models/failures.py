@@ -4,22 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Lock, RLock
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 
 from tiltmeter.errors import TiltmeterError
 
+_locks: WeakKeyDictionary[nn.Module, RLock] = WeakKeyDictionary()
+"""A lock for each model: a pass hooks its modules and exchanges its blocks, which another thread must not see."""
+
+_registering = Lock()
+
 
 @contextmanager
 def explained(model: nn.Module, doing: str) -> Iterator[None]:
     """Turn an exception of the model's own code into a sentence with the model's class and what was being done.
 
+    One thread at a time runs a model.
+
     Raises:
         TiltmeterError: the code in the block raised anything but a TiltmeterError or for lack of memory.
     """
+    with _registering:
+        lock = _locks.setdefault(model, RLock())
     try:
-        yield
+        with lock:
+            yield
     except Exception as error:
         if isinstance(error, (TiltmeterError, MemoryError)) or _out_of_memory(error):
             raise

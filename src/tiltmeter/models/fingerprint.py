@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from tiltmeter.errors import TiltmeterError
+from tiltmeter.models.failures import explained
 from tiltmeter.models.split_model import SplitModel
 from tiltmeter.runs.hashes import weights_sha256
 
@@ -65,17 +66,18 @@ def fingerprint(model: SplitModel) -> dict[str, Any]:
         TiltmeterError: weights that are not in memory, nor where accelerate finds them.
     """
     hf = model.hf
-    return {
-        "class": type(hf).__name__,
-        "runs_as": f"{type(model).__name__}, {'centred' if model.centred else 'raw'}",
-        "device": ", ".join(sorted({torch.device(device).type for device in _devices(hf)})),
-        "dtype": str(hf.dtype).removeprefix("torch."),
-        "attention": _implementation(hf.config, "attn"),
-        "experts": _implementation(hf.config, "experts"),
-        "config": effective_config(hf.config),
-        "modules": modules_sha256(hf),
-        "sha256": model_sha256(hf),
-    }
+    with explained(hf, "reading what it is"):  # not while another thread's pass has its modules exchanged
+        return {
+            "class": type(hf).__name__,
+            "runs_as": f"{type(model).__name__}, {'centred' if model.centred else 'raw'}",
+            "device": ", ".join(sorted({torch.device(device).type for device in _devices(hf)})),
+            "dtype": str(hf.dtype).removeprefix("torch."),
+            "attention": _implementation(hf.config, "attn"),
+            "experts": _implementation(hf.config, "experts"),
+            "config": effective_config(hf.config),
+            "modules": modules_sha256(hf),
+            "sha256": model_sha256(hf),
+        }
 
 
 def fingerprint_sha256(model: SplitModel) -> str:

@@ -40,8 +40,8 @@ class Head:
         trunk, output = self.parts.trunk, copy(self._trunk_output)
         output.last_hidden_state = hidden
         ids = self._one_token.expand(1, hidden.shape[1])
-        own = vars(trunk).get("forward")
         with explained(self.hf, "unembedding final hidden states"):
+            own = vars(trunk).get("forward")
             trunk.forward = lambda *_, **__: output
             try:
                 return self.hf(input_ids=ids, use_cache=False).logits
@@ -85,5 +85,5 @@ class Head:
 
     @cached_property
     def _trunk_output(self) -> Any:
-        with torch.no_grad():
+        with torch.no_grad(), explained(self.hf, "running it on a token"):
             return self.parts.trunk(input_ids=self._one_token, use_cache=False)

@@ -86,9 +86,8 @@ class SplitModel:
     def measured_in(self, stream: Stream) -> SplitModel:
         """The same model, measured in this stream. For an RMSNorm model, `"centred"` also means raw.
 
-        Nothing that was computed from weights is kept, since they may have been changed since, and dropout is off.
+        Nothing that was computed from weights is kept, since they may have been changed since.
         """
-        self.hf.eval()
         forget_prepared_weights()
         other = copy(self)
         other.head = Head(self.hf, self.parts)
@@ -344,12 +343,17 @@ class SplitModel:
     @torch.no_grad()
     def last_logits(self, clean: CleanRun) -> Float[Tensor, "batch vocabulary"]:
         """The whole model's logits at the last position of the span; those of all positions would not fit in memory."""
-        behind = clean.run.stop - clean.span.stop + 1
-        ids = clean.tokens[:, : clean.run.stop].to(self.device)
+        return self.last_logits_of(clean.tokens[:, : clean.run.stop], clean.run.stop - clean.span.stop + 1)
+
+    @torch.no_grad()
+    def last_logits_of(
+        self, tokens: Int[Tensor, "batch position"], behind: int = 1
+    ) -> Float[Tensor, "batch vocabulary"]:
+        """The whole model's logits at the last position but `behind` - 1."""
         keeps = "logits_to_keep" in signature(type(self.hf).forward).parameters
         with explained(self.hf, "running the whole model"):
             inputs = {"logits_to_keep": behind} if keeps else {}
-            return self.hf(input_ids=ids, use_cache=False, **inputs).logits[:, -behind]
+            return self.hf(input_ids=tokens.to(self.device), use_cache=False, **inputs).logits[:, -behind]
 
     def tap(self, site: Site) -> tuple[nn.Module, str]:
         """Where to hook a site: the module, and whether its `"input"` or `"output"` holds the activation."""
@@ -366,6 +370,8 @@ class SplitModel:
         return self.parts.blocks[self.parts.running[-1]], "output"
 
     def _check(self, tokens: Tensor, site: Site, reads: Sequence[Site]) -> None:
+        if self.hf.training:
+            self.hf.eval()  # its owner may have trained it further since
         if torch.is_autocast_enabled(self.device.type):
             raise TiltmeterError(
                 "torch.autocast is on, which rounds products to half precision whatever --precision says; call this "

@@ -35,14 +35,14 @@ class Trunk:
     """What a causal language model does before its head.
 
     Raises:
-        TiltmeterError: earlier positions see later tokens.
+        TiltmeterError: earlier positions see later tokens, or other sequences of the batch, or two runs differ.
     """
 
     def __init__(self, hf: PreTrainedModel, parts: ModelParts, context: int) -> None:
         self.hf = hf
         self.parts = parts
         self.context = context
-        self._refuse_no_decoder()
+        self._refuse_what_depends_on_more()
 
     def __call__(self, ids: Tensor, **inputs: Any) -> Tensor:
         """Final hidden states [sequence, position, d_final] of token ids. Arguments it does not take are left out."""
@@ -68,12 +68,16 @@ class Trunk:
     @cached_property
     def skips_later_blocks(self) -> bool:
         """Whether the model runs when its later blocks are skipped; each pass is compared with nothing, so try one."""
-        with torch.no_grad(), skipped(self.parts.blocks, range(len(self.parts.blocks)), self.parts.extras):
-            try:
-                with explained(self.hf, "skipping its layers"):
-                    self(probe_tokens(self.hf, 1, 1))
-            except TiltmeterError:
-                return False
+        every = range(len(self.parts.blocks))
+        try:
+            with (
+                torch.no_grad(),
+                explained(self.hf, "skipping its layers"),
+                skipped(self.parts.blocks, every, self.parts.extras),
+            ):
+                self(probe_tokens(self.hf, 1, 1))
+        except TiltmeterError:
+            return False
         return True
 
     @property
@@ -85,29 +89,39 @@ class Trunk:
             self(tokens)
         return positions in rankings.sizes
 
-    def _refuse_no_decoder(self) -> None:
-        """Refuse a model whose earlier positions see later tokens.
+    def _refuse_what_depends_on_more(self) -> None:
+        """Refuse a model in which a token's output depends on more than this token and those before it.
 
         Raises:
-            TiltmeterError: it is one.
+            TiltmeterError: it does.
         """
-        tokens = probe_tokens(self.hf)
-        other = torch.cat([tokens[:, :5], tokens[:, 5:].flip(1)], 1)
-        if self._differ(tokens, other, 30 * torch.finfo(self.hf.dtype).eps):
+        tokens, rounding, name = probe_tokens(self.hf), 30 * torch.finfo(self.hf.dtype).eps, type(self.hf).__name__
+        if self._differ(tokens, tokens, rounding):
             raise TiltmeterError(
-                f"{type(self.hf).__name__} is no decoder: later tokens change what earlier positions predict; choose a "
+                f"{name} gives two outputs for the same tokens, so what a perturbation changes cannot be told from "
+                "noise; make it deterministic."
+            )
+        if self._differ(tokens, tokens[:1], AGREEMENT[self.hf.dtype]):
+            raise TiltmeterError(
+                f"{name} gives a sequence another output beside others than alone, so numbers would depend on the "
+                "batch; let no hook or module combine sequences (statistics or quantisation over the batch)."
+            )
+        other = torch.cat([tokens[:, :5], tokens[:, 5:].flip(1)], 1)
+        if self._differ(tokens, other, rounding):
+            raise TiltmeterError(
+                f"{name} is no decoder: later tokens change what earlier positions predict; choose a "
                 "causal language model (a class like BERT's has is_decoder in its configuration)."
             )
 
     @torch.no_grad()
     def _differ(self, one: Tensor, other: Tensor, tolerance: float) -> bool:
-        """Whether the final hidden states of the first five tokens differ between two batches, relative to their norm.
+        """Whether the final hidden states of the first five tokens of the first sequences differ between two batches.
 
         Raises:
             TiltmeterError: the model fails.
         """
         with explained(self.hf, "running it on a few tokens"):
-            a, b = (self(ids)[:, :5] for ids in (one, other))
+            a, b = (self(ids)[: len(other), :5] for ids in (one, other))
         return not agree(a, b, tolerance)
 
     @cached_property

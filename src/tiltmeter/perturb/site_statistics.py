@@ -66,7 +66,7 @@ class SiteStatistics:
 
     @cached_property
     def trimmed(self) -> Gaussian:
-        """The source of Gaussian vectors with the mean and covariance of the pool without its outermost 1 %, rounded up.
+        """The source of Gaussian vectors with mean and covariance of the pool without its outermost 1 % (rounded up).
 
         Outermost by Euclidean distance from the coordinatewise median, as in the first step of BACON (Billor, Hadi &
         Velleman 2000, version 2); no factor makes up for the variance that is cut off. More than 1 % of outliers stay.

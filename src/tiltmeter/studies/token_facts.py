@@ -26,6 +26,7 @@ from torch import Tensor
 
 from tiltmeter.data.token_set import TokenSet
 from tiltmeter.models import provenance
+from tiltmeter.models.behaviour import check_behaviour
 from tiltmeter.models.loading import LoadedModel
 from tiltmeter.models.split_model import SplitModel
 from tiltmeter.runs import run_directory
@@ -71,6 +72,7 @@ class TokenFacts:
             self._identity(loaded, tokens, at),
             lambda: provenance.record(loaded, tokens) | {"purpose": purpose},
         ) as run:
+            check_behaviour(run, loaded.model, tokens.ids[:2])
             facts = _dataset(self._measured(loaded.model, tokens, at, run), tokens)
             facts = facts.assign_attrs(_attrs(loaded, tokens, facts, at, label))
             run.write_bytes(FILE, bytes(facts.to_netcdf(engine="scipy")))

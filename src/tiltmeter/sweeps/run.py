@@ -24,6 +24,7 @@ from tiltmeter.analysis.stopping import Watch
 from tiltmeter.data.token_set import TokenSet
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.models import provenance
+from tiltmeter.models.behaviour import check_behaviour
 from tiltmeter.models.clean_run import PERTURBED_RUNS
 from tiltmeter.models.fingerprint import fingerprint_sha256
 from tiltmeter.models.loading import LoadedModel
@@ -117,7 +118,8 @@ def prepare(plan: Plan, run: run_directory.Run) -> Prepared:
     """Compute or load the statistics, build directions and base, and run the self-checks.
 
     Raises:
-        TiltmeterError: the model cannot be split at the site, or the site's activation does not reach the stream.
+        TiltmeterError: the model cannot be split at the site, the site's activation does not reach the stream, or the
+            model is not the one that the run was begun with.
     """
     statistics = _statistics(plan, run)
     plan = replace(plan, massive_above=statistics.massive.limit)
@@ -128,6 +130,7 @@ def prepare(plan: Plan, run: run_directory.Run) -> Prepared:
     check_split(plan.model, plan.model.start(plan.tokens.ids[:2], plan.site, (), plan.positions.span))
     for site in {plan.site, *(readout.site for readout in plan.readouts if readout.site)}:
         check_additive(plan.model, plan.tokens.ids[:2], site)
+    check_behaviour(run, plan.model, plan.tokens.ids[:2])
     return Prepared(plan, statistics, saes, directions, path, base)
 
 

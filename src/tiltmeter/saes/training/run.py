@@ -23,6 +23,7 @@ from tiltmeter.analysis.massive import count_massive, norms_of
 from tiltmeter.data.token_set import TokenSet
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.models import provenance
+from tiltmeter.models.behaviour import check_behaviour
 from tiltmeter.models.loading import LoadedModel
 from tiltmeter.models.positions import allowed, boundary_mask
 from tiltmeter.models.sites import Site
@@ -61,6 +62,7 @@ def train_sae(config: Training, loaded: LoadedModel, tokens: TokenSet, out: str 
     task = make_task(config, loaded, tokens)
     width = loaded.model.activation(task.ids[:1], task.site).shape[-1]
     with run_directory.open_run(out, _identity(task, loaded, tokens), partial(_record, task, loaded, tokens)) as run:
+        check_behaviour(run, loaded.model, tokens.ids[:2])
         state = trainer.begin(task, width)
         log = _go_on(run, state)
         sae = _train(task, tokens, run, state, log)
