@@ -203,3 +203,23 @@ def test_options_that_do_not_apply_are_refused(tmp_path, tokenizer, modules):
 def test_an_interpreter_without_its_library(modules, tokenizer):
     modules.clear()
     assert_sentence("interpreter has none", "nano", tokenizer)
+
+
+def test_half_a_character_is_told(tmp_path, tokenizer):
+    """Scraped text that was cut inside an emoji."""
+    (tmp_path / "a.jsonl").write_text('{"text": "abc \\ud800 def"}\n')
+    assert_sentence("Document 0 .* has half a character at 4", tmp_path / "a.jsonl", tokenizer)
+
+
+def test_truth_values_are_no_token_ids(tmp_path, tokenizer):
+    assert_sentence("true or false", write_jsonl(tmp_path / "a.jsonl", {"tokens": [True, 5, 9]}), tokenizer)
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path, tokenizer):
+    for kind, content in {"txt": "abcdefgh", "jsonl": '{"text": "abcdefgh"}\n'}.items():
+        found = []
+        for mark in ("", "\ufeff"):
+            file = tmp_path / f"{len(mark)}.{kind}"
+            file.write_text(mark + content, encoding="utf-8")
+            found.append(load(file, tokenizer, length=4).ids)
+        assert torch.equal(*found), kind

@@ -421,3 +421,34 @@ def test_what_transformers_leaves_out_of_a_gguf_file_is_refused(tmp_path, tensor
         return
     with pytest.raises(TiltmeterError, match=f"has {unread}, which transformers does not read"):
         model_files.refuse_unread_gguf(str(file), tiny("llama"))
+
+
+@pytest.mark.filterwarnings("ignore:Casting complex values to real")
+@pytest.mark.parametrize("dtype", [torch.int8, torch.bool, torch.float8_e4m3fn, torch.complex64], ids=str)
+def test_weights_that_nothing_says_how_to_scale_are_refused(directory, dtype):
+    """As they stand, they would be converted number by number."""
+    weights = load_file(directory / "model.safetensors")
+    key = "transformer.h.1.mlp.c_fc.weight"
+    save_file({**weights, key: (20 * weights[key]).to(dtype)}, directory / "model.safetensors", {"format": "pt"})
+    message = refusal(directory)
+    assert key in message and "quantization_config" in message
+
+
+def test_masks_that_are_no_weights_may_be_of_any_type(directory):
+    """GPT-2's files hold one in every block, which is not a weight."""
+    weights = load_file(directory / "model.safetensors")
+    mask = torch.ones(1, 1, 8, 8, dtype=torch.uint8).tril()
+    save_file({**weights, "h.0.attn.bias": mask}, directory / "model.safetensors", {"format": "pt"})
+    load_model(str(directory))
+
+
+def test_a_class_of_another_family_than_the_configuration_is_not_taken(directory):
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps(config | {"architectures": ["GPTNeoForCausalLM"]}))
+    assert type(load_model(str(directory)).model.hf).__name__ == "GPT2LMHeadModel"
+
+
+def test_the_reason_of_a_wrong_configuration_is_told(directory):
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps(config | {"vocab_size": "many"}))
+    assert "vocab_size" in (message := refusal(directory)) and "int" in message

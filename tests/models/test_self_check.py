@@ -11,7 +11,7 @@ from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.exact_model import RoundedModel
 from tiltmeter.models.head import Head
 from tiltmeter.models.positions import Span
-from tiltmeter.models.self_check import check_additive, check_split
+from tiltmeter.models.self_check import check_additive, check_head, check_split
 from tiltmeter.models.split_model import SplitModel
 from tiny_models import CONTEXT, FAMILIES, HEADS, LAYERS, VOCABULARY, WIDTH, random_tokens, tiny
 
@@ -163,3 +163,20 @@ def test_rounded_operands_pass_and_a_wrong_pass_does_not(family, monkeypatch):
     monkeypatch.setattr(model, "changes", off)
     with pytest.raises(TiltmeterError, match="a perturbed resumed pass differs"):
         check(model)
+
+
+def test_a_head_that_reads_token_ids_is_refused():
+    hf = copy.deepcopy(tiny("llama"))
+    hf.register_forward_hook(only_at_seven, with_kwargs=True)
+    model, ids = SplitModel(hf), random_tokens(8, 6)
+    ids[:] = torch.where(ids == 7, 8, ids)
+    check_head(model, ids)
+    ids[6, 3] = 7
+    with pytest.raises(TiltmeterError, match="depend on the token ids"):
+        check_head(model, ids)
+
+
+def only_at_seven(module, args, kwargs, output):
+    there = (kwargs["input_ids"] == 7)[..., None]
+    output.logits = output.logits + there * torch.linspace(-9, 9, output.logits.shape[-1])
+    return output

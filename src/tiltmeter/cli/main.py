@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated, Any
 
@@ -67,11 +68,16 @@ def about(
 def main() -> None:
     """Run the command line. Wrong input ends with one sentence on stderr and status 2."""
     keep_freed_memory()
+    os.environ["MPLBACKEND"] = "agg"  # figures go to files, and a notebook's backend may not be installed here
     try:
         app(standalone_mode=True)
+        sys.stdout.flush()
     except TiltmeterError as error:
         typer.echo(f"tiltmeter: {error}", err=True)
         sys.exit(2)
+    except OSError as error:  # output goes to a full disk
+        typer.echo(f"tiltmeter: the output could not be written: {error.strerror or error}.", err=True)
+        os._exit(2)  # what is left to write would fail again
 
 
 if __name__ == "__main__":

@@ -148,7 +148,7 @@ def _jsonl(name: str, path: Path, column: str | None, facts: dict[str, str]) -> 
 
 def _json_records(name: str, path: Path) -> Iterator[tuple[int, dict[str, object]]]:
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:  # some editors write a byte order mark
             for number, line in enumerate(file, start=1):
                 if not line.strip():
                     continue
@@ -171,7 +171,7 @@ def _json_records(name: str, path: Path) -> Iterator[tuple[int, dict[str, object
 def _text(name: str, path: Path, column: str | None, facts: dict[str, str]) -> Documents:
     _refuse_column(name, column)
     try:
-        return Documents(name, [path.read_text(encoding="utf-8")], facts)
+        return Documents(name, [path.read_text(encoding="utf-8-sig")], facts)
     except UnicodeDecodeError as error:
         raise _undecodable(name, error) from error
 

@@ -152,6 +152,13 @@ def _only_text(source: Documents) -> Iterator[str]:
                 f"Document {index} of {source.name!r} is of type {type(text).__name__}, expected text: "
                 "remove that row or name another column."
             )
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise TiltmeterError(
+                f"Document {index} of {source.name!r} has half a character at {error.start} (a surrogate without its "
+                "other half): mend or remove that row."
+            ) from None
         yield text
 
 
@@ -212,6 +219,8 @@ def checked_rows(source: TokenRows) -> Iterator[Integer[np.ndarray, " position"]
             ids = np.asarray(row.ids if isinstance(row, MaskedRow) else row)
         except ValueError as error:
             raise TiltmeterError(f"{where} is a ragged list of lists, expected one list of token ids.") from error
+        if isinstance(row, list) and any(isinstance(one, bool) for one in row):
+            raise TiltmeterError(f"{where} holds true or false; expected integer token ids: store it as integers.")
         if ids.shape == (0,):
             ids = ids.astype(np.int64)  # NumPy makes an empty list a float array
         check_integers(ids, where)

@@ -42,8 +42,9 @@ def explained(model: nn.Module, doing: str) -> Iterator[None]:
 
 
 def first_line(error: Exception) -> str:
-    """The type and first line of an exception, as a sentence."""
-    reason = str(error).strip().partition("\n")[0].rstrip(".") or "no reason"
+    """The type and first line of an exception, as a sentence; the second too, where the first only announces it."""
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()] or ["no reason"]
+    reason = " ".join(lines[:2] if lines[0].endswith(":") else lines[:1]).rstrip(".")
     return f"{type(error).__name__}: {reason}."
 
 

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -32,14 +32,15 @@ class Head:
         with torch.set_grad_enabled(torch.is_grad_enabled() and final.requires_grad):
             return self.run(final[None])[0]
 
-    def run(self, hidden: Any) -> Any:
+    def run(self, hidden: Any, ids: Int[Tensor, "1 token"] | None = None) -> Any:
         """Logits [1, token, vocabulary] of hidden states [1, token, d_final], carried differences included.
 
-        Heads may read more of the trunk's output than hidden states, so the rest of it is that of a small pass.
+        Token ids default to one and the same, since they should not matter here (`reads_ids`). Heads may read more of
+        the trunk's output than hidden states, so the rest of it is that of a small pass.
         """
         trunk, output = self.parts.trunk, copy(self._trunk_output)
         output.last_hidden_state = hidden
-        ids = self._one_token.expand(1, hidden.shape[1])
+        ids = self._one_token.expand(1, hidden.shape[1]) if ids is None else ids
         with explained(self.hf, "unembedding final hidden states"):
             own = vars(trunk).get("forward")
             trunk.forward = lambda *_, **__: output
@@ -49,6 +50,15 @@ class Head:
                 del trunk.forward
                 if own is not None:  # a model that is spread over devices has one of its own
                     trunk.forward = own
+
+    @torch.no_grad()
+    def reads_ids(self, ids: Int[Tensor, " token"]) -> bool:
+        """Whether logits of one and the same hidden state differ between these token ids."""
+        for some in ids.to(self.hf.device).split(64):
+            found = self.run(self._probe.expand(1, len(some), -1), some[None])[0]
+            if bool((found - found[:1]).abs().max() > 1e-3 * found.abs().max()):
+                return True
+        return False
 
     @cached_property
     def is_linear(self) -> bool:

@@ -37,6 +37,7 @@ from tiltmeter.models.model_files import (
     locate,
     refuse_revision,
     refuse_unread_gguf,
+    refuse_unscaled,
 )
 from tiltmeter.models.split_model import SplitModel
 
@@ -123,6 +124,8 @@ def load_model(name: str, revision: str | None = None, device: str = "cpu", prec
     check_complete(name, loading)
     if gguf:
         refuse_unread_gguf(name, hf)
+    elif getattr(config, "quantization_config", None) is None:
+        refuse_unscaled(name, where, revision, hf)
     chosen, model = _split(hf if device == AUTO_DEVICE else hf.to(device), name, wanted)
     commit = str(getattr(config, "_commit_hash", None) or revision or "local")
     return LoadedModel(model, _tokenizer(where, revision, gguf), _facts(model, chosen, device, commit))
@@ -184,7 +187,9 @@ def _model_class(config: PretrainedConfig) -> Any:
     """
     for name in getattr(config, "architectures", None) or ():
         if name in (*MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.values(), *MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()):
-            return getattr(transformers, name, AutoModelForCausalLM)
+            found = getattr(transformers, name, AutoModelForCausalLM)
+            if isinstance(config, getattr(found, "config_class", None) or PretrainedConfig):
+                return found  # else it is of another family than `model_type`, by which the configuration was read
     return AutoModelForCausalLM
 
 

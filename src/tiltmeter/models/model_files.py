@@ -10,7 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
+from torch import nn
 from transformers import PreTrainedModel
+from transformers.utils import cached_file
 
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.accepted import MERGE
@@ -32,8 +35,14 @@ ADAPTER_FILES = ("adapter_config.json", "adapter_model.*", "adapters.safetensors
 ADAPTER_WEIGHTS = re.compile(r"(^|[._])(lora|ia3|adapters?|base_layer|vera|loha|lokr|oft|prompt_encoder)([._]|$)", re.I)
 """Names of an adapter's weights among those of a model."""
 
-QUANTISED = re.compile(r"(scales?|scale_inv|zero_?points?|qzeros|qweight|g_idx|absmax|quant_state)(\.|$)", re.I)
+QUANTISED = re.compile(
+    r"(scales?|scale_inv|scale_weight|weight_scale|weight_s|SCB|weight_format|zero_?points?|qzeros|qweight|g_idx|absmax|quant_state)(\.|$)",
+    re.I,
+)
 """Ends of names of what quantised weights are multiplied with."""
+
+WEIGHT_TYPES = frozenset({"F64", "F32", "F16", "BF16"})
+"""Types, as safetensors names them, whose numbers are weights as they stand."""
 
 _log = logging.getLogger(__name__)
 
@@ -127,6 +136,39 @@ def _refuse_pickled_shards(index: Path) -> None:
         raise TiltmeterError(
             f"{index} names weights in {strangers[0]}, which may be a pickle; convert them to safetensors first."
         )
+
+
+def refuse_unscaled(name: str, where: str, revision: str | None, hf: nn.Module) -> None:
+    """Refuse weights that are stored as integers or in 8 bits or less: nothing says what to multiply them with.
+
+    Raises:
+        TiltmeterError: there are such weights.
+    """
+    wanted = {key for key, _ in hf.named_parameters()}
+    for file in _weight_files(where, revision):
+        with safe_open(file, framework="pt") as tensors:
+            for key in list(tensors.keys()):
+                kind = tensors.get_slice(key).get_dtype()
+                of_model = key in wanted or key.endswith(".weight") or any(one.endswith(f".{key}") for one in wanted)
+                if kind not in WEIGHT_TYPES and of_model:
+                    raise TiltmeterError(
+                        f"{name} has {key} in {kind}, and its config.json has no quantization_config that says what "
+                        "it is multiplied with; give weights in bfloat16, float16 or float32."
+                    )
+
+
+def _weight_files(where: str, revision: str | None) -> list[str]:
+    """The safetensors files that transformers reads, in a directory or in the cache of the hub."""
+
+    def files(*names: str) -> list[str]:
+        asked = {"revision": revision, "_raise_exceptions_for_missing_entries": False}
+        found = [cached_file(where, name, **asked) for name in names]
+        return [file for file in found if file is not None]
+
+    whole, index = files("model.safetensors"), files("model.safetensors.index.json")
+    if whole or not index:
+        return whole
+    return files(*sorted(set(json.loads(Path(index[0]).read_text(encoding="utf-8"))["weight_map"].values())))
 
 
 def refuse_revision(name: str, where: str, revision: str | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from tiltmeter.errors import TiltmeterError
@@ -41,13 +42,31 @@ def check_split(model: SplitModel, clean: CleanRun) -> None:
     change = x.flip(-1) * 0.5
     logits = model.last_logits(clean)
     if not bool(torch.isfinite(clean.late.final).all() and torch.isfinite(logits).all()):
-        raise TiltmeterError(f"The outputs of {model.name} are not finite on these tokens; check its weights.")
+        raise TiltmeterError(
+            f"The outputs of {model.name} are not finite on these tokens; check its weights. Logits of minus infinity, "
+            "for tokens that do not exist, are not measured: give them a large negative bias instead."
+        )
     final = clean.late.final
     _refuse(model, clean, "its head", _error(model.logits(final[:, -1]), logits, logits))
     _refuse(model, clean, "an unperturbed resumed pass", _error(model.resume(clean, x).final, final, final))
     moved = _full_pass(model, clean, x + change)
     found = final + model.changes(clean, change[None]).final[0]
     _refuse(model, clean, "a perturbed resumed pass", _error(found, moved, moved - final), model.rounding)
+
+
+def check_head(model: SplitModel, ids: Int[Tensor, "sequence position"], most: int = 256) -> None:
+    """Check that logits depend on hidden states alone, for at most so many of the ids that occur.
+
+    Raises:
+        TiltmeterError: they depend on the token ids, too.
+    """
+    different = ids.unique()
+    every = -(-len(different) // most)
+    if model.head.reads_ids(different[::every]):
+        raise TiltmeterError(
+            f"The logits of {model.name} depend on the token ids besides the final hidden states, so its head cannot "
+            "be run alone; remove what reads them (a hook?)."
+        )
 
 
 def check_additive(model: SplitModel, tokens: Tensor, site: Site) -> None:

@@ -16,6 +16,7 @@ def user_path(text: str | Path) -> Path:
     try:
         path = Path(text).expanduser()
         path.exists()
+        str(path).encode()  # the manifest and the results name it
     except (OSError, RuntimeError, ValueError) as error:  # no such home directory; a null byte
         reason = str(getattr(error, "strerror", None) or error).rstrip(".")
         raise TiltmeterError(f"{str(text)!r} cannot be looked up: {reason}; check the path.") from None

@@ -28,7 +28,7 @@ from tiltmeter.models.behaviour import check_behaviour
 from tiltmeter.models.clean_run import PERTURBED_RUNS
 from tiltmeter.models.fingerprint import fingerprint_sha256
 from tiltmeter.models.loading import LoadedModel
-from tiltmeter.models.self_check import check_additive, check_split
+from tiltmeter.models.self_check import check_additive, check_head, check_split
 from tiltmeter.perturb.bases import Base, build_base
 from tiltmeter.perturb.directions import Direction
 from tiltmeter.perturb.names import DirectionName
@@ -130,6 +130,7 @@ def prepare(plan: Plan, run: run_directory.Run) -> Prepared:
     check_split(plan.model, plan.model.start(plan.tokens.ids[:2], plan.site, (), plan.positions.span))
     for site in {plan.site, *(readout.site for readout in plan.readouts if readout.site)}:
         check_additive(plan.model, plan.tokens.ids[:2], site)
+    check_head(plan.model, plan.tokens.ids[: plan.sweep.sequences])
     check_behaviour(run, plan.model, plan.tokens.ids[:2])
     return Prepared(plan, statistics, saes, directions, path, base)
 
