@@ -66,7 +66,7 @@ def test_a_sweep_prints_where_everything_is(sweep, tmp_path):
     assert "(6 sequences of 8 tokens at resid_pre:1)" in done.err
     assert f"report:  {tmp_path}/run/report.html" in done.out
     assert f"figures: {tmp_path}/run/figures" in done.out
-    assert "mean distance of two real activations: " in done.out
+    assert "pair distance: " in done.out
     found = curves.load(tmp_path / "run" / "curves.nc")
     assert [*found.direction.values] == ["isotropic", "real-mixture"]
     assert curves.readout_names(found) == ["l2@blocks.2.hook_resid_post", "kl", "length"]

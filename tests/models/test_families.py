@@ -69,7 +69,7 @@ def test_sites_that_do_not_add_up_are_refused():
 def test_equal_activations_are_no_unit_of_length():
     path = Straight(lengths=(0, 1), unit="pair-distance")
     assert path.resolved(2.0).steps == (0, 2)
-    with pytest.raises(TiltmeterError, match="mean pair distance is zero"):
+    with pytest.raises(TiltmeterError, match="pair distance is zero"):
         path.resolved(0.0)
 
 

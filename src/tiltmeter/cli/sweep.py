@@ -86,6 +86,6 @@ def _run(sweep: Sweep, loaded: LoadedModel, tokens: TokenSet, out: Path) -> None
     page = publish(out)
     if (stopped := Stopped.of_curves(curves)) and stopped.reached:
         typer.echo(stopped.sentence)
-    typer.echo(f"mean distance of two real activations: {float(curves.attrs['pair_distance']):.2f}")
+    typer.echo(f"pair distance: {float(curves.attrs['pair_distance']):.2f}")
     typer.echo(short_table(out))
     typer.echo(f"figures: {out / 'figures'}\nreport:  {page}")

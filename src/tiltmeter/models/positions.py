@@ -38,7 +38,7 @@ class BosPolicy(Configuration):
     """
 
     statistics: InOrOut = "out"
-    """Of activations: mean, covariance, pool of real activations, mean pair distance."""
+    """Of activations: mean, covariance, pool of real activations, pair distance."""
     perturbation: InOrOut = "in"
     """Whether boundary positions are perturbed."""
     average: InOrOut = "in"
@@ -52,7 +52,7 @@ class MassivePolicy(Configuration):
     """
 
     statistics: InOrOut = "out"
-    """Of activations: mean, covariance, pool of real activations, mean pair distance, latent statistics."""
+    """Of activations: mean, covariance, pool of real activations, pair distance, latent statistics."""
     perturbation: InOrOut = "in"
     """Whether massive activations are perturbed."""
     average: InOrOut = "in"

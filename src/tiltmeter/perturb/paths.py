@@ -21,7 +21,7 @@ UNITS: Mapping[Unit, str] = {
     "absolute": "L2",
     "norm": "‖x‖",
     "target": "of the way to the target",
-    "pair-distance": "mean pair distances",
+    "pair-distance": "pair distances",
 }
 
 
@@ -33,7 +33,7 @@ class Straight(Configuration):
     unit: Unit = "absolute"
     """`absolute`: L2 length (Lee & Heimersheim 2024). `norm`: in units of ‖x‖ (Heimersheim & Mendel 2024, straight
     mode). `target`: in units of the direction's vector, which ends at 1 (Giglemiani et al. 2024, relative).
-    `pair-distance`: in units of the mean distance between two real activations at the site."""
+    `pair-distance`: in units of the pair distance at the site."""
 
     @field_validator("lengths")
     @classmethod
@@ -54,12 +54,12 @@ class Straight(Configuration):
         return UNITS[self.unit]
 
     def resolved(self, pair_distance: float) -> Straight:
-        """Convert a path in units of the mean pair distance to absolute lengths; return any other unchanged."""
+        """Convert a path in units of the pair distance to absolute lengths; return any other unchanged."""
         if self.unit != "pair-distance":
             return self
         if not pair_distance > 0:
             raise TiltmeterError(
-                "All real activations at this site are equal, so their mean pair distance is zero; use another unit, "
+                "All real activations at this site are equal, so their pair distance is zero; use another unit, "
                 "or other tokens."
             )
         return Straight(lengths=tuple(length * pair_distance for length in self.lengths))

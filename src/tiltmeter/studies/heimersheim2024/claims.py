@@ -37,10 +37,7 @@ _SECTION_1, _SECTION_2, _SECTION_3 = (f"{_POST}, section {number}" for number in
 _COMMENT = f"{_POST}, Heimersheim's answer in the comments"
 
 _SAME_TARGETS = "In each prompt, both bases have the same random targets."
-_SHORT_AT = (
-    f"Short: {SHORT:g} times the mean distance of two real activations, and {SMALL_ANGLE:g}°. The post has a plot, "
-    "no numbers."
-)
+_SHORT_AT = f"Short: {SHORT:g} times the pair distance, and {SMALL_ANGLE:g}°. The post has a plot, no numbers."
 _RELATIVE = (
     "The relative threshold is half of what the compared directions of the prompt reach on average at 90° or at the "
     "length ‖x‖. It is also defined on random weights, where KL never reaches 0.5."
@@ -75,7 +72,7 @@ CLAIMS: tuple[Claim, ...] = (
         "at a random one.",
         f"{_CORE_1}, {_SECTION_1}",
         combined(plateau("kl", "straight", MEDIUM), plateau("kl", "sphere", PLATEAU_ANGLE)),
-        remark=f"Medium: {MEDIUM:g} times the mean distance, and {PLATEAU_ANGLE:g}°, where the post's plateau ends.",
+        remark=f"Medium: {MEDIUM:g} times the pair distance, and {PLATEAU_ANGLE:g}°, where the post's plateau ends.",
     ),
     Claim(
         "plateau-short-l2",

@@ -47,7 +47,7 @@ def at_step(curves: xr.Dataset, readout: str, direction: str, step: float) -> Pe
 
 
 def at_distance(curves: xr.Dataset, readout: str, direction: str, distance: float) -> PerSequence:
-    """A movement at a distance, in mean pair distances: linear between steps, NaN beyond the prompt's last."""
+    """A movement at a distance, in pair distances: linear between steps, NaN beyond the prompt's last."""
     wanted = distance * pair_distance(curves)
     lengths, values = read(curves, "length", direction), movement(curves, readout, direction)
     pairs = zip(lengths, values, strict=True)

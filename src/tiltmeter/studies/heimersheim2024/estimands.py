@@ -31,7 +31,7 @@ from tiltmeter.studies.results import NotMeasured, Results
 Threshold = Literal["absolute", "relative"]
 
 SHORT, MEDIUM = 0.25, 0.5
-"""Distances that represent all below the mean distance of two real activations, in units of that mean."""
+"""Distances that represent all below the pair distance, in units of that mean."""
 
 SMALL_ANGLE, PLATEAU_ANGLE = 20.0, 40.0
 """An angle within the plateau, and the angle at which the plateau ends in the post."""
@@ -59,7 +59,7 @@ _CROSSED = {"absolute": "KL 0.5", "relative": "the relative threshold"}
 
 
 def plateau(readout: str, mode: str, at: float, base: str = "") -> Estimands:
-    """Readout from a random base ÷ from a real one, same targets: at a distance in mean pair distances, or an angle.
+    """Readout from a random base ÷ from a real one, same targets: at a distance in pair distances, or an angle.
 
     `base` is empty for the prompt's own activation, `-other-base` for another prompt's in its place.
     """

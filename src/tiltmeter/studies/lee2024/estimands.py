@@ -1,6 +1,6 @@
 """The estimands of the claims of Lee & Heimersheim 2024.
 
-Lengths are the paper's; on another model they are scaled by the mean distance of two real activations.
+Lengths are the paper's; on another model they are scaled by the pair distance.
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ def _early(subject: Subject, scale: Scale) -> SweepExperiment | NotMeasured:
 
 
 def scaled(lengths: tuple[float, ...]) -> tuple[float, ...]:
-    """The paper's lengths in mean pair distances."""
+    """The paper's lengths in pair distances."""
     return tuple(length / PAIR_DISTANCE for length in lengths)
 
 

@@ -146,7 +146,7 @@ _BASES = "Bases: the prompt's own activation (real), and such a sample in its pl
 _OTHER = "A third base, not drawn by the post, is another prompt's activation in the place of the prompt's own."
 _DISTANCE = (
     "Each prompt's path ends at the norm of its base, and mean curves end where the shortest path ends. Dashed "
-    "vertical line: the mean distance between two real activations."
+    "vertical line: the pair distance."
 )
 _PLATEAU = (
     "Real bases plateau: the perturbation's effect stays minimal for a while. On random bases the curves rise at once."

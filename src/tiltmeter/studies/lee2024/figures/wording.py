@@ -9,7 +9,7 @@ from tiltmeter.studies.lee2024.experiments import PAIR_DISTANCE
 
 TITLE = "Lee & Heimersheim 2024"
 SCALED = (
-    "Lengths are the paper's, 0 to 101, times the ratio of the mean distance between two real activations here to the "
+    "Lengths are the paper's, 0 to 101, times the ratio of the pair distance here to the "
     "paper's 81.59. All positions are perturbed. Bands: 95 % intervals, bootstrap over sequences."
 )
 KL = "Mean KL(clean ‖ perturbed) of the next-token prediction as a function of the perturbation length"
