@@ -83,7 +83,7 @@ def processed(hf: GPT2LMHeadModel, directory: Path) -> HookedTransformer:
 
 def full_width() -> GPT2LMHeadModel:
     """Three layers as in GPT-2 small, randomly initialised so that the output is neither flat nor certain."""
-    hf = GPT2LMHeadModel(GPT2Config(n_layer=3))
+    hf = GPT2LMHeadModel(GPT2Config(n_layer=3, vocab_size=5000, bos_token_id=0, eos_token_id=0))
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, parameter in hf.named_parameters():
