@@ -245,8 +245,8 @@ def in_float64(name):
 
 
 def kl_along_a_path(model):
-    tokens = torch.randint(1, model.vocabulary, (2, 24), generator=torch.Generator().manual_seed(1))
-    clean, changes = changes_along_a_path(model, tokens, [float(x) for x in torch.logspace(-5.5, 1, 24)])
+    tokens = torch.randint(1, model.vocabulary, (4, 24), generator=torch.Generator().manual_seed(1))
+    clean, changes = changes_along_a_path(model, tokens, [float(x) for x in torch.logspace(-5.5, 1, 16)])
     return compute_readouts(model, clean, model.changes(clean, changes), names(model, "kl"), range(24))["kl"]
 
 
