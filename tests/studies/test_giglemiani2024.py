@@ -331,7 +331,7 @@ def measured(subject: Subject, tmp_path_factory: pytest.TempPathFactory) -> Resu
     tokens = _tokens(subject.loaded)
     folder: Path = tmp_path_factory.mktemp("giglemiani")
     with pytest.MonkeyPatch.context() as patched:
-        patched.setitem(SCALES, "quick", Scale(curves=6, statistics=64))
+        patched.setitem(SCALES, "quick", Scale(curves=10, statistics=64))
         patched.setattr(sweep_run, "check_on_load", partial(check_on_load, budget=1))
         planned = STUDY.experiments(subject, "quick")
         runs = {name: one for name, one in planned.items() if not isinstance(one, NotMeasured)}
