@@ -30,7 +30,7 @@ def nano():
 
 @pytest.fixture(scope="module")
 def tokens(nano):
-    return nano.load_tokens("nano", at_most=12)
+    return nano.load_tokens("nano", at_most=24)
 
 
 def quality(nano, tokens, reconstruct, site="resid_pre:3"):
@@ -46,7 +46,7 @@ def trained(nano, tokens):
 @pytest.fixture(scope="module")
 def components(nano):
     """Mean of real activations at the middle layer, and their principal axes, the largest last."""
-    others = nano.load_tokens("nano", at_most=140).ids[12:]
+    others = nano.load_tokens("nano", at_most=152).ids[24:]
     x = nano.model.activation(others, nano.model.site("resid_pre:3"))[:, 1:].flatten(0, 1).double()
     mean = x.mean(0)
     return mean, torch.linalg.eigh((x - mean).T @ (x - mean))[1]
