@@ -10,7 +10,7 @@ from importlib import import_module
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from jaxtyping import install_import_hook
+from checked_types import check_types
 
 LIBRARIES = (
     "beartype.door",
@@ -28,4 +28,4 @@ LIBRARIES = (
 for name in LIBRARIES:  # first, because the hook has all that a checked module imports compiled from its source
     import_module(name)
 
-install_import_hook(["tiltmeter", "benchmarks"], "beartype.beartype")
+check_types(["tiltmeter", "benchmarks"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import safetensors.torch
@@ -24,10 +25,20 @@ from tiltmeter.errors import TiltmeterError
 WORKS = make_workloads("tiny")
 
 
+def shortened(work):
+    """Two of the sequences, and every fourth length from the longest down."""
+    return replace(
+        work, tokens=work.tokens[:2], directions=work.directions[:, :2], lengths=tuple(reversed(work.lengths[::-4]))
+    )
+
+
+FEW = {name: shortened(WORKS[name]) for name in "ABCD"}
+
+
 @pytest.fixture(scope="module")
 def exact():
     run = float64_oracle(random_gpt2("tiny"))
-    return {name: run(WORKS[name]) for name in "ABCD"}
+    return {name: run(work) for name, work in FEW.items()}
 
 
 @pytest.mark.parametrize("name", CONTENDERS)
@@ -38,8 +49,9 @@ def test_every_contender_gives_the_same_answers(name, exact):
     run = contender.build(random_gpt2("tiny"))
     tolerance = 3e-2 if "bf16" in name else 1e-3
     for work in "ABCD":
-        found = run(WORKS[work])
+        found = run(FEW[work])
         large = exact[work]["kl"] > 1e-2
+        assert large.sum() >= 10
         assert found.keys() == exact[work].keys()
         assert found["kl"].shape == exact[work]["kl"].shape
         torch.testing.assert_close(

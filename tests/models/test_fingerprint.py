@@ -2,6 +2,7 @@
 
 import json
 from copy import deepcopy
+from functools import partial
 
 import pytest
 import torch
@@ -205,27 +206,33 @@ def edit(folder, **settings):
 
 
 EDITS = {
-    "activation function": ("gpt2", {"activation_function": "relu"}, 'model.config.activation_function is "gelu_new"'),
-    "rotary base": (
-        "llama",
-        {"rope_parameters": {"rope_theta": 5.0, "rope_type": "default"}},
-        "model.config.rope_parameters.rope_theta is 10000.0 there, 5.0 here",
-    ),
-    "attention": ("gpt2", {"_attn_implementation": "eager"}, "model.attention is "),
-    "epsilon": ("llama", {"rms_norm_eps": 0.1}, "model.config.rms_norm_eps is 1e-06 there, 0.1 here"),
-    "window": ("mistral", {"sliding_window": 2}, "model.config.sliding_window is 4 there, 2 here"),
-    "soft-cap": ("gemma2", {"final_logit_softcapping": 1.0}, "model.config.final_logit_softcapping is 4.0 there"),
+    "gpt2": {
+        'model.config.activation_function is "gelu_new"': {"activation_function": "relu"},
+        "model.attention is ": {"_attn_implementation": "eager"},
+    },
+    "llama": {
+        "model.config.rope_parameters.rope_theta is 10000.0 there, 5.0 here": {
+            "rope_parameters": {"rope_theta": 5.0, "rope_type": "default"}
+        },
+        "model.config.rms_norm_eps is 1e-06 there, 0.1 here": {"rms_norm_eps": 0.1},
+    },
+    "mistral": {"model.config.sliding_window is 4 there, 2 here": {"sliding_window": 2}},
+    "gemma2": {"model.config.final_logit_softcapping is 4.0 there": {"final_logit_softcapping": 1.0}},
 }
+"""Changes of a family's configuration by what is said of them."""
 
 
-@pytest.mark.parametrize("what", EDITS)
-def test_an_edited_configuration_is_another_run(tmp_path, what):
-    family, settings, sentence = EDITS[what]
+@pytest.mark.parametrize("family", EDITS)
+def test_an_edited_configuration_is_another_run(tmp_path, family):
     folder = save_model(tmp_path / "model", family)
-    tm.run_sweep(SWEEP, tm.load_model(str(folder)), token_set(), tmp_path / "run")
-    tm.run_sweep(SWEEP, tm.load_model(str(folder)), token_set(), tmp_path / "run")
-    edit(folder, **settings)
-    assert sentence in refused(tm.load_model(str(folder)), tmp_path / "run")
+    load = partial(tm.load_model, str(folder), precision="float32")
+    tm.run_sweep(SWEEP, load(), token_set(), tmp_path / "run")
+    tm.run_sweep(SWEEP, load(), token_set(), tmp_path / "run")
+    original = (folder / "config.json").read_bytes()
+    for sentence, settings in EDITS[family].items():
+        edit(folder, **settings)
+        assert sentence in refused(load(), tmp_path / "run")
+        (folder / "config.json").write_bytes(original)
 
 
 def test_the_arithmetic_of_a_model_is_part_of_it(tmp_path):

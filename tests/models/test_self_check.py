@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+from itertools import product
 
 import pytest
 import torch
@@ -123,10 +124,20 @@ def adds_twice(hf):
     block.forward = forward
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("size", [300.0, 3_000.0, 100_000.0])
-@pytest.mark.parametrize("family", FAMILIES)
+SIZES, DTYPES = (300.0, 3_000.0, 100_000.0), (torch.float32, torch.float64)
+MASSIVE = [
+    (family, SIZES[(row + column) % 3], place, DTYPES[(row + column) % 2])
+    for row, family in enumerate(FAMILIES)
+    for column, place in enumerate(PLACES)
+]
+"""Every family with every place; sizes and precisions in turn, so that each place meets each pair of them."""
+
+
+def test_every_place_meets_every_size_in_both_precisions():
+    assert {case[1:] for case in MASSIVE} == set(product(SIZES, PLACES, DTYPES))
+
+
+@pytest.mark.parametrize(("family", "size", "place", "dtype"), MASSIVE, ids=str)
 def test_massive_activations_neither_hide_a_fault_nor_are_one(family, size, place, dtype, monkeypatch):
     hf, tokens = planted(family, size, place, dtype)
     model = SplitModel(hf)

@@ -323,16 +323,16 @@ def test_an_sae_one_layer_off():
     nano = load_model("nano")
     sae = load_sae("nano:local-3-l0-12")
     misled = dataclasses.replace(sae, about=dataclasses.replace(sae.about, hook_name="blocks.2.hook_resid_pre"))
-    tokens = nano.load_tokens("nano", at_most=16)
+    tokens = nano.load_tokens("nano", at_most=8)
     site = nano.model.site("resid_pre:2")
     found = check_on_load(
-        nano.model, SAEAtSite(misled, site, lambda x: nano.model.centre(x, site)), tokens, 2048
+        nano.model, SAEAtSite(misled, site, lambda x: nano.model.centre(x, site)), tokens, 1024
     ).warnings
     assert "of the variance, but its files state 0.640" in found[0]
     assert "blocks.3.hook_resid_pre" in found[1] and found[1].startswith("Likely cause")
     right = nano.model.site("resid_pre:3")
     assert (
-        check_on_load(nano.model, SAEAtSite(sae, right, lambda x: nano.model.centre(x, right)), tokens, 2048).warnings
+        check_on_load(nano.model, SAEAtSite(sae, right, lambda x: nano.model.centre(x, right)), tokens, 1024).warnings
         == ()
     )
 

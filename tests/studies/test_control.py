@@ -60,7 +60,7 @@ def tokens(nano):
 
 @pytest.fixture(scope="module")
 def held_out(tokens):
-    return replace(tokens, ids=tokens.ids[:16])
+    return replace(tokens, ids=tokens.ids[:8])
 
 
 @pytest.fixture(scope="module")

@@ -243,7 +243,7 @@ WORLD = Results(
 @pytest.mark.parametrize("number", [number for number in STUDY.figures if number != "shapes"])
 def test_every_figure_is_drawn_and_says_what_was_found(number):
     figure = STUDY.figures[number]
-    assert mpl.to_png(mpl.draw(figure.chart(WORLD)))[:4] == b"\x89PNG"
+    assert mpl.draw(figure.chart(WORLD)).axes
     assert len(figure.finding(WORLD)) > 40
 
 

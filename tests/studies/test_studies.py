@@ -21,8 +21,15 @@ from tiltmeter.studies.results import NotMeasured, Results
 from tiltmeter.studies.study import Subject
 from tiltmeter.studies.subject import corresponding_layer
 from tiny_models import tiny
+from unrendered import no_layout
 
 SEQUENCES = 32
+
+
+@pytest.fixture(autouse=True, scope="module")
+def overlapping():
+    """What pictures look like is tested with studies made to hold."""
+    yield from no_layout()
 
 
 @pytest.fixture(scope="module")

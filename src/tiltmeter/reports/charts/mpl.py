@@ -110,11 +110,14 @@ def to_svg(figure: Figure) -> bytes:
 
 
 def _lay_out_once(figure: Figure) -> None:
-    """Compute the layout now, since each file would compute it again, which takes as long as drawing."""
+    """Compute the layout now, since each file would compute it again, which takes as long as drawing.
+
+    With no engine at all: `"none"` would leave a placeholder, for which each file is drawn twice.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", _NO_GLYPH)
         figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+    figure.set_layout_engine(None)
 
 
 def _bytes(figure: Figure, **settings: Any) -> bytes:
