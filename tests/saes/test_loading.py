@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.saes import loading
-from tiltmeter.saes.formats.four_weights import Convention, Facts, from_module
+from tiltmeter.saes.formats.linear import Convention, Facts, from_module
 from tiltmeter.saes.loading import list_embedded, load_sae
 from tiltmeter.saes.sae import LinearSAE, reconstruct
 
@@ -49,7 +49,7 @@ def x():
 
 
 @pytest.mark.parametrize(("said", "subtract"), [(None, True), ("true", True), ("false", False)])
-def test_a_file_of_four_weights(said, subtract, tmp_path, x):
+def test_a_file_of_linear(said, subtract, tmp_path, x):
     metadata = {"hook_name": "blocks.3.hook_resid_pre", "model_name": "nano"}
     sae = load_sae(write(tmp_path / "a.safetensors", metadata | ({"apply_b_dec_to_input": said} if said else {})))
     torch.testing.assert_close(sae.encode(x), pre_activations(x, subtract).relu())

@@ -8,24 +8,24 @@ from __future__ import annotations
 
 import difflib
 import json
-import math
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from tiltmeter.errors import TiltmeterError
-from tiltmeter.saes.formats.four_weights import Facts, check_same_space, fingerprint
+from tiltmeter.saes.formats.linear import Facts, check_same_space, fingerprint
 from tiltmeter.saes.formats.saelens_config import check_kind, number, read_facts
+from tiltmeter.saes.normalisation import NORMALISATIONS, Normalisation
 from tiltmeter.saes.sae import About, check_finite
 
 _BRAUN = re.compile(r"gpt2-small-res_s[cl](?P<kind>\w+)-ajt")
@@ -33,31 +33,6 @@ _BRAUN_KINDS = {"l": "local", "e": "e2e", "efr": "e2e+ds"}
 _FOLDED = "gpt2-small-hook-z-kk"
 
 Tokens = Float[Tensor, "*token d_site"]
-
-
-class Normalisation(NamedTuple):
-    """How each token's activation is normalised before encoding, and the reconstruction restored after decoding."""
-
-    apply: Callable[[Tensor], Tensor]
-    undo: Callable[[Tensor, Tensor], Tensor]
-    """From a reconstruction, and the activation whose mean and scale are restored."""
-
-
-def _standardised(x: Tensor) -> Tensor:
-    return (x - x.mean(-1, keepdim=True)) / (x.std(-1, keepdim=True) + 1e-5)  # SAELens's ε; undoing it has none
-
-
-NORMALISATIONS: Mapping[str, Normalisation | None] = {
-    "none": None,
-    "layer_norm": Normalisation(
-        _standardised, lambda y, like: y * like.std(-1, keepdim=True) + like.mean(-1, keepdim=True)
-    ),
-    "constant_norm_rescale": Normalisation(
-        lambda x: x * (math.sqrt(x.shape[-1]) / x.norm(dim=-1, keepdim=True)),
-        lambda y, like: y * (like.norm(dim=-1, keepdim=True) / math.sqrt(like.shape[-1])),
-    ),
-}
-"""SAELens's `normalize_activations`. Its other values are folded into the weights when training ends."""
 
 
 @dataclass(frozen=True)
