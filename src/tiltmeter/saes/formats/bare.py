@@ -56,11 +56,9 @@ def load_bare(path: Path, name: str, options: Options) -> LinearSAE:
     if GATES[0] in weights:
         activation: str | None = "gated"
     else:
-        activation = said.activation or known.activation or ("topk" if said.k else None)
-        if activation is None and THRESHOLD in weights:
-            activation = "jumprelu"
+        activation = said.activation or known.activation or _implied(name, said, THRESHOLD in weights)
     subtracts = known.subtracts if said.apply_b_dec_to_input is None else said.apply_b_dec_to_input
-    k = said.k or known.k or _stored_k(stored)
+    k = next((one for one in (said.k, known.k, _stored_k(stored)) if one is not None), None)
     _refuse_unknown(name, {"apply_b_dec_to_input": subtracts, "activation": activation})
     if activation == "topk":
         _refuse_unknown(name, {"k": k})
@@ -74,6 +72,14 @@ def load_bare(path: Path, name: str, options: Options) -> LinearSAE:
     model = stored.settings.get("model_name")
     facts = Facts(hook_name=said.hook_name or known.hook_name, model=model if isinstance(model, str) else None)
     return linear_sae(name, weights, convention, facts)
+
+
+def _implied(name: str, said: Options, has_threshold: bool) -> str | None:
+    if has_threshold and said.k is not None:
+        raise TiltmeterError(f"{name} has both a threshold and a k; say which is used: activation=topk or jumprelu.")
+    if said.k is not None:
+        return "topk"
+    return "jumprelu" if has_threshold else None
 
 
 def _known(path: Path, scheme: str) -> Known:
@@ -105,8 +111,9 @@ def _stored_k(stored: Stored) -> int | None:
 def _refuse_unknown(name: str, found: Mapping[str, object]) -> None:
     if unknown := [key for key, value in found.items() if value is None]:
         example = {"apply_b_dec_to_input": "true", "activation": "relu", "k": "32"}
-        said = "&".join(f"{key}={example[key]}" for key in unknown)
+        mark = "&" if "?" in name else "?"
+        said = mark + "&".join(f"{key}={example[key]}" for key in unknown)
         raise TiltmeterError(
             f"{name} does not say {' and '.join(unknown)}, which its weights alone do not tell: give the folder with "
-            f"its configuration, or say it, as in {name}?{said}."
+            f"its configuration, or say it, as in {name}{said}."
         )

@@ -85,7 +85,7 @@ def _known_weights(name: str, config: Mapping[str, Any], weights: Mapping[str, T
     """
     architecture = config["architecture"]
     own = {"gated": GATES, "jumprelu": (THRESHOLD,)}.get(architecture, ())
-    found = {key: tensor.float() for key, tensor in weights.items()}
+    found = {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in weights.items()}
     if (scale := found.pop("scaling_factor", None)) is not None and bool((scale != 1).any()):
         raise TiltmeterError(f"{name} has a scaling_factor for each latent; fold it into W_dec with SAELens first.")
     if architecture in UNFINISHED:
@@ -99,9 +99,9 @@ def _known_weights(name: str, config: Mapping[str, Any], weights: Mapping[str, T
         found[THRESHOLD] = found.pop("log_threshold").exp()
     if strangers := sorted(found.keys() - {*WEIGHTS, *own}):
         raise TiltmeterError(f"{name} has {strangers[0]}, which {architecture} SAEs of SAELens do not have.")
-    if architecture == "jumprelu" and THRESHOLD not in found:
+    if missing := [key for key in own if key not in found]:
         raise TiltmeterError(
-            f"{name} is a jumprelu SAE without a {THRESHOLD}; its file is incomplete: download it again."
+            f"{name} is a {architecture} SAE without a {missing[0]}; its file is incomplete: download it again."
         )
     return found
 

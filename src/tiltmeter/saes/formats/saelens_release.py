@@ -1,4 +1,4 @@
-"""SAEs that the `sae_lens` library loads: its releases, and folders of all its architectures.
+"""SAEs that the `sae_lens` library loads: its releases, and objects of its classes.
 
 SAELens's `encode` stores the norms and shapes that its `decode` then uses, so that calls must come in pairs. Here the
 adapter normalises and reshapes from its arguments alone: the library's mathematics, without state.
@@ -7,14 +7,12 @@ adapter normalises and reshapes from its arguments alone: the library's mathemat
 from __future__ import annotations
 
 import difflib
-import json
 import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -95,20 +93,6 @@ def load_release(release: str, sae_id: str, name: str) -> SAELensSAE:
     overrides = (entry.config_overrides or {}) if entry else {}
     facts = read_facts({**sae.cfg.metadata.to_dict(), **overrides})
     return adapt(sae, name, facts if entry is None else facts | _published(entry, sae_id, facts))
-
-
-def load_folder_by_library(folder: Path, name: str) -> SAELensSAE:
-    """Load a folder in SAELens's format, of any version and architecture.
-
-    Raises:
-        TiltmeterError: no `sae_lens`, or an SAE that tiltmeter does not support.
-    """
-    library = _library(name)
-    with _explained(name):
-        sae = library.SAE.load_from_disk(folder, device="cpu", dtype="float32")
-        if sae.cfg.normalize_activations == "expected_average_only_in" and (factor := _checkpoint_factor(folder)):
-            sae.fold_activation_norm_scaling_factor(factor)
-    return adapt(sae, name, read_facts(sae.cfg.metadata.to_dict()))
 
 
 def adapt(sae: Any, name: str, facts: Facts | None = None) -> SAELensSAE:
@@ -215,9 +199,3 @@ def _published(entry: Any, sae_id: str, facts: Facts) -> Facts:
     if match := _BRAUN.fullmatch(entry.release):  # TransformerLens's default processing, data without BOS
         return known | Facts(kind=_BRAUN_KINDS.get(match["kind"]), processing="centred", prepend_bos=False)
     return known | Facts(processing="folded") if entry.release == _FOLDED else known
-
-
-def _checkpoint_factor(folder: Path) -> float | None:
-    """The scale factor that a checkpoint of SAELens's trainer stores beside the weights."""
-    file = folder / "activation_scaler.json"
-    return number(json.loads(file.read_text(encoding="utf-8")).get("scaling_factor")) if file.is_file() else None
