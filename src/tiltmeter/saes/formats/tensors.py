@@ -91,8 +91,10 @@ def _torch(path: Path, name: str) -> Stored:
     except Exception as error:  # the unpickler's, the archive's and the system's errors are all different
         raise TiltmeterError(
             f"{name} could not be read as weights only ({_reason(error)}), and tiltmeter does not run code from "
-            "pickles; give the state dict of an SAE."
+            "pickles; give tensors alone, as a state dict."
         ) from None
+    if isinstance(content, Tensor):
+        return Stored({"": content.detach()}, {})
     if not isinstance(content, Mapping):
         return Stored({}, {})
     settings = {str(key): value for key, value in content.items() if isinstance(value, (str, int, float, dict))}
