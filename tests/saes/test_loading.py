@@ -162,6 +162,21 @@ def test_a_module(x):
     assert not any(tensor.requires_grad for tensor in (sae.W_enc, sae.b_enc, sae.W_dec, sae.b_dec))
 
 
+class KeepsThree(Module):
+    """Its own encode keeps three latents, which its weights do not say."""
+
+    def encode(self, x):
+        pre = (x - self.b_dec) @ self.W_enc + self.b_enc.float()
+        return torch.zeros_like(pre).scatter(-1, (top := pre.relu().topk(3, -1)).indices, top.values)
+
+
+def test_a_module_that_encodes_in_another_way_is_refused(x):
+    with pytest.raises(TiltmeterError, match="mine encodes in another way than its weights say here"):
+        from_module(KeepsThree(), "mine")
+    sae = from_module(KeepsThree(), "mine", Convention(k=3))
+    torch.testing.assert_close(sae.encode(x), KeepsThree().encode(x))
+
+
 def test_a_module_that_is_no_sae():
     with pytest.raises(
         TiltmeterError, match="mine is not an SAE: it has no W_enc and no b_enc and no W_dec and no b_dec"

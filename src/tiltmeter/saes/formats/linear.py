@@ -87,15 +87,36 @@ def from_module(
 ) -> LinearSAE:
     """Build an SAE from a torch module with parameters, buffers or attributes W_enc, b_enc, W_dec, b_dec (, threshold).
 
-    The module's `encode` and `decode` are not used: `convention` says how its weights are used, and `facts` holds its
-    metadata (`Facts(hook_name="blocks.6.hook_resid_pre")`). The weights are copied.
+    `convention` says how its weights are used, and `facts` holds its metadata
+    (`Facts(hook_name="blocks.6.hook_resid_pre")`). The weights are copied. Where the module has an `encode` of its own,
+    the SAE must give the same latents on random activations.
 
     Raises:
-        TiltmeterError: weights are missing, do not fit together or are not finite.
+        TiltmeterError: weights are missing, do not fit together or are not finite; the module encodes in another way.
     """
-    found = {key: getattr(module, key, None) for key in (*WEIGHTS, THRESHOLD)}
+    found = {key: getattr(module, key, None) for key in (*WEIGHTS, THRESHOLD, *GATES)}
     weights = {key: value.detach().clone() for key, value in found.items() if isinstance(value, Tensor)}
-    return linear_sae(name, weights, convention, Facts() if facts is None else facts)
+    sae = linear_sae(name, weights, convention, Facts() if facts is None else facts)
+    _compare(sae, module)
+    return sae
+
+
+@torch.no_grad()
+def _compare(sae: LinearSAE, module: torch.nn.Module) -> None:
+    """Refuse an SAE that gives other latents than the module's own `encode`."""
+    encode, like = getattr(module, "encode", None), next(module.parameters(), None)
+    if not callable(encode) or like is None:
+        return
+    x = torch.randn(16, len(sae.b_dec), generator=torch.Generator().manual_seed(0)) + sae.b_dec
+    theirs, ours = encode(x.to(like)), sae.encode(x)
+    if not isinstance(theirs, Tensor) or theirs.shape != ours.shape:
+        return
+    error = float((theirs.to(ours) - ours).norm() / theirs.to(ours).norm().clamp(min=1e-30))
+    if not error <= 1e-2:
+        raise TiltmeterError(
+            f"{sae.about.name} encodes in another way than its weights say here: its latents differ by {error:.1e} of "
+            "their norm; give the convention (k, apply_b_dec_to_input, normalisation), or an SAE in a known format."
+        )
 
 
 def check_same_space(name: str, d_in: int, d_out: int) -> None:

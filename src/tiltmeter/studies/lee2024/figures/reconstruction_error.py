@@ -10,7 +10,6 @@ from tiltmeter.studies.lee2024.figures.wording import TITLE
 from tiltmeter.studies.results import Results, saes_by_kind
 from tiltmeter.studies.study import PaperFigure
 
-
 COLORS = {"local": "#882255", "e2e": "#332288", "e2e+ds": "#117733"}
 """Of the kinds of SAE, whose curves elsewhere have shades of one colour."""
 
