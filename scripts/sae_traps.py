@@ -36,7 +36,7 @@ def other_convention(sae: LinearSAE, model: SplitModel, site: Site) -> Spoilt:
 
 def another_layer(sae: LinearSAE, model: SplitModel, site: Site) -> Spoilt:
     """Used one layer later, or earlier in the last layer."""
-    return sae, model, replace(site, layer=site.layer + (1 if site.layer + 1 < model.n_layers else -1))
+    return sae, model, site._replace(layer=site.layer + (1 if site.layer + 1 < model.n_layers else -1))
 
 
 def raw_stream(sae: LinearSAE, model: SplitModel, site: Site) -> Spoilt:

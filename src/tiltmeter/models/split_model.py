@@ -64,8 +64,7 @@ class SplitModel:
         self.n_layers = len(self.parts.blocks)
         config = hf.config.get_text_config()
         self.width = self.parts.width
-        rows = [getattr(config, "vocab_size", None), getattr(hf.get_input_embeddings(), "num_embeddings", None)]
-        self.vocabulary: int = min(count for count in rows if count)
+        self.vocabulary: int = getattr(config, "vocab_size", None) or hf.get_input_embeddings().num_embeddings
         self.context: int = getattr(config, "max_position_embeddings", 2**31)
         self.trunk = Trunk(hf, self.parts, self.context)
         self.centred = ignores_mean(self.parts.final_norm, torch.empty(self.width, dtype=hf.dtype, device=hf.device))
