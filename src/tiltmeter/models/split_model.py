@@ -382,10 +382,12 @@ class SplitModel:
                 f"The sequences have {tokens.shape[1]} tokens, but {self.name} has a context of {self.context}; "
                 "give shorter sequences."
             )
-        if not 0 <= int(tokens.min()) <= int(tokens.max()) < self.vocabulary:
+        rows = getattr(getattr(self.hf.get_input_embeddings(), "weight", None), "shape", (0,))[0]
+        known = max(self.vocabulary, rows)  # models of images embed more ids than they predict
+        if not 0 <= int(tokens.min()) <= int(tokens.max()) < known:
             raise TiltmeterError(
                 f"The sequences have token ids from {int(tokens.min())} to {int(tokens.max())}; {self.name} has "
-                f"{self.vocabulary}, from 0 on: give ids of its own tokenizer."
+                f"{known}, from 0 on: give ids of its own tokenizer."
             )
         for one in (site, *reads):
             self.tap(one)  # the parts of a block are found by a pass of their own, before hooks for this one are set
