@@ -272,7 +272,11 @@ def test_a_sweep_uses_a_control_sae_under_the_name_of_the_sae(control_sae, contr
 
 def save_sae(path, **metadata):
     sae = random_sae(32, 48, seed=len(str(path)))
-    save_file({name: getattr(sae, name).float() for name in ("W_enc", "b_enc", "W_dec", "b_dec")}, path, metadata)
+    save_file(
+        {name: getattr(sae, name).float() for name in ("W_enc", "b_enc", "W_dec", "b_dec")},
+        path,
+        {"apply_b_dec_to_input": "true", "activation": "relu", **metadata},
+    )
     return str(path)
 
 
