@@ -4,7 +4,7 @@ import torch
 
 from tiltmeter.models.sites import Site
 from tiltmeter.saes.at_site import SAEAtSite
-from tiltmeter.saes.formats.four_weights import Convention, Facts, linear_sae
+from tiltmeter.saes.formats.linear import Convention, Facts, linear_sae
 from tiltmeter.saes.formats.saelens_export import saelens_files
 from tiltmeter.saes.sae import About, LinearSAE
 from tiny_models import WIDTH

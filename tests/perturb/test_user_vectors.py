@@ -140,12 +140,12 @@ def test_pickles_are_never_loaded(tmp_path):
     (tmp_path / "plain").write_bytes(pickle.dumps(Bomb()))
     refused(tmp_path / "objects.npy", "could not be read as .npy without unpickling it")
     refused(tmp_path / "raw.npy", "could not be read as .npy without unpickling it")
-    refused(tmp_path / "steer.pt", "is a .pt file; vectors are read from .npy and .safetensors .*, never from pickles")
+    refused(tmp_path / "steer.pt", "could not be read as weights only.*does not run code from pickles")
     refused(tmp_path / "plain", "is a nameless file")
 
 
 def test_damaged_and_absent_files_are_refused(tmp_path, probes):
-    refused(tmp_path / "absent.npy", "absent.npy is not a file; along:FILE needs a .npy or .safetensors file")
+    refused(tmp_path / "absent.npy", "absent.npy is not a file; along:FILE needs a file of vectors: .npy, .gguf, ")
     refused(tmp_path / "absent.npy#3", "absent.npy is not a file")
     refused(tmp_path, "is not a file")
     whole = save(tmp_path / "whole.npy", ROWS).read_bytes()
@@ -157,7 +157,43 @@ def test_damaged_and_absent_files_are_refused(tmp_path, probes):
     whole = probes.read_bytes()
     for content in (b"", whole[:4], whole[:60], whole[:-1], b"\xff" * 100):
         probes.write_bytes(content)
-        refused(probes, "could not be read as .safetensors")
+        refused(probes, "could not be read as safetensors")
+
+
+@pytest.mark.parametrize("name", ["direction.{}", "model.layers.{}.steer", "{}"])
+def test_of_a_vector_a_layer_one_must_be_named(name, tmp_path):
+    """As repeng, llama.cpp and steering-vectors store them: all at once would be perturbed along at one site."""
+    vectors = {name.format(layer): torch.full((3,), float(layer)) for layer in (4, 5, 16)}
+    save_file(vectors, tmp_path / "steer.safetensors")
+    refused(tmp_path / "steer.safetensors", "has a vector for each of 3 layers, .* name the one of this site")
+    chosen = name.format(16)
+    (found,) = load_vectors(f"along:{tmp_path / 'steer.safetensors'}#{chosen}").values()
+    assert found.tolist() == [16.0] * 3
+
+
+def test_vectors_in_files_of_torch_and_numpy(tmp_path):
+    torch.save({"a": torch.ones(3), "b": 2 * torch.ones(2, 3)}, tmp_path / "steer.pt")
+    torch.save(3 * torch.ones(3), tmp_path / "alone.pt")
+    np.savez(tmp_path / "steer.npz", a=np.ones(3), b=2 * np.ones((2, 3)))
+    for file in ("steer.pt", "steer.npz"):
+        found = load_vectors(f"along:{tmp_path / file}")
+        assert [str(name).partition("#")[2] for name in found] == ["a", "b.0", "b.1"]
+        assert [float(vector[0]) for vector in found.values()] == [1, 2, 2]
+    (alone,) = load_vectors(f"along:{tmp_path / 'alone.pt'}").values()
+    assert alone.tolist() == [3.0] * 3
+
+
+def test_a_control_vector_in_gguf(tmp_path):
+    gguf = pytest.importorskip("gguf")
+    writer = gguf.GGUFWriter(tmp_path / "control.gguf", "controlvector")
+    for layer in (1, 2):
+        writer.add_tensor(f"direction.{layer}", np.full(3, layer, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    (found,) = load_vectors(f"along:{tmp_path / 'control.gguf'}#direction.2").values()
+    assert found.tolist() == [2.0] * 3
 
 
 def test_a_file_of_nothing_is_refused(tmp_path):

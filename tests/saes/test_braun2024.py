@@ -120,8 +120,14 @@ def with_nan(path):
         (write_text, "could not be read as weights only"),
         (write_pickle, "could not be read as weights only"),
         (lambda path: path.write_bytes(b""), "could not be read as weights only"),
-        (lambda path: torch.save({"lm_head.weight": torch.ones(2)}, path), "not an SAE of Braun et al.*lm_head"),
-        (lambda path: torch.save([1, 2], path), "not an SAE of Braun et al.*no weights"),
+        (
+            lambda path: torch.save({"lm_head.weight": torch.ones(2)}, path),
+            r"not an SAE of (Braun et al\.|a known format).*lm_head",
+        ),
+        (
+            lambda path: torch.save([1, 2], path),
+            r"not an SAE of (Braun et al\..*no weights|a known format: it has no tensors)",
+        ),
         (without("decoder.bias"), "not an SAE of Braun et al.: expected HOOK.encoder"),
         (with_nan, "NaN or an infinity in W_dec"),
         (with_shape("encoder.0.weight", 3), r"do not fit together: W_enc \[3\]"),

@@ -161,6 +161,20 @@ def test_the_other_stream(made, used):
     assert f"expects the {made} residual stream" in found_last
 
 
+@pytest.mark.parametrize("subtracted", [True, False])
+def test_the_other_convention_for_b_dec(subtracted):
+    """Weights that were moved without their configuration."""
+    model = gpt2()
+    sae = box(activations(model, SITE))
+    if not subtracted:  # the same SAE in the other convention
+        sae = dataclasses.replace(sae, b_enc=sae.b_enc - sae.b_dec @ sae.W_enc, input_bias=torch.zeros_like(sae.b_dec))
+    assert not warnings(model, sae)
+    wrong = torch.zeros_like(sae.b_dec) if subtracted else sae.b_dec
+    cause = only_cause(warnings(model, dataclasses.replace(sae, input_bias=wrong)))
+    assert f"b_dec is {'' if subtracted else 'not '}subtracted from the input, and here" in cause
+    assert f"?apply_b_dec_to_input={str(subtracted).lower()}" in cause
+
+
 @pytest.mark.parametrize("made", [Site(0, "resid_pre"), Site(2, "resid_pre"), Site(2, "resid_post")])
 def test_another_site(made):
     sae = box(activations(gpt2(), made), hook_name=made.name)

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.saes import loading
-from tiltmeter.saes.formats.four_weights import Convention, Facts, from_module
+from tiltmeter.saes.formats.linear import Convention, Facts, from_module
 from tiltmeter.saes.loading import list_embedded, load_sae
 from tiltmeter.saes.sae import LinearSAE, reconstruct
 
@@ -32,6 +32,13 @@ def pre_activations(x, subtract):
 
 
 def write(path, metadata=None, **changed):
+    said = {"apply_b_dec_to_input": "true"} | (metadata or {})
+    if not {"k", "activation"} & said.keys() and "threshold" not in changed:
+        said["activation"] = "relu"
+    return write_alone(path, said, **changed)
+
+
+def write_alone(path, metadata=None, **changed):
     save_file({key: value for key, value in weights(**changed).items() if value is not None}, path, metadata)
     return str(path)
 
@@ -48,10 +55,10 @@ def x():
     return torch.randn(3, 5, D_IN)
 
 
-@pytest.mark.parametrize(("said", "subtract"), [(None, True), ("true", True), ("false", False)])
-def test_a_file_of_four_weights(said, subtract, tmp_path, x):
+@pytest.mark.parametrize(("said", "subtract"), [("true", True), ("false", False)])
+def test_a_file_of_weights_that_says_how_they_are_used(said, subtract, tmp_path, x):
     metadata = {"hook_name": "blocks.3.hook_resid_pre", "model_name": "nano"}
-    sae = load_sae(write(tmp_path / "a.safetensors", metadata | ({"apply_b_dec_to_input": said} if said else {})))
+    sae = load_sae(write(tmp_path / "a.safetensors", metadata | {"apply_b_dec_to_input": said}))
     torch.testing.assert_close(sae.encode(x), pre_activations(x, subtract).relu())
     latents = torch.rand(2, D_SAE)
     torch.testing.assert_close(sae.decode(latents), latents @ weights()["W_dec"] + weights()["b_dec"])
@@ -73,6 +80,60 @@ def test_a_threshold_makes_it_a_jumprelu(threshold, tmp_path, x):
     pre = pre_activations(x, True)
     assert sae.about.architecture == "jumprelu"
     torch.testing.assert_close(sae.encode(x), torch.where(pre > threshold, pre, 0.0))
+
+
+@pytest.mark.parametrize(
+    ("said", "unknown"),
+    [
+        ("", "apply_b_dec_to_input and activation"),
+        ("?activation=relu", "apply_b_dec_to_input"),
+        ("?apply_b_dec_to_input=false", "activation"),
+        ("?activation=topk&apply_b_dec_to_input=false", "k"),
+    ],
+)
+def test_what_weights_alone_do_not_tell_is_asked_for(said, unknown, tmp_path):
+    file = write_alone(tmp_path / "a.safetensors")
+    with pytest.raises(TiltmeterError, match=rf"does not say {unknown}, which .* as in .*\?"):
+        load_sae(f"{file}{said}")
+
+
+@pytest.mark.parametrize("subtract", [True, False])
+def test_and_may_be_said_in_the_name(subtract, tmp_path, x):
+    file = write_alone(tmp_path / "a.safetensors")
+    sae = load_sae(f"{file}?k=3&apply_b_dec_to_input={str(subtract).lower()}&hook_name=blocks.1.hook_resid_pre")
+    pre, latents = pre_activations(x, subtract), sae.encode(x)
+    assert ((latents > 0).sum(-1) == 3).all()
+    torch.testing.assert_close(latents.sort(-1).values[..., -3:], pre.sort(-1).values[..., -3:])
+    assert sae.about.hook_name == "blocks.1.hook_resid_pre"
+
+
+@pytest.mark.parametrize(
+    ("said", "sentence"),
+    [
+        ("?k=many", "k in .* is 'many'"),
+        ("?k=0&apply_b_dec_to_input=true", "give a k from 1 to 40"),
+        ("?top_k=3", "'top_k' in .* is not an option .* choose from apply_b_dec_to_input"),
+        ("?activation=gelu", "is 'gelu'; choose relu, topk or jumprelu"),
+        ("?normalize_activations=batch", "choose from none, layer_norm"),
+    ],
+)
+def test_options_that_make_no_sense(said, sentence, tmp_path):
+    with pytest.raises(TiltmeterError, match=sentence):
+        load_sae(write_alone(tmp_path / "a.safetensors") + said)
+
+
+def test_options_beside_a_configuration_are_refused(tmp_path):
+    with pytest.raises(TiltmeterError, match="say how it is used; leave out what follows the"):
+        load_sae(write_folder(tmp_path / "b") + "?k=3")
+
+
+def test_a_tensor_that_is_not_known_is_refused_by_name(tmp_path):
+    for name in (
+        write(tmp_path / "a.safetensors", extra=torch.ones(3)),
+        write_folder(tmp_path / "b", extra=torch.ones(3)),
+    ):
+        with pytest.raises(TiltmeterError, match="has extra, "):
+            load_sae(name)
 
 
 class Module(torch.nn.Module):
@@ -101,6 +162,21 @@ def test_a_module(x):
     assert not any(tensor.requires_grad for tensor in (sae.W_enc, sae.b_enc, sae.W_dec, sae.b_dec))
 
 
+class KeepsThree(Module):
+    """Its own encode keeps three latents, which its weights do not say."""
+
+    def encode(self, x):
+        pre = (x - self.b_dec) @ self.W_enc + self.b_enc.float()
+        return torch.zeros_like(pre).scatter(-1, (top := pre.relu().topk(3, -1)).indices, top.values)
+
+
+def test_a_module_that_encodes_in_another_way_is_refused(x):
+    with pytest.raises(TiltmeterError, match="mine encodes in another way than its weights say here"):
+        from_module(KeepsThree(), "mine")
+    sae = from_module(KeepsThree(), "mine", Convention(k=3))
+    torch.testing.assert_close(sae.encode(x), KeepsThree().encode(x))
+
+
 def test_a_module_that_is_no_sae():
     with pytest.raises(
         TiltmeterError, match="mine is not an SAE: it has no W_enc and no b_enc and no W_dec and no b_dec"
@@ -121,8 +197,8 @@ def test_the_hash_is_of_weights_and_of_how_they_are_used(tmp_path):
 @pytest.mark.parametrize(
     ("changed", "sentence"),
     [
-        ({"W_enc": None}, "is not an SAE: it has no W_enc"),
-        ({"W_enc": torch.ones(D_SAE, D_IN)}, r"do not fit together: W_enc \[40, 16\]|W_enc .* is \[40, 16\], but"),
+        ({"W_enc": None}, "is not an SAE"),
+        ({"W_enc": torch.ones(D_SAE, 17)}, r"do not fit together: W_enc \[40, 17\]|W_enc .* is \[40, 17\], but"),
         ({"b_enc": torch.ones(D_SAE - 1)}, r"do not fit together.*b_enc \[39\]"),
         ({"b_dec": torch.ones(D_IN, 1)}, r"do not fit together.*b_dec \[16, 1\]"),
         ({"W_dec": torch.ones(D_SAE, 24), "b_dec": torch.ones(24)}, "reads 16 numbers and writes 24.*transcoder"),
@@ -149,8 +225,8 @@ def test_a_threshold_of_another_width(tmp_path):
     [
         ({"k": "0"}, "give a k from 1 to 40"),
         ({"k": "41"}, "has k = 41, but 40 latents"),
-        ({"k": "many"}, "k = 'many'"),
-        ({"apply_b_dec_to_input": "perhaps"}, "apply_b_dec_to_input = 'perhaps'"),
+        ({"k": "many"}, "k in .* is 'many'"),
+        ({"apply_b_dec_to_input": "perhaps"}, "apply_b_dec_to_input in .* is 'perhaps'"),
     ],
 )
 def test_metadata_that_make_no_sense(metadata, sentence, tmp_path):
@@ -159,7 +235,7 @@ def test_metadata_that_make_no_sense(metadata, sentence, tmp_path):
 
 
 def test_a_threshold_and_a_k(tmp_path):
-    with pytest.raises(TiltmeterError, match="has both a threshold and k = 3"):
+    with pytest.raises(TiltmeterError, match="has both a threshold and a k; say which is used"):
         load_sae(write(tmp_path / "a.safetensors", {"k": "3"}, threshold=torch.ones(D_SAE)))
 
 
@@ -170,9 +246,10 @@ def write_model(path):
 @pytest.mark.parametrize(
     ("file", "content", "sentence"),
     [
-        ("a.txt", "hello", "The file .*a.txt is not an SAE: expected a folder of SAELens"),
+        ("a.txt", "hello", "The file .*a.txt is not an SAE: expected a folder or file of SAELens"),
         ("a.safetensors", "hello", "could not be read as safetensors"),
-        ("a.bin", "hello", "The file .*a.bin is not an SAE"),
+        ("a.bin", "hello", "could not be read as weights only"),
+        ("a.npz", "hello", "could not be read as plain arrays"),
     ],
 )
 def test_a_file_that_is_no_sae(file, content, sentence, tmp_path):
@@ -183,10 +260,10 @@ def test_a_file_that_is_no_sae(file, content, sentence, tmp_path):
 
 def test_a_models_weights_are_no_sae(tmp_path):
     write_model(tmp_path / "model.safetensors")
-    with pytest.raises(TiltmeterError, match=r"is not an SAE: it has no W_enc.*\(it has transformer.wpe.weight, "):
+    with pytest.raises(TiltmeterError, match=r"is not an SAE of a known format: it has transformer.wpe.weight, "):
         load_sae(str(tmp_path / "model.safetensors"))
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(TiltmeterError, match=r"is not an SAE.*is a language model's; expected"):
+    with pytest.raises(TiltmeterError, match=r"is not an SAE of a known format: it has transformer.wpe.weight"):
         load_sae(str(tmp_path))
 
 
@@ -236,7 +313,7 @@ def test_weights_with_a_configuration_beside_them_are_read_as_it_says(tmp_path, 
 @pytest.mark.parametrize("name", ["nowhere", "./nowhere/at/all", "/nowhere/a.pt", "nowhere.safetensors", "nano", ""])
 def test_what_is_not_there(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(TiltmeterError, match=r"There is no SAE|not an SAE: it has neither") as raised:
+    with pytest.raises(TiltmeterError, match=r"There is no SAE|The folder .* is not an SAE") as raised:
         load_sae(name)
     assert "RELEASE:SAE_ID" in str(raised.value)
 
@@ -306,7 +383,7 @@ def test_what_needs_no_library_never_imports_it(tmp_path):
 
 def test_that_check_can_fail(tmp_path):
     (tmp_path / "sae_lens.py").write_text("")  # in the library's place, which takes seconds to import
-    name = write_folder(tmp_path / "gated", {"architecture": "gated"})
+    name = "a-release:an-sae"
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", LOAD, name], capture_output=True, text=True, env=environment)
     assert done.stdout.strip() == "['sae_lens', 'torch']"

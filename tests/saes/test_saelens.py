@@ -62,9 +62,9 @@ def assert_same(ours, theirs, x, theirs_x=None):
     latents = theirs.encode(x if theirs_x is None else theirs_x)
     decoded = theirs.decode(latents).reshape(x.shape)
     assert 0 < (latents > 0).float().mean() < 1
-    torch.testing.assert_close(ours.encode(x), latents, atol=1e-6, rtol=1e-6)
-    torch.testing.assert_close(ours.decode(latents, like=x), decoded, atol=3e-6, rtol=1e-6)
-    torch.testing.assert_close(reconstruct(ours, x), decoded, atol=3e-6, rtol=1e-6)
+    torch.testing.assert_close(ours.encode(x), latents, atol=5e-6, rtol=1e-5)
+    torch.testing.assert_close(ours.decode(latents, like=x), decoded, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(reconstruct(ours, x), decoded, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("subtract", [True, False])
@@ -212,7 +212,6 @@ def test_what_is_no_sae_is_refused_by_name(architecture, tmp_path):
         ({"architecture": "temporal"}, "is a temporal.*tokens before it"),
         ({"architecture": "crosslayer_transcoder"}, "is a crosslayer_transcoder.*not in the space of its input"),
         ({"architecture": "novel"}, "is a novel.*encoder is unknown"),
-        ({"architecture": "batchtopk"}, "training checkpoint of a batchtopk.*save_inference_model"),
         ({"d_out": 24}, "reads 16 numbers and writes 24.*transcoder"),
         (
             {"metadata": {"hook_name": "blocks.0.hook_mlp_in", "hook_name_out": "blocks.0.hook_mlp_out"}},
@@ -234,9 +233,32 @@ def test_configurations_that_are_refused(changed, sentence):
         check_kind("x", fine | changed)
 
 
-def test_a_checkpoint_of_batch_top_k_is_refused(tmp_path):
-    build("batchtopk").save_model(tmp_path)
-    with pytest.raises(TiltmeterError, match=r"training checkpoint of a batchtopk SAE.*save_inference_model"):
+@pytest.mark.parametrize("rescaled", [True, False])
+@pytest.mark.parametrize("architecture", TRAINED)
+def test_a_checkpoint_is_what_it_is_saved_as_when_finished(architecture, rescaled, tmp_path):
+    sae = build(architecture, rescale_acts_by_decoder_norm=rescaled)
+    sae.save_model(tmp_path / "checkpoint")
+    finished, x = load_sae(save(sae, tmp_path / "finished")), activations()
+    ours = load_sae(str(tmp_path / "checkpoint"))
+    torch.testing.assert_close(ours.encode(x), finished.encode(x), atol=5e-6, rtol=1e-5)
+    torch.testing.assert_close(reconstruct(ours, x), reconstruct(finished, x), atol=1e-5, rtol=1e-5)
+    assert ours.about.architecture == "jumprelu"
+
+
+def test_a_checkpoint_without_a_threshold_is_refused(tmp_path):
+    sae = build("batchtopk")
+    sae.topk_threshold.fill_(0.0)
+    sae.save_model(tmp_path)
+    with pytest.raises(TiltmeterError, match="checkpoint of a batchtopk SAE whose topk_threshold was not yet set"):
+        load_sae(str(tmp_path))
+
+
+@pytest.mark.parametrize("activation", ["tanh-relu", "gelu"])
+def test_an_activation_that_is_gone_is_refused(activation, tmp_path):
+    build("standard").save_model(tmp_path)
+    old = {"hook_point": "blocks.5.hook_resid_pre", "d_in": D_IN, "d_sae": D_SAE, "activation_fn_str": activation}
+    (tmp_path / "cfg.json").write_text(json.dumps(old))
+    with pytest.raises(TiltmeterError, match=f"has the activation {activation}"):
         load_sae(str(tmp_path))
 
 
@@ -252,7 +274,7 @@ def test_weights_that_are_not_of_the_folders_configuration(tmp_path):
     folder = save(build("gated"), tmp_path)
     weights = load_file(tmp_path / "sae_weights.safetensors")
     save_file({key: weights[key] for key in weights if key != "b_gate"}, tmp_path / "sae_weights.safetensors")
-    with pytest.raises(TiltmeterError, match=r"SAELens could not load .*b_gate"):
+    with pytest.raises(TiltmeterError, match="is a gated SAE without a b_gate"):
         load_sae(folder)
 
 
@@ -297,9 +319,8 @@ def test_facts_are_tolerant():
 
 
 def test_without_the_library_one_sentence_says_how_to_get_it(tmp_path, monkeypatch):
-    folder = save(build("gated"), tmp_path)
+    folder = save(build("gated", normalize_activations="layer_norm"), tmp_path)
     monkeypatch.setitem(sys.modules, "sae_lens", None)
-    with pytest.raises(TiltmeterError, match=r"pip install 'tiltmeter\[sae-lens\]'"):
-        load_sae(folder)
+    load_sae(folder)  # folders of all its architectures are read without it
     with pytest.raises(TiltmeterError, match=r"pip install 'tiltmeter\[sae-lens\]'"):
         load_sae("gpt2-small-res-jb:blocks.6.hook_resid_pre")

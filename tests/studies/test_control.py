@@ -20,7 +20,7 @@ from tiltmeter.models.self_check import check_split
 from tiltmeter.models.sites import Site
 from tiltmeter.saes.at_site import SAEAtSite
 from tiltmeter.saes.evaluation import evaluate, fits
-from tiltmeter.saes.formats.four_weights import Convention, Facts, linear_sae
+from tiltmeter.saes.formats.linear import Convention, Facts, linear_sae
 from tiltmeter.saes.names import short_names
 from tiltmeter.saes.sae import TopK
 from tiltmeter.saes.training import trainer
@@ -272,7 +272,11 @@ def test_a_sweep_uses_a_control_sae_under_the_name_of_the_sae(control_sae, contr
 
 def save_sae(path, **metadata):
     sae = random_sae(32, 48, seed=len(str(path)))
-    save_file({name: getattr(sae, name).float() for name in ("W_enc", "b_enc", "W_dec", "b_dec")}, path, metadata)
+    save_file(
+        {name: getattr(sae, name).float() for name in ("W_enc", "b_enc", "W_dec", "b_dec")},
+        path,
+        {"apply_b_dec_to_input": "true", "activation": "relu", **metadata},
+    )
     return str(path)
 
 

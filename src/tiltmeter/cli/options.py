@@ -34,6 +34,14 @@ Saes = Annotated[
         "matching SAEs (in sweep and crossings, those at the site). Repeat for several.",
     ),
 ]
+SaeOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--sae-option",
+        help="KEY=VALUE that the files of the SAEs do not say: apply_b_dec_to_input, activation, k, "
+        "normalize_activations or hook_name. Repeat for several. It is of every --sae; FILE?KEY=VALUE is of one.",
+    ),
+]
 
 
 @dataclass(frozen=True, kw_only=True)

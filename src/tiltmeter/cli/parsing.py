@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from tiltmeter.errors import TiltmeterError
@@ -30,6 +31,12 @@ def numbers(text: str) -> list[float]:
         raise TiltmeterError(
             f"{text!r} was not understood; give numbers with commas (0,1,5) or START:STOP:STEP (0:50:5)."
         ) from None
+
+
+def with_options(saes: Sequence[str] | None, options: Sequence[str] | None) -> list[str]:
+    """The names of SAEs with these options after each: `FILE?k=32&activation=topk`."""
+    added = "&".join(options or ())
+    return [f"{name}{'&' if '?' in name else '?'}{added}" if added else name for name in saes or ()]
 
 
 def relative_precision(text: str | None) -> float | None:

@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from tiltmeter.cli.grouping import takes_groups
-from tiltmeter.cli.options import Device, Precision, Revision, RunOptions, Saes, TokenSourceOptions
+from tiltmeter.cli.options import Device, Precision, Revision, RunOptions, SaeOptions, Saes, TokenSourceOptions
+from tiltmeter.cli.parsing import with_options
 from tiltmeter.errors import TiltmeterError
 
 
@@ -67,6 +68,7 @@ class SubjectOptions:
         ),
     ] = None
     sae: Saes = None
+    sae_option: SaeOptions = None
     device: Device = "cpu"
     precision: Precision = "auto"
 
@@ -116,7 +118,7 @@ def reproduce(
         tokens_revision=tokens.tokens_revision,
         length=tokens.length,
         bos_before=tokens.bos_before,
-        saes=tuple(subject.sae or ()),
+        saes=tuple(with_options(subject.sae, subject.sae_option)),
         control=experiments.control,
         device=subject.device,
         precision=subject.precision,

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tiltmeter.cli.options import ModelOptions, Precision, Saes, TokenOptions
-from tiltmeter.cli.parsing import given
+from tiltmeter.cli.options import ModelOptions, Precision, SaeOptions, Saes, TokenOptions
+from tiltmeter.cli.parsing import given, with_options
 
 if TYPE_CHECKING:
     from tiltmeter.data.token_set import TokenSet
@@ -35,6 +35,7 @@ class PerturbationOptions:
     ] = "absolute"
     angles: Annotated[str, typer.Option(help="Instead of lengths: degrees on the sphere, in the same form.")] = ""
     sae: Saes = None
+    sae_option: SaeOptions = None
     base: Annotated[str, typer.Option(help="Where paths begin: clean, real, cov-random, ... (tiltmeter list).")] = (
         "clean"
     )
@@ -82,7 +83,7 @@ def sweep_config(perturbation: PerturbationOptions, positions: PositionOptions) 
     return {
         "site": perturbation.site,
         "directions": perturbation.direction,
-        "saes": perturbation.sae or [],
+        "saes": with_options(perturbation.sae, perturbation.sae_option),
         "base": perturbation.base,
         "stream": perturbation.stream,
         "positions": positions.positions,

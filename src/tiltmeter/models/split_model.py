@@ -64,8 +64,7 @@ class SplitModel:
         self.n_layers = len(self.parts.blocks)
         config = hf.config.get_text_config()
         self.width = self.parts.width
-        rows = [getattr(config, "vocab_size", None), getattr(hf.get_input_embeddings(), "num_embeddings", None)]
-        self.vocabulary: int = min(count for count in rows if count)
+        self.vocabulary: int = getattr(config, "vocab_size", None) or hf.get_input_embeddings().num_embeddings
         self.context: int = getattr(config, "max_position_embeddings", 2**31)
         self.trunk = Trunk(hf, self.parts, self.context)
         self.centred = ignores_mean(self.parts.final_norm, torch.empty(self.width, dtype=hf.dtype, device=hf.device))
@@ -383,10 +382,12 @@ class SplitModel:
                 f"The sequences have {tokens.shape[1]} tokens, but {self.name} has a context of {self.context}; "
                 "give shorter sequences."
             )
-        if not 0 <= int(tokens.min()) <= int(tokens.max()) < self.vocabulary:
+        rows = getattr(getattr(self.hf.get_input_embeddings(), "weight", None), "shape", (0,))[0]
+        known = max(self.vocabulary, rows)  # models of images embed more ids than they predict
+        if not 0 <= int(tokens.min()) <= int(tokens.max()) < known:
             raise TiltmeterError(
                 f"The sequences have token ids from {int(tokens.min())} to {int(tokens.max())}; {self.name} has "
-                f"{self.vocabulary}, from 0 on: give ids of its own tokenizer."
+                f"{known}, from 0 on: give ids of its own tokenizer."
             )
         for one in (site, *reads):
             self.tap(one)  # the parts of a block are found by a pass of their own, before hooks for this one are set

@@ -2,36 +2,48 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.perturb.names import ALONG, DirectionName
 from tiltmeter.runs.user_paths import user_path
+from tiltmeter.saes.formats.tensors import SUFFIXES as OF_WEIGHTS
+from tiltmeter.saes.formats.tensors import read_tensors
+
+SUFFIXES = (".npy", ".gguf", *sorted(OF_WEIGHTS))
+"""Kinds of files that vectors are read from."""
+
+_LAYER = re.compile(r"(?P<before>(?:(?:.*\.)?(?:direction|layers?|blocks|h)[._]?)?)\d+(?P<after>(?:\D.*)?)")
+"""The name of a vector of one layer, in a file that has one for each."""
 
 
 def load_vectors(name: DirectionName) -> dict[DirectionName, Tensor]:
     """Load the vectors of a file, in float64, keyed by their direction names.
 
-    A `.npy` file holds one vector or a matrix of rows; a `.safetensors` file any number of either. `along:FILE` means
-    all of them, `along:steer.npy#3` the fourth row of a matrix, `along:probes.safetensors#sex` the vector of that name
-    and `along:probes.safetensors#sex.3` the fourth row of the matrix of that name. One vector alone in a `.npy` file
-    is called `along:steer.npy`.
+    A `.npy` file holds one vector or a matrix of rows; a `.safetensors`, `.npz` or `.pt` file (read as weights only)
+    any number of either; a `.gguf` control vector of llama.cpp or repeng one a layer. `along:FILE` means all of them,
+    `along:steer.npy#3` the fourth row of a matrix, `along:probes.safetensors#sex` the vector of that name and
+    `along:probes.safetensors#sex.3` the fourth row of the matrix of that name. One vector alone in a `.npy` file is
+    called `along:steer.npy`. Of a file with a vector a layer, one must be named: `along:steer.gguf#direction.6`.
 
     Raises:
-        TiltmeterError: the file does not exist, has another format, has no vector of that name, or contains NaN, an
-            infinity or a zero vector.
+        TiltmeterError: the file does not exist, has another format, has no vector of that name or one a layer and none
+            is named, or contains NaN, an infinity or a zero vector.
     """
     path, chosen = _split(name.argument or "")
     if not path.is_file():
-        raise TiltmeterError(f"{path} is not a file; along:FILE needs a .npy or .safetensors file of vectors.")
+        raise TiltmeterError(f"{path} is not a file; along:FILE needs a file of vectors: {', '.join(SUFFIXES)}.")
     vectors: dict[str, Tensor] = {}
-    for key, tensor in sorted(_read(path).items()):
+    stored = _read(path)
+    if not chosen:
+        _refuse_layers(sorted(stored), path)
+    for key, tensor in sorted(stored.items()):
         rows = _rows(f"{ALONG}:{path.name}", key, tensor)
         if twice := sorted(rows.keys() & vectors.keys()):
             raise TiltmeterError(f"{path} has two vectors that would both be called {twice[0]}; rename one of them.")
@@ -62,18 +74,41 @@ def _choose(vectors: dict[str, Tensor], path: Path, chosen: str) -> dict[str, Te
     raise TiltmeterError(f"{path} has no vector {chosen!r}; it has {some}.")
 
 
+def _refuse_layers(keys: Sequence[str], path: Path) -> None:
+    """Refuse several tensors whose names differ in a layer's number alone: they belong to different sites."""
+    matches = [_LAYER.fullmatch(key) for key in keys]
+    parts = {(match["before"], match["after"]) if match else None for match in matches}
+    if len(keys) > 1 and len(parts) == 1 and None not in parts:
+        raise TiltmeterError(
+            f"{path} has a vector for each of {len(keys)} layers, which do not belong to one site; name the one of "
+            f"this site, as {ALONG}:{path.name}#{keys[0]}."
+        )
+
+
 def _read(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".npy":
             return {"": torch.from_numpy(np.load(path, allow_pickle=False))}
-        if path.suffix == ".safetensors":
-            return dict(load_file(path))
-    except (ValueError, OSError, EOFError, TypeError, MemoryError, SafetensorError) as error:
+        if path.suffix == ".gguf":
+            return _control_vector(path)
+        if path.suffix in SUFFIXES:
+            return read_tensors(path, str(path)).tensors
+    except (ValueError, OSError, EOFError, TypeError, MemoryError) as error:
         raise TiltmeterError(f"{path} could not be read as {path.suffix} without unpickling it: {error}.") from None
     raise TiltmeterError(
-        f"{path} is a {path.suffix or 'nameless'} file; vectors are read from .npy and .safetensors files, never "
-        "from pickles."
+        f"{path} is a {path.suffix or 'nameless'} file; vectors are read from {', '.join(SUFFIXES)} files, and no "
+        "code in them is run."
     )
+
+
+def _control_vector(path: Path) -> dict[str, Tensor]:
+    try:
+        from gguf import GGUFReader
+    except ImportError:
+        raise TiltmeterError(
+            f"{path} is a GGUF file; the 'gguf' package is needed: pip install 'tiltmeter[gguf]'."
+        ) from None
+    return {tensor.name: torch.from_numpy(np.array(tensor.data)) for tensor in GGUFReader(path).tensors}
 
 
 def _rows(stem: str, key: str, tensor: Tensor) -> dict[str, Tensor]:

@@ -18,6 +18,7 @@ from tiltmeter.models.sites import STREAM, Site, describe_sites, parse_site
 from tiltmeter.models.split_model import SplitModel
 from tiltmeter.runs.user_paths import user_path
 from tiltmeter.saes.at_site import SAEAtSite
+from tiltmeter.saes.formats.hook_names import transformer_lens_name
 from tiltmeter.saes.sae import SAE
 
 _HOOK = re.compile(r"(blocks\.\d+\.)(.+)")
@@ -26,6 +27,8 @@ _ALIASES: Mapping[str, str] = {
     "attn.o.hook_in": "attn.hook_z",
     "hook_in": "hook_resid_pre",
     "hook_out": "hook_resid_post",
+    "mlp.hook_out": "hook_mlp_out",
+    "attn.hook_out": "hook_attn_out",
 }
 """Other names of sites: those in SAELens's ids, and those of TransformerLens's bridge."""
 
@@ -88,9 +91,10 @@ def own_site(sae: SAE, model: SplitModel) -> Site | None:
     name, hook_name = sae.about.name, sae.about.hook_name
     if hook_name is None:
         return None
-    match = _HOOK.fullmatch(hook_name.strip())
+    known = transformer_lens_name(hook_name)
+    match = _HOOK.fullmatch(known)
     try:
-        return parse_site(match[1] + _ALIASES.get(match[2], match[2]) if match else hook_name, model.n_layers)
+        return parse_site(match[1] + _ALIASES.get(match[2], match[2]) if match else known, model.n_layers)
     except TiltmeterError:
         raise TiltmeterError(
             f"The SAE {name} belongs to {hook_name}, which is not a site of {model.name}; it has "

@@ -1,8 +1,8 @@
 """Why an SAE reconstructs badly where it is used, found by trying other ways to use it on some of the tokens.
 
-Each trial corrects one known mistake: the other stream (centred or raw), value biases not folded, another layer, a
-scale factor left out of the weights, a missing or surplus boundary token, a top-k SAE read as a ReLU one. If the SAE
-explains much more of the variance in one of them, that mistake is the likely cause.
+Each trial corrects one known mistake: the other stream (centred or raw), value biases not folded, the other convention
+for b_dec, another layer, a scale factor left out of the weights, a missing or surplus boundary token, a top-k SAE read
+as a ReLU one. If the SAE explains much more of the variance in one of them, that mistake is the likely cause.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tiltmeter.saes.affine import AffineSAE, value_constant
 from tiltmeter.saes.at_site import SAEAtSite
 from tiltmeter.saes.compatibility import has_two_streams, is_same_site
 from tiltmeter.saes.evaluation import Fit, SAEMetrics, fits
-from tiltmeter.saes.sae import SAE, About, TopK
+from tiltmeter.saes.sae import SAE, About, LinearSAE, TopK
 
 MANY = 4.0
 """An L0 this many times the published one suggests a top-k SAE read as a ReLU one."""
@@ -38,7 +38,7 @@ NEAR = 0.05
 CLOSE = 0.02
 """Explained variances that differ by no more do not decide between kinds of cause; the more common kind is named."""
 
-CauseKind = Literal["stream", "biases", "site", "first token", "top-k", "scale"]
+CauseKind = Literal["stream", "biases", "b_dec", "site", "first token", "top-k", "scale"]
 """Kinds of cause, the most common first."""
 
 
@@ -70,7 +70,7 @@ def likely_cause(
         boundary: id of the token that begins a document.
         metrics: metrics of the SAE as it is used.
     """
-    trials = [*_streams(model, at), *_folded(model, at), *_sites(model, at), *_scales(at, metrics)]
+    trials = [*_streams(model, at), *_folded(model, at), *_conventions(at), *_sites(model, at), *_scales(at, metrics)]
     trials += _top_k(at, metrics)
     used, *tried = fits(model, [at, *(trial.at for trial in trials)], ids, boundary)
     found = [
@@ -87,6 +87,23 @@ def likely_cause(
         f"Likely cause: {best.cause}. It would then explain {best.explained_variance:.3f} of the variance instead of "
         f"{used.explained_variance:.3f}."
     )
+
+
+def other_convention(
+    model: SplitModel, at: SAEAtSite, ids: Int[Tensor, "sequence position"], boundary: int | None
+) -> list[str]:
+    """A warning if the SAE would explain much more with the other convention for b_dec, and nothing else is off.
+
+    Read in the wrong one, an SAE may still explain half of the variance.
+    """
+    trials = [*_conventions(at)]
+    used, *tried = fits(model, [at, *(trial.at for trial in trials)], ids, boundary)
+    return [
+        f"{at.name} explains {used.explained_variance:.3f} of the variance. Likely cause: {trial.cause}. It would then "
+        f"explain {fit.explained_variance:.3f}."
+        for trial, fit in zip(trials, tried, strict=True)
+        if _is_much_better(fit, used)
+    ]
 
 
 def _likeliest(found: Sequence[Explanation]) -> Explanation:
@@ -145,6 +162,19 @@ def _folded(model: SplitModel, at: SAEAtSite) -> Iterator[Trial]:
             "it expects z without the value biases, as TransformerLens folds them (wrap it with "
             "tiltmeter.saes.affine.unfold_value_biases)",
         )
+
+
+def _conventions(at: SAEAtSite) -> Iterator[Trial]:
+    """b_dec subtracted from the input, where it is not, and the reverse: weights alone do not say which is right."""
+    if not isinstance(at.sae, LinearSAE) or not bool(at.sae.b_dec.any()):
+        return
+    if bool(at.sae.input_bias.any()):
+        other, cause = torch.zeros_like(at.sae.b_dec), "its b_dec is not subtracted from the input, and here it is"
+    else:
+        other, cause = at.sae.b_dec, "its b_dec is subtracted from the input, and here it is not"
+    says = "false" if bool(at.sae.input_bias.any()) else "true"
+    there = replace(at, sae=replace(at.sae, input_bias=other))
+    yield Trial("b_dec", there, f"{cause} (load its weights with ?apply_b_dec_to_input={says})")
 
 
 def _sites(model: SplitModel, at: SAEAtSite) -> Iterator[Trial]:

@@ -23,7 +23,7 @@ from tiltmeter.models.positions import InOrOut
 from tiltmeter.models.split_model import SplitModel
 from tiltmeter.saes.at_site import CHUNK_ELEMENTS, SAEAtSite
 from tiltmeter.saes.compatibility import check_compatible, stream_disagreement
-from tiltmeter.saes.diagnosis import likely_cause
+from tiltmeter.saes.diagnosis import likely_cause, other_convention
 from tiltmeter.saes.evaluation import SAEMetrics, evaluate, massive_limit, not_boundary, through
 from tiltmeter.saes.sae import END_TO_END_KINDS
 
@@ -91,6 +91,8 @@ def check_on_load(model: SplitModel, at: SAEAtSite, tokens: TokenSet, budget: in
     warnings = list(_metric_warnings(at, metrics, mean_loss))
     if warnings:
         warnings.append(likely_cause(model, at, _first(ids, TRIED), tokens.boundary, metrics))
+    elif at.sae.about.explained_variance is None:  # nothing to compare it with, and the weights do not say
+        warnings += other_convention(model, at, _first(ids, TRIED), tokens.boundary)
     warnings += _first_position_warnings(model, at, ids, tokens.boundary, above, metrics)
     warnings += _processing_warnings(model, at)
     about = at.sae.about

@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.runs.user_paths import user_path
-from tiltmeter.saes.formats import saelens_folder
-from tiltmeter.saes.formats.braun2024 import final_file, load_braun
-from tiltmeter.saes.formats.four_weights import load_weights_file
+from tiltmeter.saes.formats import act_name, gemma_scope, lm_saes, saelens_folder
+from tiltmeter.saes.formats.bare import load_bare
+from tiltmeter.saes.formats.braun2024 import final_file, is_braun, load_braun
+from tiltmeter.saes.formats.dictionary_learning import is_dictionary_learning, load_dictionary_learning
+from tiltmeter.saes.formats.options import Options, split_options
 from tiltmeter.saes.formats.saelens_config import metadata_of
+from tiltmeter.saes.formats.sparsify import is_sparsify, load_sparsify
+from tiltmeter.saes.formats.tensors import SUFFIXES, TORCH
 from tiltmeter.saes.sae import SAE
 
 EMBEDDED_SAES: Mapping[str, Path] = {"nano": Path(__file__).parent.parent / "models" / "nano" / "saes"}
 """Folders of the SAEs that ship with tiltmeter, by model; each subfolder is one SAE."""
 
 KINDS = (
-    "a folder of SAELens, a folder or .pt file of Braun et al., a .safetensors file with W_enc, b_enc, W_dec, b_dec, "
-    "RELEASE:SAE_ID or OWNER/REPO:FOLDER"
+    "a folder or file of SAELens, sparsify, dictionary_learning, Gemma Scope, Llama Scope, OpenAI or Braun et al., a "
+    "file of weights, RELEASE:SAE_ID or OWNER/REPO:FOLDER (docs/saes.md)"
 )
+
+OF_FOLDERS = frozenset(
+    {saelens_folder.FILE, saelens_folder.CONFIG, "sae.safetensors", "ae.pt", "sae.pt", *gemma_scope.FILES}
+)
+"""Files whose folder may say how they are used."""
 
 _RELEASE = re.compile(r"(?P<release>\w[\w.-]*(/\w[\w.-]*)?):(?P<sae>.+)")
 
@@ -32,31 +41,34 @@ def load_sae(name: str | Path) -> SAE:
     | name | SAE |
     |---|---|
     | `nano:NAME` | one that ships with tiltmeter: see `list_embedded` |
-    | a folder | `cfg.json` and `sae_weights.safetensors`, as SAELens saves them |
+    | a folder | of SAELens, sparsify, dictionary_learning, Gemma Scope, Llama Scope, Braun et al. and others |
     | a run directory | of `tiltmeter train-sae` |
-    | a folder or `.pt` file | `final_config.yaml` and `samples_N.pt` (largest N) of Braun et al. |
-    | a `.safetensors` file | W_enc, b_enc, W_dec, b_dec: `tiltmeter.saes.formats.four_weights.load_weights_file` |
+    | a `.safetensors`, `.pt` or `.npz` file | of the same, or with weights alone: `tiltmeter.saes.formats.bare` |
     | `gpt2-small-res-jb:blocks.6.hook_resid_pre` | a release that SAELens lists, and an SAE in it |
     | `OWNER/REPO:FOLDER` | a folder of a Hugging Face repository |
 
-    If a `.pt` file holds SAEs at several hook points, append one: `FILE#blocks.6.hook_resid_pre`. Releases, and
-    folders of gated SAEs or of ones that normalise activations, need the `sae_lens` package.
+    What a file of weights alone does not say follows a question mark: `FILE?activation=relu&apply_b_dec_to_input=true`.
+    If a `.pt` file holds SAEs at several hook points, or a folder one a layer, append one:
+    `FILE#blocks.6.hook_resid_pre`, `FOLDER#layers.6`. Releases need the `sae_lens` package.
 
     Raises:
         TiltmeterError: there is no such SAE, it cannot be read, or tiltmeter does not support its architecture.
     """
     name = str(name)
-    model, colon, short = name.partition(":")
+    plain, options = split_options(name)
+    model, colon, short = plain.partition(":")
     if colon and model in EMBEDDED_SAES:
+        _refuse_options(name, options)
         return saelens_folder.load_folder(_embedded(model, short), name)
-    path, chosen = _split(name)
+    path, chosen = _split(plain)
     if path.is_dir():
-        return _load_folder(path, name, chosen)
+        return _load_folder(path, name, chosen, options)
     if path.is_file():
-        return _load_file(path, name, chosen)
-    if match := _RELEASE.fullmatch(name):
+        return _load_file(path, name, chosen, options)
+    if match := _RELEASE.fullmatch(plain):
         from tiltmeter.saes.formats.saelens_release import load_release
 
+        _refuse_options(name, options)
         return load_release(match["release"], match["sae"], name)
     raise _unknown(name)
 
@@ -67,6 +79,7 @@ def refuse_unknown(name: str) -> None:
     Raises:
         TiltmeterError: it is neither an embedded SAE, nor an existing file or folder, nor a release.
     """
+    name = split_options(name).name
     model, colon, short = name.partition(":")
     if colon and model in EMBEDDED_SAES:
         if "*" not in short:
@@ -110,32 +123,76 @@ def _split(name: str) -> tuple[Path, str]:
     return user_path(file), chosen
 
 
-def _load_folder(path: Path, name: str, chosen: str) -> SAE:
-    if (path / saelens_folder.CONFIG).is_file():
-        _refuse_choice(name, chosen)
-        return saelens_folder.load_folder(path, name)
-    if (path / "sae" / saelens_folder.CONFIG).is_file():
-        return _load_folder(path / "sae", name, chosen)
+def _load_folder(path: Path, name: str, chosen: str, options: Options) -> SAE:
+    if chosen and (path / chosen).is_dir():  # a run with one SAE a layer
+        return _load_folder(path / chosen, name, "", options)
     if final_file(path) is not None:
-        return load_braun(path, name, chosen)
-    model = " and is a language model's" if (path / "config.json").is_file() else ""
-    raise TiltmeterError(
-        f"The folder {name} is not an SAE: it has neither {saelens_folder.CONFIG} nor samples_N.pt{model}; expected "
-        f"{KINDS}."
-    )
-
-
-def _load_file(path: Path, name: str, chosen: str) -> SAE:
-    if path.suffix == ".pt":
+        _refuse_options(name, options)
         return load_braun(path, name, chosen)
     _refuse_choice(name, chosen)
-    if path.name in (saelens_folder.FILE, saelens_folder.CONFIG) and (path.parent / saelens_folder.CONFIG).is_file():
-        return saelens_folder.load_folder(path.parent, name)  # the config beside it says how the weights are used
-    if path.suffix == ".safetensors":
-        return load_weights_file(path, name)
+    if (loaded := _by_configuration(path, name)) is not None:
+        _refuse_options(name, options)
+        return loaded
+    if (path / "sae").is_dir():  # what `tiltmeter train-sae` leaves
+        return _load_folder(path / "sae", name, chosen, options)
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+    if len(files) == 1:
+        return _load_file(files[0], name, chosen, options)
+    raise TiltmeterError(f"The folder {name} is not an SAE: {_what_it_has(path, files)}; expected {KINDS}.")
+
+
+def _by_configuration(path: Path, name: str) -> SAE | None:
+    """The SAE of a folder whose configuration one of the libraries wrote; None if there is none."""
+    if is_sparsify(path):
+        return load_sparsify(path, name)
+    if (path / saelens_folder.CONFIG).is_file():
+        return saelens_folder.load_folder(path, name)
+    if is_dictionary_learning(path):
+        return load_dictionary_learning(path, name)
+    if found := lm_saes.files_of(path):
+        return lm_saes.load_lm_saes(*found, name)
+    if file := gemma_scope.weights_of(path):
+        return gemma_scope.load_gemma_scope(file, name)
+    if (file := path / "sae.pt").is_file() and (beside := act_name.configuration_of(file)):
+        return act_name.load_act_name(file, beside, name)
+    return None
+
+
+def _what_it_has(path: Path, files: Sequence[Path]) -> str:
+    if files:
+        return f"it has {len(files)} files of weights ({', '.join(file.name for file in files[:4])}); give one of them"
+    inner = sorted(one.name for one in path.iterdir() if one.is_dir() and any(one.iterdir()))
+    if inner:
+        return f"it has folders ({', '.join(inner[:4])}); give one of them, as {path.name}#{inner[0]}"
+    if (path / "config.json").is_file():
+        return "it has a config.json and no weights"
+    return "it has no weights"
+
+
+def _load_file(path: Path, name: str, chosen: str, options: Options) -> SAE:
+    if path.suffix in TORCH and is_braun(path, name):
+        _refuse_options(name, options)
+        return load_braun(path, name, chosen)
+    _refuse_choice(name, chosen)
+    if path.name in OF_FOLDERS and (loaded := _by_configuration(path.parent, name)) is not None:
+        _refuse_options(name, options)
+        return loaded  # the configuration beside it says how the weights are used
+    if path.name == gemma_scope.FILES[0]:
+        _refuse_options(name, options)
+        return gemma_scope.load_gemma_scope(path, name)
+    if path.suffix in TORCH and (beside := act_name.configuration_of(path)):
+        _refuse_options(name, options)
+        return act_name.load_act_name(path, beside, name)
+    if path.suffix.lower() in SUFFIXES:
+        return load_bare(path, name, options)
     raise TiltmeterError(f"The file {name} is not an SAE: expected {KINDS}.")
 
 
 def _refuse_choice(name: str, chosen: str) -> None:
     if chosen:
         raise TiltmeterError(f"{name} has one SAE, but {chosen!r} was asked for; leave out the # and what follows.")
+
+
+def _refuse_options(name: str, options: Options) -> None:
+    if options != Options():
+        raise TiltmeterError(f"The files of {name.partition('?')[0]} say how it is used; leave out what follows the ?.")

@@ -11,6 +11,7 @@ from tiltmeter.models.split_model import SplitModel
 from tiltmeter.saes.affine import unfold_value_biases
 from tiltmeter.saes.at_site import SAEAtSite
 from tiltmeter.saes.compatibility import check_compatible
+from tiltmeter.saes.formats.options import split_options
 from tiltmeter.saes.loading import EMBEDDED_SAES, list_embedded, load_sae
 
 
@@ -41,7 +42,7 @@ def matching(name: str, site: Site | None = None) -> list[str]:
 
 
 def short_names(names: Sequence[str]) -> dict[str, str]:
-    """Shorten each name to what follows the last `/` or `:` (`nano:e2e-3-l0-12` to `e2e-3-l0-12`).
+    """Shorten each name to what follows the last `/` or `:`, without options (`nano:e2e-3-l0-12` to `e2e-3-l0-12`).
 
     Names whose short forms would be equal stay whole.
 
@@ -53,7 +54,7 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
     """
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise TiltmeterError(f"The SAE {repeated[0]} is listed twice; list each SAE once.")
-    short = [name.rstrip("/").replace(":", "/").split("/")[-1] for name in names]
+    short = [split_options(name).name.rstrip("/").replace(":", "/").split("/")[-1] for name in names]
     return {own if short.count(own) == 1 else name: name for own, name in zip(short, names, strict=True)}
 
 

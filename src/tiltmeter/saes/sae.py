@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tiltmeter.errors import TiltmeterError
+from tiltmeter.saes.normalisation import NORMALISATIONS
 
 Processing = Literal["centred", "raw", "folded"]
 """How the model is processed before the SAE reads its activations.
@@ -117,8 +118,26 @@ class JumpReLU:
 
 
 @dataclass(frozen=True)
+class Gated:
+    """Gate each latent by one threshold, and give it a magnitude of its own (Rajamanoharan et al. 2024, gated SAEs)."""
+
+    b_gate: Float[Tensor, "latent"]
+    r_mag: Float[Tensor, "latent"]
+    """Logarithm of a factor between the pre-activations of gate and magnitude."""
+    b_mag: Float[Tensor, "latent"]
+
+    def __call__(self, pre: Tensor) -> Tensor:
+        """Latent activations of pre-activations without a bias."""
+        open_gates = pre + self.b_gate.to(pre) > 0
+        return torch.where(open_gates, (pre * self.r_mag.to(pre).exp() + self.b_mag.to(pre)).relu(), 0.0)
+
+
+@dataclass(frozen=True)
 class LinearSAE:
-    """The usual SAE: f = activation((x - input_bias) W_enc + b_enc), x̂ = f W_dec + b_dec."""
+    """The usual SAE: f = activation((x - input_bias) W_enc + b_enc), x̂ = f W_dec + b_dec.
+
+    An SAE that normalises each token does so to x first, and restores x̂'s mean and scale last.
+    """
 
     about: About
     W_enc: Float[Tensor, "d_site latent"]
@@ -128,6 +147,8 @@ class LinearSAE:
     input_bias: Float[Tensor, "d_site"]
     """Subtracted before encoding: `b_dec` in some conventions, zero in others."""
     activation: Activation = torch.relu
+    normalisation: str = "none"
+    """One of `NORMALISATIONS`."""
 
     @property
     def decoder(self) -> Float[Tensor, "latent d_site"]:
@@ -137,13 +158,27 @@ class LinearSAE:
     def encode(self, x: Float[Tensor, "*token d_site"]) -> Float[Tensor, "*token latent"]:
         """Latent activations."""
         x = x.to(self.W_enc)
+        if (normalise := NORMALISATIONS[self.normalisation]) is not None:
+            x = normalise.apply(x)
         return self.activation((x - self.input_bias) @ self.W_enc + self.b_enc)
 
     def decode(
         self, latents: Float[Tensor, "*token latent"], like: Float[Tensor, "*token d_site"] | None = None
     ) -> Float[Tensor, "*token d_site"]:
-        """The reconstruction; `like` is ignored."""
-        return latents @ self.W_dec + self.b_dec
+        """The reconstruction; with the mean and scale of `like` if the SAE normalises each token.
+
+        Raises:
+            TiltmeterError: the SAE normalises each token, and there is no `like`.
+        """
+        y = latents @ self.W_dec + self.b_dec
+        if (normalise := NORMALISATIONS[self.normalisation]) is None:
+            return y
+        if like is None:
+            raise TiltmeterError(
+                f"{self.about.name} normalises each activation, so that latents alone do not determine the length of a "
+                "reconstruction; decode with like=, the activation whose mean and scale to restore."
+            )
+        return normalise.undo(y, like.to(y))
 
     def to(self, device: torch.device, dtype: torch.dtype) -> LinearSAE:
         """A copy of the SAE with its weights on this device and of this type."""

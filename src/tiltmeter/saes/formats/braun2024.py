@@ -7,19 +7,18 @@ unit length whenever it is used; nothing is subtracted before encoding.
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from tiltmeter.errors import TiltmeterError
-from tiltmeter.saes.formats.four_weights import Convention, Facts, linear_sae
+from tiltmeter.saes.formats.linear import Convention, Facts, linear_sae
+from tiltmeter.saes.formats.tensors import read_tensors
 from tiltmeter.saes.sae import LinearSAE
 
 CONFIG = "final_config.yaml"
@@ -33,6 +32,11 @@ def final_file(folder: Path) -> Path | None:
     """The `samples_N.pt` with the largest N, or None."""
     found = {int(match[1]): file for file in folder.iterdir() if (match := _SAMPLES.fullmatch(file.name))}
     return found[max(found)] if found else None
+
+
+def is_braun(file: Path, name: str) -> bool:
+    """Whether a file of torch has weights as Braun et al. name them."""
+    return any(_KEY.fullmatch(key) for key in read_tensors(file, name).tensors)
 
 
 def load_braun(path: Path, name: str, chosen: str = "") -> LinearSAE:
@@ -49,7 +53,7 @@ def load_braun(path: Path, name: str, chosen: str = "") -> LinearSAE:
     file = final_file(path) if path.is_dir() else path
     if file is None:
         raise TiltmeterError(f"{name} has no samples_N.pt, as runs of Braun et al. write; give such a folder or file.")
-    hook, parts = _choose(_by_hook(_read(file, name), name), name, chosen)
+    hook, parts = _choose(_by_hook(read_tensors(file, name).tensors, name), name, chosen)
     weights = {
         "W_enc": _transposed(parts["encoder.0.weight"]),
         "b_enc": parts["encoder.0.bias"],
@@ -62,24 +66,6 @@ def load_braun(path: Path, name: str, chosen: str = "") -> LinearSAE:
     return linear_sae(name, weights, Convention(apply_b_dec_to_input=False), facts)
 
 
-def _read(file: Path, name: str) -> Mapping[Any, Any]:
-    try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # the unpickler's, the archive's and the system's errors are all different
-        raise TiltmeterError(
-            f"{name} could not be read as weights only ({_reason(error)}), and tiltmeter does not run code from "
-            "pickles; give the state dict of an SAE."
-        ) from None
-    return state if isinstance(state, Mapping) else {}
-
-
-def _reason(error: Exception) -> str:
-    """The reason, without torch's own message about pickles, which advises running their code."""
-    if isinstance(error, pickle.UnpicklingError):
-        return "it contains objects other than tensors, or is damaged"
-    return str(getattr(error, "strerror", None) or error).partition("\n")[0].rstrip(".") or type(error).__name__
-
-
 def _by_hook(state: Mapping[Any, Any], name: str) -> dict[str, dict[str, Tensor]]:
     """The weights of each SAE, by its hook point."""
     found: dict[str, dict[str, Tensor]] = {}
@@ -90,7 +76,7 @@ def _by_hook(state: Mapping[Any, Any], name: str) -> dict[str, dict[str, Tensor]
         has = ", ".join(map(str, [*state][:3])) or "no weights"
         raise TiltmeterError(
             f"{name} is not an SAE of Braun et al.: expected HOOK.encoder.0.weight, .encoder.0.bias, .decoder.weight "
-            f"and .decoder.bias, but it has {has}; save others as .safetensors with W_enc, b_enc, W_dec, b_dec."
+            f"and .decoder.bias, but it has {has}."
         )
     return found
 

@@ -8,14 +8,21 @@ from numbers import Real
 from typing import Any
 
 from tiltmeter.errors import TiltmeterError
-from tiltmeter.saes.formats.four_weights import Facts, check_same_space
+from tiltmeter.saes.formats.linear import Facts, check_same_space
 from tiltmeter.saes.sae import Processing
 
 ARCHITECTURES = ("standard", "gated", "topk", "jumprelu")
 """Supported architectures. Batch-top-k and matryoshka SAEs are saved as JumpReLU SAEs after training."""
 
 UNFINISHED = ("batchtopk", "matryoshka_batchtopk")
-"""Architectures that only training checkpoints have."""
+"""Architectures that only training checkpoints have; their finished form is `jumprelu`."""
+
+_OLD_NAMES = {
+    "hook_point": "hook_name",
+    "hook_point_head_index": "hook_head_index",
+    "activation_fn_str": "activation_fn",
+}
+"""Keys of versions before 6 that were renamed."""
 
 _OTHER_SPACE = "its output is not in the space of its input, so there is no reconstruction error"
 _REFUSED: Mapping[str, str] = {
@@ -37,12 +44,7 @@ def check_kind(name: str, config: Mapping[str, Any]) -> None:
     """
     architecture = str(config.get("architecture", "standard"))
     metadata = metadata_of(config)
-    if architecture in UNFINISHED:
-        raise TiltmeterError(
-            f"{name} is a training checkpoint of a {architecture} SAE, whose latents depend on the batch; save it with "
-            "SAELens's save_inference_model."
-        )
-    if architecture not in ARCHITECTURES:
+    if architecture not in (*ARCHITECTURES, *UNFINISHED):
         why = _REFUSED.get(architecture) or (_OTHER_SPACE if "cross" in architecture else "its encoder is unknown")
         raise TiltmeterError(
             f"{name} is a {architecture}, which tiltmeter does not support: {why}; give one of "
@@ -59,6 +61,26 @@ def check_kind(name: str, config: Mapping[str, Any]) -> None:
             f"{name} reads only head {metadata['hook_head_index']} of {metadata.get('hook_name')}, and tiltmeter has "
             "no sites of single heads; give an SAE of all heads."
         )
+
+
+def current_config(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration as version 6 writes it; earlier ones have their metadata among the other keys.
+
+    Raises:
+        TiltmeterError: an activation that SAELens no longer has.
+    """
+    found = {_OLD_NAMES.get(key, key): value for key, value in config.items()}
+    found["architecture"] = str(found.get("architecture") or "standard")
+    if isinstance(found.get("metadata"), Mapping):
+        return found
+    activation, options = found.get("activation_fn") or "relu", found.get("activation_fn_kwargs") or {}
+    if activation == "topk" and isinstance(options, Mapping):
+        found |= {"architecture": "topk", "k": options.get("k")}
+    elif activation != "relu" or options:
+        raise TiltmeterError(f"{name} has the activation {activation} ({options}); tiltmeter reads relu and topk.")
+    if isinstance(found.get("normalize_activations"), bool):
+        found["normalize_activations"] = "expected_average_only_in" if found["normalize_activations"] else "none"
+    return found
 
 
 def metadata_of(config: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""SAEs that the `sae_lens` library loads: its releases, and folders of all its architectures.
+"""SAEs that the `sae_lens` library loads: its releases, and objects of its classes.
 
 SAELens's `encode` stores the norms and shapes that its `decode` then uses, so that calls must come in pairs. Here the
 adapter normalises and reshapes from its arguments alone: the library's mathematics, without state.
@@ -7,25 +7,23 @@ adapter normalises and reshapes from its arguments alone: the library's mathemat
 from __future__ import annotations
 
 import difflib
-import json
-import math
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from tiltmeter.errors import TiltmeterError
-from tiltmeter.saes.formats.four_weights import Facts, check_same_space, fingerprint
+from tiltmeter.saes.formats.linear import Facts, check_same_space, fingerprint
 from tiltmeter.saes.formats.saelens_config import check_kind, number, read_facts
+from tiltmeter.saes.normalisation import NORMALISATIONS, Normalisation
 from tiltmeter.saes.sae import About, check_finite
 
 _BRAUN = re.compile(r"gpt2-small-res_s[cl](?P<kind>\w+)-ajt")
@@ -33,31 +31,6 @@ _BRAUN_KINDS = {"l": "local", "e": "e2e", "efr": "e2e+ds"}
 _FOLDED = "gpt2-small-hook-z-kk"
 
 Tokens = Float[Tensor, "*token d_site"]
-
-
-class Normalisation(NamedTuple):
-    """How each token's activation is normalised before encoding, and the reconstruction restored after decoding."""
-
-    apply: Callable[[Tensor], Tensor]
-    undo: Callable[[Tensor, Tensor], Tensor]
-    """From a reconstruction, and the activation whose mean and scale are restored."""
-
-
-def _standardised(x: Tensor) -> Tensor:
-    return (x - x.mean(-1, keepdim=True)) / (x.std(-1, keepdim=True) + 1e-5)  # SAELens's ε; undoing it has none
-
-
-NORMALISATIONS: Mapping[str, Normalisation | None] = {
-    "none": None,
-    "layer_norm": Normalisation(
-        _standardised, lambda y, like: y * like.std(-1, keepdim=True) + like.mean(-1, keepdim=True)
-    ),
-    "constant_norm_rescale": Normalisation(
-        lambda x: x * (math.sqrt(x.shape[-1]) / x.norm(dim=-1, keepdim=True)),
-        lambda y, like: y * (like.norm(dim=-1, keepdim=True) / math.sqrt(like.shape[-1])),
-    ),
-}
-"""SAELens's `normalize_activations`. Its other values are folded into the weights when training ends."""
 
 
 @dataclass(frozen=True)
@@ -120,20 +93,6 @@ def load_release(release: str, sae_id: str, name: str) -> SAELensSAE:
     overrides = (entry.config_overrides or {}) if entry else {}
     facts = read_facts({**sae.cfg.metadata.to_dict(), **overrides})
     return adapt(sae, name, facts if entry is None else facts | _published(entry, sae_id, facts))
-
-
-def load_folder_by_library(folder: Path, name: str) -> SAELensSAE:
-    """Load a folder in SAELens's format, of any version and architecture.
-
-    Raises:
-        TiltmeterError: no `sae_lens`, or an SAE that tiltmeter does not support.
-    """
-    library = _library(name)
-    with _explained(name):
-        sae = library.SAE.load_from_disk(folder, device="cpu", dtype="float32")
-        if sae.cfg.normalize_activations == "expected_average_only_in" and (factor := _checkpoint_factor(folder)):
-            sae.fold_activation_norm_scaling_factor(factor)
-    return adapt(sae, name, read_facts(sae.cfg.metadata.to_dict()))
 
 
 def adapt(sae: Any, name: str, facts: Facts | None = None) -> SAELensSAE:
@@ -240,9 +199,3 @@ def _published(entry: Any, sae_id: str, facts: Facts) -> Facts:
     if match := _BRAUN.fullmatch(entry.release):  # TransformerLens's default processing, data without BOS
         return known | Facts(kind=_BRAUN_KINDS.get(match["kind"]), processing="centred", prepend_bos=False)
     return known | Facts(processing="folded") if entry.release == _FOLDED else known
-
-
-def _checkpoint_factor(folder: Path) -> float | None:
-    """The scale factor that a checkpoint of SAELens's trainer stores beside the weights."""
-    file = folder / "activation_scaler.json"
-    return number(json.loads(file.read_text(encoding="utf-8")).get("scaling_factor")) if file.is_file() else None

@@ -31,7 +31,7 @@ from tiltmeter.models.split_model import SplitModel
 from tiltmeter.runs import run_directory
 from tiltmeter.runs.progress import progress_bar
 from tiltmeter.saes.evaluation import SAEMetrics, evaluate, keeping_massive, through
-from tiltmeter.saes.formats.four_weights import Facts
+from tiltmeter.saes.formats.linear import Facts
 from tiltmeter.saes.formats.saelens_export import saelens_files
 from tiltmeter.saes.sae import LinearSAE
 from tiltmeter.saes.training import trainer

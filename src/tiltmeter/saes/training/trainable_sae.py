@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tiltmeter.saes.formats.four_weights import Convention, Facts, linear_sae
+from tiltmeter.saes.formats.linear import Convention, Facts, linear_sae
 from tiltmeter.saes.sae import Activation, LinearSAE, TopK
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from tiltmeter.perturb.names import DirectionName
 from tiltmeter.reports.charts.chart import Axis, Chart, Panel, Points
-from tiltmeter.reports.charts.styles import styles
+from tiltmeter.reports.charts.styles import Style, styles
 from tiltmeter.reports.tables.format import three_digits
 from tiltmeter.studies.lee2024.figures.wording import TITLE
 from tiltmeter.studies.results import Results, saes_by_kind
 from tiltmeter.studies.study import PaperFigure
+
+COLORS = {"local": "#882255", "e2e": "#332288", "e2e+ds": "#117733"}
+"""Of the kinds of SAE, whose curves elsewhere have shades of one colour."""
 
 
 def _chart(results: Results) -> Chart:
@@ -25,7 +28,7 @@ def _chart(results: Results) -> Chart:
                 kind,
                 far["mean"].to_numpy(),
                 kl["mean"].to_numpy(),
-                style_of[f"sae-error:{saes[-1]}"],
+                _style(kind, style_of[f"sae-error:{saes[-1]}"]),
                 kl.low.to_numpy(),
                 kl.high.to_numpy(),
                 tuple(DirectionName.parse(name).argument or "" for name in kl.index),
@@ -33,6 +36,11 @@ def _chart(results: Results) -> Chart:
         )
     panel = Panel("", Axis("mean ‖SAE(x) - x‖, L2"), Axis("KL(clean ‖ perturbed), nats"), tuple(marks))
     return Chart(((panel,),))
+
+
+def _style(kind: str, style: Style) -> Style:
+    color = COLORS.get(kind, style.color)
+    return style._replace(color=color, face=color)
 
 
 def _finding(results: Results) -> str:

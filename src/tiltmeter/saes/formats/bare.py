@@ -1,0 +1,119 @@
+"""Files of weights alone. What their names do not tell must come from the file's metadata or from the user."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tiltmeter.errors import TiltmeterError
+from tiltmeter.saes.formats import openai
+from tiltmeter.saes.formats.linear import GATES, THRESHOLD, Convention, Facts, linear_sae
+from tiltmeter.saes.formats.names import canonical, scheme_of
+from tiltmeter.saes.formats.options import Options, split_options
+from tiltmeter.saes.formats.tensors import Stored, read_tensors
+from tiltmeter.saes.sae import LinearSAE
+
+
+class Known(NamedTuple):
+    """What a scheme of names, or a publication, tells of its SAEs."""
+
+    subtracts: bool | None = None
+    """Whether b_dec is subtracted from the input."""
+    activation: str | None = None
+    hook_name: str | None = None
+    k: int | None = None
+
+
+SCHEMES: Mapping[str, Known] = {
+    "encoder.weight, bias": Known(True, "relu"),
+    "encoder.weight, gate_bias": Known(True),
+    "encoder.weight, b_dec": Known(True),
+    "encoder.weight, W_dec": Known(True, "topk"),
+    "encoder_linear.weight": Known(False, "relu"),
+    "w_enc": Known(False),
+}
+"""Of the schemes that one library alone writes: dictionary_learning, sparsify, Goodfire, Gemma Scope 2."""
+
+_R1 = re.compile(r"DeepSeek-R1-Distill-Llama-8B-SAE-l(?P<layer>\d+)\.pt")
+_QWEN = re.compile(r"layer(?P<layer>\d+)\.sae\.pt")
+_QWEN_K = re.compile(r"-L0_(\d+)")
+
+
+def load_bare(path: Path, name: str, options: Options) -> LinearSAE:
+    """Load an SAE from a file of weights.
+
+    Raises:
+        TiltmeterError: it is none of a known format, or whether b_dec is subtracted, the activation or k is not known.
+    """
+    stored = read_tensors(path, name)
+    scheme = scheme_of(name, stored.tensors)
+    if scheme == openai.SCHEME:
+        return openai.load_openai(stored, name)
+    weights = canonical(name, stored.tensors, scheme)
+    known, said = _known(path, scheme), _said(name, options, stored)
+    if GATES[0] in weights:
+        activation: str | None = "gated"
+    else:
+        activation = said.activation or known.activation or _implied(name, said, THRESHOLD in weights)
+    subtracts = known.subtracts if said.apply_b_dec_to_input is None else said.apply_b_dec_to_input
+    k = next((one for one in (said.k, known.k, _stored_k(stored)) if one is not None), None)
+    _refuse_unknown(name, {"apply_b_dec_to_input": subtracts, "activation": activation})
+    if activation == "topk":
+        _refuse_unknown(name, {"k": k})
+    if activation == "jumprelu" and THRESHOLD not in weights:
+        if THRESHOLD not in stored.tensors:
+            raise TiltmeterError(f"{name} has no {THRESHOLD}, so it is no jumprelu SAE.")
+        weights[THRESHOLD] = stored.tensors[THRESHOLD]
+    if activation in ("topk", "relu"):
+        weights.pop(THRESHOLD, None)
+    convention = Convention(bool(subtracts), k if activation == "topk" else None, said.normalize_activations or "none")
+    model = stored.settings.get("model_name")
+    facts = Facts(hook_name=said.hook_name or known.hook_name, model=model if isinstance(model, str) else None)
+    return linear_sae(name, weights, convention, facts)
+
+
+def _implied(name: str, said: Options, has_threshold: bool) -> str | None:
+    if has_threshold and said.k is not None:
+        raise TiltmeterError(f"{name} has both a threshold and a k; say which is used: activation=topk or jumprelu.")
+    if said.k is not None:
+        return "topk"
+    return "jumprelu" if has_threshold else None
+
+
+def _known(path: Path, scheme: str) -> Known:
+    """What the names of the weights and of the file tell."""
+    if match := _R1.fullmatch(path.name):
+        return Known(False, "relu", f"blocks.{match['layer']}.hook_resid_post")
+    if match := _QWEN.fullmatch(path.name):
+        k = _QWEN_K.search(path.resolve().parent.name)
+        return Known(False, "topk", f"blocks.{match['layer']}.hook_resid_post", int(k[1]) if k else None)
+    return SCHEMES.get(scheme, Known())
+
+
+def _said(name: str, options: Options, stored: Stored) -> Options:
+    """What the user says, and where not, what the file's metadata say."""
+    kept = {key: stored.settings[key] for key in Options.__dataclass_fields__ if key in stored.settings}
+    file = split_options(f"{name}?" + "&".join(f"{key}={value}" for key, value in kept.items())) if kept else None
+    found: dict[str, Any] = {} if file is None else vars(file.options)
+    return Options(**{key: found.get(key) if value is None else value for key, value in _fields(options).items()})
+
+
+def _fields(options: Options) -> dict[str, Any]:
+    return {key: getattr(options, key) for key in Options.__dataclass_fields__}
+
+
+def _stored_k(stored: Stored) -> int | None:
+    return int(stored.tensors["k"]) if "k" in stored.tensors and stored.tensors["k"].numel() == 1 else None
+
+
+def _refuse_unknown(name: str, found: Mapping[str, object]) -> None:
+    if unknown := [key for key, value in found.items() if value is None]:
+        example = {"apply_b_dec_to_input": "true", "activation": "relu", "k": "32"}
+        mark = "&" if "?" in name else "?"
+        said = mark + "&".join(f"{key}={example[key]}" for key in unknown)
+        raise TiltmeterError(
+            f"{name} does not say {' and '.join(unknown)}, which its weights alone do not tell: give the folder with "
+            f"its configuration, or say it, as in {name}{said}."
+        )

@@ -1,0 +1,51 @@
+"""Gemma Scope (`params.npz`) and Gemma Scope 2 (`params.safetensors` and `config.json`).
+
+JumpReLU SAEs (Lieberum et al. 2024). b_dec is not subtracted from the input.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from tiltmeter.errors import TiltmeterError
+from tiltmeter.saes.formats.linear import THRESHOLD, Convention, Facts, linear_sae
+from tiltmeter.saes.formats.names import canonical, scheme_of
+from tiltmeter.saes.formats.tensors import read_json, read_tensors
+from tiltmeter.saes.sae import LinearSAE
+
+FILES = ("params.npz", "params.safetensors")
+
+_KINDS = {"resid_post": "hook_resid_post", "mlp_out": "hook_mlp_out", "attn_out": "attn.hook_z"}
+"""The folders of Gemma Scope 2; its SAEs of attention read the heads' outputs."""
+
+
+def weights_of(folder: Path) -> Path | None:
+    """The file of weights in a folder of Gemma Scope; None if it is none."""
+    return next((folder / file for file in FILES if (folder / file).is_file()), None)
+
+
+def load_gemma_scope(file: Path, name: str) -> LinearSAE:
+    """Load an SAE of either series.
+
+    Raises:
+        TiltmeterError: it has no thresholds, is a transcoder, or is damaged.
+    """
+    tensors = read_tensors(file, name).tensors
+    weights = canonical(name, tensors, scheme_of(name, tensors))
+    if THRESHOLD not in weights:
+        raise TiltmeterError(f"{name} has no {THRESHOLD}, so it is not of Gemma Scope, whose SAEs are JumpReLU ones.")
+    beside = file.parent / "config.json"
+    config = read_json(beside, name) if beside.is_file() else {}
+    if (architecture := config.get("architecture", "jump_relu")) != "jump_relu":
+        raise TiltmeterError(f"{name} is {architecture!r}; tiltmeter reads Gemma Scope's jump_relu SAEs.")
+    model = config.get("model_name")
+    facts = Facts(hook_name=_hook(file.resolve()), model=model if isinstance(model, str) else None, processing="raw")
+    return linear_sae(name, weights, Convention(apply_b_dec_to_input=False), facts)
+
+
+def _hook(file: Path) -> str | None:
+    """The site, if the folders above name both the layer and what the SAE reads."""
+    layer = re.search(r"layer_(\d+)", str(file))
+    kind = next((hook for part, hook in _KINDS.items() if f"/{part}" in file.as_posix()), None)
+    return f"blocks.{layer[1]}.{kind}" if layer and kind else None

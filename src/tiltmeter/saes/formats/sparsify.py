@@ -1,0 +1,54 @@
+"""Folders of EleutherAI's sparsify (eai-sparsify): `cfg.json` and `sae.safetensors`, in a folder named by the module.
+
+b_dec is subtracted from the input, and the k largest latents are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tiltmeter.errors import TiltmeterError
+from tiltmeter.saes.formats.hook_names import transformer_lens_name
+from tiltmeter.saes.formats.linear import Convention, Facts, linear_sae
+from tiltmeter.saes.formats.names import canonical, scheme_of
+from tiltmeter.saes.formats.tensors import read_json, read_tensors
+from tiltmeter.saes.sae import LinearSAE
+
+CONFIG, FILE = "cfg.json", "sae.safetensors"
+
+
+def is_sparsify(folder: Path) -> bool:
+    """Whether a folder is one of sparsify's."""
+    return (folder / CONFIG).is_file() and (folder / FILE).is_file()
+
+
+def load_sparsify(folder: Path, name: str) -> LinearSAE:
+    """Load the SAE of a folder.
+
+    Raises:
+        TiltmeterError: it is a transcoder, keeps latents in another way, or is damaged.
+    """
+    config, tensors = read_json(folder / CONFIG, name), read_tensors(folder / FILE, name).tensors
+    if config.get("transcode") or config.get("skip_connection"):
+        raise TiltmeterError(f"{name} is a transcoder: its output is not a reconstruction of its input; give an SAE.")
+    if (activation := config.get("activation", "topk")) != "topk" or config.get("signed"):
+        raise TiltmeterError(
+            f"{name} keeps its latents by {'signed top-k' if activation == 'topk' else activation}; tiltmeter reads "
+            "top-k SAEs whose latents are not negative."
+        )
+    if not isinstance(k := config.get("k"), int):
+        raise TiltmeterError(f"{CONFIG} of {name} has no k; it says how many latents are kept.")
+    weights = canonical(name, tensors, scheme_of(name, tensors))
+    facts = Facts(
+        kind="topk", hook_name=transformer_lens_name(folder.resolve().name), model=_model(folder), processing="raw"
+    )
+    return linear_sae(name, weights, Convention(apply_b_dec_to_input=True, k=k), facts)
+
+
+def _model(folder: Path) -> str | None:
+    """The model that the training's configuration names, which lies one folder up."""
+    file = folder.resolve().parent / "config.json"
+    config: Mapping[str, Any] = read_json(file, str(folder)) if file.is_file() else {}
+    return str(config["model"]) if isinstance(config.get("model"), str) else None
