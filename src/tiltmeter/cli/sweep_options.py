@@ -110,13 +110,14 @@ def make_sweep(config: dict[str, Any], **options: Any) -> Sweep:
     Raises:
         TiltmeterError: a value or a name is wrong.
     """
-    from tiltmeter.saes.loading import refuse_unknown
+    from tiltmeter.saes.loading import read_early, refuse_unknown
     from tiltmeter.saes.names import short_names
     from tiltmeter.sweeps.plan import Sweep, look_up
 
     sweep = Sweep(**config | given(**options))
     for name in sweep.saes:
         refuse_unknown(name)
+        read_early(name)
     names = tuple(short_names(sweep.saes))
     if not any("*" in name for name in names):  # which SAEs a pattern matches depends on the site
         look_up(sweep, names)

@@ -32,6 +32,9 @@ OF_FOLDERS = frozenset(
 )
 """Files whose folder may say how they are used."""
 
+READ_EARLY = 2**29
+"""Bytes: SAEs below this size are read in about a second."""
+
 _RELEASE = re.compile(r"(?P<release>\w[\w.-]*(/\w[\w.-]*)?):(?P<sae>.+)")
 
 
@@ -86,6 +89,18 @@ def refuse_unknown(name: str) -> None:
             _embedded(model, short)
     elif not _split(name)[0].exists() and not _RELEASE.fullmatch(name):
         raise _unknown(name)
+
+
+def read_early(name: str) -> None:
+    """Read an SAE that lies on this machine and is not huge, so that a wrong one is refused before a model is loaded.
+
+    Raises:
+        TiltmeterError: as `load_sae`.
+    """
+    path = _split(split_options(name).name)[0]
+    files = path.rglob("*") if path.is_dir() else [path]
+    if path.exists() and sum(file.stat().st_size for file in files if file.is_file()) < READ_EARLY:
+        load_sae(name)
 
 
 def list_embedded() -> dict[str, dict[str, Any]]:
