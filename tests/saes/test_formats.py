@@ -154,6 +154,12 @@ def test_openai_version_5_normalises_each_token(tmp_path):
     assert_gives(file, latents, (latents @ DEC + B_DEC) * std + mean)
 
 
+def test_options_do_not_contradict_what_a_file_says(tmp_path):
+    file = openai(tmp_path / "6.pt", activation="ReLU")
+    with pytest.raises(TiltmeterError, match="say how it is used; leave out what follows the"):
+        load_sae(f"{file}?k=3")
+
+
 JUMPED = torch.where(PRE > THRESHOLDS, PRE, 0.0).relu()
 
 
@@ -223,6 +229,13 @@ def test_what_openmoss_writes_since(config, latents, more, tmp_path):
     weights["dataset_average_activation_norm.blocks.3.hook_resid_post"] = torch.tensor(NORM)
     folder = lm_saes(tmp_path, config, weights, "sae_weights.safetensors", "config.json")
     assert_gives(folder, latents, (latents @ DEC + B_DEC) / SCALE, scale=SCALE / ROWS)
+
+
+def test_a_log_threshold_without_its_configuration_is_refused(tmp_path):
+    weights = LINEAR | {"decoder.bias": B_DEC, "log_jumprelu_threshold": THRESHOLDS.log()}
+    save_file(weights, tmp_path / "a.safetensors")
+    with pytest.raises(TiltmeterError, match="has log_jumprelu_threshold, which its configuration explains"):
+        load_sae(f"{tmp_path / 'a.safetensors'}?activation=relu&apply_b_dec_to_input=false")
 
 
 def test_a_scale_that_is_not_stored_is_refused(tmp_path):

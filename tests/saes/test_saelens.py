@@ -163,6 +163,23 @@ def test_a_checkpoints_scale_of_activations_is_folded_in(tmp_path):
     torch.testing.assert_close(ours.decode(latents), theirs.decode(latents) / 0.25, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("said", [{}, {"scaling_factor": None}, {"scaling_factor": 0.0}])
+def test_a_scale_without_a_factor_is_not_taken_for_none(said, tmp_path):
+    folder = save(build("standard", normalize_activations="expected_average_only_in"), tmp_path)
+    (tmp_path / "activation_scaler.json").write_text(json.dumps(said))
+    with pytest.raises(TiltmeterError, match=r"scaled by expected_average_only_in.*do not state the factor"):
+        load_sae(folder)
+
+
+@pytest.mark.parametrize("lost", ["W_enc", "W_dec", "b_enc"])
+def test_weights_that_are_lost_are_told_before_they_are_rescaled(lost, tmp_path):
+    folder = save(build("topk", rescale_acts_by_decoder_norm=True), tmp_path)
+    weights = load_file(tmp_path / "sae_weights.safetensors")
+    save_file({key: weights[key] for key in weights if key != lost}, tmp_path / "sae_weights.safetensors")
+    with pytest.raises(TiltmeterError, match=f"it has no {lost}"):
+        load_sae(folder)
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @pytest.mark.parametrize("architecture", [*DIRECT, "gated"])
 def test_half_precision_weights_are_used_in_float32(architecture, dtype, tmp_path):

@@ -36,7 +36,7 @@ ADAPTER_WEIGHTS = re.compile(r"(^|[._])(lora|ia3|adapters?|base_layer|vera|loha|
 """Names of an adapter's weights among those of a model."""
 
 QUANTISED = re.compile(
-    r"(scales?|scale_inv|scale_weight|weight_scale|weight_s|SCB|weight_format|zero_?points?|qzeros|qweight|g_idx|absmax|quant_state)(\.|$)",
+    r"(scales?|scale_inv|scale_weight|weight_s|SCB|weight_format|zero_?points?|qzeros|qweight|g_idx|absmax|quant_state)(\.|$)",
     re.I,
 )
 """Ends of names of what quantised weights are multiplied with."""
@@ -149,8 +149,9 @@ def refuse_unscaled(name: str, where: str, revision: str | None, hf: nn.Module) 
         with safe_open(file, framework="pt") as tensors:
             for key in list(tensors.keys()):
                 kind = tensors.get_slice(key).get_dtype()
-                of_model = key in wanted or key.endswith(".weight") or any(one.endswith(f".{key}") for one in wanted)
-                if kind not in WEIGHT_TYPES and of_model:
+                if kind in WEIGHT_TYPES:
+                    continue
+                if key in wanted or key.endswith(".weight") or any(one.endswith(f".{key}") for one in wanted):
                     raise TiltmeterError(
                         f"{name} has {key} in {kind}, and its config.json has no quantization_config that says what "
                         "it is multiplied with; give weights in bfloat16, float16 or float32."

@@ -63,7 +63,7 @@ class Trunk:
         tokens = probe_tokens(self.hf)
         if named & LENGTH_DEPENDENT or self._chooses_positions:
             return False
-        return not self._differ(tokens, tokens[:, :5], AGREEMENT[self.hf.dtype])
+        return agree(self._beginning(tokens), self._beginning(tokens[:, :5]))
 
     @cached_property
     def skips_later_blocks(self) -> bool:
@@ -96,33 +96,33 @@ class Trunk:
             TiltmeterError: it does.
         """
         tokens, rounding, name = probe_tokens(self.hf), 30 * torch.finfo(self.hf.dtype).eps, type(self.hf).__name__
-        if self._differ(tokens, tokens, rounding):
+        whole = self._beginning(tokens)
+        if not agree(whole, self._beginning(tokens), rounding):
             raise TiltmeterError(
                 f"{name} gives two outputs for the same tokens, so what a perturbation changes cannot be told from "
                 "noise; make it deterministic."
             )
-        if self._differ(tokens, tokens[:1], AGREEMENT[self.hf.dtype]):
+        if not agree(whole[:1], self._beginning(tokens[:1])):
             raise TiltmeterError(
                 f"{name} gives a sequence another output beside others than alone, so numbers would depend on the "
                 "batch; let no hook or module combine sequences (statistics or quantisation over the batch)."
             )
         other = torch.cat([tokens[:, :5], tokens[:, 5:].flip(1)], 1)
-        if self._differ(tokens, other, rounding):
+        if not agree(whole, self._beginning(other), rounding):
             raise TiltmeterError(
                 f"{name} is no decoder: later tokens change what earlier positions predict; choose a "
                 "causal language model (a class like BERT's has is_decoder in its configuration)."
             )
 
     @torch.no_grad()
-    def _differ(self, one: Tensor, other: Tensor, tolerance: float) -> bool:
-        """Whether the final hidden states of the first five tokens of the first sequences differ between two batches.
+    def _beginning(self, ids: Tensor) -> Tensor:
+        """The final hidden states of the first five tokens.
 
         Raises:
             TiltmeterError: the model fails.
         """
         with explained(self.hf, "running it on a few tokens"):
-            a, b = (self(ids)[: len(other), :5] for ids in (one, other))
-        return not agree(a, b, tolerance)
+            return self(ids)[:, :5]
 
     @cached_property
     def _accepted(self) -> frozenset[str] | None:

@@ -13,7 +13,7 @@ from tiltmeter.saes.formats import act_name, gemma_scope, lm_saes, saelens_folde
 from tiltmeter.saes.formats.bare import load_bare
 from tiltmeter.saes.formats.braun2024 import final_file, is_braun, load_braun
 from tiltmeter.saes.formats.dictionary_learning import is_dictionary_learning, load_dictionary_learning
-from tiltmeter.saes.formats.options import Options, split_options
+from tiltmeter.saes.formats.options import Options, refuse_options, split_options
 from tiltmeter.saes.formats.saelens_config import metadata_of
 from tiltmeter.saes.formats.sparsify import is_sparsify, load_sparsify
 from tiltmeter.saes.formats.tensors import SUFFIXES, TORCH
@@ -61,7 +61,7 @@ def load_sae(name: str | Path) -> SAE:
     plain, options = split_options(name)
     model, colon, short = plain.partition(":")
     if colon and model in EMBEDDED_SAES:
-        _refuse_options(name, options)
+        refuse_options(name, options)
         return saelens_folder.load_folder(_embedded(model, short), name)
     path, chosen = _split(plain)
     if path.is_dir():
@@ -71,7 +71,7 @@ def load_sae(name: str | Path) -> SAE:
     if match := _RELEASE.fullmatch(plain):
         from tiltmeter.saes.formats.saelens_release import load_release
 
-        _refuse_options(name, options)
+        refuse_options(name, options)
         return load_release(match["release"], match["sae"], name)
     raise _unknown(name)
 
@@ -142,11 +142,11 @@ def _load_folder(path: Path, name: str, chosen: str, options: Options) -> SAE:
     if chosen and (path / chosen).is_dir():  # a run with one SAE a layer
         return _load_folder(path / chosen, name, "", options)
     if final_file(path) is not None:
-        _refuse_options(name, options)
+        refuse_options(name, options)
         return load_braun(path, name, chosen)
     _refuse_choice(name, chosen)
     if (loaded := _by_configuration(path, name)) is not None:
-        _refuse_options(name, options)
+        refuse_options(name, options)
         return loaded
     if (path / "sae").is_dir():  # what `tiltmeter train-sae` leaves
         return _load_folder(path / "sae", name, chosen, options)
@@ -186,17 +186,17 @@ def _what_it_has(path: Path, files: Sequence[Path]) -> str:
 
 def _load_file(path: Path, name: str, chosen: str, options: Options) -> SAE:
     if path.suffix in TORCH and is_braun(path, name):
-        _refuse_options(name, options)
+        refuse_options(name, options)
         return load_braun(path, name, chosen)
     _refuse_choice(name, chosen)
     if path.name in OF_FOLDERS and (loaded := _by_configuration(path.parent, name)) is not None:
-        _refuse_options(name, options)
+        refuse_options(name, options)
         return loaded  # the configuration beside it says how the weights are used
     if path.name == gemma_scope.FILES[0]:
-        _refuse_options(name, options)
+        refuse_options(name, options)
         return gemma_scope.load_gemma_scope(path, name)
     if path.suffix in TORCH and (beside := act_name.configuration_of(path)):
-        _refuse_options(name, options)
+        refuse_options(name, options)
         return act_name.load_act_name(path, beside, name)
     if path.suffix.lower() in SUFFIXES:
         return load_bare(path, name, options)
@@ -206,8 +206,3 @@ def _load_file(path: Path, name: str, chosen: str, options: Options) -> SAE:
 def _refuse_choice(name: str, chosen: str) -> None:
     if chosen:
         raise TiltmeterError(f"{name} has one SAE, but {chosen!r} was asked for; leave out the # and what follows.")
-
-
-def _refuse_options(name: str, options: Options) -> None:
-    if options != Options():
-        raise TiltmeterError(f"The files of {name.partition('?')[0]} say how it is used; leave out what follows the ?.")

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.saes.formats import openai
 from tiltmeter.saes.formats.linear import GATES, THRESHOLD, Convention, Facts, linear_sae
+from tiltmeter.saes.formats.lm_saes import LOG_THRESHOLD
 from tiltmeter.saes.formats.names import canonical, scheme_of
-from tiltmeter.saes.formats.options import Options, split_options
+from tiltmeter.saes.formats.options import FIELDS, Options, options_of, refuse_options
 from tiltmeter.saes.formats.tensors import Stored, read_tensors
 from tiltmeter.saes.sae import LinearSAE
 
@@ -49,7 +51,10 @@ def load_bare(path: Path, name: str, options: Options) -> LinearSAE:
     """
     stored = read_tensors(path, name)
     scheme = scheme_of(name, stored.tensors)
+    if LOG_THRESHOLD in stored.tensors:
+        raise TiltmeterError(f"{name} has {LOG_THRESHOLD}, which its configuration explains; give the folder with it.")
     if scheme == openai.SCHEME:
+        refuse_options(name, options)
         return openai.load_openai(stored, name)
     weights = canonical(name, stored.tensors, scheme)
     known, said = _known(path, scheme), _said(name, options, stored)
@@ -94,14 +99,8 @@ def _known(path: Path, scheme: str) -> Known:
 
 def _said(name: str, options: Options, stored: Stored) -> Options:
     """What the user says, and where not, what the file's metadata say."""
-    kept = {key: stored.settings[key] for key in Options.__dataclass_fields__ if key in stored.settings}
-    file = split_options(f"{name}?" + "&".join(f"{key}={value}" for key, value in kept.items())) if kept else None
-    found: dict[str, Any] = {} if file is None else vars(file.options)
-    return Options(**{key: found.get(key) if value is None else value for key, value in _fields(options).items()})
-
-
-def _fields(options: Options) -> dict[str, Any]:
-    return {key: getattr(options, key) for key in Options.__dataclass_fields__}
+    file = options_of(name, {key: stored.settings[key] for key in FIELDS if key in stored.settings})
+    return replace(file, **{key: value for key in FIELDS if (value := getattr(options, key)) is not None})
 
 
 def _stored_k(stored: Stored) -> int | None:

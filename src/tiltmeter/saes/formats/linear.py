@@ -56,7 +56,7 @@ def linear_sae(name: str, weights: Mapping[str, Tensor], convention: Convention,
     Raises:
         TiltmeterError: weights are missing, do not fit together or are not finite; k is out of range.
     """
-    weights = _checked(name, weights)
+    weights = checked(name, weights)
     W_enc, b_enc, W_dec, b_dec = (weights[key] for key in WEIGHTS)
     architecture, activation = _activation(name, weights, convention.k)
     settings = {"architecture": architecture, "k": convention.k, "input_bias": convention.apply_b_dec_to_input}
@@ -132,8 +132,12 @@ def check_same_space(name: str, d_in: int, d_out: int) -> None:
         )
 
 
-def _checked(name: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights in float32 and contiguous, the threshold expanded to one number per latent, b_enc 0 where gated."""
+def checked(name: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights in float32 and contiguous, the threshold expanded to one number per latent, b_enc 0 where gated.
+
+    Raises:
+        TiltmeterError: some are missing, of another shape or type, or not finite.
+    """
     if all(gate in weights for gate in GATES) and "W_enc" in weights:
         weights = {"b_enc": torch.zeros(weights["W_enc"].shape[-1]), **weights}
     if missing := [key for key in WEIGHTS if key not in weights]:

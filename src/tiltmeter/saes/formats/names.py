@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from tiltmeter.errors import TiltmeterError
-from tiltmeter.saes.formats.linear import GATES, THRESHOLD, WEIGHTS
+from tiltmeter.saes.formats.linear import GATES, WEIGHTS
 
 TRANSCODER = frozenset({"W_skip", "affine_skip_connection", "b_dec_out", "W_dec_out"})
 """Weights that only transcoders have."""
@@ -126,12 +126,9 @@ def canonical(name: str, tensors: Mapping[str, Tensor], scheme: str) -> dict[str
             "configuration beside it, or without this tensor if it does nothing."
         )
     weights = {key: tensors[theirs] for key, theirs in one.names.items() if theirs in tensors}
-    d, latents = (len(weights[key]) if weights[key].ndim == 1 else -1 for key in ("b_dec", _latent_bias(weights)))
+    latent_bias = "b_enc" if "b_enc" in weights else GATES[0]
+    d, latents = (len(weights[key]) if weights[key].ndim == 1 else -1 for key in ("b_dec", latent_bias))
     for key, shape in {"W_enc": (d, latents), "W_dec": (latents, d)}.items():
         lies_across = weights[key].shape == shape[::-1] and (d != latents or one.as_linear)
         weights[key] = weights[key].T if lies_across else weights[key]
     return weights
-
-
-def _latent_bias(weights: Mapping[str, Tensor]) -> str:
-    return "b_enc" if "b_enc" in weights else next(key for key in (*GATES, THRESHOLD, "b_dec") if key in weights)

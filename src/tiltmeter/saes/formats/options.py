@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
@@ -27,6 +28,9 @@ class Options:
     """The site, by its TransformerLens name."""
 
 
+FIELDS = tuple(Options.__dataclass_fields__)
+
+
 class Asked(NamedTuple):
     """A name without its options, and the options."""
 
@@ -43,12 +47,20 @@ def split_options(name: str) -> Asked:
     plain, mark, text = name.partition("?")
     if not mark:
         return Asked(name, Options())
-    known = ", ".join(Options.__dataclass_fields__)
     pairs = [one.partition("=") for one in text.split("&")]
-    if wrong := [key for key, _, _ in pairs if key not in Options.__dataclass_fields__]:
-        raise TiltmeterError(f"{wrong[0]!r} in {name!r} is not an option of an SAE; choose from {known}.")
+    if wrong := [key for key, _, _ in pairs if key not in FIELDS]:
+        raise TiltmeterError(f"{wrong[0]!r} in {name!r} is not an option of an SAE; choose from {', '.join(FIELDS)}.")
+    return Asked(plain, options_of(name, {key: value for key, _, value in pairs}))
+
+
+def options_of(name: str, said: Mapping[str, object]) -> Options:
+    """The options with these values, of a name or of a file's metadata.
+
+    Raises:
+        TiltmeterError: a value is wrong.
+    """
     try:
-        options = TypeAdapter(Options).validate_python({key: value for key, _, value in pairs})
+        options = TypeAdapter(Options).validate_python(said)
     except ValidationError as error:
         first = error.errors()[0]
         raise TiltmeterError(f"{first['loc'][0]} in {name!r} is {first['input']!r}: {first['msg']}.") from None
@@ -56,4 +68,14 @@ def split_options(name: str) -> Asked:
         raise TiltmeterError(f"The activation in {name!r} is {options.activation!r}; choose relu, topk or jumprelu.")
     if options.normalize_activations not in (None, *NORMALISATIONS):
         raise TiltmeterError(f"normalize_activations in {name!r} is unknown; choose from {', '.join(NORMALISATIONS)}.")
-    return Asked(plain, options)
+    return options
+
+
+def refuse_options(name: str, options: Options) -> None:
+    """Refuse options beside files that say how the SAE is used.
+
+    Raises:
+        TiltmeterError: there are some.
+    """
+    if options != Options():
+        raise TiltmeterError(f"The files of {name.partition('?')[0]} say how it is used; leave out what follows the ?.")

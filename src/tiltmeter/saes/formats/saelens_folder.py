@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tiltmeter.errors import TiltmeterError
-from tiltmeter.saes.formats.linear import GATES, THRESHOLD, WEIGHTS, Convention, linear_sae
+from tiltmeter.saes.formats.linear import GATES, THRESHOLD, WEIGHTS, Convention, checked, linear_sae
 from tiltmeter.saes.formats.saelens_config import (
     UNFINISHED,
     check_kind,
@@ -23,7 +23,7 @@ from tiltmeter.saes.formats.saelens_config import (
     number,
     read_facts,
 )
-from tiltmeter.saes.formats.tensors import read_tensors
+from tiltmeter.saes.formats.tensors import read_json, read_tensors
 from tiltmeter.saes.normalisation import NORMALISATIONS
 from tiltmeter.saes.sae import SAE
 
@@ -50,10 +50,11 @@ def load_folder(folder: Path, name: str) -> SAE:
     weights = read_tensors(folder / FILE, f"{FILE} of {name}").tensors
     _check_widths(name, config, weights)
     weights = _known_weights(name, config, weights)
-    if config.get("rescale_acts_by_decoder_norm"):
-        weights = _unit_rows(weights)
     factor, normalisation = _normalisation(name, config, folder)
+    if config.get("rescale_acts_by_decoder_norm"):
+        weights = _unit_rows(checked(name, weights))
     if factor is not None:
+        weights = checked(name, weights)
         weights |= {"W_enc": weights["W_enc"] * factor}
         weights |= {key: weights[key] / factor for key in ("W_dec", "b_dec")}
     convention = Convention(bool(config.get("apply_b_dec_to_input", True)), _k(name, config), normalisation)
@@ -123,7 +124,9 @@ def _normalisation(name: str, config: Mapping[str, Any], folder: Path) -> tuple[
         return None, kind
     file = folder / SCALER
     if kind == "expected_average_only_in" and config["architecture"] not in UNFINISHED and file.is_file():
-        return number(json.loads(file.read_text(encoding="utf-8")).get("scaling_factor")), "none"
+        factor = number(read_json(file, name).get("scaling_factor"))
+        if factor is not None and factor > 0:
+            return factor, "none"
     raise TiltmeterError(
         f"{name} was trained on activations scaled by {kind}, and its files do not state the factor; fold it into "
         "the weights with SAELens and save them again."
