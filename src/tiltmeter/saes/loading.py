@@ -16,7 +16,7 @@ from tiltmeter.saes.formats.dictionary_learning import is_dictionary_learning, l
 from tiltmeter.saes.formats.options import Options, refuse_options, split_options
 from tiltmeter.saes.formats.saelens_config import metadata_of
 from tiltmeter.saes.formats.sparsify import is_sparsify, load_sparsify
-from tiltmeter.saes.formats.tensors import SUFFIXES, TORCH
+from tiltmeter.saes.formats.tensors import SUFFIXES, TORCH, read_tensors
 from tiltmeter.saes.sae import SAE
 
 EMBEDDED_SAES: Mapping[str, Path] = {"nano": Path(__file__).parent.parent / "models" / "nano" / "saes"}
@@ -185,22 +185,25 @@ def _what_it_has(path: Path, files: Sequence[Path]) -> str:
 
 
 def _load_file(path: Path, name: str, chosen: str, options: Options) -> SAE:
-    if path.suffix in TORCH and is_braun(path, name):
+    if path.name in OF_FOLDERS and (loaded := _by_configuration(path.parent, name)) is not None:
+        _refuse_choice(name, chosen)
+        refuse_options(name, options)
+        return loaded  # the configuration beside it says how the weights are used
+    if path.suffix.lower() not in SUFFIXES:
+        _refuse_choice(name, chosen)
+        raise TiltmeterError(f"The file {name} is not an SAE: expected {KINDS}.")
+    stored = read_tensors(path, name)
+    if path.suffix in TORCH and is_braun(stored.tensors):
         refuse_options(name, options)
         return load_braun(path, name, chosen)
     _refuse_choice(name, chosen)
-    if path.name in OF_FOLDERS and (loaded := _by_configuration(path.parent, name)) is not None:
-        refuse_options(name, options)
-        return loaded  # the configuration beside it says how the weights are used
     if path.name == gemma_scope.FILES[0]:
         refuse_options(name, options)
         return gemma_scope.load_gemma_scope(path, name)
     if path.suffix in TORCH and (beside := act_name.configuration_of(path)):
         refuse_options(name, options)
         return act_name.load_act_name(path, beside, name)
-    if path.suffix.lower() in SUFFIXES:
-        return load_bare(path, name, options)
-    raise TiltmeterError(f"The file {name} is not an SAE: expected {KINDS}.")
+    return load_bare(path, stored, name, options)
 
 
 def _refuse_choice(name: str, chosen: str) -> None:

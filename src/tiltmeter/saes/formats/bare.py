@@ -14,7 +14,7 @@ from tiltmeter.saes.formats.linear import GATES, THRESHOLD, Convention, Facts, l
 from tiltmeter.saes.formats.lm_saes import LOG_THRESHOLD
 from tiltmeter.saes.formats.names import canonical, scheme_of
 from tiltmeter.saes.formats.options import FIELDS, Options, options_of, refuse_options
-from tiltmeter.saes.formats.tensors import Stored, read_tensors
+from tiltmeter.saes.formats.tensors import Stored
 from tiltmeter.saes.sae import LinearSAE
 
 
@@ -43,13 +43,12 @@ _QWEN = re.compile(r"layer(?P<layer>\d+)\.sae\.pt")
 _QWEN_K = re.compile(r"-L0_(\d+)")
 
 
-def load_bare(path: Path, name: str, options: Options) -> LinearSAE:
-    """Load an SAE from a file of weights.
+def load_bare(path: Path, stored: Stored, name: str, options: Options) -> LinearSAE:
+    """Build an SAE from what the file of weights at `path` holds.
 
     Raises:
         TiltmeterError: it is none of a known format, or whether b_dec is subtracted, the activation or k is not known.
     """
-    stored = read_tensors(path, name)
     scheme = scheme_of(name, stored.tensors)
     if LOG_THRESHOLD in stored.tensors:
         raise TiltmeterError(f"{name} has {LOG_THRESHOLD}, which its configuration explains; give the folder with it.")

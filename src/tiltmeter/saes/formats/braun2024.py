@@ -34,9 +34,9 @@ def final_file(folder: Path) -> Path | None:
     return found[max(found)] if found else None
 
 
-def is_braun(file: Path, name: str) -> bool:
-    """Whether a file of torch has weights as Braun et al. name them."""
-    return any(_KEY.fullmatch(key) for key in read_tensors(file, name).tensors)
+def is_braun(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether these tensors are named as Braun et al. name them."""
+    return any(_KEY.fullmatch(key) for key in tensors)
 
 
 def load_braun(path: Path, name: str, chosen: str = "") -> LinearSAE:
