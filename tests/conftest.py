@@ -10,7 +10,7 @@ from importlib import import_module
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from checked_types import check_types
+from checked_types import begin_test, check_types
 
 LIBRARIES = (
     "beartype.door",
@@ -29,3 +29,28 @@ for name in LIBRARIES:  # first, because the hook has all that a checked module 
     import_module(name)
 
 check_types(["tiltmeter", "benchmarks"])
+
+import pytest
+
+from tiltmeter.models.differences import compilation
+
+
+def pytest_runtest_setup():
+    begin_test()
+
+
+COMPILED_FROM = compilation.MIN_COMPILED_SIZE
+
+
+@pytest.fixture(autouse=True, scope="session")
+def uncompiled():
+    """Kernels run as they are written: every process would compile them anew, each for seconds."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(compilation, "MIN_COMPILED_SIZE", 2**62)
+        yield
+
+
+@pytest.fixture
+def compiled(monkeypatch):
+    """Kernels are compiled where they are for users."""
+    monkeypatch.setattr(compilation, "MIN_COMPILED_SIZE", COMPILED_FROM)

@@ -8,7 +8,7 @@ import pytest
 from beartype import beartype
 from jaxtyping import Float
 
-from checked_types import checked, may_have_shapes
+from checked_types import CALLS, begin_test, checked, may_have_shapes
 from tiltmeter.analysis.shapes import ks_distance
 from tiltmeter.models.positions import parse_positions
 
@@ -57,6 +57,17 @@ def test_plain_types_must_be_right():
         check("1", "x")
     with pytest.raises(Exception, match="violates type hint"):
         check(1, 2)
+
+
+def test_the_first_calls_of_each_test_are_checked():
+    check = checked(plain, typechecker=beartype)
+    for _ in range(CALLS):
+        with pytest.raises(Exception, match="violates type hint"):
+            check("1", "x")
+    assert check("1", "x") == "x"
+    begin_test()
+    with pytest.raises(Exception, match="violates type hint"):
+        check("1", "x")
 
 
 def test_tiltmeter_is_checked():

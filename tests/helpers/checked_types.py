@@ -1,10 +1,12 @@
 """What checks annotations under pytest: jaxtyping where a function has shapes, and beartype alone where it has none.
 
-jaxtyping makes each call several times as slow, and nine of ten functions have no shapes.
+jaxtyping makes each call several times as slow, and nine of ten functions have no shapes. Checks are built where a
+function is first called, and made in its first calls of each test: inner loops have thousands, and all pass the same.
 """
 
 import inspect
-from functools import partial
+from collections.abc import Callable
+from functools import partial, wraps
 from typing import Any, get_args, get_type_hints
 
 import jaxtyping
@@ -12,6 +14,11 @@ from beartype import beartype
 from jaxtyping import AbstractArray, install_import_hook
 
 jaxtyped = jaxtyping.jaxtyped
+
+CALLS = 20
+"""Calls of a function that are checked in one test."""
+
+_test = object()
 
 
 def check_types(packages: list[str]) -> None:
@@ -24,9 +31,35 @@ def checked(fn: Any = None, *, typechecker: Any) -> Any:
     """What the import hook puts on every function and class."""
     if fn is None:
         return partial(checked, typechecker=typechecker)
-    if inspect.isfunction(fn) and not may_have_shapes(fn):
-        return beartype(fn)
+    if inspect.isfunction(fn):
+        return _sampled(fn, typechecker)
     return jaxtyped(fn, typechecker=typechecker)
+
+
+def begin_test() -> None:
+    """Check the next calls of every function."""
+    global _test
+    _test = object()
+
+
+def _sampled(fn: Callable[..., Any], typechecker: Any) -> Callable[..., Any]:
+    """The function, with its first calls of each test checked."""
+    check: Callable[..., Any] | None = None
+    test, left = None, 0
+
+    @wraps(fn)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        nonlocal check, test, left
+        if test is not _test:
+            test, left = _test, CALLS
+        if not left:
+            return fn(*args, **kwargs)
+        left -= 1
+        if check is None:
+            check = jaxtyped(fn, typechecker=typechecker) if may_have_shapes(fn) else beartype(fn)
+        return check(*args, **kwargs)
+
+    return call
 
 
 def may_have_shapes(fn: Any) -> bool:

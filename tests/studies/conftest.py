@@ -1,12 +1,12 @@
-"""Studies are judged here with fewer bootstrap draws than users get, and their pictures are not rendered.
+"""Studies are judged here with fewer bootstrap draws than users get, and their pictures are neither laid out nor rendered.
 
-Both are several times as fast. `tests/reports` renders pictures of every kind.
+All three are several times as fast. `tests/reports` lays out and renders pictures of every kind.
 """
 
 import pytest
 
 from tiltmeter.analysis import estimates
-from unrendered import no_png
+from unrendered import no_layout, no_png
 
 RESAMPLES = 99
 
@@ -21,3 +21,8 @@ def fewer_draws():
 @pytest.fixture(autouse=True, scope="module")
 def unrendered():
     yield from no_png()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def overlapping():
+    yield from no_layout()

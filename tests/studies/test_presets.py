@@ -23,7 +23,6 @@ from tiltmeter.saes.load_check import check_on_load
 from tiltmeter.studies import STUDIES, gpt2_presets
 from tiltmeter.sweeps import run as sweep_run
 from token_cases import VOCABULARY, ascii_tokenizer
-from unrendered import no_layout
 
 sae_lens = pytest.importorskip("sae_lens")
 loaders = sae_lens.loading.pretrained_sae_loaders
@@ -32,11 +31,6 @@ directory = sae_lens.loading.pretrained_saes_directory.get_pretrained_saes_direc
 WIDTH, LATENTS, LENGTH = 16, 40, 128
 NAMES = (*gpt2_presets.RESIDUAL_SAES, *gpt2_presets.ATTENTION_SAES, *gpt2_presets.END_TO_END_SAES)
 
-
-@pytest.fixture(autouse=True, scope="module")
-def overlapping():
-    """What pictures look like is tested with studies made to hold."""
-    yield from no_layout()
 
 
 def entry(name):
@@ -96,8 +90,8 @@ def data_set(name, column, revision):
 
 
 def reduced(scale):
-    """A sixth of each number of sequences."""
-    return scale._replace(**{k: max(2, n // 6) for k, n in scale._asdict().items() if isinstance(n, int) and n >= 10})
+    """A twentieth of each number of sequences."""
+    return scale._replace(**{k: max(3, n // 20) for k, n in scale._asdict().items() if isinstance(n, int) and n >= 10})
 
 
 @pytest.fixture

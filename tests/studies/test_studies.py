@@ -11,6 +11,7 @@ import pytest
 from small_saes import save_sae
 from sweep_cases import command, refusal, save_model, save_tokens
 from tiltmeter import studies
+from tiltmeter.analysis import estimates
 from tiltmeter.models.loading import LoadedModel
 from tiltmeter.models.split_model import SplitModel
 from tiltmeter.reports.tables.claims import ClaimRow
@@ -21,15 +22,17 @@ from tiltmeter.studies.results import NotMeasured, Results
 from tiltmeter.studies.study import Subject
 from tiltmeter.studies.subject import corresponding_layer
 from tiny_models import tiny
-from unrendered import no_layout
 
 SEQUENCES = 32
 
 
 @pytest.fixture(autouse=True, scope="module")
-def overlapping():
-    """What pictures look like is tested with studies made to hold."""
-    yield from no_layout()
+def hardly_any_draws():
+    """How sure the numbers are is not looked at."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(estimates, "RESAMPLES", 9)
+        yield
+
 
 
 @pytest.fixture(scope="module")

@@ -59,14 +59,21 @@ def module_files(root: Path | None = None) -> list[Module]:
 
 
 def _walk(root: Path) -> Iterator[Module]:
-    for path in root.rglob("*.py"):
+    for path in _sources(root):
         parts = path.relative_to(root).with_suffix("").parts
-        if parts[0] in {"site-packages", "dist-packages"} or parts[0] in GENERATED:
-            continue
         if any("-" in part for part in parts[:-1]) or parts[0].startswith("_sysconfigdata"):
             continue  # build configuration of this machine, not library source
         name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
         yield Module(name, path)
+
+
+def _sources(root: Path) -> Iterator[Path]:
+    """Source files. Installed packages lie in one of the folders, and may be many times as many: it is not entered."""
+    for top in root.iterdir():
+        if top.is_dir() and top.name not in {"site-packages", "dist-packages", *GENERATED}:
+            yield from top.rglob("*.py")
+        elif top.suffix == ".py":
+            yield top
 
 
 def is_test(name: str) -> bool:

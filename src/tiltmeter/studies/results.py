@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
 
 import pandas as pd
 import xarray as xr
 
 from tiltmeter.analysis.curves import summary
 from tiltmeter.saes.sae import LOCAL_KINDS
+
+
+Value = TypeVar("Value")
 
 
 class NotMeasured(Exception):  # noqa: N818 - a normal outcome, not an error
@@ -39,7 +42,7 @@ class Results(Mapping[str, xr.Dataset]):
 
     def __init__(self, found: Mapping[str, xr.Dataset], missing: Mapping[str, str]) -> None:
         self.found, self.missing = dict(found), dict(missing)
-        self._tables: dict[str, pd.DataFrame] = {}
+        self._computed: dict[str, Any] = {}
 
     def __getitem__(self, name: str) -> xr.Dataset:
         """The dataset of an experiment.
@@ -65,9 +68,16 @@ class Results(Mapping[str, xr.Dataset]):
         Raises:
             NotMeasured: there is none.
         """
-        if name not in self._tables:
-            self._tables[name] = summary(self[name])
-        return self._tables[name]
+        return self.once(f"table {name}", lambda: summary(self[name]))
+
+    def once(self, key: str, compute: Callable[[], Value]) -> Value:
+        """A value derived from the datasets, computed where it is first asked for under this key.
+
+        Claims and figures ask for the same statistics of the same curves hundreds of times.
+        """
+        if key not in self._computed:
+            self._computed[key] = compute()
+        return self._computed[key]
 
     def by_layer(self, experiment: str) -> dict[int, xr.Dataset]:
         """What was measured at each layer: the experiments `NAME-0`, `NAME-1`, ..., by layer.

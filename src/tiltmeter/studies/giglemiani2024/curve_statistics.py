@@ -89,7 +89,10 @@ def samples(results: Results, name: str) -> Samples:
     Raises:
         NotMeasured: none was.
     """
-    statistic = STATISTICS[name]
+    return results.once(f"samples {name}", lambda: _samples(results, STATISTICS[name]))
+
+
+def _samples(results: Results, statistic: Statistic) -> Samples:
     if statistic.experiment == "plateaus":
         return _of_bases(results, statistic)
     curves = results[statistic.experiment]
