@@ -10,6 +10,8 @@ from importlib import import_module
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import pytest
+
 from checked_types import begin_test, check_types
 
 LIBRARIES = (
@@ -30,27 +32,25 @@ for name in LIBRARIES:  # first, because the hook has all that a checked module 
 
 check_types(["tiltmeter", "benchmarks"])
 
-import pytest
-
-from tiltmeter.models.differences import compilation
-
 
 def pytest_runtest_setup():
     begin_test()
 
 
-COMPILED_FROM = compilation.MIN_COMPILED_SIZE
-
-
 @pytest.fixture(autouse=True, scope="session")
-def uncompiled():
-    """Kernels run as they are written: every process would compile them anew, each for seconds."""
+def compiled_from():
+    """Kernels run as they are written: every process would compile them anew, each for seconds.
+
+    It yields the size from which they are compiled for users.
+    """
+    compilation = import_module("tiltmeter.models.differences.compilation")
+    size = compilation.MIN_COMPILED_SIZE
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(compilation, "MIN_COMPILED_SIZE", 2**62)
-        yield
+        yield size
 
 
 @pytest.fixture
-def compiled(monkeypatch):
+def compiled(monkeypatch, compiled_from):
     """Kernels are compiled where they are for users."""
-    monkeypatch.setattr(compilation, "MIN_COMPILED_SIZE", COMPILED_FROM)
+    monkeypatch.setattr("tiltmeter.models.differences.compilation.MIN_COMPILED_SIZE", compiled_from)

@@ -23,6 +23,10 @@ COMPARED = [
 principal components of 128 (explained variance 0.913 and 0.963)."""
 
 
+MEASURED = [*COMPARED, *[name for name in FAMILY if "-3-" not in name or "z" in FAMILY[name]["hook_name"]][::2]]
+"""Those, and some of other sites."""
+
+
 @pytest.fixture(scope="module")
 def nano():
     return tm.load_model("nano")
@@ -81,13 +85,18 @@ def test_all_together_are_at_most_twenty_megabytes():
 
 
 @pytest.mark.parametrize("name", FAMILY)
-def test_the_card_and_the_configuration_say_what_is_measured(name, trained):
+def test_the_card_says_what_the_configuration_says(name):
+    facts = FAMILY[name]
+    card = (EMBEDDED_SAES["nano"] / "README.md").read_text(encoding="utf-8")
+    assert f"| `{name}` |" in card and f"| {facts['l0']:.1f} | {facts['explained_variance']:.3f} |" in card
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_the_configuration_says_what_is_measured(name, trained):
     facts, measured = FAMILY[name], trained(name)
     assert measured.l0 == pytest.approx(facts["l0"], rel=0.15)
     assert measured.explained_variance == pytest.approx(facts["explained_variance"], abs=0.06)
     assert measured.loss_increase == pytest.approx(facts["ce_increase"], rel=0.25, abs=0.05)
-    card = (EMBEDDED_SAES["nano"] / "README.md").read_text(encoding="utf-8")
-    assert f"| `{name}` |" in card and f"| {facts['l0']:.1f} | {facts['explained_variance']:.3f} |" in card
 
 
 @pytest.mark.parametrize("name", COMPARED)

@@ -32,7 +32,6 @@ WIDTH, LATENTS, LENGTH = 16, 40, 128
 NAMES = (*gpt2_presets.RESIDUAL_SAES, *gpt2_presets.ATTENTION_SAES, *gpt2_presets.END_TO_END_SAES)
 
 
-
 def entry(name):
     """The repository and the path there of an SAE of a release."""
     release, _, sae = name.partition(":")

@@ -34,7 +34,6 @@ def hardly_any_draws():
         yield
 
 
-
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("inputs")

@@ -13,7 +13,6 @@ import xarray as xr
 from tiltmeter.analysis.curves import summary
 from tiltmeter.saes.sae import LOCAL_KINDS
 
-
 Value = TypeVar("Value")
 
 

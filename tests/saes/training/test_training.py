@@ -175,7 +175,7 @@ def with_boundaries(tokens, rows):
 
 @pytest.mark.parametrize("kind", ["local", "topk", "e2e", "e2e+ds"])
 def test_sequences_of_which_the_loss_counts_nothing_are_not_trained_on(kind, loaded, tokens, tmp_path):
-    config = Training(kind=kind, bos="out", at_once=1, **SMALL | {"batch": 1, "sparsity": 5})
+    config = Training(kind=kind, bos="out", at_once=1, **SMALL | {"batch": 1, "sparsity": 5, "tokens": 12 * 8})
     with_some = with_boundaries(tokens, slice(12, 20))
     job = training_run.make_task(config, loaded, with_some)
     assert job.ids.tolist() == tokens.ids[[*range(4, 12), *range(20, 24)]].tolist()
