@@ -6,6 +6,7 @@ All three are several times as fast. `tests/reports` lays out and renders pictur
 import pytest
 
 from tiltmeter.analysis import estimates
+from tiltmeter.saes.training import run as training_run
 from unrendered import no_layout, no_png
 
 RESAMPLES = 99
@@ -26,3 +27,10 @@ def unrendered():
 @pytest.fixture(autouse=True, scope="module")
 def overlapping():
     yield from no_layout()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def training_not_drawn():
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(training_run, "draw", lambda _: b"")
+        yield
