@@ -21,7 +21,7 @@ from tiltmeter.errors import TiltmeterError
 from tiltmeter.saes.formats.linear import fingerprint
 
 _LIBRARIES = frozenset(
-    {"abc", "builtins", "collections", "dataclasses", "sae_lens", "torch", "transformer_lens", "typing"}
+    {"abc", "builtins", "collections", "dataclasses", "sae_lens", "tiltmeter", "torch", "transformer_lens", "typing"}
 )
 """Packages whose classes and functions are known by their names."""
 
@@ -94,12 +94,18 @@ def _own_classes(cls: type) -> list[type]:
 def _source(name: str, cls: type) -> str:
     for key, value in vars(cls).items():
         function = getattr(value, "__func__", value)
-        if isinstance(function, FunctionType) and {*function.__code__.co_freevars} - {"__class__"}:
+        if isinstance(function, FunctionType) and _closes_over(function):
             raise _unidentified(name, f"{key} of {cls.__name__} uses variables of the function that it was made in")
     try:
         return textwrap.dedent(inspect.getsource(cls))
     except (OSError, TypeError):
         raise _unidentified(name, f"the source of {cls.__name__} cannot be read") from None
+
+
+def _closes_over(function: FunctionType) -> bool:
+    """Whether a method uses variables of a surrounding function. Dataclasses' own methods do, and are left out."""
+    code = function.__code__
+    return code.co_filename != "<string>" and bool({*code.co_freevars} - {"__class__"})
 
 
 def _settings(name: str, given: object) -> dict[str, Any]:

@@ -141,8 +141,8 @@ def read_object(name: str, given: object) -> SAEObject:
         raise TiltmeterError(f"{name} is the class {said.given.__name__}; give an object of it.")
     if isinstance(said.given, SAE) and isinstance(said.given.about, About):
         return _of_tiltmeter(name, said)
-    if said.version is None and is_saelens(said.given) and (found := _of_saelens(name, said)):
-        return found
+    if is_saelens(said.given):
+        return _of_saelens(name, said)
     if said.version is None and (scheme := _scheme(said.given)):
         return _of_weights(name, said, scheme)
     return _of_functions(name, said)
@@ -160,8 +160,8 @@ def _of_tiltmeter(name: str, said: WrappedSAE) -> SAEObject:
     return SAEObject(sha256, replace(sae, about=replace(sae.about, sha256=sha256)))
 
 
-def _of_saelens(name: str, said: WrappedSAE) -> SAEObject | None:
-    """The SAE of a SAELens object; None if its architecture is none that tiltmeter reads."""
+def _of_saelens(name: str, said: WrappedSAE) -> SAEObject:
+    """The SAE of a SAELens object, rebuilt from its weights if tiltmeter reads its architecture."""
     config = current_config(name, said.given.cfg.to_dict())
     check_target(name, config)
     architecture = config["architecture"]
@@ -170,8 +170,8 @@ def _of_saelens(name: str, said: WrappedSAE) -> SAEObject | None:
             f"{name} is a {architecture} SAE in training, whose latents depend on the batch; save it with "
             "save_inference_model and give what SAE.load_from_disk returns."
         )
-    if architecture not in ARCHITECTURES:
-        return None
+    if architecture not in ARCHITECTURES or said.version is not None:
+        return _of_functions(name, said)
     _refuse_beside(name, said, "the configuration of SAELens")
     weights = {key: tensor.detach().cpu() for key, tensor in said.given.state_dict().items()}
     sae = saelens_folder.build(name, config, weights, None)
