@@ -1,6 +1,7 @@
 """SAE objects: each kind is read rightly, checked on real activations, and identified by what it computes."""
 
 import json
+import linecache
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -265,11 +266,14 @@ def test_weights_without_functions_need_to_say_how_they_are_used():
 class Own(torch.nn.Module):
     """Functions, and matrices under names that no library uses."""
 
+    limit = None
+
     def __init__(self):
         super().__init__()
         self.inner = Module()
         self.places = torch.nn.Dropout(0.5)
 
+    @torch.no_grad()
     def encode(self, x):
         return self.places(self.inner.encode(x).square())
 
@@ -410,13 +414,23 @@ def with_attribute():
     return own
 
 
+def executed(file, factor=2):
+    """An object of a class that stands in no file, as in a notebook, whose cells can be read as `file`."""
+    source = f"class Made(Own):\n    def decode(self, latents):\n        return {factor} * super().decode(latents)\n"
+    if file != "<unread>":
+        linecache.cache[file] = (len(source), None, source.splitlines(True), file)
+    names = {"Own": Own, "__name__": "no_file"}
+    exec(compile(source, file, "exec"), names)
+    return names["Made"]()
+
+
 @pytest.mark.parametrize(
     ("given", "why"),
     [
         (Plain(), "no tensors are found in it"),
         (closing(2.0), "decode of Closure uses variables of the function that it was made in"),
         (with_attribute(), "its function is a function of its own"),
-        (type("Made", (Own,), {})(), "the source of Made cannot be read"),
+        (executed("<unread>"), "the source of Made cannot be read"),
     ],
 )
 def test_what_cannot_be_hashed_needs_a_version(given, why):
@@ -439,6 +453,8 @@ def test_the_hash_sees_tensors_settings_and_source():
     limited.limit = 3
     assert sha(Own()) == sha(Own())
     assert len({sha(one) for one in (Own(), Other(), moved, limited)}) == 4
+    cells = [executed(f"<cell {index}>", factor) for index, factor in enumerate((2, 2, 3))]
+    assert sha(cells[0]) == sha(cells[1]) != sha(cells[2])
     hidden = Own()
     hidden.register_buffer("shift", torch.ones(1), persistent=False)  # not in its state dict
     assert sha(hidden) != sha(Own())

@@ -25,6 +25,9 @@ _LIBRARIES = frozenset(
 )
 """Packages whose classes and functions are known by their names."""
 
+_OF_CLASSES = frozenset({"__doc__", "__firstlineno__", "__module__", "__qualname__"})
+"""Attributes that every class has."""
+
 _OF_MODULES = frozenset({*vars(torch.nn.Module()), "training"})
 """Attributes that every module has."""
 
@@ -92,20 +95,36 @@ def _own_classes(cls: type) -> list[type]:
 
 
 def _source(name: str, cls: type) -> str:
-    for key, value in vars(cls).items():
-        function = getattr(value, "__func__", value)
-        if isinstance(function, FunctionType) and _closes_over(function):
+    """The source of a class, or of its methods where only these can be read, as in a notebook."""
+    methods = {key: one for key, value in vars(cls).items() if (one := _method(value)) and not _is_generated(cls, one)}
+    for key, one in methods.items():
+        if {*one.__code__.co_freevars} - {"__class__"}:
             raise _unidentified(name, f"{key} of {cls.__name__} uses variables of the function that it was made in")
     try:
         return textwrap.dedent(inspect.getsource(cls))
     except (OSError, TypeError):
+        pass
+    try:
+        found = {key: textwrap.dedent(inspect.getsource(one)) for key, one in methods.items()}
+    except (OSError, TypeError):
         raise _unidentified(name, f"the source of {cls.__name__} cannot be read") from None
+    plain = {key: repr(value) for key, value in vars(cls).items() if _is_plain(value) and key not in _OF_CLASSES}
+    return repr(sorted((found | plain).items()))
 
 
-def _closes_over(function: FunctionType) -> bool:
-    """Whether a method uses variables of a surrounding function. Dataclasses' own methods do, and are left out."""
-    code = function.__code__
-    return code.co_filename != "<string>" and bool({*code.co_freevars} - {"__class__"})
+def _method(value: object) -> FunctionType | None:
+    """The function behind a method, without what decorators of libraries put around it (`torch.no_grad`)."""
+    function = getattr(value, "__func__", getattr(value, "fget", value))
+    while isinstance(function, FunctionType) and hasattr(function, "__wrapped__"):
+        if function.__globals__["__name__"].partition(".")[0] not in _LIBRARIES:
+            break
+        function = function.__wrapped__
+    return function if isinstance(function, FunctionType) else None
+
+
+def _is_generated(cls: type, method: FunctionType) -> bool:
+    """Whether dataclasses wrote this method."""
+    return is_dataclass(cls) and method.__code__.co_filename == "<string>" and method.__name__.startswith("__")
 
 
 def _settings(name: str, given: object) -> dict[str, Any]:

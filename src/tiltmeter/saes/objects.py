@@ -116,10 +116,10 @@ class SAEObject:
     """An SAE read from an object, which is not used before it is checked at the site. Equal if its hash is."""
 
     sha256: str
-    sae: SAE = field(compare=False)
-    own: OwnSAE | None = field(default=None, compare=False)
+    sae: SAE = field(compare=False, repr=False)
+    own: OwnSAE | None = field(default=None, compare=False, repr=False)
     """The object's own functions, which an SAE rebuilt from weights is compared with."""
-    decoder: Tensor | None = field(default=None, compare=False)
+    decoder: Tensor | None = field(default=None, compare=False, repr=False)
     """The decoder matrix that the user gave."""
 
 
@@ -273,8 +273,8 @@ def _configuration(given: object) -> Mapping[str, Any]:
 
 def _stated(given: object) -> Options:
     """The convention that an object's configuration states, or its attribute k."""
-    config, k = _configuration(given), getattr(given, "k", None)
-    k = config.get("k", k) if isinstance(config, Mapping) else k
+    config = _configuration(given)
+    k = _first(config.get("k"), getattr(given, "k", None))
     k = int(k) if isinstance(k, int) or (isinstance(k, Tensor) and k.numel() == 1) else None
     subtracts, normalisation = config.get("apply_b_dec_to_input"), config.get("normalize_activations")
     return Options(
