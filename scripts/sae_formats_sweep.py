@@ -292,7 +292,8 @@ def main() -> None:
     rows = ((name, measure(loaded, tokens, sae)) for name, sae in everything(source))
     for name, found in [(NAME, expected), *rows]:
         apart = np.abs(found / expected - 1).max()
-        print(f"| {name} | {found[0].mean():.6f} | {found[1].mean():.6f} | {apart:.1e} |", flush=True)
+        low, high = found.mean(1)
+        print(f"| {name} | {low:.6f} | {high:.6f} | {apart:.1e} |".replace("0.0e+00", "0"), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """Sweeps and crossings along SAE objects: nano's own gives what its name gives, and a run is resumed with no other."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,6 +12,7 @@ import torch
 import tiltmeter as tm
 from small_saes import save_sae
 from sweep_cases import token_set
+from tiltmeter.data.token_set import TokenSet
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.runs.run_directory import read_manifest
 from tiny_models import tiny
@@ -24,8 +27,8 @@ def nano():
 
 @pytest.fixture(scope="module")
 def tokens(nano):
-    tokens = nano.load_tokens("nano", at_most=4)
-    return replace(tokens, ids=tokens.ids[:, :24])
+    ids = nano.tokenizer.encode(Path(__file__).read_text()[:2000])
+    return TokenSet(torch.tensor(ids[:96]).reshape(4, 24), "this file", None, {})
 
 
 def run(nano, tokens, out, saes, lengths=(5, 20), **changes):
@@ -77,6 +80,27 @@ def test_its_own_functions_give_the_same_curves(nano, tokens, tmp_path):
     assert record["own"]["architecture"] == "own functions of Own"
     metrics = [record[label]["load_check"]["metrics"] for label in saes]
     assert metrics[0]["l0"] == metrics[1]["l0"]
+
+
+def test_the_example_of_the_documentation_runs(tokens, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = Path(__file__).parents[2] / "docs" / "saes.md"
+    (code,) = (
+        block for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL) if "wrap_sae" in block
+    )
+    for many, few in (
+        ('tokens = loaded.load_tokens("nano", at_most=64)', ""),
+        ("sequences=16", "sequences=2, positions='last'"),
+        ("Mine(128, 512)", "Mine(128, 64)"),
+    ):
+        assert code.count(many) == 1
+        code = code.replace(many, few)
+    names = {"tokens": tokens}
+    exec(compile(code, "saes.md", "exec"), names)
+    directions = [f"{kind}:{label}" for kind in ("sae-error", "sae-feature") for label in ("mine", "theirs")]
+    assert names["curves"].direction.values.tolist() == [*directions, "real-mixture"]
+    record = read_manifest(tmp_path / "runs" / "mine")["record"]["saes"]
+    assert (record["mine"]["architecture"], record["mine"]["load_check"]["metrics"]["l0"]) == ("topk", 8)
 
 
 def test_crossings_along_an_object(tmp_path):
