@@ -114,6 +114,14 @@ def test_an_architecture_that_is_not_read_is_used_through_its_own_functions():
     assert_same(ours, given)
 
 
+def test_its_state_is_noticed_and_nothing_of_it_is_left_in_the_original():
+    given = build("matching_pursuit", normalize_activations="layer_norm")
+    before = state(given)["attributes"]
+    with pytest.raises(TiltmeterError, match="mine keeps something from one call to the next"):
+        place(tm.wrap_sae(given, version="1"))
+    assert state(given)["attributes"] == before
+
+
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [

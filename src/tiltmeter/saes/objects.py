@@ -189,7 +189,6 @@ def _of_weights(name: str, said: WrappedSAE, scheme: str) -> SAEObject:
     if has_functions:  # what other tensors do will be seen
         tensors = {key: tensor for key, tensor in tensors.items() if key in known}
     options = _convention(name, said.options, stated, scheme, tensors, has_functions)
-    tensors.pop("k", None)
     sae = bare.load_bare(Path(), Stored(tensors, {}), name, options)
     sae = replace(sae, about=replace(sae.about, **facts))
     return SAEObject(sae.about.sha256, sae, own_functions(sae.about, given) if has_functions else None)
