@@ -6,11 +6,9 @@ their weights, and compared with their own `encode` and `decode`. Anything else 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,23 +21,21 @@ from tiltmeter.saes.affine import AffineSAE, unfold_value_biases
 from tiltmeter.saes.at_site import SAEAtSite
 from tiltmeter.saes.compatibility import check_compatible
 from tiltmeter.saes.formats import bare, openai, saelens_folder
-from tiltmeter.saes.formats.linear import GATES, THRESHOLD, Facts, fingerprints_of
+from tiltmeter.saes.formats.linear import THRESHOLD, fingerprints_of
 from tiltmeter.saes.formats.lm_saes import LOG_THRESHOLD
 from tiltmeter.saes.formats.names import SCHEMES, scheme_of
-from tiltmeter.saes.formats.options import Options, options_of
+from tiltmeter.saes.formats.options import Options
 from tiltmeter.saes.formats.saelens_config import (
     ARCHITECTURES,
     UNFINISHED,
     check_target,
     current_config,
-    metadata_of,
-    read_facts,
 )
 from tiltmeter.saes.formats.saelens_release import SAELensSAE
 from tiltmeter.saes.formats.tensors import Stored
-from tiltmeter.saes.normalisation import NORMALISATIONS
 from tiltmeter.saes.object_checks import are_rows, check_agrees, check_functions
 from tiltmeter.saes.object_hashes import identify, identify_version, tensors_of
+from tiltmeter.saes.object_options import WrappedSAE, convention_of, facts_of, stated_by
 from tiltmeter.saes.own_functions import OwnSAE, is_saelens, own_functions
 from tiltmeter.saes.sae import SAE, About, LinearSAE
 
@@ -49,66 +45,8 @@ CHECKED = 256
 _DECODERS = (*dict.fromkeys(scheme.names["W_dec"] for scheme in SCHEMES.values()), "decoder")
 """Usual names of a decoder's matrix."""
 
-GATED = "gated"
-
 _CONVENTIONS = ("apply_b_dec_to_input", "activation", "k", "normalize_activations")
 """Options that say how weights are used."""
-
-
-@dataclass(frozen=True)
-class WrappedSAE:
-    """An object, and what its user says of it: what `wrap_sae` returns."""
-
-    given: Any
-    options: Options = field(default_factory=Options)
-    version: str | None = None
-    decoder: Tensor | None = None
-    model: str | None = None
-
-
-def wrap_sae(
-    given: Any,
-    *,
-    version: str | None = None,
-    decoder: Tensor | None = None,
-    model: str | None = None,
-    hook_name: str | None = None,
-    apply_b_dec_to_input: bool | None = None,
-    activation: str | None = None,
-    k: int | None = None,
-    normalize_activations: str | None = None,
-) -> WrappedSAE:
-    """Say of an SAE object what it does not say itself, as in `Sweep(saes={"mine": tm.wrap_sae(object, k=32)})`.
-
-    Args:
-        given: the object.
-        version: what identifies its `encode` and `decode`, which are then used as they are, whatever weights it has.
-            Change it when they change: a run is resumed only with the same version and the same tensors.
-        decoder: its decoder rows, [latent, d_site] or transposed, if it does not have them under a usual name.
-        model: the model it belongs to, `gpt2` for example.
-        hook_name: TransformerLens name of the site it belongs to.
-        apply_b_dec_to_input: whether b_dec is subtracted from the input before encoding.
-        activation: `relu`, `topk` or `jumprelu`.
-        k: how many latents a top-k SAE keeps.
-        normalize_activations: `none`, `layer_norm` or `constant_norm_rescale`, as in SAELens.
-
-    Raises:
-        TiltmeterError: a value is wrong, or is said beside a version that concerns only weights.
-    """
-    convention = {
-        "apply_b_dec_to_input": apply_b_dec_to_input,
-        "activation": activation,
-        "k": k,
-        "normalize_activations": normalize_activations,
-    }
-    said = [key for key, value in convention.items() if value is not None]
-    if version is not None and said:
-        raise TiltmeterError(
-            f"Both a version and {said[0]} were given; a version means that the object's own functions are used, and "
-            f"{said[0]} says how its weights are used: give one of them."
-        )
-    options = options_of("wrap_sae", {**convention, "hook_name": hook_name})
-    return WrappedSAE(given, options, version, None if decoder is None else decoder.detach().clone(), model)
 
 
 @dataclass(frozen=True)
@@ -183,52 +121,15 @@ def _of_weights(name: str, said: WrappedSAE, scheme: str) -> SAEObject:
     given = said.given
     if said.decoder is not None:
         raise TiltmeterError(f"{name} has a decoder matrix among its weights; leave out decoder=, or give a version.")
-    tensors, facts = tensors_of(given), _facts(said)
-    stated, has_functions = _stated(given), hasattr(given, "encode") or hasattr(given, "decode")
+    tensors, facts = tensors_of(given), facts_of(said)
+    stated, has_functions = stated_by(given), hasattr(given, "encode") or hasattr(given, "decode")
     known = {*SCHEMES[scheme].names.values(), *SCHEMES[scheme].ignored, THRESHOLD} - {LOG_THRESHOLD}
     if has_functions:  # what other tensors do will be seen
         tensors = {key: tensor for key, tensor in tensors.items() if key in known}
-    options = _convention(name, said.options, stated, scheme, tensors, has_functions)
+    options = convention_of(name, said.options, stated, scheme, tensors, has_functions)
     sae = bare.load_bare(Path(), Stored(tensors, {}), name, options)
     sae = replace(sae, about=replace(sae.about, **facts))
     return SAEObject(sae.about.sha256, sae, own_functions(sae.about, given) if has_functions else None)
-
-
-def _convention(
-    name: str, said: Options, stated: Options, scheme: str, tensors: Mapping[str, Tensor], has_functions: bool
-) -> Options:
-    """How the weights are used: as the user says, else as the object's configuration does, else as its format does."""
-    known = bare.SCHEMES.get(scheme, bare.Known())
-    k = _first(said.k, stated.k)
-    subtracts = _first(said.apply_b_dec_to_input, stated.apply_b_dec_to_input, known.subtracts)
-    activation = _first(said.activation, known.activation, _implied(said, k, scheme, tensors))
-    needed = {"apply_b_dec_to_input": subtracts, "activation": activation}
-    if not has_functions and (missing := [key for key, value in needed.items() if value is None]):
-        raise TiltmeterError(
-            f"{name} does not say {' and '.join(missing)}, and has no encode and decode to compare with; say it: "
-            f"tm.wrap_sae(object, {', '.join(f'{key}=...' for key in missing)})."
-        )
-    if activation == "topk" and k is None:
-        raise TiltmeterError(f"{name} is a top-k SAE that does not say its k; say it: tm.wrap_sae(object, k=...).")
-    return Options(
-        apply_b_dec_to_input=_first(subtracts, True),
-        activation=None if activation == GATED else _first(activation, "relu"),
-        k=k,
-        normalize_activations=_first(said.normalize_activations, stated.normalize_activations),
-    )
-
-
-def _implied(said: Options, k: int | None, scheme: str, tensors: Mapping[str, Tensor]) -> str | None:
-    """The activation that the weights imply, or a k; a threshold that is not positive was never set."""
-    if SCHEMES[scheme].names.get(GATES[0]) in tensors:
-        return GATED
-    if said.k is None and THRESHOLD in tensors and bool((tensors[THRESHOLD] > 0).all()):
-        return "jumprelu"
-    return None if k is None else "topk"
-
-
-def _first(*values: Any) -> Any:
-    return next((value for value in values if value is not None), None)
 
 
 def _of_functions(name: str, said: WrappedSAE) -> SAEObject:
@@ -240,7 +141,7 @@ def _of_functions(name: str, said: WrappedSAE) -> SAEObject:
             "or an object with encode and decode."
         )
     _refuse_beside(name, said, "its own encode and decode")
-    about = About(name, f"own functions of {type(given).__qualname__}", "", **_facts(said))
+    about = About(name, f"own functions of {type(given).__qualname__}", "", **facts_of(said))
     own = own_functions(about, given)
     sha256 = identify(name, own.given) if said.version is None else identify_version(own.given, said.version)
     own = replace(own, about=replace(about, sha256=sha256))
@@ -260,34 +161,6 @@ def _scheme(given: object) -> str | None:
     except TiltmeterError:
         return None
     return None if scheme == openai.SCHEME else scheme
-
-
-def _configuration(given: object) -> Mapping[str, Any]:
-    """What the object's `cfg` or `config` holds."""
-    config: Any = getattr(given, "cfg", None) or getattr(given, "config", None)
-    if callable(getattr(config, "to_dict", None)):
-        config = config.to_dict()
-    return config if isinstance(config, Mapping) else getattr(config, "__dict__", {})
-
-
-def _stated(given: object) -> Options:
-    """The convention that an object's configuration states, or its attribute k."""
-    config = _configuration(given)
-    k = _first(config.get("k"), getattr(given, "k", None))
-    k = int(k) if isinstance(k, int) or (isinstance(k, Tensor) and k.numel() == 1) else None
-    subtracts, normalisation = config.get("apply_b_dec_to_input"), config.get("normalize_activations")
-    return Options(
-        apply_b_dec_to_input=subtracts if isinstance(subtracts, bool) else None,
-        k=k,
-        normalize_activations=normalisation if normalisation in NORMALISATIONS else None,
-    )
-
-
-def _facts(said: WrappedSAE) -> Facts:
-    """What is known of the SAE: what its configuration states, and over it what the user says."""
-    facts = read_facts(metadata_of(_configuration(said.given)))
-    said_facts = {"hook_name": said.options.hook_name, "model": said.model}
-    return facts | {key: value for key, value in said_facts.items() if value is not None}  # type: ignore[return-value]
 
 
 @torch.no_grad()
