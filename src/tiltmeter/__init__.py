@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tiltmeter.models.split_model import SplitModel
     from tiltmeter.perturb.paths import Sphere, Straight, Substitute
     from tiltmeter.saes.loading import load_sae
+    from tiltmeter.saes.object_options import wrap_sae
     from tiltmeter.saes.sae import SAE
     from tiltmeter.saes.training.config import Training
     from tiltmeter.saes.training.run import train_sae
@@ -54,6 +55,7 @@ _HOMES = {
     "summary": "analysis.curves",
     "train_sae": "saes.training.run",
     "wrap_model": "models.loading",
+    "wrap_sae": "saes.object_options",
 }
 
 __all__ = [
@@ -81,6 +83,7 @@ __all__ = [
     "summary",
     "train_sae",
     "wrap_model",
+    "wrap_sae",
 ]
 
 

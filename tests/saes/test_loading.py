@@ -11,9 +11,8 @@ from safetensors.torch import save_file
 
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.saes import loading
-from tiltmeter.saes.formats.linear import Convention, Facts, from_module
 from tiltmeter.saes.loading import list_embedded, load_sae
-from tiltmeter.saes.sae import LinearSAE, reconstruct
+from tiltmeter.saes.sae import LinearSAE
 
 D_IN, D_SAE = 16, 40
 V6 = {"architecture": "standard", "d_in": D_IN, "d_sae": D_SAE, "apply_b_dec_to_input": False}
@@ -134,54 +133,6 @@ def test_a_tensor_that_is_not_known_is_refused_by_name(tmp_path):
     ):
         with pytest.raises(TiltmeterError, match="has extra, "):
             load_sae(name)
-
-
-class Module(torch.nn.Module):
-    """The four weights, each kept in another way."""
-
-    def __init__(self):
-        super().__init__()
-        w = weights()
-        self.W_enc = torch.nn.Parameter(w["W_enc"])
-        self.b_enc = torch.nn.Parameter(w["b_enc"].double())
-        self.register_buffer("W_dec", w["W_dec"])
-        self.b_dec = w["b_dec"]
-
-
-def test_a_module(x):
-    module = Module()
-    sae = from_module(
-        module, "mine", Convention(apply_b_dec_to_input=False), Facts(hook_name="blocks.0.hook_resid_pre")
-    )
-    torch.testing.assert_close(sae.encode(x), pre_activations(x, False).relu())
-    assert (sae.about.name, sae.about.hook_name) == ("mine", "blocks.0.hook_resid_pre")
-    before = reconstruct(sae, x)
-    with torch.no_grad():
-        module.W_enc += 1
-    assert torch.equal(reconstruct(sae, x), before)
-    assert not any(tensor.requires_grad for tensor in (sae.W_enc, sae.b_enc, sae.W_dec, sae.b_dec))
-
-
-class KeepsThree(Module):
-    """Its own encode keeps three latents, which its weights do not say."""
-
-    def encode(self, x):
-        pre = (x - self.b_dec) @ self.W_enc + self.b_enc.float()
-        return torch.zeros_like(pre).scatter(-1, (top := pre.relu().topk(3, -1)).indices, top.values)
-
-
-def test_a_module_that_encodes_in_another_way_is_refused(x):
-    with pytest.raises(TiltmeterError, match="mine encodes in another way than its weights say here"):
-        from_module(KeepsThree(), "mine")
-    sae = from_module(KeepsThree(), "mine", Convention(k=3))
-    torch.testing.assert_close(sae.encode(x), KeepsThree().encode(x))
-
-
-def test_a_module_that_is_no_sae():
-    with pytest.raises(
-        TiltmeterError, match="mine is not an SAE: it has no W_enc and no b_enc and no W_dec and no b_dec"
-    ):
-        from_module(torch.nn.Linear(3, 4), "mine")
 
 
 def test_the_hash_is_of_weights_and_of_how_they_are_used(tmp_path):

@@ -111,14 +111,15 @@ def make_sweep(config: dict[str, Any], **options: Any) -> Sweep:
         TiltmeterError: a value or a name is wrong.
     """
     from tiltmeter.saes.loading import read_early, refuse_unknown
-    from tiltmeter.saes.names import short_names
+    from tiltmeter.saes.names import loaded_by_name, short_names
     from tiltmeter.sweeps.plan import Sweep, look_up
 
     sweep = Sweep(**config | given(**options))
-    for name in sweep.saes:
+    saes = loaded_by_name(sweep.saes)
+    for name in saes:
         refuse_unknown(name)
         read_early(name)
-    names = tuple(short_names(sweep.saes))
+    names = tuple(short_names(saes))
     if not any("*" in name for name in names):  # which SAEs a pattern matches depends on the site
         look_up(sweep, names)
     return sweep

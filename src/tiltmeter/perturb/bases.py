@@ -43,6 +43,8 @@ class SAEBase:
     meaning: str
     counts_latents: bool = False
     """Whether it needs `LatentStatistics`, that is, how often each latent fires."""
+    needs_rows: bool = False
+    """Whether it needs the decoder's rows, and not only `encode` and `decode`."""
 
 
 BASES: Mapping[str, SiteBase] = {
@@ -62,6 +64,7 @@ SAE_BASES: Mapping[str, SAEBase] = {
         SyntheticStructured,
         "decoded latents of x, replaced by others with the same cosines to the strongest",
         counts_latents=True,
+        needs_rows=True,
     ),
 }
 """Bases that need an SAE."""

@@ -65,6 +65,12 @@ def counts_latents(kind: str) -> bool:
     return isinstance(entry, SAEDirection) and entry.counts_latents
 
 
+def needs_rows(kind: str) -> bool:
+    """Whether directions of this kind need the rows of an SAE's decoder."""
+    entry = DIRECTIONS.get(kind)
+    return isinstance(entry, SAEDirection) and entry.needs_rows
+
+
 def rng_key(name: DirectionName) -> str:
     """Return the string that enters the address of a direction's random numbers, and so determines its draws.
 

@@ -174,6 +174,8 @@ class SAEDirection:
     counts_latents: bool = False
     """Whether it needs `LatentStatistics`: how often each latent fires, or the component of the error linear in x. A
     sweep computes them only if a direction needs them, as they cost a pass over many tokens."""
+    needs_rows: bool = False
+    """Whether it needs the decoder's rows, and not only `encode` and `decode`."""
     opposite_of: str | None = None
     """The kind of which it is the negative. Both use the same random numbers, so one is exactly minus the other."""
 
@@ -196,14 +198,16 @@ _SIGNED: Mapping[str, SAEDirection] = {
         lambda _, sae: inactive(sae),
         "decoder row of a latent that is alive but not active in the sequence",
         counts_latents=True,
+        needs_rows=True,
     ),
     "sae-feature-active": SAEDirection(
         lambda _, sae: active(sae),
         "decoder row of a latent that is active in the sequence",
         counts_latents=True,
+        needs_rows=True,
     ),
     "sae-feature-dead": SAEDirection(
-        lambda _, sae: dead(sae), "decoder row of a latent that never fires", counts_latents=True
+        lambda _, sae: dead(sae), "decoder row of a latent that never fires", counts_latents=True, needs_rows=True
     ),
     "latent-doubling": SAEDirection(
         lambda _, sae: Doubling(sae.at.in_float64()), "contribution of a latent active at the token to SAE(x)"
@@ -247,6 +251,7 @@ _TARGETS: Mapping[str, SAEDirection] = {
         "decoded latents of x, replaced by others with the same cosines to the strongest, - x",
         is_random=False,
         counts_latents=True,
+        needs_rows=True,
     ),
     "sae-reconstruction-difference": SAEDirection(
         lambda s, sae: Difference(Reconstruction(sae.at, s.real)), "SAE(activation of another sequence) - x"

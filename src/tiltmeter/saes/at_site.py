@@ -41,6 +41,11 @@ class SAEAtSite:
         """Number of latents."""
         return len(self.sae.decoder)
 
+    @property
+    def has_rows(self) -> bool:
+        """Whether the decoder's rows are known. Of an object with `encode` and `decode` alone they are not."""
+        return not bool(self.sae.decoder[:1, :1].isnan().any())
+
     def in_float64(self) -> SAEAtSite:
         """Return a copy of the SAE in double precision."""
         return replace(self, sae=self.sae.to(self.sae.decoder.device, torch.float64))

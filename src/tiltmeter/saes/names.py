@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
+from typing import Any
 
+from tiltmeter.data.token_set import TokenSet
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.sites import Site
 from tiltmeter.models.split_model import SplitModel
@@ -13,6 +15,10 @@ from tiltmeter.saes.at_site import SAEAtSite
 from tiltmeter.saes.compatibility import check_compatible
 from tiltmeter.saes.formats.options import split_options
 from tiltmeter.saes.loading import EMBEDDED_SAES, list_embedded, load_sae
+from tiltmeter.saes.objects import SAEObject, place_object, read_object
+
+SAEs = tuple[str, ...] | Mapping[str, Any]
+"""The SAEs of a sweep: names for `load_sae`, or a mapping of labels to such names and to objects (`SAEObject`)."""
 
 
 def sae_names(given: Sequence[str], site: Site) -> dict[str, str]:
@@ -41,6 +47,49 @@ def matching(name: str, site: Site | None = None) -> list[str]:
     return found
 
 
+def labelled(given: SAEs, site: Site) -> dict[str, str | SAEObject]:
+    """The SAEs of a sweep by the names that directions use: short names, or those of a mapping.
+
+    Raises:
+        TiltmeterError: as `sae_names`; a pattern in a mapping matches several.
+    """
+    if not isinstance(given, Mapping):
+        return dict(sae_names(given, site))
+    found: dict[str, str | SAEObject] = {}
+    for label, one in given.items():
+        names = matching(one, site) if isinstance(one, str) else [one]
+        if len(names) > 1:
+            raise TiltmeterError(f"The SAE {label} is given by {one}, which matches {len(names)}; give one of them.")
+        found[label] = names[0]
+    return found
+
+
+def loaded_by_name(given: SAEs) -> tuple[str, ...]:
+    """Those SAEs of a sweep that are given by names for `load_sae`, patterns included."""
+    values = given.values() if isinstance(given, Mapping) else given
+    return tuple(one for one in values if isinstance(one, str))
+
+
+def read_saes(given: Any) -> SAEs:
+    """Check the SAEs given to a sweep: names, or a mapping of labels to objects and names. Objects are read.
+
+    Raises:
+        TiltmeterError: they are neither; an object cannot be read (`read_object`).
+    """
+    if isinstance(given, Mapping):
+        if wrong := [label for label in given if not (isinstance(label, str) and label.strip())]:
+            raise TiltmeterError(f"An SAE of saes= has the name {wrong[0]!r}; expected a text that is not empty.")
+        return {label: one if isinstance(one, str) else read_object(label, one) for label, one in given.items()}
+    if isinstance(given, (list, tuple, set, frozenset)) and all(isinstance(name, str) for name in given):
+        return tuple(given)
+    if isinstance(given, str):
+        raise TiltmeterError(f"saes= was the text {given!r}; give a tuple of names: saes=({given!r},).")
+    raise TiltmeterError(
+        f"saes= was of type {type(given).__name__}; give names, as (NAME,), or objects with names of your own, as "
+        "{'mine': sae}."
+    )
+
+
 def short_names(names: Sequence[str]) -> dict[str, str]:
     """Shorten each name to what follows the last `/` or `:`, without options (`nano:e2e-3-l0-12` to `e2e-3-l0-12`).
 
@@ -56,6 +105,15 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
         raise TiltmeterError(f"The SAE {repeated[0]} is listed twice; list each SAE once.")
     short = [split_options(name).name.rstrip("/").replace(":", "/").split("/")[-1] for name in names]
     return {own if short.count(own) == 1 else name: name for own, name in zip(short, names, strict=True)}
+
+
+def place(given: str | SAEObject, model: SplitModel, site: Site, tokens: TokenSet) -> SAEAtSite:
+    """Place an SAE at a site of a model: load the one of this name, or check an object on the first of the tokens.
+
+    Raises:
+        TiltmeterError: as `load_at_site` and `place_object`.
+    """
+    return load_at_site(given, model, site) if isinstance(given, str) else place_object(given, model, site, tokens)
 
 
 def load_at_site(name: str, model: SplitModel, site: Site) -> SAEAtSite:

@@ -13,6 +13,7 @@ from tiltmeter.data.token_set import TokenSet
 from tiltmeter.models.loading import LoadedModel
 from tiltmeter.models.sites import Site
 from tiltmeter.reports.charts.chart import Chart
+from tiltmeter.saes.names import loaded_by_name
 from tiltmeter.saes.sae import LOCAL_KINDS
 from tiltmeter.studies.claims import Claim
 from tiltmeter.studies.results import NotMeasured, Results
@@ -56,7 +57,7 @@ class SweepExperiment:
     @property
     def saes(self) -> tuple[str, ...]:
         """SAEs of the sweep."""
-        return self.sweep.saes
+        return loaded_by_name(self.sweep.saes)
 
     def run(self, loaded: LoadedModel, tokens: TokenSet, out: Path, purpose: str) -> xr.Dataset:
         """Run the sweep, on at most as many sequences as the token set has."""

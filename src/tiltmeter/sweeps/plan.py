@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import Field, PlainSerializer, PlainValidator
 from torch import Tensor
 
 from tiltmeter.analysis.confidence_sequences import FIRST_LOOK
@@ -20,12 +20,13 @@ from tiltmeter.models.split_model import SplitModel, Stream
 from tiltmeter.perturb.bases import SAE_BASES, check_base_name
 from tiltmeter.perturb.names import ALONG, BaseName, DirectionName
 from tiltmeter.perturb.paths import Path as PerturbationPath
-from tiltmeter.perturb.registry import check_direction_name, counts_latents, needs_sae
+from tiltmeter.perturb.registry import check_direction_name, counts_latents, needs_rows, needs_sae
 from tiltmeter.perturb.user_vectors import load_vectors
 from tiltmeter.runs.config import Configuration
 from tiltmeter.runs.rng import random_order
 from tiltmeter.saes.at_site import SAEAtSite
-from tiltmeter.saes.names import load_at_site, sae_names
+from tiltmeter.saes.names import SAEs, labelled, place, read_saes
+from tiltmeter.saes.objects import SAEObject
 from tiltmeter.saes.synthetic import Synthesis
 
 Count = Annotated[int, Field(ge=1)]
@@ -41,6 +42,13 @@ DEFAULT_DIRECTIONS = (
 """The default directions of a sweep."""
 
 
+def _shown(saes: SAEs) -> Any:
+    """How a configuration is dumped: names as they are, an object as its hash."""
+    if not isinstance(saes, Mapping):
+        return saes
+    return {label: one if isinstance(one, str) else one.sha256 for label, one in saes.items()}
+
+
 class Sweep(Configuration):
     """Configuration of a sweep. Together with model, tokens and code, it fully determines the numbers."""
 
@@ -49,8 +57,9 @@ class Sweep(Configuration):
     directions: Annotated[tuple[str, ...], Field(min_length=1)] = DEFAULT_DIRECTIONS
     """Names of directions; `along:FILE` for your own vectors. An SAE direction without an SAE's name (`sae-error`) is
     expanded to one for every SAE of the sweep (`sae-error:NAME`)."""
-    saes: tuple[str, ...] = ()
-    """SAEs, named as in `load_sae`. A pattern such as `nano:e2e-*` matches nano's SAEs at the site."""
+    saes: Annotated[SAEs, PlainValidator(read_saes), PlainSerializer(_shown)] = ()
+    """SAEs, named as in `load_sae`; a pattern such as `nano:e2e-*` matches nano's SAEs at the site. Or a mapping of
+    names of your own to SAE objects (`tiltmeter.saes.objects`) and to names for `load_sae`: `{"mine": sae}`."""
     base: str = "clean"
     """Start of the paths: `clean` (the activation itself), or the name of another base."""
     synthesis: Synthesis = Synthesis()
@@ -132,7 +141,7 @@ class Plan:
 
 
 def make_plan(sweep: Sweep, model: SplitModel, tokens: TokenSet) -> Plan:
-    """Look up every name of a sweep.
+    """Look up every name of a sweep, and check SAE objects on the first of the tokens.
 
     Raises:
         TiltmeterError: a site, direction, readout, position or SAE does not exist; an SAE belongs to another site or
@@ -152,25 +161,30 @@ def make_plan(sweep: Sweep, model: SplitModel, tokens: TokenSet) -> Plan:
     site = model.site(sweep.site)
     readouts = tuple(parse_readout(name, model) for name in dict.fromkeys(sweep.readouts))
     positions = parse_positions(sweep.positions, tokens.ids.shape[1])
-    names = sae_names(sweep.saes, site)
-    directions, vectors, base = look_up(sweep, tuple(names))
-    used = _used(names, directions, base)
-    saes = {label: load_at_site(name, model, site) for label, name in used.items()}
+    given = labelled(sweep.saes, site)
+    directions, vectors, base = look_up(sweep, tuple(given))
+    used = _used(given, directions, base)
+    saes = {label: place(one, model, site, tokens) for label, one in used.items()}
     _refuse_equal(saes)
+    _refuse_without_rows(saes, directions, base)
     return Plan(sweep, model, tokens, site, readouts, positions, directions, vectors, base, saes)
 
 
-def _used(saes: dict[str, str], directions: tuple[DirectionName, ...], base: BaseName) -> dict[str, str]:
+Given = str | SAEObject
+
+
+def _used(saes: dict[str, Given], directions: tuple[DirectionName, ...], base: BaseName) -> dict[str, Given]:
     """Select the SAEs that a direction or the base needs, to avoid loading and measuring the others."""
     labels = {name.argument for name in directions if needs_sae(name.kind)}
     if base.kind in SAE_BASES:
         labels.add(base.argument)
     if saes and not labels:
+        label, first = next(iter(saes.items()))
         raise TiltmeterError(
-            f"The SAE {next(iter(saes.values()))} was given, but no direction or base uses an SAE; add one, such as "
-            "sae-error, or leave the SAE out."
+            f"The SAE {first if isinstance(first, str) else label} was given, but no direction or base uses an SAE; "
+            "add one, such as sae-error, or leave the SAE out."
         )
-    return {label: name for label, name in saes.items() if label in labels}
+    return {label: one for label, one in saes.items() if label in labels}
 
 
 def _refuse_equal(saes: dict[str, SAEAtSite]) -> None:
@@ -178,6 +192,19 @@ def _refuse_equal(saes: dict[str, SAEAtSite]) -> None:
     for label, at in saes.items():
         if (other := seen.setdefault(at.sae.about.sha256, label)) != label:
             raise TiltmeterError(f"The SAEs {other} and {label} have the same weights; give each once.")
+
+
+def _refuse_without_rows(saes: dict[str, SAEAtSite], directions: tuple[DirectionName, ...], base: BaseName) -> None:
+    """Refuse directions and a base that need decoder rows of an SAE whose rows are not known."""
+    wanting: list[DirectionName | BaseName] = [name for name in directions if needs_rows(name.kind)]
+    if base.kind in SAE_BASES and SAE_BASES[base.kind].needs_rows:
+        wanting.append(base)
+    for name in wanting:
+        if name.argument is not None and not saes[name.argument].has_rows:
+            raise TiltmeterError(
+                f"{name} needs decoder rows, and no matrix of {name.argument} was found whose rows its decode adds; "
+                "give them with tm.wrap_sae(object, decoder=...), or leave the direction out."
+            )
 
 
 class LookedUp(NamedTuple):

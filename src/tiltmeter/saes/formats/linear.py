@@ -1,4 +1,4 @@
-"""SAEs of four weights, W_enc, b_enc, W_dec and b_dec, in a `.safetensors` file or a torch module.
+"""SAEs of four weights: W_enc, b_enc, W_dec and b_dec.
 
 A threshold makes one a JumpReLU SAE, a k a top-k SAE.
 """
@@ -59,11 +59,8 @@ def linear_sae(name: str, weights: Mapping[str, Tensor], convention: Convention,
     weights = checked(name, weights)
     W_enc, b_enc, W_dec, b_dec = (weights[key] for key in WEIGHTS)
     architecture, activation = _activation(name, weights, convention.k)
-    settings = {"architecture": architecture, "k": convention.k, "input_bias": convention.apply_b_dec_to_input}
-    if convention.normalisation != "none":
-        settings["normalisation"] = convention.normalisation
     return LinearSAE(
-        About(name, architecture, fingerprint(weights, settings), **facts),
+        About(name, architecture, fingerprint(weights, _settings(architecture, convention)), **facts),
         W_enc,
         b_enc,
         W_dec,
@@ -74,49 +71,43 @@ def linear_sae(name: str, weights: Mapping[str, Tensor], convention: Convention,
     )
 
 
+def _settings(architecture: str, convention: Convention) -> dict[str, Any]:
+    settings = {"architecture": architecture, "k": convention.k, "input_bias": convention.apply_b_dec_to_input}
+    if convention.normalisation != "none":
+        settings["normalisation"] = convention.normalisation
+    return settings
+
+
 def fingerprint(weights: Mapping[str, Tensor], settings: Mapping[str, Any]) -> str:
     """Hash of an SAE: its weights, and the settings that decide how they are used."""
     return weights_sha256([*weights.items(), (json.dumps(settings, sort_keys=True), torch.empty(0))])
 
 
-def from_module(
-    module: torch.nn.Module,
-    name: str,
-    convention: Convention = Convention(),
-    facts: Facts | None = None,
-) -> LinearSAE:
-    """Build an SAE from a torch module with parameters, buffers or attributes W_enc, b_enc, W_dec, b_dec (, threshold).
+def fingerprints_of(sae: LinearSAE) -> set[str]:
+    """The hashes that `linear_sae` gives to an SAE with these weights, used in this way. Usually there is one.
 
-    `convention` says how its weights are used, and `facts` holds its metadata
-    (`Facts(hook_name="blocks.6.hook_resid_pre")`). The weights are copied. Where the module has an `encode` of its own,
-    the SAE must give the same latents on random activations.
-
-    Raises:
-        TiltmeterError: weights are missing, do not fit together or are not finite; the module encodes in another way.
+    Where b_dec is zero there are two, as it makes no difference whether it is subtracted.
     """
-    found = {key: getattr(module, key, None) for key in (*WEIGHTS, THRESHOLD, *GATES)}
-    weights = {key: value.detach().clone() for key, value in found.items() if isinstance(value, Tensor)}
-    sae = linear_sae(name, weights, convention, Facts() if facts is None else facts)
-    _compare(sae, module)
-    return sae
-
-
-@torch.no_grad()
-def _compare(sae: LinearSAE, module: torch.nn.Module) -> None:
-    """Refuse an SAE that gives other latents than the module's own `encode`."""
-    encode, like = getattr(module, "encode", None), next(module.parameters(), None)
-    if not callable(encode) or like is None:
-        return
-    x = torch.randn(16, len(sae.b_dec), generator=torch.Generator().manual_seed(0)) + sae.b_dec
-    theirs, ours = encode(x.to(like)), sae.encode(x)
-    if not isinstance(theirs, Tensor) or theirs.shape != ours.shape:
-        return
-    error = float((theirs.to(ours) - ours).norm() / theirs.to(ours).norm().clamp(min=1e-30))
-    if not error <= 1e-2:
-        raise TiltmeterError(
-            f"{sae.about.name} encodes in another way than its weights say here: its latents differ by {error:.1e} of "
-            "their norm; give the convention (k, apply_b_dec_to_input, normalisation), or an SAE in a known format."
-        )
+    weights = {key: getattr(sae, key) for key in WEIGHTS}
+    k, activation = None, sae.activation
+    if isinstance(activation, TopK):
+        architecture, k = "topk", activation.k
+    elif isinstance(activation, JumpReLU):
+        architecture, weights[THRESHOLD] = "jumprelu", activation.threshold
+    elif isinstance(activation, Gated):
+        architecture, weights = "gated", weights | {key: getattr(activation, key) for key in GATES}
+    elif activation is torch.relu:
+        architecture = "standard"
+    else:
+        return set()
+    weights = {key: tensor.to("cpu", torch.float32) for key, tensor in weights.items()}
+    bias = sae.input_bias.to("cpu", torch.float32)
+    subtracted = {True: torch.equal(bias, weights["b_dec"]), False: not bool(bias.any())}
+    return {
+        fingerprint(weights, _settings(architecture, Convention(subtracts, k, sae.normalisation)))
+        for subtracts, is_so in subtracted.items()
+        if is_so
+    }
 
 
 def check_same_space(name: str, d_in: int, d_out: int) -> None:

@@ -43,13 +43,20 @@ def check_kind(name: str, config: Mapping[str, Any]) -> None:
         TiltmeterError: it is not; the reason is given.
     """
     architecture = str(config.get("architecture", "standard"))
-    metadata = metadata_of(config)
     if architecture not in (*ARCHITECTURES, *UNFINISHED):
-        why = _REFUSED.get(architecture) or (_OTHER_SPACE if "cross" in architecture else "its encoder is unknown")
-        raise TiltmeterError(
-            f"{name} is a {architecture}, which tiltmeter does not support: {why}; give one of "
-            f"{', '.join(ARCHITECTURES)}."
-        )
+        raise _unsupported(name, architecture)
+    check_target(name, config)
+
+
+def check_target(name: str, config: Mapping[str, Any]) -> None:
+    """Check that this reads and writes the same activation, whatever its architecture.
+
+    Raises:
+        TiltmeterError: it does not, or it reads a single head.
+    """
+    architecture, metadata = str(config.get("architecture")), metadata_of(config)
+    if _why(architecture) == _OTHER_SPACE:
+        raise _unsupported(name, architecture)
     if (out := metadata.get("hook_name_out")) and out != metadata.get("hook_name"):
         raise TiltmeterError(
             f"{name} reads {metadata.get('hook_name')} and writes {out}, so it is a transcoder: its output is not "
@@ -61,6 +68,18 @@ def check_kind(name: str, config: Mapping[str, Any]) -> None:
             f"{name} reads only head {metadata['hook_head_index']} of {metadata.get('hook_name')}, and tiltmeter has "
             "no sites of single heads; give an SAE of all heads."
         )
+
+
+def _why(architecture: str) -> str:
+    """Why this architecture is not supported."""
+    return _REFUSED.get(architecture) or (_OTHER_SPACE if "cross" in architecture else "its encoder is unknown")
+
+
+def _unsupported(name: str, architecture: str) -> TiltmeterError:
+    return TiltmeterError(
+        f"{name} is a {architecture}, which tiltmeter does not support: {_why(architecture)}; give one of "
+        f"{', '.join(ARCHITECTURES)}."
+    )
 
 
 def current_config(name: str, config: Mapping[str, Any]) -> dict[str, Any]:

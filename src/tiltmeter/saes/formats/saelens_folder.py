@@ -25,7 +25,7 @@ from tiltmeter.saes.formats.saelens_config import (
 )
 from tiltmeter.saes.formats.tensors import read_json, read_tensors
 from tiltmeter.saes.normalisation import NORMALISATIONS
-from tiltmeter.saes.sae import SAE
+from tiltmeter.saes.sae import LinearSAE
 
 CONFIG = "cfg.json"
 FILE = "sae_weights.safetensors"
@@ -37,7 +37,7 @@ TOPK_THRESHOLD = "topk_threshold"
 """The threshold of a checkpoint of a batch-top-k SAE, which its finished form compares latents with."""
 
 
-def load_folder(folder: Path, name: str) -> SAE:
+def load_folder(folder: Path, name: str) -> LinearSAE:
     """Load the SAE of a folder.
 
     Raises:
@@ -48,6 +48,15 @@ def load_folder(folder: Path, name: str) -> SAE:
     if not (folder / FILE).is_file():
         raise TiltmeterError(f"{name} has a {CONFIG} but no {FILE} beside it; give a folder that SAELens saved.")
     weights = read_tensors(folder / FILE, f"{FILE} of {name}").tensors
+    return build(name, config, weights, folder)
+
+
+def build(name: str, config: Mapping[str, Any], weights: Mapping[str, Tensor], folder: Path | None) -> LinearSAE:
+    """The SAE of a configuration of version 6 and its weights. `folder` may hold the scale of activations.
+
+    Raises:
+        TiltmeterError: they do not fit together, or the scale of activations is not known.
+    """
     _check_widths(name, config, weights)
     weights = _known_weights(name, config, weights)
     factor, normalisation = _normalisation(name, config, folder)
@@ -117,13 +126,13 @@ def _unit_rows(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def _normalisation(name: str, config: Mapping[str, Any], folder: Path) -> tuple[float | None, str]:
+def _normalisation(name: str, config: Mapping[str, Any], folder: Path | None) -> tuple[float | None, str]:
     """The factor to fold into the weights, and what is done to each token."""
     kind = config.get("normalize_activations") or "none"
     if kind in NORMALISATIONS:
         return None, kind
-    file = folder / SCALER
-    if kind == "expected_average_only_in" and config["architecture"] not in UNFINISHED and file.is_file():
+    file = None if folder is None else folder / SCALER
+    if kind == "expected_average_only_in" and config["architecture"] not in UNFINISHED and file and file.is_file():
         factor = number(read_json(file, name).get("scaling_factor"))
         if factor is not None and factor > 0:
             return factor, "none"
