@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tiltmeter.models.positions import BosPolicy, MassivePolicy
     from tiltmeter.models.split_model import SplitModel
     from tiltmeter.perturb.paths import Sphere, Straight, Substitute
-    from tiltmeter.saes.loading import load_sae
+    from tiltmeter.saes.loading import load_dictionary, load_sae
     from tiltmeter.saes.sae import SAE
     from tiltmeter.saes.training.config import Training
     from tiltmeter.saes.training.run import train_sae
@@ -45,6 +45,7 @@ _HOMES = {
     "TokenSet": "data.token_set",
     "Training": "saes.training.config",
     "load_curves": "analysis.curves:load",
+    "load_dictionary": "saes.loading",
     "load_model": "models.loading",
     "load_sae": "saes.loading",
     "load_tokens": "data.token_set",
@@ -72,6 +73,7 @@ __all__ = [
     "TokenSet",
     "Training",
     "load_curves",
+    "load_dictionary",
     "load_model",
     "load_sae",
     "load_tokens",

@@ -15,9 +15,10 @@ from torch import Tensor
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.perturb.blends import build_blend
 from tiltmeter.perturb.directions import Along, Difference, Direction, Mixture, Plain, Toward
-from tiltmeter.perturb.names import BLEND, DirectionName, check_sae
+from tiltmeter.perturb.names import BLEND, BaseName, DirectionName, check_sae
 from tiltmeter.perturb.sae_directions import SAE_DIRECTIONS, SAEDirection
 from tiltmeter.perturb.site_statistics import SiteStatistics
+from tiltmeter.saes.at_site import DictionaryAtSite, RowsAtSite
 from tiltmeter.saes.latent_statistics import SAEWithStatistics
 
 
@@ -51,7 +52,7 @@ DIRECTIONS: Mapping[str, SiteDirection | SAEDirection] = {
 """All named directions. The directions a paper measured are listed in its study, and a sweep's defaults in
 `sweeps/plan.py`."""
 
-NO_SAES: Mapping[str, SAEWithStatistics] = MappingProxyType({})
+NO_SAES: Mapping[str, SAEWithStatistics | RowsAtSite] = MappingProxyType({})
 
 
 def needs_sae(kind: str) -> bool:
@@ -82,7 +83,7 @@ def build_directions(
     names: Sequence[DirectionName],
     statistics: SiteStatistics,
     vectors: Mapping[DirectionName, Tensor],
-    saes: Mapping[str, SAEWithStatistics] = NO_SAES,
+    saes: Mapping[str, SAEWithStatistics | RowsAtSite] = NO_SAES,
 ) -> dict[DirectionName, Direction]:
     """Build the directions with these names, which `check_direction_name` has accepted.
 
@@ -90,14 +91,14 @@ def build_directions(
         names: names of directions.
         statistics: statistics of the site.
         vectors: the user's own vectors.
-        saes: SAEs of the run, under the names that directions use.
+        saes: SAEs of the run and decoder rows of other dictionaries, under the names that directions use.
 
     Raises:
         TiltmeterError: the width of a vector or an SAE differs from the site's; an SAE has no latent of the requested
             kind.
     """
     for sae in saes.values():
-        sae.at.check_width(len(statistics.mean))
+        (sae.at if isinstance(sae, SAEWithStatistics) else sae).check_width(len(statistics.mean))
     return {
         name: _along(name, vectors[name], statistics) if name in vectors else _build(name, statistics, saes)
         for name in names
@@ -114,13 +115,19 @@ def _along(name: DirectionName, vector: Tensor, statistics: SiteStatistics) -> A
     return Along(vector)
 
 
-def _build(name: DirectionName, statistics: SiteStatistics, saes: Mapping[str, SAEWithStatistics]) -> Direction:
+def _build(
+    name: DirectionName, statistics: SiteStatistics, saes: Mapping[str, SAEWithStatistics | RowsAtSite]
+) -> Direction:
     if name.kind == BLEND:
         return build_blend(name, statistics)
     entry = DIRECTIONS[name.kind]
     if isinstance(entry, SAEDirection):
         assert name.argument is not None
-        return entry.build(statistics, saes[name.argument])
+        sae = saes[name.argument]
+        if isinstance(sae, SAEWithStatistics):
+            return entry.build(statistics, sae)
+        assert entry.of_rows is not None
+        return entry.of_rows(sae)
     return entry.build(statistics)
 
 
@@ -147,3 +154,19 @@ def check_direction_name(name: DirectionName, saes: Collection[str] = ()) -> Non
             "along:FILE for your own vectors, blend:0.5*real+0.5*cov-random for points between samples, or, with "
             f"the name of an SAE for NAME, {', '.join(f'{k}:NAME' for k in DIRECTIONS if needs_sae(k))}."
         )
+
+
+def check_rows_suffice(name: DirectionName | BaseName, dictionary: DictionaryAtSite) -> None:
+    """Check that a direction or base can be made from decoder rows alone, as those of a transcoder.
+
+    Raises:
+        TiltmeterError: it needs latents or a reconstruction.
+    """
+    entry = DIRECTIONS.get(name.kind) if isinstance(name, DirectionName) else None
+    if isinstance(entry, SAEDirection) and entry.of_rows is not None:
+        return
+    possible = " and ".join(kind for kind, one in SAE_DIRECTIONS.items() if one.of_rows is not None)
+    raise TiltmeterError(
+        f"{name} cannot be computed: {dictionary.name} is {dictionary.what}, and only its decoder rows are used, "
+        f"by {possible}."
+    )

@@ -1,20 +1,22 @@
 """An SAE applied at a site: reconstructions in the measured stream, and the latents that fire on a sequence.
 
-In a centred stream the SAE's output is centred too. A LayerNorm model is blind to the mean over d_model, so that mean
-must not count toward the length of a perturbation.
+`RowsAtSite` has decoder rows alone. In a centred stream the SAE's output is centred too. A LayerNorm model is blind to
+the mean over d_model, so that mean must not count toward the length of a perturbation.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor
 
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.sites import Site
+from tiltmeter.saes.dictionary import Dictionary, Loaded
 from tiltmeter.saes.sae import SAE
 
 CHUNK_ELEMENTS = 2**22
@@ -22,11 +24,18 @@ CHUNK_ELEMENTS = 2**22
 the system after each use, and faulting their pages in again costs more than smaller chunks do."""
 
 
-@dataclass(frozen=True)
-class SAEAtSite:
-    """An SAE, the site it is applied at, and how activations are centred there."""
+ROWS_AT_ONCE = 4096
+"""Decoder rows whose lengths are computed at once."""
 
-    sae: SAE
+ROUNDING = 1e-5
+"""A centred row shorter than this fraction of the row is rounding error: the model is blind to the row."""
+
+
+@dataclass(frozen=True)
+class RowsAtSite:
+    """The decoder rows of an SAE or another dictionary, their site, and how activations are centred there."""
+
+    sae: Loaded
     site: Site
     centre: Callable[[Tensor], Tensor]
     """Removes what the model is blind to at the site: in a centred stream, the mean over d_model."""
@@ -41,10 +50,6 @@ class SAEAtSite:
         """Number of latents."""
         return len(self.sae.decoder)
 
-    def in_float64(self) -> SAEAtSite:
-        """Return a copy of the SAE in double precision."""
-        return replace(self, sae=self.sae.to(self.sae.decoder.device, torch.float64))
-
     def check_width(self, width: int) -> None:
         """Check that the SAE has the width of the site.
 
@@ -56,6 +61,43 @@ class SAEAtSite:
                 f"The SAE {self.name} has width {own}, but activations at {self.site.name} have width {width}; give "
                 "an SAE of this model and site."
             )
+
+    @torch.no_grad()
+    def rows(self, latents: Int[Tensor, "*token"]) -> Float[Tensor, "*token d_site"]:
+        """Return the decoder rows of these latents, centred like the activations of the site and not normalised."""
+        return self.centre(self.sae.decoder[latents.to(self.sae.decoder.device)])
+
+    @cached_property
+    def not_zero(self) -> Int64[Tensor, "kept"]:
+        """The latents whose decoder row, centred, has a length."""
+        kept = [
+            self.centre(part).norm(dim=-1) > ROUNDING * part.norm(dim=-1)
+            for part in self.sae.decoder.split(ROWS_AT_ONCE)
+        ]
+        return torch.cat(kept).nonzero()[:, 0].cpu()
+
+
+@dataclass(frozen=True)
+class DictionaryAtSite(RowsAtSite):
+    """A dictionary of which only the decoder rows are used, and the site that it writes to."""
+
+    sae: Dictionary
+
+    @property
+    def what(self) -> str:
+        """What it is, as the end of a sentence."""
+        return self.sae.what
+
+
+@dataclass(frozen=True)
+class SAEAtSite(RowsAtSite):
+    """An SAE, the site it is applied at, and how activations are centred there."""
+
+    sae: SAE
+
+    def in_float64(self) -> SAEAtSite:
+        """Return a copy of the SAE in double precision."""
+        return replace(self, sae=self.sae.to(self.sae.decoder.device, torch.float64))
 
     @torch.no_grad()
     def pieces(self, x: Float[Tensor, "token d_site"]) -> Iterator[tuple[slice, Float[Tensor, "piece latent"]]]:
@@ -78,11 +120,6 @@ class SAEAtSite:
     ) -> Float[Tensor, "*token d_site"]:
         """Decode latents to an activation, centred like those of the site, in the dtype of `like`."""
         return self.centre(self.sae.decode(latents, like=like).to(like))
-
-    @torch.no_grad()
-    def rows(self, latents: Int[Tensor, "*token"]) -> Float[Tensor, "*token d_site"]:
-        """Return the decoder rows of these latents, centred like the activations of the site and not normalised."""
-        return self.centre(self.sae.decoder[latents.to(self.sae.decoder.device)])
 
     @torch.no_grad()
     def active(

@@ -9,10 +9,11 @@ from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.sites import Site
 from tiltmeter.models.split_model import SplitModel
 from tiltmeter.saes.affine import unfold_value_biases
-from tiltmeter.saes.at_site import SAEAtSite
+from tiltmeter.saes.at_site import DictionaryAtSite, SAEAtSite
 from tiltmeter.saes.compatibility import check_compatible
+from tiltmeter.saes.dictionary import Dictionary, only_saes
 from tiltmeter.saes.formats.options import split_options
-from tiltmeter.saes.loading import EMBEDDED_SAES, list_embedded, load_sae
+from tiltmeter.saes.loading import EMBEDDED_SAES, list_embedded, load_any
 
 
 def sae_names(given: Sequence[str], site: Site) -> dict[str, str]:
@@ -62,9 +63,23 @@ def load_at_site(name: str, model: SplitModel, site: Site) -> SAEAtSite:
     """Load an SAE for a site of a model, in the model's precision and on its device.
 
     Raises:
-        TiltmeterError: there is no such SAE, or it belongs to another model, site or stream.
+        TiltmeterError: there is no such SAE, or it belongs to another model, site or stream; it is another dictionary.
     """
-    sae = load_sae(name)
-    check_compatible(sae, model, site)
-    sae = unfold_value_biases(sae, model, site).to(model.device, model.hf.dtype)
+    at = load_rows_at_site(name, model, site)
+    only_saes(at.sae)
+    assert isinstance(at, SAEAtSite)
+    return at
+
+
+def load_rows_at_site(name: str, model: SplitModel, site: Site) -> SAEAtSite | DictionaryAtSite:
+    """The same for an SAE or another dictionary, of which only the decoder rows are used.
+
+    Raises:
+        TiltmeterError: there is none, or it belongs to another model, site or stream.
+    """
+    loaded = load_any(name, site.name)
+    check_compatible(loaded, model, site)
+    if isinstance(loaded, Dictionary):
+        return DictionaryAtSite(loaded.to(model.device, model.hf.dtype), site, lambda x: model.centre(x, site))
+    sae = unfold_value_biases(loaded, model, site).to(model.device, model.hf.dtype)
     return SAEAtSite(sae, site, lambda x: model.centre(x, site))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
@@ -20,12 +20,12 @@ from tiltmeter.models.split_model import SplitModel, Stream
 from tiltmeter.perturb.bases import SAE_BASES, check_base_name
 from tiltmeter.perturb.names import ALONG, BaseName, DirectionName
 from tiltmeter.perturb.paths import Path as PerturbationPath
-from tiltmeter.perturb.registry import check_direction_name, counts_latents, needs_sae
+from tiltmeter.perturb.registry import check_direction_name, check_rows_suffice, counts_latents, needs_sae
 from tiltmeter.perturb.user_vectors import load_vectors
 from tiltmeter.runs.config import Configuration
 from tiltmeter.runs.rng import random_order
-from tiltmeter.saes.at_site import SAEAtSite
-from tiltmeter.saes.names import load_at_site, sae_names
+from tiltmeter.saes.at_site import DictionaryAtSite, RowsAtSite, SAEAtSite
+from tiltmeter.saes.names import load_rows_at_site, sae_names
 from tiltmeter.saes.synthetic import Synthesis
 
 Count = Annotated[int, Field(ge=1)]
@@ -107,6 +107,8 @@ class Plan:
     base: BaseName
     saes: dict[str, SAEAtSite]
     """The SAEs that a direction or the base needs, keyed by the names used there."""
+    dictionaries: dict[str, DictionaryAtSite] = field(default_factory=dict)
+    """The same for transcoders, crosscoders and others of which only decoder rows are used."""
     massive_above: float = math.inf
     """Activations with larger norms are massive. Known once the statistics of the site are."""
 
@@ -155,9 +157,15 @@ def make_plan(sweep: Sweep, model: SplitModel, tokens: TokenSet) -> Plan:
     names = sae_names(sweep.saes, site)
     directions, vectors, base = look_up(sweep, tuple(names))
     used = _used(names, directions, base)
-    saes = {label: load_at_site(name, model, site) for label, name in used.items()}
-    _refuse_equal(saes)
-    return Plan(sweep, model, tokens, site, readouts, positions, directions, vectors, base, saes)
+    found = {label: load_rows_at_site(name, model, site) for label, name in used.items()}
+    _refuse_equal(found)
+    saes = {label: at for label, at in found.items() if isinstance(at, SAEAtSite)}
+    others = {label: at for label, at in found.items() if isinstance(at, DictionaryAtSite)}
+    asked: tuple[DirectionName | BaseName, ...] = (*directions, base)
+    for one in asked:
+        if one.argument in others:
+            check_rows_suffice(one, others[one.argument])
+    return Plan(sweep, model, tokens, site, readouts, positions, directions, vectors, base, saes, others)
 
 
 def _used(saes: dict[str, str], directions: tuple[DirectionName, ...], base: BaseName) -> dict[str, str]:
@@ -173,7 +181,7 @@ def _used(saes: dict[str, str], directions: tuple[DirectionName, ...], base: Bas
     return {label: name for label, name in saes.items() if label in labels}
 
 
-def _refuse_equal(saes: dict[str, SAEAtSite]) -> None:
+def _refuse_equal(saes: Mapping[str, RowsAtSite]) -> None:
     seen: dict[str, str] = {}
     for label, at in saes.items():
         if (other := seen.setdefault(at.sae.about.sha256, label)) != label:

@@ -14,18 +14,22 @@ import torch
 from torch import Tensor
 
 from tiltmeter.errors import TiltmeterError
+from tiltmeter.saes.dictionary import Dictionary, Loaded
+from tiltmeter.saes.formats.decoders import dictionary, transcoder
 from tiltmeter.saes.formats.linear import GATES, THRESHOLD, WEIGHTS, Convention, checked, linear_sae
 from tiltmeter.saes.formats.saelens_config import (
+    OTHER_LATENTS,
     UNFINISHED,
     check_kind,
     current_config,
+    is_transcoder,
     metadata_of,
     number,
     read_facts,
+    written_facts,
 )
 from tiltmeter.saes.formats.tensors import read_json, read_tensors
 from tiltmeter.saes.normalisation import NORMALISATIONS
-from tiltmeter.saes.sae import SAE
 
 CONFIG = "cfg.json"
 FILE = "sae_weights.safetensors"
@@ -37,8 +41,8 @@ TOPK_THRESHOLD = "topk_threshold"
 """The threshold of a checkpoint of a batch-top-k SAE, which its finished form compares latents with."""
 
 
-def load_folder(folder: Path, name: str) -> SAE:
-    """Load the SAE of a folder.
+def load_folder(folder: Path, name: str) -> Loaded:
+    """Load the SAE of a folder, or the decoder rows of another dictionary.
 
     Raises:
         TiltmeterError: it is not an SAE, is damaged, or of an architecture that tiltmeter does not support.
@@ -48,6 +52,8 @@ def load_folder(folder: Path, name: str) -> SAE:
     if not (folder / FILE).is_file():
         raise TiltmeterError(f"{name} has a {CONFIG} but no {FILE} beside it; give a folder that SAELens saved.")
     weights = read_tensors(folder / FILE, f"{FILE} of {name}").tensors
+    if (found := rows_alone(name, config, weights)) is not None:
+        return found
     _check_widths(name, config, weights)
     weights = _known_weights(name, config, weights)
     factor, normalisation = _normalisation(name, config, folder)
@@ -59,6 +65,25 @@ def load_folder(folder: Path, name: str) -> SAE:
         weights |= {key: weights[key] / factor for key in ("W_dec", "b_dec")}
     convention = Convention(bool(config.get("apply_b_dec_to_input", True)), _k(name, config), normalisation)
     return linear_sae(name, weights, convention, read_facts(metadata_of(config)))
+
+
+def rows_alone(name: str, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Dictionary | None:
+    """The decoder rows, if the configuration is of a dictionary of which nothing else is used; None for an SAE.
+
+    Raises:
+        TiltmeterError: the decoder is missing, or not of the configuration's shape.
+    """
+    architecture, metadata = str(config.get("architecture")), metadata_of(config)
+    other = OTHER_LATENTS.get(architecture)
+    if not is_transcoder(config) and other is None:
+        return None
+    said = [config["d_sae"], config.get("d_out") or config["d_in"]]
+    if (W_dec := weights.get("W_dec")) is None or [*W_dec.shape] != said:
+        found = "missing" if W_dec is None else [*W_dec.shape]
+        raise TiltmeterError(f"W_dec of {name} is {found}, but its {CONFIG} says {said}; they are not of one file.")
+    if other is not None:
+        return dictionary(name, architecture, other, W_dec, read_facts(metadata))
+    return transcoder(name, W_dec, metadata.get("hook_name"), written_facts(metadata))
 
 
 def read_config(folder: Path) -> dict[str, Any]:
