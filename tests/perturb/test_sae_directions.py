@@ -13,7 +13,7 @@ from tiltmeter.errors import TiltmeterError
 from tiltmeter.perturb.bases import SAE_BASES
 from tiltmeter.perturb.directions import normalise
 from tiltmeter.perturb.names import BaseName, DirectionName
-from tiltmeter.perturb.registry import build_directions, check_direction_name, check_rows_suffice, rng_key
+from tiltmeter.perturb.registry import build_directions, check_direction_name, check_suits, rng_key
 from tiltmeter.perturb.sae_directions import SAE_DIRECTIONS
 from tiltmeter.perturb.site_statistics import SiteStatistics
 from tiltmeter.perturb.sources import Context
@@ -308,8 +308,8 @@ def test_a_dictionary_whose_rows_are_all_zero_is_refused():
 def test_what_needs_more_than_decoder_rows_is_refused_by_name(kind):
     name = (BaseName if kind in SAE_BASES else DirectionName).parse(f"{kind}:T")
     if kind in ("sae-feature", "minus-sae-feature"):
-        check_rows_suffice(name, dictionary())
+        check_suits(name, dictionary())
         return
     sentence = f"^{name} cannot be computed: T is a transcoder, and only its decoder rows are used, by sae-feature and"
     with pytest.raises(TiltmeterError, match=sentence):
-        check_rows_suffice(name, dictionary())
+        check_suits(name, dictionary())

@@ -8,17 +8,20 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from tiltmeter.errors import TiltmeterError
+from tiltmeter.models.mlp_input import MLPInput
 from tiltmeter.perturb.blends import build_blend
 from tiltmeter.perturb.directions import Along, Difference, Direction, Mixture, Plain, Toward
 from tiltmeter.perturb.names import BLEND, BaseName, DirectionName, check_sae
 from tiltmeter.perturb.sae_directions import SAE_DIRECTIONS, SAEDirection
 from tiltmeter.perturb.site_statistics import SiteStatistics
-from tiltmeter.saes.at_site import DictionaryAtSite, RowsAtSite
+from tiltmeter.perturb.transcoder_directions import TRANSCODER_DIRECTIONS, TranscoderDirection
+from tiltmeter.saes.at_site import DictionaryAtSite, RowsAtSite, SAEAtSite, TranscoderAtSite
 from tiltmeter.saes.latent_statistics import SAEWithStatistics
 
 
@@ -33,7 +36,7 @@ class SiteDirection:
     """False if the vector is a function of x alone. A second draw (`zero@1`) would be identical and is refused."""
 
 
-DIRECTIONS: Mapping[str, SiteDirection | SAEDirection] = {
+DIRECTIONS: Mapping[str, SiteDirection | SAEDirection | TranscoderDirection] = {
     "isotropic": SiteDirection(lambda s: Plain(s.isotropic), "g, with g ~ N(0, I)"),
     "isotropic-difference": SiteDirection(lambda s: Difference(s.isotropic), "g - x, with g ~ N(0, I)"),
     "cov-random-difference": SiteDirection(lambda s: Difference(s.gaussian), "sample of N(mean, covariance) - x"),
@@ -48,6 +51,7 @@ DIRECTIONS: Mapping[str, SiteDirection | SAEDirection] = {
     "zero": SiteDirection(lambda s: Toward(torch.zeros_like(s.mean)), "0 - x", is_random=False),
     "mean": SiteDirection(lambda s: Toward(s.mean), "mean of real activations - x", is_random=False),
     **SAE_DIRECTIONS,
+    **TRANSCODER_DIRECTIONS,
 }
 """All named directions. The directions a paper measured are listed in its study, and a sweep's defaults in
 `sweeps/plan.py`."""
@@ -56,8 +60,8 @@ NO_SAES: Mapping[str, SAEWithStatistics | RowsAtSite] = MappingProxyType({})
 
 
 def needs_sae(kind: str) -> bool:
-    """Whether directions of this kind need an SAE. False for kinds that do not exist."""
-    return isinstance(DIRECTIONS.get(kind), SAEDirection)
+    """Whether directions of this kind need an SAE or a transcoder. False for kinds that do not exist."""
+    return isinstance(DIRECTIONS.get(kind), SAEDirection | TranscoderDirection)
 
 
 def counts_latents(kind: str) -> bool:
@@ -128,6 +132,10 @@ def _build(
             return entry.build(statistics, sae)
         assert entry.of_rows is not None
         return entry.of_rows(sae)
+    if isinstance(entry, TranscoderDirection):
+        at = saes[str(name.argument)]
+        assert isinstance(at, TranscoderAtSite)
+        return entry.build(at)
     return entry.build(statistics)
 
 
@@ -146,7 +154,7 @@ def check_direction_name(name: DirectionName, saes: Collection[str] = ()) -> Non
         raise TiltmeterError(
             f"Nothing is drawn in {name.kind}, so {str(name)!r} would be the same again; leave out @{name.draw}."
         )
-    if isinstance(entry, SAEDirection):
+    if isinstance(entry, SAEDirection | TranscoderDirection):
         check_sae(name, saes)
     elif entry is None or name.argument is not None:
         raise TiltmeterError(
@@ -156,17 +164,24 @@ def check_direction_name(name: DirectionName, saes: Collection[str] = ()) -> Non
         )
 
 
-def check_rows_suffice(name: DirectionName | BaseName, dictionary: DictionaryAtSite) -> None:
-    """Check that a direction or base can be made from decoder rows alone, as those of a transcoder.
+def check_suits(name: DirectionName | BaseName, at: RowsAtSite) -> None:
+    """Check that a direction or base can be made from this SAE, transcoder or other dictionary.
 
     Raises:
-        TiltmeterError: it needs latents or a reconstruction.
+        TiltmeterError: it needs latents or a reconstruction, and there are only decoder rows; it needs a transcoder.
     """
     entry = DIRECTIONS.get(name.kind) if isinstance(name, DirectionName) else None
-    if isinstance(entry, SAEDirection) and entry.of_rows is not None:
+    what = at.what if isinstance(at, DictionaryAtSite) else "an SAE"
+    if isinstance(entry, TranscoderDirection):
+        if not isinstance(at, TranscoderAtSite):
+            raise TiltmeterError(
+                f"{name} cannot be computed: {at.name} is {what}; expected a transcoder of an MLP, at that MLP's "
+                f"output, whose files say that it reads {', '.join(get_args(MLPInput))}."
+            )
+        return
+    if isinstance(at, SAEAtSite) or (isinstance(entry, SAEDirection) and entry.of_rows is not None):
         return
     possible = " and ".join(kind for kind, one in SAE_DIRECTIONS.items() if one.of_rows is not None)
     raise TiltmeterError(
-        f"{name} cannot be computed: {dictionary.name} is {dictionary.what}, and only its decoder rows are used, "
-        f"by {possible}."
+        f"{name} cannot be computed: {at.name} is {what}, and only its decoder rows are used, by {possible}."
     )

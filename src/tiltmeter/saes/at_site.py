@@ -6,7 +6,7 @@ the mean over d_model, so that mean must not count toward the length of a pertur
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -15,9 +15,11 @@ from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor
 
 from tiltmeter.errors import TiltmeterError
+from tiltmeter.models.mlp_input import MLPInput
 from tiltmeter.models.sites import Site
 from tiltmeter.saes.dictionary import Dictionary, Loaded
 from tiltmeter.saes.sae import SAE
+from tiltmeter.saes.transcoder import Transcoder
 
 CHUNK_ELEMENTS = 2**22
 """Latent values computed at once, e.g. 2,048 tokens of 2,048 latents. The allocator returns blocks of 32 MB and more to
@@ -87,6 +89,46 @@ class DictionaryAtSite(RowsAtSite):
     def what(self) -> str:
         """What it is, as the end of a sentence."""
         return self.sae.what
+
+
+@dataclass(frozen=True)
+class TranscoderAtSite(DictionaryAtSite):
+    """A transcoder at the output of its MLP."""
+
+    sae: Transcoder
+    inputs: Callable[[Tensor], Mapping[MLPInput, Tensor]]
+    """All that the MLP may be said to read [batch, position, d], on a clean run of token ids [batch, position]."""
+
+    def read(self, tokens: Int[Tensor, "batch position"]) -> Float[Tensor, "batch position d_in"]:
+        """What the transcoder reads, on a clean run.
+
+        Raises:
+            TiltmeterError: the MLP of this model is not found, has no such input, or one of another width.
+        """
+        found = self.possible(tokens)
+        if self.sae.reads not in found:
+            has = ", ".join(f"{key} of width {u.shape[-1]}" for key, u in self.inputs(tokens).items())
+            raise TiltmeterError(
+                f"The transcoder {self.name} reads {self.sae.reads} of width {len(self.sae.W_enc)}, but the MLP of "
+                f"block {self.site.layer} has {has}; give a transcoder of this model."
+            )
+        return found[self.sae.reads]
+
+    def possible(self, tokens: Int[Tensor, "batch position"]) -> dict[MLPInput, Tensor]:
+        """The inputs of the MLP that have the transcoder's width; the stream is centred if its files say so."""
+        found = {key: u for key, u in self.inputs(tokens).items() if u.shape[-1] == len(self.sae.W_enc)}
+        if self.sae.about.processing == "centred" and (stream := found.get("hook_resid_mid")) is not None:
+            found["hook_resid_mid"] = stream - stream.mean(-1, keepdim=True)
+        return found
+
+    @torch.no_grad()
+    def outputs(self, u: Float[Tensor, "*token d_in"]) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """Yield the slice of flattened tokens, their latents, and T(u), centred like the activations of the site."""
+        flat, step = u.flatten(0, -2), max(1, CHUNK_ELEMENTS // self.size)
+        for begin in range(0, len(flat), step):
+            part = slice(begin, begin + step)
+            latents = self.sae.encode(flat[part])
+            yield part, latents, self.centre(self.sae.decode(latents, flat[part]))
 
 
 @dataclass(frozen=True)

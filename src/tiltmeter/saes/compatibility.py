@@ -19,7 +19,6 @@ from tiltmeter.runs.user_paths import user_path
 from tiltmeter.saes.at_site import RowsAtSite
 from tiltmeter.saes.dictionary import Dictionary, Loaded
 from tiltmeter.saes.formats.hook_names import site_name
-from tiltmeter.saes.sae import SAE
 
 _CERTAIN = re.compile(
     r"gpt2(-medium|-large|-xl)?|distilgpt2|pythia-(14|31|70|160|410)m(-deduped)?|pythia-[\d.]+b(-deduped)?"
@@ -48,7 +47,7 @@ def check_compatible(sae: Loaded, model: SplitModel, site: Site) -> None:
         raise TiltmeterError(disagreement)
 
 
-def stream_disagreement(sae: SAE, model: SplitModel, site: Site) -> str | None:
+def stream_disagreement(sae: Loaded, model: SplitModel, site: Site) -> str | None:
     """A sentence, if an SAE's files state that it expects another residual stream than the measured one; else None."""
     wanted = sae.about.processing
     if wanted not in ("centred", "raw") or not has_two_streams(model, site):

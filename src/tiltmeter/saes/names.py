@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from functools import cache
+
+from torch import Tensor
 
 from tiltmeter.errors import TiltmeterError
+from tiltmeter.models.mlp_input import find_mlp_reader
 from tiltmeter.models.sites import Site
 from tiltmeter.models.split_model import SplitModel
 from tiltmeter.saes.affine import unfold_value_biases
-from tiltmeter.saes.at_site import DictionaryAtSite, SAEAtSite
+from tiltmeter.saes.at_site import DictionaryAtSite, SAEAtSite, TranscoderAtSite
 from tiltmeter.saes.compatibility import check_compatible
 from tiltmeter.saes.dictionary import Dictionary, only_saes
 from tiltmeter.saes.formats.options import split_options
 from tiltmeter.saes.loading import EMBEDDED_SAES, list_embedded, load_any
+from tiltmeter.saes.transcoder import Transcoder
 
 
 def sae_names(given: Sequence[str], site: Site) -> dict[str, str]:
@@ -80,6 +85,16 @@ def load_rows_at_site(name: str, model: SplitModel, site: Site) -> SAEAtSite | D
     loaded = load_any(name, site.name)
     check_compatible(loaded, model, site)
     if isinstance(loaded, Dictionary):
-        return DictionaryAtSite(loaded.to(model.device, model.hf.dtype), site, lambda x: model.centre(x, site))
+        return _without_sae(loaded.to(model.device, model.hf.dtype), model, site)
     sae = unfold_value_biases(loaded, model, site).to(model.device, model.hf.dtype)
     return SAEAtSite(sae, site, lambda x: model.centre(x, site))
+
+
+def _without_sae(loaded: Dictionary, model: SplitModel, site: Site) -> DictionaryAtSite:
+    def centre(x: Tensor) -> Tensor:
+        return model.centre(x, site)
+
+    if not isinstance(loaded, Transcoder) or site.kind != "mlp_out":
+        return DictionaryAtSite(loaded, site, centre)
+    find = cache(lambda: find_mlp_reader(model, site.layer))
+    return TranscoderAtSite(loaded, site, centre, lambda tokens: find().inputs(model, tokens))

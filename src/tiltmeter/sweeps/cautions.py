@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tiltmeter.perturb.bases import CLEAN
 from tiltmeter.perturb.paths import Straight
+from tiltmeter.perturb.sae_directions import SAE_DIRECTIONS
 from tiltmeter.perturb.site_statistics import SiteStatistics, concentrated
 from tiltmeter.saes.at_site import DictionaryAtSite
 from tiltmeter.sweeps.plan import Plan
@@ -12,7 +13,12 @@ from tiltmeter.sweeps.plan import Plan
 def cautions(plan: Plan, statistics: SiteStatistics) -> list[str]:
     """The cautions that apply to a sweep, each a few sentences."""
     found = (concentrated(statistics, plan.sweep.massive), massive_perturbed(plan, statistics))
-    return [caution for caution in found if caution] + [any_row(label, at) for label, at in plan.dictionaries.items()]
+    drawn = (any_row(label, at) for label, at in plan.dictionaries.items() if _draws_rows(plan, label))
+    return [caution for caution in (*found, *drawn) if caution]
+
+
+def _draws_rows(plan: Plan, label: str) -> bool:
+    return any(name.argument == label and name.kind in SAE_DIRECTIONS for name in plan.directions)
 
 
 def any_row(label: str, at: DictionaryAtSite) -> str:

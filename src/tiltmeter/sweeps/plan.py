@@ -20,7 +20,7 @@ from tiltmeter.models.split_model import SplitModel, Stream
 from tiltmeter.perturb.bases import SAE_BASES, check_base_name
 from tiltmeter.perturb.names import ALONG, BaseName, DirectionName
 from tiltmeter.perturb.paths import Path as PerturbationPath
-from tiltmeter.perturb.registry import check_direction_name, check_rows_suffice, counts_latents, needs_sae
+from tiltmeter.perturb.registry import check_direction_name, check_suits, counts_latents, needs_sae
 from tiltmeter.perturb.user_vectors import load_vectors
 from tiltmeter.runs.config import Configuration
 from tiltmeter.runs.rng import random_order
@@ -163,8 +163,8 @@ def make_plan(sweep: Sweep, model: SplitModel, tokens: TokenSet) -> Plan:
     others = {label: at for label, at in found.items() if isinstance(at, DictionaryAtSite)}
     asked: tuple[DirectionName | BaseName, ...] = (*directions, base)
     for one in asked:
-        if one.argument in others:
-            check_rows_suffice(one, others[one.argument])
+        if one.argument in found:
+            check_suits(one, found[one.argument])
     return Plan(sweep, model, tokens, site, readouts, positions, directions, vectors, base, saes, others)
 
 

@@ -35,11 +35,13 @@ from tiltmeter.perturb.names import DirectionName
 from tiltmeter.perturb.paths import Path as PerturbationPath
 from tiltmeter.perturb.registry import build_directions
 from tiltmeter.perturb.site_statistics import SiteStatistics, fit_statistics
+from tiltmeter.perturb.transcoder_directions import TRANSCODER_DIRECTIONS
 from tiltmeter.runs import run_directory
 from tiltmeter.runs.progress import progress
-from tiltmeter.saes.at_site import RowsAtSite, SAEAtSite
+from tiltmeter.saes.at_site import DictionaryAtSite, RowsAtSite, SAEAtSite, TranscoderAtSite
 from tiltmeter.saes.latent_statistics import LatentStatistics, SAEWithStatistics, fit_latents
 from tiltmeter.saes.load_check import LoadCheck, check_on_load
+from tiltmeter.saes.transcoder_check import check_transcoder
 from tiltmeter.sweeps.cautions import cautions
 from tiltmeter.sweeps.measure import measure_shard
 from tiltmeter.sweeps.plan import Plan, Sweep, make_plan
@@ -253,7 +255,7 @@ def record(plan: Plan, loaded: LoadedModel, purpose: str) -> dict[str, Any]:
             "read positions": list(plan.positions.read),
         },
         "saes": {label: _sae_record(plan, model, at) for label, at in progress(list(plan.saes.items()), "load check")}
-        | {label: _about(at) | {"what": at.what} for label, at in plan.dictionaries.items()},
+        | {label: _dictionary_record(plan, label, at) for label, at in plan.dictionaries.items()},
     }
 
 
@@ -265,6 +267,18 @@ def _sae_record(plan: Plan, model: str, at: SAEAtSite) -> dict[str, Any]:
         for warning in _checked[place].warnings:
             _log.warning("warning: %s", warning)
     return _about(at) | {"load_check": _checked[place].to_json()}
+
+
+def _dictionary_record(plan: Plan, label: str, at: DictionaryAtSite) -> dict[str, Any]:
+    """Describe a dictionary, including the load check of a transcoder whose error is measured; log its warnings."""
+    found = _about(at) | {"what": at.what}
+    asked = any(name.argument == label and name.kind in TRANSCODER_DIRECTIONS for name in plan.directions)
+    if not asked or not isinstance(at, TranscoderAtSite):
+        return found
+    check = check_transcoder(plan.model, at, plan.tokens)
+    for warning in check.warnings:
+        _log.warning("warning: %s", warning)
+    return found | {"load_check": check.to_json()}
 
 
 def _about(at: RowsAtSite) -> dict[str, Any]:

@@ -19,11 +19,13 @@ from torch import Tensor
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.saes.dictionary import Dictionary
 from tiltmeter.saes.formats.decoders import Choice, chosen, dictionary, rows_of, transcoder
+from tiltmeter.saes.formats.encoders import Encoder, mlp_input, with_encoder
 from tiltmeter.saes.formats.hook_names import site_name
 from tiltmeter.saes.formats.linear import Facts
 from tiltmeter.saes.formats.tensors import read_tensors
 
 CONFIG = "config.yaml"
+_RELU = (None, "relu")
 KINDS = ("transcoder_set", "cross_layer_transcoder")
 
 _LAYER = re.compile(r"layer_(\d+)\.safetensors")
@@ -69,9 +71,16 @@ def load_layer(file: Path, name: str) -> Dictionary:
     """
     match = _LAYER.fullmatch(file.name)
     assert match is not None
-    reads = _configuration(file.parent).get("feature_input_hook")
-    rows = rows_of(name, read_tensors(file, name).tensors)
-    return transcoder(name, rows, f"{reads} of the block" if reads else None, _facts(file.parent, int(match[1])))
+    config, tensors = _configuration(file.parent), read_tensors(file, name).tensors
+    reads, facts = config.get("feature_input_hook"), _facts(file.parent, int(match[1]))
+    found = transcoder(name, rows_of(name, tensors), f"{reads} of the block" if reads else None, facts)
+    known = mlp_input(f"blocks.{match[1]}.{reads}", facts["hook_name"])
+    plain = tensors.keys() <= {"W_enc", "b_enc", "W_dec", "b_dec", "W_skip"} and config.get("activation") in _RELU
+    if known is None or not plain:
+        return found
+    skip = tensors.get("W_skip")  # [d_out, d_in]
+    W_enc, b_enc, b_dec = (tensors[key] for key in ("W_enc", "b_enc", "b_dec"))
+    return with_encoder(found, Encoder(known, W_enc.T, b_enc, b_dec, W_skip=None if skip is None else skip.T))
 
 
 def _layers(folder: Path, pattern: re.Pattern[str]) -> list[int]:

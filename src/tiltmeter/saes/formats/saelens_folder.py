@@ -16,9 +16,11 @@ from torch import Tensor
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.saes.dictionary import Dictionary, Loaded
 from tiltmeter.saes.formats.decoders import dictionary, transcoder
+from tiltmeter.saes.formats.encoders import Encoder, mlp_input, with_encoder
 from tiltmeter.saes.formats.linear import GATES, THRESHOLD, WEIGHTS, Convention, checked, linear_sae
 from tiltmeter.saes.formats.saelens_config import (
     OTHER_LATENTS,
+    TRANSCODERS,
     UNFINISHED,
     check_kind,
     current_config,
@@ -83,7 +85,29 @@ def rows_alone(name: str, config: Mapping[str, Any], weights: Mapping[str, Tenso
         raise TiltmeterError(f"W_dec of {name} is {found}, but its {CONFIG} says {said}; they are not of one file.")
     if other is not None:
         return dictionary(name, architecture, other, W_dec, read_facts(metadata))
-    return transcoder(name, W_dec, metadata.get("hook_name"), written_facts(metadata))
+    rows = transcoder(name, W_dec, metadata.get("hook_name"), written_facts(metadata))
+    encoder = _encoder(config, weights)
+    return rows if encoder is None else with_encoder(rows, encoder)
+
+
+def _encoder(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Encoder | None:
+    """The encoder of a transcoder of an MLP; None where its input is another, or not known.
+
+    SAELens subtracts nothing from a transcoder's input, and its W_skip is [d_out, d_in].
+    """
+    metadata, kind = metadata_of(config), str(config.get("architecture"))
+    reads = mlp_input(metadata.get("hook_name"), metadata.get("hook_name_out"))
+    if str(metadata.get("hf_hook_name")).endswith("pre_feedforward_layernorm.output"):
+        reads = "mlp.hook_in"  # of Gemma 3, where SAELens says hook_mlp_in
+    known = {"W_enc", "b_enc", "W_dec", "b_dec", "threshold", "W_skip"} >= weights.keys() >= {"W_enc", "b_enc", "b_dec"}
+    plain = config.get("normalize_activations") in (None, "none") and config.get("activation_fn", "relu") == "relu"
+    if reads == "hook_resid_mid" and read_facts(metadata).get("processing") is None:
+        return None  # whether that stream was centred is not known
+    if reads is None or kind not in TRANSCODERS or not known or not plain:
+        return None
+    W_enc, b_enc, b_dec = (weights[key] for key in ("W_enc", "b_enc", "b_dec"))
+    skip, threshold = weights.get("W_skip"), weights.get("threshold")
+    return Encoder(reads, W_enc, b_enc, b_dec, None, threshold, None if skip is None else skip.T)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
