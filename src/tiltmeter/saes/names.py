@@ -85,12 +85,14 @@ def load_rows_at_site(name: str, model: SplitModel, site: Site) -> SAEAtSite | D
     loaded = load_any(name, site.name)
     check_compatible(loaded, model, site)
     if isinstance(loaded, Dictionary):
-        return _without_sae(loaded.to(model.device, model.hf.dtype), model, site)
+        return dictionary_at_site(loaded.to(model.device, model.hf.dtype), model, site)
     sae = unfold_value_biases(loaded, model, site).to(model.device, model.hf.dtype)
     return SAEAtSite(sae, site, lambda x: model.centre(x, site))
 
 
-def _without_sae(loaded: Dictionary, model: SplitModel, site: Site) -> DictionaryAtSite:
+def dictionary_at_site(loaded: Dictionary, model: SplitModel, site: Site) -> DictionaryAtSite:
+    """Bind a dictionary to a site; a transcoder of an MLP also to what that MLP reads, which is found when needed."""
+
     def centre(x: Tensor) -> Tensor:
         return model.centre(x, site)
 

@@ -101,6 +101,7 @@ def _encoder(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Encode
         reads = "mlp.hook_in"  # of Gemma 3, where SAELens says hook_mlp_in
     known = {"W_enc", "b_enc", "W_dec", "b_dec", "threshold", "W_skip"} >= weights.keys() >= {"W_enc", "b_enc", "b_dec"}
     plain = config.get("normalize_activations") in (None, "none") and config.get("activation_fn", "relu") == "relu"
+    plain = plain and not config.get("apply_b_dec_to_input")
     if reads == "hook_resid_mid" and read_facts(metadata).get("processing") is None:
         return None  # whether that stream was centred is not known
     if reads is None or kind not in TRANSCODERS or not known or not plain:
