@@ -127,6 +127,27 @@ def test_of_a_transcoder_whose_input_is_not_known_there_are_only_rows(hook, out,
     assert isinstance(found, Dictionary) and not isinstance(found, Transcoder)
 
 
+@pytest.mark.parametrize(
+    ("hook", "metadata", "reads"),
+    [
+        ("hook_mlp_in", {"hf_hook_name": "model.layers.1.pre_feedforward_layernorm.output"}, "mlp.hook_in"),
+        ("mlp.hook_in", {"model_from_pretrained_kwargs": {"fold_ln": False}}, "mlp.hook_in"),
+        ("mlp.hook_in", {"model_from_pretrained_kwargs": {"fold_ln": True}}, "ln2.hook_normalized"),
+    ],
+)
+def test_what_else_the_metadata_say_of_the_input(hook, metadata, reads, tmp_path):
+    folder = saelens(tmp_path, hook=f"blocks.1.{hook}")
+    config = json.loads((folder / "cfg.json").read_text())
+    config["metadata"] |= metadata
+    write_json(folder / "cfg.json", config)
+    assert_gives(folder, RELU, reads=reads)
+
+
+@pytest.mark.parametrize("architecture", ["jumprelu_transcoder", "skip_transcoder"])
+def test_a_transcoder_without_the_weights_of_its_kind_has_only_rows(architecture, tmp_path):
+    assert not isinstance(load_dictionary(saelens(tmp_path, architecture)), Transcoder)
+
+
 def test_the_stream_before_the_norm_is_centred_where_the_transcoder_was_trained_so(tmp_path):
     folder = saelens(tmp_path, hook="blocks.1.hook_resid_mid")
     config = json.loads((folder / "cfg.json").read_text())

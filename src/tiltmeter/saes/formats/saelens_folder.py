@@ -6,6 +6,7 @@ Read without the `sae_lens` library, and tested to equal it.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ import torch
 from torch import Tensor
 
 from tiltmeter.errors import TiltmeterError
+from tiltmeter.models.mlp_input import MLPInput
 from tiltmeter.saes.dictionary import Dictionary, Loaded
 from tiltmeter.saes.formats.decoders import dictionary, transcoder
 from tiltmeter.saes.formats.encoders import Encoder, mlp_input, with_encoder
+from tiltmeter.saes.formats.hook_names import layer_of
 from tiltmeter.saes.formats.linear import GATES, THRESHOLD, WEIGHTS, Convention, checked, linear_sae
 from tiltmeter.saes.formats.saelens_config import (
     OTHER_LATENTS,
@@ -32,6 +35,9 @@ from tiltmeter.saes.formats.saelens_config import (
 )
 from tiltmeter.saes.formats.tensors import read_json, read_tensors
 from tiltmeter.saes.normalisation import NORMALISATIONS
+
+_GEMMA = re.compile(r"model\.layers\.(\d+)\.pre_feedforward_layernorm\.output")
+"""What the MLP of a Gemma 3 model gets, by Hugging Face's name."""
 
 CONFIG = "cfg.json"
 FILE = "sae_weights.safetensors"
@@ -91,24 +97,35 @@ def rows_alone(name: str, config: Mapping[str, Any], weights: Mapping[str, Tenso
 
 
 def _encoder(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Encoder | None:
-    """The encoder of a transcoder of an MLP; None where its input is another, or not known.
+    """The encoder of a transcoder of an MLP; None where its input is another, or how it is used is not known.
 
     SAELens subtracts nothing from a transcoder's input, and its W_skip is [d_out, d_in].
     """
-    metadata, kind = metadata_of(config), str(config.get("architecture"))
-    reads = mlp_input(metadata.get("hook_name"), metadata.get("hook_name_out"))
-    if str(metadata.get("hf_hook_name")).endswith("pre_feedforward_layernorm.output"):
-        reads = "mlp.hook_in"  # of Gemma 3, where SAELens says hook_mlp_in
-    known = {"W_enc", "b_enc", "W_dec", "b_dec", "threshold", "W_skip"} >= weights.keys() >= {"W_enc", "b_enc", "b_dec"}
-    plain = config.get("normalize_activations") in (None, "none") and config.get("activation_fn", "relu") == "relu"
-    plain = plain and not config.get("apply_b_dec_to_input")
-    if reads == "hook_resid_mid" and read_facts(metadata).get("processing") is None:
-        return None  # whether that stream was centred is not known
-    if reads is None or kind not in TRANSCODERS or not known or not plain:
+    kind, reads = str(config.get("architecture")), _reads(metadata_of(config))
+    own = {"threshold"} if "jumprelu" in kind else set()
+    own |= {"W_skip"} if "skip" in kind else set()
+    if reads is None or kind not in TRANSCODERS or weights.keys() != {"W_enc", "b_enc", "W_dec", "b_dec"} | own:
+        return None
+    if config.get("normalize_activations") not in (None, "none") or config.get("apply_b_dec_to_input"):
+        return None
+    if config.get("activation_fn", "relu") != "relu":
         return None
     W_enc, b_enc, b_dec = (weights[key] for key in ("W_enc", "b_enc", "b_dec"))
     skip, threshold = weights.get("W_skip"), weights.get("threshold")
     return Encoder(reads, W_enc, b_enc, b_dec, None, threshold, None if skip is None else skip.T)
+
+
+def _reads(metadata: Mapping[str, Any]) -> MLPInput | None:
+    """Which activation before the MLP a transcoder reads; None if it is none of that block's, or not known."""
+    out = metadata.get("hook_name_out")
+    reads = mlp_input(metadata.get("hook_name"), out)
+    if (match := _GEMMA.fullmatch(str(metadata.get("hf_hook_name")))) and layer_of(str(out)) == int(match[1]):
+        return "mlp.hook_in"  # of Gemma 3, where SAELens says hook_mlp_in
+    if reads == "hook_resid_mid" and read_facts(metadata).get("processing") is None:
+        return None  # whether that stream was centred is not known
+    options = metadata.get("model_from_pretrained_kwargs")
+    folded = isinstance(options, Mapping) and bool(options.get("fold_ln"))
+    return "ln2.hook_normalized" if reads == "mlp.hook_in" and folded else reads
 
 
 def read_config(folder: Path) -> dict[str, Any]:
