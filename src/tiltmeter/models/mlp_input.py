@@ -26,8 +26,8 @@ from tiltmeter.models.split_model import SplitModel
 MLPInput = Literal["mlp.hook_in", "ln2.hook_normalized", "hook_resid_mid"]
 """Which of the three, by TransformerLens's names."""
 
-NORMED = 0.02
-"""How far the mean square of a normalised activation may be from 1."""
+NORMED = (0.5, 1.01)
+"""Between which the mean square of a normalised activation lies: 1, or less where the norm's epsilon counts."""
 
 PROBE = 1e4
 """Size of the activations by which a norm's weights are found; its epsilon does not count beside them."""
@@ -106,4 +106,4 @@ def _unweighted(norm: nn.Module, y: Float[Tensor, "batch position d"]) -> Float[
     weights, bias = (plus - minus)[0, 0] / 2 * signs, (plus + minus)[0, 0] / 2
     found = (y - bias) / weights
     size = found.square().mean(-1)
-    return found if bool(((size - 1).abs() < NORMED).double().mean() > 0.9) else None
+    return found if bool(((size > NORMED[0]) & (size < NORMED[1])).double().mean() > 0.9) else None
