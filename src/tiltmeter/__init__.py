@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tiltmeter.models.positions import BosPolicy, MassivePolicy
     from tiltmeter.models.split_model import SplitModel
     from tiltmeter.perturb.paths import Sphere, Straight, Substitute
-    from tiltmeter.saes.loading import load_sae
+    from tiltmeter.saes.loading import load_dictionary, load_sae
     from tiltmeter.saes.object_options import wrap_sae
     from tiltmeter.saes.sae import SAE
     from tiltmeter.saes.training.config import Training
@@ -46,6 +46,7 @@ _HOMES = {
     "TokenSet": "data.token_set",
     "Training": "saes.training.config",
     "load_curves": "analysis.curves:load",
+    "load_dictionary": "saes.loading",
     "load_model": "models.loading",
     "load_sae": "saes.loading",
     "load_tokens": "data.token_set",
@@ -74,6 +75,7 @@ __all__ = [
     "TokenSet",
     "Training",
     "load_curves",
+    "load_dictionary",
     "load_model",
     "load_sae",
     "load_tokens",

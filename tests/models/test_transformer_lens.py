@@ -32,6 +32,7 @@ from transformer_lens.pretrained.weight_conversions import convert_gpt2_weights
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from tiltmeter.models.loading import load_model
+from tiltmeter.models.mlp_input import find_mlp_reader
 from tiltmeter.models.positions import Span
 from tiltmeter.models.readouts import compute_readouts, parse_readout
 from tiltmeter.models.sites import HOOKS, Site
@@ -208,3 +209,22 @@ def test_pushes(pair, name):
     }
     print(found)
     assert all(value <= getattr(tolerance, readout) for readout, value in found.items())
+
+
+def test_what_an_mlp_reads_is_what_transformer_lens_calls_it(pair: Pair):
+    """The normalised stream, by which transcoders of processed models are trained, and the stream before the norm."""
+    layer = pair.ours.n_layers // 2
+    found = find_mlp_reader(pair.ours, layer).inputs(pair.ours, pair.tokens)
+    names = {
+        "ln2.hook_normalized": f"blocks.{layer}.ln2.hook_normalized",
+        "hook_resid_mid": f"blocks.{layer}.hook_resid_mid",
+    }
+    _, cache = pair.theirs.run_with_cache(pair.tokens, names_filter=[*names.values()])
+    stream = found["hook_resid_mid"] - found["hook_resid_mid"].mean(-1, keepdim=True)
+    for ours, theirs in ((found["ln2.hook_normalized"], "ln2.hook_normalized"), (stream, "hook_resid_mid")):
+        expected = cache[names[theirs]]
+        error = float((ours - expected).norm() / expected.norm())
+        print(f"{theirs}: {error:.1e}")
+        assert error < 1e-5
+    read = found["mlp.hook_in"]
+    assert float((read - cache[names["ln2.hook_normalized"]]).norm() / read.norm()) > 0.05

@@ -7,18 +7,22 @@ import pytest
 import torch
 from scipy import stats
 
-from contexts import NONE_MASSIVE
-from small_saes import as_it_is, at, centre, random_sae
+from contexts import NONE_MASSIVE, context_at
+from small_saes import SITE, as_it_is, at, centre, random_sae
 from tiltmeter.errors import TiltmeterError
+from tiltmeter.perturb.bases import SAE_BASES
 from tiltmeter.perturb.directions import normalise
-from tiltmeter.perturb.names import DirectionName
-from tiltmeter.perturb.registry import build_directions, check_direction_name, rng_key
+from tiltmeter.perturb.names import BaseName, DirectionName
+from tiltmeter.perturb.registry import build_directions, check_direction_name, check_suits, rng_key
 from tiltmeter.perturb.sae_directions import SAE_DIRECTIONS
 from tiltmeter.perturb.site_statistics import SiteStatistics
 from tiltmeter.perturb.sources import Context
 from tiltmeter.runs.rng import Address
 from tiltmeter.saes import at_site
+from tiltmeter.saes.at_site import DictionaryAtSite
+from tiltmeter.saes.dictionary import Dictionary
 from tiltmeter.saes.latent_statistics import LatentStatistics, SAEWithStatistics
+from tiltmeter.saes.sae import About
 
 WIDTH, LATENTS, SEQUENCES, LENGTH = 12, 30, 4, 6
 DEAD = {4, 11, 29}
@@ -265,3 +269,47 @@ def test_wrong_widths_and_names_are_refused():
     with pytest.raises(TiltmeterError, match=r"'sae-eror:A' is not a direction; .*zero, mean, .*sae-error:"):
         check_direction_name(DirectionName.parse("sae-eror:A"), ("A",))
     check_direction_name(DirectionName.parse("sae-error:a:b"), ("a:b",))
+
+
+EMPTY = {2, 7}
+
+
+def dictionary():
+    """The decoder rows of the SAE, two of them zero, as a transcoder's."""
+    rows = SAE.decoder.clone()
+    rows[list(EMPTY)] = 0.0
+    return DictionaryAtSite(Dictionary(About("T", "transcoder", "0" * 64), rows, "a transcoder"), SITE, centre)
+
+
+def test_of_a_dictionary_every_row_with_a_length_is_drawn_equally_often():
+    names = ["sae-feature:T", "minus-sae-feature:T", "sae-feature@1:T"]
+    feature, opposite, again = build(*names, T=dictionary()).values()
+    address = Address(0, "sae-feature:T", torch.arange(SEQUENCES), torch.arange(MANY))
+    context = dataclasses.replace(context_at(address), x=torch.zeros(SEQUENCES, MANY, WIDTH, dtype=torch.float64))
+    found = feature.vector(context)
+    rows = centre(dictionary().sae.decoder)
+    which = torch.cdist(found.flatten(0, 1), rows).argmin(-1)
+    torch.testing.assert_close(found.flatten(0, 1), rows[which])
+    counts = which.bincount(minlength=LATENTS)
+    assert {*counts.nonzero()[:, 0].tolist()} == {*range(LATENTS)} - EMPTY
+    assert stats.chisquare([n for i, n in enumerate(counts.tolist()) if i not in EMPTY]).pvalue > 1e-3
+    assert torch.equal(opposite.vector(context), -found)
+    other = again.vector(dataclasses.replace(context, address=address._replace(draw=1)))
+    assert not torch.equal(other, found)
+
+
+def test_a_dictionary_whose_rows_are_all_zero_is_refused():
+    nothing = dataclasses.replace(dictionary(), sae=Dictionary(About("T", "crosscoder", "0"), 0 * SAE.decoder, "one"))
+    with pytest.raises(TiltmeterError, match=r"All decoder rows of T at blocks.1.hook_resid_pre are zero"):
+        build("sae-feature:T", T=nothing)
+
+
+@pytest.mark.parametrize("kind", [*SAE_DIRECTIONS, *SAE_BASES])
+def test_what_needs_more_than_decoder_rows_is_refused_by_name(kind):
+    name = (BaseName if kind in SAE_BASES else DirectionName).parse(f"{kind}:T")
+    if kind in ("sae-feature", "minus-sae-feature"):
+        check_suits(name, dictionary())
+        return
+    sentence = f"^{name} cannot be computed: T is a transcoder, and only its decoder rows are used, by sae-feature and"
+    with pytest.raises(TiltmeterError, match=sentence):
+        check_suits(name, dictionary())

@@ -8,15 +8,17 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tiltmeter.errors import TiltmeterError
-from tiltmeter.saes.formats.saelens_config import check_kind, read_facts
+from tiltmeter.saes.formats.saelens_config import check_kind, is_transcoder, read_facts
 from tiltmeter.saes.formats.saelens_release import SAELensSAE, adapt
-from tiltmeter.saes.loading import load_sae
+from tiltmeter.saes.loading import load_dictionary, load_sae
 from tiltmeter.saes.sae import SAE, LinearSAE, reconstruct
 
 sae_lens = pytest.importorskip("sae_lens")
 
 D_IN, D_SAE, HEADS = 16, 40, 4
 SETTINGS = {
+    "abstopk": {"k": 5},
+    "temporal": {"n_heads": 2, "bottleneck_factor": 4},
     "topk": {"k": 5},
     "batchtopk": {"k": 5.0},
     "matryoshka_batchtopk": {"k": 5.0, "matryoshka_widths": [10, 40]},
@@ -210,32 +212,53 @@ def test_a_folder_from_before_version_6(tmp_path):
     assert (ours.about.architecture, ours.about.hook_name) == ("topk", "blocks.5.hook_resid_pre")
 
 
-REFUSED = ["transcoder", "skip_transcoder", "jumprelu_transcoder", "jumprelu_skip_transcoder", "matching_pursuit"]
+OTHERS = {
+    "transcoder": "a transcoder, which reads blocks.3.ln2.hook_normalized and writes blocks.3.hook_mlp_out",
+    "skip_transcoder": "a transcoder",
+    "jumprelu_transcoder": "a transcoder",
+    "jumprelu_skip_transcoder": "a transcoder",
+    "matching_pursuit": "an SAE whose encoder is an iterative search",
+    "abstopk": "an SAE whose latents can be negative",
+    "temporal": "an SAE whose latents depend on the tokens before",
+}
 
 
-@pytest.mark.parametrize("architecture", [*REFUSED, "abstopk"])
-def test_what_is_no_sae_is_refused_by_name(architecture, tmp_path):
-    extra = {"d_out": D_IN, "apply_b_dec_to_input": False} if "transcoder" in architecture else {}
-    folder = save(build(architecture, **extra), tmp_path)
-    with pytest.raises(TiltmeterError, match=rf"is a {architecture}, which tiltmeter does not support: it"):
-        load_sae(folder)
-    with pytest.raises(TiltmeterError, match=f"is a {architecture}, "):
-        adapt(own(folder), "in memory")
+@pytest.mark.parametrize("architecture", OTHERS)
+def test_of_other_dictionaries_the_decoder_rows_are_read(architecture, tmp_path):
+    is_transcoder = "transcoder" in architecture
+    extra = {"d_out": 24, "apply_b_dec_to_input": False} if is_transcoder else {}
+    extra |= {"hook_name": "blocks.3.ln2.hook_normalized"} if is_transcoder else {}
+    sae = build(architecture, **extra)
+    if is_transcoder:
+        sae.cfg.metadata.hook_name_out = "blocks.3.hook_mlp_out"
+    folder = save(sae, tmp_path)
+    found, written = load_dictionary(folder), own(folder).W_dec
+    assert torch.equal(found.decoder, written) and written.shape == (D_SAE, 24 if is_transcoder else D_IN)
+    assert found.what.startswith(OTHERS[architecture])
+    assert found.about.hook_name == ("blocks.3.hook_mlp_out" if is_transcoder else "blocks.3.hook_resid_pre")
+    for load in (load_sae, lambda name: adapt(own(name), name)):
+        with pytest.raises(TiltmeterError, match=rf"is {OTHERS[architecture]}.*only its decoder rows are used"):
+            load(folder)
+
+
+def test_a_transcoder_belongs_where_it_writes_and_never_where_it_reads(tmp_path):
+    sae = build("transcoder", d_out=24, apply_b_dec_to_input=False, hook_name="blocks.3.hook_resid_pre")
+    assert load_dictionary(save(sae, tmp_path)).about.hook_name is None
+
+
+def test_a_decoder_of_another_shape_than_the_configuration_says(tmp_path):
+    folder = save(build("abstopk"), tmp_path)
+    config = json.loads((tmp_path / "cfg.json").read_text())
+    (tmp_path / "cfg.json").write_text(json.dumps(config | {"d_sae": D_SAE + 1}))
+    with pytest.raises(TiltmeterError, match=r"W_dec of .* is \[40, 16\], but its cfg.json says \[41, 16\]"):
+        load_dictionary(folder)
 
 
 @pytest.mark.parametrize(
     ("changed", "sentence"),
     [
-        ({"architecture": "temporal"}, "is a temporal.*tokens before it"),
-        ({"architecture": "crosslayer_transcoder"}, "is a crosslayer_transcoder.*not in the space of its input"),
-        ({"architecture": "novel"}, "is a novel.*encoder is unknown"),
-        ({"d_out": 24}, "reads 16 numbers and writes 24.*transcoder"),
-        (
-            {"metadata": {"hook_name": "blocks.0.hook_mlp_in", "hook_name_out": "blocks.0.hook_mlp_out"}},
-            "writes blocks",
-        ),
+        ({"architecture": "novel"}, "is a novel.*does not support.*decoder rows, of transcoder"),
         ({"metadata": {"hook_name": "blocks.0.attn.hook_q", "hook_head_index": 3}}, "reads only head 3.*all heads"),
-        ({"metadata": None, "hook_name": "a", "hook_name_out": "b"}, "reads a and writes b"),
     ],
 )
 def test_configurations_that_are_refused(changed, sentence):
@@ -248,6 +271,20 @@ def test_configurations_that_are_refused(changed, sentence):
     check_kind("x", fine)
     with pytest.raises(TiltmeterError, match=sentence):
         check_kind("x", fine | changed)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"d_out": 24},
+        {"architecture": "skip_transcoder"},
+        {"metadata": {"hook_name": "blocks.0.hook_mlp_in", "hook_name_out": "blocks.0.hook_mlp_out"}},
+        {"metadata": None, "hook_name": "a", "hook_name_out": "b"},
+    ],
+)
+def test_configurations_of_transcoders(changed):
+    plain = {"architecture": "standard", "d_in": D_IN, "metadata": {"hook_name": "a", "hook_name_out": "a"}}
+    assert is_transcoder(plain | changed) and not is_transcoder(plain)
 
 
 @pytest.mark.parametrize("rescaled", [True, False])

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from fake_hub import download_from
 from tiltmeter.errors import TiltmeterError
-from tiltmeter.saes.loading import load_sae
+from tiltmeter.saes.loading import load_dictionary, load_sae
 
 sae_lens = pytest.importorskip("sae_lens")
 loaders = sae_lens.loading.pretrained_sae_loaders
@@ -118,13 +118,28 @@ def test_a_listed_scale_is_folded_in_and_one_that_is_not_listed_is_missed(hub, m
     assert_is(load_sae(":".join(JB)), torch.randn(5, D_IN), factor=0.25)
 
 
-def test_a_transcoder_is_refused_before_its_weights_are_fetched(hub):
+def test_an_sae_of_one_head_is_refused_before_its_weights_are_fetched(hub):
     entry = directory["gpt2-small-res-jb"]
     folder = hub / entry.repo_id / entry.saes_map[JB[1]]
     folder.mkdir(parents=True)
-    (folder / "cfg.json").write_text(json.dumps(OLD | {"architecture": "transcoder", "d_out": D_IN}))
-    with pytest.raises(TiltmeterError, match="is a transcoder, which tiltmeter does not support"):
+    (folder / "cfg.json").write_text(json.dumps(OLD | {"hook_head_index": 3}))
+    with pytest.raises(TiltmeterError, match="reads only head 3"):
         load_sae(":".join(JB))
+
+
+def test_of_a_transcoder_the_decoder_rows_are_loaded(hub):
+    facts = {"hook_name": "blocks.6.ln2.hook_normalized", "hook_name_out": "blocks.6.hook_mlp_out"}
+    place(hub / "someone/saes" / "a", architecture="transcoder", d_out=D_IN, **facts)
+    found = load_dictionary("someone/saes:a")
+    assert torch.equal(found.decoder, weights()["W_dec"])
+    assert found.about.hook_name == "blocks.6.hook_mlp_out"
+    with pytest.raises(TiltmeterError, match=r"is a transcoder, which reads blocks.6.ln2.hook_normalized"):
+        load_sae("someone/saes:a")
+
+
+def test_cross_layer_transcoders_whose_decoders_are_added_up_are_refused(hub):
+    with pytest.raises(TiltmeterError, match=r"adds up over layers.*directions at no site"):
+        load_dictionary("mntss-gemma-2-2b-2.5m-clt-as-per-layer:layer_0")
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,12 @@
 """Sweeps with SAEs, from the command line: what is expanded, what is kept, what is refused."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import tiltmeter as tm
 from small_saes import LATENTS, save_sae
@@ -271,3 +273,127 @@ def test_list_shows_directions_and_bases():
     assert outcome.status == 0
     for name in ("sae-error", "epsilon-cov-random-mixture", "synthetic-structured:SAE", "RELEASE:SAE_ID"):
         assert f"  {name} " in outcome.out
+
+
+def save_transcoder(folder, rows, reads="blocks.1.ln2.hook_normalized", writes="blocks.1.hook_mlp_out"):
+    """A folder of SAELens with a transcoder of the small model's MLP."""
+    folder.mkdir()
+    latents, width = rows.shape
+    config = {"architecture": "transcoder", "d_in": width, "d_out": width, "d_sae": latents}
+    config["metadata"] = {"hook_name": reads, "hook_name_out": writes}
+    (folder / "cfg.json").write_text(json.dumps(config))
+    weights = {"W_enc": torch.zeros(width, latents), "b_enc": torch.zeros(latents), "b_dec": torch.zeros(width)}
+    save_file(weights | {"W_dec": rows}, folder / "sae_weights.safetensors")
+    return folder
+
+
+def test_a_decoder_row_of_a_transcoder_is_added_to_the_mlps_output(inputs, tmp_path, caplog):
+    """With one row that has a length, nothing is left to chance, and plain hooks can do the same."""
+    rows = torch.zeros(3, WIDTH)
+    rows[1] = torch.randn(WIDTH, generator=torch.Generator().manual_seed(3))
+    folder = save_transcoder(tmp_path / "T", rows)
+    options = inputs | {"--site": "mlp_out:1", "--sae": folder, "--direction": "sae-feature"}
+    outcome = command("sweep", *flat(options), "--out", tmp_path / "run")
+    assert outcome.status == 0, outcome.err
+    curves = tm.load_curves(tmp_path / "run" / "curves.nc")
+    loaded = tm.load_model(str(inputs["--model"]))
+    ids = loaded.load_tokens(str(inputs["--tokens"])).ids[:4]
+    clean = loaded.model.hf(ids).logits.double().log_softmax(-1)
+    row = rows[1] - rows[1].mean()
+    handle = loaded.model.hf.transformer.h[1].mlp.register_forward_hook(lambda _, __, y: y + 2 * row / row.norm())
+    moved = loaded.model.hf(ids).logits.double().log_softmax(-1)
+    handle.remove()
+    expected = (clean.exp() * (clean - moved)).sum(-1).mean(-1)
+    found = curves.kl.sel(direction="sae-feature:T", step=2).to_numpy()
+    assert np.allclose(found, expected.numpy(), rtol=1e-3)
+    (caution,) = [one for one in json.loads(curves.attrs["cautions"]) if "T is a transcoder" in one]
+    assert "drawn from all 1 (2 rows of zero length are left out)" in caution
+    assert caution in caplog.text
+    assert caution[:40] in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    record = read_manifest(tmp_path / "run")["record"]["saes"]["T"]
+    assert record["hook_name"] == "blocks.1.hook_mlp_out" and "load_check" not in record
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"--direction": "sae-error"}, "sae-error:T cannot be computed: .*T is a transcoder, which reads blocks.1.ln2"),
+        ({"--direction": "sae-feature-active"}, "sae-feature-active:T cannot be computed"),
+        ({"--base": "sae-reconstruction:T"}, "sae-reconstruction:T cannot be computed"),
+        ({"--site": "resid_pre:1"}, "belongs to blocks.1.hook_mlp_out, not to blocks.1.hook_resid_pre"),
+    ],
+)
+def test_a_transcoder_is_refused_where_its_decoder_does_not_suffice(changed, sentence, inputs, tmp_path):
+    folder = save_transcoder(tmp_path / "T", torch.ones(3, WIDTH))
+    options = inputs | {"--site": "mlp_out:1", "--sae": folder, "--direction": "sae-feature"} | changed
+    assert re.search(sentence, refusal("sweep", *flat(options), "--out", tmp_path / "run"))
+
+
+def naive_transcoder(weights, u):
+    """T(u) of a transcoder with thresholds and a skip connection."""
+    pre = u @ weights["W_enc"] + weights["b_enc"]
+    latents = torch.where(pre > weights["threshold"], pre, 0.0).relu()
+    return latents @ weights["W_dec"] + weights["b_dec"] + u @ weights["W_skip"].T
+
+
+def save_skip_transcoder(folder, reads):
+    """A folder of SAELens with a transcoder that has thresholds and a skip connection, and its weights in float64."""
+
+    def draw(*shape):
+        return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape))) / shape[0] ** 0.5
+
+    weights = {"W_enc": draw(WIDTH, LATENTS), "b_enc": draw(LATENTS), "W_dec": draw(LATENTS, WIDTH)}
+    weights |= {"b_dec": draw(WIDTH), "W_skip": draw(WIDTH, WIDTH), "threshold": draw(LATENTS).abs()}
+    config = {"architecture": "jumprelu_skip_transcoder", "d_in": WIDTH, "d_out": WIDTH, "d_sae": LATENTS}
+    folder.mkdir()
+    hooks = {"hook_name": f"blocks.1.{reads}", "hook_name_out": "blocks.1.hook_mlp_out"}
+    (folder / "cfg.json").write_text(json.dumps(config | {"metadata": hooks}))
+    save_file(weights, folder / "sae_weights.safetensors")
+    return folder, {key: weight.double() for key, weight in weights.items()}
+
+
+@pytest.mark.parametrize(("reads", "positions"), [("mlp.hook_in", "all"), ("ln2.hook_normalized", "3,5")])
+def test_substitution_of_a_transcoder_is_the_model_with_the_transcoder_in_place_of_its_mlp(
+    reads, positions, inputs, tmp_path
+):
+    """KL and length of `transcoder-error`, against hooks of torch on the Hugging Face model, in float64."""
+    folder, weights = save_skip_transcoder(tmp_path / "T", reads)
+    loaded = tm.load_model(str(inputs["--model"]), precision="float64")
+    tokens = loaded.load_tokens(str(inputs["--tokens"]))
+    wanted = tm.Sweep(
+        site="mlp_out:1",
+        directions=("transcoder-error",),
+        saes=(str(folder),),
+        path=tm.Substitute(),
+        positions=positions,
+        sequences=4,
+    )
+    curves = tm.run_sweep(wanted, loaded, tokens, tmp_path / "run").sel(direction="transcoder-error:T")
+    ids, block = tokens.ids[:4], loaded.model.hf.transformer.h[1]
+    clean = loaded.model.hf(ids).logits.log_softmax(-1)
+    rows = [3, 5] if positions == "3,5" else [*range(8)]
+    lengths = []
+
+    def replace(_, args, y):
+        weighted = reads == "mlp.hook_in"
+        new = naive_transcoder(weights, args[0] if weighted else (args[0] - block.ln_2.bias) / block.ln_2.weight)
+        change = new - y
+        lengths.append((change - change.mean(-1, keepdim=True)).norm(dim=-1)[:, rows].mean(-1))
+        here = torch.isin(torch.arange(8), torch.tensor(rows))[:, None]
+        return torch.where(here, new, y)
+
+    handle = block.mlp.register_forward_hook(replace)
+    moved = loaded.model.hf(ids).logits.log_softmax(-1)
+    handle.remove()
+    expected = (clean.exp() * (clean - moved)).sum(-1)[:, rows].mean(-1)
+    assert np.allclose(curves.kl.to_numpy()[0], expected.detach().numpy(), rtol=1e-6)
+    assert np.allclose(curves.length.to_numpy()[0], lengths[0].detach().numpy(), rtol=1e-6)
+    check = read_manifest(tmp_path / "run")["record"]["saes"]["T"]["load_check"]
+    assert check["reads"] == reads and check["explained_variance"] < 0.5
+    assert "The error of the transcoder" in check["warnings"][0]
+
+
+def test_an_sae_has_no_transcoder_error(inputs, saes, tmp_path):
+    options = inputs | {"--sae": saes[0], "--direction": "transcoder-error"}
+    sentence = refusal("sweep", *flat(options), "--out", tmp_path / "run")
+    assert "one-l0-5 is an SAE; expected a transcoder of an MLP" in sentence

@@ -22,7 +22,8 @@ def sections() -> dict[str, dict[str, str]]:
         | {
             "RELEASE:SAE_ID": "one that SAELens lists, e.g. gpt2-small-res-jb:blocks.6.hook_resid_pre",
             "OWNER/REPO:FOLDER": "one in a repository of the Hugging Face hub",
-            "DIR or FILE": "a folder of SAELens or Braun et al., their .pt, a .safetensors of the four weights",
+            "DIR or FILE": "a folder or file of SAELens, sparsify, dictionary_learning and others (docs/saes.md)",
+            "DIR#5 or FILE#0": "one layer of a crosscoder or of transcoders, of which only decoder rows are used",
         },
         "sites": {f"blocks.L.{hook}": f"short: {kind}:L" for kind, hook in HOOKS.items()},
         "directions": {name: one.meaning for name, one in DIRECTIONS.items() if not needs_sae(name)}

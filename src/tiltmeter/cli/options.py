@@ -31,7 +31,8 @@ Saes = Annotated[
     typer.Option(
         "--sae",
         help="nano:NAME, RELEASE:SAE_ID of SAELens, OWNER/REPO:FOLDER, or a folder or file. nano:e2e-* means all "
-        "matching SAEs (in sweep and crossings, those at the site). Repeat for several.",
+        "matching SAEs (in sweep and crossings, those at the site). Of transcoders and crosscoders, only decoder rows "
+        "are used (sae-feature). Repeat for several.",
     ),
 ]
 SaeOptions = Annotated[
@@ -39,7 +40,8 @@ SaeOptions = Annotated[
     typer.Option(
         "--sae-option",
         help="KEY=VALUE that the files of the SAEs do not say: apply_b_dec_to_input, activation, k, "
-        "normalize_activations or hook_name. Repeat for several. It is of every --sae; FILE?KEY=VALUE is of one.",
+        "normalize_activations, hook_name or hook_name_out. Repeat for several. It is of every --sae; FILE?KEY=VALUE "
+        "is of one.",
     ),
 ]
 

@@ -110,6 +110,7 @@ def make_sweep(config: dict[str, Any], **options: Any) -> Sweep:
     Raises:
         TiltmeterError: a value or a name is wrong.
     """
+    from tiltmeter.models.sites import long_name
     from tiltmeter.saes.loading import read_early, refuse_unknown
     from tiltmeter.saes.names import loaded_by_name, short_names
     from tiltmeter.sweeps.plan import Sweep, look_up
@@ -118,7 +119,7 @@ def make_sweep(config: dict[str, Any], **options: Any) -> Sweep:
     saes = loaded_by_name(sweep.saes)
     for name in saes:
         refuse_unknown(name)
-        read_early(name)
+        read_early(name, long_name(sweep.site))
     names = tuple(short_names(saes))
     if not any("*" in name for name in names):  # which SAEs a pattern matches depends on the site
         look_up(sweep, names)

@@ -227,7 +227,7 @@ def _broken_chain(runs: list[list[Call]]) -> str | None:
         if call.left.shape[:2] != (ROWS, POSITIONS):
             return f"block {_index(call)} returns shape {call.shape} for token ids of shape {(ROWS, POSITIONS)}"
     for one, other in pairwise(chain):
-        if one.left is None or not _same(other.entered, one.left):
+        if one.left is None or not same(other.entered, one.left):
             return f"what leaves block {_index(one)} is not what enters block {_index(other)}"
     return None
 
@@ -257,12 +257,13 @@ def _reader(trunk: Call, blocks: str, last: Call, calls: Mapping[str, list[Call]
     for call in sorted(after, key=lambda one: one.order):
         around = blocks.startswith(f"{call.name}.")
         writes = call.left is not None and call.extras is None
-        if call.order > last.order and not around and writes and written is not None and _same(call.entered, written):
+        if call.order > last.order and not around and writes and written is not None and same(call.entered, written):
             return call.module
     return None
 
 
-def _same(one: Tensor | None, other: Tensor) -> bool:
+def same(one: Tensor | None, other: Tensor) -> bool:
+    """Whether an activation of a trace is the same as another."""
     return one is not None and one.shape == other.shape and torch.allclose(one, other, 0, 0, equal_nan=True)
 
 
@@ -297,7 +298,7 @@ def _writers(whole: Call, calls: list[Call]) -> tuple[Call | None, Call | None]:
     alone = next((call for call in writers if adds(call.left)), None)
     if alone is None:
         return None, None
-    return (alone, None) if _is_attention(alone.name) else (None, alone if _is_mlp(alone.name) else None)
+    return (alone, None) if _is_attention(alone.name) else (None, alone if is_mlp(alone.name) else None)
 
 
 def _adds_up(before: Tensor, after: Tensor, *writes: Tensor | None) -> bool:
@@ -312,12 +313,12 @@ def _adds_up(before: Tensor, after: Tensor, *writes: Tensor | None) -> bool:
 
 def _projection(calls: list[Call], attention: Call | None) -> nn.Module | None:
     """The matrix that mixes the heads' outputs: the last one in an attention, whose output is the attention's own."""
-    owners = [call for call in calls if _is_attention(call.name) and not _is_norm(call.name)]
+    owners = [call for call in calls if _is_attention(call.name) and not is_norm(call.name)]
     for owner in sorted(owners, key=lambda call: call.name.count(".")):
         targets = [one.left for one in (owner, attention) if one is not None and one.left is not None]
         inside = [call for call in calls if call.name.startswith(f"{owner.name}.") and _is_matrix(call)]
         for call in reversed(inside):
-            if any(_same(call.left, target) for target in targets):
+            if any(same(call.left, target) for target in targets):
                 return call.module
     return None
 
@@ -331,10 +332,12 @@ def _is_attention(name: str) -> bool:
     return "att" in name.lower()
 
 
-def _is_norm(name: str) -> bool:
+def is_norm(name: str) -> bool:
+    """Whether a module's path names a norm."""
     own = name.lower().rpartition(".")[2]
     return any(word in own for word in ("norm", "ln_", "dropout"))
 
 
-def _is_mlp(name: str) -> bool:
+def is_mlp(name: str) -> bool:
+    """Whether a module's path names an MLP."""
     return any(word in name.lower() for word in ("mlp", "ffn", "feed", "moe", "ff"))

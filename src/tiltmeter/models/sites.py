@@ -70,6 +70,12 @@ def parse_site(name: str, n_layers: int) -> Site:
     return Site(layer, kind)
 
 
+def long_name(name: str) -> str:
+    """The TransformerLens name of a site given by its short one, of any layer; any other name unchanged."""
+    match = _SHORT.fullmatch(name.strip())
+    return Site(int(match[2]), match[1]).name if match and match[1] in HOOKS else name.strip()
+
+
 def all_sites(n_layers: int) -> list[Site]:
     """Every site of a model of `n_layers` layers."""
     return [Site(layer, kind) for layer in range(n_layers) for kind in HOOKS]

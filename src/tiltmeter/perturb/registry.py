@@ -8,16 +8,20 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from tiltmeter.errors import TiltmeterError
+from tiltmeter.models.mlp_input import MLPInput
 from tiltmeter.perturb.blends import build_blend
 from tiltmeter.perturb.directions import Along, Difference, Direction, Mixture, Plain, Toward
-from tiltmeter.perturb.names import BLEND, DirectionName, check_sae
+from tiltmeter.perturb.names import BLEND, BaseName, DirectionName, check_sae
 from tiltmeter.perturb.sae_directions import SAE_DIRECTIONS, SAEDirection
 from tiltmeter.perturb.site_statistics import SiteStatistics
+from tiltmeter.perturb.transcoder_directions import TRANSCODER_DIRECTIONS, TranscoderDirection
+from tiltmeter.saes.at_site import DictionaryAtSite, RowsAtSite, SAEAtSite, TranscoderAtSite
 from tiltmeter.saes.latent_statistics import SAEWithStatistics
 
 
@@ -32,7 +36,7 @@ class SiteDirection:
     """False if the vector is a function of x alone. A second draw (`zero@1`) would be identical and is refused."""
 
 
-DIRECTIONS: Mapping[str, SiteDirection | SAEDirection] = {
+DIRECTIONS: Mapping[str, SiteDirection | SAEDirection | TranscoderDirection] = {
     "isotropic": SiteDirection(lambda s: Plain(s.isotropic), "g, with g ~ N(0, I)"),
     "isotropic-difference": SiteDirection(lambda s: Difference(s.isotropic), "g - x, with g ~ N(0, I)"),
     "cov-random-difference": SiteDirection(lambda s: Difference(s.gaussian), "sample of N(mean, covariance) - x"),
@@ -47,16 +51,17 @@ DIRECTIONS: Mapping[str, SiteDirection | SAEDirection] = {
     "zero": SiteDirection(lambda s: Toward(torch.zeros_like(s.mean)), "0 - x", is_random=False),
     "mean": SiteDirection(lambda s: Toward(s.mean), "mean of real activations - x", is_random=False),
     **SAE_DIRECTIONS,
+    **TRANSCODER_DIRECTIONS,
 }
 """All named directions. The directions a paper measured are listed in its study, and a sweep's defaults in
 `sweeps/plan.py`."""
 
-NO_SAES: Mapping[str, SAEWithStatistics] = MappingProxyType({})
+NO_SAES: Mapping[str, SAEWithStatistics | RowsAtSite] = MappingProxyType({})
 
 
 def needs_sae(kind: str) -> bool:
-    """Whether directions of this kind need an SAE. False for kinds that do not exist."""
-    return isinstance(DIRECTIONS.get(kind), SAEDirection)
+    """Whether directions of this kind need an SAE or a transcoder. False for kinds that do not exist."""
+    return isinstance(DIRECTIONS.get(kind), SAEDirection | TranscoderDirection)
 
 
 def counts_latents(kind: str) -> bool:
@@ -88,7 +93,7 @@ def build_directions(
     names: Sequence[DirectionName],
     statistics: SiteStatistics,
     vectors: Mapping[DirectionName, Tensor],
-    saes: Mapping[str, SAEWithStatistics] = NO_SAES,
+    saes: Mapping[str, SAEWithStatistics | RowsAtSite] = NO_SAES,
 ) -> dict[DirectionName, Direction]:
     """Build the directions with these names, which `check_direction_name` has accepted.
 
@@ -96,14 +101,14 @@ def build_directions(
         names: names of directions.
         statistics: statistics of the site.
         vectors: the user's own vectors.
-        saes: SAEs of the run, under the names that directions use.
+        saes: SAEs of the run and decoder rows of other dictionaries, under the names that directions use.
 
     Raises:
         TiltmeterError: the width of a vector or an SAE differs from the site's; an SAE has no latent of the requested
             kind.
     """
     for sae in saes.values():
-        sae.at.check_width(len(statistics.mean))
+        (sae.at if isinstance(sae, SAEWithStatistics) else sae).check_width(len(statistics.mean))
     return {
         name: _along(name, vectors[name], statistics) if name in vectors else _build(name, statistics, saes)
         for name in names
@@ -120,13 +125,23 @@ def _along(name: DirectionName, vector: Tensor, statistics: SiteStatistics) -> A
     return Along(vector)
 
 
-def _build(name: DirectionName, statistics: SiteStatistics, saes: Mapping[str, SAEWithStatistics]) -> Direction:
+def _build(
+    name: DirectionName, statistics: SiteStatistics, saes: Mapping[str, SAEWithStatistics | RowsAtSite]
+) -> Direction:
     if name.kind == BLEND:
         return build_blend(name, statistics)
     entry = DIRECTIONS[name.kind]
     if isinstance(entry, SAEDirection):
         assert name.argument is not None
-        return entry.build(statistics, saes[name.argument])
+        sae = saes[name.argument]
+        if isinstance(sae, SAEWithStatistics):
+            return entry.build(statistics, sae)
+        assert entry.of_rows is not None
+        return entry.of_rows(sae)
+    if isinstance(entry, TranscoderDirection):
+        at = saes[str(name.argument)]
+        assert isinstance(at, TranscoderAtSite)
+        return entry.build(at)
     return entry.build(statistics)
 
 
@@ -145,7 +160,7 @@ def check_direction_name(name: DirectionName, saes: Collection[str] = ()) -> Non
         raise TiltmeterError(
             f"Nothing is drawn in {name.kind}, so {str(name)!r} would be the same again; leave out @{name.draw}."
         )
-    if isinstance(entry, SAEDirection):
+    if isinstance(entry, SAEDirection | TranscoderDirection):
         check_sae(name, saes)
     elif entry is None or name.argument is not None:
         raise TiltmeterError(
@@ -153,3 +168,26 @@ def check_direction_name(name: DirectionName, saes: Collection[str] = ()) -> Non
             "along:FILE for your own vectors, blend:0.5*real+0.5*cov-random for points between samples, or, with "
             f"the name of an SAE for NAME, {', '.join(f'{k}:NAME' for k in DIRECTIONS if needs_sae(k))}."
         )
+
+
+def check_suits(name: DirectionName | BaseName, at: RowsAtSite) -> None:
+    """Check that a direction or base can be made from this SAE, transcoder or other dictionary.
+
+    Raises:
+        TiltmeterError: it needs latents or a reconstruction, and there are only decoder rows; it needs a transcoder.
+    """
+    entry = DIRECTIONS.get(name.kind) if isinstance(name, DirectionName) else None
+    what = at.what if isinstance(at, DictionaryAtSite) else "an SAE"
+    if isinstance(entry, TranscoderDirection):
+        if not isinstance(at, TranscoderAtSite):
+            raise TiltmeterError(
+                f"{name} cannot be computed: {at.name} is {what}; expected a transcoder of an MLP, at that MLP's "
+                f"output, whose files say that it reads {', '.join(get_args(MLPInput))}."
+            )
+        return
+    if isinstance(at, SAEAtSite) or (isinstance(entry, SAEDirection) and entry.of_rows is not None):
+        return
+    possible = " and ".join(kind for kind, one in SAE_DIRECTIONS.items() if one.of_rows is not None)
+    raise TiltmeterError(
+        f"{name} cannot be computed: {at.name} is {what}, and only its decoder rows are used, by {possible}."
+    )

@@ -20,7 +20,7 @@ from tiltmeter.perturb.site_statistics import SiteStatistics
 from tiltmeter.perturb.sources import Context
 from tiltmeter.perturb.substitutions import AtDistance, Substitution, ThetaRandom
 from tiltmeter.runs.rng import uniform
-from tiltmeter.saes.at_site import SAEAtSite
+from tiltmeter.saes.at_site import RowsAtSite, SAEAtSite
 from tiltmeter.saes.latent_statistics import SAEWithStatistics
 
 
@@ -74,6 +74,19 @@ class Feature:
 
 
 @dataclass(frozen=True)
+class AnyRow:
+    """The decoder row of a latent drawn uniformly from all whose row has a length."""
+
+    rows: RowsAtSite
+
+    def vector(self, context: Context) -> Tensor:
+        """Return the decoder row."""
+        kept = self.rows.not_zero
+        latents = kept[(uniform(context.address, "latent", 1)[..., 0] * len(kept)).long()]
+        return self.rows.rows(latents).to(context.x)
+
+
+@dataclass(frozen=True)
 class Doubling:
     """The contribution of one active latent to SAE(x), f W_dec[latent] (Anthropic, April 2024 update).
 
@@ -117,6 +130,19 @@ def inactive(sae: SAEWithStatistics) -> Direction:
             "can be drawn; use a sparser or wider SAE, shorter sequences, or sae-feature-active."
         )
     return Feature(sae.at, lambda active: alive & ~active)
+
+
+def any_row(rows: RowsAtSite) -> Direction:
+    """Build the direction of all latents of a dictionary of which only the decoder is used.
+
+    Raises:
+        TiltmeterError: no decoder row has a length.
+    """
+    if not len(rows.not_zero):
+        raise TiltmeterError(
+            f"All decoder rows of {rows.name} at {rows.site.name} are zero, so there is no direction; use another site."
+        )
+    return AnyRow(rows)
 
 
 def active(sae: SAEWithStatistics) -> Direction:
@@ -176,6 +202,8 @@ class SAEDirection:
     sweep computes them only if a direction needs them, as they cost a pass over many tokens."""
     needs_rows: bool = False
     """Whether it needs the decoder's rows, and not only `encode` and `decode`."""
+    of_rows: Callable[[RowsAtSite], Direction] | None = None
+    """How to build it from decoder rows alone; None if it needs latents or a reconstruction."""
     opposite_of: str | None = None
     """The kind of which it is the negative. Both use the same random numbers, so one is exactly minus the other."""
 
@@ -196,9 +224,10 @@ _SIGNED: Mapping[str, SAEDirection] = {
     ),
     "sae-feature": SAEDirection(
         lambda _, sae: inactive(sae),
-        "decoder row of a latent that is alive but not active in the sequence",
+        "decoder row of a latent that is alive but not active in the sequence; of a transcoder or crosscoder, any row",
         counts_latents=True,
         needs_rows=True,
+        of_rows=any_row,
     ),
     "sae-feature-active": SAEDirection(
         lambda _, sae: active(sae),
@@ -262,8 +291,13 @@ _TARGETS: Mapping[str, SAEDirection] = {
 
 def _opposite(kind: str) -> SAEDirection:
     one = _SIGNED[kind]
+    of_rows = one.of_rows
     return replace(
-        one, build=lambda s, sae: Minus(one.build(s, sae)), meaning=f"minus ({one.meaning})", opposite_of=kind
+        one,
+        build=lambda s, sae: Minus(one.build(s, sae)),
+        of_rows=None if of_rows is None else lambda rows: Minus(of_rows(rows)),
+        meaning=f"minus ({one.meaning})",
+        opposite_of=kind,
     )
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float, Float64, Int64
+from jaxtyping import Bool, Float, Float64, Int, Int64
 from torch import Tensor
 
 from tiltmeter.errors import TiltmeterError
@@ -31,6 +31,8 @@ class Context:
     counted: Callable[[], Bool[Tensor, "batch position"]]
     """Returns the mask of positions that statistics count: all but boundary positions and massive activations, or more
     where the policies say so. It is a function for the same reason."""
+    tokens: Int[Tensor, "batch position"] | None = None
+    """Token ids of the sequences, for what is computed from another activation; None if no model has run on any."""
 
 
 @runtime_checkable

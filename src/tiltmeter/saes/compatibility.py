@@ -6,7 +6,6 @@ Only what the SAE's files state is checked here, without running the model on te
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from functools import partial
 
 import torch
@@ -17,20 +16,9 @@ from tiltmeter.models.model_files import EMBEDDED
 from tiltmeter.models.sites import STREAM, Site, describe_sites, parse_site
 from tiltmeter.models.split_model import SplitModel
 from tiltmeter.runs.user_paths import user_path
-from tiltmeter.saes.at_site import SAEAtSite
-from tiltmeter.saes.formats.hook_names import transformer_lens_name
-from tiltmeter.saes.sae import SAE
-
-_HOOK = re.compile(r"(blocks\.\d+\.)(.+)")
-_ALIASES: Mapping[str, str] = {
-    "hook_z": "attn.hook_z",
-    "attn.o.hook_in": "attn.hook_z",
-    "hook_in": "hook_resid_pre",
-    "hook_out": "hook_resid_post",
-    "mlp.hook_out": "hook_mlp_out",
-    "attn.hook_out": "hook_attn_out",
-}
-"""Other names of sites: those in SAELens's ids, and those of TransformerLens's bridge."""
+from tiltmeter.saes.at_site import RowsAtSite
+from tiltmeter.saes.dictionary import Dictionary, Loaded
+from tiltmeter.saes.formats.hook_names import site_name
 
 _CERTAIN = re.compile(
     r"gpt2(-medium|-large|-xl)?|distilgpt2|pythia-(14|31|70|160|410)m(-deduped)?|pythia-[\d.]+b(-deduped)?"
@@ -39,8 +27,10 @@ _CERTAIN = re.compile(
 """Models with one name, up to what `_canonical_model` strips. Others may have several names, and are not compared."""
 
 
-def check_compatible(sae: SAE, model: SplitModel, site: Site) -> None:
+def check_compatible(sae: Loaded, model: SplitModel, site: Site) -> None:
     """Check that an SAE belongs to this model, site, width and stream, as far as its files say.
+
+    Of a dictionary, only decoder rows are used, which are the same direction in both streams.
 
     Raises:
         TiltmeterError: it does not.
@@ -53,11 +43,11 @@ def check_compatible(sae: SAE, model: SplitModel, site: Site) -> None:
         )
     _check_site(sae, model, site)
     _check_width(sae, model, site)
-    if disagreement := stream_disagreement(sae, model, site):
+    if not isinstance(sae, Dictionary) and (disagreement := stream_disagreement(sae, model, site)):
         raise TiltmeterError(disagreement)
 
 
-def stream_disagreement(sae: SAE, model: SplitModel, site: Site) -> str | None:
+def stream_disagreement(sae: Loaded, model: SplitModel, site: Site) -> str | None:
     """A sentence, if an SAE's files state that it expects another residual stream than the measured one; else None."""
     wanted = sae.about.processing
     if wanted not in ("centred", "raw") or not has_two_streams(model, site):
@@ -82,7 +72,7 @@ def is_same_site(one: Site, other: Site) -> bool:
     return one == other or (one.kind in STREAM and other.kind in STREAM and one.boundary == other.boundary)
 
 
-def own_site(sae: SAE, model: SplitModel) -> Site | None:
+def own_site(sae: Loaded, model: SplitModel) -> Site | None:
     """The site that an SAE's files state; None if they state none.
 
     Raises:
@@ -91,10 +81,8 @@ def own_site(sae: SAE, model: SplitModel) -> Site | None:
     name, hook_name = sae.about.name, sae.about.hook_name
     if hook_name is None:
         return None
-    known = transformer_lens_name(hook_name)
-    match = _HOOK.fullmatch(known)
     try:
-        return parse_site(match[1] + _ALIASES.get(match[2], match[2]) if match else known, model.n_layers)
+        return parse_site(site_name(hook_name), model.n_layers)
     except TiltmeterError:
         raise TiltmeterError(
             f"The SAE {name} belongs to {hook_name}, which is not a site of {model.name}; it has "
@@ -102,7 +90,7 @@ def own_site(sae: SAE, model: SplitModel) -> Site | None:
         ) from None
 
 
-def _check_site(sae: SAE, model: SplitModel, site: Site) -> None:
+def _check_site(sae: Loaded, model: SplitModel, site: Site) -> None:
     own = own_site(sae, model)
     if own is not None and not is_same_site(own, site):
         raise TiltmeterError(
@@ -111,9 +99,9 @@ def _check_site(sae: SAE, model: SplitModel, site: Site) -> None:
         )
 
 
-def _check_width(sae: SAE, model: SplitModel, site: Site) -> None:
+def _check_width(sae: Loaded, model: SplitModel, site: Site) -> None:
     width = model.activation(torch.zeros(1, 1, dtype=torch.long), site).shape[-1]
-    SAEAtSite(sae, site, partial(model.centre, site=site)).check_width(width)
+    RowsAtSite(sae, site, partial(model.centre, site=site)).check_width(width)
 
 
 def _canonical_model(name: str | None) -> str | None:

@@ -1,4 +1,4 @@
-"""Loading SAEs: embedded ones, folders, files, and releases of SAELens."""
+"""Loading SAEs and other dictionaries: embedded ones, folders, files, and releases of SAELens."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import Any
 
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.runs.user_paths import user_path
-from tiltmeter.saes.formats import act_name, gemma_scope, lm_saes, saelens_folder
-from tiltmeter.saes.formats.bare import load_bare
+from tiltmeter.saes.dictionary import Dictionary, Loaded, only_saes
+from tiltmeter.saes.formats import act_name, circuit_tracer, gemma_scope, lm_saes, saelens_folder
+from tiltmeter.saes.formats.bare import load_bare, load_bare_crosscoder
 from tiltmeter.saes.formats.braun2024 import final_file, is_braun, load_braun
+from tiltmeter.saes.formats.decoders import Choice, is_crosscoder, refuse_choice
 from tiltmeter.saes.formats.dictionary_learning import is_dictionary_learning, load_dictionary_learning
 from tiltmeter.saes.formats.options import Options, refuse_options, split_options
 from tiltmeter.saes.formats.saelens_config import metadata_of
@@ -55,19 +57,47 @@ def load_sae(name: str | Path) -> SAE:
     `FILE#blocks.6.hook_resid_pre`, `FOLDER#layers.6`. Releases need the `sae_lens` package.
 
     Raises:
-        TiltmeterError: there is no such SAE, it cannot be read, or tiltmeter does not support its architecture.
+        TiltmeterError: there is no such SAE, it cannot be read, or tiltmeter does not support its architecture; it is
+            a dictionary of which only the decoder rows are used.
     """
-    name = str(name)
+    return only_saes(load_any(str(name)))
+
+
+def load_dictionary(name: str | Path, site: str = "") -> Dictionary:
+    """Load the decoder rows of a transcoder, a crosscoder or another dictionary that is no SAE, in float32.
+
+    Args:
+        name: as in `load_sae`. `NAME#5` or `NAME#blocks.5.hook_mlp_out` is the layer that is written to, where there
+            are several; the number of a layer or model where a crosscoder's files do not name them.
+        site: which of several it is, if the name does not say.
+
+    Raises:
+        TiltmeterError: there is none, it cannot be read, or is an SAE; it writes to several sites, and which is wanted
+            is not known.
+    """
+    loaded = load_any(str(name), site)
+    if not isinstance(loaded, Dictionary):
+        raise TiltmeterError(f"{name} is an SAE; use tiltmeter.load_sae, whose result has a decoder, too.")
+    return loaded
+
+
+def load_any(name: str, site: str = "") -> Loaded:
+    """Load an SAE or another dictionary: `load_sae` and `load_dictionary` in one.
+
+    Raises:
+        TiltmeterError: as they.
+    """
     plain, options = split_options(name)
     model, colon, short = plain.partition(":")
     if colon and model in EMBEDDED_SAES:
         refuse_options(name, options)
         return saelens_folder.load_folder(_embedded(model, short), name)
-    path, chosen = _split(plain)
+    path, said = _split(plain)
+    choice = Choice(said, site)
     if path.is_dir():
-        return _load_folder(path, name, chosen, options)
+        return _load_folder(path, name, choice, options)
     if path.is_file():
-        return _load_file(path, name, chosen, options)
+        return _load_file(path, name, choice, options)
     if match := _RELEASE.fullmatch(plain):
         from tiltmeter.saes.formats.saelens_release import load_release
 
@@ -91,16 +121,16 @@ def refuse_unknown(name: str) -> None:
         raise _unknown(name)
 
 
-def read_early(name: str) -> None:
+def read_early(name: str, site: str) -> None:
     """Read an SAE that lies on this machine and is not huge, so that a wrong one is refused before a model is loaded.
 
     Raises:
-        TiltmeterError: as `load_sae`.
+        TiltmeterError: as `load_any`.
     """
     path = _split(split_options(name).name)[0]
     files = path.rglob("*") if path.is_dir() else [path]
     if path.exists() and sum(file.stat().st_size for file in files if file.is_file()) < READ_EARLY:
-        load_sae(name)
+        load_any(name, site)
 
 
 def list_embedded() -> dict[str, dict[str, Any]]:
@@ -138,32 +168,42 @@ def _split(name: str) -> tuple[Path, str]:
     return user_path(file), chosen
 
 
-def _load_folder(path: Path, name: str, chosen: str, options: Options) -> SAE:
-    if chosen and (path / chosen).is_dir():  # a run with one SAE a layer
-        return _load_folder(path / chosen, name, "", options)
+def _load_folder(path: Path, name: str, choice: Choice, options: Options) -> Loaded:
+    if choice.said and (path / choice.said).is_dir():  # a run with one SAE a layer
+        return _load_folder(path / choice.said, name, choice._replace(said=""), options)
     if final_file(path) is not None:
         refuse_options(name, options)
-        return load_braun(path, name, chosen)
-    _refuse_choice(name, chosen)
-    if (loaded := _by_configuration(path, name)) is not None:
+        return load_braun(path, name, choice.said)
+    if (loaded := _by_configuration(path, name, choice)) is not None:
         refuse_options(name, options)
         return loaded
     if (path / "sae").is_dir():  # what `tiltmeter train-sae` leaves
-        return _load_folder(path / "sae", name, chosen, options)
+        return _load_folder(path / "sae", name, choice, options)
     files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
     if len(files) == 1:
-        return _load_file(files[0], name, chosen, options)
+        return _load_file(files[0], name, choice, options)
     raise TiltmeterError(f"The folder {name} is not an SAE: {_what_it_has(path, files)}; expected {KINDS}.")
 
 
-def _by_configuration(path: Path, name: str) -> SAE | None:
+def _by_configuration(path: Path, name: str, choice: Choice) -> Loaded | None:
     """The SAE of a folder whose configuration one of the libraries wrote; None if there is none."""
+    if circuit_tracer.is_circuit_tracer(path):
+        return circuit_tracer.load_circuit_tracer(path, name, choice)
+    if lm_saes.writes_to_several(path):
+        return lm_saes.load_layers(path, name, choice)
+    if is_dictionary_learning(path):
+        return load_dictionary_learning(path, name, choice)
+    loaded = _of_one_site(path, name)
+    if loaded is not None:
+        refuse_choice(name, choice)
+    return loaded
+
+
+def _of_one_site(path: Path, name: str) -> Loaded | None:
     if is_sparsify(path):
         return load_sparsify(path, name)
     if (path / saelens_folder.CONFIG).is_file():
         return saelens_folder.load_folder(path, name)
-    if is_dictionary_learning(path):
-        return load_dictionary_learning(path, name)
     if found := lm_saes.files_of(path):
         return lm_saes.load_lm_saes(*found, name)
     if file := gemma_scope.weights_of(path):
@@ -184,19 +224,23 @@ def _what_it_has(path: Path, files: Sequence[Path]) -> str:
     return "it has no weights"
 
 
-def _load_file(path: Path, name: str, chosen: str, options: Options) -> SAE:
-    if path.name in OF_FOLDERS and (loaded := _by_configuration(path.parent, name)) is not None:
-        _refuse_choice(name, chosen)
+def _load_file(path: Path, name: str, choice: Choice, options: Options) -> Loaded:
+    if path.name in OF_FOLDERS and (loaded := _by_configuration(path.parent, name, choice)) is not None:
         refuse_options(name, options)
         return loaded  # the configuration beside it says how the weights are used
+    if circuit_tracer.is_one_of_a_set(path):
+        refuse_choice(name, choice)
+        refuse_options(name, options)
+        return circuit_tracer.load_layer(path, name)
     if path.suffix.lower() not in SUFFIXES:
-        _refuse_choice(name, chosen)
         raise TiltmeterError(f"The file {name} is not an SAE: expected {KINDS}.")
     stored = read_tensors(path, name)
     if path.suffix in TORCH and is_braun(stored.tensors):
         refuse_options(name, options)
-        return load_braun(path, name, chosen)
-    _refuse_choice(name, chosen)
+        return load_braun(path, name, choice.said)
+    if is_crosscoder(stored.tensors):
+        return load_bare_crosscoder(stored, name, choice, options)
+    refuse_choice(name, choice)
     if path.name == gemma_scope.FILES[0]:
         refuse_options(name, options)
         return gemma_scope.load_gemma_scope(path, name)
@@ -204,8 +248,3 @@ def _load_file(path: Path, name: str, chosen: str, options: Options) -> SAE:
         refuse_options(name, options)
         return act_name.load_act_name(path, beside, name)
     return load_bare(path, stored, name, options)
-
-
-def _refuse_choice(name: str, chosen: str) -> None:
-    if chosen:
-        raise TiltmeterError(f"{name} has one SAE, but {chosen!r} was asked for; leave out the # and what follows.")

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
+from functools import cache
 from typing import Any
+
+from torch import Tensor
 
 from tiltmeter.data.token_set import TokenSet
 from tiltmeter.errors import TiltmeterError
+from tiltmeter.models.mlp_input import find_mlp_reader
 from tiltmeter.models.sites import Site
 from tiltmeter.models.split_model import SplitModel
 from tiltmeter.saes.affine import unfold_value_biases
-from tiltmeter.saes.at_site import SAEAtSite
+from tiltmeter.saes.at_site import DictionaryAtSite, SAEAtSite, TranscoderAtSite
 from tiltmeter.saes.compatibility import check_compatible
+from tiltmeter.saes.dictionary import Dictionary, only_saes
 from tiltmeter.saes.formats.options import split_options
-from tiltmeter.saes.loading import EMBEDDED_SAES, list_embedded, load_sae
+from tiltmeter.saes.loading import EMBEDDED_SAES, list_embedded, load_any
 from tiltmeter.saes.objects import SAEObject, place_object, read_object
+from tiltmeter.saes.transcoder import Transcoder
 
 SAEs = tuple[str, ...] | Mapping[str, Any]
 """The SAEs of a sweep: names for `load_sae`, or a mapping of labels to such names and to objects (`SAEObject`)."""
@@ -107,22 +113,50 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
     return {own if short.count(own) == 1 else name: name for own, name in zip(short, names, strict=True)}
 
 
-def place(given: str | SAEObject, model: SplitModel, site: Site, tokens: TokenSet) -> SAEAtSite:
+def place(given: str | SAEObject, model: SplitModel, site: Site, tokens: TokenSet) -> SAEAtSite | DictionaryAtSite:
     """Place an SAE at a site of a model: load the one of this name, or check an object on the first of the tokens.
 
     Raises:
-        TiltmeterError: as `load_at_site` and `place_object`.
+        TiltmeterError: as `load_rows_at_site` and `place_object`.
     """
-    return load_at_site(given, model, site) if isinstance(given, str) else place_object(given, model, site, tokens)
+    if isinstance(given, str):
+        return load_rows_at_site(given, model, site)
+    return place_object(given, model, site, tokens)
 
 
 def load_at_site(name: str, model: SplitModel, site: Site) -> SAEAtSite:
     """Load an SAE for a site of a model, in the model's precision and on its device.
 
     Raises:
-        TiltmeterError: there is no such SAE, or it belongs to another model, site or stream.
+        TiltmeterError: there is no such SAE, or it belongs to another model, site or stream; it is another dictionary.
     """
-    sae = load_sae(name)
-    check_compatible(sae, model, site)
-    sae = unfold_value_biases(sae, model, site).to(model.device, model.hf.dtype)
+    at = load_rows_at_site(name, model, site)
+    only_saes(at.sae)
+    assert isinstance(at, SAEAtSite)
+    return at
+
+
+def load_rows_at_site(name: str, model: SplitModel, site: Site) -> SAEAtSite | DictionaryAtSite:
+    """The same for an SAE or another dictionary, of which only the decoder rows are used.
+
+    Raises:
+        TiltmeterError: there is none, or it belongs to another model, site or stream.
+    """
+    loaded = load_any(name, site.name)
+    check_compatible(loaded, model, site)
+    if isinstance(loaded, Dictionary):
+        return dictionary_at_site(loaded.to(model.device, model.hf.dtype), model, site)
+    sae = unfold_value_biases(loaded, model, site).to(model.device, model.hf.dtype)
     return SAEAtSite(sae, site, lambda x: model.centre(x, site))
+
+
+def dictionary_at_site(loaded: Dictionary, model: SplitModel, site: Site) -> DictionaryAtSite:
+    """Bind a dictionary to a site; a transcoder of an MLP also to what that MLP reads, which is found when needed."""
+
+    def centre(x: Tensor) -> Tensor:
+        return model.centre(x, site)
+
+    if not isinstance(loaded, Transcoder) or site.kind != "mlp_out":
+        return DictionaryAtSite(loaded, site, centre)
+    find = cache(lambda: find_mlp_reader(model, site.layer))
+    return TranscoderAtSite(loaded, site, centre, lambda tokens: find().inputs(model, tokens))

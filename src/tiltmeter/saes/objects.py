@@ -20,6 +20,7 @@ from tiltmeter.models.split_model import SplitModel
 from tiltmeter.saes.affine import AffineSAE, unfold_value_biases
 from tiltmeter.saes.at_site import SAEAtSite
 from tiltmeter.saes.compatibility import check_compatible
+from tiltmeter.saes.dictionary import only_saes
 from tiltmeter.saes.formats import bare, openai, saelens_folder
 from tiltmeter.saes.formats.linear import THRESHOLD, fingerprints_of
 from tiltmeter.saes.formats.lm_saes import LOG_THRESHOLD
@@ -127,7 +128,7 @@ def _of_weights(name: str, said: WrappedSAE, scheme: str) -> SAEObject:
     if has_functions:  # what other tensors do will be seen
         tensors = {key: tensor for key, tensor in tensors.items() if key in known}
     options = convention_of(name, said.options, stated, scheme, tensors, has_functions)
-    sae = bare.load_bare(Path(), Stored(tensors, {}), name, options)
+    sae = only_saes(bare.load_bare(Path(), Stored(tensors, {}), name, options))
     sae = replace(sae, about=replace(sae.about, **facts))
     return SAEObject(sae.about.sha256, sae, own_functions(sae.about, given) if has_functions else None)
 

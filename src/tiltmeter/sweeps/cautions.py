@@ -4,14 +4,32 @@ from __future__ import annotations
 
 from tiltmeter.perturb.bases import CLEAN
 from tiltmeter.perturb.paths import Straight
+from tiltmeter.perturb.sae_directions import SAE_DIRECTIONS
 from tiltmeter.perturb.site_statistics import SiteStatistics, concentrated
+from tiltmeter.saes.at_site import DictionaryAtSite
 from tiltmeter.sweeps.plan import Plan
 
 
 def cautions(plan: Plan, statistics: SiteStatistics) -> list[str]:
     """The cautions that apply to a sweep, each a few sentences."""
     found = (concentrated(statistics, plan.sweep.massive), massive_perturbed(plan, statistics))
-    return [caution for caution in found if caution]
+    drawn = (any_row(label, at) for label, at in plan.dictionaries.items() if _draws_rows(plan, label))
+    return [caution for caution in (*found, *drawn) if caution]
+
+
+def _draws_rows(plan: Plan, label: str) -> bool:
+    return any(name.argument == label and name.kind in SAE_DIRECTIONS for name in plan.directions)
+
+
+def any_row(label: str, at: DictionaryAtSite) -> str:
+    """A caution that the rows of a dictionary are drawn without regard to which latents fire."""
+    kept = len(at.not_zero)
+    left_out = f" ({at.size - kept:,} rows of zero length are left out)" if kept < at.size else ""
+    return (
+        f"{label} is {at.what}. Which of its latents fire is not known here, so its decoder rows are drawn from all "
+        f"{kept:,}{left_out}, those of dead latents and of latents active in the sequence among them. The same "
+        "direction of an SAE draws from latents that are alive and not active."
+    )
 
 
 def massive_perturbed(plan: Plan, statistics: SiteStatistics) -> str | None:

@@ -162,7 +162,8 @@ def _context(batch: Batch, key: str, draw: int = 0) -> Context:
     span, activation = batch.plan.positions.span, batch.clean.activation
     rows, columns = torch.tensor(batch.sequences), torch.arange(span.first, span.stop)
     address = Address(batch.plan.sweep.seed, key, rows, columns, draw)
-    return Context(span.cut(activation), address, lambda: batch.whole, lambda: batch.counted)
+    tokens = batch.clean.tokens
+    return Context(span.cut(activation), address, lambda: batch.whole, lambda: batch.counted, tokens)
 
 
 def _measure_direction(batch: Batch, name: DirectionName, direction: Direction, path: Path) -> Arrays:

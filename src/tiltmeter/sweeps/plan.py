@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, PlainSerializer, PlainValidator
@@ -20,11 +20,11 @@ from tiltmeter.models.split_model import SplitModel, Stream
 from tiltmeter.perturb.bases import SAE_BASES, check_base_name
 from tiltmeter.perturb.names import ALONG, BaseName, DirectionName
 from tiltmeter.perturb.paths import Path as PerturbationPath
-from tiltmeter.perturb.registry import check_direction_name, counts_latents, needs_rows, needs_sae
+from tiltmeter.perturb.registry import check_direction_name, check_suits, counts_latents, needs_rows, needs_sae
 from tiltmeter.perturb.user_vectors import load_vectors
 from tiltmeter.runs.config import Configuration
 from tiltmeter.runs.rng import random_order
-from tiltmeter.saes.at_site import SAEAtSite
+from tiltmeter.saes.at_site import DictionaryAtSite, RowsAtSite, SAEAtSite
 from tiltmeter.saes.names import SAEs, labelled, place, read_saes
 from tiltmeter.saes.objects import SAEObject
 from tiltmeter.saes.synthetic import Synthesis
@@ -116,6 +116,8 @@ class Plan:
     base: BaseName
     saes: dict[str, SAEAtSite]
     """The SAEs that a direction or the base needs, keyed by the names used there."""
+    dictionaries: dict[str, DictionaryAtSite] = field(default_factory=dict)
+    """The same for transcoders, crosscoders and others of which only decoder rows are used."""
     massive_above: float = math.inf
     """Activations with larger norms are massive. Known once the statistics of the site are."""
 
@@ -164,10 +166,16 @@ def make_plan(sweep: Sweep, model: SplitModel, tokens: TokenSet) -> Plan:
     given = labelled(sweep.saes, site)
     directions, vectors, base = look_up(sweep, tuple(given))
     used = _used(given, directions, base)
-    saes = {label: place(one, model, site, tokens) for label, one in used.items()}
-    _refuse_equal(saes)
+    found = {label: place(one, model, site, tokens) for label, one in used.items()}
+    _refuse_equal(found)
+    saes = {label: at for label, at in found.items() if isinstance(at, SAEAtSite)}
+    others = {label: at for label, at in found.items() if isinstance(at, DictionaryAtSite)}
+    asked: tuple[DirectionName | BaseName, ...] = (*directions, base)
+    for one in asked:
+        if one.argument in found:
+            check_suits(one, found[one.argument])
     _refuse_without_rows(saes, directions, base)
-    return Plan(sweep, model, tokens, site, readouts, positions, directions, vectors, base, saes)
+    return Plan(sweep, model, tokens, site, readouts, positions, directions, vectors, base, saes, others)
 
 
 Given = str | SAEObject
@@ -187,7 +195,7 @@ def _used(saes: dict[str, Given], directions: tuple[DirectionName, ...], base: B
     return {label: one for label, one in saes.items() if label in labels}
 
 
-def _refuse_equal(saes: dict[str, SAEAtSite]) -> None:
+def _refuse_equal(saes: Mapping[str, RowsAtSite]) -> None:
     seen: dict[str, str] = {}
     for label, at in saes.items():
         if (other := seen.setdefault(at.sae.about.sha256, label)) != label:
@@ -200,7 +208,7 @@ def _refuse_without_rows(saes: dict[str, SAEAtSite], directions: tuple[Direction
     if base.kind in SAE_BASES and SAE_BASES[base.kind].needs_rows:
         wanting.append(base)
     for name in wanting:
-        if name.argument is not None and not saes[name.argument].has_rows:
+        if name.argument in saes and not saes[name.argument].has_rows:
             raise TiltmeterError(
                 f"{name} needs decoder rows, and no matrix of {name.argument} was found whose rows its decode adds; "
                 "give them with tm.wrap_sae(object, decoder=...), or leave the direction out."

@@ -35,11 +35,13 @@ from tiltmeter.perturb.names import DirectionName
 from tiltmeter.perturb.paths import Path as PerturbationPath
 from tiltmeter.perturb.registry import build_directions
 from tiltmeter.perturb.site_statistics import SiteStatistics, fit_statistics
+from tiltmeter.perturb.transcoder_directions import TRANSCODER_DIRECTIONS
 from tiltmeter.runs import run_directory
 from tiltmeter.runs.progress import progress
-from tiltmeter.saes.at_site import SAEAtSite
+from tiltmeter.saes.at_site import DictionaryAtSite, RowsAtSite, SAEAtSite, TranscoderAtSite
 from tiltmeter.saes.latent_statistics import LatentStatistics, SAEWithStatistics, fit_latents
 from tiltmeter.saes.load_check import LoadCheck, check_on_load
+from tiltmeter.saes.transcoder_check import check_transcoder
 from tiltmeter.sweeps.cautions import cautions
 from tiltmeter.sweeps.measure import measure_shard
 from tiltmeter.sweeps.plan import Plan, Sweep, make_plan
@@ -124,7 +126,7 @@ def prepare(plan: Plan, run: run_directory.Run) -> Prepared:
     statistics = _statistics(plan, run)
     plan = replace(plan, massive_above=statistics.massive.limit)
     saes = _latents(plan, run)
-    directions = build_directions(plan.directions, statistics, plan.vectors, saes)
+    directions = build_directions(plan.directions, statistics, plan.vectors, {**saes, **plan.dictionaries})
     base = build_base(plan.base, statistics, saes)
     path = plan.sweep.path.resolved(statistics.pair_distance)
     check_split(plan.model, plan.model.start(plan.tokens.ids[:2], plan.site, (), plan.positions.span))
@@ -226,12 +228,13 @@ def _shard(ready: Prepared, run: run_directory.Run, begin: int) -> xr.Dataset:
 
 def identity(plan: Plan, loaded: LoadedModel) -> dict[str, Any]:
     """Collect everything that determines the numbers of a run."""
+    used: dict[str, RowsAtSite] = {**plan.saes, **plan.dictionaries}
     return provenance.identity(loaded, plan.tokens) | {
         "sweep": plan.sweep.model_dump(mode="json", exclude={"saes"})
         | {"site": plan.site.name, "readouts": [readout.name for readout in plan.readouts]},
-        "saes": {label: at.sae.about.sha256 for label, at in plan.saes.items()},
+        "saes": {label: at.sae.about.sha256 for label, at in used.items()},
         # Stored arrays follow these orders, so the same SAEs in another order are a different run.
-        "order": {"directions": [str(name) for name in plan.directions], "saes": list(plan.saes)},
+        "order": {"directions": [str(name) for name in plan.directions], "saes": list(used)},
         "vectors": {str(name): hashlib.sha256(v.numpy().tobytes()).hexdigest() for name, v in plan.vectors.items()},
     }
 
@@ -251,7 +254,8 @@ def record(plan: Plan, loaded: LoadedModel, purpose: str) -> dict[str, Any]:
             "perturbed positions": list(plan.positions.perturbed),
             "read positions": list(plan.positions.read),
         },
-        "saes": {label: _sae_record(plan, model, at) for label, at in progress(list(plan.saes.items()), "load check")},
+        "saes": {label: _sae_record(plan, model, at) for label, at in progress(list(plan.saes.items()), "load check")}
+        | {label: _dictionary_record(plan, label, at) for label, at in plan.dictionaries.items()},
     }
 
 
@@ -262,10 +266,23 @@ def _sae_record(plan: Plan, model: str, at: SAEAtSite) -> dict[str, Any]:
         _checked[place] = check_on_load(plan.model, at, plan.tokens)
         for warning in _checked[place].warnings:
             _log.warning("warning: %s", warning)
-    about = asdict(at.sae.about)
-    return {name: value for name, value in about.items() if value is not None} | {
-        "load_check": _checked[place].to_json()
-    }
+    return _about(at) | {"load_check": _checked[place].to_json()}
+
+
+def _dictionary_record(plan: Plan, label: str, at: DictionaryAtSite) -> dict[str, Any]:
+    """Describe a dictionary, including the load check of a transcoder whose error is measured; log its warnings."""
+    found = _about(at) | {"what": at.what}
+    asked = any(name.argument == label and name.kind in TRANSCODER_DIRECTIONS for name in plan.directions)
+    if not asked or not isinstance(at, TranscoderAtSite):
+        return found
+    check = check_transcoder(plan.model, at, plan.tokens)
+    for warning in check.warnings:
+        _log.warning("warning: %s", warning)
+    return found | {"load_check": check.to_json()}
+
+
+def _about(at: RowsAtSite) -> dict[str, Any]:
+    return {name: value for name, value in asdict(at.sae.about).items() if value is not None}
 
 
 def _attrs(
@@ -284,7 +301,10 @@ def _attrs(
         "cautions": json.dumps(cautions(plan, statistics)),
         "statistics": f"{statistics.count} activations of width {len(statistics.mean)}; pool of {len(statistics.pool)}",
         "base": plan.sweep.base,
-        "saes": json.dumps({label: _sae_attrs(sae, manifest["record"]["saes"][label]) for label, sae in saes.items()}),
+        "saes": json.dumps(
+            {label: _sae_attrs(sae, manifest["record"]["saes"][label]) for label, sae in saes.items()}
+            | {label: {"kind": None, "latents": at.size} for label, at in plan.dictionaries.items()}
+        ),
         "manifest": json.dumps({key: manifest[key] for key in ("identity", "record")}, sort_keys=True),
     }
 

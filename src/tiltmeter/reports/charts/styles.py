@@ -66,6 +66,7 @@ _OF_SAES: Mapping[str, Style] = {
     "sae-feature-active": _solid("#44AA99", "X"),
     "sae-feature-dead": _solid("#999933", "d"),
     "latent-doubling": _solid("#332288", ">"),
+    "transcoder-error": Style("#882255", _DASHED, "D"),
     "sae-norm-corrected": Style("#CC6677", _DASH_DOT, "<"),
     "sae-cos-corrected": Style("#AA4499", _DASHED, ">"),
     "epsilon-random": Style(_BLACK, _DASH_DOT, "s"),

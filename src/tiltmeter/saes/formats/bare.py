@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tiltmeter.errors import TiltmeterError
+from tiltmeter.saes.dictionary import Dictionary
 from tiltmeter.saes.formats import openai
+from tiltmeter.saes.formats.decoders import Choice, crosscoder, is_transcoder, rows_of, transcoder
 from tiltmeter.saes.formats.linear import GATES, THRESHOLD, Convention, Facts, linear_sae
 from tiltmeter.saes.formats.lm_saes import LOG_THRESHOLD
 from tiltmeter.saes.formats.names import canonical, scheme_of
@@ -43,12 +45,14 @@ _QWEN = re.compile(r"layer(?P<layer>\d+)\.sae\.pt")
 _QWEN_K = re.compile(r"-L0_(\d+)")
 
 
-def load_bare(path: Path, stored: Stored, name: str, options: Options) -> LinearSAE:
-    """Build an SAE from what the file of weights at `path` holds.
+def load_bare(path: Path, stored: Stored, name: str, options: Options) -> LinearSAE | Dictionary:
+    """Build an SAE, or the dictionary of a transcoder, from what the file of weights at `path` holds.
 
     Raises:
         TiltmeterError: it is none of a known format, or whether b_dec is subtracted, the activation or k is not known.
     """
+    if (found := _transcoder(stored, name, options)) is not None:
+        return found
     scheme = scheme_of(name, stored.tensors)
     if LOG_THRESHOLD in stored.tensors:
         raise TiltmeterError(f"{name} has {LOG_THRESHOLD}, which its configuration explains; give the folder with it.")
@@ -57,6 +61,11 @@ def load_bare(path: Path, stored: Stored, name: str, options: Options) -> Linear
         return openai.load_openai(stored, name)
     weights = canonical(name, stored.tensors, scheme)
     known, said = _known(path, scheme), _said(name, options, stored)
+    if said.hook_name is None and _lies_as_circuit_tracer(stored, scheme):
+        raise TiltmeterError(
+            f"Both matrices of {name} are [latents, d], as circuit-tracer stores transcoders; say what it writes if it "
+            "is one, as in ?hook_name_out=blocks.5.hook_mlp_out, and hook_name if it is an SAE."
+        )
     if GATES[0] in weights:
         activation: str | None = "gated"
     else:
@@ -73,9 +82,36 @@ def load_bare(path: Path, stored: Stored, name: str, options: Options) -> Linear
     if activation in ("topk", "relu"):
         weights.pop(THRESHOLD, None)
     convention = Convention(bool(subtracts), k if activation == "topk" else None, said.normalize_activations or "none")
+    return linear_sae(name, weights, convention, _facts(stored, said.hook_name or known.hook_name))
+
+
+def load_bare_crosscoder(stored: Stored, name: str, choice: Choice, options: Options) -> Dictionary:
+    """Build the dictionary of one layer or model of a crosscoder.
+
+    Raises:
+        TiltmeterError: which one is wanted is not said; it is none of a known format.
+    """
+    said = _said(name, options, stored)
+    return crosscoder(name, stored.tensors, choice, _facts(stored, said.hook_name_out or said.hook_name))
+
+
+def _transcoder(stored: Stored, name: str, options: Options) -> Dictionary | None:
+    """The dictionary of a transcoder; None where nothing shows that it is one."""
+    reads, writes = (getattr(options, key) or stored.settings.get(key) for key in ("hook_name", "hook_name_out"))
+    if writes in (None, reads) and not is_transcoder(stored.tensors):
+        return None
+    return transcoder(name, rows_of(name, stored.tensors), reads, _facts(stored, writes))
+
+
+def _lies_as_circuit_tracer(stored: Stored, scheme: str) -> bool:
+    latents = len(stored.tensors["b_enc"]) if scheme == "W_enc" and "b_enc" in stored.tensors else 0
+    shapes = {tuple(stored.tensors[key].shape) for key in ("W_enc", "W_dec")} if latents else set()
+    return len(shapes) == 1 and next(iter(shapes))[0] == latents != next(iter(shapes))[-1]
+
+
+def _facts(stored: Stored, hook_name: str | None) -> Facts:
     model = stored.settings.get("model_name")
-    facts = Facts(hook_name=said.hook_name or known.hook_name, model=model if isinstance(model, str) else None)
-    return linear_sae(name, weights, convention, facts)
+    return Facts(hook_name=hook_name, model=model if isinstance(model, str) else None)
 
 
 def _implied(name: str, said: Options, has_threshold: bool) -> str | None:

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from tiltmeter.errors import TiltmeterError
+from tiltmeter.saes.dictionary import Dictionary
+from tiltmeter.saes.formats.decoders import Choice, crosscoder, is_crosscoder, refuse_choice
 from tiltmeter.saes.formats.hook_names import transformer_lens_name
 from tiltmeter.saes.formats.linear import Convention, Facts, linear_sae
 from tiltmeter.saes.formats.names import canonical, scheme_of
@@ -44,20 +46,24 @@ def is_dictionary_learning(folder: Path) -> bool:
     return (folder / CONFIG).is_file() and (folder / FILE).is_file()
 
 
-def load_dictionary_learning(folder: Path, name: str) -> LinearSAE:
-    """Load the SAE of a folder.
+def load_dictionary_learning(folder: Path, name: str, choice: Choice) -> LinearSAE | Dictionary:
+    """Load the SAE of a folder, or the decoder rows of one layer or model of a crosscoder.
 
     Raises:
-        TiltmeterError: its class is another than `CLASSES`, its threshold was not set in training, or it is damaged.
+        TiltmeterError: its class is another than `CLASSES` or a crosscoder, its threshold was not set in training, or
+            it is damaged.
     """
     trainer = read_json(folder / CONFIG, name).get("trainer")
     trainer = trainer if isinstance(trainer, dict) else {}
+    tensors = read_tensors(folder / FILE, name).tensors
+    if is_crosscoder(tensors):
+        return crosscoder(name, tensors, choice, _facts(trainer))
+    refuse_choice(name, choice)
     kind = CLASSES.get(str(trainer.get("dict_class")))
     if kind is None:
         raise TiltmeterError(
             f"{CONFIG} of {name} gives the class {trainer.get('dict_class')!r}; tiltmeter reads {', '.join(CLASSES)}."
         )
-    tensors = read_tensors(folder / FILE, name).tensors
     scheme = scheme_of(name, tensors)
     weights = canonical(name, tensors, scheme)
     weights.pop("threshold", None)

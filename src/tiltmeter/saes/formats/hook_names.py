@@ -24,6 +24,19 @@ _PARTS: Mapping[str | None, str] = {
     "mlp_out": "hook_mlp_out",
 }
 
+_HOOK = re.compile(r"(blocks\.\d+\.)(.+)")
+_ALIASES: Mapping[str, str] = {
+    "hook_z": "attn.hook_z",
+    "attn.o.hook_in": "attn.hook_z",
+    "hook_in": "hook_resid_pre",
+    "hook_out": "hook_resid_post",
+    "mlp.hook_out": "hook_mlp_out",
+    "attn.hook_out": "hook_attn_out",
+}
+"""Other names of sites: those in SAELens's ids, and those of TransformerLens's bridge."""
+
+_LAYER = re.compile(r"blocks\.(\d+)\.")
+
 _EMBEDDINGS = frozenset({"embed_tokens", "model.embed_tokens", "wte", "transformer.wte", "hook_embed"})
 
 
@@ -36,3 +49,16 @@ def transformer_lens_name(hook: str) -> str:
         if match := pattern.fullmatch(hook):
             return f"blocks.{match['layer']}.{_PARTS[match['part']]}"
     return hook
+
+
+def site_name(hook: str) -> str:
+    """The same, with TransformerLens's other names of a site replaced by the usual one."""
+    known = transformer_lens_name(hook)
+    match = _HOOK.fullmatch(known)
+    return match[1] + _ALIASES.get(match[2], match[2]) if match else known
+
+
+def layer_of(hook: str) -> int | None:
+    """The layer in a site's name; None if it has none."""
+    match = _LAYER.match(site_name(hook))
+    return int(match[1]) if match else None

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 
 from tiltmeter.errors import TiltmeterError
+from tiltmeter.saes.dictionary import Dictionary
+from tiltmeter.saes.formats.decoders import Choice, chosen, dictionary, rows_of, transcoder
 from tiltmeter.saes.formats.hook_names import transformer_lens_name
 from tiltmeter.saes.formats.linear import THRESHOLD, Convention, Facts, linear_sae
 from tiltmeter.saes.formats.names import canonical, scheme_of
@@ -27,35 +29,36 @@ CONFIGS = ("hyperparams.json", "config.json")
 NORM = "dataset_average_activation_norm."
 """Beginning of the names of stored mean norms; the site follows."""
 
+LAYERS = ("hook_points", "hook_points_out")
+"""Keys in the configuration of a crosscoder and of a cross-layer transcoder: the sites that they write to."""
+
 LOG_THRESHOLD = "log_jumprelu_threshold"
 
 FILES = ("checkpoints/final.safetensors", "sae_weights.safetensors", "model.safetensors", "final.safetensors")
 
 
-def files_of(folder: Path) -> tuple[Path, Path] | None:
-    """The configuration and the weights in a folder; None if it is none of OpenMOSS's."""
+def files_of(folder: Path, key: str = "hook_point_in") -> tuple[Path, Path] | None:
+    """The configuration and the weights in a folder; None if it is none of OpenMOSS's with this key."""
     for config in (folder / one for one in CONFIGS):
         weights = next((folder / file for file in FILES if (folder / file).is_file()), None)
-        if config.is_file() and weights and "hook_point_in" in read_json(config, str(folder)):
+        if config.is_file() and weights and key in read_json(config, str(folder)):
             return config, weights
     return None
 
 
-def load_lm_saes(config_file: Path, file: Path, name: str) -> LinearSAE:
-    """Load an SAE.
+def load_lm_saes(config_file: Path, file: Path, name: str) -> LinearSAE | Dictionary:
+    """Load an SAE, or the decoder rows of a transcoder.
 
     Raises:
-        TiltmeterError: it is a transcoder, its activation or its scale is not known, or it is damaged.
+        TiltmeterError: its activation or its scale is not known, or it is damaged.
     """
     config, tensors = read_json(config_file, name), read_tensors(file, name).tensors
     hook, out = config["hook_point_in"], config.get("hook_point_out")
-    if out not in (None, hook):
-        raise TiltmeterError(
-            f"{name} reads {hook} and writes {out}, so it is a transcoder: its output is not a reconstruction of its "
-            "input; give an SAE."
-        )
     tensors = {key: tensor.float() for key, tensor in tensors.items()}
     norms = {key: tensors.pop(key) for key in [*tensors] if key.startswith(NORM)}
+    if out not in (None, hook):
+        facts = Facts(hook_name=transformer_lens_name(str(out)), model=_model(config), processing="raw")
+        return transcoder(name, rows_of(name, tensors), str(hook), facts)
     weights = canonical(name, tensors, scheme_of(name, tensors))
     scale = _scale(name, config, {key.removeprefix(NORM): float(value) for key, value in norms.items()})
     threshold, k = _activation(name, config, tensors)
@@ -73,6 +76,46 @@ def load_lm_saes(config_file: Path, file: Path, name: str) -> LinearSAE:
     convention = Convention(bool(config.get("apply_decoder_bias_to_pre_encoder", False)), k)
     facts = Facts(hook_name=transformer_lens_name(str(hook)), model=_model(config), processing="raw")
     return linear_sae(name, folded, convention, facts)
+
+
+def writes_to_several(folder: Path) -> bool:
+    """Whether a folder holds one of OpenMOSS's crosscoders or cross-layer transcoders."""
+    return _layered(folder) is not None
+
+
+def _layered(folder: Path) -> tuple[str, Path, Path] | None:
+    """The key that lists its sites, its configuration and its weights."""
+    return next(((key, *found) for key in LAYERS if (found := files_of(folder, key))), None)
+
+
+def load_layers(folder: Path, name: str, choice: Choice) -> Dictionary:
+    """Load the decoder rows of a crosscoder or a cross-layer transcoder at one of its sites.
+
+    A crosscoder's W_D is [site, latent, d]. A cross-layer transcoder's W_D.N is [source, latent, d]: what the latents
+    of each source up to N write to N.
+
+    Raises:
+        TiltmeterError: which site is wanted is not known; it is damaged.
+    """
+    found = _layered(folder)
+    assert found is not None
+    key, config_file, file = found
+    config, tensors = read_json(config_file, name), read_tensors(file, name).tensors
+    hooks = [str(hook) for hook in config[key]]
+    place = chosen(name, hooks, choice)
+    cross = key == LAYERS[1]
+    rows = tensors.get(f"W_D.{place}" if cross else "W_D")
+    if rows is None or rows.ndim != 3 or len(rows) != (place + 1 if cross else len(hooks)):
+        shape = "missing" if rows is None else list(rows.shape)
+        raise TiltmeterError(
+            f"W_D of {name} is {shape}, which does not fit the {len(hooks)} sites of {config_file.name}."
+        )
+    facts = Facts(hook_name=transformer_lens_name(hooks[place]), model=_model(config), processing="raw")
+    if cross:
+        what = f"a cross-layer transcoder, whose latents are computed from the {place + 1} sites up to {hooks[place]}"
+        return dictionary(name, "cross_layer_transcoder", what, rows.flatten(0, 1), facts)
+    what = f"a crosscoder, whose latents are computed from {len(hooks)} sites"
+    return dictionary(name, "crosscoder", what, rows[place], facts)
 
 
 def _scale(name: str, config: Mapping[str, Any], stored: Mapping[str, float]) -> float:

@@ -14,7 +14,7 @@ from torch import Tensor
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.saes.formats.linear import GATES, WEIGHTS
 
-TRANSCODER = frozenset({"W_skip", "affine_skip_connection", "b_dec_out", "W_dec_out"})
+TRANSCODER = frozenset({"W_skip", "affine_skip_connection", "b_dec_out"})
 """Weights that only transcoders have."""
 
 
@@ -95,13 +95,8 @@ def scheme_of(name: str, tensors: Mapping[str, Tensor]) -> str:
     """The scheme whose matrices and last bias these tensors have.
 
     Raises:
-        TiltmeterError: there is none; a transcoder.
+        TiltmeterError: there is none.
     """
-    if found := sorted(TRANSCODER & tensors.keys()):
-        raise TiltmeterError(
-            f"{name} has {found[0]}, so it is a transcoder: its output is not a reconstruction of its input; give an "
-            "SAE."
-        )
     for scheme, one in SCHEMES.items():
         biases = {one.names.get(key) for key in ("b_enc", "b_gate")}
         if {one.names[key] for key in ("W_enc", "W_dec", "b_dec")} <= tensors.keys() and biases & tensors.keys():

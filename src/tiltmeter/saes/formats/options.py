@@ -26,6 +26,8 @@ class Options:
     """`none`, `layer_norm` or `constant_norm_rescale`, as in SAELens."""
     hook_name: str | None = None
     """The site, by its TransformerLens name."""
+    hook_name_out: str | None = None
+    """The site that a transcoder writes to."""
 
 
 FIELDS = tuple(Options.__dataclass_fields__)

@@ -8,7 +8,7 @@ from numbers import Real
 from typing import Any
 
 from tiltmeter.errors import TiltmeterError
-from tiltmeter.saes.formats.linear import Facts, check_same_space
+from tiltmeter.saes.formats.linear import Facts
 from tiltmeter.saes.sae import Processing
 
 ARCHITECTURES = ("standard", "gated", "topk", "jumprelu")
@@ -24,62 +24,58 @@ _OLD_NAMES = {
 }
 """Keys of versions before 6 that were renamed."""
 
-_OTHER_SPACE = "its output is not in the space of its input, so there is no reconstruction error"
-_REFUSED: Mapping[str, str] = {
-    "transcoder": _OTHER_SPACE,
-    "skip_transcoder": _OTHER_SPACE,
-    "jumprelu_transcoder": _OTHER_SPACE,
-    "jumprelu_skip_transcoder": _OTHER_SPACE,
-    "temporal": "its output for a token depends on the tokens before it",
-    "matching_pursuit": "its encoder is an iterative search, not a single step",
-    "abstopk": "its latents can be negative",
+TRANSCODERS = ("transcoder", "skip_transcoder", "jumprelu_transcoder", "jumprelu_skip_transcoder")
+"""Architectures whose output is another activation than their input."""
+
+OTHER_LATENTS: Mapping[str, str] = {
+    "temporal": "an SAE whose latents depend on the tokens before",
+    "matching_pursuit": "an SAE whose encoder is an iterative search",
+    "abstopk": "an SAE whose latents can be negative",
 }
+"""Architectures of which only the decoder is used, and what they are."""
+
+
+def is_transcoder(config: Mapping[str, Any]) -> bool:
+    """Whether the configuration is of a transcoder."""
+    metadata, d_in = metadata_of(config), config.get("d_in")
+    out = metadata.get("hook_name_out")
+    elsewhere = bool(out) and out != metadata.get("hook_name")
+    return config.get("architecture") in TRANSCODERS or elsewhere or (config.get("d_out") or d_in) != d_in
 
 
 def check_kind(name: str, config: Mapping[str, Any]) -> None:
-    """Check that this is an SAE of a supported architecture, from an activation to the same activation.
+    """Check that this is an SAE or another dictionary of a supported architecture, of whole activations.
 
     Raises:
         TiltmeterError: it is not; the reason is given.
     """
     architecture = str(config.get("architecture", "standard"))
-    if architecture not in (*ARCHITECTURES, *UNFINISHED):
-        raise _unsupported(name, architecture)
-    check_target(name, config)
+    if architecture not in (*ARCHITECTURES, *UNFINISHED, *TRANSCODERS, *OTHER_LATENTS):
+        raise TiltmeterError(
+            f"{name} is a {architecture}, which tiltmeter does not support; give one of {', '.join(ARCHITECTURES)}, "
+            f"or, for their decoder rows, of {', '.join((*TRANSCODERS, *OTHER_LATENTS))}."
+        )
+    _check_whole(name, config)
 
 
 def check_target(name: str, config: Mapping[str, Any]) -> None:
-    """Check that this reads and writes the same activation, whatever its architecture.
+    """Check that this reconstructs what it reads, whatever its architecture.
 
     Raises:
         TiltmeterError: it does not, or it reads a single head.
     """
-    architecture, metadata = str(config.get("architecture")), metadata_of(config)
-    if _why(architecture) == _OTHER_SPACE:
-        raise _unsupported(name, architecture)
-    if (out := metadata.get("hook_name_out")) and out != metadata.get("hook_name"):
-        raise TiltmeterError(
-            f"{name} reads {metadata.get('hook_name')} and writes {out}, so it is a transcoder: its output is not "
-            "a reconstruction of its input; give an SAE."
-        )
-    check_same_space(name, config["d_in"], config.get("d_out") or config["d_in"])
+    if is_transcoder(config):
+        raise TiltmeterError(f"{name} is a transcoder: its output is not a reconstruction of its input; give an SAE.")
+    _check_whole(name, config)
+
+
+def _check_whole(name: str, config: Mapping[str, Any]) -> None:
+    metadata = metadata_of(config)
     if metadata.get("hook_head_index") is not None:
         raise TiltmeterError(
             f"{name} reads only head {metadata['hook_head_index']} of {metadata.get('hook_name')}, and tiltmeter has "
             "no sites of single heads; give an SAE of all heads."
         )
-
-
-def _why(architecture: str) -> str:
-    """Why this architecture is not supported."""
-    return _REFUSED.get(architecture) or (_OTHER_SPACE if "cross" in architecture else "its encoder is unknown")
-
-
-def _unsupported(name: str, architecture: str) -> TiltmeterError:
-    return TiltmeterError(
-        f"{name} is a {architecture}, which tiltmeter does not support: {_why(architecture)}; give one of "
-        f"{', '.join(ARCHITECTURES)}."
-    )
 
 
 def current_config(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -125,6 +121,11 @@ def read_facts(metadata: Mapping[str, Any]) -> Facts:
         explained_variance=number(metadata.get("explained_variance")),
         prepend_bos=bos if isinstance(bos, bool) else None,
     )
+
+
+def written_facts(metadata: Mapping[str, Any]) -> Facts:
+    """The same of a transcoder, whose site is the one that it writes to, never the one that it reads."""
+    return read_facts(metadata) | Facts(hook_name=_text(metadata.get("hook_name_out")))
 
 
 def number(value: object) -> float | None:

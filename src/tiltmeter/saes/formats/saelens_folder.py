@@ -6,6 +6,7 @@ Read without the `sae_lens` library, and tested to equal it.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,18 +15,30 @@ import torch
 from torch import Tensor
 
 from tiltmeter.errors import TiltmeterError
+from tiltmeter.models.mlp_input import MLPInput
+from tiltmeter.saes.dictionary import Dictionary, Loaded
+from tiltmeter.saes.formats.decoders import dictionary, transcoder
+from tiltmeter.saes.formats.encoders import Encoder, mlp_input, with_encoder
+from tiltmeter.saes.formats.hook_names import layer_of
 from tiltmeter.saes.formats.linear import GATES, THRESHOLD, WEIGHTS, Convention, checked, linear_sae
 from tiltmeter.saes.formats.saelens_config import (
+    OTHER_LATENTS,
+    TRANSCODERS,
     UNFINISHED,
     check_kind,
     current_config,
+    is_transcoder,
     metadata_of,
     number,
     read_facts,
+    written_facts,
 )
 from tiltmeter.saes.formats.tensors import read_json, read_tensors
 from tiltmeter.saes.normalisation import NORMALISATIONS
 from tiltmeter.saes.sae import LinearSAE
+
+_GEMMA = re.compile(r"model\.layers\.(\d+)\.pre_feedforward_layernorm\.output")
+"""What the MLP of a Gemma 3 model gets, by Hugging Face's name."""
 
 CONFIG = "cfg.json"
 FILE = "sae_weights.safetensors"
@@ -37,8 +50,8 @@ TOPK_THRESHOLD = "topk_threshold"
 """The threshold of a checkpoint of a batch-top-k SAE, which its finished form compares latents with."""
 
 
-def load_folder(folder: Path, name: str) -> LinearSAE:
-    """Load the SAE of a folder.
+def load_folder(folder: Path, name: str) -> Loaded:
+    """Load the SAE of a folder, or the decoder rows of another dictionary.
 
     Raises:
         TiltmeterError: it is not an SAE, is damaged, or of an architecture that tiltmeter does not support.
@@ -48,7 +61,8 @@ def load_folder(folder: Path, name: str) -> LinearSAE:
     if not (folder / FILE).is_file():
         raise TiltmeterError(f"{name} has a {CONFIG} but no {FILE} beside it; give a folder that SAELens saved.")
     weights = read_tensors(folder / FILE, f"{FILE} of {name}").tensors
-    return build(name, config, weights, folder)
+    found = rows_alone(name, config, weights)
+    return build(name, config, weights, folder) if found is None else found
 
 
 def build(name: str, config: Mapping[str, Any], weights: Mapping[str, Tensor], folder: Path | None) -> LinearSAE:
@@ -68,6 +82,59 @@ def build(name: str, config: Mapping[str, Any], weights: Mapping[str, Tensor], f
         weights |= {key: weights[key] / factor for key in ("W_dec", "b_dec")}
     convention = Convention(bool(config.get("apply_b_dec_to_input", True)), _k(name, config), normalisation)
     return linear_sae(name, weights, convention, read_facts(metadata_of(config)))
+
+
+def rows_alone(name: str, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Dictionary | None:
+    """The decoder rows, if the configuration is of a dictionary of which nothing else is used; None for an SAE.
+
+    Raises:
+        TiltmeterError: the decoder is missing, or not of the configuration's shape.
+    """
+    architecture, metadata = str(config.get("architecture")), metadata_of(config)
+    other = OTHER_LATENTS.get(architecture)
+    if not is_transcoder(config) and other is None:
+        return None
+    said = [config["d_sae"], config.get("d_out") or config["d_in"]]
+    if (W_dec := weights.get("W_dec")) is None or [*W_dec.shape] != said:
+        found = "missing" if W_dec is None else [*W_dec.shape]
+        raise TiltmeterError(f"W_dec of {name} is {found}, but its {CONFIG} says {said}; they are not of one file.")
+    if other is not None:
+        return dictionary(name, architecture, other, W_dec, read_facts(metadata))
+    rows = transcoder(name, W_dec, metadata.get("hook_name"), written_facts(metadata))
+    encoder = _encoder(config, weights)
+    return rows if encoder is None else with_encoder(rows, encoder)
+
+
+def _encoder(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Encoder | None:
+    """The encoder of a transcoder of an MLP; None where its input is another, or how it is used is not known.
+
+    SAELens subtracts nothing from a transcoder's input, and its W_skip is [d_out, d_in].
+    """
+    kind, reads = str(config.get("architecture")), _reads(metadata_of(config))
+    own = {"threshold"} if "jumprelu" in kind else set()
+    own |= {"W_skip"} if "skip" in kind else set()
+    if reads is None or kind not in TRANSCODERS or weights.keys() != {"W_enc", "b_enc", "W_dec", "b_dec"} | own:
+        return None
+    if config.get("normalize_activations") not in (None, "none") or config.get("apply_b_dec_to_input"):
+        return None
+    if config.get("activation_fn", "relu") != "relu":
+        return None
+    W_enc, b_enc, b_dec = (weights[key] for key in ("W_enc", "b_enc", "b_dec"))
+    skip, threshold = weights.get("W_skip"), weights.get("threshold")
+    return Encoder(reads, W_enc, b_enc, b_dec, None, threshold, None if skip is None else skip.T)
+
+
+def _reads(metadata: Mapping[str, Any]) -> MLPInput | None:
+    """Which activation before the MLP a transcoder reads; None if it is none of that block's, or not known."""
+    out = metadata.get("hook_name_out")
+    reads = mlp_input(metadata.get("hook_name"), out)
+    if (match := _GEMMA.fullmatch(str(metadata.get("hf_hook_name")))) and layer_of(str(out)) == int(match[1]):
+        return "mlp.hook_in"  # of Gemma 3, where SAELens says hook_mlp_in
+    if reads == "hook_resid_mid" and read_facts(metadata).get("processing") is None:
+        return None  # whether that stream was centred is not known
+    options = metadata.get("model_from_pretrained_kwargs")
+    folded = isinstance(options, Mapping) and bool(options.get("fold_ln"))
+    return "ln2.hook_normalized" if reads == "mlp.hook_in" and folded else reads
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -21,8 +21,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tiltmeter.errors import TiltmeterError
+from tiltmeter.saes.dictionary import Dictionary, only_saes
 from tiltmeter.saes.formats.linear import Facts, check_same_space, fingerprint
 from tiltmeter.saes.formats.saelens_config import check_kind, number, read_facts
+from tiltmeter.saes.formats.saelens_folder import rows_alone
 from tiltmeter.saes.normalisation import NORMALISATIONS, Normalisation
 from tiltmeter.saes.sae import About, check_finite
 
@@ -73,8 +75,10 @@ class SAELensSAE:
         return replace(self, module=deepcopy(self.module).to(device=device, dtype=dtype))
 
 
-def load_release(release: str, sae_id: str, name: str) -> SAELensSAE:
+def load_release(release: str, sae_id: str, name: str) -> SAELensSAE | Dictionary:
     """Load an SAE of a release that SAELens lists, or from a folder of a Hugging Face repository (`owner/repo`).
+
+    Of transcoders and other dictionaries, it is their decoder rows.
 
     Raises:
         TiltmeterError: no such release or SAE, no network, no `sae_lens`, or an SAE that tiltmeter does not support.
@@ -86,12 +90,16 @@ def load_release(release: str, sae_id: str, name: str) -> SAELensSAE:
     directory = get_pretrained_saes_directory()
     release, sae_id = _listed(directory, release, sae_id)
     _check_listed(directory, release, sae_id, name)
+    _refuse_summed(directory, release, sae_id, name)
     with _explained(name):
         check_kind(name, load_sae_config_from_huggingface(release, sae_id))  # before downloading gigabytes
         sae, _, _ = library.SAE.from_pretrained_with_cfg_and_sparsity(release, sae_id, device="cpu", dtype="float32")
     entry = directory.get(release)
     overrides = (entry.config_overrides or {}) if entry else {}
-    facts = read_facts({**sae.cfg.metadata.to_dict(), **overrides})
+    metadata = {**sae.cfg.metadata.to_dict(), **overrides}
+    if (rows := rows_alone(name, {**sae.cfg.to_dict(), "metadata": metadata}, sae.state_dict())) is not None:
+        return rows
+    facts = read_facts(metadata)
     return adapt(sae, name, facts if entry is None else facts | _published(entry, sae_id, facts))
 
 
@@ -103,6 +111,8 @@ def adapt(sae: Any, name: str, facts: Facts | None = None) -> SAELensSAE:
     """
     config = sae.cfg.to_dict()
     check_kind(name, config)
+    if (rows := rows_alone(name, config, sae.state_dict())) is not None:
+        only_saes(rows)
     check_same_space(name, sae.W_enc.shape[0], sae.W_dec.shape[1])
     kind = config["normalize_activations"]
     if kind not in NORMALISATIONS:
@@ -176,6 +186,16 @@ def _check_listed(directory: Mapping[str, Any], release: str, sae_id: str, name:
         raise TiltmeterError(
             f"{name}: SAELens lists no release {release!r}; it has {_some(release, directory)}; or give "
             "OWNER/REPO:FOLDER."
+        )
+
+
+def _refuse_summed(directory: Mapping[str, Any], release: str, sae_id: str, name: str) -> None:
+    """Refuse cross-layer transcoders, whose decoders the library adds up over the layers that they write to."""
+    entry = directory.get(release)
+    if entry is not None and "clt" in f"{entry.conversion_func}/{entry.saes_map[sae_id]}".lower():
+        raise TiltmeterError(
+            f"{name} is of a cross-layer transcoder, whose decoders SAELens adds up over layers, so that its rows are "
+            "directions at no site; download the repository and give its folder."
         )
 
 

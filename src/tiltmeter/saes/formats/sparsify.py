@@ -9,7 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from tiltmeter.errors import TiltmeterError
+from tiltmeter.saes.dictionary import Dictionary
+from tiltmeter.saes.formats.decoders import is_transcoder, rows_of, transcoder
+from tiltmeter.saes.formats.encoders import Encoder, with_encoder
 from tiltmeter.saes.formats.hook_names import transformer_lens_name
 from tiltmeter.saes.formats.linear import Convention, Facts, linear_sae
 from tiltmeter.saes.formats.names import canonical, scheme_of
@@ -24,15 +29,19 @@ def is_sparsify(folder: Path) -> bool:
     return (folder / CONFIG).is_file() and (folder / FILE).is_file()
 
 
-def load_sparsify(folder: Path, name: str) -> LinearSAE:
-    """Load the SAE of a folder.
+def load_sparsify(folder: Path, name: str) -> LinearSAE | Dictionary:
+    """Load the SAE of a folder, or the decoder rows of a transcoder from a module's input to its output.
 
     Raises:
-        TiltmeterError: it is a transcoder, keeps latents in another way, or is damaged.
+        TiltmeterError: it keeps latents in another way, or is damaged.
     """
     config, tensors = read_json(folder / CONFIG, name), read_tensors(folder / FILE, name).tensors
-    if config.get("transcode") or config.get("skip_connection"):
-        raise TiltmeterError(f"{name} is a transcoder: its output is not a reconstruction of its input; give an SAE.")
+    module = folder.resolve().name
+    facts = Facts(hook_name=transformer_lens_name(module), model=_model(folder), processing="raw")
+    if config.get("transcode") or config.get("skip_connection") or is_transcoder(tensors):
+        found = transcoder(name, rows_of(name, tensors), f"the input of {module}", facts)
+        encoder = _encoder(module, config, tensors)
+        return found if encoder is None else with_encoder(found, encoder)
     if (activation := config.get("activation", "topk")) != "topk" or config.get("signed"):
         raise TiltmeterError(
             f"{name} keeps its latents by {'signed top-k' if activation == 'topk' else activation}; tiltmeter reads "
@@ -41,10 +50,20 @@ def load_sparsify(folder: Path, name: str) -> LinearSAE:
     if not isinstance(k := config.get("k"), int):
         raise TiltmeterError(f"{CONFIG} of {name} has no k; it says how many latents are kept.")
     weights = canonical(name, tensors, scheme_of(name, tensors))
-    facts = Facts(
-        kind="topk", hook_name=transformer_lens_name(folder.resolve().name), model=_model(folder), processing="raw"
-    )
-    return linear_sae(name, weights, Convention(apply_b_dec_to_input=True, k=k), facts)
+    return linear_sae(name, weights, Convention(apply_b_dec_to_input=True, k=k), facts | Facts(kind="topk"))
+
+
+def _encoder(module: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Encoder | None:
+    """The encoder of a transcoder of an MLP; None where it is of another module or keeps latents in another way.
+
+    The library adds u W_skipᵀ, and subtracts nothing from a transcoder's input.
+    """
+    k, skip = config.get("k"), tensors.get("W_skip")
+    plain = config.get("activation", "topk") == "topk" and not config.get("signed") and isinstance(k, int)
+    if not plain or not module.endswith(".mlp") or not {"encoder.weight", "encoder.bias", "b_dec"} <= tensors.keys():
+        return None
+    W_enc, b_enc, b_dec = (tensors[key] for key in ("encoder.weight", "encoder.bias", "b_dec"))
+    return Encoder("mlp.hook_in", W_enc.T, b_enc, b_dec, k=k, W_skip=None if skip is None else skip.T)
 
 
 def _model(folder: Path) -> str | None:
