@@ -250,7 +250,7 @@ def test_the_command_prints_what_it_found_and_cost(given, tmp_path):
     asked_for = json.loads((out / "manifest.json").read_text())["identity"]["crossings"]
     assert asked_for == {"threshold": 0.001, "fraction": None, "guard": 3, "tolerance": 0.1}
     page = (out / "report.html").read_text()
-    assert "Where curves cross" in page and (out / "figures" / "crossings.png").stat().st_size > 10_000
+    assert "Where curves cross" in page and (out / "figures" / "crossings.svg").stat().st_size > 10_000
     drawn = pd.read_csv(out / "tables" / "crossings.csv")
     assert drawn[drawn.x_end.notna()].y.sum() == table.crossing_at.notna().sum()  # each in one bin
     (out / "report.html").unlink()

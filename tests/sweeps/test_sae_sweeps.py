@@ -195,7 +195,7 @@ def test_substitution_reads_what_a_spliced_in_sae_does(inputs, saes, tmp_path):
     assert np.allclose(found, expected.numpy(), rtol=1e-3)
     lengths = curves.length.sel(direction=["sae-error:one-l0-5", "epsilon-random:one-l0-5"]).to_numpy()
     assert np.allclose(lengths[0], lengths[1], rtol=1e-5)
-    assert (tmp_path / "run" / "figures" / "sweep.png").stat().st_size > 5000
+    assert (tmp_path / "run" / "figures" / "sweep.svg").stat().st_size > 5000
 
 
 def test_a_base_is_where_the_path_begins(inputs, saes, tmp_path):
