@@ -14,7 +14,8 @@ from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.sites import Site
 from tiltmeter.models.split_model import SplitModel
 from tiltmeter.saes.at_site import SAEAtSite
-from tiltmeter.saes.evaluation import evaluate, fits, keeping_massive
+from tiltmeter.saes.evaluation import evaluate, keeping_massive
+from tiltmeter.saes.fits import fits
 from tiny_models import FAMILIES, HEAD, HEADS, WIDTH, full_pass, random_tokens, tiny
 
 BOUNDARY = 0
@@ -96,14 +97,21 @@ def test_fits_are_those_of_assess(family, kind):
     assert (here.l0, here.explained_variance) == pytest.approx((expected.l0, expected.explained_variance))
     seen = full_pass(family, model.hf, IDS, [(2, "resid_post"), (0, "resid_pre")]).seen
     look = measured(family, "resid_pre")
-    assert vars(there) == pytest.approx(naive_fit(other, look(seen[2, "resid_post"])[~EDGE], look))
-    assert vars(raw) == pytest.approx(naive_fit(other, seen[0, "resid_pre"][~EDGE], as_it_is))
+    assert figures(there) == pytest.approx(naive_fit(other, look(seen[2, "resid_post"])[~EDGE], look))
+    assert figures(raw) == pytest.approx(naive_fit(other, seen[0, "resid_pre"][~EDGE], as_it_is))
+
+
+def figures(fit):
+    return {"l0": fit.l0, "explained_variance": fit.explained_variance, "slope": fit.slope}
 
 
 def naive_fit(sae, x, look):
     f = sae.encode(x)
-    rest = (x - look(sae.decode(f))).square().sum() / (x - x.mean(0)).square().sum()
-    return {"l0": float((f > 0).sum(-1).double().mean()), "explained_variance": 1 - float(rest)}
+    given, one = look(sae.decode(f)), x - x.mean(0)
+    rest, other = (x - given).square().sum() / one.square().sum(), given - given.mean(0)
+    slope = (one * other).sum() / other.square().sum() if other.any() else math.nan
+    active = float((f > 0).sum(-1).double().mean())
+    return {"l0": active, "explained_variance": 1 - float(rest), "slope": pytest.approx(float(slope), nan_ok=True)}
 
 
 def test_massive_activations_count_only_in_the_effect_on_the_output():
@@ -136,7 +144,7 @@ def test_massive_activations_count_only_in_the_effect_on_the_output():
 
     at = SAEAtSite(random_sae(WIDTH, 40), site, as_it_is)
     (fit,) = fits(model, [at], ids, None, batch=2)
-    assert vars(fit) == pytest.approx(naive_fit(at.sae, x, as_it_is))
+    assert figures(fit) == pytest.approx(naive_fit(at.sae, x, as_it_is))
 
 
 def test_nothing_to_explain_is_not_a_number():
