@@ -29,6 +29,10 @@ from tiltmeter.saes.trials import CauseKind, Trial, far_trials, near_trials
 WORTH = 0.3
 """Least explained variance in the trial of a likely cause, which must also halve the unexplained variance."""
 
+LEAST: Mapping[CauseKind, float] = {"stream": 0.0, "site": 0.0}
+"""The same of trials that leave the SAE as it is: of end-to-end SAEs the right one may explain little. Other factors
+make any bad SAE less bad."""
+
 NEAR = 0.05
 """Explained variances of one SAE on two texts may differ by this much."""
 
@@ -93,7 +97,11 @@ def diagnose(
     used, *tried = fits(model, [at, *(trial.at for trial in trials)], ids, boundary)
     pairs = [*zip(trials, tried, strict=True)]
     level = LEVEL / max(1, len(trials))
-    surer = [(trial, fit) for trial, fit in pairs if fit.beats(used, margin(trial.kind, fit), level)]
+    surer = [
+        (trial, fit)
+        for trial, fit in pairs
+        if fit.explained_variance >= LEAST.get(trial.kind, WORTH) and fit.beats(used, margin(trial.kind, fit), level)
+    ]
     other = [pair for pair in pairs if _accounts_for(*pair, used, at.sae.about.explained_variance)]
     return Diagnosis(used, _explanations(surer), _explanations(other))
 
