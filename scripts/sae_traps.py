@@ -111,7 +111,11 @@ def of_raw(use: Use) -> Use | None:
         return None
     model, mean = _with_mean(use.model, use.site)
     sae = use.sae
-    shifted = replace(sae, b_enc=sae.b_enc - mean * sae.W_enc.sum(0), b_dec=sae.b_dec + mean)
+    noise = torch.randn(sae.W_enc.shape[1], generator=torch.Generator().manual_seed(0))
+    reads = sae.W_enc + sae.W_enc.norm(dim=0) * noise / len(sae.W_enc)  # of the mean, as much as of any direction
+    shift = mean * reads.sum(0) if not bool(sae.input_bias.any()) else torch.zeros_like(sae.b_enc)
+    input_bias = sae.input_bias + mean if bool(sae.input_bias.any()) else sae.input_bias
+    shifted = replace(sae, W_enc=reads, b_enc=sae.b_enc - shift, b_dec=sae.b_dec + mean, input_bias=input_bias)
     return use._replace(sae=shifted, model=model.measured_in("raw"))
 
 
@@ -223,7 +227,7 @@ class Said(NamedTuple):
     explained: float
     gains: dict[str, float]
     """For each kind of trial the most that the use leaves unexplained, as a multiple of what the trial leaves. Trials
-    in which at least half of the variance is explained have names that end in `+`."""
+    in which the SAE explains well have names that end in `+`."""
 
 
 def said(use: Use, tokens: int) -> Said:
@@ -255,7 +259,7 @@ def said(use: Use, tokens: int) -> Said:
         used, *tried = diagnosis.fits(use.model, [at, *(trial.at for trial in trials)], ids, use.tokens.boundary)
     gains: dict[str, float] = {}
     for trial, fit in zip(trials, tried, strict=True):
-        name = trial.kind + ("+" if fit.explained_variance >= 0.5 else "")
+        name = trial.kind + ("+" if fit.explained_variance >= diagnosis.WELL else "")
         gain = float(used.unexplained.mean() / fit.unexplained.mean())
         gains[name] = max(gain, gains.get(name, 0.0)) if math.isfinite(gain) else gains.get(name, 0.0)
     return Said(*texts, found.metrics.explained_variance, gains | {"slope": used.slope})

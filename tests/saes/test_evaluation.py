@@ -14,7 +14,7 @@ from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.sites import Site
 from tiltmeter.models.split_model import SplitModel
 from tiltmeter.saes.at_site import SAEAtSite
-from tiltmeter.saes.evaluation import evaluate, keeping_massive
+from tiltmeter.saes.evaluation import Splice, evaluate, evaluate_each, keeping_massive, through
 from tiltmeter.saes.fits import fits
 from tiny_models import FAMILIES, HEAD, HEADS, WIDTH, full_pass, random_tokens, tiny
 
@@ -76,6 +76,15 @@ def test_every_figure_is_that_of_a_full_pass(family, kind, spliced):
         {name: float(value) for name, value in expected.items()}, rel=1e-9
     )
     assert found.loss_increase == pytest.approx(float(expected["loss"] - expected["clean_loss"]), rel=1e-9)
+
+
+def test_several_reconstructions_have_the_metrics_of_each():
+    model, site = SplitModel(tiny("gpt2")), Site(1, "resid_pre")
+    splices = [Splice(through(random_sae(WIDTH, 40, seed=seed)), where) for seed, where in ((0, "in"), (1, "out"))]
+    together = evaluate_each(model, splices, IDS, BOUNDARY, site, math.inf, batch=2)
+    for splice, metrics in zip(splices, together, strict=True):
+        alone = evaluate(model, splice.reconstruct, IDS, BOUNDARY, site, splice.spliced, 2, math.inf)
+        assert vars(metrics) == pytest.approx(vars(alone), rel=1e-12)
 
 
 def test_the_batch_changes_nothing():

@@ -167,17 +167,12 @@ def _factors(at: SAEAtSite) -> Iterator[Trial]:
 
 def _kept(at: SAEAtSite) -> Iterator[Trial]:
     """Fewer latents of each token, as if those with small values fired only since a k or a threshold is missing."""
-    lost = "its encoder bias, which is zero, was lost, or " if _has_no_bias(at.sae) else ""
     for k in (k for k in KEPT if k < at.size):
         cause = (
-            f"{lost}too many of its latents fire: it fits better with the {k} largest of each token alone, as an SAE "
+            f"too many of its latents fire: it fits better with the {k} largest of each token alone, as an SAE "
             "does whose k or thresholds are missing or wrong (load it with its activation: topk, batchtopk or jumprelu)"
         )
         yield Trial("top-k", replace(at, sae=_KeepTop(at.sae.about, at.sae, k)), cause)
-
-
-def _has_no_bias(sae: SAE) -> bool:
-    return isinstance(sae, LinearSAE) and not bool(sae.b_enc.any())
 
 
 def _unit_rows(at: SAEAtSite) -> Iterator[Trial]:
