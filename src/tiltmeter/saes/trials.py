@@ -148,13 +148,16 @@ def _scales(at: SAEAtSite, norm: float) -> Iterator[Trial]:
     if bias is None or not norm > 0:
         return
     s = math.sqrt(len(bias)) / norm
-    trained, zero = "activations scaled to a mean norm of √d_site", torch.zeros_like(bias)
-    for shift, scale, cause in (
-        (zero, s, f"it was trained on {trained}: fold the factor {s:.4g} into its weights"),
-        (bias - bias / s, 1.0, f"its b_dec, unlike its other weights, is of {trained}: divide b_dec by {s:.4g}"),
-        (bias - s * bias, s, f"its b_enc, unlike its b_dec, is of {trained}: divide b_enc by {s:.4g}"),
-    ):
-        yield Trial("scale", _affine(at, shift, scale), cause)
+    trained = "activations scaled to a mean norm of √d_site"
+    cause = f"it was trained on {trained}: fold the factor {s:.4g} into its weights"
+    yield Trial("scale", _affine(at, torch.zeros_like(bias), s), cause)
+    if isinstance(at.sae, LinearSAE):
+        divided = replace(at.sae, b_dec=at.sae.b_dec / s, input_bias=at.sae.input_bias / s)
+        cause = f"its b_dec, unlike its other weights, is of {trained}: divide b_dec by {s:.4g}"
+        yield Trial("scale", replace(at, sae=divided), cause)
+        divided = replace(at.sae, b_enc=at.sae.b_enc / s)
+        cause = f"its b_enc, unlike its b_dec, is of {trained}: divide b_enc by {s:.4g}"
+        yield Trial("scale", replace(at, sae=divided), cause)
 
 
 def _factors(at: SAEAtSite) -> Iterator[Trial]:
