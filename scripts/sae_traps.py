@@ -15,6 +15,7 @@ import argparse
 import copy
 import json
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache, partial
@@ -213,10 +214,10 @@ SPOILT: Mapping[str, tuple[Way, str]] = {
     "encoder bias lost": (no_encoder_bias, "encoder bias"),
     "decoder rows scaled": (rescaled_rows, "decoder rows were scaled"),
     "an SAE of another model": (another_model, "No likely cause"),
-    "top-k or thresholds lost": (as_relu, "latents"),
-    "batch-top-k, 4 k": (partial(with_threshold, times=4), "latents"),
+    "top-k or thresholds lost": (as_relu, "top-k SAE|latents fire"),
+    "batch-top-k, 4 k": (partial(with_threshold, times=4), "latents fire"),
 }
-"""Each way to spoil an SAE, and the words by which its cause is named."""
+"""Each way to spoil an SAE, and the words (a regular expression) by which its cause is named."""
 
 
 class Said(NamedTuple):
@@ -319,9 +320,9 @@ def _count(lines: list[dict[str, Any]], key: str) -> int:
 
 def _named(lines: list[dict[str, Any]], kind: str, key: str) -> tuple[int, int]:
     """How often the check names the cause, and how often it names another."""
-    words = SPOILT[kind][1] if kind in SPOILT else None
-    texts = [line[key] for line in lines if "ikely cause" in line[key]]
-    right = [text for text in texts if words and words in text[text.index("ikely cause") :] + text]
+    texts = [line[key][line[key].index("ikely cause") - 4 :] for line in lines if "ikely cause" in line[key]]
+    words = SPOILT[kind][1] if kind in SPOILT else "$."
+    right = [text for text in texts if re.search(words, text)]
     wrong = [text for text in texts if text not in right and "No likely cause" not in text]
     return len(right), len(wrong)
 

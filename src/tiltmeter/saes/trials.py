@@ -170,12 +170,20 @@ def _factors(at: SAEAtSite) -> Iterator[Trial]:
 
 def _kept(at: SAEAtSite) -> Iterator[Trial]:
     """Fewer latents of each token, as if those with small values fired only since a k or a threshold is missing."""
-    for k in (k for k in KEPT if k < at.size):
+    about = at.sae.about
+    for k in (max(1, round(about.l0)),) if about.l0 else KEPT:
         cause = (
-            f"too many of its latents fire: it fits better with the {k} largest of each token alone, as an SAE "
-            "does whose k or thresholds are missing or wrong (load it with its activation: topk, batchtopk or jumprelu)"
+            f"too many of its latents fire: it fits better with the {k} largest of each token alone, as an SAE does "
+            "whose k or thresholds are missing or wrong (load it with its activation: topk, batchtopk or jumprelu)"
         )
-        yield Trial("top-k", replace(at, sae=_KeepTop(at.sae.about, at.sae, k)), cause)
+        if about.l0 and about.architecture == "standard":
+            cause = _read_as_relu(k)
+        if k < at.size:
+            yield Trial("top-k", replace(at, sae=_KeepTop(about, at.sae, k)), cause)
+
+
+def _read_as_relu(k: int) -> str:
+    return f"it is a top-k SAE read as a ReLU one (load it with k = {k})"
 
 
 def _unit_rows(at: SAEAtSite) -> Iterator[Trial]:
@@ -203,8 +211,7 @@ def _top_k(at: SAEAtSite, l0: float) -> Iterator[Trial]:
     if at.sae.about.architecture == "standard" and published and l0 >= MANY * published:
         k = min(max(1, round(published)), at.size)
         kept = _KeepTop(at.sae.about, at.sae, k)
-        cause = f"it is a top-k SAE read as a ReLU one (load it with k = {k})"
-        yield Trial("top-k", replace(at, sae=kept), cause, by_l0=True)
+        yield Trial("top-k", replace(at, sae=kept), _read_as_relu(k), by_l0=True)
 
 
 def _affine(at: SAEAtSite, shift: Float[Tensor, "d_site"], scale: float = 1.0) -> SAEAtSite:
