@@ -123,7 +123,7 @@ def of_raw(use: Use) -> Use | None:
 def centred_for_raw(use: Use) -> Use | None:
     """Of the raw stream, used in the centred one."""
     raw = of_raw(use)
-    return raw and raw._replace(model=raw.model.measured_in("centred"))
+    return raw and raw._replace(model=_with_mean(use.model, use.site)[0].measured_in("centred"))
 
 
 def factor(use: Use) -> float:
