@@ -263,7 +263,7 @@ def said(use: Use, tokens: int) -> Said:
         name = trial.kind + ("+" if fit.explained_variance >= diagnosis.WELL else "")
         gain = float(used.unexplained.mean() / fit.unexplained.mean())
         gains[name] = max(gain, gains.get(name, 0.0)) if math.isfinite(gain) else gains.get(name, 0.0)
-    return Said(*texts, found.metrics.explained_variance, gains | {"slope": used.slope})
+    return Said(texts[0], texts[1], found.metrics.explained_variance, gains | {"slope": used.slope})
 
 
 def cases(use: Use) -> Iterator[tuple[str, bool, Use]]:

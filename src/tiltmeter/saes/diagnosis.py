@@ -61,7 +61,7 @@ LEVEL = 0.01
 """Chance of a difference that is none, over all trials of an SAE."""
 
 LONG = 0.8
-"""Activations are regressed on reconstructions; a slope below this is off. Of the right uses in `scripts/sae_traps.py` the
+"""Activations are regressed on reconstructions; a slope below this is off. Of right uses in `scripts/sae_traps.py`, the
 least is 0.92: an L1 norm makes reconstructions too short, and little makes them too long."""
 
 
