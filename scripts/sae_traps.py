@@ -246,10 +246,11 @@ def said(use: Use, tokens: int) -> Said:
 
     about = use.sae.about
     bare = replace(about, l0=None, explained_variance=None, kind=None, processing=None)
+    remembered = once(fits, lambda _, at, ids, __: (len(at), *ids.shape, int(ids.sum())))
     texts = []
     with (
         patch.object(load_check, "evaluate_each", once(evaluate_each, lambda *_: "metrics")),
-        patch.object(diagnosis, "fits", once(fits, lambda _, at, ids, __: (len(at), *ids.shape, int(ids.sum())))),
+        patch.object(diagnosis, "fits", remembered),
     ):
         for facts in (bare, replace(about, processing=None)):
             at = SAEAtSite(replace(use.sae, about=facts), use.site, partial(use.model.centre, site=use.site))
@@ -257,7 +258,7 @@ def said(use: Use, tokens: int) -> Said:
             texts.append(" ".join(found.warnings))
         ids = use.tokens.ids[: max(1, min(tokens, load_check.TRIED) // use.tokens.ids.shape[1])]
         trials = near_trials(use.model, at, found.metrics.norm)
-        used, *tried = diagnosis.fits(use.model, [at, *(trial.at for trial in trials)], ids, use.tokens.boundary)
+        used, *tried = remembered(use.model, [at, *(trial.at for trial in trials)], ids, use.tokens.boundary)
     gains: dict[str, float] = {}
     for trial, fit in zip(trials, tried, strict=True):
         name = trial.kind + ("+" if fit.explained_variance >= diagnosis.WELL else "")
