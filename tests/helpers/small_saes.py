@@ -39,6 +39,17 @@ def random_sae(width, latents, seed=0, name="A", bias=-1.0, scale=1.0, dtype=tor
     return LinearSAE(About(name, "standard", "0" * 64), **(weights | changes))
 
 
+def identity(width):
+    """[I, -I], which gives back everything."""
+    one, zero = torch.eye(width, dtype=torch.float64), torch.zeros(width, dtype=torch.float64)
+    weights = {
+        "W_enc": torch.cat([one, -one], 1),
+        "W_dec": torch.cat([one, -one]),
+        "b_enc": torch.zeros(2 * width).double(),
+    }
+    return LinearSAE(About("I", "standard", "0" * 64), **weights, b_dec=zero, input_bias=zero)
+
+
 def at(sae, centre=centre, site=SITE):
     return SAEAtSite(sae, site, centre)
 

@@ -14,7 +14,8 @@ from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.sites import Site
 from tiltmeter.models.split_model import SplitModel
 from tiltmeter.saes.at_site import SAEAtSite
-from tiltmeter.saes.evaluation import evaluate, fits, keeping_massive
+from tiltmeter.saes.evaluation import Splice, evaluate, evaluate_each, keeping_massive, through
+from tiltmeter.saes.fits import fits
 from tiny_models import FAMILIES, HEAD, HEADS, WIDTH, full_pass, random_tokens, tiny
 
 BOUNDARY = 0
@@ -77,6 +78,15 @@ def test_every_figure_is_that_of_a_full_pass(family, kind, spliced):
     assert found.loss_increase == pytest.approx(float(expected["loss"] - expected["clean_loss"]), rel=1e-9)
 
 
+def test_several_reconstructions_have_the_metrics_of_each():
+    model, site = SplitModel(tiny("gpt2")), Site(1, "resid_pre")
+    splices = [Splice(through(random_sae(WIDTH, 40, seed=seed)), where) for seed, where in ((0, "in"), (1, "out"))]
+    together = evaluate_each(model, splices, IDS, BOUNDARY, site, math.inf, batch=2)
+    for splice, metrics in zip(splices, together, strict=True):
+        alone = evaluate(model, splice.reconstruct, IDS, BOUNDARY, site, splice.spliced, 2, math.inf)
+        assert vars(metrics) == pytest.approx(vars(alone), rel=1e-12)
+
+
 def test_the_batch_changes_nothing():
     sae = sae_for("gpt2", "resid_pre")
     assert vars(run("gpt2", "resid_pre", sae, batch=1)) == pytest.approx(vars(run("gpt2", "resid_pre", sae, batch=5)))
@@ -96,14 +106,21 @@ def test_fits_are_those_of_assess(family, kind):
     assert (here.l0, here.explained_variance) == pytest.approx((expected.l0, expected.explained_variance))
     seen = full_pass(family, model.hf, IDS, [(2, "resid_post"), (0, "resid_pre")]).seen
     look = measured(family, "resid_pre")
-    assert vars(there) == pytest.approx(naive_fit(other, look(seen[2, "resid_post"])[~EDGE], look))
-    assert vars(raw) == pytest.approx(naive_fit(other, seen[0, "resid_pre"][~EDGE], as_it_is))
+    assert figures(there) == pytest.approx(naive_fit(other, look(seen[2, "resid_post"])[~EDGE], look))
+    assert figures(raw) == pytest.approx(naive_fit(other, seen[0, "resid_pre"][~EDGE], as_it_is))
+
+
+def figures(fit):
+    return {"l0": fit.l0, "explained_variance": fit.explained_variance, "slope": fit.slope}
 
 
 def naive_fit(sae, x, look):
     f = sae.encode(x)
-    rest = (x - look(sae.decode(f))).square().sum() / (x - x.mean(0)).square().sum()
-    return {"l0": float((f > 0).sum(-1).double().mean()), "explained_variance": 1 - float(rest)}
+    given, one = look(sae.decode(f)), x - x.mean(0)
+    rest, other = (x - given).square().sum() / one.square().sum(), given - given.mean(0)
+    slope = (one * other).sum() / other.square().sum() if other.any() else math.nan
+    active = float((f > 0).sum(-1).double().mean())
+    return {"l0": active, "explained_variance": 1 - float(rest), "slope": pytest.approx(float(slope), nan_ok=True)}
 
 
 def test_massive_activations_count_only_in_the_effect_on_the_output():
@@ -136,7 +153,7 @@ def test_massive_activations_count_only_in_the_effect_on_the_output():
 
     at = SAEAtSite(random_sae(WIDTH, 40), site, as_it_is)
     (fit,) = fits(model, [at], ids, None, batch=2)
-    assert vars(fit) == pytest.approx(naive_fit(at.sae, x, as_it_is))
+    assert figures(fit) == pytest.approx(naive_fit(at.sae, x, as_it_is))
 
 
 def test_nothing_to_explain_is_not_a_number():

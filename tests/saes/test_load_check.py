@@ -11,17 +11,15 @@ from functools import cache, partial
 import pytest
 import torch
 
-from small_saes import random_sae
+from small_saes import identity, random_sae
 from tiltmeter.data.token_set import TokenSet
 from tiltmeter.errors import TiltmeterError
-from tiltmeter.models.loading import load_model
 from tiltmeter.models.sites import Site
 from tiltmeter.models.split_model import SplitModel
 from tiltmeter.saes import load_check
 from tiltmeter.saes.affine import AffineSAE, unfold_value_biases, value_constant
 from tiltmeter.saes.at_site import SAEAtSite
 from tiltmeter.saes.load_check import _is_short, check_compatible, check_on_load
-from tiltmeter.saes.loading import load_sae
 from tiltmeter.saes.sae import About, LinearSAE, TopK
 from tiny_models import HEAD, HEADS, WIDTH, full_pass, random_tokens, tiny
 
@@ -109,17 +107,6 @@ def only_cause(found):
     assert sum("ikely cause" in sentence for sentence in found) == 1
     assert "ikely cause" in found[-1] and len(found) > 1
     return found[-1]
-
-
-def identity(width):
-    """[I, -I], which gives back everything."""
-    one, zero = torch.eye(width, dtype=torch.float64), torch.zeros(width, dtype=torch.float64)
-    weights = {
-        "W_enc": torch.cat([one, -one], 1),
-        "W_dec": torch.cat([one, -one]),
-        "b_enc": torch.zeros(2 * width).double(),
-    }
-    return LinearSAE(About("I", "standard", "0" * 64), **weights, b_dec=zero, input_bias=zero)
 
 
 @pytest.mark.parametrize("kind", ["resid_pre", "resid_post", "mlp_out", "attn_out", "z"])
@@ -228,6 +215,8 @@ def test_top_k_read_as_relu():
     relu = dataclasses.replace(sae, about=about(sae, architecture="standard"), activation=torch.relu)
     found = warnings(gpt2(), relu)
     assert "top-k SAE read as a ReLU one (load it with k = 32)" in only_cause(found)
+    silent = dataclasses.replace(relu, about=about(relu, l0=None, explained_variance=None))
+    assert "it fits better with the 32 largest of each token alone" in only_cause(warnings(gpt2(), silent))
 
 
 def scaled(x):
@@ -316,6 +305,15 @@ def test_figures_far_from_the_published_ones():
     assert "but its files state 65" in said(l0=65.0)[0]
 
 
+def test_an_sae_that_explains_what_its_files_state_is_not_tried(monkeypatch):
+    monkeypatch.setattr(load_check, "diagnose", None)
+    sae = identity(WIDTH)
+    assert warnings(gpt2(), dataclasses.replace(sae, about=about(sae, explained_variance=1.01))) == ()
+    for stated in (None, 1.03):
+        with pytest.raises(TypeError):
+            warnings(gpt2(), dataclasses.replace(sae, about=about(sae, explained_variance=stated)))
+
+
 @pytest.mark.parametrize(
     ("explained", "published", "off"),
     [
@@ -330,25 +328,6 @@ def test_figures_far_from_the_published_ones():
 )
 def test_how_far_below_the_published_variance_is_off(explained, published, off):
     assert _is_short(explained, published) == off
-
-
-def test_an_sae_one_layer_off():
-    """Its files say the wrong layer, at which it explains a good deal all the same."""
-    nano = load_model("nano")
-    sae = load_sae("nano:local-3-l0-12")
-    misled = dataclasses.replace(sae, about=dataclasses.replace(sae.about, hook_name="blocks.2.hook_resid_pre"))
-    tokens = nano.load_tokens("nano", at_most=8)
-    site = nano.model.site("resid_pre:2")
-    found = check_on_load(
-        nano.model, SAEAtSite(misled, site, lambda x: nano.model.centre(x, site)), tokens, 1024
-    ).warnings
-    assert "of the variance, but its files state 0.640" in found[0]
-    assert "blocks.3.hook_resid_pre" in found[1] and found[1].startswith("Likely cause")
-    right = nano.model.site("resid_pre:3")
-    assert (
-        check_on_load(nano.model, SAEAtSite(sae, right, lambda x: nano.model.centre(x, right)), tokens, 1024).warnings
-        == ()
-    )
 
 
 def test_latents_that_never_or_always_fire():
@@ -436,101 +415,3 @@ def test_a_moved_sae_is_one_of_moved_activations():
     step = moved.decode(one.index_fill(0, torch.tensor([3]), 1.0)) - moved.decode(one)
     torch.testing.assert_close(moved.decoder[3], step)
     assert moved.to(torch.device("cpu"), torch.float32).encode(x.float()).dtype == torch.float32
-
-
-def place(model_name="tiny", stream="centred", family="gpt2", width=WIDTH, site=SITE, **facts):
-    model = SplitModel(tiny(family), model_name).measured_in(stream)
-    sae = identity(width)
-    check_compatible(dataclasses.replace(sae, about=about(sae, **facts)), model, site)
-
-
-@pytest.mark.parametrize(
-    ("hook_name", "site"),
-    [
-        ("blocks.1.hook_resid_pre", SITE),
-        ("blocks.0.hook_resid_post", SITE),
-        ("blocks.1.hook_in", SITE),
-        ("blocks.0.hook_out", SITE),
-        ("resid_pre:1", SITE),
-        ("blocks.1.hook_resid_pre", Site(0, "resid_post")),
-        ("blocks.1.attn.hook_z", Z),
-        ("blocks.1.hook_z", Z),
-        (None, SITE),
-    ],
-)
-def test_names_of_one_place(hook_name, site):
-    place(hook_name=hook_name, site=site)
-
-
-@pytest.mark.parametrize(
-    ("hook_name", "sentence"),
-    [
-        ("blocks.2.hook_resid_pre", "not to blocks.1.hook_resid_pre"),
-        ("blocks.1.hook_resid_post", "not to blocks.1.hook_resid_pre"),
-        ("blocks.1.hook_mlp_out", "not to blocks.1.hook_resid_pre"),
-        ("blocks.1.hook_resid_mid", "which is not a site of tiny; it has blocks.L.hook_resid_pre"),
-        ("blocks.7.hook_resid_pre", "with L from 0 to 2"),
-        ("embed", "which is not a site of tiny"),
-    ],
-)
-def test_other_places_are_refused(hook_name, sentence):
-    with pytest.raises(TiltmeterError) as caught:
-        place(hook_name=hook_name)
-    assert str(caught.value).startswith(f"The SAE I belongs to {hook_name}, ")
-    assert sentence in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("ours", "theirs"),
-    [
-        ("gpt2", "gpt2-small"),
-        ("openai-community/gpt2", "gpt2-small"),
-        ("google/gemma-2-2b", "gemma-2-2b"),
-        ("google/gemma-2-2b-it", "gemma-2-2b"),
-        ("runs/my/model", "gpt2-small"),
-        ("/models/pythia-70m", "gpt2-small"),
-        ("gpt2", None),
-        ("gpt2", "someone/tuned"),
-        ("nano", "nano"),
-    ],
-)
-def test_models_that_may_be_the_same(ours, theirs):
-    place(ours, model=theirs)
-
-
-@pytest.mark.parametrize(
-    ("ours", "theirs"),
-    [
-        ("gpt2", "gpt2-medium"),
-        ("nano", "gpt2-small"),
-        ("google/gemma-2b", "gemma-2-2b"),
-        ("EleutherAI/pythia-70m", "nano"),
-    ],
-)
-def test_models_that_are_others_are_refused(ours, theirs):
-    with pytest.raises(TiltmeterError, match=f"is of {theirs}, not of {ours}"):
-        place(ours, model=theirs)
-
-
-def test_a_directory_is_no_certain_model(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "gpt2").mkdir()
-    place("gpt2", model="pythia-70m")
-
-
-def test_a_width_is_refused_whatever_the_files_say():
-    with pytest.raises(TiltmeterError, match="has width 8, but"):
-        place(width=8)
-    with pytest.raises(TiltmeterError, match=r"has width 32, but activations at .* have width 48"):
-        place(family="qwen3", site=Z)
-
-
-def test_streams():
-    for stream, other in (("raw", "centred"), ("centred", "raw")):
-        place(stream=stream, processing=stream)
-        with pytest.raises(TiltmeterError, match=f"expects the {other} residual stream, but .* --stream {other}"):
-            place(stream=stream, processing=other)
-        place(stream=stream, processing=other, site=Z)  # z is not centred
-        place(stream=stream, processing=other, family="llama")  # nor is what RMSNorm reads
-        place(stream=stream, processing=None)
-        place(stream=stream, processing="folded", site=Z)

@@ -19,7 +19,8 @@ from tiltmeter.models.readouts import Readout, compute_readouts
 from tiltmeter.models.self_check import check_split
 from tiltmeter.models.sites import Site
 from tiltmeter.saes.at_site import SAEAtSite
-from tiltmeter.saes.evaluation import evaluate, fits
+from tiltmeter.saes.evaluation import evaluate
+from tiltmeter.saes.fits import fits
 from tiltmeter.saes.formats.linear import Convention, Facts, linear_sae
 from tiltmeter.saes.names import short_names
 from tiltmeter.saes.sae import TopK

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -21,7 +22,6 @@ from tiltmeter.models.positions import InOrOut, allowed, boundary_mask
 from tiltmeter.models.readouts import Readout, compute_readouts
 from tiltmeter.models.sites import Site
 from tiltmeter.models.split_model import SplitModel
-from tiltmeter.saes.at_site import SAEAtSite
 from tiltmeter.saes.sae import SAE
 
 Reconstruct = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -76,14 +76,11 @@ class SAEMetrics:
         return self.loss - self.clean_loss
 
 
-@dataclass(frozen=True)
-class Fit:
-    """Sparsity and reconstruction of an SAE. Boundary positions and massive activations do not count."""
+class Splice(NamedTuple):
+    """A reconstruction, and where it replaces activations: `in` at all positions, `out` at all but boundary ones."""
 
-    l0: float
-    """Active latents (above zero) per token."""
-    explained_variance: float
-    """As in `SAEMetrics`."""
+    reconstruct: Reconstruct
+    spliced: InOrOut = "in"
 
 
 @torch.no_grad()
@@ -115,59 +112,54 @@ def evaluate(
     Raises:
         TiltmeterError: all positions are boundary positions.
     """
-    counted = not_boundary(ids, boundary)
     above = massive_limit(model, ids, boundary, site, batch) if massive_above is None else massive_above
-    replaced = allowed(boundary_mask(ids, boundary), spliced)
-    activations, outputs = _Activations(), _Outputs()
-    for rows in _slices(len(ids), batch):
-        clean = model.start(ids[rows], site)
-        latents, given = reconstruct(clean.activation)
-        given = model.centre(given.to(clean.activation), site)
-        at = (counted[rows] & ordinary(clean.activation, above)).to(given.device)
-        activations.add(clean.activation[at], latents[at], given[at])
-        outputs.add(model, clean, torch.where(replaced[rows, :, None].to(given.device), given, clean.activation))
-    return SAEMetrics(
-        tokens=ids.numel(),
-        l0=activations.mean("active"),
-        explained_variance=activations.explained_variance,
-        distance=activations.mean("distances"),
-        norm=activations.mean("norms"),
-        alive=int(activations.fired.sum()),
-        **outputs.means(),
-    )
+    [found] = evaluate_each(model, [Splice(reconstruct, spliced)], ids, boundary, site, above, batch)
+    return found
 
 
 @torch.no_grad()
-def fits(
+def evaluate_each(
     model: SplitModel,
-    places: Sequence[SAEAtSite],
+    splices: Sequence[Splice],
     ids: Int[Tensor, "sequence position"],
     boundary: int | None,
+    site: Site,
+    massive_above: float,
     batch: int = 8,
-) -> list[Fit]:
-    """The fit of several SAEs, or of one at several sites and in several streams, from one forward pass per batch.
+) -> list[SAEMetrics]:
+    """The metrics of several reconstructions at one site, as `evaluate` computes them, from one clean pass.
 
     Raises:
         TiltmeterError: all positions are boundary positions.
     """
-    counted = not_boundary(ids, boundary)
-    raw, sites = model.measured_in("raw"), list({place.site for place in places})
-
-    def activations() -> Iterator[list[Tensor]]:
-        """The counted activations at each place, batch by batch."""
-        for rows in _slices(len(ids), batch):
-            seen = raw.start(ids[rows], Site(0, "resid_pre"), sites).late.sites
-            yield [place.centre(seen[place.site][counted[rows].to(model.device)]) for place in places]
-
-    norms = [torch.cat(batches) for batches in zip(*([norms_of(x) for x in xs] for xs in activations()), strict=True)]
-    limits = [_limit(found[None], torch.ones_like(found[None], dtype=torch.bool)) for found in norms]
-    totals = [_Activations() for _ in places]
-    for xs in activations():
-        for place, x, limit, total in zip(places, xs, limits, totals, strict=True):
-            short = x[ordinary(x, limit).to(x.device)]
-            for part, latents in place.pieces(short):
-                total.add(short[part], latents, place.decode(latents, like=short[part]))
-    return [Fit(total.mean("active"), total.explained_variance) for total in totals]
+    counted, edge = not_boundary(ids, boundary), boundary_mask(ids, boundary)
+    activations: list[_Activations] = [_Activations() for _ in splices]
+    outputs: list[list[dict[str, Tensor]]] = [[] for _ in splices]
+    for rows in _slices(len(ids), batch):
+        clean = model.start(ids[rows], site)
+        at = (counted[rows] & ordinary(clean.activation, massive_above)).to(clean.activation.device)
+        finals = []
+        for splice, total in zip(splices, activations, strict=True):
+            latents, given = splice.reconstruct(clean.activation)
+            given = model.centre(given.to(clean.activation), site)
+            total.add(clean.activation[at], latents[at], given[at])
+            replaced = allowed(edge[rows], splice.spliced)[..., None].to(given.device)
+            put = torch.where(replaced, given, clean.activation)
+            finals.append(model.resume(clean, put).minus(clean.late).final)
+        for output, found in zip(outputs, _readouts(model, clean, finals), strict=True):
+            output.append(found)
+    return [
+        SAEMetrics(
+            tokens=ids.numel(),
+            l0=total.mean("active"),
+            explained_variance=total.explained_variance,
+            distance=total.mean("distances"),
+            norm=total.mean("norms"),
+            alive=int(total.fired.sum()),
+            **{name: float(torch.cat([one[name] for one in output]).mean()) for name in output[0]},
+        )
+        for total, output in zip(activations, outputs, strict=True)
+    ]
 
 
 def massive_limit(
@@ -221,23 +213,15 @@ class _Activations:
         return 1 - self.sums["errors"] / variance if spread else float("nan")
 
 
-class _Outputs:
-    """Losses and KL of each token so far."""
-
-    def __init__(self) -> None:
-        self.seen: dict[str, list[Tensor]] = {"clean_loss": [], "loss": [], "kl": []}
-
-    def add(self, model: SplitModel, clean: CleanRun, given: Float[Tensor, "batch position d_site"]) -> None:
-        change = model.resume(clean, given).minus(clean.late).final
-        # The first change is zero: readouts of the clean run.
-        changes = LateActivations(torch.stack([torch.zeros_like(change), change]), {})
-        found = compute_readouts(model, clean, changes, [Readout("kl"), Readout("loss")], range(clean.span.stop))
-        self.seen["clean_loss"].append(found["loss"][0, :, :-1].flatten())
-        self.seen["loss"].append(found["loss"][1, :, :-1].flatten())
-        self.seen["kl"].append(found["kl"][1].flatten())
-
-    def means(self) -> dict[str, float]:
-        return {name: float(torch.cat(values).mean()) for name, values in self.seen.items()}
+def _readouts(
+    model: SplitModel, clean: CleanRun, finals: Sequence[Float[Tensor, "batch position d_model"]]
+) -> Iterator[dict[str, Float[Tensor, "token"]]]:
+    """Losses and KL of each token, for each of these changes of the final hidden states."""
+    # The first change is zero: readouts of the clean run.
+    changes = LateActivations(torch.stack([torch.zeros_like(finals[0]), *finals]), {})
+    found = compute_readouts(model, clean, changes, [Readout("kl"), Readout("loss")], range(clean.span.stop))
+    for loss, kl in zip(found["loss"][1:], found["kl"][1:], strict=True):
+        yield {"clean_loss": found["loss"][0, :, :-1].flatten(), "loss": loss[:, :-1].flatten(), "kl": kl.flatten()}
 
 
 def not_boundary(ids: Int[Tensor, "sequence position"], boundary: int | None) -> Bool[Tensor, "sequence position"]:
