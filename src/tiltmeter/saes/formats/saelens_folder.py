@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ from tiltmeter.saes.formats.saelens_config import (
 )
 from tiltmeter.saes.formats.tensors import read_json, read_tensors
 from tiltmeter.saes.normalisation import NORMALISATIONS
-from tiltmeter.saes.sae import SAE
+from tiltmeter.saes.sae import LinearSAE
 
 CONFIG = "cfg.json"
 FILE = "sae_weights.safetensors"
@@ -37,20 +38,29 @@ TOPK_THRESHOLD = "topk_threshold"
 """The threshold of a checkpoint of a batch-top-k SAE, which its finished form compares latents with."""
 
 
-def load_folder(folder: Path, name: str) -> SAE:
+def load_folder(
+    folder: Path, name: str, overrides: Mapping[str, Any] = MappingProxyType({}), scale: float | None = None
+) -> LinearSAE:
     """Load the SAE of a folder.
+
+    Args:
+        folder: the folder.
+        name: the name by which the user gave it.
+        overrides: settings that replace those of its configuration.
+        scale: what activations are multiplied with before they are encoded, if the configuration says that they are
+            scaled and no file says by how much.
 
     Raises:
         TiltmeterError: it is not an SAE, is damaged, or of an architecture that tiltmeter does not support.
     """
-    config = current_config(name, read_config(folder))
+    config = current_config(name, {**read_config(folder), **overrides})
     check_kind(name, config)
     if not (folder / FILE).is_file():
         raise TiltmeterError(f"{name} has a {CONFIG} but no {FILE} beside it; give a folder that SAELens saved.")
     weights = read_tensors(folder / FILE, f"{FILE} of {name}").tensors
     _check_widths(name, config, weights)
     weights = _known_weights(name, config, weights)
-    factor, normalisation = _normalisation(name, config, folder)
+    factor, normalisation = _normalisation(name, config, folder, scale)
     if config.get("rescale_acts_by_decoder_norm"):
         weights = _unit_rows(checked(name, weights))
     if factor is not None:
@@ -58,7 +68,7 @@ def load_folder(folder: Path, name: str) -> SAE:
         weights |= {"W_enc": weights["W_enc"] * factor}
         weights |= {key: weights[key] / factor for key in ("W_dec", "b_dec")}
     convention = Convention(bool(config.get("apply_b_dec_to_input", True)), _k(name, config), normalisation)
-    return linear_sae(name, weights, convention, read_facts(metadata_of(config)))
+    return linear_sae(name, weights, convention, read_facts({**metadata_of(config), **overrides}))
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -117,14 +127,14 @@ def _unit_rows(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def _normalisation(name: str, config: Mapping[str, Any], folder: Path) -> tuple[float | None, str]:
+def _normalisation(name: str, config: Mapping[str, Any], folder: Path, scale: float | None) -> tuple[float | None, str]:
     """The factor to fold into the weights, and what is done to each token."""
     kind = config.get("normalize_activations") or "none"
     if kind in NORMALISATIONS:
         return None, kind
     file = folder / SCALER
-    if kind == "expected_average_only_in" and config["architecture"] not in UNFINISHED and file.is_file():
-        factor = number(read_json(file, name).get("scaling_factor"))
+    if kind == "expected_average_only_in" and config["architecture"] not in UNFINISHED:
+        factor = number(read_json(file, name).get("scaling_factor")) if file.is_file() else scale
         if factor is not None and factor > 0:
             return factor, "none"
     raise TiltmeterError(
