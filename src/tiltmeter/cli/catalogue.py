@@ -21,7 +21,7 @@ def sections() -> dict[str, dict[str, str]]:
         "SAEs": {name: _sae(facts) for name, facts in list_embedded().items()}
         | {
             "RELEASE:SAE_ID": "one that SAELens lists, e.g. gpt2-small-res-jb:blocks.6.hook_resid_pre",
-            "OWNER/REPO:FOLDER": "one in a repository of the Hugging Face hub",
+            "OWNER/REPO:FOLDER": "one in a repository of the Hugging Face hub (or OWNER/REPO:FILE)",
             "DIR or FILE": "a folder of SAELens or Braun et al., their .pt, a .safetensors of the four weights",
         },
         "sites": {f"blocks.L.{hook}": f"short: {kind}:L" for kind, hook in HOOKS.items()},

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -151,21 +151,34 @@ def refusal(loader: str, path: str) -> str | None:
     return None
 
 
-def groups() -> list[tuple[str, str, int, int]]:
-    """The whole list by loader: loader, format that reads it or why none does, number of releases, number of SAEs.
+class Group(NamedTuple):
+    """The SAEs of a loader that are read, or refused, alike."""
+
+    loader: str
+    reader: str
+    """The format here that reads them; empty if none does."""
+    refused: str | None
+    """Why none does."""
+    releases: int
+    saes: int
+
+
+def groups() -> list[Group]:
+    """The whole list by loader, which takes seconds.
 
     Raises:
         TiltmeterError: `sae_lens` is not installed.
     """
-    releases, saes = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
-    for release, text in _releases(_file("the list")).items():
-        rows = Counter(
-            (entry.loader, refusal(entry.loader, entry.place.path) or READERS[entry.loader])
-            for entry in _entries(release, text).values()
-        )
-        saes.update(rows)
-        releases.update(rows.keys())
-    return [(*row, releases[row], saes[row]) for row in sorted(saes)]
+    releases, saes = Counter[tuple[str, str | None]](), Counter[tuple[str, str | None]]()
+    for release, text in _releases(_file("each release")).items():
+        entries = _entries(release, text).values()
+        kinds = Counter((entry.loader, refusal(entry.loader, entry.place.path)) for entry in entries)
+        saes.update(kinds)
+        releases.update(kinds.keys())
+    return [
+        Group(loader, READERS[loader] if why is None else "", why, releases[loader, why], saes[loader, why])
+        for loader, why in sorted(saes, key=str)
+    ]
 
 
 def list_file() -> Path | None:
