@@ -128,7 +128,7 @@ def test_its_state_is_noticed_and_nothing_of_it_is_left_in_the_original():
         (lambda: build("abstopk"), "mine has negative latents"),
         (
             lambda: build("transcoder", d_out=WIDTH, apply_b_dec_to_input=False),
-            "mine is a transcoder.*not in the space",
+            "mine is a transcoder: its output is not a reconstruction",
         ),
         (lambda: build("batchtopk", training=True), "mine is a batchtopk SAE in training.*save_inference_model"),
         (lambda: build("standard", normalize_activations="expected_average_only_in"), "do not state the factor"),
