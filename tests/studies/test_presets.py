@@ -95,7 +95,7 @@ def reduced(scale):
 @pytest.fixture
 def offline(hub, monkeypatch):
     """The same names, looked up in folders."""
-    monkeypatch.setattr(sae_loading, "_fetch", lambda place, name: hub / place.repository / place.path)
+    monkeypatch.setattr(sae_loading, "_fetch", lambda place, name, choice: hub / place.repository / place.path)
     monkeypatch.setattr(loading, "locate", lambda name: str(hub / name))
     monkeypatch.setattr(token_set, "hub_source", data_set)
     for study in STUDIES:
