@@ -1,5 +1,7 @@
 # make demo   Lee & Heimersheim 2024, quickly, on nano, the model that comes with tiltmeter
 # make test   the tests
+# make test-formats  the tests of SAE formats against the formats' own libraries, in .venv-formats
+# make test-floor    some tests with the lowest versions that pyproject.toml allows, in .venv-floor
 # make bench  tiltmeter beside other tools, on a machine that does nothing else
 # make real-model   checks on SmolLM2-135M, a third-party pretrained model, or on MODEL=DIRECTORY
 # make lint   style, types, and which room imports which
@@ -11,13 +13,23 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 
 MODEL ?= models/smollm2
 
-.PHONY: demo test bench real-model lint clean
+FLOOR := $(addprefix tests/,saes/test_hub.py saes/test_formats.py models/test_split_model.py runs \
+	analysis/test_curves.py reports/test_page.py reports/test_mpl.py reports/test_plotly.py)
+
+.PHONY: demo test test-floor test-formats bench real-model lint clean
 
 demo: .venv/installed
 	$(BIN)/tiltmeter reproduce lee2024 --quick --out runs/demo
 
 test: .venv/installed-dev
 	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
+test-formats: .venv-formats/installed
+	.venv-formats/bin/pytest tests/saes/test_libraries.py
+
+test-floor: .venv-floor/installed
+	.venv-floor/bin/tiltmeter sweep --help > /dev/null
+	.venv-floor/bin/pytest $(FLOOR)
 
 bench: .venv/installed-bench
 	$(BIN)/python -m benchmarks
@@ -32,7 +44,7 @@ lint: .venv/installed-dev
 	$(BIN)/lint-imports
 
 clean:
-	rm -rf .venv runs
+	rm -rf .venv .venv-floor .venv-formats runs
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(not (3, 11) <= v < (3, 14) and f"tiltmeter needs Python 3.11 to 3.13, and $(PYTHON) is {v[0]}.{v[1]}; name another: make PYTHON=python3.12")'
@@ -53,4 +65,16 @@ clean:
 
 .venv/installed-dev: .venv/installed
 	$(PIP) --editable '.[dev]'
+	@touch $@
+
+# nnsight requires torchvision, which nothing here imports, and whose PyPI builds crash beside a torch without CUDA.
+.venv-formats/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-formats
+	.venv-formats/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[formats]' pytest beartype
+	.venv-formats/bin/python -m pip uninstall --quiet --yes torchvision
+	@touch $@
+
+.venv-floor/installed: pyproject.toml constraints-floor.txt
+	$(PYTHON) -m venv .venv-floor
+	.venv-floor/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-floor.txt --editable . pytest beartype
 	@touch $@

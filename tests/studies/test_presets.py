@@ -12,21 +12,20 @@ import torch
 import transformers
 from safetensors.torch import save_file
 
-from fake_hub import download_from
 from sweep_cases import command
 from tiltmeter.analysis import estimates
 from tiltmeter.data import token_set
 from tiltmeter.data.packing import Documents, TokenRows
 from tiltmeter.models import loading
 from tiltmeter.runs.run_directory import read_manifest
+from tiltmeter.saes import loading as sae_loading
 from tiltmeter.saes.load_check import check_on_load
+from tiltmeter.saes.releases import list_file, listed
 from tiltmeter.studies import STUDIES, gpt2_presets
 from tiltmeter.sweeps import run as sweep_run
 from token_cases import VOCABULARY, ascii_tokenizer
 
-sae_lens = pytest.importorskip("sae_lens")
-loaders = sae_lens.loading.pretrained_sae_loaders
-directory = sae_lens.loading.pretrained_saes_directory.get_pretrained_saes_directory()
+pytestmark = pytest.mark.skipif(list_file() is None, reason="the list of releases is in the package sae_lens")
 
 WIDTH, LATENTS, LENGTH = 16, 40, 128
 NAMES = (*gpt2_presets.RESIDUAL_SAES, *gpt2_presets.ATTENTION_SAES, *gpt2_presets.END_TO_END_SAES)
@@ -35,7 +34,7 @@ NAMES = (*gpt2_presets.RESIDUAL_SAES, *gpt2_presets.ATTENTION_SAES, *gpt2_preset
 def entry(name):
     """The repository and the path there of an SAE of a release."""
     release, _, sae = name.partition(":")
-    return directory[release].repo_id, directory[release].saes_map[sae]
+    return listed(release, sae, name).place
 
 
 def weights(seed):
@@ -46,7 +45,7 @@ def weights(seed):
 
 
 def place(hub, name, seed):
-    repository, path = entry(name)
+    repository, path, _ = entry(name)
     release, _, hook = name.partition(":")
     if "hook-z" in release:
         file = hub / repository / path
@@ -96,7 +95,7 @@ def reduced(scale):
 @pytest.fixture
 def offline(hub, monkeypatch):
     """The same names, looked up in folders."""
-    monkeypatch.setattr(loaders, "hf_hub_download", download_from(hub))
+    monkeypatch.setattr(sae_loading, "_fetch", lambda place, name, choice: hub / place.repository / place.path)
     monkeypatch.setattr(loading, "locate", lambda name: str(hub / name))
     monkeypatch.setattr(token_set, "hub_source", data_set)
     for study in STUDIES:

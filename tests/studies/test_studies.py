@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from small_saes import save_sae
 from sweep_cases import command, refusal, save_model, save_tokens
@@ -312,6 +314,17 @@ def test_wrong_input(inputs, tmp_path, arguments, sentence):
     given = [part for part in inputs if "--length" not in arguments or part not in ("--length", 8)]
     assert sentence in refusal("reproduce", *arguments[:1], *given, *arguments[1:], "--out", tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_saes_are_read_before_a_model_is_loaded(tmp_path):
+    given = ["--model", "/no/where", "--tokens", tmp_path / "tokens.npy"]
+    save_file({"W_enc": torch.ones(3, 4)}, wrong := tmp_path / "wrong.safetensors")
+    assert "is not an SAE of a known format" in refusal("reproduce", "lee2024", *given, "--sae", wrong)
+    assert "There is no SAE" in refusal("reproduce", "lee2024", *given, "--sae", tmp_path / "nowhere")
+    weights = {"W_enc": torch.ones(3, 4), "b_enc": torch.ones(4), "W_dec": torch.ones(4, 3), "b_dec": torch.ones(3)}
+    save_file(weights | {"W_skip": torch.ones(3, 3)}, transcoder := tmp_path / "transcoder.safetensors")
+    assert "only its decoder rows are used" in refusal("reproduce", "lee2024", *given, "--sae", transcoder)
+    assert "There is no model" in refusal("reproduce", "lee2024", *given, "--sae", "nano:local-3-l0-12")
 
 
 def test_wrong_input_without_a_model(tmp_path):

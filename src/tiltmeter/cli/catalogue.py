@@ -21,7 +21,7 @@ def sections() -> dict[str, dict[str, str]]:
         "SAEs": {name: _sae(facts) for name, facts in list_embedded().items()}
         | {
             "RELEASE:SAE_ID": "one that SAELens lists, e.g. gpt2-small-res-jb:blocks.6.hook_resid_pre",
-            "OWNER/REPO:FOLDER": "one in a repository of the Hugging Face hub",
+            "OWNER/REPO:FOLDER": "one in a repository of the Hugging Face hub (or OWNER/REPO:FILE)",
             "DIR or FILE": "a folder or file of SAELens, sparsify, dictionary_learning and others (docs/saes.md)",
             "DIR#5 or FILE#0": "one layer of a crosscoder or of transcoders, of which only decoder rows are used",
         },

@@ -30,9 +30,9 @@ Saes = Annotated[
     list[str] | None,
     typer.Option(
         "--sae",
-        help="nano:NAME, RELEASE:SAE_ID of SAELens, OWNER/REPO:FOLDER, or a folder or file. nano:e2e-* means all "
-        "matching SAEs (in sweep and crossings, those at the site). Of transcoders and crosscoders, only decoder rows "
-        "are used (sae-feature). Repeat for several.",
+        help="nano:NAME, RELEASE:SAE_ID of SAELens, OWNER/REPO:FOLDER or OWNER/REPO:FILE of the Hugging Face hub, or a "
+        "folder or file. nano:e2e-* means all matching SAEs (in sweep and crossings, those at the site). Of "
+        "crosscoders and most transcoders, only decoder rows are used (sae-feature). Repeat for several.",
     ),
 ]
 SaeOptions = Annotated[

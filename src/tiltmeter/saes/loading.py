@@ -1,43 +1,53 @@
-"""Loading SAEs and other dictionaries: embedded ones, folders, files, and releases of SAELens."""
+"""Loading SAEs and other dictionaries: embedded ones, folders, files, repositories of the hub, and releases."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.runs.user_paths import user_path
+from tiltmeter.saes import hub, releases
 from tiltmeter.saes.dictionary import Dictionary, Loaded, only_saes
-from tiltmeter.saes.formats import act_name, circuit_tracer, gemma_scope, lm_saes, saelens_folder
+from tiltmeter.saes.formats import act_name, circuit_tracer, gemma_scope, lm_saes, saelens_folder, temporal
 from tiltmeter.saes.formats.bare import load_bare, load_bare_crosscoder
 from tiltmeter.saes.formats.braun2024 import final_file, is_braun, load_braun
 from tiltmeter.saes.formats.decoders import Choice, is_crosscoder, refuse_choice
 from tiltmeter.saes.formats.dictionary_learning import is_dictionary_learning, load_dictionary_learning
 from tiltmeter.saes.formats.options import Options, refuse_options, split_options
-from tiltmeter.saes.formats.saelens_config import metadata_of
+from tiltmeter.saes.formats.saelens_config import check_kind, current_config, metadata_of
 from tiltmeter.saes.formats.sparsify import is_sparsify, load_sparsify
-from tiltmeter.saes.formats.tensors import SUFFIXES, TORCH, read_tensors
-from tiltmeter.saes.sae import SAE
+from tiltmeter.saes.formats.tensors import SUFFIXES, TORCH, read_json, read_tensors
+from tiltmeter.saes.sae import SAE, LinearSAE
 
 EMBEDDED_SAES: Mapping[str, Path] = {"nano": Path(__file__).parent.parent / "models" / "nano" / "saes"}
 """Folders of the SAEs that ship with tiltmeter, by model; each subfolder is one SAE."""
 
 KINDS = (
     "a folder or file of SAELens, sparsify, dictionary_learning, Gemma Scope, Llama Scope, OpenAI or Braun et al., a "
-    "file of weights, RELEASE:SAE_ID or OWNER/REPO:FOLDER (docs/saes.md)"
+    "file of weights, RELEASE:SAE_ID, OWNER/REPO:FOLDER or OWNER/REPO:FILE (docs/saes.md)"
 )
 
 OF_FOLDERS = frozenset(
-    {saelens_folder.FILE, saelens_folder.CONFIG, "sae.safetensors", "ae.pt", "sae.pt", *gemma_scope.FILES}
+    {
+        saelens_folder.FILE,
+        saelens_folder.CONFIG,
+        "sae.safetensors",
+        "ae.pt",
+        "sae.pt",
+        temporal.FILE,
+        *gemma_scope.FILES,
+    }
 )
 """Files whose folder may say how they are used."""
 
 READ_EARLY = 2**29
 """Bytes: SAEs below this size are read in about a second."""
 
-_RELEASE = re.compile(r"(?P<release>\w[\w.-]*(/\w[\w.-]*)?):(?P<sae>.+)")
+_RELEASE = re.compile(r"(?P<release>\w[\w.-]*):(?P<sae>.+)")
 
 
 def load_sae(name: str | Path) -> SAE:
@@ -50,11 +60,12 @@ def load_sae(name: str | Path) -> SAE:
     | a run directory | of `tiltmeter train-sae` |
     | a `.safetensors`, `.pt` or `.npz` file | of the same, or with weights alone: `tiltmeter.saes.formats.bare` |
     | `gpt2-small-res-jb:blocks.6.hook_resid_pre` | a release that SAELens lists, and an SAE in it |
-    | `OWNER/REPO:FOLDER` | a folder of a Hugging Face repository |
+    | `OWNER/REPO:PATH`, `OWNER/REPO@REVISION:PATH` | a folder or file of a Hugging Face repository, downloaded alone |
 
     What a file of weights alone does not say follows a question mark: `FILE?activation=relu&apply_b_dec_to_input=true`.
     If a `.pt` file holds SAEs at several hook points, or a folder one a layer, append one:
-    `FILE#blocks.6.hook_resid_pre`, `FOLDER#layers.6`. Releases need the `sae_lens` package.
+    `FILE#blocks.6.hook_resid_pre`, `FOLDER#layers.6`. The list of releases is in the `sae_lens` package, which is not
+    imported; nothing else needs it.
 
     Raises:
         TiltmeterError: there is no such SAE, it cannot be read, or tiltmeter does not support its architecture; it is
@@ -94,15 +105,13 @@ def load_any(name: str, site: str = "") -> Loaded:
         return saelens_folder.load_folder(_embedded(model, short), name)
     path, said = _split(plain)
     choice = Choice(said, site)
-    if path.is_dir():
-        return _load_folder(path, name, choice, options)
-    if path.is_file():
-        return _load_file(path, name, choice, options)
+    if path.exists():
+        return _load_path(path, name, choice, options)
+    if (place := hub.place_of(plain.partition("#")[0])) is not None:
+        return _load_place(place, name, choice, options)
     if match := _RELEASE.fullmatch(plain):
-        from tiltmeter.saes.formats.saelens_release import load_release
-
         refuse_options(name, options)
-        return load_release(match["release"], match["sae"], name)
+        return _load_listed(releases.listed(match["release"], match["sae"], name), name)
     raise _unknown(name)
 
 
@@ -110,27 +119,35 @@ def refuse_unknown(name: str) -> None:
     """Check that a name can be an SAE's, without loading anything. A pattern (`nano:e2e-*`) is not resolved.
 
     Raises:
-        TiltmeterError: it is neither an embedded SAE, nor an existing file or folder, nor a release.
+        TiltmeterError: it is neither an embedded SAE, nor an existing file or folder, nor can it be in a repository or
+            a release.
     """
     name = split_options(name).name
     model, colon, short = name.partition(":")
     if colon and model in EMBEDDED_SAES:
         if "*" not in short:
             _embedded(model, short)
-    elif not _split(name)[0].exists() and not _RELEASE.fullmatch(name):
+    elif not (_split(name)[0].exists() or hub.place_of(name) or _RELEASE.fullmatch(name)):
         raise _unknown(name)
 
 
-def read_early(name: str, site: str) -> None:
-    """Read an SAE that lies on this machine and is not huge, so that a wrong one is refused before a model is loaded.
+def read_early(name: str, site: str) -> Loaded | None:
+    """Read an SAE that lies on this machine and is not huge, and look up one that is in a release.
+
+    So a wrong one is refused before a model is loaded. What was not read is None.
 
     Raises:
         TiltmeterError: as `load_any`.
     """
-    path = _split(split_options(name).name)[0]
+    plain = split_options(name).name
+    path = _split(plain)[0]
     files = path.rglob("*") if path.is_dir() else [path]
-    if path.exists() and sum(file.stat().st_size for file in files if file.is_file()) < READ_EARLY:
-        load_any(name, site)
+    if path.exists():
+        if sum(file.stat().st_size for file in files if file.is_file()) < READ_EARLY:
+            return load_any(name, site)
+    elif plain.partition(":")[0] not in EMBEDDED_SAES and (match := _RELEASE.fullmatch(plain)):
+        releases.listed(match["release"], match["sae"], name)
+    return None
 
 
 def list_embedded() -> dict[str, dict[str, Any]]:
@@ -166,6 +183,51 @@ def _split(name: str) -> tuple[Path, str]:
         return path, ""
     file, _, chosen = name.partition("#")
     return user_path(file), chosen
+
+
+def _load_place(place: hub.Place, name: str, choice: Choice, options: Options) -> Loaded:
+    """The SAE at a place of a repository; as the list of releases says, if it is in one."""
+    if options == Options() and not choice.said and (entry := releases.listed_at(place, name)) is not None:
+        return _load_listed(entry, name)
+    return _load_path(_fetch(place, name, choice), name, choice, options)
+
+
+def _load_listed(entry: releases.Listed, name: str) -> Loaded:
+    path = _fetch(entry.place, name, Choice())
+    if entry.loader == releases.SAELENS:
+        found: Loaded = saelens_folder.load_folder(path, name, entry.overrides, entry.scale)
+    elif entry.loader == releases.CIRCUIT_TRACER:
+        found = circuit_tracer.load_layer(path, name, circuit_tracer.HOOKS)
+    else:
+        found = _load_path(path, name, Choice(), Options())
+    assert isinstance(found, (LinearSAE, Dictionary)), "so are those of all formats"
+    return replace(found, about=replace(found.about, **entry.facts(found.about)))
+
+
+def _fetch(place: hub.Place, name: str, choice: Choice) -> Path:
+    """The local path of a folder or file of a repository, with the weights and configurations that it needs."""
+    found, folder = hub.find(place, name), Path()
+    if found.configurations:
+        folder = hub.download(place, found.configurations, name) / place.path
+        _refuse_early(folder, found, name)
+    weights = found.weights
+    if len(weights) > 1:
+        weights = {file: weights[file] for file in circuit_tracer.needed(folder, weights, name, choice)}
+    return hub.download(place, weights, name) / place.path
+
+
+def _refuse_early(folder: Path, found: hub.Found, name: str) -> None:
+    """Refuse what is no SAE by its configuration, before gigabytes are downloaded."""
+    file = Path(next(iter(found.weights))).name
+    if file == saelens_folder.FILE and (folder / saelens_folder.CONFIG).is_file():
+        check_kind(name, current_config(name, saelens_folder.read_config(folder)))
+    config = folder / "config.json"
+    if file == "model.safetensors" and config.is_file() and "model_type" in read_json(config, name):
+        raise TiltmeterError(f"{name} has the weights of a language model; expected {KINDS}.")
+
+
+def _load_path(path: Path, name: str, choice: Choice, options: Options) -> Loaded:
+    return (_load_folder if path.is_dir() else _load_file)(path, name, choice, options)
 
 
 def _load_folder(path: Path, name: str, choice: Choice, options: Options) -> Loaded:
@@ -208,6 +270,8 @@ def _of_one_site(path: Path, name: str) -> Loaded | None:
         return lm_saes.load_lm_saes(*found, name)
     if file := gemma_scope.weights_of(path):
         return gemma_scope.load_gemma_scope(file, name)
+    if temporal.is_temporal(path):
+        return temporal.load_temporal(path, name)
     if (file := path / "sae.pt").is_file() and (beside := act_name.configuration_of(file)):
         return act_name.load_act_name(file, beside, name)
     return None

@@ -32,7 +32,7 @@ from tiltmeter.saes.formats.saelens_config import (
     check_target,
     current_config,
 )
-from tiltmeter.saes.formats.saelens_release import SAELensSAE
+from tiltmeter.saes.formats.saelens_object import SAELensSAE
 from tiltmeter.saes.formats.tensors import Stored
 from tiltmeter.saes.object_checks import are_rows, check_agrees, check_functions
 from tiltmeter.saes.object_hashes import identify, identify_version, tensors_of
@@ -113,7 +113,7 @@ def _of_saelens(name: str, said: WrappedSAE) -> SAEObject:
         return _of_functions(name, said)
     _refuse_beside(name, said, "the configuration of SAELens")
     weights = {key: tensor.detach().cpu() for key, tensor in said.given.state_dict().items()}
-    sae = saelens_folder.build(name, config, weights, None)
+    sae = saelens_folder.build(name, config, weights)
     return SAEObject(sae.about.sha256, sae, own_functions(sae.about, said.given))
 
 

@@ -13,6 +13,8 @@ from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.fingerprint import fingerprint_sha256
 from tiltmeter.models.loading import LoadedModel, load_model
 from tiltmeter.runs.user_paths import user_path
+from tiltmeter.saes.dictionary import only_saes
+from tiltmeter.saes.loading import read_early, refuse_unknown
 from tiltmeter.studies import STUDIES, check_figures, find_study
 from tiltmeter.studies.report import claims_text, publish_all, publish_study
 from tiltmeter.studies.run import StudyRun, held, measure, needed_sequences
@@ -115,6 +117,10 @@ def _check(studies: list[Study], name: str, wanted: ReproduceOptions) -> None:
         check_figures(study, wanted.figures)
         if not wanted.model:
             _preset(study, wanted)
+    for sae in wanted.saes:
+        refuse_unknown(sae)
+        if (found := read_early(sae, "")) is not None:
+            only_saes(found)
 
 
 def _preset(study: Study, wanted: ReproduceOptions) -> Preset:

@@ -41,8 +41,9 @@ SCHEMES: Mapping[str, Known] = {
 """Of the schemes that one library alone writes: dictionary_learning, sparsify, Goodfire, Gemma Scope 2."""
 
 _R1 = re.compile(r"DeepSeek-R1-Distill-Llama-8B-SAE-l(?P<layer>\d+)\.pt")
+_GOODFIRE = re.compile(r"Llama-3\.\d-\d+B-Instruct-SAE-l(?P<layer>\d+)\.pth?")
 _QWEN = re.compile(r"layer(?P<layer>\d+)\.sae\.pt")
-_QWEN_K = re.compile(r"-L0_(\d+)")
+_QWEN_K = re.compile(r"SAE-Res-[^/]*-L0_(\d+)/")
 
 
 def load_bare(path: Path, stored: Stored, name: str, options: Options) -> LinearSAE | Dictionary:
@@ -126,9 +127,11 @@ def _known(path: Path, scheme: str) -> Known:
     """What the names of the weights and of the file tell."""
     if match := _R1.fullmatch(path.name):
         return Known(False, "relu", f"blocks.{match['layer']}.hook_resid_post")
+    if match := _GOODFIRE.fullmatch(path.name):
+        return Known(False, "relu", f"blocks.{match['layer']}.hook_resid_post")
     if match := _QWEN.fullmatch(path.name):
-        k = _QWEN_K.search(path.resolve().parent.name)
-        return Known(False, "topk", f"blocks.{match['layer']}.hook_resid_post", int(k[1]) if k else None)
+        counts = _QWEN_K.findall(path.absolute().as_posix())  # of the folder, or the repository in the hub's cache
+        return Known(False, "topk", f"blocks.{match['layer']}.hook_resid_post", int(counts[-1]) if counts else None)
     return SCHEMES.get(scheme, Known())
 
 

@@ -8,7 +8,7 @@ unit length whenever it is used; nothing is subtracted before encoding.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,13 @@ _PARTS = 4
 
 def final_file(folder: Path) -> Path | None:
     """The `samples_N.pt` with the largest N, or None."""
-    found = {int(match[1]): file for file in folder.iterdir() if (match := _SAMPLES.fullmatch(file.name))}
+    last = last_samples(file.name for file in folder.iterdir())
+    return folder / last if last else None
+
+
+def last_samples(names: Iterable[str]) -> str | None:
+    """Of the names `samples_N.pt` among these, that with the largest N, or None."""
+    found = {int(match[1]): name for name in names if (match := _SAMPLES.fullmatch(name))}
     return found[max(found)] if found else None
 
 

@@ -8,7 +8,10 @@ write to layer N and each later one. The rows at a layer are those of the latent
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -28,15 +31,51 @@ CONFIG = "config.yaml"
 _RELU = (None, "relu")
 KINDS = ("transcoder_set", "cross_layer_transcoder")
 
+HOOKS = MappingProxyType({"feature_input_hook": "mlp.hook_in", "feature_output_hook": "hook_mlp_out"})
+"""What the transcoders that SAELens lists read and write, where no configuration lies beside them."""
+
 _LAYER = re.compile(r"layer_(\d+)\.safetensors")
 _DECODER = re.compile(r"W_dec_(\d+)\.safetensors")
 
 
 def is_circuit_tracer(folder: Path) -> bool:
     """Whether a folder holds a cross-layer transcoder, or a set of transcoders with its configuration."""
-    return bool(_layers(folder, _DECODER)) or (
-        bool(_layers(folder, _LAYER)) and _configuration(folder).get("model_kind") == KINDS[0]
+    return bool(_layers(_files(folder), _DECODER)) or (
+        bool(_layers(_files(folder), _LAYER)) and _configuration(folder).get("model_kind") == KINDS[0]
     )
+
+
+def files_of_layers(names: Iterable[str]) -> list[str]:
+    """Of the names of files, those of the decoders of each layer: of a cross-layer transcoder, else of a set."""
+    names = [*names]
+    cross = [name for name in names if _DECODER.fullmatch(name)]
+    return cross or [name for name in names if _LAYER.fullmatch(name)]
+
+
+def needed(folder: Path, files: Iterable[str], name: str, choice: Choice) -> list[str]:
+    """Of the files of all layers, those that hold the rows at the one that is wanted.
+
+    Args:
+        folder: where the configuration lies.
+        files: paths of the files, which need not be there.
+        name: the name by which the user gave the folder.
+        choice: the layer that is wanted.
+
+    Raises:
+        TiltmeterError: which layer is wanted is not known, or what the files are.
+    """
+    by_name = {PurePosixPath(file).name: file for file in files}
+    cross = _layers(by_name, _DECODER)
+    layers = cross or _layers(by_name, _LAYER)
+    if not cross and _configuration(folder).get("model_kind") != KINDS[0]:
+        raise TiltmeterError(
+            f"{name} has {len(layers)} files of layers, and its {CONFIG} does not say that they are transcoders; give "
+            f"one of them, as {next(iter(by_name))}."
+        )
+    layer = layers[chosen(name, [_hook(_configuration(folder), one) for one in layers], choice)]
+    if not cross:
+        return [by_name[f"layer_{layer}.safetensors"]]
+    return [by_name[f"W_dec_{source}.safetensors"] for source in cross if source <= layer]
 
 
 def is_one_of_a_set(file: Path) -> bool:
@@ -50,41 +89,51 @@ def load_circuit_tracer(folder: Path, name: str, choice: Choice) -> Dictionary:
     Raises:
         TiltmeterError: which layer is wanted is not known; a file is missing or damaged.
     """
-    cross = _layers(folder, _DECODER)
-    layers = cross or _layers(folder, _LAYER)
-    hooks = [_hook(folder, layer) for layer in layers]
-    layer = layers[chosen(name, hooks, choice)]
+    config, files = _configuration(folder), _files(folder)
+    cross = _layers(files, _DECODER)
+    layers = cross or _layers(files, _LAYER)
+    layer = layers[chosen(name, [_hook(config, layer) for layer in layers], choice)]
     if not cross:
         return load_layer(folder / f"layer_{layer}.safetensors", name)
     if layers != list(range(len(layers))):
         raise TiltmeterError(f"{name} has W_dec of the layers {layers}; expected all from 0 on: download it again.")
-    rows = torch.cat([_written(folder, source, layer, len(layers), name) for source in layers if source <= layer])
+    count = _count(folder, name)
+    rows = torch.cat([_written(folder, source, layer, count, name) for source in layers if source <= layer])
     what = f"a cross-layer transcoder, whose latents are computed from the inputs of layers 0 to {layer}"
-    return dictionary(name, "cross_layer_transcoder", what, rows, _facts(folder, layer))
+    return dictionary(name, "cross_layer_transcoder", what, rows, _facts(config, layer))
 
 
-def load_layer(file: Path, name: str) -> Dictionary:
+def load_layer(file: Path, name: str, known: Mapping[str, Any] = MappingProxyType({})) -> Dictionary:
     """Load the decoder rows of one file of a set of transcoders.
+
+    Args:
+        file: the file.
+        name: the name by which the user gave it.
+        known: settings that the configuration has if it does not say otherwise.
 
     Raises:
         TiltmeterError: it is damaged.
     """
     match = _LAYER.fullmatch(file.name)
     assert match is not None
-    config, tensors = _configuration(file.parent), read_tensors(file, name).tensors
-    reads, facts = config.get("feature_input_hook"), _facts(file.parent, int(match[1]))
+    config, tensors = {**known, **_configuration(file.parent)}, read_tensors(file, name).tensors
+    reads, facts = config.get("feature_input_hook"), _facts(config, int(match[1]))
     found = transcoder(name, rows_of(name, tensors), f"{reads} of the block" if reads else None, facts)
-    known = mlp_input(f"blocks.{match[1]}.{reads}", facts["hook_name"])
+    of_the_mlp = mlp_input(f"blocks.{match[1]}.{reads}", facts["hook_name"])
     plain = tensors.keys() <= {"W_enc", "b_enc", "W_dec", "b_dec", "W_skip"} and config.get("activation") in _RELU
-    if known is None or not plain:
+    if of_the_mlp is None or not plain:
         return found
     skip = tensors.get("W_skip")  # [d_out, d_in]
     W_enc, b_enc, b_dec = (tensors[key] for key in ("W_enc", "b_enc", "b_dec"))
-    return with_encoder(found, Encoder(known, W_enc.T, b_enc, b_dec, W_skip=None if skip is None else skip.T))
+    return with_encoder(found, Encoder(of_the_mlp, W_enc.T, b_enc, b_dec, W_skip=None if skip is None else skip.T))
 
 
-def _layers(folder: Path, pattern: re.Pattern[str]) -> list[int]:
-    return sorted(int(match[1]) for file in folder.iterdir() if (match := pattern.fullmatch(file.name)))
+def _files(folder: Path) -> list[str]:
+    return [file.name for file in folder.iterdir()]
+
+
+def _layers(names: Iterable[str], pattern: re.Pattern[str]) -> list[int]:
+    return sorted(int(match[1]) for name in names if (match := pattern.fullmatch(name)))
 
 
 def _configuration(folder: Path) -> dict[str, Any]:
@@ -97,25 +146,38 @@ def _configuration(folder: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _hook(folder: Path, layer: int) -> str:
+def _hook(config: Mapping[str, Any], layer: int) -> str:
     """The site that is written to at a layer; circuit-tracer's default is the MLP's output."""
-    hook = str(_configuration(folder).get("feature_output_hook") or "hook_mlp_out")
+    hook = str(config.get("feature_output_hook") or "hook_mlp_out")
     return site_name(hook.replace("{layer}", str(layer)) if "{layer}" in hook else f"blocks.{layer}.{hook}")
 
 
-def _facts(folder: Path, layer: int) -> Facts:
-    model = _configuration(folder).get("model_name")
-    return Facts(hook_name=_hook(folder, layer), model=model if isinstance(model, str) else None, processing="raw")
+def _facts(config: Mapping[str, Any], layer: int) -> Facts:
+    model = config.get("model_name")
+    return Facts(hook_name=_hook(config, layer), model=model if isinstance(model, str) else None, processing="raw")
 
 
-def _written(folder: Path, source: int, layer: int, layers: int, name: str) -> Tensor:
-    """What the latents of one layer write to another, read without the rest of the file, which may be gigabytes."""
-    key, after = f"W_dec_{source}", layer - source
+def _written(folder: Path, source: int, layer: int, count: int, name: str) -> Tensor:
+    """What the latents of one layer write to another of `count`, read without the rest of the file, maybe gigabytes."""
+    with _decoder(folder, source, name) as part:
+        if (shape := part.get_shape())[1:2] != [count - source] or len(shape) != 3:
+            raise TiltmeterError(f"W_dec_{source} of {name} is {shape}; expected [latents, {count - source}, d].")
+        after = layer - source
+        return part[:, after : after + 1][:, 0].float()
+
+
+def _count(folder: Path, name: str) -> int:
+    """The number of layers of a cross-layer transcoder, of which a folder may have the first alone."""
+    with _decoder(folder, 0, name) as part:
+        return int((*part.get_shape(), 0, 0)[1])
+
+
+@contextmanager
+def _decoder(folder: Path, source: int, name: str) -> Iterator[Any]:
+    """The decoder of the latents of one layer, which is not read as a whole."""
+    key = f"W_dec_{source}"
     try:
         with safe_open(folder / f"{key}.safetensors", framework="pt") as file:
-            part = file.get_slice(key)
-            if (shape := part.get_shape())[1:2] != [layers - source] or len(shape) != 3:
-                raise TiltmeterError(f"{key} of {name} is {shape}; expected [latents, {layers - source}, d].")
-            return part[:, after : after + 1][:, 0].float()
+            yield file.get_slice(key)
     except (OSError, SafetensorError) as error:
         raise TiltmeterError(f"{key}.safetensors of {name} could not be read: {error}; download it again.") from None

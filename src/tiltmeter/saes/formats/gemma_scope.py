@@ -1,7 +1,7 @@
 """Gemma Scope (`params.npz`) and Gemma Scope 2 (`params.safetensors` and `config.json`).
 
-JumpReLU SAEs (Lieberum et al. 2024). b_dec is not subtracted from the input. Nothing but the folders above says that a
-file of the first series is a transcoder's.
+JumpReLU SAEs (Lieberum et al. 2024). b_dec is not subtracted from the input. What the files do not say (the site and,
+in Gemma Scope, the model, and whether it is a transcoder) is in the names of the folders and of the repository.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -27,15 +28,23 @@ _KINDS = {
     "resid_post": "hook_resid_post",
     "mlp_out": "hook_mlp_out",
     "attn_out": "attn.hook_z",
+    "res": "hook_resid_post",
+    "mlp": "hook_mlp_out",
+    "att": "attn.hook_z",
 }
-"""The folders of Gemma Scope 2; its SAEs of attention read the heads' outputs."""
+"""Folders of Gemma Scope 2 and ends of Gemma Scope's repositories; SAEs of attention read the heads' outputs."""
 
 _MLP_INPUT = "pre_feedforward_layernorm.output"
-"""What the second series calls the MLP's input."""
+"""What the second series calls the MLP's input, which all its transcoders read."""
 
-_LAYER = re.compile(r"layer_(\d+)")
-_TRANSCODER = re.compile(r"gemma-scope[\w.-]*-transcoders/|/transcoder(_all)?/")
+_LAYER = re.compile(r"/layer_(\d+)")
+_FOLDER = re.compile(r"/(resid_post|mlp_out|attn_out)(?:_\w+)?/")
+_REPOSITORY = re.compile(r"gemma-scope-(\d+b)-(pt|it)-(res|mlp|att|transcoders)\b")
+_TRANSCODER = re.compile(r"gemma-scope[\w.-]*-transcoders/|/transcoder(_\w+)?/")
 """The repository of the first series, and the folders of the second."""
+
+_CROSS_LAYER = re.compile(r"/clt(_\w+)?/")
+_EMBEDDING = re.compile(r"/embedding/width_")
 
 
 def weights_of(folder: Path) -> Path | None:
@@ -47,26 +56,54 @@ def load_gemma_scope(file: Path, name: str) -> LinearSAE | Dictionary:
     """Load an SAE of either series, or the decoder rows of a transcoder.
 
     Raises:
-        TiltmeterError: it has no thresholds, or is damaged.
+        TiltmeterError: it has no thresholds, reads unscaled embeddings, is a cross-layer transcoder, or is damaged.
     """
-    tensors = read_tensors(file, name).tensors
     beside = file.parent / "config.json"
     config = read_json(beside, name) if beside.is_file() else {}
-    model, place = config.get("model_name"), file.resolve().as_posix()
-    facts = Facts(hook_name=_hook(place), model=model if isinstance(model, str) else None, processing="raw")
-    reads, writes = (config.get(f"hf_hook_point_{end}") for end in ("in", "out"))
-    if is_transcoder(tensors) or writes not in (None, reads) or _TRANSCODER.search(place):
-        layer = _LAYER.search(place)
-        site = Facts(hook_name=f"blocks.{layer[1]}.hook_mlp_out" if layer else None)
-        found = transcoder(name, rows_of(name, tensors), reads or "the MLP's input", facts | site)
-        encoder = _encoder(reads, tensors)
-        return found if encoder is None else with_encoder(found, encoder)
+    where = file.absolute().as_posix()  # in the hub's cache a file is a link, whose target has another name
+    _refuse(name, where, config)
+    tensors = read_tensors(file, name).tensors
+    if _is_transcoder(where, config, tensors):
+        return _transcoder(name, where, config, tensors)
     weights = canonical(name, tensors, scheme_of(name, tensors))
     if THRESHOLD not in weights:
         raise TiltmeterError(f"{name} has no {THRESHOLD}, so it is not of Gemma Scope, whose SAEs are JumpReLU ones.")
-    if (architecture := config.get("architecture", "jump_relu")) != "jump_relu":
-        raise TiltmeterError(f"{name} is {architecture!r}; tiltmeter reads Gemma Scope's jump_relu SAEs.")
+    facts = Facts(hook_name=_hook(where), model=_model(where, config), processing="raw")
     return linear_sae(name, weights, Convention(apply_b_dec_to_input=False), facts)
+
+
+def _refuse(name: str, where: str, config: Mapping[str, Any]) -> None:
+    """Refuse what has the weights of an SAE and is none; only configurations and folders tell."""
+    if (architecture := config.get("architecture", "jump_relu")) != "jump_relu":
+        raise TiltmeterError(f"{name} is {architecture!r}; tiltmeter reads what Gemma Scope calls jump_relu.")
+    if _EMBEDDING.search(where):
+        raise TiltmeterError(
+            f"{name} reads the embedding before the model scales it, which is not a site; give an SAE of a layer."
+        )
+    if _CROSS_LAYER.search(where):
+        raise TiltmeterError(
+            f"{name} is of a cross-layer transcoder of Gemma Scope 2, which tiltmeter does not read; give an SAE or a "
+            "transcoder of one layer."
+        )
+
+
+def _is_transcoder(where: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> bool:
+    """Whether it is a transcoder; the names of the folders count where the configuration does not say what it reads."""
+    reads, writes = (config.get(f"hf_hook_point_{end}") for end in ("in", "out"))
+    elsewhere = writes not in (None, reads) or str(reads).endswith(_MLP_INPUT)
+    return elsewhere or is_transcoder(tensors) or (reads is None and _TRANSCODER.search(where) is not None)
+
+
+def _transcoder(name: str, where: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Dictionary:
+    reads = config.get("hf_hook_point_in")
+    if reads is None and "w_enc" in tensors:
+        reads = _MLP_INPUT
+    layers = _LAYER.findall(where)
+    hook = f"blocks.{layers[-1]}.hook_mlp_out" if layers else None
+    facts = Facts(hook_name=hook, model=_model(where, config), processing="raw")
+    found = transcoder(name, rows_of(name, tensors), reads or "the MLP's input", facts)
+    encoder = _encoder(reads, tensors)
+    return found if encoder is None else with_encoder(found, encoder)
 
 
 def _encoder(reads: object, tensors: Mapping[str, Tensor]) -> Encoder | None:
@@ -86,8 +123,17 @@ def _encoder(reads: object, tensors: Mapping[str, Tensor]) -> Encoder | None:
     return None
 
 
-def _hook(file: str) -> str | None:
-    """The site, if the folders above name both the layer and what the SAE reads."""
-    layer = _LAYER.search(file)
-    kind = next((hook for part, hook in _KINDS.items() if f"/{part}" in file), None)
-    return f"blocks.{layer[1]}.{kind}" if layer and kind else None
+def _hook(where: str) -> str | None:
+    """The site, if folders or repository name both the layer and what the SAE reads."""
+    layers, folders, repositories = (found.findall(where) for found in (_LAYER, _FOLDER, _REPOSITORY))
+    kind = folders[-1] if folders else repositories[-1][2] if repositories else None
+    return f"blocks.{layers[-1]}.{_KINDS[kind]}" if layers and kind in _KINDS else None
+
+
+def _model(where: str, config: Mapping[str, Any]) -> str | None:
+    if isinstance(model := config.get("model_name"), str):
+        return model.replace("gemma-v3", "gemma-3")
+    if not (found := _REPOSITORY.findall(where)):
+        return None
+    size, tuned, _ = found[-1]
+    return f"gemma-2-{size}{'-it' if tuned == 'it' else ''}"

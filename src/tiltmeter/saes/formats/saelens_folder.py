@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -50,30 +51,58 @@ TOPK_THRESHOLD = "topk_threshold"
 """The threshold of a checkpoint of a batch-top-k SAE, which its finished form compares latents with."""
 
 
-def load_folder(folder: Path, name: str) -> Loaded:
+def load_folder(
+    folder: Path, name: str, overrides: Mapping[str, Any] = MappingProxyType({}), scale: float | None = None
+) -> Loaded:
     """Load the SAE of a folder, or the decoder rows of another dictionary.
+
+    Args:
+        folder: the folder.
+        name: the name by which the user gave it.
+        overrides: settings that replace those of its configuration.
+        scale: what activations are multiplied with before they are encoded, if the configuration says that they are
+            scaled and no file says by how much.
 
     Raises:
         TiltmeterError: it is not an SAE, is damaged, or of an architecture that tiltmeter does not support.
     """
-    config = current_config(name, read_config(folder))
+    config = _replaced(current_config(name, {**read_config(folder), **overrides}), overrides)
     check_kind(name, config)
     if not (folder / FILE).is_file():
         raise TiltmeterError(f"{name} has a {CONFIG} but no {FILE} beside it; give a folder that SAELens saved.")
     weights = read_tensors(folder / FILE, f"{FILE} of {name}").tensors
     found = rows_alone(name, config, weights)
-    return build(name, config, weights, folder) if found is None else found
+    return build(name, config, weights, folder, scale) if found is None else found
 
 
-def build(name: str, config: Mapping[str, Any], weights: Mapping[str, Tensor], folder: Path | None) -> LinearSAE:
-    """The SAE of a configuration of version 6 and its weights. `folder` may hold the scale of activations.
+def _replaced(config: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration with these settings in its metadata, too."""
+    metadata = config.get("metadata")
+    return config | {"metadata": {**metadata, **overrides}} if isinstance(metadata, Mapping) else config
+
+
+def build(
+    name: str,
+    config: Mapping[str, Any],
+    weights: Mapping[str, Tensor],
+    folder: Path | None = None,
+    scale: float | None = None,
+) -> LinearSAE:
+    """The SAE of a configuration of version 6 and its weights.
+
+    Args:
+        name: the name by which the user gave it.
+        config: the configuration.
+        weights: the weights.
+        folder: a folder that may hold the scale of activations.
+        scale: this scale, if there is no file.
 
     Raises:
         TiltmeterError: they do not fit together, or the scale of activations is not known.
     """
     _check_widths(name, config, weights)
     weights = _known_weights(name, config, weights)
-    factor, normalisation = _normalisation(name, config, folder)
+    factor, normalisation = _normalisation(name, config, folder, scale)
     if config.get("rescale_acts_by_decoder_norm"):
         weights = _unit_rows(checked(name, weights))
     if factor is not None:
@@ -193,14 +222,16 @@ def _unit_rows(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def _normalisation(name: str, config: Mapping[str, Any], folder: Path | None) -> tuple[float | None, str]:
+def _normalisation(
+    name: str, config: Mapping[str, Any], folder: Path | None, scale: float | None
+) -> tuple[float | None, str]:
     """The factor to fold into the weights, and what is done to each token."""
     kind = config.get("normalize_activations") or "none"
     if kind in NORMALISATIONS:
         return None, kind
     file = None if folder is None else folder / SCALER
-    if kind == "expected_average_only_in" and config["architecture"] not in UNFINISHED and file and file.is_file():
-        factor = number(read_json(file, name).get("scaling_factor"))
+    if kind == "expected_average_only_in" and config["architecture"] not in UNFINISHED:
+        factor = number(read_json(file, name).get("scaling_factor")) if file and file.is_file() else scale
         if factor is not None and factor > 0:
             return factor, "none"
     raise TiltmeterError(
