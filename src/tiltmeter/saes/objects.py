@@ -32,7 +32,6 @@ from tiltmeter.saes.formats.saelens_config import (
     check_target,
     current_config,
 )
-from tiltmeter.saes.formats.saelens_object import SAELensSAE
 from tiltmeter.saes.formats.tensors import Stored
 from tiltmeter.saes.object_checks import are_rows, check_agrees, check_functions
 from tiltmeter.saes.object_hashes import identify, identify_version, tensors_of
@@ -91,7 +90,7 @@ def _of_tiltmeter(name: str, said: WrappedSAE) -> SAEObject:
     if said.options != Options() or any(one is not None for one in (said.version, said.decoder, said.model)):
         raise TiltmeterError(f"{name} is an SAE of tiltmeter, which says itself how it is used; give it as it is.")
     sae = deepcopy(said.given)
-    if not isinstance(sae, (LinearSAE, AffineSAE, SAELensSAE)):
+    if not isinstance(sae, (LinearSAE, AffineSAE)):
         return SAEObject(sae.about.sha256, sae)
     if isinstance(sae, LinearSAE) and sae.about.sha256 in fingerprints_of(sae):
         return SAEObject(sae.about.sha256, sae)
