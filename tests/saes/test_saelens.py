@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.saes.formats.saelens_config import check_kind, is_transcoder, read_facts
 from tiltmeter.saes.loading import load_dictionary, load_sae
-from tiltmeter.saes.sae import SAE, LinearSAE, reconstruct
+from tiltmeter.saes.sae import SAE, reconstruct
 
 sae_lens = pytest.importorskip("sae_lens")
 
