@@ -21,6 +21,7 @@ from tiltmeter.saes.formats.encoders import Encoder, with_encoder
 from tiltmeter.saes.formats.linear import Facts
 from tiltmeter.saes.loading import load_dictionary
 from tiltmeter.saes.names import load_rows_at_site
+from tiltmeter.saes.objects import read_object
 from tiltmeter.saes.transcoder import Transcoder
 from tiltmeter.saes.transcoder_check import check_transcoder
 from tiny_models import WIDTH, tiny
@@ -125,6 +126,15 @@ def test_a_transcoder_of_circuit_tracer(reads, tmp_path):
 def test_of_a_transcoder_whose_input_is_not_known_there_are_only_rows(hook, out, tmp_path):
     found = load_dictionary(saelens(tmp_path, hook=hook, out=out))
     assert isinstance(found, Dictionary) and not isinstance(found, Transcoder)
+    assert ("its files do not say whether centred or raw" in found.what) == (hook == "blocks.1.hook_resid_mid")
+
+
+@pytest.mark.parametrize("out", [OUT, None])
+def test_a_transcoder_as_an_object_is_refused(out, tmp_path):
+    with pytest.raises(
+        TiltmeterError, match=r"mine is a transcoder, .*, and such dictionaries are not taken as objects"
+    ):
+        read_object("mine", load_dictionary(saelens(tmp_path, out=out)))
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from tiltmeter.models.split_model import SplitModel
 from tiltmeter.saes.affine import AffineSAE, unfold_value_biases
 from tiltmeter.saes.at_site import SAEAtSite
 from tiltmeter.saes.compatibility import check_compatible
-from tiltmeter.saes.dictionary import only_saes
+from tiltmeter.saes.dictionary import Dictionary, only_saes
 from tiltmeter.saes.formats import bare, openai, saelens_folder
 from tiltmeter.saes.formats.linear import THRESHOLD, fingerprints_of
 from tiltmeter.saes.formats.lm_saes import LOG_THRESHOLD
@@ -80,6 +80,10 @@ def read_object(name: str, given: object) -> SAEObject:
     said = given if isinstance(given, WrappedSAE) else WrappedSAE(given)
     if isinstance(said.given, type):
         raise TiltmeterError(f"{name} is the class {said.given.__name__}; give an object of it.")
+    if isinstance(said.given, Dictionary):
+        raise TiltmeterError(
+            f"{name} is {said.given.what}, and such dictionaries are not taken as objects; give the name it is loaded by."
+        )
     if empty := [key for key, tensor in tensors_of(said.given).items() if tensor.is_meta]:
         raise TiltmeterError(
             f"{name} has no values in {empty[0]}, which is on the device meta; load its weights first."
