@@ -82,7 +82,8 @@ def read_object(name: str, given: object) -> SAEObject:
         raise TiltmeterError(f"{name} is the class {said.given.__name__}; give an object of it.")
     if isinstance(said.given, Dictionary):
         raise TiltmeterError(
-            f"{name} is {said.given.what}, and such dictionaries are not taken as objects; give the name it is loaded by."
+            f"{name} is {said.given.what}, and such dictionaries are not taken as objects; give the name that it is "
+            "loaded by."
         )
     if empty := [key for key, tensor in tensors_of(said.given).items() if tensor.is_meta]:
         raise TiltmeterError(
