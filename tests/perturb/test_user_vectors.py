@@ -98,6 +98,9 @@ def test_a_tensor_that_is_not_there_is_refused(probes, tmp_path):
 def test_a_file_may_have_the_sign_in_its_own_name(tmp_path):
     path = save(tmp_path / "run#3.npy", ROWS)
     assert next(iter(load_vectors(f"along:{path}"))) == "along:run#3.npy#0"
+    assert {name: row.tolist() for name, row in load_vectors(f"along:{path}#1").items()} == {
+        "along:run#3.npy#1": ROWS[1].tolist()
+    }
 
 
 def test_home_is_expanded(tmp_path, monkeypatch):

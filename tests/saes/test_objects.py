@@ -6,6 +6,7 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cache, partial
 
+import numpy as np
 import pytest
 import torch
 from torch.nn.functional import dropout
@@ -387,6 +388,43 @@ def test_functions_that_are_not_those_of_an_sae_are_refused(cls, sentence):
         place(cls())
 
 
+class Scales(Own):
+    """Scales activations where it is called, and not where it encodes."""
+
+    def forward(self, x):
+        norm = x.norm(dim=-1, keepdim=True)
+        return self.decode(self.encode(x / norm)) * norm
+
+
+class ScalesWeights(Module):
+    def forward(self, x):
+        return (x @ self.W_enc + self.b_enc).float().relu() @ self.W_dec
+
+
+class Called(Holder):
+    __call__ = ScalesWeights.forward
+
+
+class Whole(Own):
+    def forward(self, x):
+        latents = self.encode(x)
+        return {"latents": latents, "x_hat": self.decode(latents)}
+
+
+class Loss(Own):
+    def forward(self, x, weight):
+        return weight * x
+
+
+def test_a_forward_that_does_more_than_encode_and_decode_is_refused_unless_a_version_is_given():
+    for given in (Scales(), SAID(ScalesWeights())):
+        assert "The forward of mine gives another reconstruction than its encode and decode" in refused(given)
+    said = refused(SAID(Called(), activation="relu"))
+    assert "than its weights, used as is said" in said and "version" not in said
+    for given in (tm.wrap_sae(Scales(), version="1"), Whole(), Loss()):
+        assert_gives(place(given), *squared())
+
+
 # Identity
 
 
@@ -460,6 +498,55 @@ def test_the_hash_sees_tensors_settings_and_source():
     assert sha(hidden) != sha(Own())
 
 
+class Keeper:
+    """No module: what it holds stands in attributes of all kinds."""
+
+    __slots__ = ("__dict__", "slot")
+
+    def __init__(self, **held):
+        self.bias = torch.zeros(1)
+        self.slot = held.pop("slot", None)
+        self.__dict__ |= held
+
+    encode, decode = Plain.encode, Plain.decode
+
+
+class Helper:
+    def __init__(self, value):
+        self.value = value
+
+
+def hooked(factor):
+    own = Own()
+    own.inner.register_forward_hook(lambda _, __, y: factor * y)
+    return own
+
+
+HELD = [torch.ones(1), np.ones(1), {1}, Helper(1), torch.nn.Threshold(1, 0), partial(torch.clamp, min=1), np.float32(1)]
+OTHER = [torch.zeros(1), np.zeros(1), {2}, Helper(2), torch.nn.Threshold(2, 0), partial(torch.clamp, min=2), 2.0]
+
+
+@pytest.mark.parametrize(("one", "other"), zip(HELD, OTHER, strict=True))
+def test_the_hash_sees_what_attributes_and_containers_hold(one, other):
+    for hold in (lambda x: {"a": x}, lambda x: {"a": [x]}, lambda x: {"a": {"b": (0, x)}}, lambda x: {"slot": x}):
+        first, same, second = (read_object("mine", Keeper(**hold(value))).sha256 for value in (one, one, other))
+        assert first == same != second
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        (Keeper(a=[lambda x: x]), "its a.0 is a function of its own"),
+        (Keeper(a=partial(lambda x: x)), "its a.func is a function of its own"),
+        (Keeper(a=object()), "its a is of type object"),
+        (hooked(2), "inner has hooks"),
+    ],
+)
+def test_attributes_that_cannot_be_hashed_need_a_version(given, why):
+    with pytest.raises(TiltmeterError, match=f"cannot be hashed, .*: {why}; give it a version"):
+        read_object("mine", given)
+
+
 @dataclass(frozen=True)
 class OfItsOwn:
     """An SAE by tiltmeter's interface, which states its own hash."""
@@ -503,6 +590,7 @@ def test_a_class_with_tiltmeters_interface_states_its_own_hash():
         ({3: Module()}, "has the name 3; expected a text"),
         ({"mine": Module}, "mine is the class Module; give an object of it"),
         ({"mine": torch.nn.Linear(3, 4)}, "mine is of type Linear, which is no SAE: it has neither weights"),
+        ({"mine": Module().to("meta")}, "mine has no values in W_enc, which is on the device meta"),
         ({"mine": None}, "mine is of type NoneType, which is no SAE"),
     ],
 )

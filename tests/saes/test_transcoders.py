@@ -21,6 +21,7 @@ from tiltmeter.saes.formats.encoders import Encoder, with_encoder
 from tiltmeter.saes.formats.linear import Facts
 from tiltmeter.saes.loading import load_dictionary
 from tiltmeter.saes.names import load_rows_at_site
+from tiltmeter.saes.objects import read_object
 from tiltmeter.saes.transcoder import Transcoder
 from tiltmeter.saes.transcoder_check import check_transcoder
 from tiny_models import WIDTH, tiny
@@ -125,6 +126,15 @@ def test_a_transcoder_of_circuit_tracer(reads, tmp_path):
 def test_of_a_transcoder_whose_input_is_not_known_there_are_only_rows(hook, out, tmp_path):
     found = load_dictionary(saelens(tmp_path, hook=hook, out=out))
     assert isinstance(found, Dictionary) and not isinstance(found, Transcoder)
+    assert ("its files do not say whether centred or raw" in found.what) == (hook == "blocks.1.hook_resid_mid")
+
+
+@pytest.mark.parametrize("out", [OUT, None])
+def test_a_transcoder_as_an_object_is_refused(out, tmp_path):
+    with pytest.raises(
+        TiltmeterError, match=r"mine is a transcoder, .*, and such dictionaries are not taken as objects"
+    ):
+        read_object("mine", load_dictionary(saelens(tmp_path, out=out)))
 
 
 @pytest.mark.parametrize(
@@ -146,18 +156,6 @@ def test_what_else_the_metadata_say_of_the_input(hook, metadata, reads, tmp_path
 @pytest.mark.parametrize("architecture", ["jumprelu_transcoder", "skip_transcoder"])
 def test_a_transcoder_without_the_weights_of_its_kind_has_only_rows(architecture, tmp_path):
     assert not isinstance(load_dictionary(saelens(tmp_path, architecture)), Transcoder)
-
-
-def test_the_stream_before_the_norm_is_centred_where_the_transcoder_was_trained_so(tmp_path):
-    folder = saelens(tmp_path, hook="blocks.1.hook_resid_mid")
-    config = json.loads((folder / "cfg.json").read_text())
-    config["metadata"]["model_from_pretrained_kwargs"] = {"center_writing_weights": True}
-    write_json(folder / "cfg.json", config)
-    stream = random(2, 3, D) + 4
-    at = TranscoderAtSite(
-        load_dictionary(folder), Site(1, "mlp_out"), lambda x: x, lambda _: {"hook_resid_mid": stream}
-    )
-    torch.testing.assert_close(at.read(torch.zeros(2, 3, dtype=torch.long)), stream - stream.mean(-1, keepdim=True))
 
 
 def test_weights_that_do_not_fit_and_a_threshold_that_changes_the_hash(tmp_path):
@@ -245,3 +243,20 @@ def test_a_transcoder_is_bound_to_its_mlp_where_it_writes(model, tmp_path):
     assert isinstance(at, TranscoderAtSite)
     expected = find_mlp_reader(model, 1).inputs(model, TOKENS.ids[:2])["ln2.hook_normalized"]
     assert torch.equal(at.read(TOKENS.ids[:2]), expected)
+
+
+@pytest.mark.parametrize(("family", "centres"), [("gpt2", True), ("llama", False)])
+def test_the_stream_before_the_norm_is_centred_where_the_transcoder_and_the_model_have_it_so(family, centres, tmp_path):
+    """TransformerLens leaves a model without LayerNorm as it is, whatever `center_writing_weights` says."""
+    weights = {"W_enc": random(WIDTH, L), "b_enc": B_ENC, "W_dec": random(L, WIDTH), "b_dec": random(WIDTH)}
+    folder = saelens(tmp_path, hook="blocks.1.hook_resid_mid", **weights)
+    config = json.loads((folder / "cfg.json").read_text()) | {"d_in": WIDTH, "d_out": WIDTH}
+    config["metadata"]["model_from_pretrained_kwargs"] = {"center_writing_weights": True}
+    write_json(folder / "cfg.json", config)
+    model, ids = SplitModel(tiny(family)), TOKENS.ids[:2]
+    at = load_rows_at_site(str(folder), model, SITE)
+    assert isinstance(at, TranscoderAtSite)
+    stream = find_mlp_reader(model, 1).inputs(model, ids)["hook_resid_mid"]
+    mean = stream.mean(-1, keepdim=True)
+    assert mean.abs().mean() > 0.01
+    torch.testing.assert_close(at.read(ids), stream - mean if centres else stream)

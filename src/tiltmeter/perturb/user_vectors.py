@@ -55,9 +55,16 @@ def load_vectors(name: DirectionName) -> dict[DirectionName, Tensor]:
 
 
 def _split(name: str) -> tuple[Path, str]:
-    """Split into a file and which of its vectors (empty for all). A file name that itself contains # is not split."""
-    if (path := user_path(name)).is_file():
-        return path, ""
+    """Split into a file and which of its vectors (empty for all), at the last # before which a file is named.
+
+    The name of a file may itself contain #.
+    """
+    before, chosen = name, ""
+    while not (path := user_path(before)).is_file() and "#" in before:
+        before, _, last = before.rpartition("#")
+        chosen = f"{last}#{chosen}" if chosen else last
+    if path.is_file():
+        return path, chosen
     file, _, chosen = name.partition("#")
     return user_path(file), chosen
 
@@ -94,7 +101,9 @@ def _read(path: Path) -> dict[str, Tensor]:
         if path.suffix in SUFFIXES:
             return read_tensors(path, str(path)).tensors
     except (ValueError, OSError, EOFError, TypeError, MemoryError) as error:
-        raise TiltmeterError(f"{path} could not be read as {path.suffix} without unpickling it: {error}.") from None
+        raise TiltmeterError(
+            f"{path} could not be read as {path.suffix} without unpickling it: {str(error).rstrip('.')}."
+        ) from None
     raise TiltmeterError(
         f"{path} is a {path.suffix or 'nameless'} file; vectors are read from {', '.join(SUFFIXES)} files, and no "
         "code in them is run."

@@ -97,7 +97,8 @@ class TranscoderAtSite(DictionaryAtSite):
 
     sae: Transcoder
     inputs: Callable[[Tensor], Mapping[MLPInput, Tensor]]
-    """All that the MLP may be said to read [batch, position, d], on a clean run of token ids [batch, position]."""
+    """All that the MLP may be said to read [batch, position, d], on a clean run of token ids [batch, position]. The
+    stream is centred if the transcoder's files say so."""
 
     def read(self, tokens: Int[Tensor, "batch position"]) -> Float[Tensor, "batch position d_in"]:
         """What the transcoder reads, on a clean run.
@@ -115,11 +116,8 @@ class TranscoderAtSite(DictionaryAtSite):
         return found[self.sae.reads]
 
     def possible(self, tokens: Int[Tensor, "batch position"]) -> dict[MLPInput, Tensor]:
-        """The inputs of the MLP that have the transcoder's width; the stream is centred if its files say so."""
-        found = {key: u for key, u in self.inputs(tokens).items() if u.shape[-1] == len(self.sae.W_enc)}
-        if self.sae.about.processing == "centred" and (stream := found.get("hook_resid_mid")) is not None:
-            found["hook_resid_mid"] = stream - stream.mean(-1, keepdim=True)
-        return found
+        """The inputs of the MLP that have the transcoder's width."""
+        return {key: u for key, u in self.inputs(tokens).items() if u.shape[-1] == len(self.sae.W_enc)}
 
     @torch.no_grad()
     def outputs(self, u: Float[Tensor, "*token d_in"]) -> Iterator[tuple[slice, Tensor, Tensor]]:

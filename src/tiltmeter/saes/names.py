@@ -11,12 +11,12 @@ from torch import Tensor
 
 from tiltmeter.data.token_set import TokenSet
 from tiltmeter.errors import TiltmeterError
-from tiltmeter.models.mlp_input import find_mlp_reader
+from tiltmeter.models.mlp_input import MLPInput, find_mlp_reader
 from tiltmeter.models.sites import Site
 from tiltmeter.models.split_model import SplitModel
 from tiltmeter.saes.affine import unfold_value_biases
 from tiltmeter.saes.at_site import DictionaryAtSite, SAEAtSite, TranscoderAtSite
-from tiltmeter.saes.compatibility import check_compatible
+from tiltmeter.saes.compatibility import check_compatible, has_two_streams
 from tiltmeter.saes.dictionary import Dictionary, only_saes
 from tiltmeter.saes.formats.options import split_options
 from tiltmeter.saes.loading import EMBEDDED_SAES, list_embedded, load_any
@@ -159,4 +159,13 @@ def dictionary_at_site(loaded: Dictionary, model: SplitModel, site: Site) -> Dic
     if not isinstance(loaded, Transcoder) or site.kind != "mlp_out":
         return DictionaryAtSite(loaded, site, centre)
     find = cache(lambda: find_mlp_reader(model, site.layer))
-    return TranscoderAtSite(loaded, site, centre, lambda tokens: find().inputs(model, tokens))
+    # TransformerLens does not centre the stream of models without LayerNorm, even where its options say so.
+    centred = loaded.about.processing == "centred" and has_two_streams(model, site)
+
+    def inputs(tokens: Tensor) -> dict[MLPInput, Tensor]:
+        found = find().inputs(model, tokens)
+        if centred:
+            found["hook_resid_mid"] = found["hook_resid_mid"] - found["hook_resid_mid"].mean(-1, keepdim=True)
+        return found
+
+    return TranscoderAtSite(loaded, site, centre, inputs)

@@ -10,7 +10,10 @@ import inspect
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
-from types import FunctionType, MethodType
+from enum import Enum
+from functools import partial
+from pathlib import PurePath
+from types import FunctionType, MemberDescriptorType, MethodType
 from typing import Any
 
 import numpy as np
@@ -21,12 +24,19 @@ from tiltmeter.errors import TiltmeterError
 from tiltmeter.saes.formats.linear import fingerprint
 
 _LIBRARIES = frozenset(
-    {"abc", "builtins", "collections", "dataclasses", "sae_lens", "tiltmeter", "torch", "transformer_lens", "typing"}
+    {"abc", "builtins", "collections", "dataclasses", "enum", "math", "numpy", "operator", "sae_lens", "tiltmeter"}
+    | {"torch", "transformer_lens", "types", "typing"}
 )
 """Packages whose classes and functions are known by their names."""
 
 _OF_CLASSES = frozenset({"__doc__", "__firstlineno__", "__module__", "__qualname__"})
 """Attributes that every class has."""
+
+_NUMBERS = "fiub"
+"""Kinds of NumPy arrays that are tensors here: floating point, integers, booleans."""
+
+_PLAIN = (bool, int, float, complex, str, bytes, np.generic, Enum, PurePath, torch.dtype, torch.device)
+"""Types of settings whose `repr` says all of them."""
 
 _OF_MODULES = frozenset({*vars(torch.nn.Module()), "training"})
 """Attributes that every module has."""
@@ -54,31 +64,52 @@ def identify_version(given: object, version: str) -> str:
 
 
 def tensors_of(given: object) -> dict[str, Tensor]:
-    """The tensors that an object holds, by the names of its attributes; of a module also those of its parts."""
+    """The tensors that an object holds, by the names of its attributes; also those of its parts and of containers."""
     found: dict[str, Tensor] = {}
-    if isinstance(given, torch.nn.Module):
-        found |= dict(given.named_parameters(remove_duplicate=False))
-        found |= dict(given.named_buffers(remove_duplicate=False))
     for prefix, part in _named_parts(given):
-        for key, value in _attributes(part).items():
-            if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
+        if isinstance(part, torch.nn.Module):
+            for named in (part.named_parameters, part.named_buffers):
+                found |= {prefix + key: one for key, one in named(recurse=False, remove_duplicate=False)}
+        for key, value in _leaves(prefix, part):
+            if isinstance(value, np.ndarray) and value.dtype.kind in _NUMBERS:
                 value = torch.from_numpy(np.array(value))
             if isinstance(value, Tensor):
-                found.setdefault(prefix + key, value)
+                found.setdefault(key, value)
     return {key: tensor.detach() for key, tensor in found.items()}
 
 
-def _named_parts(given: object, prefix: str = "") -> Iterator[tuple[str, object]]:
-    """The object, the modules in it, and the modules and dataclasses among its attributes."""
-    if isinstance(given, torch.nn.Module):
-        parts = [(f"{prefix}{name}." if name else prefix, part) for name, part in given.named_modules()]
-    else:
-        parts = [(prefix, given)]
-    for at, part in parts:
-        yield at, part
-        for key, value in _attributes(part).items():
-            if isinstance(value, torch.nn.Module) or (is_dataclass(value) and not isinstance(value, type)):
-                yield from _named_parts(value, f"{at}{key}.")
+def _named_parts(given: object, prefix: str = "", seen: frozenset[int] = frozenset()) -> Iterator[tuple[str, object]]:
+    """The object, the modules in it, and other objects with attributes among its attributes; each may occur again."""
+    yield prefix, given
+    seen = seen | {id(given)}
+    children = given.named_children() if isinstance(given, torch.nn.Module) else ()
+    inner = [*((prefix + key, child) for key, child in children), *_leaves(prefix, given)]
+    for key, value in inner:
+        if id(value) not in seen and _is_part(value):
+            yield from _named_parts(value, f"{key}.", seen)
+
+
+def _is_part(value: object) -> bool:
+    """Whether what a value does is in its attributes."""
+    if isinstance(value, (Tensor, Enum, type, FunctionType, MethodType)):
+        return False
+    return hasattr(value, "__dict__") or bool(_slots(value))
+
+
+def _leaves(prefix: str, part: object) -> Iterator[tuple[str, Any]]:
+    """What the attributes of an object are, or hold if they are containers, each with where it is."""
+    for key, value in _attributes(part).items():
+        yield from _opened(prefix + key, value)
+
+
+def _opened(key: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, partial):
+        value = {"func": value.func, "args": value.args, "keywords": value.keywords}
+    if _is_plain(value) or not isinstance(value, (Mapping, list, tuple)):
+        yield key, value
+        return
+    for at, one in value.items() if isinstance(value, Mapping) else enumerate(value):
+        yield from _opened(f"{key}.{at}", one)
 
 
 def _parts(given: object) -> list[object]:
@@ -86,8 +117,19 @@ def _parts(given: object) -> list[object]:
 
 
 def _attributes(part: object) -> Mapping[str, Any]:
-    own = getattr(part, "__dict__", {})
+    own = {**getattr(part, "__dict__", {}), **_slots(part)}
     return {key: value for key, value in own.items() if not isinstance(part, torch.nn.Module) or key not in _OF_MODULES}
+
+
+def _slots(part: object) -> dict[str, Any]:
+    """Attributes that are kept in slots."""
+    slots = {
+        name
+        for cls in _own_classes(type(part))
+        for name, one in vars(cls).items()
+        if isinstance(one, MemberDescriptorType)
+    }
+    return {name: getattr(part, name) for name in sorted(slots) if hasattr(part, name)}
 
 
 def _own_classes(cls: type) -> list[type]:
@@ -130,14 +172,27 @@ def _is_generated(cls: type, method: FunctionType) -> bool:
 def _settings(name: str, given: object) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for prefix, part in _named_parts(given):
-        for key, value in _attributes(part).items():
-            if isinstance(value, (FunctionType, MethodType)) and not _is_known(value):
-                raise _unidentified(name, f"its {prefix + key} is a function of its own")
+        if isinstance(part, torch.nn.Module) and (part._forward_hooks or part._forward_pre_hooks):
+            raise _unidentified(name, f"{prefix.rstrip('.') or 'it'} has hooks")
+        for key, value in _leaves(prefix, part):
             if _is_known(value):
-                found[prefix + key] = _title(value)
+                found[key] = _title(value)
             elif _is_plain(value):
-                found[prefix + key] = repr(value)
+                found[key] = repr(value)
+            elif isinstance(value, (set, frozenset)) and all(map(_is_plain, value)):
+                found[key] = repr(sorted(map(repr, value)))
+            elif isinstance(value, (FunctionType, MethodType)):
+                raise _unidentified(name, f"its {key} is a function of its own")
+            elif not _is_hashed(value):
+                raise _unidentified(name, f"its {key} is of type {type(value).__name__}")
     return found
+
+
+def _is_hashed(value: object) -> bool:
+    """Whether a value is among the tensors or the parts of an object."""
+    if isinstance(value, np.ndarray):
+        return value.dtype.kind in _NUMBERS
+    return isinstance(value, Tensor) or _is_part(value)
 
 
 def _is_known(value: object) -> bool:
@@ -152,7 +207,7 @@ def _is_plain(value: object) -> bool:
         return all(_is_plain(one) for pair in value.items() for one in pair)
     if isinstance(value, Sequence) and not isinstance(value, str):
         return all(map(_is_plain, value))
-    return value is None or isinstance(value, (bool, int, float, str, torch.dtype, torch.device))
+    return value is None or isinstance(value, _PLAIN)
 
 
 def _title(value: Any) -> str:

@@ -20,7 +20,7 @@ from tiltmeter.models.split_model import SplitModel
 from tiltmeter.saes.affine import AffineSAE, unfold_value_biases
 from tiltmeter.saes.at_site import SAEAtSite
 from tiltmeter.saes.compatibility import check_compatible
-from tiltmeter.saes.dictionary import only_saes
+from tiltmeter.saes.dictionary import Dictionary, only_saes
 from tiltmeter.saes.formats import bare, openai, saelens_folder
 from tiltmeter.saes.formats.linear import THRESHOLD, fingerprints_of
 from tiltmeter.saes.formats.lm_saes import LOG_THRESHOLD
@@ -34,6 +34,7 @@ from tiltmeter.saes.formats.saelens_config import (
 )
 from tiltmeter.saes.formats.tensors import Stored
 from tiltmeter.saes.object_checks import are_rows, check_agrees, check_functions
+from tiltmeter.saes.object_forward import check_forward
 from tiltmeter.saes.object_hashes import identify, identify_version, tensors_of
 from tiltmeter.saes.object_options import WrappedSAE, convention_of, facts_of, stated_by
 from tiltmeter.saes.own_functions import OwnSAE, is_saelens, own_functions
@@ -57,6 +58,8 @@ class SAEObject:
     sae: SAE = field(compare=False, repr=False)
     own: OwnSAE | None = field(default=None, compare=False, repr=False)
     """The object's own functions, which an SAE rebuilt from weights is compared with."""
+    whole: OwnSAE | None = field(default=None, compare=False, repr=False)
+    """The object, whose `forward` is compared with the reconstruction; None if that is not asked for."""
     decoder: Tensor | None = field(default=None, compare=False, repr=False)
     """The decoder matrix that the user gave."""
 
@@ -77,6 +80,15 @@ def read_object(name: str, given: object) -> SAEObject:
     said = given if isinstance(given, WrappedSAE) else WrappedSAE(given)
     if isinstance(said.given, type):
         raise TiltmeterError(f"{name} is the class {said.given.__name__}; give an object of it.")
+    if isinstance(said.given, Dictionary):
+        raise TiltmeterError(
+            f"{name} is {said.given.what}, and such dictionaries are not taken as objects; give the name that it is "
+            "loaded by."
+        )
+    if empty := [key for key, tensor in tensors_of(said.given).items() if tensor.is_meta]:
+        raise TiltmeterError(
+            f"{name} has no values in {empty[0]}, which is on the device meta; load its weights first."
+        )
     if isinstance(said.given, SAE) and isinstance(said.given.about, About):
         return _of_tiltmeter(name, said)
     if is_saelens(said.given):
@@ -129,7 +141,8 @@ def _of_weights(name: str, said: WrappedSAE, scheme: str) -> SAEObject:
     options = convention_of(name, said.options, stated, scheme, tensors, has_functions)
     sae = only_saes(bare.load_bare(Path(), Stored(tensors, {}), name, options))
     sae = replace(sae, about=replace(sae.about, **facts))
-    return SAEObject(sae.about.sha256, sae, own_functions(sae.about, given) if has_functions else None)
+    whole = own_functions(sae.about, given)
+    return SAEObject(sae.about.sha256, sae, whole if has_functions else None, whole)
 
 
 def _of_functions(name: str, said: WrappedSAE) -> SAEObject:
@@ -145,7 +158,8 @@ def _of_functions(name: str, said: WrappedSAE) -> SAEObject:
     own = own_functions(about, given)
     sha256 = identify(name, own.given) if said.version is None else identify_version(own.given, said.version)
     own = replace(own, about=replace(about, sha256=sha256))
-    return SAEObject(sha256, own, decoder=said.decoder)
+    compared = None if said.version is not None or is_saelens(given) else own
+    return SAEObject(sha256, own, whole=compared, decoder=said.decoder)
 
 
 def _refuse_beside(name: str, said: WrappedSAE, what: str) -> None:
@@ -188,6 +202,8 @@ def place_object(given: SAEObject, model: SplitModel, site: Site, tokens: TokenS
         assert isinstance(sae, LinearSAE)
         check_agrees(sae, given.own.to(model.device, torch.float32), x)
     check_functions(sae, x)
+    if given.whole is not None:
+        check_forward(sae, given.whole.to(model.device, torch.float32), x)
     if isinstance(sae, OwnSAE):
         sae = replace(sae, rows=_rows(sae, given.decoder, x))
     exact = given.sae.to(model.device, model.hf.dtype)

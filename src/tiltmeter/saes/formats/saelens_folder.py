@@ -129,7 +129,10 @@ def rows_alone(name: str, config: Mapping[str, Any], weights: Mapping[str, Tenso
         raise TiltmeterError(f"W_dec of {name} is {found}, but its {CONFIG} says {said}; they are not of one file.")
     if other is not None:
         return dictionary(name, architecture, other, W_dec, read_facts(metadata))
-    rows = transcoder(name, W_dec, metadata.get("hook_name"), written_facts(metadata))
+    reads, facts = metadata.get("hook_name"), written_facts(metadata)
+    if mlp_input(reads, facts.get("hook_name")) == "hook_resid_mid" and facts.get("processing") is None:
+        reads = f"{reads} (its files do not say whether centred or raw)"
+    rows = transcoder(name, W_dec, reads, facts)
     encoder = _encoder(config, weights)
     return rows if encoder is None else with_encoder(rows, encoder)
 
