@@ -174,6 +174,29 @@ def test_of_a_vector_a_layer_one_must_be_named(name, tmp_path):
     assert found.tolist() == [16.0] * 3
 
 
+@pytest.mark.parametrize(
+    ("name", "site"),
+    [
+        ("direction.{}", "resid_post:5"),
+        ("direction.{}", "blocks.6.hook_resid_pre"),
+        ("model.layers.{}", "resid_pre:6"),
+        ("blocks.{}.hook_resid_pre", "resid_pre:5"),
+        ("layers.{}.mlp", "mlp_out:5"),
+    ],
+)
+def test_of_a_vector_a_layer_the_sites_own_is_taken(name, site, tmp_path):
+    save_file(
+        {name.format(layer): torch.full((3,), float(layer)) for layer in (4, 5, 16)}, tmp_path / "steer.safetensors"
+    )
+    direction = DirectionName.parse(f"along:{tmp_path / 'steer.safetensors'}")
+    (found,) = user_vectors.load_vectors(direction, site).items()
+    assert str(found[0]) == f"along:steer.safetensors#{name.format(5)}" and found[1].tolist() == [5.0] * 3
+    for other in ("attn_out:5", "resid_pre:9"):
+        with pytest.raises(TiltmeterError, match=rf"none is known to belong to {other}; name the one"):
+            user_vectors.load_vectors(direction, other)
+    assert len(load_vectors(f"{direction}#*")) == 3
+
+
 def test_vectors_in_files_of_torch_and_numpy(tmp_path):
     torch.save({"a": torch.ones(3), "b": 2 * torch.ones(2, 3)}, tmp_path / "steer.pt")
     torch.save(3 * torch.ones(3), tmp_path / "alone.pt")

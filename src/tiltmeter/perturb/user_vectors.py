@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from tiltmeter.errors import TiltmeterError
+from tiltmeter.models.sites import long_name
 from tiltmeter.perturb.names import ALONG, DirectionName
 from tiltmeter.runs.user_paths import user_path
+from tiltmeter.saes.formats.hook_names import site_name
 from tiltmeter.saes.formats.tensors import SUFFIXES as OF_WEIGHTS
 from tiltmeter.saes.formats.tensors import read_tensors
 
@@ -23,14 +25,29 @@ _LAYER = re.compile(r"(?P<before>(?:(?:.*\.)?(?:direction|layers?|blocks|h)[._]?
 """The name of a vector of one layer, in a file that has one for each."""
 
 
-def load_vectors(name: DirectionName) -> dict[DirectionName, Tensor]:
+_DIRECTION = re.compile(r"direction\.(\d+)")
+"""repeng's and llama.cpp's name of what is added to a block's output."""
+
+_POST = re.compile(r"blocks\.(\d+)\.hook_resid_post")
+
+ALL = "*"
+"""After a #, all vectors of a file, those of other layers too."""
+
+
+def load_vectors(name: DirectionName, site: str = "") -> dict[DirectionName, Tensor]:
     """Load the vectors of a file, in float64, keyed by their direction names.
 
     A `.npy` file holds one vector or a matrix of rows; a `.safetensors`, `.npz` or `.pt` file (read as weights only)
     any number of either; a `.gguf` control vector of llama.cpp or repeng one a layer. `along:FILE` means all of them,
     `along:steer.npy#3` the fourth row of a matrix, `along:probes.safetensors#sex` the vector of that name and
     `along:probes.safetensors#sex.3` the fourth row of the matrix of that name. One vector alone in a `.npy` file is
-    called `along:steer.npy`. Of a file with a vector a layer, one must be named: `along:steer.gguf#direction.6`.
+    called `along:steer.npy`. Of a file with a vector a layer, the one of the site is taken, where the names tell which
+    it is: `direction.6` is added to the output of block 6; `blocks.6.hook_resid_post` and `model.layers.6` are names of
+    sites. Otherwise one must be named, `along:steer.gguf#direction.6`, or all, `along:steer.gguf#*`.
+
+    Args:
+        name: the direction `along:FILE`.
+        site: where it is perturbed, by any of its names; empty if that is not known.
 
     Raises:
         TiltmeterError: the file does not exist, has another format, has no vector of that name or one a layer and none
@@ -41,8 +58,8 @@ def load_vectors(name: DirectionName) -> dict[DirectionName, Tensor]:
         raise TiltmeterError(f"{path} is not a file; along:FILE needs a file of vectors: {', '.join(SUFFIXES)}.")
     vectors: dict[str, Tensor] = {}
     stored = _read(path)
-    if not chosen:
-        _refuse_layers(sorted(stored), path)
+    if not chosen and _has_layers(sorted(stored)):
+        chosen = _own_layer(sorted(stored), path, site)
     for key, tensor in sorted(stored.items()):
         rows = _rows(f"{ALONG}:{path.name}", key, tensor)
         if twice := sorted(rows.keys() & vectors.keys()):
@@ -73,7 +90,7 @@ def _choose(vectors: dict[str, Tensor], path: Path, chosen: str) -> dict[str, Te
     name = f"{ALONG}:{path.name}#{chosen}"
     if not vectors:
         raise TiltmeterError(f"{path} contains no vectors; give a file with at least one.")
-    if not chosen:
+    if chosen in ("", ALL):
         return vectors
     if name in vectors:
         return {name: vectors[name]}
@@ -81,15 +98,34 @@ def _choose(vectors: dict[str, Tensor], path: Path, chosen: str) -> dict[str, Te
     raise TiltmeterError(f"{path} has no vector {chosen!r}; it has {some}.")
 
 
-def _refuse_layers(keys: Sequence[str], path: Path) -> None:
-    """Refuse several tensors whose names differ in a layer's number alone: they belong to different sites."""
+def _has_layers(keys: Sequence[str]) -> bool:
+    """Whether the names differ in a layer's number alone, so that the vectors belong to different sites."""
     matches = [_LAYER.fullmatch(key) for key in keys]
     parts = {(match["before"], match["after"]) if match else None for match in matches}
-    if len(keys) > 1 and len(parts) == 1 and None not in parts:
-        raise TiltmeterError(
-            f"{path} has a vector for each of {len(keys)} layers, which do not belong to one site; name the one of "
-            f"this site, as {ALONG}:{path.name}#{keys[0]}."
-        )
+    return len(keys) > 1 and len(parts) == 1 and None not in parts
+
+
+def _own_layer(keys: Sequence[str], path: Path, site: str) -> str:
+    """The name of the vector that belongs to a site.
+
+    Raises:
+        TiltmeterError: the names do not tell, or none does.
+    """
+    own = [key for key in keys if site and _place(_DIRECTION.sub(r"layers.\1", key)) == _place(long_name(site))]
+    if len(own) == 1:
+        return own[0]
+    where = f"; none is known to belong to {site}" if site else ""
+    raise TiltmeterError(
+        f"{path} has a vector for each of {len(keys)} layers, which do not belong to one site{where}; name the one of "
+        f"this site, as {ALONG}:{path.name}#{keys[0]}, or all of them, as {ALONG}:{path.name}#{ALL}."
+    )
+
+
+def _place(name: str) -> str:
+    """A site's name, of the stream after a block by that of the stream before the next."""
+    known = site_name(name)
+    match = _POST.fullmatch(known)
+    return f"blocks.{int(match[1]) + 1}.hook_resid_pre" if match else known
 
 
 def _read(path: Path) -> dict[str, Tensor]:

@@ -235,7 +235,7 @@ def look_up(sweep: Sweep, saes: tuple[str, ...]) -> LookedUp:
     directions: list[DirectionName] = []
     for name in map(DirectionName.parse, sweep.directions):
         if name.kind == ALONG and name.argument is not None:
-            found = load_vectors(name)
+            found = load_vectors(name, sweep.site)
             vectors |= found
             directions += found
         else:
