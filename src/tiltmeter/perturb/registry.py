@@ -182,7 +182,8 @@ def check_suits(name: DirectionName | BaseName, at: RowsAtSite) -> None:
         if not isinstance(at, TranscoderAtSite):
             raise TiltmeterError(
                 f"{name} cannot be computed: {at.name} is {what}; expected a transcoder of an MLP, at that MLP's "
-                f"output, whose files say that it reads {', '.join(get_args(MLPInput))}."
+                f"output, whose files say that it reads one of {', '.join(get_args(MLPInput))} (hook_name in the "
+                "configuration)."
             )
         return
     if isinstance(at, SAEAtSite) or (isinstance(entry, SAEDirection) and entry.of_rows is not None):

@@ -55,7 +55,7 @@ def dictionary(name: str, kind: str, what: str, rows: Tensor, facts: Facts) -> D
 
 def transcoder(name: str, rows: Tensor, reads: str | None, facts: Facts) -> Dictionary:
     """Build the dictionary of a transcoder, which reads one activation and writes another, `facts["hook_name"]`."""
-    there = f"reads {reads or 'one activation'} and writes {facts.get('hook_name') or 'another'}"
+    there = f"reads {reads or 'what its files do not name'} and writes {facts.get('hook_name') or 'another activation'}"
     return dictionary(name, "transcoder", f"a transcoder, which {there}", rows, facts)
 
 
