@@ -56,13 +56,16 @@ def load_sparsify(folder: Path, name: str) -> LinearSAE | Dictionary:
 def _encoder(module: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Encoder | None:
     """The encoder of a transcoder of an MLP; None where it is of another module or keeps latents in another way.
 
-    The library adds u W_skipᵀ, and subtracts nothing from a transcoder's input.
+    The library adds u W_skipᵀ. It subtracts b_dec from the input unless the configuration has `transcode`, which
+    transcoders of before February 2025 do not: they were trained so. The skip connection reads u itself.
     """
     k, skip = config.get("k"), tensors.get("W_skip")
     plain = config.get("activation", "topk") == "topk" and not config.get("signed") and isinstance(k, int)
     if not plain or not module.endswith(".mlp") or not {"encoder.weight", "encoder.bias", "b_dec"} <= tensors.keys():
         return None
-    W_enc, b_enc, b_dec = (tensors[key] for key in ("encoder.weight", "encoder.bias", "b_dec"))
+    W_enc, b_enc, b_dec = (tensors[key].float() for key in ("encoder.weight", "encoder.bias", "b_dec"))
+    if not config.get("transcode"):
+        b_enc = b_enc - W_enc @ b_dec
     return Encoder("mlp.hook_in", W_enc.T, b_enc, b_dec, k=k, W_skip=None if skip is None else skip.T)
 
 
