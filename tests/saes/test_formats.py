@@ -168,7 +168,7 @@ def test_a_top_k_sae_of_openais_with_negative_latents_is_refused(tmp_path):
 
 def test_a_jumprelu_sae_of_dictionary_learning_may_have_negative_thresholds(tmp_path):
     thresholds = THRESHOLDS - 1
-    latents = torch.where(PRE > thresholds, PRE, 0.0).relu()
+    latents = torch.where(thresholds < PRE, PRE, 0.0).relu()
     folder = dictionary(tmp_path, "JumpReluAutoEncoder", OURS | {"threshold": thresholds})
     assert_gives(folder, latents, latents @ DEC + B_DEC)
 
