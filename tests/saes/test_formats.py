@@ -154,6 +154,25 @@ def test_openai_version_5_normalises_each_token(tmp_path):
     assert_gives(file, latents, (latents @ DEC + B_DEC) * std + mean)
 
 
+def test_openais_library_saves_statistics_of_training_too(tmp_path):
+    statistics = {"latents_activation_frequency": torch.ones(L), "latents_mean_square": torch.zeros(L)}
+    latents = CENTRED.relu()
+    assert_gives(openai(tmp_path / "6.pt", activation="ReLU", **statistics), latents, latents @ DEC + B_DEC)
+
+
+def test_a_top_k_sae_of_openais_with_negative_latents_is_refused(tmp_path):
+    state = {"k": 4, "postact_fn": "Identity"}
+    with pytest.raises(TiltmeterError, match="applies Identity to the kept latents, which can be negative"):
+        load_sae(str(openai(tmp_path / "6.pt", activation="TopK", activation_state_dict=state)))
+
+
+def test_a_jumprelu_sae_of_dictionary_learning_may_have_negative_thresholds(tmp_path):
+    thresholds = THRESHOLDS - 1
+    latents = torch.where(thresholds < PRE, PRE, 0.0).relu()
+    folder = dictionary(tmp_path, "JumpReluAutoEncoder", OURS | {"threshold": thresholds})
+    assert_gives(folder, latents, latents @ DEC + B_DEC)
+
+
 def test_options_do_not_contradict_what_a_file_says(tmp_path):
     file = openai(tmp_path / "6.pt", activation="ReLU")
     with pytest.raises(TiltmeterError, match="say how it is used; leave out what follows the"):
@@ -220,8 +239,13 @@ def test_llama_scope(with_rows, tmp_path):
             active("jumprelu", THRESHOLDS),
             {"log_jumprelu_threshold": THRESHOLDS.log()},
         ),
+        (
+            {"act_fn": "jumprelu"},
+            active("jumprelu", THRESHOLDS),
+            {"activation_function.log_jumprelu_threshold": THRESHOLDS.log()},
+        ),
     ],
-    ids=["topk", "log threshold"],
+    ids=["topk", "log threshold", "log threshold of a module"],
 )
 def test_what_openmoss_writes_since(config, latents, more, tmp_path):
     names = {"W_enc": "W_E", "b_enc": "b_E", "W_dec": "W_D", "b_dec": "b_D"}

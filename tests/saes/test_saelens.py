@@ -142,6 +142,21 @@ def test_latents_that_count_in_decoder_norms_add_unit_rows(tmp_path):
     torch.testing.assert_close(ours.decode(latents), latents @ ours.decoder + theirs.b_dec, atol=1e-5, rtol=1e-5)
 
 
+def test_decoder_norms_count_in_top_k_saes_alone(tmp_path):
+    folder = save(build("jumprelu"), tmp_path)
+    config = json.loads((tmp_path / "cfg.json").read_text()) | {"rescale_acts_by_decoder_norm": True}
+    (tmp_path / "cfg.json").write_text(json.dumps(config))
+    assert_same(load_sae(folder), own(folder), activations())
+
+
+def test_a_latent_whose_row_is_zero_never_fires(tmp_path):
+    folder = save(build("topk", rescale_acts_by_decoder_norm=True), tmp_path)
+    weights = load_file(tmp_path / "sae_weights.safetensors")
+    weights["W_dec"][3] = 0
+    save_file(weights, tmp_path / "sae_weights.safetensors")
+    assert load_sae(folder).encode(activations())[..., 3].max() < 1e-6
+
+
 def test_a_checkpoints_scale_of_activations_is_folded_in(tmp_path):
     folder = save(build("standard", normalize_activations="expected_average_only_in"), tmp_path)
     with pytest.raises(TiltmeterError, match=r"scaled by expected_average_only_in.*do not state the factor"):

@@ -93,6 +93,18 @@ def test_a_transcoder_of_sparsify(tmp_path):
     assert_gives(folder, TOP, U @ SKIP.T, "mlp.hook_in")
 
 
+@pytest.mark.parametrize("skips", [True, False])
+def test_sparsifys_first_transcoders_subtract_b_dec_from_their_input(skips, tmp_path):
+    folder = tmp_path / "layers.1.mlp"
+    write_json(folder / "cfg.json", {"d_in": D, "num_latents": L, "k": K, "skip_connection": skips})
+    write_json(tmp_path / "config.json", {"transcode": not skips})  # either says that it is a transcoder
+    weights = {"encoder.weight": ENC.T, "encoder.bias": B_ENC, "W_dec": DEC, "b_dec": B_DEC}
+    write(folder / "sae.safetensors", weights | ({"W_skip": SKIP} if skips else {}))
+    kept = ((U - B_DEC) @ ENC + B_ENC).relu().topk(K, dim=-1)
+    latents = torch.zeros_like(PRE).scatter(-1, kept.indices, kept.values)
+    assert_gives(folder, latents, U @ SKIP.T if skips else 0.0, "mlp.hook_in")
+
+
 def test_transcoders_of_gemma_scope(tmp_path):
     weights = {"b_enc": B_ENC, "b_dec": B_DEC, "threshold": THRESHOLD}
     first = tmp_path / "gemma-scope-2b-pt-transcoders" / "layer_1" / "params.safetensors"

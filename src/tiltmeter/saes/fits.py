@@ -23,7 +23,9 @@ from tiltmeter.saes.at_site import SAEAtSite
 from tiltmeter.saes.evaluation import not_boundary
 
 STRETCH = 32
-"""Tokens of a stretch. Neighbouring tokens are alike, so tokens are no independent samples; stretches nearly are."""
+"""Tokens of a stretch. Neighbouring tokens are alike, so tokens are no independent samples. Stretches are closer to it,
+but those of one sequence are alike, too: on nano, correlations up to 0.4 make a mean's variance up to 1.7 times as
+large as the test assumes."""
 
 FEWEST = 4
 """Fewest stretches from which chance can be judged."""
@@ -46,8 +48,8 @@ class Fit:
     def beats(self, used: Fit, margin: float, level: float) -> bool:
         """Whether `used` leaves at least `margin` times as much unexplained on the same tokens, and more beyond chance.
 
-        A one-sided paired t-test over stretches decides what chance is, at this level. With fewer than `FEWEST`
-        stretches, nothing is decided.
+        A one-sided paired t-test over stretches decides what chance is, at this level, which is nominal (`STRETCH`):
+        the margin must make up for it. With fewer than `FEWEST` stretches, nothing is decided.
         """
         if not math.isfinite(self.explained_variance) or len(self.unexplained) < FEWEST:
             return False

@@ -75,7 +75,7 @@ def load_dictionary_learning(folder: Path, name: str, choice: Choice) -> LinearS
 
 def _threshold(name: str, tensors: Mapping[str, Tensor]) -> Tensor:
     found = tensors.get("threshold")
-    if found is None or bool((found < 0).any()):
+    if found is None or (found.ndim == 0 and bool(found < 0)):  # a JumpReLU SAE has one for each latent, of any sign
         raise TiltmeterError(
             f"{name} has no threshold, which batch-top-k SAEs get late in their training: its latents would depend on "
             "the batch; give an SAE that was trained to the end."

@@ -34,6 +34,9 @@ LAYERS = ("hook_points", "hook_points_out")
 
 LOG_THRESHOLD = "log_jumprelu_threshold"
 
+OF_ACTIVATION = "activation_function."
+"""What names of an activation's parameters begin with, since it is a module of its own."""
+
 FILES = ("checkpoints/final.safetensors", "sae_weights.safetensors", "model.safetensors", "final.safetensors")
 
 
@@ -54,7 +57,7 @@ def load_lm_saes(config_file: Path, file: Path, name: str) -> LinearSAE | Dictio
     """
     config, tensors = read_json(config_file, name), read_tensors(file, name).tensors
     hook, out = config["hook_point_in"], config.get("hook_point_out")
-    tensors = {key: tensor.float() for key, tensor in tensors.items()}
+    tensors = {key.removeprefix(OF_ACTIVATION): tensor.float() for key, tensor in tensors.items()}
     norms = {key: tensors.pop(key) for key in [*tensors] if key.startswith(NORM)}
     if out not in (None, hook):
         facts = Facts(hook_name=transformer_lens_name(str(out)), model=_model(config), processing="raw")

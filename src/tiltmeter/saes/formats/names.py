@@ -83,7 +83,7 @@ SCHEMES: Mapping[str, Scheme] = {
     "latent_bias, pre_bias": Scheme(
         {"W_enc": "encoder.weight", "b_enc": "latent_bias", "W_dec": "decoder.weight", "b_dec": "pre_bias"},
         as_linear=True,
-        ignored=frozenset({"stats_last_nonzero"}),
+        ignored=frozenset({"stats_last_nonzero", "latents_activation_frequency", "latents_mean_square"}),
     ),
 }
 """By what tells them apart: SAELens and Gemma Scope; Gemma Scope 2; Anthropic's papers; llamascopium; sparsify;

@@ -22,7 +22,7 @@ def load_openai(stored: Stored, name: str) -> LinearSAE:
     """Build the SAE of a file.
 
     Raises:
-        TiltmeterError: its activation is neither ReLU nor top-k, or it has no k.
+        TiltmeterError: its activation is neither ReLU nor top-k of ReLU, or it has no k.
     """
     activation = str(stored.settings.get("activation", "ReLU"))
     if activation not in ("ReLU", "TopK"):
@@ -32,6 +32,8 @@ def load_openai(stored: Stored, name: str) -> LinearSAE:
         return linear_sae(name, weights, Convention(), Facts(processing="raw"))
     state: Any = stored.settings.get("activation_state_dict", {})
     k = state.get("k") if isinstance(state, Mapping) else None
+    if isinstance(k, int) and (then := state.get("postact_fn", "ReLU")) != "ReLU":
+        raise TiltmeterError(f"{name} applies {then} to the kept latents, which can be negative; give one with ReLU.")
     if not isinstance(k, int):
         raise TiltmeterError(f"{name} is a top-k SAE without k; give the file as OpenAI published it.")
     return linear_sae(name, weights, Convention(k=k, normalisation="layer_norm"), Facts(kind="topk", processing="raw"))

@@ -103,7 +103,7 @@ def build(
     _check_widths(name, config, weights)
     weights = _known_weights(name, config, weights)
     factor, normalisation = _normalisation(name, config, folder, scale)
-    if config.get("rescale_acts_by_decoder_norm"):
+    if config.get("rescale_acts_by_decoder_norm") and config["architecture"] in ("topk", *UNFINISHED):
         weights = _unit_rows(checked(name, weights))
     if factor is not None:
         weights = checked(name, weights)
@@ -217,7 +217,7 @@ def _known_weights(name: str, config: Mapping[str, Any], weights: Mapping[str, T
 
 def _unit_rows(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """The same SAE with decoder rows of length 1, which latents are otherwise multiplied with before they compete."""
-    norms = weights["W_dec"].norm(dim=-1)
+    norms = weights["W_dec"].norm(dim=-1).clamp(min=1e-8)  # as SAELens, for rows of zeros
     return weights | {
         "W_enc": weights["W_enc"] * norms,
         "b_enc": weights["b_enc"] * norms,

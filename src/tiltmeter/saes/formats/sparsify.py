@@ -37,8 +37,10 @@ def load_sparsify(folder: Path, name: str) -> LinearSAE | Dictionary:
     """
     config, tensors = read_json(folder / CONFIG, name), read_tensors(folder / FILE, name).tensors
     module = folder.resolve().name
-    facts = Facts(hook_name=transformer_lens_name(module), model=_model(folder), processing="raw")
-    if config.get("transcode") or config.get("skip_connection") or is_transcoder(tensors):
+    training = _training(folder)
+    facts = Facts(hook_name=transformer_lens_name(module), model=_model(training), processing="raw")
+    transcodes = config.get("transcode") or training.get("transcode")  # the latter until February 2025
+    if transcodes or config.get("skip_connection") or is_transcoder(tensors):
         found = transcoder(name, rows_of(name, tensors), f"the input of {module}", facts)
         encoder = _encoder(module, config, tensors)
         return found if encoder is None else with_encoder(found, encoder)
@@ -56,18 +58,24 @@ def load_sparsify(folder: Path, name: str) -> LinearSAE | Dictionary:
 def _encoder(module: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Encoder | None:
     """The encoder of a transcoder of an MLP; None where it is of another module or keeps latents in another way.
 
-    The library adds u W_skipᵀ, and subtracts nothing from a transcoder's input.
+    The library adds u W_skipᵀ. It subtracts b_dec from the input unless the configuration has `transcode`, which
+    transcoders of before February 2025 do not: they were trained so. The skip connection reads u itself.
     """
     k, skip = config.get("k"), tensors.get("W_skip")
     plain = config.get("activation", "topk") == "topk" and not config.get("signed") and isinstance(k, int)
     if not plain or not module.endswith(".mlp") or not {"encoder.weight", "encoder.bias", "b_dec"} <= tensors.keys():
         return None
-    W_enc, b_enc, b_dec = (tensors[key] for key in ("encoder.weight", "encoder.bias", "b_dec"))
+    W_enc, b_enc, b_dec = (tensors[key].float() for key in ("encoder.weight", "encoder.bias", "b_dec"))
+    if not config.get("transcode"):
+        b_enc = b_enc - W_enc @ b_dec
     return Encoder("mlp.hook_in", W_enc.T, b_enc, b_dec, k=k, W_skip=None if skip is None else skip.T)
 
 
-def _model(folder: Path) -> str | None:
-    """The model that the training's configuration names, which lies one folder up."""
+def _training(folder: Path) -> Mapping[str, Any]:
+    """The training's configuration, which lies one folder up; empty if it is not there."""
     file = folder.resolve().parent / "config.json"
-    config: Mapping[str, Any] = read_json(file, str(folder)) if file.is_file() else {}
-    return str(config["model"]) if isinstance(config.get("model"), str) else None
+    return read_json(file, str(folder)) if file.is_file() else {}
+
+
+def _model(training: Mapping[str, Any]) -> str | None:
+    return str(training["model"]) if isinstance(training.get("model"), str) else None
