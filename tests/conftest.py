@@ -38,19 +38,11 @@ def pytest_runtest_setup():
 
 
 @pytest.fixture(autouse=True, scope="session")
-def compiled_from():
+def uncompiled():
     """Kernels run as they are written: every process would compile them anew, each for seconds.
 
-    It yields the size from which they are compiled for users.
+    `models/test_differences.py` compiles each and compares.
     """
-    compilation = import_module("tiltmeter.models.differences.compilation")
-    size = compilation.MIN_COMPILED_SIZE
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(compilation, "MIN_COMPILED_SIZE", 2**62)
-        yield size
-
-
-@pytest.fixture
-def compiled(monkeypatch, compiled_from):
-    """Kernels are compiled where they are for users."""
-    monkeypatch.setattr("tiltmeter.models.differences.compilation.MIN_COMPILED_SIZE", compiled_from)
+        patched.setattr("tiltmeter.models.differences.compilation.MIN_COMPILED_SIZE", 2**62)
+        yield

@@ -17,6 +17,7 @@ from tiltmeter.analysis import estimates
 from tiltmeter.data import token_set
 from tiltmeter.data.packing import Documents, TokenRows
 from tiltmeter.models import loading
+from tiltmeter.reports import figure
 from tiltmeter.runs.run_directory import read_manifest
 from tiltmeter.saes import loading as sae_loading
 from tiltmeter.saes.load_check import check_on_load
@@ -104,6 +105,7 @@ def offline(hub, monkeypatch):
     # What the check says of random weights, and how sure the numbers are, is not looked at.
     monkeypatch.setattr(sweep_run, "check_on_load", check_once())
     monkeypatch.setattr(estimates, "RESAMPLES", 9)
+    monkeypatch.setattr(figure, "to_svg", lambda _: b'<svg xmlns="http://www.w3.org/2000/svg"/>')
 
 
 def check_once():
@@ -120,14 +122,17 @@ def check_once():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_saelens_lists_every_sae_of_the_papers(name):
+def test_every_sae_of_the_papers_is_where_saelens_lists_it(name, offline):
     assert entry(name)
+    sae = sae_loading.load_sae(name)
+    assert sae.about.hook_name.replace("attn.", "") == name.partition(":")[2]
+    torch.testing.assert_close(sae.decoder, weights(NAMES.index(name))["W_dec"])
 
 
 RUNS = {
     "heimersheim2024": (("2-straight",), 1, 10, False, 0),
-    "gurnee2024": (("12",), 6, LENGTH, True, 24),
-    "lee2024": (("3",), 6, LENGTH, True, 18),
+    "gurnee2024": (("6",), 6, LENGTH, True, 24),
+    "lee2024": (("5",), 6, LENGTH, True, 18),
     "giglemiani2024": (("2",), 1, 10, False, 1),
 }
 """Figures, the paper's layer, tokens of a sequence, whether each begins with the boundary token, and how many SAEs."""
@@ -140,7 +145,7 @@ def test_every_study_has_its_settings_tested():
 @pytest.mark.parametrize("study", STUDIES)
 def test_the_papers_own_settings(study, offline, tmp_path):
     figures, layer, length, begins, saes = RUNS[study]
-    chosen = [part for figure in figures for part in ("--figure", figure)]
+    chosen = [part for number in figures for part in ("--figure", number)]
     given = ["--preset", "gpt2", "--quick", "--control", "none", "--precision", "float32", *chosen]
     done = command("reproduce", study, *given, "--out", tmp_path / "run")
     assert done.status == 0, done.err
@@ -155,5 +160,5 @@ def test_the_papers_own_settings(study, offline, tmp_path):
     loaded = loading.load_model("gpt2").load_tokens(preset.tokens, **asked)
     assert manifest["identity"]["tokens"]["sha256"] == loaded.sha256()
     assert bool((loaded.ids[:, 0] == 0).all()) == begins and not (loaded.ids[:, 1:] == 0).any()
-    for figure in figures:
-        assert (tmp_path / "run" / "figures" / f"figure-{figure}.svg").is_file()
+    for number in figures:
+        assert (tmp_path / "run" / "figures" / f"figure-{number}.svg").is_file()
