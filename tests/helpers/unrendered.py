@@ -6,15 +6,17 @@ from tiltmeter.reports import figure
 from tiltmeter.reports.charts import mpl
 
 
-def no_png():
-    """Write a stub for each PNG, while the caller is suspended at its `yield`."""
+@pytest.fixture(autouse=True, scope="module")
+def unrendered():
+    """Write a stub for each PNG."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(figure, "to_png", lambda _: b"not rendered")
         yield
 
 
-def no_layout():
-    """Let panels overlap, while the caller is suspended at its `yield`."""
+@pytest.fixture(autouse=True, scope="module")
+def overlapping():
+    """Let panels overlap."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(mpl, "_lay_out_once", lambda drawing: drawing.set_layout_engine(None))
         yield

@@ -7,7 +7,9 @@ import pytest
 
 from tiltmeter.analysis import estimates
 from tiltmeter.saes.training import run as training_run
-from unrendered import no_layout, no_png
+from unrendered import overlapping, unrendered
+
+__all__ = ["overlapping", "unrendered"]
 
 RESAMPLES = 99
 
@@ -17,16 +19,6 @@ def fewer_draws():
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(estimates, "RESAMPLES", RESAMPLES)
         yield
-
-
-@pytest.fixture(autouse=True, scope="module")
-def unrendered():
-    yield from no_png()
-
-
-@pytest.fixture(autouse=True, scope="module")
-def overlapping():
-    yield from no_layout()
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -7,9 +7,10 @@ explain little variance.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -242,3 +243,10 @@ def not_boundary(ids: Int[Tensor, "sequence position"], boundary: int | None) ->
 def _slices(count: int, size: int) -> Iterator[slice]:
     for begin in range(0, count, size):
         yield slice(begin, begin + size)
+
+
+def finite_or_none(numbers: Mapping[str, Any]) -> dict[str, Any]:
+    """The same for JSON, which has no NaN and no infinity: these become None, and what is no number stays."""
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in numbers.items()
+    }

@@ -9,7 +9,7 @@ one layer off may look plausible; other ways only where something is off, since 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ from tiltmeter.models.split_model import SplitModel
 from tiltmeter.saes.at_site import CHUNK_ELEMENTS, SAEAtSite
 from tiltmeter.saes.compatibility import check_compatible, stream_disagreement
 from tiltmeter.saes.diagnosis import LONG, diagnose, likely_cause
-from tiltmeter.saes.evaluation import SAEMetrics, Splice, evaluate_each, not_boundary, through
+from tiltmeter.saes.evaluation import SAEMetrics, Splice, evaluate_each, finite_or_none, not_boundary, through
 from tiltmeter.saes.sae import END_TO_END_KINDS
 
 __all__ = ["LoadCheck", "check_compatible", "check_on_load"]
@@ -68,8 +68,8 @@ class LoadCheck:
         """The entry in the manifest. Numbers that are not finite become None, since JSON has none."""
         numbers = {key: value for key, value in vars(self).items() if key not in ("metrics", "warnings")}
         return {
-            "metrics": _finite(asdict(self.metrics)),
-            **_finite(numbers),
+            "metrics": finite_or_none(asdict(self.metrics)),
+            **finite_or_none(numbers),
             "warnings": list(self.warnings),
         }
 
@@ -233,7 +233,3 @@ def _mean_everywhere(
 def _first(ids: Int[Tensor, "sequence position"], tokens: int) -> Int[Tensor, "first position"]:
     """The first sequences, of about this many tokens in total."""
     return ids[: max(1, tokens // ids.shape[1])]
-
-
-def _finite(numbers: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value if value is None or math.isfinite(value) else None for key, value in numbers.items()}

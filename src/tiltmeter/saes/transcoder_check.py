@@ -22,7 +22,7 @@ from tiltmeter.models.mlp_input import MLPInput
 from tiltmeter.models.split_model import SplitModel
 from tiltmeter.saes.at_site import TranscoderAtSite
 from tiltmeter.saes.compatibility import stream_disagreement
-from tiltmeter.saes.evaluation import massive_limit, not_boundary
+from tiltmeter.saes.evaluation import finite_or_none, massive_limit, not_boundary
 
 HIGH = 0.5
 """The error's share of the variance of the MLP's output above which a transcoder is warned of."""
@@ -50,10 +50,7 @@ class TranscoderCheck:
 
     def to_json(self) -> dict[str, Any]:
         """The entry in the manifest. Numbers that are not finite become None, since JSON has none."""
-        return {
-            key: None if isinstance(value, float) and not math.isfinite(value) else value
-            for key, value in asdict(self).items()
-        }
+        return finite_or_none(asdict(self))
 
 
 @torch.no_grad()
