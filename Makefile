@@ -55,17 +55,20 @@ clean:
 	$(PIP) --editable .
 	@touch $@
 
-.venv/installed-bench: .venv/installed
+.venv/installed-bench: .venv/bin/python pyproject.toml constraints.txt
+	@echo "setting up .venv (a few minutes the first time)"
 	$(PIP) --editable '.[bench]'
-	@touch $@
+	@touch .venv/installed $@
 
-.venv/installed-real: .venv/installed
+.venv/installed-real: .venv/bin/python pyproject.toml constraints.txt
+	@echo "setting up .venv (a few minutes the first time)"
 	$(PIP) --editable '.[gguf]'
-	@touch $@
+	@touch .venv/installed $@
 
-.venv/installed-dev: .venv/installed
+.venv/installed-dev: .venv/bin/python pyproject.toml constraints.txt
+	@echo "setting up .venv (a few minutes the first time)"
 	$(PIP) --editable '.[dev]'
-	@touch $@
+	@touch .venv/installed $@
 
 # nnsight requires torchvision, which nothing here imports, and whose PyPI builds crash beside a torch without CUDA.
 .venv-formats/installed: pyproject.toml constraints.txt

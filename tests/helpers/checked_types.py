@@ -15,7 +15,7 @@ from jaxtyping import AbstractArray, install_import_hook
 
 jaxtyped = jaxtyping.jaxtyped
 
-CALLS = 20
+CALLS = 4
 """Calls of a function that are checked in one test."""
 
 _test = object()

@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from torch import Tensor
+
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.saes.dictionary import Dictionary
 from tiltmeter.saes.formats import openai
@@ -33,12 +35,13 @@ class Known(NamedTuple):
 SCHEMES: Mapping[str, Known] = {
     "encoder.weight, bias": Known(True, "relu"),
     "encoder.weight, gate_bias": Known(True),
+    "W_enc, gate_bias": Known(True),
     "encoder.weight, b_dec": Known(True),
     "encoder.weight, W_dec": Known(True, "topk"),
     "encoder_linear.weight": Known(False, "relu"),
     "w_enc": Known(False),
 }
-"""Of the schemes that one library alone writes: dictionary_learning, sparsify, Goodfire, Gemma Scope 2."""
+"""Of the schemes that one library alone writes: dictionary_learning, SAEBench, sparsify, Goodfire, Gemma Scope 2."""
 
 _R1 = re.compile(r"DeepSeek-R1-Distill-Llama-8B-SAE-l(?P<layer>\d+)\.pt")
 _GOODFIRE = re.compile(r"Llama-3\.\d-\d+B-Instruct-SAE-l(?P<layer>\d+)\.pth?")
@@ -70,7 +73,7 @@ def load_bare(path: Path, stored: Stored, name: str, options: Options) -> Linear
     if GATES[0] in weights:
         activation: str | None = "gated"
     else:
-        activation = said.activation or known.activation or _implied(name, said, THRESHOLD in weights)
+        activation = said.activation or known.activation or _implied(name, said, stored, THRESHOLD in weights)
     subtracts = known.subtracts if said.apply_b_dec_to_input is None else said.apply_b_dec_to_input
     k = next((one for one in (said.k, known.k, _stored_k(stored)) if one is not None), None)
     _refuse_unknown(name, {"apply_b_dec_to_input": subtracts, "activation": activation})
@@ -80,6 +83,8 @@ def load_bare(path: Path, stored: Stored, name: str, options: Options) -> Linear
         if THRESHOLD not in stored.tensors:
             raise TiltmeterError(f"{name} has no {THRESHOLD}, so it is no jumprelu SAE.")
         weights[THRESHOLD] = stored.tensors[THRESHOLD]
+    if activation == "jumprelu":
+        _refuse_unset(name, weights[THRESHOLD])
     if activation in ("topk", "relu"):
         weights.pop(THRESHOLD, None)
     convention = Convention(bool(subtracts), k if activation == "topk" else None, said.normalize_activations or "none")
@@ -115,12 +120,13 @@ def _facts(stored: Stored, hook_name: str | None) -> Facts:
     return Facts(hook_name=hook_name, model=model if isinstance(model, str) else None)
 
 
-def _implied(name: str, said: Options, has_threshold: bool) -> str | None:
+def _implied(name: str, said: Options, stored: Stored, has_threshold: bool) -> str | None:
+    """The activation that a k or a threshold implies; libraries that store both use the threshold."""
     if has_threshold and said.k is not None:
         raise TiltmeterError(f"{name} has both a threshold and a k; say which is used: activation=topk or jumprelu.")
-    if said.k is not None:
-        return "topk"
-    return "jumprelu" if has_threshold else None
+    if has_threshold:
+        return "jumprelu"
+    return None if said.k is None and _stored_k(stored) is None else "topk"
 
 
 def _known(path: Path, scheme: str) -> Known:
@@ -139,6 +145,14 @@ def _said(name: str, options: Options, stored: Stored) -> Options:
     """What the user says, and where not, what the file's metadata say."""
     file = options_of(name, {key: stored.settings[key] for key in FIELDS if key in stored.settings})
     return replace(file, **{key: value for key in FIELDS if (value := getattr(options, key)) is not None})
+
+
+def _refuse_unset(name: str, threshold: Tensor) -> None:
+    if threshold.numel() == 1 and float(threshold) < 0:
+        raise TiltmeterError(
+            f"{name} has the threshold {float(threshold):g} for all latents, which was not set yet: top-k SAEs get it "
+            "late in their training; give a later checkpoint, or say activation=topk and k."
+        )
 
 
 def _stored_k(stored: Stored) -> int | None:

@@ -80,6 +80,7 @@ SCHEMES: Mapping[str, Scheme] = {
         },
         as_linear=True,
     ),
+    "W_enc, gate_bias": Scheme(_same("W_enc W_dec b_dec r_mag b_mag") | {"b_gate": "gate_bias"}),
     "latent_bias, pre_bias": Scheme(
         {"W_enc": "encoder.weight", "b_enc": "latent_bias", "W_dec": "decoder.weight", "b_dec": "pre_bias"},
         as_linear=True,
@@ -88,7 +89,7 @@ SCHEMES: Mapping[str, Scheme] = {
 }
 """By what tells them apart: SAELens and Gemma Scope; Gemma Scope 2; Anthropic's papers; llamascopium; sparsify;
 dictionary_learning's AutoEncoder, its top-k ones, and its AutoEncoderNew (also DeepSeek-R1's, and Llama Scope's);
-Goodfire; dictionary_learning's gated; OpenAI."""
+Goodfire; dictionary_learning's gated, and SAEBench's; OpenAI."""
 
 
 def scheme_of(name: str, tensors: Mapping[str, Tensor]) -> str:
