@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tiltmeter.models.positions import BosPolicy, MassivePolicy
     from tiltmeter.models.split_model import SplitModel
     from tiltmeter.perturb.paths import Sphere, Straight, Substitute
+    from tiltmeter.runs.versions import versioned
     from tiltmeter.saes.loading import load_dictionary, load_sae
     from tiltmeter.saes.object_options import wrap_sae
     from tiltmeter.saes.sae import SAE
@@ -56,6 +57,7 @@ _HOMES = {
     "summary": "analysis.curves",
     "train_sae": "saes.training.run",
     "wrap_model": "models.loading",
+    "versioned": "runs.versions",
     "wrap_sae": "saes.object_options",
 }
 
@@ -84,6 +86,7 @@ __all__ = [
     "shape_table",
     "summary",
     "train_sae",
+    "versioned",
     "wrap_model",
     "wrap_sae",
 ]
