@@ -15,8 +15,7 @@ from tiltmeter.errors import TiltmeterError
 
 @dataclass(frozen=True)
 class Versioned:
-    """A function, and the version that its user gave it; None if it has none and can only be used without a run
-    directory. `versioned` makes one."""
+    """A function of the user's. Without a version it can only be used without a run directory."""
 
     function: Callable[..., Any]
     version: str | None = None
@@ -27,7 +26,7 @@ class Versioned:
         return "a function" if self.version is None else f"a function, version {self.version}"
 
 
-def versioned(function: Callable[..., Any], version: str) -> Versioned:
+def versioned(function: Any, version: Any) -> Versioned:
     """Give a function a version, so that runs with it can be stored and resumed.
 
     `tm.Sweep(directions={"mine": tm.versioned(f, "2")}, ...)`. Change the version whenever what the function returns
@@ -56,6 +55,6 @@ def refuse_unversioned(what: str, functions: Mapping[str, Versioned]) -> None:
     for label, one in functions.items():
         if one.version is None:
             raise TiltmeterError(
-                f"The {what} {label} is a function, which cannot be compared when the run is resumed; give it a version, "
-                f'{{{label!r}: tm.versioned(f, "1")}}, or measure without a run directory, out=None.'
+                f"The {what} {label} is a function, which cannot be compared when the run is resumed; give it a "
+                f'version, {{{label!r}: tm.versioned(f, "1")}}, or measure without a run directory, out=None.'
             )
