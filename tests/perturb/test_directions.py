@@ -7,6 +7,7 @@ from contexts import NONE_MASSIVE, context_at
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.perturb.directions import Along, Difference, Mixture, Plain, normalise
 from tiltmeter.perturb.names import DirectionName
+from tiltmeter.perturb.own_directions import check_width
 from tiltmeter.perturb.registry import DIRECTIONS, build_directions, check_direction_name, needs_sae
 from tiltmeter.perturb.site_statistics import SiteStatistics
 from tiltmeter.perturb.sources import Gaussian, Real
@@ -42,7 +43,7 @@ CONTEXT = context_at(ADDRESS, X)
 GIVEN = draw(WIDTH, seed=2)
 VECTOR = DirectionName("along", "v")
 NAMES = [DirectionName(kind) for kind in DIRECTIONS if not needs_sae(kind)]
-ALL = {str(name): one for name, one in build_directions([*NAMES, VECTOR], STATISTICS, {VECTOR: GIVEN}).items()}
+ALL = {str(name): one for name, one in build_directions([*NAMES, VECTOR], STATISTICS, {VECTOR: Along(GIVEN)}).items()}
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -175,6 +176,6 @@ def test_unknown_names_and_wrong_widths_are_refused():
     with pytest.raises(TiltmeterError, match=r"'real-diference' is not a direction; choose from iso.*along:FILE"):
         check_direction_name(DirectionName("real-diference"))
     with pytest.raises(TiltmeterError, match=f"along:v has width 7, but those at this site {WIDTH}"):
-        build_directions([VECTOR], STATISTICS, {VECTOR: torch.ones(7)})
+        check_width(VECTOR, Along(torch.ones(7)), WIDTH)
     with pytest.raises(TiltmeterError, match="'along:v' is not a direction"):
         check_direction_name(VECTOR)

@@ -89,7 +89,7 @@ def test_names_are_looked_up(model):
     assert [readout.name for readout in found.readouts] == ["l2@blocks.2.hook_resid_post", "kl"]
     assert (found.positions.perturbed, found.positions.read) == ((2,), (2, 3, 4, 5))
     assert [*map(str, found.directions)] == ["real-mixture", "isotropic"]
-    assert found.vectors == {}
+    assert found.own == {}
 
 
 def test_every_row_of_a_vectors_file_is_a_direction_in_its_place(model, tmp_path):
@@ -97,7 +97,7 @@ def test_every_row_of_a_vectors_file_is_a_direction_in_its_place(model, tmp_path
     np.save(tmp_path / "steer.npy", rows)
     found = plan(model, directions=("isotropic", f"along:{tmp_path}/steer.npy", "real-mixture"))
     assert [*map(str, found.directions)] == ["isotropic", "along:steer.npy#0", "along:steer.npy#1", "real-mixture"]
-    assert torch.equal(found.vectors[found.directions[2]], torch.from_numpy(rows[1]).double())
+    assert torch.equal(found.own[found.directions[2]].direction.given, torch.from_numpy(rows[1]).double())
 
 
 @pytest.mark.parametrize(

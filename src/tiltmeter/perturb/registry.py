@@ -11,12 +11,11 @@ from types import MappingProxyType
 from typing import get_args
 
 import torch
-from torch import Tensor
 
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.mlp_input import MLPInput
 from tiltmeter.perturb.blends import build_blend
-from tiltmeter.perturb.directions import Along, Difference, Direction, Mixture, Plain, Toward
+from tiltmeter.perturb.directions import Difference, Direction, Mixture, Plain, Toward
 from tiltmeter.perturb.names import BLEND, BaseName, DirectionName, check_sae
 from tiltmeter.perturb.sae_directions import SAE_DIRECTIONS, SAEDirection
 from tiltmeter.perturb.site_statistics import SiteStatistics
@@ -92,7 +91,7 @@ def rng_key(name: DirectionName) -> str:
 def build_directions(
     names: Sequence[DirectionName],
     statistics: SiteStatistics,
-    vectors: Mapping[DirectionName, Tensor],
+    own: Mapping[DirectionName, Direction],
     saes: Mapping[str, SAEWithStatistics | RowsAtSite] = NO_SAES,
 ) -> dict[DirectionName, Direction]:
     """Build the directions with these names, which `check_direction_name` has accepted.
@@ -100,29 +99,16 @@ def build_directions(
     Args:
         names: names of directions.
         statistics: statistics of the site.
-        vectors: the user's own vectors.
+        own: the user's own directions.
         saes: SAEs of the run and decoder rows of other dictionaries, under the names that directions use.
 
     Raises:
-        TiltmeterError: the width of a vector or an SAE differs from the site's; an SAE has no latent of the requested
+        TiltmeterError: the width of an SAE differs from the site's; an SAE has no latent of the requested
             kind.
     """
     for sae in saes.values():
         (sae.at if isinstance(sae, SAEWithStatistics) else sae).check_width(len(statistics.mean))
-    return {
-        name: _along(name, vectors[name], statistics) if name in vectors else _build(name, statistics, saes)
-        for name in names
-    }
-
-
-def _along(name: DirectionName, vector: Tensor, statistics: SiteStatistics) -> Along:
-    width = len(statistics.mean)
-    if vector.shape != (width,):
-        raise TiltmeterError(
-            f"The vector {name} has width {vector.shape[-1]}, but those at this site {width}; "
-            "give vectors of that width."
-        )
-    return Along(vector)
+    return {name: own[name] if name in own else _build(name, statistics, saes) for name in names}
 
 
 def _build(

@@ -67,7 +67,7 @@ def load_vectors(name: DirectionName, site: str = "") -> dict[DirectionName, Ten
         vectors |= rows
     vectors = _choose(vectors, path, chosen)
     for direction, vector in vectors.items():
-        _check(direction, vector)
+        check_vector(direction, vector)
     return {DirectionName.parse(direction): vector for direction, vector in vectors.items()}
 
 
@@ -168,7 +168,12 @@ def _rows(stem: str, key: str, tensor: Tensor) -> dict[str, Tensor]:
     return {f"{stem}#{key}.{i}" if key else f"{stem}#{i}": row for i, row in enumerate(tensor)}
 
 
-def _check(direction: str, vector: Tensor) -> None:
+def check_vector(direction: str, vector: Tensor) -> None:
+    """Check that a user's vector has a direction.
+
+    Raises:
+        TiltmeterError: it is zero or not finite.
+    """
     if not bool(torch.isfinite(vector).all()):
         raise TiltmeterError(f"The vector {direction} contains NaN or an infinity; give finite numbers.")
     if not bool(vector.any()):

@@ -6,7 +6,7 @@ cannot be hashed as a tensor can.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from tiltmeter.errors import TiltmeterError
 class Versioned:
     """A function of the user's. Without a version it can only be used without a run directory."""
 
-    function: Callable[..., Any]
+    function: Any
     version: str | None = None
 
     @property
@@ -33,9 +33,9 @@ def versioned(function: Any, version: Any) -> Versioned:
     changes: a run is resumed only with the same label and version, and nothing else of the function is compared.
 
     Raises:
-        TiltmeterError: it is not a function, or the version is not a text.
+        TiltmeterError: it is neither a function nor an object with a method `vector`, or the version is not a text.
     """
-    if not callable(function):
+    if not (callable(function) or callable(getattr(function, "vector", None))):
         raise TiltmeterError(f"versioned() was given a {type(function).__name__}; expected a function.")
     if not (isinstance(version, str) and version.strip()):
         raise TiltmeterError(f'The version was {version!r}; expected a text that is not empty, such as "1".')

@@ -84,6 +84,7 @@ def run_crossings(
             could be measured.
     """
     plan = make_plan(wanted.sweep, loaded.model, tokens)
+    plan.check_storable()
     with run_directory.open_run(out, _identity(wanted, plan, loaded), partial(_record, plan, loaded, purpose)) as run:
         ready = prepare(plan, run)
         table = crossing_table(_measure(wanted, ready, run), tuple(map(str, plan.directions)))

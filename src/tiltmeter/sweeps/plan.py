@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, PlainSerializer, PlainValidator
-from torch import Tensor
 
 from tiltmeter.analysis.confidence_sequences import FIRST_LOOK
 from tiltmeter.data.token_set import TokenSet
@@ -19,11 +18,20 @@ from tiltmeter.models.sites import Site
 from tiltmeter.models.split_model import SplitModel, Stream
 from tiltmeter.perturb.bases import SAE_BASES, check_base_name
 from tiltmeter.perturb.names import ALONG, BaseName, DirectionName
+from tiltmeter.perturb.own_directions import (
+    Directions,
+    OwnDirection,
+    check_positions,
+    of_vector,
+    read_directions,
+    shown,
+)
 from tiltmeter.perturb.paths import Path as PerturbationPath
 from tiltmeter.perturb.registry import check_direction_name, check_suits, counts_latents, needs_rows, needs_sae
 from tiltmeter.perturb.user_vectors import load_vectors
 from tiltmeter.runs.config import Configuration
 from tiltmeter.runs.rng import random_order
+from tiltmeter.runs.versions import refuse_unversioned
 from tiltmeter.saes.at_site import DictionaryAtSite, RowsAtSite, SAEAtSite
 from tiltmeter.saes.names import SAEs, labelled, place, read_saes
 from tiltmeter.saes.objects import SAEObject
@@ -54,9 +62,10 @@ class Sweep(Configuration):
 
     site: str
     """Where activations are perturbed, e.g. `blocks.6.hook_resid_pre` or `resid_pre:6`."""
-    directions: Annotated[tuple[str, ...], Field(min_length=1)] = DEFAULT_DIRECTIONS
+    directions: Annotated[Directions, PlainValidator(read_directions), PlainSerializer(shown)] = DEFAULT_DIRECTIONS
     """Names of directions; `along:FILE` for your own vectors. An SAE direction without an SAE's name (`sae-error`) is
-    expanded to one for every SAE of the sweep (`sae-error:NAME`)."""
+    expanded to one for every SAE of the sweep (`sae-error:NAME`). Or a mapping of labels to vectors, functions and
+    `Direction` objects, and of names to `...` (`tiltmeter.perturb.own_directions`): `{"mine": v, "isotropic": ...}`."""
     saes: Annotated[SAEs, PlainValidator(read_saes), PlainSerializer(_shown)] = ()
     """SAEs, named as in `load_sae`; a pattern such as `nano:e2e-*` matches nano's SAEs at the site. Or a mapping of
     names of your own to SAE objects (`tiltmeter.saes.objects`) and to names for `load_sae`: `{"mine": sae}`."""
@@ -111,8 +120,8 @@ class Plan:
     positions: Positions
     directions: tuple[DirectionName, ...]
     """Direction names, expanded to one per row of a vectors file and per SAE."""
-    vectors: dict[DirectionName, Tensor]
-    """The user's vectors for directions `along:...`."""
+    own: dict[DirectionName, OwnDirection]
+    """The user's directions: vectors of files (`along:...`), and objects."""
     base: BaseName
     saes: dict[str, SAEAtSite]
     """The SAEs that a direction or the base needs, keyed by the names used there."""
@@ -132,6 +141,15 @@ class Plan:
         if self.sweep.until_ci is None:
             return range(self.sweep.sequences)
         return random_order(self.sweep.sequences, self.sweep.seed)
+
+    def check_storable(self) -> None:
+        """Check that a run in a run directory can be resumed with what it was begun with.
+
+        Raises:
+            TiltmeterError: a direction is a function without a version.
+        """
+        functions = {str(name): one.function for name, one in self.own.items() if one.function is not None}
+        refuse_unversioned("direction", functions)
 
     @property
     def counted_saes(self) -> tuple[str, ...]:
@@ -164,7 +182,9 @@ def make_plan(sweep: Sweep, model: SplitModel, tokens: TokenSet) -> Plan:
     readouts = tuple(parse_readout(name, model) for name in dict.fromkeys(sweep.readouts))
     positions = parse_positions(sweep.positions, tokens.ids.shape[1])
     given = labelled(sweep.saes, site)
-    directions, vectors, base = look_up(sweep, tuple(given))
+    directions, own, base = look_up(sweep, tuple(given))
+    for name, direction in own.items():
+        check_positions(name, direction, tokens.ids.shape[1])
     used = _used(given, directions, base)
     found = {label: place(one, model, site, tokens) for label, one in used.items()}
     _refuse_equal(found)
@@ -175,7 +195,7 @@ def make_plan(sweep: Sweep, model: SplitModel, tokens: TokenSet) -> Plan:
         if one.argument in found:
             check_suits(one, found[one.argument])
     _refuse_without_rows(saes, directions, base)
-    return Plan(sweep, model, tokens, site, readouts, positions, directions, vectors, base, saes, others)
+    return Plan(sweep, model, tokens, site, readouts, positions, directions, own, base, saes, others)
 
 
 Given = str | SAEObject
@@ -219,7 +239,7 @@ class LookedUp(NamedTuple):
     """The parsed names of a sweep, all known to exist."""
 
     directions: tuple[DirectionName, ...]
-    vectors: dict[DirectionName, Tensor]
+    own: dict[DirectionName, OwnDirection]
     base: BaseName
 
 
@@ -231,12 +251,16 @@ def look_up(sweep: Sweep, saes: tuple[str, ...]) -> LookedUp:
     Raises:
         TiltmeterError: a direction or base does not exist; a direction is listed twice; a file contains no vectors.
     """
-    vectors: dict[DirectionName, Tensor] = {}
+    own: dict[DirectionName, OwnDirection] = {}
     directions: list[DirectionName] = []
-    for name in map(DirectionName.parse, sweep.directions):
-        if name.kind == ALONG and name.argument is not None:
-            found = load_vectors(name, sweep.site)
-            vectors |= found
+    objects = sweep.directions if isinstance(sweep.directions, Mapping) else {}
+    for text in sweep.directions:
+        if (given := objects.get(text)) is not None:
+            own[name := DirectionName(text)] = given
+            directions.append(name)
+        elif (name := DirectionName.parse(text)).kind == ALONG and name.argument is not None:
+            found = {one: of_vector(vector) for one, vector in load_vectors(name, sweep.site).items()}
+            own |= found
             directions += found
         else:
             some = _for_each_sae(name, saes)
@@ -249,7 +273,7 @@ def look_up(sweep: Sweep, saes: tuple[str, ...]) -> LookedUp:
         )
     base = BaseName.parse(sweep.base)
     check_base_name(base, saes)
-    return LookedUp(tuple(directions), vectors, base)
+    return LookedUp(tuple(directions), own, base)
 
 
 def _for_each_sae(name: DirectionName, saes: tuple[str, ...]) -> list[DirectionName]:

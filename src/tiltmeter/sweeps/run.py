@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from dataclasses import asdict, replace
@@ -32,6 +31,7 @@ from tiltmeter.models.self_check import check_additive, check_head, check_split
 from tiltmeter.perturb.bases import Base, build_base
 from tiltmeter.perturb.directions import Direction
 from tiltmeter.perturb.names import DirectionName
+from tiltmeter.perturb.own_directions import check_width
 from tiltmeter.perturb.paths import Path as PerturbationPath
 from tiltmeter.perturb.registry import build_directions
 from tiltmeter.perturb.site_statistics import SiteStatistics, fit_statistics
@@ -76,6 +76,7 @@ def run_sweep(
         TiltmeterError: invalid input; `out` is in use or belongs to another run; the model cannot be split.
     """
     plan = make_plan(sweep, loaded.model, tokens)
+    plan.check_storable()
     with run_directory.open_run(out, identity(plan, loaded), partial(record, plan, loaded, purpose)) as run:
         ready, watch = prepare(plan, run), _watch(plan)
         parts = _measure(ready, run, watch)
@@ -126,7 +127,10 @@ def prepare(plan: Plan, run: run_directory.Run) -> Prepared:
     statistics = _statistics(plan, run)
     plan = replace(plan, massive_above=statistics.massive.limit)
     saes = _latents(plan, run)
-    directions = build_directions(plan.directions, statistics, plan.vectors, {**saes, **plan.dictionaries})
+    own = {name: one.direction for name, one in plan.own.items()}
+    for name, direction in own.items():
+        check_width(name, direction, len(statistics.mean))
+    directions = build_directions(plan.directions, statistics, own, {**saes, **plan.dictionaries})
     base = build_base(plan.base, statistics, saes)
     path = plan.sweep.path.resolved(statistics.pair_distance)
     check_split(plan.model, plan.model.start(plan.tokens.ids[:2], plan.site, (), plan.positions.span))
@@ -235,7 +239,7 @@ def identity(plan: Plan, loaded: LoadedModel) -> dict[str, Any]:
         "saes": {label: at.sae.about.sha256 for label, at in used.items()},
         # Stored arrays follow these orders, so the same SAEs in another order are a different run.
         "order": {"directions": [str(name) for name in plan.directions], "saes": list(used)},
-        "vectors": {str(name): hashlib.sha256(v.numpy().tobytes()).hexdigest() for name, v in plan.vectors.items()},
+        "vectors": {str(name): one.identity for name, one in plan.own.items()},
     }
 
 
