@@ -7,7 +7,6 @@ from contexts import NONE_MASSIVE, context_at
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.perturb.directions import Along, Difference, Mixture, Plain, normalise
 from tiltmeter.perturb.names import DirectionName
-from tiltmeter.perturb.own_directions import check_width
 from tiltmeter.perturb.registry import DIRECTIONS, build_directions, check_direction_name, needs_sae
 from tiltmeter.perturb.site_statistics import SiteStatistics
 from tiltmeter.perturb.sources import Gaussian, Real
@@ -172,10 +171,8 @@ def test_nothing_is_edited_in_place():
     assert torch.equal(given, GIVEN)
 
 
-def test_unknown_names_and_wrong_widths_are_refused():
+def test_unknown_names_are_refused():
     with pytest.raises(TiltmeterError, match=r"'real-diference' is not a direction; choose from iso.*along:FILE"):
         check_direction_name(DirectionName("real-diference"))
-    with pytest.raises(TiltmeterError, match=f"along:v has width 7, but those at this site {WIDTH}"):
-        check_width(VECTOR, Along(torch.ones(7)), WIDTH)
     with pytest.raises(TiltmeterError, match="'along:v' is not a direction"):
         check_direction_name(VECTOR)

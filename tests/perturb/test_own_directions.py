@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from contexts import context_at
+from contexts import NONE_MASSIVE, context_at
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.perturb.directions import Plain
 from tiltmeter.perturb.names import DirectionName
-from tiltmeter.perturb.own_directions import AlongPositions, OfFunction, check_width, read_directions, shown
+from tiltmeter.perturb.own_directions import OfFunction, bind, of_vector, read_directions, shown
+from tiltmeter.perturb.site_statistics import SiteStatistics
 from tiltmeter.perturb.sources import Isotropic
 from tiltmeter.runs.rng import Address
 from tiltmeter.runs.versions import versioned
@@ -111,7 +112,13 @@ def test_a_configuration_shows_names_and_what_identifies_objects():
 
 
 def test_vectors_of_another_width_than_the_sites_are_refused():
-    for direction in (only(VECTOR).direction, AlongPositions(torch.ones(4, D))):
-        check_width(DirectionName("mine"), direction, D)
+    for own in (only(VECTOR), of_vector(torch.ones(4, D).double())):
+        assert bind(DirectionName("mine"), own, statistics(D)) is own.direction
         with pytest.raises(TiltmeterError, match=r"mine has width 6, but those at this site 7"):
-            check_width(DirectionName("mine"), direction, 7)
+            bind(DirectionName("mine"), own, statistics(7))
+
+
+def statistics(width):
+    pool = torch.randn(8, width)
+    mean, covariance = pool.double().mean(0), torch.cov(pool.double().T)
+    return SiteStatistics(8, mean, covariance, pool, torch.arange(8) // 4, 1.0, 1.0, NONE_MASSIVE)

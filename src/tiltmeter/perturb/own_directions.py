@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import EllipsisType
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -17,16 +17,26 @@ from tiltmeter.errors import TiltmeterError
 from tiltmeter.perturb.directions import Along, Direction
 from tiltmeter.perturb.names import ALONG, BLEND, DirectionName
 from tiltmeter.perturb.registry import DIRECTIONS
+from tiltmeter.perturb.site_statistics import SiteStatistics
 from tiltmeter.perturb.sources import Context
 from tiltmeter.perturb.user_vectors import check_vector
 from tiltmeter.runs.versions import Versioned
 
 
+@runtime_checkable
+class OfStatistics(Protocol):
+    """A direction that is known once the statistics of the site are."""
+
+    def at(self, statistics: SiteStatistics) -> Direction:
+        """The direction at the site."""
+        ...
+
+
 @dataclass(frozen=True)
 class OwnDirection:
-    """A user's direction, and what identifies it in a run."""
+    """A direction that is given as an object, and what identifies it in a run."""
 
-    direction: Direction
+    direction: Direction | OfStatistics
     identity: str
     """The hash of a vector; the version of a function."""
     function: Versioned | None = None
@@ -136,22 +146,26 @@ def check_positions(name: DirectionName, own: OwnDirection, length: int) -> None
         )
 
 
-def check_width(name: DirectionName, direction: Direction, width: int) -> None:
-    """Check that a user's vectors are as wide as the site.
+def bind(name: DirectionName, own: OwnDirection, statistics: SiteStatistics) -> Direction:
+    """The direction at a site.
 
     Raises:
-        TiltmeterError: they are not.
+        TiltmeterError: its vectors have another width than the site's activations.
     """
+    direction, width = own.direction, len(statistics.mean)
+    if isinstance(direction, OfStatistics):
+        return direction.at(statistics)
     if isinstance(direction, Along | AlongPositions) and (found := direction.given.shape[-1]) != width:
         raise TiltmeterError(
             f"The vector {name} has width {found}, but those at this site {width}; give vectors of that width."
         )
+    return direction
 
 
 def _checked_label(label: Any, one: Any) -> str:
     if not (isinstance(label, str) and label.strip()):
         raise TiltmeterError(f"A direction of directions= has the label {label!r}; expected a text that is not empty.")
-    if isinstance(one, EllipsisType):
+    if isinstance(one, EllipsisType | OwnDirection):
         return label
     if label in {*DIRECTIONS, ALONG, BLEND} or set(label) & set(":@"):
         raise TiltmeterError(
@@ -164,6 +178,8 @@ def _checked_label(label: Any, one: Any) -> str:
 def _read(label: str, one: Any) -> OwnDirection | None:
     if isinstance(one, EllipsisType):
         return None
+    if isinstance(one, OwnDirection):
+        return one
     if isinstance(one, str):
         raise TiltmeterError(
             f"The direction {label} was given as the text {one!r}; use the name as the label, {{{one!r}: ...}}."

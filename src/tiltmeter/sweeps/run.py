@@ -31,7 +31,7 @@ from tiltmeter.models.self_check import check_additive, check_head, check_split
 from tiltmeter.perturb.bases import Base, build_base
 from tiltmeter.perturb.directions import Direction
 from tiltmeter.perturb.names import DirectionName
-from tiltmeter.perturb.own_directions import check_width
+from tiltmeter.perturb.own_directions import bind
 from tiltmeter.perturb.paths import Path as PerturbationPath
 from tiltmeter.perturb.registry import build_directions
 from tiltmeter.perturb.site_statistics import SiteStatistics, fit_statistics
@@ -127,9 +127,7 @@ def prepare(plan: Plan, run: run_directory.Run) -> Prepared:
     statistics = _statistics(plan, run)
     plan = replace(plan, massive_above=statistics.massive.limit)
     saes = _latents(plan, run)
-    own = {name: one.direction for name, one in plan.own.items()}
-    for name, direction in own.items():
-        check_width(name, direction, len(statistics.mean))
+    own = {name: bind(name, one, statistics) for name, one in plan.own.items()}
     directions = build_directions(plan.directions, statistics, own, {**saes, **plan.dictionaries})
     base = build_base(plan.base, statistics, saes)
     path = plan.sweep.path.resolved(statistics.pair_distance)

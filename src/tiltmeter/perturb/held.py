@@ -1,0 +1,99 @@
+"""Random directions that are drawn once and held: the same vector at every token of every sequence.
+
+Other random directions are drawn for each token anew. A vector of the user's is the same at every token, so it is
+exchangeable with such draws only, if it is of their kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tiltmeter.perturb.directions import Direction, Mixture, Plain
+from tiltmeter.perturb.own_directions import OwnDirection, of_vector
+from tiltmeter.perturb.site_statistics import SiteStatistics
+from tiltmeter.perturb.sources import Context
+from tiltmeter.runs.rng import Address, uniform
+from tiltmeter.saes.at_site import RowsAtSite
+
+NO_SEQUENCE = 2**32 - 1
+"""The sequence in the address of draws that belong to none."""
+
+OF_STATISTICS: Mapping[str, Callable[[SiteStatistics], Direction]] = {
+    "isotropic": lambda s: Plain(s.isotropic),
+    "cov-random-mixture": lambda s: Mixture(s.gaussian),
+    "real-mixture": lambda s: Mixture(s.real),
+}
+"""Directions that are independent of x, so that one draw can be used at every token."""
+
+PERMUTATION, FEATURE = "permutation", "sae-feature"
+
+
+@dataclass(frozen=True)
+class Held:
+    """One draw of a direction that does not depend on x, used at every token."""
+
+    direction: Direction
+    kind: str
+    draw: int
+
+    def vector(self, context: Context) -> Tensor:
+        """Return the draw, broadcast to every token."""
+        address = _address(context.address.seed, self.kind, self.draw)
+        one = replace(context, x=context.x.new_zeros(1, 1, context.x.shape[-1]), address=address)
+        return self.direction.vector(one).to(context.x).expand_as(context.x)
+
+
+@dataclass(frozen=True)
+class HeldDraw:
+    """A draw that needs the statistics of the site."""
+
+    kind: str
+    draw: int
+
+    def at(self, statistics: SiteStatistics) -> Direction:
+        """The direction at the site."""
+        return Held(OF_STATISTICS[self.kind](statistics), self.kind, self.draw)
+
+
+def draws_of(kind: str, count: int) -> list[OwnDirection]:
+    """Draws of a kind in `OF_STATISTICS`."""
+    return [OwnDirection(HeldDraw(kind, draw), f"draw {draw} of {kind}, held at every token") for draw in range(count)]
+
+
+def permutations(label: str, vector: Float[Tensor, "d_site"], count: int, seed: int) -> list[OwnDirection]:
+    """Random permutations of a vector's coordinates, each with a random sign.
+
+    They have the vector's norm, mean and outlying coordinates, and nothing else of it.
+    """
+    found = []
+    for draw in range(count):
+        address = _address(seed, f"{PERMUTATION}:{label}", draw)
+        order = uniform(address, "order", len(vector))[0, 0].argsort(stable=True)
+        found.append(of_vector(vector[order] * _sign(address)))
+    return found
+
+
+def features(sae: RowsAtSite, count: int, seed: int) -> list[OwnDirection]:
+    """Decoder rows of random latents whose row has a length, without replacement, each with a random sign.
+
+    Returns:
+        As many as there are, at most `count`.
+    """
+    kept = sae.not_zero
+    address = _address(seed, FEATURE, 0)
+    chosen = kept[uniform(address, "latent", len(kept))[0, 0].argsort(stable=True)[:count]]
+    rows = sae.rows(chosen).double().cpu()
+    return [of_vector(row * _sign(_address(seed, FEATURE, draw))) for draw, row in enumerate(rows)]
+
+
+def _address(seed: int, direction: str, draw: int) -> Address:
+    return Address(seed, f"held:{direction}", torch.tensor([NO_SEQUENCE]), torch.tensor([0]), draw)
+
+
+def _sign(address: Address) -> int:
+    return 1 if float(uniform(address, "sign", 1)) < 0.5 else -1
