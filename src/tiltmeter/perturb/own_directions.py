@@ -108,7 +108,7 @@ def read_directions(given: Any) -> Directions:
         TiltmeterError: they are neither, or a label cannot be one.
     """
     if isinstance(given, Mapping) and given:
-        return {_checked_label(label, one): _read(label, one) for label, one in given.items()}
+        return {checked_label(label, one): _read(label, one) for label, one in given.items()}
     if isinstance(given, str):
         raise TiltmeterError(f"directions= was the text {given!r}; give a tuple of names: directions=({given!r},).")
     if isinstance(given, (list, tuple)) and given and all(isinstance(name, str) for name in given):
@@ -162,7 +162,12 @@ def bind(name: DirectionName, own: OwnDirection, statistics: SiteStatistics) -> 
     return direction
 
 
-def _checked_label(label: Any, one: Any) -> str:
+def checked_label(label: Any, one: Any) -> str:
+    """The label of a direction that is given as an object.
+
+    Raises:
+        TiltmeterError: it is no text, or could be taken for the name of one of tiltmeter's directions.
+    """
     if not (isinstance(label, str) and label.strip()):
         raise TiltmeterError(f"A direction of directions= has the label {label!r}; expected a text that is not empty.")
     if isinstance(one, EllipsisType | OwnDirection):
@@ -185,7 +190,7 @@ def _read(label: str, one: Any) -> OwnDirection | None:
             f"The direction {label} was given as the text {one!r}; use the name as the label, {{{one!r}: ...}}."
         )
     if isinstance(one, (Tensor, np.ndarray, list, tuple)):
-        return of_vector(_vector(label, one))
+        return of_vector(read_vector(label, one))
     function = one if isinstance(one, Versioned) else Versioned(one)
     if callable(getattr(function.function, "vector", None)):
         return OwnDirection(function.function, function.identity, function)
@@ -197,7 +202,12 @@ def _read(label: str, one: Any) -> OwnDirection | None:
     )
 
 
-def _vector(label: str, given: Any) -> Tensor:
+def read_vector(label: str, given: Any) -> Tensor:
+    """Copy a vector [d_site], or one for each position [position, d_site], in float64.
+
+    Raises:
+        TiltmeterError: it is none, is zero or not finite.
+    """
     try:
         tensor = torch.as_tensor(given).detach().cpu()
     except (TypeError, ValueError, RuntimeError) as error:

@@ -97,8 +97,7 @@ def measure_shard(
     parts = []
     for begin in range(0, len(sequences), size):
         batch = start_batch(plan, sequences[begin : begin + size], base)
-        found = (_measure_direction(batch, name, direction, path) for name, direction in directions.items())
-        parts.append(_stacked(found, len(directions)))
+        parts.append(_stacked(_measure_directions(batch, directions, path), len(directions)))
     return {name: np.concatenate([part[name] for part in parts], 1 if name == "tokens" else 2) for name in parts[0]}
 
 
@@ -166,20 +165,62 @@ def _context(batch: Batch, key: str, draw: int = 0) -> Context:
     return Context(span.cut(activation), address, lambda: batch.whole, lambda: batch.counted, tokens)
 
 
-def _measure_direction(batch: Batch, name: DirectionName, direction: Direction, path: Path) -> Arrays:
-    """Measure one direction's curves on one batch, [step, sequence] or [step, sequence, position]."""
-    plan, clean = batch.plan, batch.clean
-    x = plan.positions.span.cut(clean.activation)
-    perturbation, perturbed, averaged = perturb_batch(batch, name, direction)
+def _measure_directions(batch: Batch, directions: Mapping[DirectionName, Direction], path: Path) -> Iterator[Arrays]:
+    """Measure curves on one batch, [step, sequence] or [step, sequence, position], direction by direction.
+
+    The paths of several directions are run together if they fit in memory: a pass of few tokens costs nearly as much
+    as one of many.
+    """
+    span = batch.plan.positions.span
+    tokens = (span.stop - span.first) * len(batch.sequences) * len(path.steps)
+    size, names = max(1, batch.plan.sweep.batch_tokens // tokens), list(directions)
+    for begin in range(0, len(names), size):
+        starts = {name: perturb_batch(batch, name, directions[name]) for name in names[begin : begin + size]}
+        if len(starts) == 1:
+            ((name, start),) = starts.items()
+            yield _averages(batch, start, _along_one(batch, name, start, path))
+        else:
+            values = _along_several(batch, starts, path)
+            for number, start in enumerate(starts.values()):
+                of_one = slice(number * len(path.steps), (number + 1) * len(path.steps))
+                yield _averages(batch, start, {key: value[of_one] for key, value in values.items()})
+
+
+def _along_one(batch: Batch, name: DirectionName, start: PerturbedBatch, path: Path) -> dict[str, Tensor]:
+    """The readouts and lengths along one direction, [step, sequence, position], a few steps in each pass."""
+    plan = batch.plan
+    x = plan.positions.span.cut(batch.clean.activation)
     blocks: list[dict[str, Tensor]] = []
     for steps in _step_slices(plan, path, len(batch.sequences)):
-        change = path.changes(x, perturbation, steps)
-        values = compute_readouts(
-            plan.model, clean, plan.model.changes(clean, change), plan.readouts, plan.positions.read
-        )
+        values = _readouts(batch, path.changes(x, start.perturbation, steps))
         _check_finite(plan, values, name, path.steps[steps])
-        blocks.append({**values, "length": change.double().norm(dim=-1).cpu()})
-    values = {key: torch.cat([block[key] for block in blocks]) for key in blocks[0]}
+        blocks.append(values)
+    return {key: torch.cat([block[key] for block in blocks]) for key in blocks[0]}
+
+
+def _along_several(
+    batch: Batch, starts: Mapping[DirectionName, PerturbedBatch], path: Path
+) -> dict[str, Float64[Tensor, "point batch position"]]:
+    """The same along several directions, in one pass: their steps, direction by direction."""
+    x = batch.plan.positions.span.cut(batch.clean.activation)
+    changes = [path.changes(x, start.perturbation, slice(None)) for start in starts.values()]
+    values = _readouts(batch, torch.cat(changes))
+    for number, name in enumerate(starts):
+        of_one = slice(number * len(path.steps), (number + 1) * len(path.steps))
+        _check_finite(batch.plan, {key: value[of_one] for key, value in values.items()}, name, path.steps)
+    return values
+
+
+def _readouts(batch: Batch, change: Tensor) -> dict[str, Float64[Tensor, "point batch position"]]:
+    """The readouts of perturbed runs, and the lengths of their perturbations."""
+    plan, clean = batch.plan, batch.clean
+    values = compute_readouts(plan.model, clean, plan.model.changes(clean, change), plan.readouts, plan.positions.read)
+    return {**values, "length": change.double().norm(dim=-1).cpu()}
+
+
+def _averages(batch: Batch, start: PerturbedBatch, values: dict[str, Tensor]) -> Arrays:
+    """The averages over each sequence's tokens, or each token's values where positions are kept."""
+    plan, (_, perturbed, averaged) = batch.plan, start
     tokens = averaged.sum(-1).numpy()
     if plan.sweep.keep_positions:
         read = _read(plan)

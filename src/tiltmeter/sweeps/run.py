@@ -78,17 +78,17 @@ def run_sweep(
     plan = make_plan(sweep, loaded.model, tokens)
     plan.check_storable()
     with run_directory.open_run(out, identity(plan, loaded), partial(record, plan, loaded, purpose)) as run:
-        ready, watch = prepare(plan, run), _watch(plan)
-        parts = _measure(ready, run, watch)
-        result = curves.merge(parts, plan.order[: sum(part.sizes["sequence"] for part in parts)])
-        attrs = _attrs(plan, ready.statistics, ready.saes, run_directory.read_manifest(run.path))
-        result = result.assign_attrs(attrs | _ending(watch))
-        check_measured(int(result.tokens.sum()))
-        table = curves.summary(result)
-        run.write_bytes("curves.nc", curves.to_netcdf(result))
-        run.write_bytes("summary.csv", curves.to_csv(table))
-        run.write_bytes("summary.parquet", curves.to_parquet(table))
+        result = measure_curves(prepare(plan, run), run, _watch(plan))
+        write_curves(run, result)
     return result
+
+
+def write_curves(run: run_directory.Run, result: xr.Dataset) -> None:
+    """Store curves and their summary."""
+    table = curves.summary(result)
+    run.write_bytes("curves.nc", curves.to_netcdf(result))
+    run.write_bytes("summary.csv", curves.to_csv(table))
+    run.write_bytes("summary.parquet", curves.to_parquet(table))
 
 
 class Prepared(NamedTuple):
@@ -197,6 +197,21 @@ def _ending(watch: Watch | None) -> dict[str, str]:
     if not watch.stopped.reached:
         _log.warning("warning: %s", watch.stopped.sentence)
     return {"stopping": watch.stopped.to_json()}
+
+
+def measure_curves(ready: Prepared, run: run_directory.Run, watch: Watch | None) -> xr.Dataset:
+    """Measure what is not stored yet, and merge all into curves, with their provenance.
+
+    Raises:
+        TiltmeterError: activations or a readout are not finite; nothing was measured.
+    """
+    plan = ready.plan
+    parts = _measure(ready, run, watch)
+    result = curves.merge(parts, plan.order[: sum(part.sizes["sequence"] for part in parts)])
+    attrs = _attrs(plan, ready.statistics, ready.saes, run_directory.read_manifest(run.path))
+    result = result.assign_attrs(attrs | _ending(watch))
+    check_measured(int(result.tokens.sum()))
+    return result
 
 
 def _measure(ready: Prepared, run: run_directory.Run, watch: Watch | None) -> list[xr.Dataset]:

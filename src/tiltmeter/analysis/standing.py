@@ -1,0 +1,132 @@
+"""Whether a vector is special: where its curve stands among the curves of random vectors of several kinds.
+
+A vector's curve is its mean readout over tokens, at each length. Each baseline is a set of random vectors, measured on
+the same tokens at the same lengths. The p-value against a baseline is that of the whole curve (`extreme_rank_p`). A
+vector is special if it differs from every baseline, so its p-value is the largest of these (Berger 1982, intersection-
+union test), and no correction is needed for the number of baselines. It is multiplied by the number of vectors that are
+tested, counting both signs (Bonferroni).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from tiltmeter.analysis.ranks import extreme_rank_p, is_above, percentile, rank_p, ratio_of_means
+
+LEVEL = 0.05
+
+Values = Float[np.ndarray, "step sequence"]
+BaselineValues = Float[np.ndarray, "draw step sequence"]
+
+
+class Verdict(NamedTuple):
+    """Whether a vector differs from every baseline."""
+
+    vector: str
+    p: float
+    """The largest p-value among the baselines, multiplied by the number of vectors tested; at most 1."""
+    differs: bool
+    """Whether it differs from every baseline at the 5 % level."""
+    sentence: str
+
+
+def standing_table(
+    values: Values, baselines: Mapping[str, BaselineValues], steps: Float[np.ndarray, " step"]
+) -> pd.DataFrame:
+    """Where a vector stands among the draws of each baseline, at each step.
+
+    Returns:
+        Columns `baseline`, `step`; `mean` and `median` of the vector over sequences, `baseline_mean` and
+        `baseline_median` (of the draws' means and medians, their mean); `percentile` of the vector's mean among the
+        draws' means, and `p`, two-sided, of this step alone; `median_percentile`, the same of medians; `ratio` of the
+        means, with `ratio_low` and `ratio_high`, its 95 % interval; `share`, the fraction of sequences on which the
+        vector's value is above the median draw's.
+    """
+    rows = []
+    for name, draws in baselines.items():
+        for at, step in enumerate(steps):
+            own, others = values[at], draws[:, at]
+            means, medians = np.nanmean(others, axis=1), np.nanmedian(others, axis=1)
+            ratio, low, high = ratio_of_means(own, others)
+            kept = ~(np.isnan(own) | np.isnan(others).any(axis=0))
+            rows.append(
+                {
+                    "baseline": name,
+                    "step": float(step),
+                    "mean": float(np.nanmean(own)),
+                    "median": float(np.nanmedian(own)),
+                    "baseline_mean": float(means.mean()),
+                    "baseline_median": float(medians.mean()),
+                    "percentile": percentile(float(np.nanmean(own)), means),
+                    "median_percentile": percentile(float(np.nanmedian(own)), medians),
+                    "p": rank_p(float(np.nanmean(own)), means),
+                    "ratio": ratio,
+                    "ratio_low": low,
+                    "ratio_high": high,
+                    "share": float((own > np.median(others, axis=0))[kept].mean()),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+class CurveTest(NamedTuple):
+    """A vector's curve against the draws of one baseline."""
+
+    baseline: str
+    p: float
+    above: bool
+    draws: int
+
+
+def curve_tests(values: Values, baselines: Mapping[str, BaselineValues]) -> list[CurveTest]:
+    """Test the vector's mean curve against the mean curves of each baseline's draws."""
+    own = np.nanmean(values, axis=1)
+    found = []
+    for name, draws in baselines.items():
+        others = np.nanmean(draws, axis=2)
+        found.append(CurveTest(name, extreme_rank_p(own, others), is_above(own, others), len(others)))
+    return found
+
+
+def verdict(vector: str, tests: list[CurveTest], table: pd.DataFrame, tested: int, sequences: int) -> Verdict:
+    """Whether a vector differs from every baseline, in a sentence that says how much and of how many draws.
+
+    Args:
+        vector: its name.
+        tests: its tests against the baselines.
+        table: its `standing_table`.
+        tested: how many vectors are tested, counting both signs.
+        sequences: how many sequences were measured.
+    """
+    p = min(1.0, tested * max(test.p for test in tests))
+    least = min(test.draws for test in tests)
+    differs = p <= LEVEL
+    told = f"{sequences} sequences, at least {least} draws per baseline, {tested} vectors tested"
+    if differs:
+        return Verdict(vector, p, differs, f"{_differs(vector, tests, table)} (p = {p:.2g}; {told}).")
+    if tested / (least + 1) > LEVEL:
+        needed = int(np.ceil(tested / LEVEL)) - 1
+        what = f"{vector}: no verdict is possible at the 5 % level; {needed} draws of each baseline are needed"
+        return Verdict(vector, p, differs, f"{what} ({told}).")
+    alike = [f"{test.baseline} (p = {min(1.0, tested * test.p):.2g})" for test in tests if tested * test.p > LEVEL]
+    return Verdict(vector, p, differs, f"{vector} is not told apart from {', '.join(alike)} ({told}).")
+
+
+def _differs(vector: str, tests: list[CurveTest], table: pd.DataFrame) -> str:
+    sides = {side: [test.baseline for test in tests if test.above is side] for side in (True, False)}
+    strongest = table[table.step == table.step.max()].sort_values("baseline_mean").iloc[-1]
+    size = (
+        f"at length {strongest.step:g} its mean KL is {strongest.ratio:.3g} "
+        f"[{strongest.ratio_low:.3g}, {strongest.ratio_high:.3g}] times that of {strongest.baseline}"
+    )
+    if not sides[False]:
+        return f"{vector} changes the output more than every baseline: {size}"
+    if not sides[True]:
+        return f"{vector} changes the output less than every baseline: {size}"
+    more, less = ", ".join(sides[True]), ", ".join(sides[False])
+    return f"{vector} changes the output more than {more}, but less than {less}: {size}"

@@ -1,0 +1,184 @@
+"""Compare vectors with fair baselines: measure them, and say where each stands.
+
+The curves are those of a sweep. The lengths at which KL reaches a budget are searched along the vectors, and along
+baselines that are drawn for each token anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from tiltmeter.analysis import curves
+from tiltmeter.analysis.bisection import CrossingTarget
+from tiltmeter.analysis.standing import Verdict, curve_tests, standing_table, verdict
+from tiltmeter.data.token_set import TokenSet
+from tiltmeter.models.loading import LoadedModel
+from tiltmeter.perturb.held import OF_STATISTICS
+from tiltmeter.perturb.names import DirectionName
+from tiltmeter.perturb.paths import Straight
+from tiltmeter.perturb.registry import build_directions
+from tiltmeter.runs import run_directory
+from tiltmeter.runs.progress import progress
+from tiltmeter.saes.at_site import RowsAtSite
+from tiltmeter.saes.names import labelled, place, read_saes
+from tiltmeter.sweeps.comparison import (
+    BUDGETS,
+    LENGTHS,
+    Comparison,
+    all_directions,
+    choose_baselines,
+    number_of_draws,
+    read_vectors,
+)
+from tiltmeter.sweeps.crossing_measure import measure_crossings
+from tiltmeter.sweeps.crossings import crossing_summary, crossing_table, span
+from tiltmeter.sweeps.plan import Sweep, make_plan
+from tiltmeter.sweeps.run import Prepared, identity, measure_curves, prepare, record, write_curves
+
+LONGEST, GRID = 2.0, 128
+"""Up to how many pair distances a budget is searched, and in how many steps."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What a comparison found."""
+
+    verdicts: tuple[Verdict, ...]
+    """One for each vector and its opposite."""
+    standings: pd.DataFrame
+    """The `standing_table` of each `vector`, by `length` in pair distances, and `p_curve`, the p-value against each
+    baseline over all lengths."""
+    budgets: pd.DataFrame
+    """The length, in pair distances, at which KL reaches each budget: the median over sequences, its 95 % interval, and
+    how many sequences do not reach it within two pair distances. Baselines are drawn for each token anew."""
+    curves: xr.Dataset
+    """The curves of all vectors and draws: KL, lengths in L2."""
+
+    def __str__(self) -> str:
+        """The verdicts."""
+        return "\n".join(one.sentence for one in self.verdicts)
+
+
+def compare(
+    loaded: LoadedModel,
+    tokens: TokenSet,
+    site: str,
+    vectors: Mapping[str, Any],
+    *,
+    out: str | Path,
+    sae: Any = None,
+    baselines: Sequence[str] | None = None,
+    draws: int | None = None,
+    lengths: Sequence[float] = LENGTHS,
+    budgets: Sequence[float] = BUDGETS,
+    sequences: int = 64,
+    positions: str = "last",
+    **settings: Any,
+) -> Compared:
+    """Measure whether vectors change the output more, or less, than random vectors of the same length.
+
+    Args:
+        loaded: the model.
+        tokens: token sequences. The first `sequences` are measured, the statistics may use more.
+        site: where the vectors are added.
+        vectors: labels, and vectors [d_site] (tensors, arrays) or files with one each. Each is tested with both signs.
+        out: the run directory; an interrupted comparison goes on there.
+        sae: an SAE (object or name). Random rows of its decoder are then a baseline, too.
+        baselines: some of `isotropic`, `cov-random-mixture`, `real-mixture`, `permutation` (of the vector's
+            coordinates) and `sae-feature`; all by default.
+        draws: random vectors of each baseline; by default 99, or as many as all these tests need at the 5 % level.
+        lengths: how far activations are moved, in pair distances.
+        budgets: values of KL, in nats; the length that reaches each is searched.
+        sequences: how many are measured.
+        positions: the position that is perturbed and read. Several are perturbed together.
+        settings: further fields of `Sweep`, such as `seed`, `stream` or `statistics_sequences`.
+
+    Raises:
+        TiltmeterError: invalid input; `out` belongs to another run; the model cannot be split.
+    """
+    given = read_vectors(vectors, site)
+    at = None if sae is None else _place(sae, loaded, site, tokens, settings)
+    chosen = choose_baselines(baselines, at is not None)
+    directions = all_directions(given, chosen, number_of_draws(draws, len(given)), at, settings.get("seed", 0))
+    sweep = Sweep(
+        site=site,
+        directions=directions,
+        path=Straight(lengths=tuple(lengths), unit="pair-distance"),
+        sequences=sequences,
+        positions=positions,
+        **settings,
+    )
+    wanted = Comparison(sweep=sweep, vectors=tuple(given), baselines=chosen, budgets=tuple(budgets))
+    return run_comparison(wanted, loaded, tokens, out)
+
+
+def run_comparison(wanted: Comparison, loaded: LoadedModel, tokens: TokenSet, out: str | Path) -> Compared:
+    """Measure a comparison and store curves, standings, verdicts and budgets in the run directory `out`.
+
+    Raises:
+        TiltmeterError: as `compare`.
+    """
+    plan = make_plan(wanted.sweep, loaded.model, tokens)
+    facts = identity(plan, loaded) | {"compare": wanted.model_dump(mode="json", exclude={"sweep"})}
+    with run_directory.open_run(out, facts, partial(record, plan, loaded, "compare")) as run:
+        ready = prepare(plan, run)
+        found = measure_curves(ready, run, None)
+        standings, verdicts = stand(wanted, found)
+        budgets = pd.concat([_budget(wanted, ready, run, at) for at in range(len(wanted.budgets))], ignore_index=True)
+        write_curves(run, found)
+        for name, table in (("standings", standings), ("budgets", budgets), ("verdicts", pd.DataFrame(verdicts))):
+            run.write_bytes(f"{name}.csv", curves.to_csv(table))
+            run.write_bytes(f"{name}.parquet", curves.to_parquet(table))
+    return Compared(tuple(verdicts), standings, budgets, found)
+
+
+def stand(wanted: Comparison, found: xr.Dataset) -> tuple[pd.DataFrame, list[Verdict]]:
+    """Where each vector and its opposite stand among the draws, and the verdict on each."""
+    kl, tables, verdicts = found.kl.transpose("direction", "step", "sequence"), [], []
+    names, lengths = [str(name) for name in kl.direction.values], np.asarray(wanted.sweep.path.steps)
+    for vector in wanted.tested:
+        values = kl.values[names.index(vector)]
+        draws = {baseline: kl.values[at] for baseline, at in wanted.draws(vector, names).items()}
+        table, tests = standing_table(values, draws, lengths), curve_tests(values, draws)
+        verdicts.append(verdict(vector, tests, table, len(wanted.tested), kl.sizes["sequence"]))
+        p_curve = table.baseline.map({test.baseline: test.p for test in tests})
+        table.insert(0, "vector", vector)
+        tables.append(table.rename(columns={"step": "length"}).assign(p_curve=p_curve))
+    return pd.concat(tables, ignore_index=True), verdicts
+
+
+def _place(sae: Any, loaded: LoadedModel, site: str, tokens: TokenSet, settings: Mapping[str, Any]) -> RowsAtSite:
+    model = loaded.model.measured_in(settings.get("stream", "centred"))
+    where = model.site(site)
+    ((_, one),) = labelled(read_saes((sae,) if isinstance(sae, str) else {"sae": sae}), where).items()
+    return place(one, model, where, tokens)
+
+
+def _budget(wanted: Comparison, ready: Prepared, run: run_directory.Run, which: int) -> pd.DataFrame:
+    """The lengths at which KL reaches a budget along the vectors, and along baselines drawn for each token."""
+    budget, distance, sweep = wanted.budgets[which], ready.statistics.pair_distance, wanted.sweep
+    own = {name: ready.directions[name] for name in map(DirectionName, wanted.tested)}
+    random = [DirectionName(name) for name in wanted.baselines if name in OF_STATISTICS]
+    directions = own | build_directions(random, ready.statistics, {})
+    path = Straight(lengths=tuple(np.linspace(0, LONGEST * distance, GRID + 1).tolist()))
+    plan, parts = replace(ready.plan, directions=tuple(directions)), []
+    for begin in progress(range(0, sweep.sequences, sweep.shard), f"lengths for a KL of {budget:g}"):
+        name = f"budget-{which}-{begin // sweep.shard:05d}"
+        if (arrays := run.load(name)) is None:
+            some = range(begin, min(begin + sweep.shard, sweep.sequences))
+            arrays = measure_crossings(plan, CrossingTarget(threshold=budget), directions, path, some, ready.base)
+            run.save(name, arrays)
+        parts.append(arrays)
+    merged = {name: np.concatenate([part[name] for part in parts], 1) for name in parts[0]}
+    summary = crossing_summary(crossing_table(merged, tuple(map(str, directions))), span(plan), len(path.lengths))
+    table = summary[["direction", "median", "median_low", "median_high", "n", "censored", "missing"]]
+    lengths = {column: table[column] / distance for column in ("median", "median_low", "median_high")}
+    return table.assign(**lengths, budget=budget)
