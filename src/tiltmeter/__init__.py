@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tiltmeter.saes.sae import SAE
     from tiltmeter.saes.training.config import Training
     from tiltmeter.saes.training.run import train_sae
+    from tiltmeter.sweeps.compare import compare
     from tiltmeter.sweeps.crossings import Crossings, run_crossings
     from tiltmeter.sweeps.plan import Sweep
     from tiltmeter.sweeps.run import run_sweep
@@ -46,6 +47,7 @@ _HOMES = {
     "TiltmeterError": "errors",
     "TokenSet": "data.token_set",
     "Training": "saes.training.config",
+    "compare": "sweeps.compare",
     "load_curves": "analysis.curves:load",
     "load_dictionary": "saes.loading",
     "load_model": "models.loading",
@@ -76,6 +78,7 @@ __all__ = [
     "TiltmeterError",
     "TokenSet",
     "Training",
+    "compare",
     "load_curves",
     "load_dictionary",
     "load_model",

@@ -9,7 +9,8 @@ tested, counting both signs (Bonferroni).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -20,8 +21,38 @@ from tiltmeter.analysis.ranks import extreme_rank_p, is_above, percentile, rank_
 
 LEVEL = 0.05
 
+MINUS = "minus-"
+"""Before the label of a vector: its opposite."""
+
+PERMUTATION = "permutation"
+"""The one baseline of which each vector has draws of its own."""
+
 Values = Float[np.ndarray, "step sequence"]
 BaselineValues = Float[np.ndarray, "draw step sequence"]
+
+
+def with_opposites(vectors: Sequence[str]) -> tuple[str, ...]:
+    """The vectors and their opposites."""
+    return tuple(name for label in vectors for name in (label, MINUS + label))
+
+
+def stem(baseline: str, vector: str, vectors: Sequence[str]) -> str:
+    """What the draws of a baseline that a vector, or its opposite, is compared with are called, before their number."""
+    label = vector if vector in vectors else vector.removeprefix(MINUS)
+    return f"{baseline}:{label}#" if baseline == PERMUTATION else f"{baseline}#"
+
+
+def draws_among(directions: Sequence[str], stem: str) -> list[int]:
+    """Which directions are draws with this stem."""
+    return [at for at, name in enumerate(directions) if name.startswith(stem)]
+
+
+def draws_needed(tested: int) -> int:
+    """How many draws let every one of so many tests decide.
+
+    The smallest p-value of one is 2 / (draws + 1), where another curve is as extreme on the other side.
+    """
+    return math.ceil(2 * tested / LEVEL) - 1
 
 
 class Verdict(NamedTuple):
@@ -106,15 +137,16 @@ def verdict(vector: str, tests: list[CurveTest], table: pd.DataFrame, tested: in
     p = min(1.0, tested * max(test.p for test in tests))
     least = min(test.draws for test in tests)
     differs = p <= LEVEL
-    told = f"{sequences} sequences, at least {least} draws per baseline, {tested} vectors tested"
+    told = f"{tested} tests, {least} draws per baseline, {sequences} sequences"
     if differs:
-        return Verdict(vector, p, differs, f"{_differs(vector, tests, table)} (p = {p:.2g}; {told}).")
+        return Verdict(vector, p, differs, f"{_differs(vector, tests, table)} (p = {p:.2g}, {told}).")
     if tested / (least + 1) > LEVEL:
-        needed = int(np.ceil(tested / LEVEL)) - 1
-        what = f"{vector}: no verdict is possible at the 5 % level; {needed} draws of each baseline are needed"
+        enough = draws_needed(tested)
+        what = f"{vector}: no verdict is possible at the 5 % level; {enough} draws of each baseline are enough"
         return Verdict(vector, p, differs, f"{what} ({told}).")
-    alike = [f"{test.baseline} (p = {min(1.0, tested * test.p):.2g})" for test in tests if tested * test.p > LEVEL]
-    return Verdict(vector, p, differs, f"{vector} is not told apart from {', '.join(alike)} ({told}).")
+    alike = [test.baseline for test in tests if tested * test.p > LEVEL]
+    which = "any baseline" if len(alike) == len(tests) else ", ".join(alike)
+    return Verdict(vector, p, differs, f"{vector} is not told apart from {which} ({told}).")
 
 
 def _differs(vector: str, tests: list[CurveTest], table: pd.DataFrame) -> str:

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tiltmeter.analysis.standing import PERMUTATION
 from tiltmeter.perturb.directions import Direction, Mixture, Plain
 from tiltmeter.perturb.own_directions import OwnDirection, of_vector
 from tiltmeter.perturb.site_statistics import SiteStatistics
@@ -30,7 +31,7 @@ OF_STATISTICS: Mapping[str, Callable[[SiteStatistics], Direction]] = {
 }
 """Directions that are independent of x, so that one draw can be used at every token."""
 
-PERMUTATION, FEATURE = "permutation", "sae-feature"
+FEATURE = "sae-feature"
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Held:
     def vector(self, context: Context) -> Tensor:
         """Return the draw, broadcast to every token."""
         address = _address(context.address.seed, self.kind, self.draw)
-        one = replace(context, x=context.x.new_zeros(1, 1, context.x.shape[-1]), address=address)
+        one = replace(context, x=context.x.new_zeros(1, 1, context.x.shape[-1]), address=address, tokens=None)
         return self.direction.vector(one).to(context.x).expand_as(context.x)
 
 

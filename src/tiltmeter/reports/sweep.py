@@ -17,6 +17,7 @@ from tiltmeter.analysis.stopping import Stopped
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.reports.charts.chart import Chart
 from tiltmeter.reports.charts.curves import axis_label, bars, facets
+from tiltmeter.reports.compare import comparison_text, publish_comparison
 from tiltmeter.reports.crossings import crossings_text, publish_crossings
 from tiltmeter.reports.figure import ReportFigure
 from tiltmeter.reports.page import SweepNumbers, headline, write_report
@@ -31,6 +32,9 @@ TRAINING = "train-sae"
 
 CROSSINGS = "crossings"
 """Key that only the identity of a run of crossings has."""
+
+COMPARE = "compare"
+"""Key that only the identity of a comparison has."""
 
 MOST_NAMED = 6
 """Most directions that a sentence about a sweep names."""
@@ -55,6 +59,8 @@ def publish(run: str | Path) -> Path:
         raise TiltmeterError(f"{folder} is the training of an SAE; look at its training.png and log.csv.")
     if CROSSINGS in manifest["identity"]:
         return publish_crossings(folder, manifest)
+    if COMPARE in manifest["identity"]:
+        return publish_comparison(folder, manifest)
     if not (folder / "curves.nc").is_file():
         raise TiltmeterError(f"{folder} is a run that has not finished; repeat its command to go on with it.")
     data = curves.load(folder / "curves.nc")
@@ -161,6 +167,8 @@ def short_table(run: str | Path) -> str:
     folder = user_path(run)
     if CROSSINGS in (manifest := read_manifest(folder))["identity"]:
         return crossings_text(folder, manifest)
+    if COMPARE in manifest["identity"]:
+        return comparison_text(folder)
     data = curves.load(folder / "curves.nc")
     name = curves.readout_names(data)[0]
     cells = headline(curves.summary(data), name)

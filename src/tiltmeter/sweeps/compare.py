@@ -18,7 +18,7 @@ import xarray as xr
 
 from tiltmeter.analysis import curves
 from tiltmeter.analysis.bisection import CrossingTarget
-from tiltmeter.analysis.standing import Verdict, curve_tests, standing_table, verdict
+from tiltmeter.analysis.standing import Verdict, curve_tests, draws_among, standing_table, stem, verdict, with_opposites
 from tiltmeter.data.token_set import TokenSet
 from tiltmeter.models.loading import LoadedModel
 from tiltmeter.perturb.held import OF_STATISTICS
@@ -71,7 +71,7 @@ def compare(
     loaded: LoadedModel,
     tokens: TokenSet,
     site: str,
-    vectors: Mapping[str, Any],
+    vectors: Any,
     *,
     out: str | Path,
     sae: Any = None,
@@ -132,7 +132,8 @@ def run_comparison(wanted: Comparison, loaded: LoadedModel, tokens: TokenSet, ou
         ready = prepare(plan, run)
         found = measure_curves(ready, run, None)
         standings, verdicts = stand(wanted, found)
-        budgets = pd.concat([_budget(wanted, ready, run, at) for at in range(len(wanted.budgets))], ignore_index=True)
+        parts = [_budget(wanted, ready, run, which) for which in range(len(wanted.budgets))]
+        budgets = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame({"direction": []})
         write_curves(run, found)
         for name, table in (("standings", standings), ("budgets", budgets), ("verdicts", pd.DataFrame(verdicts))):
             run.write_bytes(f"{name}.csv", curves.to_csv(table))
@@ -144,11 +145,13 @@ def stand(wanted: Comparison, found: xr.Dataset) -> tuple[pd.DataFrame, list[Ver
     """Where each vector and its opposite stand among the draws, and the verdict on each."""
     kl, tables, verdicts = found.kl.transpose("direction", "step", "sequence"), [], []
     names, lengths = [str(name) for name in kl.direction.values], np.asarray(wanted.sweep.path.steps)
-    for vector in wanted.tested:
+    tested = with_opposites(wanted.vectors)
+    for vector in tested:
         values = kl.values[names.index(vector)]
-        draws = {baseline: kl.values[at] for baseline, at in wanted.draws(vector, names).items()}
+        stems = {baseline: stem(baseline, vector, wanted.vectors) for baseline in wanted.baselines}
+        draws = {baseline: kl.values[draws_among(names, first)] for baseline, first in stems.items()}
         table, tests = standing_table(values, draws, lengths), curve_tests(values, draws)
-        verdicts.append(verdict(vector, tests, table, len(wanted.tested), kl.sizes["sequence"]))
+        verdicts.append(verdict(vector, tests, table, len(tested), kl.sizes["sequence"]))
         p_curve = table.baseline.map({test.baseline: test.p for test in tests})
         table.insert(0, "vector", vector)
         tables.append(table.rename(columns={"step": "length"}).assign(p_curve=p_curve))
@@ -165,7 +168,7 @@ def _place(sae: Any, loaded: LoadedModel, site: str, tokens: TokenSet, settings:
 def _budget(wanted: Comparison, ready: Prepared, run: run_directory.Run, which: int) -> pd.DataFrame:
     """The lengths at which KL reaches a budget along the vectors, and along baselines drawn for each token."""
     budget, distance, sweep = wanted.budgets[which], ready.statistics.pair_distance, wanted.sweep
-    own = {name: ready.directions[name] for name in map(DirectionName, wanted.tested)}
+    own = {name: ready.directions[name] for name in map(DirectionName, with_opposites(wanted.vectors))}
     random = [DirectionName(name) for name in wanted.baselines if name in OF_STATISTICS]
     directions = own | build_directions(random, ready.statistics, {})
     path = Straight(lengths=tuple(np.linspace(0, LONGEST * distance, GRID + 1).tolist()))

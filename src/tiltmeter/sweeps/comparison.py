@@ -6,7 +6,6 @@ its mean over tokens would be that of many vectors, and one vector could not be 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,9 +13,9 @@ from typing import Annotated, Any
 from pydantic import Field
 from torch import Tensor
 
-from tiltmeter.analysis.standing import LEVEL
+from tiltmeter.analysis.standing import MINUS, PERMUTATION, draws_needed, stem
 from tiltmeter.errors import TiltmeterError
-from tiltmeter.perturb.held import FEATURE, OF_STATISTICS, PERMUTATION, draws_of, features, permutations
+from tiltmeter.perturb.held import FEATURE, OF_STATISTICS, draws_of, features, permutations
 from tiltmeter.perturb.names import ALONG, DirectionName
 from tiltmeter.perturb.own_directions import OwnDirection, checked_label, of_vector, read_vector
 from tiltmeter.perturb.user_vectors import load_vectors
@@ -35,9 +34,6 @@ BUDGETS = (0.01, 0.1, 1.0)
 
 FEWEST_DRAWS = 99
 
-MINUS = "minus-"
-"""Before the label of a vector: its opposite."""
-
 Budget = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -50,17 +46,6 @@ class Comparison(Configuration):
     """Labels of the vectors, without their opposites."""
     baselines: tuple[str, ...]
     budgets: tuple[Budget, ...]
-
-    @property
-    def tested(self) -> tuple[str, ...]:
-        """The vectors and their opposites."""
-        return tuple(name for label in self.vectors for name in (label, MINUS + label))
-
-    def draws(self, vector: str, directions: Sequence[str]) -> dict[str, list[int]]:
-        """Which of the directions are draws of each baseline that a vector, or its opposite, is compared with."""
-        label = vector if vector in self.vectors else vector.removeprefix(MINUS)
-        stems = {name: f"{name}:{label}#" if name == PERMUTATION else f"{name}#" for name in self.baselines}
-        return {name: [at for at, one in enumerate(directions) if one.startswith(stem)] for name, stem in stems.items()}
 
 
 def read_vectors(given: Any, site: str) -> dict[str, Tensor]:
@@ -94,14 +79,14 @@ def _of_file(label: str, file: str | Path, site: str) -> Tensor:
 
 
 def number_of_draws(given: int | None, vectors: int) -> int:
-    """As many as it takes for the smallest p-value, multiplied by the number of tests, to be below the level.
+    """As many as were asked for, else as many as it takes to decide, at least 99.
 
     Raises:
         TiltmeterError: a number was given that is not positive.
     """
     if given is not None and given < 1:
         raise TiltmeterError(f"draws was {given}; give at least 1, better {FEWEST_DRAWS}.")
-    return given or max(FEWEST_DRAWS, math.ceil(2 * vectors / LEVEL) - 1)
+    return given or max(FEWEST_DRAWS, draws_needed(2 * vectors))
 
 
 def choose_baselines(given: Sequence[str] | None, has_sae: bool) -> tuple[str, ...]:
@@ -127,16 +112,19 @@ def all_directions(
     found = {label: of_vector(vector) for label, vector in vectors.items()}
     found |= {MINUS + label: of_vector(-vector) for label, vector in vectors.items()}
     for baseline in baselines:
-        if baseline == PERMUTATION:
-            for label, vector in vectors.items():
-                found |= _numbered(f"{PERMUTATION}:{label}", permutations(label, vector, count, seed))
-        elif baseline == FEATURE:
-            assert sae is not None
-            found |= _numbered(FEATURE, features(sae, count, seed))
-        else:
-            found |= _numbered(baseline, draws_of(baseline, count))
+        for label, vector in vectors.items():
+            if (first := stem(baseline, label, tuple(vectors))) + "0" not in found:
+                draws = _draws(baseline, label, vector, count, sae, seed)
+                found |= {f"{first}{number}": draw for number, draw in enumerate(draws)}
     return found
 
 
-def _numbered(name: str, draws: Sequence[OwnDirection]) -> dict[str, OwnDirection]:
-    return {f"{name}#{number}": draw for number, draw in enumerate(draws)}
+def _draws(
+    baseline: str, label: str, vector: Tensor, count: int, sae: RowsAtSite | None, seed: int
+) -> list[OwnDirection]:
+    if baseline == PERMUTATION:
+        return permutations(label, vector, count, seed)
+    if baseline == FEATURE:
+        assert sae is not None
+        return features(sae, count, seed)
+    return draws_of(baseline, count)

@@ -1,0 +1,76 @@
+"""Where a vector stands among baselines, and the verdict on it."""
+
+import numpy as np
+import pytest
+
+from tiltmeter.analysis.standing import curve_tests, draws_among, standing_table, stem, verdict, with_opposites
+
+STEPS = np.array([0.5, 1.0])
+
+
+def lognormal(*shape, seed=0):
+    return np.exp(np.random.default_rng(seed).normal(size=shape))
+
+
+def judged(factor, tested=2, draws=99, sequences=30, other=1.0):
+    """A vector whose values are `factor` times those of the draws of one baseline, and of another times `other`."""
+    tokens = lognormal(sequences)
+    baselines = {
+        "one": tokens * lognormal(draws, 1, 1, seed=1) ** 0.1 * lognormal(draws, 2, sequences, seed=2) ** 0.1,
+        "two": other * tokens * lognormal(draws, 1, 1, seed=3) ** 0.1 * lognormal(draws, 2, sequences, seed=4) ** 0.1,
+    }
+    values = factor * np.tile(tokens, (2, 1))
+    table = standing_table(values, baselines, STEPS)
+    tests = curve_tests(values, baselines)
+    return table, verdict("mine", tests, table, tested, sequences)
+
+
+def test_a_vector_that_exceeds_every_baseline_is_special():
+    table, found = judged(3.0)
+    assert found.differs and found.p <= 4 / 100
+    assert found.sentence.startswith("mine changes the output more than every baseline: at length 1 its mean KL is ")
+    assert (table.percentile == 100).all() and (table.share == 1).all()
+    assert table.ratio.between(2.5, 3.5).all()
+    assert (table.ratio_low < table.ratio).all() and (table.ratio < table.ratio_high).all()
+
+
+def test_less_is_special_too_and_sides_may_differ():
+    assert judged(0.3)[1].sentence.startswith("mine changes the output less than every baseline")
+    assert "more than one, but less than two" in judged(3.0, other=9.0)[1].sentence
+
+
+def test_one_baseline_that_it_is_like_is_enough_to_be_not_special():
+    found = judged(3.0, other=3.0)[1]
+    assert not found.differs and "is not told apart from two" in found.sentence and found.p > 0.2
+    assert "is not told apart from any baseline" in judged(1.0)[1].sentence
+
+
+def test_too_few_draws_for_so_many_tests_are_said():
+    found = judged(3.0, tested=6)[1]
+    assert not found.differs and "no verdict is possible at the 5 % level; 239 draws of each baseline" in found.sentence
+    assert judged(3.0, tested=6, draws=239)[1].differs
+
+
+def test_the_table_says_what_ten_lines_say():
+    rng = np.random.default_rng(0)
+    values, draws = rng.exponential(size=(2, 5)), rng.exponential(size=(9, 2, 5))
+    values[1, 3] = np.nan
+    row = standing_table(values, {"b": draws}, STEPS).iloc[1]
+    kept = [0, 1, 2, 4]
+    assert row["mean"] == pytest.approx(values[1, kept].mean()) and row["median"] == np.median(values[1, kept])
+    assert row.baseline_mean == pytest.approx(draws[:, 1].mean())
+    means = draws[:, 1].mean(1)
+    assert row.percentile == pytest.approx(100 * sum(mean < row["mean"] for mean in means) / 9)
+    above = sum(mean >= row["mean"] for mean in means)
+    assert row.p == pytest.approx(min(1, 2 * min(1 + above, 1 + 9 - above) / 10))
+    share = [values[1, t] > sorted(draws[:, 1, t])[4] for t in kept]
+    assert row.share == pytest.approx(np.mean(share))
+
+
+def test_draws_are_found_by_their_names():
+    names = ["a", "minus-a", "isotropic#0", "isotropic#1", "permutation:a#0", "permutation:ab#0"]
+    assert with_opposites(["a"]) == ("a", "minus-a")
+    for vector in ("a", "minus-a"):
+        assert draws_among(names, stem("isotropic", vector, ["a", "ab"])) == [2, 3]
+        assert draws_among(names, stem("permutation", vector, ["a", "ab"])) == [4]
+    assert stem("permutation", "minus-a", ["minus-a"]) == "permutation:minus-a#"
