@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tiltmeter.models.positions import BosPolicy, MassivePolicy
     from tiltmeter.models.split_model import SplitModel
     from tiltmeter.perturb.paths import Sphere, Straight, Substitute
+    from tiltmeter.reports import plot
     from tiltmeter.runs.versions import versioned
     from tiltmeter.saes.loading import load_dictionary, load_sae
     from tiltmeter.saes.object_options import wrap_sae
@@ -53,6 +54,7 @@ _HOMES = {
     "load_model": "models.loading",
     "load_sae": "saes.loading",
     "load_tokens": "data.token_set",
+    "plot": "reports",
     "run_crossings": "sweeps.crossings",
     "run_sweep": "sweeps.run",
     "shape_table": "analysis.shape_tables",
@@ -84,6 +86,7 @@ __all__ = [
     "load_model",
     "load_sae",
     "load_tokens",
+    "plot",
     "run_crossings",
     "run_sweep",
     "shape_table",
@@ -99,7 +102,10 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'tiltmeter' has no attribute {name!r}")
     module, _, attribute = _HOMES[name].partition(":")
-    return getattr(importlib.import_module(f"tiltmeter.{module}"), attribute or name)
+    home = importlib.import_module(f"tiltmeter.{module}")
+    if hasattr(home, attribute or name):
+        return getattr(home, attribute or name)
+    return importlib.import_module(f"tiltmeter.{module}.{name}")
 
 
 def __dir__() -> list[str]:

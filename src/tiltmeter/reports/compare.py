@@ -78,9 +78,6 @@ def _summary(data: xr.Dataset, verdicts: pd.DataFrame) -> list[str]:
 
 def _fans(data: xr.Dataset, manifest: Mapping[str, Any], verdicts: pd.DataFrame) -> ReportFigure:
     asked = manifest["identity"]["compare"]
-    vectors, baselines = asked["vectors"], asked["baselines"]
-    looks = styles(vectors)
-    rows = tuple(tuple(_fan(data, vector, one, vectors, looks[vector]) for one in baselines) for vector in vectors)
     return ReportFigure(
         "compare",
         "Each vector among random vectors of the same length",
@@ -88,8 +85,21 @@ def _fans(data: xr.Dataset, manifest: Mapping[str, Any], verdicts: pd.DataFrame)
         "vector; dotted: its opposite; bands: 95 % intervals, bootstrap over sequences.",
         "",
         " ".join(verdicts.sentence),
-        Chart(rows, share=("x", "y")),
+        fans(data, asked["vectors"], asked["baselines"]),
     )
+
+
+def fans(data: xr.Dataset, vectors: Sequence[str], baselines: Sequence[str]) -> Chart:
+    """Plot each vector and its opposite among the draws of each baseline: a row per vector, a column per baseline.
+
+    Args:
+        data: the curves of a comparison.
+        vectors: labels of vectors.
+        baselines: names of baselines.
+    """
+    looks = styles(vectors)
+    rows = tuple(tuple(_fan(data, vector, one, vectors, looks[vector]) for one in baselines) for vector in vectors)
+    return Chart(rows, share=("x", "y"))
 
 
 def _fan(data: xr.Dataset, vector: str, baseline: str, vectors: Sequence[str], look: Style) -> Panel:

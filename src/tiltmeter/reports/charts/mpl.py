@@ -72,17 +72,21 @@ _LOOK: Any = {
 }
 
 
-def draw(chart: Chart) -> Figure:
+def draw(chart: Chart, size: tuple[float, float] | None = None) -> Figure:
     """Draw a chart with a single legend below it.
 
     Each name appears in the legend once; of more than 24 names, the first are listed. Non-positive values are not drawn
     on a logarithmic axis.
+
+    Args:
+        chart: what is drawn.
+        size: width and height in inches; as the panels need if not given.
     """
     columns = chart.columns
     width = 0.9 + columns * _width(columns)
     heights = [max(_height(panel, columns) for panel in row) for row in chart.rows]
     with mpl.rc_context(_LOOK):
-        figure = Figure(figsize=(width, 0.5 + sum(heights)), layout=ConstrainedLayoutEngine(w_pad=0.07))
+        figure = Figure(figsize=size or (width, 0.5 + sum(heights)), layout=ConstrainedLayoutEngine(w_pad=0.07))
         figure.suptitle(_wrapped(chart.title, width), fontsize=10.5) if chart.title else None
         grid = figure.add_gridspec(len(heights), columns, height_ratios=heights)
         drawn: dict[Cell, Axes] = {}
