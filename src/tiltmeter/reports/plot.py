@@ -43,7 +43,7 @@ def curves(
         readouts: which, each in its own panel; all but the length if not given.
         directions: which; all if not given.
         title: above the panels.
-        size: width and height in inches (matplotlib).
+        size: width and height in inches (matplotlib); a long legend adds to the height.
         library: whose figure is returned.
 
     Raises:
@@ -77,7 +77,7 @@ def shapes(
         results: curves, or a run directory.
         readout: of which the curves are.
         title: above the panels.
-        size: width and height in inches (matplotlib).
+        size: width and height in inches (matplotlib); a long legend adds to the height.
         library: whose figure is returned.
 
     Raises:
@@ -104,7 +104,7 @@ def compare(
         results: what `tm.compare` returns, its curves, or its run directory.
         vectors: labels; all if not given.
         title: above the panels.
-        size: width and height in inches (matplotlib).
+        size: width and height in inches (matplotlib); a long legend adds to the height.
         library: whose figure is returned.
 
     Raises:
@@ -127,9 +127,7 @@ def _curves(results: Any) -> xr.Dataset:
     if isinstance(results, (str, Path)):
         return stored.load(user_path(results) / "curves.nc")
     kind = type(results).__name__
-    raise TiltmeterError(
-        f"Curves, as run_sweep returns them, or a run directory were expected; this is of type {kind}."
-    )
+    raise TiltmeterError(f"This is of type {kind}; give curves, as run_sweep returns them, or a run directory.")
 
 
 def _refuse_unknown(what: str, names: Any, known: list[str]) -> None:
