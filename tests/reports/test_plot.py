@@ -25,8 +25,8 @@ def test_curves_are_drawn_with_title_labels_and_size(tmp_path):
     assert isinstance(figure, Figure) and width == 4 and 5 <= height < 5.5  # with the legend
     assert figure.get_suptitle() == "Mine"
     assert [axes.get_ylabel().splitlines()[0] for axes in figure.axes] == [
-        "KL(clean ‖ perturbed) [nats]",
-        "next-token loss [nats]",
+        "KL(clean ‖ perturbed), nats",
+        "next-token loss, nats",
     ]
     (tmp_path / "curves.nc").write_bytes(curves.to_netcdf(data))
     (axes,) = plot.curves(tmp_path, "kl", ("mine",)).axes

@@ -18,7 +18,7 @@ from tiltmeter.reports.charts.styles import Style, shade, styles
 from tiltmeter.reports.figure import ReportFigure
 from tiltmeter.reports.page import write_report
 
-LENGTH = "length [pair distances]"
+LENGTH = "length, pair distances"
 
 NOTES = (
     "A draw of a baseline is one random vector that is added at every token, as the vector itself is. All have one "
@@ -117,7 +117,7 @@ def _fan(data: xr.Dataset, vector: str, baseline: str, vectors: Sequence[str], l
         of_one = table[(table.direction == name) & (table.readout == "kl")]
         y, low, high = (of_one[column].to_numpy() for column in ("mean", "low", "high"))
         means.append(Line(name, x, y, style, low, high))
-    return Panel(baseline, Axis(LENGTH), Axis(f"mean KL [nats], {vector}", log=True), (*draws, *means))
+    return Panel(baseline, Axis(LENGTH), Axis(f"mean KL of {vector}, nats", log=True), (*draws, *means))
 
 
 def _lengths(budgets: pd.DataFrame, vectors: Sequence[str]) -> ReportFigure:
@@ -130,7 +130,7 @@ def _lengths(budgets: pd.DataFrame, vectors: Sequence[str]) -> ReportFigure:
         x = rows.budget.to_numpy() * 1.06 ** (number - (len(names) - 1) / 2)
         columns = (rows[column].to_numpy(float) for column in ("median", "median_low", "median_high"))
         marks.append(Points(name, x, *(next(columns),), look, *columns))
-    panel = Panel("", Axis("KL [nats]", log=True), Axis(f"median {LENGTH}", log=True), tuple(marks))
+    panel = Panel("", Axis("KL, nats", log=True), Axis(f"median {LENGTH}", log=True), tuple(marks))
     return ReportFigure(
         "budgets",
         "Length at which KL reaches a budget",
