@@ -25,8 +25,8 @@ from tiltmeter.data.padding import MASK, check_mask_shape, masked_rows
 from tiltmeter.errors import TiltmeterError
 
 KINDS = (
-    "a name, a tensor or array of ids [sequence, position], a list of lists of ids or of strings, a dict with input_ids, "
-    "or a datasets.Dataset"
+    "a name, a tensor or array of ids [sequence, position], a list of lists of ids or of strings, a dict with "
+    "input_ids, or a datasets.Dataset"
 )
 """What tokens may be, for messages."""
 
@@ -103,8 +103,8 @@ def _matrix(name: str, given: Tensor | np.ndarray, mask: object, facts: dict[str
     array = _array(name, given)
     if array.ndim == 1:
         raise TiltmeterError(
-            f"{name!r} is one-dimensional ({len(array)} ids), expected [sequence, position]: give ids[None] for a single "
-            "sequence."
+            f"{name!r} is one-dimensional ({len(array)} ids), expected [sequence, position]: give ids[None] for a "
+            "single sequence."
         )
     rows = matrix_rows(name, array, facts)
     return rows if mask is None else _masked(rows, array.shape, mask)
@@ -124,7 +124,7 @@ def _list(name: str, given: Sequence, mask: object, facts: dict[str, str]) -> To
         raise TiltmeterError(f"{name!r} is one list of ids, expected one for each sequence: give [ids].")
     if mask is None:
         return TokenRows(name, _rows(name, given), facts)
-    return _table(name, {"input_ids": given, MASK: mask}, None, None, facts)  # type: ignore[return-value]
+    return _table(name, {"input_ids": given, MASK: mask}, None, None, facts)
 
 
 def _array(name: str, given: Any) -> np.ndarray:

@@ -42,8 +42,8 @@ def check_mask_shape(mask: Sequence[int], ids: Sequence[int], name: str) -> None
     """Raise `TiltmeterError` unless a mask is shaped as the ids that it belongs to."""
     if tuple(mask) != tuple(ids):
         raise TiltmeterError(
-            f"The mask ({MASK}) of {name!r} has shape {tuple(mask)}, but the token ids {tuple(ids)}: give the mask that "
-            "belongs to them, or leave it out."
+            f"The mask ({MASK}) of {name!r} has shape {tuple(mask)}, but the token ids {tuple(ids)}: give the mask "
+            "that belongs to them, or leave it out."
         )
 
 

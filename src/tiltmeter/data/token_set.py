@@ -126,8 +126,8 @@ def load_tokens(
     `.safetensors`, `.parquet`, `.jsonl`, `.txt` and other text), a folder saved by `datasets`, or `owner/dataset` or
     `owner/dataset:split` on the Hugging Face hub, which is streamed: without `at_most`, to its end.
 
-    In memory, ids are a tensor or NumPy array [sequence, position], or a list of lists; texts are a list of strings, one
-    document each. A dict or `BatchEncoding` with `input_ids` (and `attention_mask`) is a table of rows, as is a
+    In memory, ids are a tensor or NumPy array [sequence, position], or a list of lists; texts are a list of strings,
+    one document each. A dict or `BatchEncoding` with `input_ids` (and `attention_mask`) is a table of rows, as is a
     `datasets.Dataset`. They give the same sequences as a file with the same content.
 
     `length` is in tokens. Stored sequences keep theirs unless it is given: then longer ones are cut to their first
@@ -143,8 +143,8 @@ def load_tokens(
     `model_bos` is the model's own `bos_token_id`; where the tokenizer has no bos, it helps to find the boundary token.
 
     `column` names a table's column or a file's tensor (default: the first of `tokens`, `input_ids`, `text`,
-    `content`); `revision` a branch, tag or commit on the hub; `name` what results and messages call the tokens. Only the
-    ids that are returned are checked.
+    `content`); `revision` a branch, tag or commit on the hub; `name` what results and messages call the tokens. Only
+    the ids that are returned are checked.
 
     Raises `TiltmeterError` if the name is unknown, the object is no tokens, no complete sequence is left, or the ids do
     not fit the model's vocabulary (a size) or context (in tokens).

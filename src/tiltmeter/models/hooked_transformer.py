@@ -71,9 +71,9 @@ class Hooked:
         """Weight [d_model, head * d_head] and bias of the output projection of attention."""
         return self.weights[f"blocks.{layer}.attn.W_O"].flatten(0, 1).T, self.weights[f"blocks.{layer}.attn.b_O"]
 
-    def mlp(self, layer: int, which: str) -> tuple[Tensor, Tensor | None]:
-        """Matrix [out, in] and bias of a part of the MLP: `in`, `out` or `gate`."""
-        return self.weights[f"blocks.{layer}.mlp.W_{which}"].T, self.block(layer, f"mlp.b_{which}")
+    def mlp(self, layer: int, which: str) -> tuple[Tensor, Tensor]:
+        """Weight [out, in] and bias of the MLP's matrix `in` or `out`."""
+        return self.weights[f"blocks.{layer}.mlp.W_{which}"].T, self.weights[f"blocks.{layer}.mlp.b_{which}"]
 
 
 def to_transformers(given: Any, name: str) -> PreTrainedModel:
@@ -297,7 +297,7 @@ def _fill_gated(hooked: Hooked, layer: int, block: Any) -> None:
         _put(attention.q_norm, hooked.block(layer, "attn.q_norm.w"))
         _put(attention.k_norm, hooked.block(layer, "attn.k_norm.w"))
     (up, inner), (down, outer) = hooked.mlp(layer, "in"), hooked.mlp(layer, "out")
-    _put(mlp.gate_proj, hooked.mlp(layer, "gate")[0])
+    _put(mlp.gate_proj, hooked.weights[f"blocks.{layer}.mlp.W_gate"].T)
     _put(mlp.up_proj, up)
     _put(mlp.down_proj, down, outer + down @ inner)  # TransformerLens adds the inner bias to the gated product
 

@@ -134,15 +134,15 @@ def load_model(
             - a `LoadedModel`, which is returned.
         tokenizer: instead of the model's own. A model in memory without one can be measured on token ids.
         revision: of a Hugging Face id: a branch, tag or commit.
-        device: where a model that is loaded by name runs (default: cpu); with `auto`, accelerate spreads the blocks over
-            the GPUs there are, then memory, then the disk (`device_map="auto"`).
+        device: where a model that is loaded by name runs (default: cpu); with `auto`, accelerate spreads the blocks
+            over the GPUs there are, then memory, then the disk (`device_map="auto"`).
         precision: `auto`, or one of `PRECISIONS`; of a model in memory, one for the type of its weights.
         name: what results and messages call the model (default: its name, or `model`).
 
     Raises:
         TiltmeterError: no such model, precision or device; no weights; weights that are pickles; an adapter; an object
-            that is no such model, or that computes something else than the model of transformers in it; an argument that
-            makes no sense for what is given.
+            that is no such model, or that computes something else than the model of transformers in it; an argument
+            that makes no sense for what is given.
     """
     if tokenizer is not None and not isinstance(tokenizer, PreTrainedTokenizerBase):
         raise TiltmeterError(
@@ -153,8 +153,8 @@ def load_model(
     for what, value in (("revision", revision), ("device", device)):
         if value is not None:
             raise TiltmeterError(
-                f"The {what} {value!r} was asked for, but the model is in memory already: leave it out, and move or load "
-                "the model as you want it before."
+                f"The {what} {value!r} was asked for, but the model is in memory already: leave it out, and give the "
+                "model as you want it."
             )
     if isinstance(given, LoadedModel):
         return _again(given, tokenizer, precision, name)

@@ -20,17 +20,17 @@ from tiltmeter.models.failures import first_line
 from tiltmeter.models.hooked_transformer import to_transformers
 
 ACCEPTED = (
-    "the name of a model, a PreTrainedModel of transformers, a LoadedModel, a HookedTransformer or TransformerBridge of "
-    "TransformerLens, or a model of nnsight or nnterp"
+    "the name of a model, a PreTrainedModel of transformers, a LoadedModel, a HookedTransformer or TransformerBridge "
+    "of TransformerLens, or a model of nnsight or nnterp"
 )
 
 PROBED = 32
 """Positions on which two models are compared, at most."""
 
 SAME = 3e-5
-"""Largest difference of log-probabilities, relative to the largest of them. Largest seen: 1e-5, between TransformerLens and
-transformers on SmolLM2 in float32, at 128 positions, and 2e-6 on small models in float32 and float64 (norms and rotary
-angles are computed in float32 there, too)."""
+"""Largest difference of log-probabilities, relative to the largest of them. Largest seen between TransformerLens and
+transformers: 1e-5 on SmolLM2 in float32, at 128 positions, and 2e-6 on small models, in float32 and float64 (norms and
+rotary angles are computed in float32 there, too)."""
 
 
 class Found(NamedTuple):
@@ -102,8 +102,8 @@ def _of_nnsight(given: Any, name: str) -> Any:
     held = vars(given)
     if held.get("_edits") or held.get("_default_mediators"):
         raise TiltmeterError(
-            f"{name} has edits of nnsight, which apply to its own traces alone; clear them with clear_edits(), and make "
-            "them in the model of transformers, with hooks or in its weights."
+            f"{name} has edits of nnsight, which apply to its own traces alone; clear them with clear_edits(), and "
+            "make them in the model of transformers, with hooks or in its weights."
         )
     hf = held.get("_module", held.get("_model"))
     if isinstance(hf, nn.Module) and any(weight.is_meta for weight in hf.parameters()):
@@ -127,10 +127,10 @@ def _check_same(given: Any, hf: Any, name: str) -> None:
     except Exception as error:
         raise TiltmeterError(f"{name} is a {kind} that could not be run on token ids: {first_line(error)}") from None
     ours = hf(input_ids=ids, use_cache=False).logits.log_softmax(-1)
-    error = float((ours - theirs).abs().max() / theirs.abs().max())
-    if not error <= SAME:
+    off = float((ours - theirs).abs().max() / theirs.abs().max())
+    if not off <= SAME:
         raise TiltmeterError(
             f"{name} is a {kind} that computes something else than a {type(hf).__name__} with its weights: "
-            f"log-probabilities differ by {error:.1e} of the largest; remove its hooks, SAEs and processed weights "
+            f"log-probabilities differ by {off:.1e} of the largest; remove its hooks, SAEs and processed weights "
             "(enable_compatibility_mode), or give a model of transformers."
         )

@@ -25,5 +25,5 @@ def progress_bar(total: int, done: int, what: str) -> tqdm:
 
 
 def _interval() -> float:
-    """Seconds between updates: few are shown where the output is neither a terminal nor a notebook, to keep logs short."""
+    """Seconds between updates: few if the output is neither a terminal nor a notebook, so that logs stay short."""
     return 0.2 if sys.stderr.isatty() or NOTEBOOK in sys.modules else 10.0

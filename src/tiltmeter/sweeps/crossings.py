@@ -75,8 +75,8 @@ def run_crossings(
     Args:
         wanted: the target and the sweep.
         model: the model: what `load_model` returns or takes.
-        tokens: token sequences: a `TokenSet`, or what `load_tokens` takes. The first are measured; the statistics may use
-            more.
+        tokens: token sequences: a `TokenSet`, or what `load_tokens` takes. The first are measured; the statistics may
+            use more.
         out: the run directory, created if it does not exist. With None, nothing is left on disk.
         purpose: recorded in the manifest.
 
