@@ -86,12 +86,12 @@ def _table(name: str, given: Mapping, mask: object, column: str | None, facts: d
     return table_source(name, [str(key) for key in columns], column, read, facts)
 
 
-def _rows(name: str, column: object) -> Sequence:
+def _rows(name: str, column: object) -> Sequence | np.ndarray:
     if isinstance(column, Tensor | np.ndarray):
         array = _array(name, column)
         if array.ndim == 0:
             raise TiltmeterError(f"{name!r} has a single number where a column was expected; give one row each.")
-        return array  # type: ignore[return-value]
+        return array
     if isinstance(column, list | tuple):
         return [_array(name, row) if isinstance(row, Tensor) else row for row in column]
     raise TiltmeterError(
@@ -137,7 +137,7 @@ def _array(name: str, given: Any) -> np.ndarray:
         plain = given.detach().cpu()
         return (plain.float() if plain.is_floating_point() else plain).numpy()  # NumPy has no bfloat16
     except (RuntimeError, NotImplementedError, TypeError) as error:  # sparse, nested, on meta
-        reason = str(error).partition("\n")[0]
+        reason = str(error).partition("\n")[0].rstrip(".")
         raise TiltmeterError(
             f"{name!r} is a tensor that holds no plain numbers ({reason}); give ids as int64."
         ) from None

@@ -143,9 +143,9 @@ def _put(module: nn.Module, weight: Tensor | None, bias: Tensor | None = None) -
             f"{tuple(place.shape)}; give the model of transformers that it was made from."
         )
     module.weight = nn.Parameter(weight.to(place, copy=True).contiguous())
-    if getattr(module, "bias", None) is not None:
-        bias = module.bias.new_zeros(module.bias.shape) if bias is None else bias  # type: ignore[operator,union-attr]
-    if bias is not None and (getattr(module, "bias", None) is not None or bool(bias.any())):
+    own: Any = getattr(module, "bias", None)
+    bias = torch.zeros_like(own) if bias is None and own is not None else bias
+    if bias is not None and (own is not None or bool(bias.any())):
         module.bias = nn.Parameter(bias.to(place, copy=True).contiguous())
 
 

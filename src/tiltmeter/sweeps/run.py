@@ -66,9 +66,9 @@ def run_sweep(
     Args:
         sweep: configuration of the sweep.
         model: the model: what `load_model` returns or takes.
-        tokens: token sequences: a `TokenSet`, or what `load_tokens` takes, of which only as many are loaded as the sweep
-            uses. The first are measured; the statistics may use more. With `until_ci`, the first are measured in random
-            order until every mean is precise enough, with a warning if they run out before.
+        tokens: token sequences: a `TokenSet`, or what `load_tokens` takes, of which as many are loaded as the sweep uses.
+            The first are measured; the statistics may use more. With `until_ci`, the first are measured in random order
+            until every mean is precise enough, with a warning if they run out before.
         out: the run directory, created if it does not exist. With None, nothing is left on disk, so an interrupted run
             cannot be resumed.
         purpose: `sweep`, or the study figure it belongs to (`lee2024/1`), for the report.
