@@ -6,6 +6,7 @@ Public names are imported on first use, so that `import tiltmeter` is fast: it d
 from __future__ import annotations
 
 import importlib
+import warnings
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from tiltmeter.analysis.shape_tables import shape_table
     from tiltmeter.data.token_set import TokenSet, load_tokens
     from tiltmeter.errors import TiltmeterError
-    from tiltmeter.models.loading import LoadedModel, load_model, wrap_model
+    from tiltmeter.models.loading import LoadedModel, load_model
     from tiltmeter.models.positions import BosPolicy, MassivePolicy
     from tiltmeter.models.split_model import SplitModel
     from tiltmeter.perturb.paths import Sphere, Straight, Substitute
@@ -60,7 +61,6 @@ _HOMES = {
     "shape_table": "analysis.shape_tables",
     "summary": "analysis.curves",
     "train_sae": "saes.training.run",
-    "wrap_model": "models.loading",
     "versioned": "runs.versions",
     "wrap_sae": "saes.object_options",
 }
@@ -93,7 +93,6 @@ __all__ = [
     "summary",
     "train_sae",
     "versioned",
-    "wrap_model",
     "wrap_sae",
 ]
 
@@ -102,10 +101,13 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'tiltmeter' has no attribute {name!r}")
     module, _, attribute = _HOMES[name].partition(":")
-    home = importlib.import_module(f"tiltmeter.{module}")
-    if hasattr(home, attribute or name):
-        return getattr(home, attribute or name)
-    return importlib.import_module(f"tiltmeter.{module}.{name}")
+    with warnings.catch_warnings():
+        # tqdm's, in a notebook without ipywidgets: its bars are text there
+        warnings.filterwarnings("ignore", message="IProgress not found")
+        home = importlib.import_module(f"tiltmeter.{module}")
+        if not hasattr(home, attribute or name):
+            return importlib.import_module(f"tiltmeter.{module}.{name}")
+    return getattr(home, attribute or name)
 
 
 def __dir__() -> list[str]:

@@ -37,8 +37,8 @@ def ascii_tokenizer():
     return make_tokenizer(bos_token="<|endoftext|>", eos_token="<|endoftext|>")
 
 
-def load(name, tokenizer=None, vocabulary=VOCABULARY, context=CONTEXT, **options):
-    return load_tokens(str(name), tokenizer=tokenizer, vocabulary=vocabulary, context=context, **options)
+def load(given, tokenizer=None, vocabulary=VOCABULARY, context=CONTEXT, **options):
+    return load_tokens(given, tokenizer=tokenizer, vocabulary=vocabulary, context=context, **options)
 
 
 def write_jsonl(path, *records):
@@ -78,10 +78,10 @@ def small_library(monkeypatch):
     return library
 
 
-def assert_sentence(match, name, tokenizer=None, **options):
+def assert_sentence(match, given, tokenizer=None, **options):
     """Check that the input is refused in one sentence."""
     with pytest.raises(TiltmeterError, match=match) as caught:
-        load(name, tokenizer, **options)
+        load(given, tokenizer, **options)
     message = str(caught.value)
     assert "\n" not in message
     assert message.endswith(".")

@@ -76,18 +76,18 @@ def mean_kl(loaded, out):
 @pytest.mark.parametrize(("dtype", "precision"), [(torch.float32, "float32-difference"), (torch.float64, "float64")])
 def test_a_model_in_memory_is_measured_in_the_best_precision_of_its_type(dtype, precision, tmp_path):
     hf = deepcopy(tiny("llama")).to(dtype)
-    loaded = tm.wrap_model(hf, name="mine")
+    loaded = tm.load_model(hf, name="mine")
     assert loaded.model.hf is hf
     assert loaded.facts["precision"] == precision
     found = mean_kl(loaded, tmp_path / "mine")
-    expected = mean_kl(tm.wrap_model(deepcopy(hf).double()), tmp_path / "double")
+    expected = mean_kl(tm.load_model(deepcopy(hf).double()), tmp_path / "double")
     assert found == pytest.approx(expected, rel=1e-3)
 
 
 def test_precisions_of_another_type_are_refused():
     with pytest.raises(TiltmeterError, match=r"mine is in float32, .*--precision float64: convert it with"):
-        tm.wrap_model(deepcopy(tiny("llama")).float(), name="mine", precision="float64")
+        tm.load_model(deepcopy(tiny("llama")).float(), name="mine", precision="float64")
     with pytest.raises(TiltmeterError, match="'half' is not a precision"):
-        tm.wrap_model(tiny("llama"), precision="half")
+        tm.load_model(tiny("llama"), precision="half")
     with pytest.raises(TiltmeterError, match="rounding is larger than what is measured"):
-        tm.wrap_model(deepcopy(tiny("llama")).bfloat16())
+        tm.load_model(deepcopy(tiny("llama")).bfloat16())

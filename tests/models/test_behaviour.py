@@ -25,7 +25,7 @@ SWEEP = tm.Sweep(
 
 
 def kl(hf, out):
-    return float(tm.run_sweep(SWEEP, tm.wrap_model(hf), TOKENS, out).kl[:, -1].mean())
+    return float(tm.run_sweep(SWEEP, tm.load_model(hf), TOKENS, out).kl[:, -1].mean())
 
 
 def namespace(hf):
@@ -64,7 +64,7 @@ def test_what_no_description_sees_is_seen_in_the_numbers(edit, tmp_path):
 
 
 def test_threads_take_turns(tmp_path):
-    loaded, found = tm.wrap_model(deepcopy(tiny("llama"))), {}
+    loaded, found = tm.load_model(deepcopy(tiny("llama"))), {}
 
     def measure(number):
         found[number] = tm.run_sweep(SWEEP, loaded, TOKENS, tmp_path / str(number)).kl.values

@@ -22,7 +22,7 @@ TOKENS = token_set(sequences=16)
 
 @pytest.fixture(scope="module")
 def loaded():
-    return tm.wrap_model(tiny("gpt2"), name="small")
+    return tm.load_model(tiny("gpt2"), name="small")
 
 
 def draw(seed=0, width=WIDTH):

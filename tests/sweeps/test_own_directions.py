@@ -18,7 +18,7 @@ TOKENS = token_set(sequences=4)
 
 @pytest.fixture(scope="module")
 def loaded():
-    return tm.wrap_model(tiny("gpt2"), name="small")
+    return tm.load_model(tiny("gpt2"), name="small")
 
 
 def run(loaded, out, directions, **changes):

@@ -104,7 +104,7 @@ def test_the_example_of_the_documentation_runs(tokens, tmp_path, monkeypatch):
 
 
 def test_crossings_along_an_object(tmp_path):
-    loaded = tm.wrap_model(tiny("gpt2"), name="tiny")
+    loaded = tm.load_model(tiny("gpt2"), name="tiny")
     tokens = token_set(sequences=8)
     folder = save_sae(tmp_path / "small-l0-5")
     tables = []

@@ -61,7 +61,7 @@ class ModelOptions:
         from tiltmeter.models.loading import load_model
 
         typer.echo(f"model: {self.model}", err=True)
-        return load_model(self.model, self.revision, self.device, precision)
+        return load_model(self.model, revision=self.revision, device=self.device, precision=precision)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -74,18 +74,13 @@ def train_sae(training: TrainingOptions, model: ModelOptions, tokens: TokenOptio
 
     config = training.config(run.seed)
     loaded = model.load("float32")
-    token_set = tokens.load(loaded, sequences_to_load(config, tokens.length), "nano-train")
+    token_set = tokens.load(loaded, config.sequences_to_load(tokens.length), "nano-train")
     site = loaded.model.site(training.site).name
     name = f"sae-{Path(model.model).name}-{site}-{training.kind}-{training.sparsity:g}"
     out = run.directory(name, config, model.model, token_set)
     train(config, loaded, token_set, out)
     typer.echo(_end_of_log(out))
     typer.echo(f"SAE:     {out / 'sae'}\npicture: {out / 'training.png'}")
-
-
-def sequences_to_load(config: Training, length: int | None) -> int:
-    """No more sequences than the training can use; without a length, they may be as short as one token."""
-    return config.evaluation + config.batch + config.tokens // (length or 1)
 
 
 def _end_of_log(out: Path) -> str:

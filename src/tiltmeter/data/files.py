@@ -24,8 +24,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from tiltmeter.data.packing import MASKED, Documents, TokenRows, TokenSource, check_integers, table_source
-from tiltmeter.data.padding import MASK, masked_rows
+from tiltmeter.data.packing import MASKED, Documents, TokenRows, TokenSource, matrix_rows, table_source
+from tiltmeter.data.padding import MASK, check_mask_shape, masked_rows
 from tiltmeter.errors import TiltmeterError
 
 PICKLES = frozenset({".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt", ".joblib"})
@@ -72,7 +72,7 @@ def _npy(name: str, path: Path, column: str | None, facts: dict[str, str]) -> To
             f"{name!r} is not a plain NumPy array ({error}), and pickled objects are never loaded: "
             "save an integer array [sequence, position] with numpy.save."
         ) from error
-    return _matrix(name, array, facts)
+    return matrix_rows(name, array, facts)
 
 
 def _safetensors(name: str, path: Path, column: str | None, facts: dict[str, str]) -> TokenRows:
@@ -92,26 +92,13 @@ def _safetensors(name: str, path: Path, column: str | None, facts: dict[str, str
         mask = file.get_tensor(MASK) if MASK in set(file.keys()) and chosen[0] != MASK else None
     if tensor.is_floating_point():
         tensor = tensor.float()  # NumPy has no bfloat16
-    rows = _matrix(name, tensor.numpy(), {**facts, "column": chosen[0]})
+    rows = matrix_rows(name, tensor.numpy(), {**facts, "column": chosen[0]})
     return rows if mask is None else _masked(rows, tensor.shape, mask)
 
 
 def _masked(rows: TokenRows, shape: torch.Size, mask: Tensor) -> TokenRows:
-    if mask.shape != shape:
-        raise TiltmeterError(
-            f"The mask ({MASK}) of {rows.name!r} has shape {tuple(mask.shape)}, but the token ids {tuple(shape)}: give "
-            "the mask that belongs to them, or leave it out."
-        )
+    check_mask_shape(mask.shape, shape, rows.name)
     return TokenRows(rows.name, masked_rows(rows.rows, mask.float().numpy()), {**rows.facts, **MASKED})
-
-
-def _matrix(name: str, array: np.ndarray, facts: dict[str, str]) -> TokenRows:
-    check_integers(array, repr(name))
-    if array.ndim != 2:
-        raise TiltmeterError(
-            f"The array of {name!r} has shape {array.shape}, expected two dimensions [sequence, position]: reshape it."
-        )
-    return TokenRows(name, array, facts)
 
 
 def _parquet(name: str, path: Path, column: str | None, facts: dict[str, str]) -> TokenSource:

@@ -42,7 +42,7 @@ def hub_source(name: str, column: str | None, revision: str | None) -> TokenSour
     except Exception as error:  # the hub, the network and every file format raise errors of their own
         raise _unreadable(name, error) from error
     facts = {"dataset": repository, "split": split, "revision": str(commit)}
-    return _rows(name, dataset, column, facts)
+    return dataset_source(name, dataset, column, facts)
 
 
 def saved_source(name: str, folder: Path, column: str | None) -> TokenSource:
@@ -60,13 +60,16 @@ def saved_source(name: str, folder: Path, column: str | None) -> TokenSource:
     if (folder / "dataset_dict.json").is_file():
         folder = folder / DEFAULT_SPLIT
     try:
-        dataset = datasets.load_from_disk(str(folder)).with_format(None)
+        dataset = datasets.load_from_disk(str(folder))
     except Exception as error:  # as above
         raise _unreadable(name, error) from error
-    return _rows(name, dataset, column, {"dataset": name})
+    return dataset_source(name, dataset, column, {"dataset": name})
 
 
-def _rows(name: str, dataset: Table, column: str | None, facts: dict[str, str]) -> TokenSource:
+def dataset_source(name: str, dataset: Table, column: str | None, facts: dict[str, str]) -> TokenSource:
+    """Open a data set that is in memory or a stream; `column` as for `hub_source`."""
+    dataset = dataset.with_format(None)
+
     def read(chosen: Sequence[str]) -> Iterator[Sequence[object]]:
         try:
             for row in dataset.select_columns(list(chosen)):

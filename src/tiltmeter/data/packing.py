@@ -240,6 +240,19 @@ def check_integers(ids: np.ndarray, where: str) -> None:
     raise TiltmeterError(f"{where} holds {what}{nan}; expected integer token ids: store it as integers.")
 
 
+def matrix_rows(name: str, array: np.ndarray, facts: dict[str, str]) -> TokenRows:
+    """The rows of an array of ids [sequence, position].
+
+    Raises `TiltmeterError` if it is no such array.
+    """
+    check_integers(array, repr(name))
+    if array.ndim != 2:
+        raise TiltmeterError(
+            f"The array of {name!r} has shape {array.shape}, expected two dimensions [sequence, position]: reshape it."
+        )
+    return TokenRows(name, array, facts)
+
+
 def check_vocabulary(ids: Integer[np.ndarray, "sequence position"], vocabulary: int, name: str) -> None:
     """Raise `TiltmeterError` unless every id is at least 0 and below the size of the vocabulary."""
     least, largest = int(ids.min()), int(ids.max())

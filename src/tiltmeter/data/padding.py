@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -36,6 +36,15 @@ class MaskedRow(NamedTuple):
 def masked_rows(rows: Iterable[object], masks: Iterable[object]) -> Iterator[MaskedRow]:
     """Pair rows with their masks."""
     return (MaskedRow(ids, mask) for ids, mask in zip(rows, masks, strict=True))
+
+
+def check_mask_shape(mask: Sequence[int], ids: Sequence[int], name: str) -> None:
+    """Raise `TiltmeterError` unless a mask is shaped as the ids that it belongs to."""
+    if tuple(mask) != tuple(ids):
+        raise TiltmeterError(
+            f"The mask ({MASK}) of {name!r} has shape {tuple(mask)}, but the token ids {tuple(ids)}: give the mask "
+            "that belongs to them, or leave it out."
+        )
 
 
 def unpadded(ids: Integer[np.ndarray, " position"], mask: object, where: str) -> Integer[np.ndarray, " token"]:

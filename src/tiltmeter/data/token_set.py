@@ -1,7 +1,7 @@
-"""Load token sequences by name: Python's own source code, a local file, or a data set.
+"""Load token sequences: Python's own source code, a local file, a data set, or ids and texts in memory.
 
 1. A name is resolved: `nano`, a file (`tiltmeter.data.files`), a folder saved by `datasets` or `owner/dataset`
-   (`tiltmeter.data.hub`).
+   (`tiltmeter.data.hub`). An object is opened (`tiltmeter.data.memory`).
 2. Its content is packed or cut into sequences of one length (`tiltmeter.data.packing`).
 3. The sequences are checked against the model: vocabulary and context.
 """
@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ from tiltmeter.data import stdlib
 from tiltmeter.data.boundary import Boundary, boundary_of
 from tiltmeter.data.files import file_source, is_token_file
 from tiltmeter.data.hub import HUB_NAME, hub_source, saved_source
+from tiltmeter.data.memory import memory_source
 from tiltmeter.data.packing import (
     BOS_BEFORE,
     Documents,
@@ -95,8 +97,15 @@ class TokenSet:
         return digest.hexdigest()
 
 
+TokensGiven = Any
+"""Tokens as `load_tokens` takes them: a name or path, or one of many kinds of objects."""
+
+IN_MEMORY = "tokens in memory"
+"""What results and messages call tokens in memory, unless they are given a name."""
+
+
 def load_tokens(
-    name: str,
+    given: TokensGiven,
     *,
     tokenizer: PreTrainedTokenizerBase | None,
     vocabulary: int,
@@ -106,20 +115,27 @@ def load_tokens(
     column: str | None = None,
     revision: str | None = None,
     bos_before: str = "document",
+    mask: Any = None,
+    name: str | None = None,
     model_bos: int | None = None,
 ) -> TokenSet:
-    """Load the token sequences, at most the first `at_most` of them (None: all), that `name` stands for.
+    """Load token sequences, at most the first `at_most` of them (None: all), by name or from memory.
 
-    `name` is `nano` (the held-out side of the running interpreter's standard library; `nano-train` is the side that
+    A name is `nano` (the held-out side of the running interpreter's standard library; `nano-train` is the side that
     nano was trained on, for training SAEs), a local file (`.npy`,
     `.safetensors`, `.parquet`, `.jsonl`, `.txt` and other text), a folder saved by `datasets`, or `owner/dataset` or
     `owner/dataset:split` on the Hugging Face hub, which is streamed: without `at_most`, to its end.
+
+    In memory, ids are a tensor or NumPy array [sequence, position], or a list of lists; texts are a list of strings,
+    one document each. A dict or `BatchEncoding` with `input_ids` (and `attention_mask`) is a table of rows, as is a
+    `datasets.Dataset`. They give the same sequences as a file with the same content.
 
     `length` is in tokens. Stored sequences keep theirs unless it is given: then longer ones are cut to their first
     `length` tokens and shorter ones are dropped, and the facts say how many. Text is tokenised one document at a time,
     the boundary token first, and cut into sequences of `length` (default 128, or the context where that is less); the
     incomplete last piece of a document is dropped. `tokenizer` may be None if the ids are stored. Padding of stored
     sequences is left out where `attention_mask` is 0, which makes them shorter, and warned of where there is no mask.
+    `mask` is the mask of ids in memory, shaped as they are: 1 or True at tokens, 0 at padding on either side.
 
     `bos_before="sequence"` puts the boundary token before every sequence of that length instead, as SAELens does where
     `prepend_bos` is set: those of text, and stored ones that do not have it.
@@ -127,21 +143,18 @@ def load_tokens(
     `model_bos` is the model's own `bos_token_id`; where the tokenizer has no bos, it helps to find the boundary token.
 
     `column` names a table's column or a file's tensor (default: the first of `tokens`, `input_ids`, `text`,
-    `content`); `revision` a branch, tag or commit on the hub. Only the ids that are returned are checked.
+    `content`); `revision` a branch, tag or commit on the hub; `name` what results and messages call the tokens. Only
+    the ids that are returned are checked.
 
-    Raises `TiltmeterError` if the name is unknown, no complete sequence is left, or the ids do not fit the model's
-    vocabulary (a size) or context (in tokens).
+    Raises `TiltmeterError` if the name is unknown, the object is no tokens, no complete sequence is left, or the ids do
+    not fit the model's vocabulary (a size) or context (in tokens).
     """
     _check_numbers(at_most, length, context, bos_before)
     boundary = boundary_of(tokenizer, model_bos)
-    stored = False
-    if name in NANO:
-        _refuse_column(name, column)
-        _refuse_revision(name, revision)
-        pieces, facts = _nano(name, tokenizer, boundary, length or min(context, TEXT_LENGTH), bos_before)
+    name, source = _source(given, name, mask, column, revision)
+    if source is None:
+        pieces, facts = _nano(given, tokenizer, boundary, length or min(context, TEXT_LENGTH), bos_before)
     else:
-        source = _resolve(name, column, revision)
-        stored = isinstance(source, TokenRows)
         pieces, facts = _sequences(source, tokenizer, boundary, length, context, at_most, bos_before)
         facts = {**source.facts, **facts}
     if not pieces:
@@ -152,10 +165,30 @@ def load_tokens(
     ids = np.stack(pieces[:at_most])
     check_vocabulary(ids, vocabulary, name)
     _warn_of_repeats(ids, name)
-    if stored:
+    if isinstance(source, TokenRows):
         warn_of_padding(ids, tokenizer, name)
     facts = {**facts, "boundary": boundary.why}
     return TokenSet(torch.from_numpy(ids.astype(np.int64)), name, boundary.token, facts)
+
+
+def _source(
+    given: TokensGiven, name: str | None, mask: Any, column: str | None, revision: str | None
+) -> tuple[str, TokenSource | None]:
+    """What messages call the tokens, and where they are read from; None for nano's text."""
+    if not isinstance(given, str | os.PathLike):
+        _refuse_revision(name or IN_MEMORY, revision)
+        return name or IN_MEMORY, memory_source(name or IN_MEMORY, given, mask, column)
+    where = os.fspath(given)
+    if mask is not None:
+        raise TiltmeterError(
+            f"A mask was given with {where!r}, which is a name: store a column attention_mask beside its ids, or give "
+            "the ids themselves."
+        )
+    if where in NANO:
+        _refuse_column(where, column)
+        _refuse_revision(where, revision)
+        return name or where, None
+    return name or where, _resolve(where, column, revision)
 
 
 def _warn_of_repeats(ids: Integer[np.ndarray, "sequence position"], name: str) -> None:
@@ -197,7 +230,8 @@ def _resolve(name: str, column: str | None, revision: str | None) -> TokenSource
     if exists or is_token_file(path):
         return file_source(name, path, column)
     raise TiltmeterError(
-        f"There are no tokens {name!r}: give 'nano', the path of a file, or a data set as 'owner/dataset:split'."
+        f"There are no tokens {name!r}: give 'nano', the path of a file, a data set as 'owner/dataset:split', or in "
+        "Python a list of texts ([text])."
     )
 
 

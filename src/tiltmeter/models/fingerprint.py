@@ -179,8 +179,8 @@ def _changes_while_running(module: nn.Module, name: str) -> bool:
 def _settings(module: nn.Module) -> dict[str, Any]:
     """The attributes of a module, apart from parameters, buffers, submodules and private ones that are no numbers."""
     left_out = set(_NOT_COMPUTED_WITH)
-    if hasattr(module, "_hf_hook"):
-        left_out.add("forward")  # accelerate puts its own there, which moves weights and computes the same
+    if hasattr(module, "_hf_hook") or "__nnsight__" in vars(module):
+        left_out.add("forward")  # accelerate and nnsight put their own there, which compute the same
     return {
         name: _described(value)
         for name, value in vars(module).items()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from transformers.models.auto.modeling_auto import (
 )
 from transformers.utils.peft_utils import find_adapter_config_file
 
-from tiltmeter.data.token_set import TokenSet, load_tokens
+from tiltmeter.data.token_set import TokenSet, TokensGiven, load_tokens
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.accepted import refuse_unmeasurable
 from tiltmeter.models.exact_model import ExactModel, RoundedModel
@@ -39,6 +40,7 @@ from tiltmeter.models.model_files import (
     refuse_unread_gguf,
     refuse_unscaled,
 )
+from tiltmeter.models.objects import model_in
 from tiltmeter.models.split_model import SplitModel
 
 PRECISIONS: Mapping[str, tuple[torch.dtype, type[SplitModel]]] = {
@@ -54,6 +56,12 @@ AUTO = ("float32-difference", "float32")
 
 AUTO_DEVICE = "auto"
 
+ModelGiven = Any
+"""A model as `load_model` takes it: a name or path, or one of many kinds of objects."""
+
+IN_MEMORY = "model"
+"""What results and messages call a model in memory, unless it is given a name."""
+
 
 @dataclass(frozen=True)
 class LoadedModel:
@@ -66,16 +74,18 @@ class LoadedModel:
 
     def load_tokens(
         self,
-        name: str,
+        given: TokensGiven,
         at_most: int | None = None,
         length: int | None = None,
         column: str | None = None,
         revision: str | None = None,
         bos_before: str = "document",
+        mask: Any = None,
+        name: str | None = None,
     ) -> TokenSet:
         """Load token sequences that fit this model: `load_tokens` with its tokenizer, vocabulary and context."""
         return load_tokens(
-            name,
+            given,
             tokenizer=self.tokenizer,
             vocabulary=self.model.vocabulary,
             context=self.model.context,
@@ -84,27 +94,88 @@ class LoadedModel:
             column=column,
             revision=revision,
             bos_before=bos_before,
+            mask=mask,
+            name=name,
             model_bos=self.model.hf.config.get_text_config().bos_token_id,
         )
 
 
-def load_model(name: str, revision: str | None = None, device: str = "cpu", precision: str = "auto") -> LoadedModel:
-    """Load a causal language model by embedded name, directory, GGUF file or Hugging Face id.
-
-    Weights are read from safetensors, or dequantised from GGUF, and no code from the model's repository is run. The
-    device `auto` lets accelerate spread the blocks over the GPUs there are, then memory, then the disk
-    (`device_map="auto"`).
+def tokens_for(loaded: LoadedModel, given: TokensGiven, at_most: int | None = None) -> TokenSet:
+    """A `TokenSet` as it is; anything else loaded for this model, at most the first `at_most` sequences of it.
 
     Raises:
-        TiltmeterError: no such model, precision or device; no weights; weights that are pickles; an adapter.
+        TiltmeterError: as `load_tokens`.
     """
+    return given if isinstance(given, TokenSet) else loaded.load_tokens(given, at_most)
+
+
+def load_model(
+    given: ModelGiven,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    *,
+    revision: str | None = None,
+    device: str | None = None,
+    precision: str = "auto",
+    name: str | None = None,
+) -> LoadedModel:
+    """Load a causal language model by name, or take one in memory.
+
+    Args:
+        given: one of
+
+            - an embedded name (`nano`), a directory, a GGUF file or a Hugging Face id. Weights are read from
+              safetensors, or dequantised from GGUF, and no code from the model's repository is run;
+            - a `PreTrainedModel` of transformers, in float32 or float64 throughout, which is measured as it is, edits
+              and hooks included;
+            - a `HookedTransformer` of TransformerLens, whose weights are copied into a model of transformers, or a
+              `TransformerBridge`, whose own model of transformers is measured. Both are compared with the object on a
+              few tokens;
+            - a model of nnsight or nnterp, of which the model inside is measured;
+            - a `LoadedModel`, which is returned.
+        tokenizer: instead of the model's own. A model in memory without one can be measured on token ids.
+        revision: of a Hugging Face id: a branch, tag or commit.
+        device: where a model that is loaded by name runs (default: cpu); with `auto`, accelerate spreads the blocks
+            over the GPUs there are, then memory, then the disk (`device_map="auto"`).
+        precision: `auto`, or one of `PRECISIONS`; of a model in memory, one for the type of its weights.
+        name: what results and messages call the model (default: its name, or `model`).
+
+    Raises:
+        TiltmeterError: no such model, precision or device; no weights; weights that are pickles; an adapter; an object
+            that is no such model, or that computes something else than the model of transformers in it; an argument
+            that makes no sense for what is given.
+    """
+    if tokenizer is not None and not isinstance(tokenizer, PreTrainedTokenizerBase):
+        raise TiltmeterError(
+            f"The tokenizer is a {type(tokenizer).__name__}; expected one of transformers (AutoTokenizer)."
+        )
+    if isinstance(given, str | os.PathLike):
+        return _by_name(os.fspath(given), tokenizer, revision, device or "cpu", precision, name)
+    for what, value in (("revision", revision), ("device", device)):
+        if value is not None:
+            raise TiltmeterError(
+                f"The {what} {value!r} was asked for, but the model is in memory already: leave it out, and give the "
+                "model as you want it."
+            )
+    if isinstance(given, LoadedModel):
+        return _again(given, tokenizer, precision, name)
+    return _in_memory(given, tokenizer, precision, name or IN_MEMORY)
+
+
+def _by_name(
+    given: str,
+    tokenizer: PreTrainedTokenizerBase | None,
+    revision: str | None,
+    device: str,
+    precision: str,
+    name: str | None,
+) -> LoadedModel:
     wanted = _precisions(precision)
     if device != AUTO_DEVICE:
         _check_device(device)
-    where, gguf = directory_and_file(locate(name))
-    refuse_revision(name, where, revision)
+    where, gguf = directory_and_file(locate(given))
+    refuse_revision(given, where, revision)
     if find_adapter_config_file(where, revision=revision):
-        raise adapter_beside(name, "adapter_config.json")
+        raise adapter_beside(given, "adapter_config.json")
     try:
         config = AutoConfig.from_pretrained(where, revision=revision, trust_remote_code=False, **gguf)
         hf, loading = _model_class(config).from_pretrained(
@@ -120,35 +191,31 @@ def load_model(name: str, revision: str | None = None, device: str = "cpu", prec
             **({"device_map": AUTO_DEVICE} if device == AUTO_DEVICE else {}),
         )
     except Exception as error:
-        raise TiltmeterError(_explain(name, where, error)) from None
-    check_complete(name, loading)
+        raise TiltmeterError(_explain(given, where, error)) from None
+    check_complete(given, loading)
     if gguf:
-        refuse_unread_gguf(name, hf)
+        refuse_unread_gguf(given, hf)
     elif getattr(config, "quantization_config", None) is None:
-        refuse_unscaled(name, where, revision, hf)
-    chosen, model = _split(hf if device == AUTO_DEVICE else hf.to(device), name, wanted)
+        refuse_unscaled(given, where, revision, hf)
+    chosen, model = _split(hf if device == AUTO_DEVICE else hf.to(device), name or given, wanted)
     commit = str(getattr(config, "_commit_hash", None) or revision or "local")
-    return LoadedModel(model, _tokenizer(where, revision, gguf), _facts(model, chosen, device, commit))
+    return LoadedModel(model, tokenizer or _tokenizer(where, revision, gguf), _facts(model, chosen, device, commit))
 
 
-def wrap_model(
-    hf: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase | None = None,
-    *,
-    name: str = "model",
-    precision: str = "auto",
+def _again(
+    given: LoadedModel, tokenizer: PreTrainedTokenizerBase | None, precision: str, name: str | None
 ) -> LoadedModel:
-    """Take a model that is in memory as it is, edits and hooks included; tiltmeter does not change its weights.
+    """The same model, with another tokenizer if there is one."""
+    if precision != "auto" or name is not None:
+        raise TiltmeterError(
+            f"{given.model.name} is a LoadedModel, which has its precision and name: leave them out, or give the model "
+            "that it was made from."
+        )
+    return given if tokenizer is None else replace(given, tokenizer=tokenizer)
 
-    Args:
-        hf: the model, in float32 or float64 throughout.
-        tokenizer: needed for text; stored token ids need none.
-        name: what results and messages call it.
-        precision: as for `load_model`, of those for the type of its weights.
 
-    Raises:
-        TiltmeterError: a model that cannot be measured, or not in this precision.
-    """
+def _in_memory(given: object, tokenizer: PreTrainedTokenizerBase | None, precision: str, name: str) -> LoadedModel:
+    hf, own = model_in(given, name)
     refuse_unmeasurable(hf, name)
     fitting = [one for one in _precisions(precision, hf.dtype) if PRECISIONS[one][0] == hf.dtype]
     if not fitting:
@@ -157,7 +224,9 @@ def wrap_model(
             f"{precision}: convert it with hf.float() or hf.double(), or choose auto."
         )
     chosen, model = _split(hf, name, fitting)
-    return LoadedModel(model, tokenizer, _facts(model, chosen, str(hf.device), "in memory"))
+    source = "in memory" if hf is given else f"in memory, of a {type(given).__name__}"
+    own = own if isinstance(own, PreTrainedTokenizerBase) else None
+    return LoadedModel(model, tokenizer or own, _facts(model, chosen, str(hf.device), source))
 
 
 def _precisions(precision: str, dtype: torch.dtype = torch.float32) -> tuple[str, ...]:

@@ -10,6 +10,9 @@ from tqdm.auto import tqdm
 
 T = TypeVar("T")
 
+NOTEBOOK = "ipykernel.zmqshell"
+"""The module that is there in kernels of Jupyter, by which tqdm knows them, too; their output is no terminal."""
+
 
 def progress(items: Sequence[T], what: str) -> Iterable[T]:
     """Iterate over `items` with a progress bar, which appears after half a second."""
@@ -22,5 +25,5 @@ def progress_bar(total: int, done: int, what: str) -> tqdm:
 
 
 def _interval() -> float:
-    """Seconds between updates: few if the output is not a terminal, so that logs stay short."""
-    return 0.2 if sys.stderr.isatty() else 10.0
+    """Seconds between updates: few if the output is neither a terminal nor a notebook, so that logs stay short."""
+    return 0.2 if sys.stderr.isatty() or NOTEBOOK in sys.modules else 10.0

@@ -138,7 +138,7 @@ def _request(
     name = wanted.model or (preset.model if preset else "")
     if name not in loaded:
         _log.warning("model: %s", name)
-        loaded[name] = load_model(name, wanted.revision, wanted.device, wanted.precision)
+        loaded[name] = load_model(name, revision=wanted.revision, device=wanted.device, precision=wanted.precision)
     saes = wanted.saes or (preset.saes if preset else ())
     subject = make_subject(study, loaded[name], _layer(wanted, preset), saes, wanted.seed)
     size: Size = wanted.size  # type: ignore[assignment]  # checked above

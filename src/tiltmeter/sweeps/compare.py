@@ -19,8 +19,8 @@ import xarray as xr
 from tiltmeter.analysis import curves
 from tiltmeter.analysis.bisection import CrossingTarget
 from tiltmeter.analysis.standing import Verdict, curve_tests, draws_among, standing_table, stem, verdict, with_opposites
-from tiltmeter.data.token_set import TokenSet
-from tiltmeter.models.loading import LoadedModel
+from tiltmeter.data.token_set import TokenSet, TokensGiven
+from tiltmeter.models.loading import LoadedModel, ModelGiven, load_model, tokens_for
 from tiltmeter.perturb.held import OF_STATISTICS
 from tiltmeter.perturb.names import DirectionName
 from tiltmeter.perturb.paths import Straight
@@ -40,8 +40,8 @@ from tiltmeter.sweeps.comparison import (
 )
 from tiltmeter.sweeps.crossing_measure import measure_crossings
 from tiltmeter.sweeps.crossings import crossing_summary, crossing_table, span
-from tiltmeter.sweeps.plan import Sweep, make_plan
-from tiltmeter.sweeps.run import Prepared, identity, measure_curves, prepare, record, write_curves
+from tiltmeter.sweeps.plan import STATISTICS_SEQUENCES, Sweep, make_plan
+from tiltmeter.sweeps.run import Prepared, identity, measure_curves, opened, prepare, record, write_curves
 
 LONGEST, GRID = 2.0, 128
 """Up to how many pair distances a budget is searched, and in how many steps."""
@@ -68,12 +68,12 @@ class Compared:
 
 
 def compare(
-    loaded: LoadedModel,
-    tokens: TokenSet,
+    model: ModelGiven,
+    tokens: TokensGiven,
     site: str,
     vectors: Any,
     *,
-    out: str | Path,
+    out: str | Path | None = None,
     sae: Any = None,
     baselines: Sequence[str] | None = None,
     draws: int | None = None,
@@ -86,11 +86,12 @@ def compare(
     """Measure whether vectors change the output more, or less, than random vectors of the same length.
 
     Args:
-        loaded: the model.
-        tokens: token sequences. The first `sequences` are measured, the statistics may use more.
+        model: the model: what `load_model` returns or takes.
+        tokens: token sequences: a `TokenSet`, or what `load_tokens` takes. The first `sequences` are measured, the
+            statistics may use more.
         site: where the vectors are added.
         vectors: labels, and vectors [d_site] (tensors, arrays) or files with one each. Each is tested with both signs.
-        out: the run directory; an interrupted comparison goes on there.
+        out: the run directory; an interrupted comparison goes on there. With None, nothing is left on disk.
         sae: an SAE (object or name). Random rows of its decoder are then a baseline, too.
         baselines: some of `isotropic`, `cov-random-mixture`, `real-mixture`, `permutation` (of the vector's
             coordinates) and `sae-feature`; all by default.
@@ -104,8 +105,9 @@ def compare(
     Raises:
         TiltmeterError: invalid input; `out` belongs to another run; the model cannot be split.
     """
-    given = read_vectors(vectors, site)
-    at = None if sae is None else _place(sae, loaded, site, tokens, settings)
+    given, loaded = read_vectors(vectors, site), load_model(model)
+    token_set = tokens_for(loaded, tokens, max(sequences, settings.get("statistics_sequences", STATISTICS_SEQUENCES)))
+    at = None if sae is None else _place(sae, loaded, site, token_set, settings)
     chosen = choose_baselines(baselines, at is not None)
     directions = all_directions(given, chosen, number_of_draws(draws, len(given)), at, settings.get("seed", 0))
     sweep = Sweep(
@@ -117,18 +119,18 @@ def compare(
         **settings,
     )
     wanted = Comparison(sweep=sweep, vectors=tuple(given), baselines=chosen, budgets=tuple(budgets))
-    return run_comparison(wanted, loaded, tokens, out)
+    return run_comparison(wanted, loaded, token_set, out)
 
 
-def run_comparison(wanted: Comparison, loaded: LoadedModel, tokens: TokenSet, out: str | Path) -> Compared:
-    """Measure a comparison and store curves, standings, verdicts and budgets in the run directory `out`.
+def run_comparison(wanted: Comparison, loaded: LoadedModel, tokens: TokenSet, out: str | Path | None) -> Compared:
+    """Measure a comparison and store curves, standings, verdicts and budgets in the run directory `out`, if any.
 
     Raises:
         TiltmeterError: as `compare`.
     """
     plan = make_plan(wanted.sweep, loaded.model, tokens)
     facts = identity(plan, loaded) | {"compare": wanted.model_dump(mode="json", exclude={"sweep"})}
-    with run_directory.open_run(out, facts, partial(record, plan, loaded, "compare")) as run:
+    with opened(plan, out, facts, partial(record, plan, loaded, "compare")) as run:
         ready = prepare(plan, run)
         found = measure_curves(ready, run, None)
         standings, verdicts = stand(wanted, found)

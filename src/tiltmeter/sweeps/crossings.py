@@ -18,15 +18,15 @@ from tiltmeter.analysis import curves
 from tiltmeter.analysis.bisection import CrossingTarget
 from tiltmeter.analysis.bootstrap import median_interval
 from tiltmeter.analysis.shape_tables import shape_column, shape_summary
-from tiltmeter.data.token_set import TokenSet
-from tiltmeter.models.loading import LoadedModel
+from tiltmeter.data.token_set import TokensGiven
+from tiltmeter.models.loading import LoadedModel, ModelGiven, load_model, tokens_for
 from tiltmeter.perturb.paths import Substitute
 from tiltmeter.runs import run_directory
 from tiltmeter.runs.config import Configuration
 from tiltmeter.runs.progress import progress
 from tiltmeter.sweeps.crossing_measure import Arrays, measure_crossings
 from tiltmeter.sweeps.plan import Plan, Sweep, make_plan
-from tiltmeter.sweeps.run import Prepared, check_measured, identity, prepare, record
+from tiltmeter.sweeps.run import Prepared, check_measured, identity, opened, prepare, record
 
 FALL_OR_DO_NOT_BEGIN_AT_ZERO = ("cos", "loss")
 """Readouts without an upward crossing in the sense of `shapes`."""
@@ -64,15 +64,20 @@ class Crossings(Configuration):
 
 
 def run_crossings(
-    wanted: Crossings, loaded: LoadedModel, tokens: TokenSet, out: str | Path, purpose: str = "crossings"
+    wanted: Crossings,
+    model: ModelGiven,
+    tokens: TokensGiven,
+    out: str | Path | None = None,
+    purpose: str = "crossings",
 ) -> pd.DataFrame:
     """Find crossings and store them in the run directory `out`, resuming an interrupted run.
 
     Args:
         wanted: the target and the sweep.
-        loaded: the model.
-        tokens: token sequences. The first are measured; the statistics may use more.
-        out: the run directory, created if it does not exist.
+        model: the model: what `load_model` returns or takes.
+        tokens: token sequences: a `TokenSet`, or what `load_tokens` takes. The first are measured; the statistics may
+            use more.
+        out: the run directory, created if it does not exist. With None, nothing is left on disk.
         purpose: recorded in the manifest.
 
     Returns:
@@ -83,9 +88,9 @@ def run_crossings(
         TiltmeterError: invalid input; `out` is in use or belongs to another run; the model cannot be split; nothing
             could be measured.
     """
-    plan = make_plan(wanted.sweep, loaded.model, tokens)
-    plan.check_storable()
-    with run_directory.open_run(out, _identity(wanted, plan, loaded), partial(_record, plan, loaded, purpose)) as run:
+    loaded = load_model(model)
+    plan = make_plan(wanted.sweep, loaded.model, tokens_for(loaded, tokens, wanted.sweep.sequences_to_load))
+    with opened(plan, out, _identity(wanted, plan, loaded), partial(_record, plan, loaded, purpose)) as run:
         ready = prepare(plan, run)
         table = crossing_table(_measure(wanted, ready, run), tuple(map(str, plan.directions)))
         check_measured(int(table.tokens.sum()))

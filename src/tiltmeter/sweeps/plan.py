@@ -50,6 +50,10 @@ DEFAULT_DIRECTIONS = (
 """The default directions of a sweep."""
 
 
+STATISTICS_SEQUENCES = 2048
+"""At most so many sequences are used for statistics by default."""
+
+
 def _shown(saes: SAEs) -> Any:
     """How a configuration is dumped: names as they are, an object as its hash."""
     if not isinstance(saes, Mapping):
@@ -90,7 +94,7 @@ class Sweep(Configuration):
     keep_positions: bool = False
     """Keep every read position instead of averaging over each sequence."""
     seed: int = 0
-    statistics_sequences: Count = 2048
+    statistics_sequences: Count = STATISTICS_SEQUENCES
     """Maximum number of sequences for the mean, the covariance and the pool of real activations."""
     statistics_positions: Literal["all", "perturbed"] = "all"
     """Positions of these sequences to use: all, or the perturbed ones (Heimersheim & Mendel 2024 and Giglemiani et al.

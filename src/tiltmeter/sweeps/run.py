@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -20,13 +22,13 @@ import xarray as xr
 
 from tiltmeter.analysis import curves
 from tiltmeter.analysis.stopping import Watch
-from tiltmeter.data.token_set import TokenSet
+from tiltmeter.data.token_set import TokenSet, TokensGiven
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.models import provenance
 from tiltmeter.models.behaviour import check_behaviour
 from tiltmeter.models.clean_run import PERTURBED_RUNS
 from tiltmeter.models.fingerprint import fingerprint_sha256
-from tiltmeter.models.loading import LoadedModel
+from tiltmeter.models.loading import LoadedModel, ModelGiven, load_model, tokens_for
 from tiltmeter.models.self_check import check_additive, check_head, check_split
 from tiltmeter.perturb.bases import Base, build_base
 from tiltmeter.perturb.directions import Direction
@@ -38,6 +40,7 @@ from tiltmeter.perturb.site_statistics import SiteStatistics, fit_statistics
 from tiltmeter.perturb.transcoder_directions import TRANSCODER_DIRECTIONS
 from tiltmeter.runs import run_directory
 from tiltmeter.runs.progress import progress
+from tiltmeter.runs.temporary import kept_or_temporary
 from tiltmeter.saes.at_site import DictionaryAtSite, RowsAtSite, SAEAtSite, TranscoderAtSite
 from tiltmeter.saes.latent_statistics import LatentStatistics, SAEWithStatistics, fit_latents
 from tiltmeter.saes.load_check import LoadCheck, check_on_load
@@ -56,16 +59,18 @@ _checked: dict[tuple[Any, ...], LoadCheck] = {}
 
 
 def run_sweep(
-    sweep: Sweep, loaded: LoadedModel, tokens: TokenSet, out: str | Path, purpose: str = "sweep"
+    sweep: Sweep, model: ModelGiven, tokens: TokensGiven, out: str | Path | None = None, purpose: str = "sweep"
 ) -> xr.Dataset:
     """Measure a sweep and store it in the run directory `out`, resuming an interrupted run.
 
     Args:
         sweep: configuration of the sweep.
-        loaded: the model.
-        tokens: token sequences. The first are measured; the statistics may use more. With `until_ci`, the first are
-            measured in random order until every mean is precise enough, with a warning if they run out before.
-        out: the run directory, created if it does not exist.
+        model: the model: what `load_model` returns or takes.
+        tokens: token sequences: a `TokenSet`, or what `load_tokens` takes; as many are loaded as are used.
+            The first are measured; the statistics may use more. With `until_ci`, the first are measured in random order
+            until every mean is precise enough, with a warning if they run out before.
+        out: the run directory, created if it does not exist. With None, nothing is left on disk, so an interrupted run
+            cannot be resumed.
         purpose: `sweep`, or the study figure it belongs to (`lee2024/1`), for the report.
 
     Returns:
@@ -75,12 +80,28 @@ def run_sweep(
     Raises:
         TiltmeterError: invalid input; `out` is in use or belongs to another run; the model cannot be split.
     """
-    plan = make_plan(sweep, loaded.model, tokens)
-    plan.check_storable()
-    with run_directory.open_run(out, identity(plan, loaded), partial(record, plan, loaded, purpose)) as run:
+    loaded = load_model(model)
+    plan = make_plan(sweep, loaded.model, tokens_for(loaded, tokens, sweep.sequences_to_load))
+    with opened(plan, out, identity(plan, loaded), partial(record, plan, loaded, purpose)) as run:
         result = measure_curves(prepare(plan, run), run, _watch(plan))
-        write_curves(run, result)
+        if out is not None:
+            write_curves(run, result)
     return result
+
+
+@contextmanager
+def opened(
+    plan: Plan, out: str | Path | None, identity: Mapping[str, Any], record: Callable[[], Mapping[str, Any]]
+) -> Iterator[run_directory.Run]:
+    """Open the run directory `out`; with None, a temporary one, in which anything can be measured.
+
+    Raises:
+        TiltmeterError: `out` is in use or belongs to another run, or the run could not be resumed from it.
+    """
+    if out is not None:
+        plan.check_storable()
+    with kept_or_temporary(out) as path, run_directory.open_run(path, identity, record) as run:
+        yield run
 
 
 def write_curves(run: run_directory.Run, result: xr.Dataset) -> None:

@@ -249,3 +249,10 @@ def test_a_loss_that_is_not_finite_is_refused(loaded, tokens, tmp_path):
     broken.model.hf.transformer.h[2].mlp.c_fc.weight.data.fill_(np.nan)
     with pytest.raises(tm.TiltmeterError, match="not finite"):
         training_run.train_sae(Training(kind="e2e", **SMALL), broken, tokens, tmp_path)
+
+
+def test_a_model_and_ids_in_memory_are_taken_as_they_are(loaded, tokens, tmp_path):
+    config = Training(kind="local", **SMALL | {"tokens": 64})
+    expected = training_run.train_sae(config, loaded, tm.TokenSet(tokens.ids, "mine", None, {}), tmp_path / "set")
+    found = training_run.train_sae(config, loaded.model.hf, tokens.ids, tmp_path / "objects")
+    assert torch.equal(found.W_enc, expected.W_enc)

@@ -75,6 +75,10 @@ class Training(Configuration):
         """Weights of the loss terms for this kind of SAE."""
         return COEFFICIENTS[self.kind]
 
+    def sequences_to_load(self, length: int | None = None) -> int:
+        """No more sequences than the training can use; without a length, they may be as short as one token."""
+        return self.evaluation + self.batch + self.tokens // (length or 1)
+
     @model_validator(mode="after")
     def _fits(self) -> Training:
         if self.kind == "topk" and (self.sparsity != int(self.sparsity) or self.sparsity > self.latents):

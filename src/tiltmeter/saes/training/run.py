@@ -20,11 +20,11 @@ from jaxtyping import Int
 from torch import Tensor
 
 from tiltmeter.analysis.massive import count_massive, norms_of
-from tiltmeter.data.token_set import TokenSet
+from tiltmeter.data.token_set import TokenSet, TokensGiven
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.models import provenance
 from tiltmeter.models.behaviour import check_behaviour
-from tiltmeter.models.loading import LoadedModel
+from tiltmeter.models.loading import LoadedModel, ModelGiven, load_model, tokens_for
 from tiltmeter.models.positions import allowed, boundary_mask
 from tiltmeter.models.sites import Site
 from tiltmeter.models.split_model import SplitModel
@@ -44,13 +44,14 @@ MEDIAN_SEQUENCES = 64
 CHECKPOINT = "checkpoint"
 
 
-def train_sae(config: Training, loaded: LoadedModel, tokens: TokenSet, out: str | Path) -> LinearSAE:
+def train_sae(config: Training, model: ModelGiven, tokens: TokensGiven, out: str | Path) -> LinearSAE:
     """Train an SAE into the directory `out`, resuming from its last checkpoint if there is one.
 
     Args:
         config: configuration of the training.
-        loaded: the model. Its weights are not changed.
-        tokens: token sequences. The first `config.evaluation` are held out for evaluation.
+        model: the model: what `load_model` returns or takes. Its weights are not changed.
+        tokens: token sequences: a `TokenSet`, or what `load_tokens` takes. The first `config.evaluation` are held out
+            for evaluation.
         out: the run directory, created if it does not exist.
 
     Returns:
@@ -59,6 +60,8 @@ def train_sae(config: Training, loaded: LoadedModel, tokens: TokenSet, out: str 
     Raises:
         TiltmeterError: invalid input; `out` is in use or belongs to another training; the loss is not finite.
     """
+    loaded = load_model(model)
+    tokens = tokens_for(loaded, tokens, config.sequences_to_load())
     task = make_task(config, loaded, tokens)
     width = loaded.model.activation(task.ids[:1], task.site).shape[-1]
     with run_directory.open_run(out, _identity(task, loaded, tokens), partial(_record, task, loaded, tokens)) as run:
