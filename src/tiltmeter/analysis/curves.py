@@ -9,6 +9,7 @@ A dataset of curves has
   that of `length` counts those among them that are perturbed, or all perturbed ones if no averaged one is. NaN is
   "not measured". Each has `long_name` and `units`;
 - `tokens` (direction, sequence): how many tokens were averaged;
+- of a sweep at several sites, `site` as the first dimension, with the coordinates `pair_distance` and `mean_norm`;
 - attributes, all text: where it came from, and the run's manifest as JSON under `manifest`.
 """
 
@@ -205,11 +206,15 @@ def summary(curves: xr.Dataset, confidence: float = 0.95, resamples: int = 2000,
 
     Returns:
         Columns `direction`, `step`, `readout`, `mean`, `low`, `high` (units of the readout) and `n` (sequences), in the
-        order of the dataset's own axes and readouts. A curve that was not measured has NaN and n = 0.
+        order of the dataset's own axes and readouts; before them `site`, if there are several. A curve that was not
+        measured has NaN and n = 0.
 
     Raises:
         TiltmeterError: a confidence outside (0, 1) or no resamples.
     """
+    if "site" in curves.dims:
+        tables = {str(site): summary(curves.sel(site=site), confidence, resamples, seed) for site in curves.site.values}
+        return pd.concat(tables, names=["site"]).reset_index(level="site").reset_index(drop=True)
     names, values = readout_names(curves), sequence_means(curves)
     if "stopping" in curves.attrs:
         interval = sequential_mean(values, confidence)

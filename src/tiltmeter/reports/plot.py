@@ -17,6 +17,7 @@ from tiltmeter.analysis.standing import MINUS, PERMUTATION
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.reports.charts import curves as curve_charts
 from tiltmeter.reports.charts import shapes as shape_charts
+from tiltmeter.reports.charts import sites as site_charts
 from tiltmeter.reports.charts.chart import Chart
 from tiltmeter.reports.charts.mpl import draw
 from tiltmeter.reports.charts.plotly import to_plotly
@@ -88,6 +89,35 @@ def shapes(
     if data.sizes["step"] < 2:
         raise TiltmeterError("The curves have a single step, and so no shape; sweep over several lengths.")
     return _figure(shape_charts.distributions(data, readout), title, size, library)
+
+
+def sites(
+    results: Any,
+    readout: str = "kl",
+    step: float | None = None,
+    *,
+    title: str = "",
+    size: tuple[float, float] | None = None,
+    library: str = "matplotlib",
+) -> Figure | Any:
+    """Plot the mean of a readout at one step against the layer, with 95 % intervals: a panel for each kind of site.
+
+    Args:
+        results: the curves of a sweep at several sites.
+        readout: which.
+        step: the step nearest to this; the last if not given.
+        title: above the panels.
+        size: width and height in inches (matplotlib); a long legend adds to the height.
+        library: whose figure is returned.
+
+    Raises:
+        TiltmeterError: the curves are of one site, or have no such readout.
+    """
+    data = _curves(results)
+    if "site" not in data.dims:
+        raise TiltmeterError("The curves are of one site; sweep over several, as site='resid_pre:*'.")
+    _refuse_unknown("readout", [readout], stored.readout_names(data))
+    return _figure(site_charts.by_layer(data, readout, step), title, size, library)
 
 
 def compare(

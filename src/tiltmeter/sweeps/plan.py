@@ -65,7 +65,8 @@ class Sweep(Configuration):
     """Configuration of a sweep. Together with model, tokens and code, it fully determines the numbers."""
 
     site: str
-    """Where activations are perturbed, e.g. `blocks.6.hook_resid_pre` or `resid_pre:6`."""
+    """Where activations are perturbed, e.g. `blocks.6.hook_resid_pre` or `resid_pre:6`. Or several sites, one after the
+    other: `resid_pre:*`, `resid_pre:3,mlp_out:3`."""
     directions: Annotated[Directions, PlainValidator(read_directions), PlainSerializer(shown)] = DEFAULT_DIRECTIONS
     """Names of directions; `along:FILE` for your own vectors. An SAE direction without an SAE's name (`sae-error`) is
     expanded to one for every SAE of the sweep (`sae-error:NAME`). Or a mapping of labels to vectors, functions and

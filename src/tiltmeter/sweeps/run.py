@@ -41,6 +41,7 @@ from tiltmeter.perturb.transcoder_directions import TRANSCODER_DIRECTIONS
 from tiltmeter.runs import run_directory
 from tiltmeter.runs.progress import progress
 from tiltmeter.runs.temporary import kept_or_temporary
+from tiltmeter.runs.user_paths import user_path
 from tiltmeter.saes.at_site import DictionaryAtSite, RowsAtSite, SAEAtSite, TranscoderAtSite
 from tiltmeter.saes.latent_statistics import LatentStatistics, SAEWithStatistics, fit_latents
 from tiltmeter.saes.load_check import LoadCheck, check_on_load
@@ -48,6 +49,7 @@ from tiltmeter.saes.transcoder_check import check_transcoder
 from tiltmeter.sweeps.cautions import cautions
 from tiltmeter.sweeps.measure import measure_shard
 from tiltmeter.sweeps.plan import Plan, Sweep, make_plan
+from tiltmeter.sweeps.sites import matching_sites, names_several, sweep_sites
 
 SAES_A_PASS = 4
 """Number of SAEs whose latent statistics are computed in one pass over the tokens."""
@@ -75,13 +77,25 @@ def run_sweep(
 
     Returns:
         The curves. They are stored in `out` as `curves.nc`, and their means and intervals as `summary.csv` and
-        `summary.parquet`.
+        `summary.parquet`. If the sweep names several sites (`resid_pre:*`), each has a run directory in `out`, and the
+        curves have a dimension `site`.
 
     Raises:
         TiltmeterError: invalid input; `out` is in use or belongs to another run; the model cannot be split.
     """
     loaded = load_model(model)
-    plan = make_plan(sweep, loaded.model, tokens_for(loaded, tokens, sweep.sequences_to_load))
+    token_set = tokens_for(loaded, tokens, sweep.sequences_to_load)
+    if names_several(sweep.site):
+        one = partial(_run_at_one_site, loaded=loaded, tokens=token_set, purpose=purpose)
+        sites = matching_sites(sweep.site, loaded.model)
+        return sweep_sites(sweep, sites, one, None if out is None else user_path(out))
+    return _run_at_one_site(sweep, out, loaded, token_set, purpose)
+
+
+def _run_at_one_site(
+    sweep: Sweep, out: str | Path | None, loaded: LoadedModel, tokens: TokenSet, purpose: str
+) -> xr.Dataset:
+    plan = make_plan(sweep, loaded.model, tokens)
     with opened(plan, out, identity(plan, loaded), partial(record, plan, loaded, purpose)) as run:
         result = measure_curves(prepare(plan, run), run, _watch(plan))
         if out is not None:
