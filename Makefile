@@ -52,7 +52,7 @@ clean:
 
 .venv/installed: .venv/bin/python pyproject.toml constraints.txt
 	@echo "setting up .venv (a few minutes the first time)"
-	$(PIP) --editable .
+	$(PIP) --editable '.[report]'
 	@touch $@
 
 .venv/installed-bench: .venv/bin/python pyproject.toml constraints.txt
@@ -81,5 +81,5 @@ clean:
 .venv-floor/installed: .venv/installed-dev constraints-floor.txt
 	$(PYTHON) -m venv .venv-floor
 	.venv/bin/python -c 'import site; print(site.getsitepackages()[0])' > $$(.venv-floor/bin/python -c 'import site; print(site.getsitepackages()[0])')/over.pth
-	.venv-floor/bin/python -m pip install --quiet --disable-pip-version-check --no-warn-conflicts --constraint constraints-floor.txt --editable .
+	.venv-floor/bin/python -m pip install --quiet --disable-pip-version-check --no-warn-conflicts --constraint constraints-floor.txt --editable '.[report,parquet,plotly]'
 	@touch $@

@@ -2,7 +2,6 @@
 
 import pytest
 
-from tiltmeter.reports import figure
 from tiltmeter.reports.charts import mpl
 
 
@@ -10,7 +9,7 @@ from tiltmeter.reports.charts import mpl
 def unrendered():
     """Write a stub for each PNG."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(figure, "to_png", lambda _: b"not rendered")
+        patched.setattr(mpl, "to_png", lambda _: b"not rendered")
         yield
 
 

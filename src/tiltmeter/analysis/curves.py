@@ -26,6 +26,8 @@ from jaxtyping import Float, Float64, Int
 from tiltmeter.analysis.bootstrap import bootstrap_mean
 from tiltmeter.analysis.confidence_sequences import sequential_mean
 from tiltmeter.errors import TiltmeterError
+from tiltmeter.runs.extras import is_installed
+from tiltmeter.runs.run_directory import Run
 from tiltmeter.runs.user_paths import user_path
 
 _DIMS = ("direction", "step", "sequence", "position")
@@ -224,6 +226,18 @@ def summary(curves: xr.Dataset, confidence: float = 0.95, resamples: int = 2000,
         [curves.direction.values, curves.step.values, names], names=["direction", "step", "readout"]
     ).to_frame(index=False)
     return rows.assign(**{name: column.ravel() for name, column in interval._asdict().items()})
+
+
+def write_table(run: Run, name: str, table: pd.DataFrame) -> None:
+    """Store a table in a run directory as `NAME.csv` and, where pyarrow is installed, as `NAME.parquet`."""
+    run.write_bytes(f"{name}.csv", to_csv(table))
+    if is_installed("pyarrow"):
+        run.write_bytes(f"{name}.parquet", to_parquet(table))
+
+
+def read_table(file: Path) -> pd.DataFrame:
+    """Read a table that `write_table` stored, from its CSV; every number is as it was."""
+    return pd.read_csv(file, float_precision="round_trip", keep_default_na=False, na_values=[""])
 
 
 def to_csv(table: pd.DataFrame) -> bytes:

@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -27,6 +26,7 @@ from torch import Tensor
 from tiltmeter.data.packing import MASKED, Documents, TokenRows, TokenSource, matrix_rows, table_source
 from tiltmeter.data.padding import MASK, check_mask_shape, masked_rows
 from tiltmeter.errors import TiltmeterError
+from tiltmeter.runs.extras import require
 
 PICKLES = frozenset({".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt", ".joblib"})
 """Suffixes of files that are pickles, or may be."""
@@ -102,6 +102,8 @@ def _masked(rows: TokenRows, shape: torch.Size, mask: Tensor) -> TokenRows:
 
 
 def _parquet(name: str, path: Path, column: str | None, facts: dict[str, str]) -> TokenSource:
+    pq = require("pyarrow.parquet", "parquet", f"{name!r}, a .parquet file,")
+
     def read(chosen: Sequence[str]) -> Iterator[Sequence[object]]:
         try:
             with pq.ParquetFile(path) as table:

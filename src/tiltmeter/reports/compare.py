@@ -38,10 +38,10 @@ def publish_comparison(folder: Path, manifest: Mapping[str, Any]) -> Path:
     Raises:
         TiltmeterError: the run has not finished, or the folder cannot be written.
     """
-    if not (folder / "verdicts.parquet").is_file():
+    if not (folder / "verdicts.csv").is_file():
         raise TiltmeterError(f"{folder} is a run that has not finished; repeat its command to go on with it.")
     data = curves.load(folder / "curves.nc")
-    verdicts, budgets = (pd.read_parquet(folder / f"{name}.parquet") for name in ("verdicts", "budgets"))
+    verdicts, budgets = (curves.read_table(folder / f"{name}.csv") for name in ("verdicts", "budgets"))
     vectors = manifest["identity"]["compare"]["vectors"]
     title = f"{', '.join(vectors)} at {data.attrs['site']}, on {data.attrs['model']}"
     figures = [_fans(data, manifest, verdicts), *([_lengths(budgets, vectors)] if len(budgets) else [])]
@@ -50,7 +50,7 @@ def publish_comparison(folder: Path, manifest: Mapping[str, Any]) -> Path:
 
 def comparison_text(folder: Path) -> str:
     """The verdicts, and where each vector stands at the largest length, for the terminal."""
-    verdicts, table = (pd.read_parquet(folder / f"{name}.parquet") for name in ("verdicts", "standings"))
+    verdicts, table = (curves.read_table(folder / f"{name}.csv") for name in ("verdicts", "standings"))
     last = table[table.length == table.length.max()]
     cells = pd.DataFrame(
         {

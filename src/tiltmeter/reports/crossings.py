@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from tiltmeter.analysis.curves import read_table
 from tiltmeter.analysis.shape_tables import shape_column
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.reports.charts.chart import Chart
@@ -35,9 +36,9 @@ def publish_crossings(folder: Path, manifest: Mapping[str, Any]) -> Path:
     Raises:
         TiltmeterError: the run has not finished, or the folder cannot be written.
     """
-    if not (folder / "summary.parquet").is_file():
+    if not (folder / "summary.csv").is_file():
         raise TiltmeterError(f"{folder} is a run that has not finished; repeat its command to go on with it.")
-    table, summary = (pd.read_parquet(folder / f"{name}.parquet") for name in ("crossings", "summary"))
+    table, summary = (read_table(folder / f"{name}.csv") for name in ("crossings", "summary"))
     title = f"Crossings at {manifest['identity']['sweep']['site']}, on {manifest['record']['model']['name']}"
     lines = [*_asked(manifest, table), f"{_cost(summary).capitalize()}."]
     return write_report(folder, title, lines, [_figure(table, summary, manifest)], manifest, notes=[NOTE])
@@ -45,7 +46,7 @@ def publish_crossings(folder: Path, manifest: Mapping[str, Any]) -> Path:
 
 def crossings_text(folder: Path, manifest: Mapping[str, Any]) -> str:
     """The medians of each direction and what they cost, for the terminal."""
-    summary = pd.read_parquet(folder / "summary.parquet")
+    summary = read_table(folder / "summary.csv")
     cells = pd.DataFrame(
         {
             "median [95 % interval]": _medians(summary),

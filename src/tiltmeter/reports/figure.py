@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.reports.charts.chart import Chart
-from tiltmeter.reports.charts.mpl import draw, to_png, to_svg
 from tiltmeter.reports.tables import chart
+from tiltmeter.runs.extras import require
 
 FIGURES, TABLES = "figures", "tables"
 """Subfolders of a run."""
@@ -41,14 +41,17 @@ def save_figure(folder: Path, figure: ReportFigure) -> bytes:
         The SVG; empty if there is no chart.
 
     Raises:
-        TiltmeterError: the folder cannot be written.
+        TiltmeterError: matplotlib is not installed; the folder cannot be written.
     """
     if figure.chart is None:
         return b""
-    drawing = draw(figure.chart)
-    svg = to_svg(drawing)
+    require("matplotlib", "report", "A figure")
+    from tiltmeter.reports.charts import mpl
+
+    drawing = mpl.draw(figure.chart)
+    svg = mpl.to_svg(drawing)
     tables = chart.to_csv(figure.chart), chart.to_latex(figure.chart, figure.title)
-    for name, data in zip(figure.files, (to_png(drawing), svg, *tables), strict=True):
+    for name, data in zip(figure.files, (mpl.to_png(drawing), svg, *tables), strict=True):
         try:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(data)

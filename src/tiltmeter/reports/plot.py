@@ -19,9 +19,9 @@ from tiltmeter.reports.charts import curves as curve_charts
 from tiltmeter.reports.charts import shapes as shape_charts
 from tiltmeter.reports.charts import sites as site_charts
 from tiltmeter.reports.charts.chart import Chart
-from tiltmeter.reports.charts.mpl import draw
 from tiltmeter.reports.charts.plotly import to_plotly
 from tiltmeter.reports.compare import fans
+from tiltmeter.runs.extras import require
 from tiltmeter.runs.user_paths import user_path
 
 if TYPE_CHECKING:
@@ -169,9 +169,11 @@ def _refuse_unknown(what: str, names: Any, known: list[str]) -> None:
 def _figure(chart: Chart, title: str, size: tuple[float, float] | None, library: str) -> Figure | Any:
     chart = replace(chart, title=title or chart.title)
     if library == "matplotlib":
+        require("matplotlib", "report", "A figure")
+        from tiltmeter.reports.charts.mpl import draw
+
         return draw(chart, size)
     if library == "plotly":
-        import plotly.graph_objects as go
-
+        go = require("plotly.graph_objects", "plotly", "A plotly figure")
         return go.Figure(to_plotly(chart))
     raise TiltmeterError(f"{library!r} is not a library of figures; choose matplotlib or plotly.")

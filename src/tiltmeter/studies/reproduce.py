@@ -12,6 +12,7 @@ from tiltmeter.data.token_set import TokenSet
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.fingerprint import fingerprint_sha256
 from tiltmeter.models.loading import LoadedModel, load_model
+from tiltmeter.runs.extras import require
 from tiltmeter.runs.user_paths import user_path
 from tiltmeter.saes.dictionary import only_saes
 from tiltmeter.saes.loading import read_early, refuse_unknown
@@ -62,8 +63,9 @@ def reproduce(name: str, wanted: ReproduceOptions, out: Path | None) -> tuple[Pa
         The report, and the table of claims as text.
 
     Raises:
-        TiltmeterError: wrong input.
+        TiltmeterError: wrong input; matplotlib is not installed.
     """
+    require("matplotlib", "report", "A study, which ends in figures,")
     studies = list(STUDIES.values()) if name == ALL else [find_study(name)]
     _check(studies, name, wanted)
     loaded: dict[str, LoadedModel] = {}

@@ -138,8 +138,7 @@ def run_comparison(wanted: Comparison, loaded: LoadedModel, tokens: TokenSet, ou
         budgets = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame({"direction": []})
         write_curves(run, found)
         for name, table in (("standings", standings), ("budgets", budgets), ("verdicts", pd.DataFrame(verdicts))):
-            run.write_bytes(f"{name}.csv", curves.to_csv(table))
-            run.write_bytes(f"{name}.parquet", curves.to_parquet(table))
+            curves.write_table(run, name, table)
     return Compared(tuple(verdicts), standings, budgets, found)
 
 

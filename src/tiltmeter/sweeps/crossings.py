@@ -96,8 +96,7 @@ def run_crossings(
         check_measured(int(table.tokens.sum()))
         summary = crossing_summary(table, span(plan), len(wanted.sweep.path.steps))
         for name, one in (("crossings", table), ("summary", summary)):
-            run.write_bytes(f"{name}.csv", curves.to_csv(one))
-            run.write_bytes(f"{name}.parquet", curves.to_parquet(one))
+            curves.write_table(run, name, one)
     return table
 
 

@@ -122,8 +122,7 @@ def write_curves(run: run_directory.Run, result: xr.Dataset) -> None:
     """Store curves and their summary."""
     table = curves.summary(result)
     run.write_bytes("curves.nc", curves.to_netcdf(result))
-    run.write_bytes("summary.csv", curves.to_csv(table))
-    run.write_bytes("summary.parquet", curves.to_parquet(table))
+    curves.write_table(run, "summary", table)
 
 
 class Prepared(NamedTuple):

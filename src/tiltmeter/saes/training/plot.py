@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 
 import pandas as pd
-from matplotlib.figure import Figure
+
+from tiltmeter.runs.extras import require
 
 
 def draw(log: pd.DataFrame) -> bytes:
@@ -17,7 +18,9 @@ def draw(log: pd.DataFrame) -> bytes:
         "increase": "loss increase, nats",
         "alive": "latents that fired",
     }
-    figure = Figure(figsize=(9, 5), layout="constrained")
+    figure = require("matplotlib.figure", "report", "The picture of a training").Figure(
+        figsize=(9, 5), layout="constrained"
+    )
     for axes, (column, title) in zip(figure.subplots(2, 2, sharex=True).flat, panels.items(), strict=True):
         axes.plot(table["tokens"] / 1e6, table[column], marker=".")
         axes.set_title(title, loc="left", fontsize="medium")

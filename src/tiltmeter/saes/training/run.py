@@ -29,6 +29,7 @@ from tiltmeter.models.positions import allowed, boundary_mask
 from tiltmeter.models.sites import Site
 from tiltmeter.models.split_model import SplitModel
 from tiltmeter.runs import run_directory
+from tiltmeter.runs.extras import is_installed
 from tiltmeter.runs.progress import progress_bar
 from tiltmeter.saes.evaluation import SAEMetrics, evaluate, keeping_massive, through
 from tiltmeter.saes.formats.linear import Facts
@@ -177,7 +178,8 @@ def _keep(run: run_directory.Run, state: trainer.State, log: list[dict[str, floa
     columns = {f"log.{name}": table[name].to_numpy() for name in table}
     run.save(CHECKPOINT, trainer.to_arrays(state) | columns)
     run.write_text("log.csv", table.to_csv(index=False))
-    run.write_bytes("training.png", draw(table))
+    if is_installed("matplotlib"):
+        run.write_bytes("training.png", draw(table))
 
 
 def _measure(task: trainer.Task, tokens: TokenSet, state: trainer.State) -> SAEMetrics:
