@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 import tiltmeter
 from tiltmeter.cli.main import app
+from tiltmeter.models.model_files import EMBEDDED
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -106,6 +107,14 @@ def test_each_step_of_the_walk_is_a_function_of_the_file_beside_it():
     assert len(rows) >= 10
     for name, path in rows:
         assert exists(f"tiltmeter.{path.replace('/', '.')}.{name}"), f"{path}: {name}"
+
+
+def test_the_example_of_models_and_tokens_in_memory_runs(capsys):
+    (code,) = blocks(ROOT / "docs" / "data.md", "python")
+    names = {}
+    exec(compile(code.replace("path/to/model", str(EMBEDDED["nano"])), "data.md", "exec"), names)
+    assert names["tokens"].ids.shape == (2, 3) and names["curves"].sizes["sequence"] == 2
+    assert "real-mixture" in capsys.readouterr().out
 
 
 def test_a_name_that_does_not_exist_is_noticed():

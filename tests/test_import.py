@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -119,3 +121,12 @@ def test_the_names_are_the_same_for_type_checkers_at_run_time_and_for_stars():
     }
     assert checked == tiltmeter._HOMES
     assert sorted(tiltmeter.__all__) == sorted(tiltmeter._HOMES)
+
+
+def test_tqdms_complaint_of_a_notebook_without_widgets_is_not_shown(monkeypatch):
+    def importing(name):
+        warnings.warn("IProgress not found. Please update jupyter and ipywidgets.", UserWarning, stacklevel=2)
+        return SimpleNamespace(Sweep=name)
+
+    monkeypatch.setattr(importlib, "import_module", importing)
+    assert tiltmeter.__getattr__("Sweep") == "tiltmeter.sweeps.plan"  # warnings are errors in tests
