@@ -144,8 +144,9 @@ def test_the_model_inside_is_found(package, name, attribute):
 def test_nnsights_edits_and_models_without_weights_are_refused():
     with pytest.raises(TiltmeterError, match=r"has edits of nnsight, .*clear_edits\(\)"):
         tm.load_model(stand_in("nnsight", "NNsight", _module=single(), _edits=[1]))
+    config = single().config
     with torch.device("meta"):
-        empty = GPT2LMHeadModel(tiny("gpt2").config)
+        empty = GPT2LMHeadModel(config)
     with pytest.raises(TiltmeterError, match="load it with dispatch=True"):
         tm.load_model(stand_in("nnsight", "LanguageModel", _module=empty))
     with pytest.raises(TiltmeterError, match="in which no model was found"):
