@@ -312,7 +312,7 @@ def test_a_sweep_that_measures_nothing_says_so(sweep, options):
 
 def test_a_run_that_failed_before_it_measured_may_begin_again(sweep, tmp_path):
     one = save_tokens(tmp_path / "one.npy", sequences=1, length=12)
-    assert "at least two sequences" in command(*sweep({"--tokens": one})).err
+    assert "the pool holds only 0" in command(*sweep({"--tokens": one})).err
     assert command(*sweep({"--lengths": "0,1"})).status == 0
 
 

@@ -99,3 +99,28 @@ def test_a_masked_batch_gives_what_each_document_gives_alone():
     np.testing.assert_allclose(found.T, each, rtol=1e-9)
     unmasked = tm.run_sweep(SWEEP, loaded, batch).kl[0]
     assert abs(unmasked / found - 1).max() > 0.01
+
+
+def test_one_prompt_is_enough_where_no_other_activation_is_needed(loaded):
+    """The first thing that is tried in a notebook."""
+    prompt = random_tokens(1, 9, seed=3)
+    sweep = tm.Sweep(
+        site="resid_pre:1", directions={"mine": torch.linspace(-1, 1, 32)}, path=tm.Straight(lengths=(1, 5))
+    )
+    found = tm.run_sweep(sweep, loaded, prompt)
+    assert found.sizes["sequence"] == 1 and bool((found.kl > 0).all())
+    among = tm.run_sweep(sweep, loaded, torch.cat([prompt, random_tokens(3, 9, seed=4)]))
+    np.testing.assert_allclose(found.kl.sel(sequence=0), among.kl.sel(sequence=0), rtol=1e-5)
+    with pytest.raises(TiltmeterError, match="the pool holds only 0"):
+        tm.run_sweep(sweep.model_copy(update={"directions": ("real-mixture",)}), loaded, prompt)
+    with pytest.raises(TiltmeterError, match="there is one sequence; use another unit"):
+        tm.run_sweep(sweep.model_copy(update={"path": tm.Straight(lengths=(1,), unit="pair-distance")}), loaded, prompt)
+
+
+def test_all_sequences_are_measured_where_no_number_is_given(loaded):
+    given = {"site": "resid_pre:1", "directions": ("isotropic",), "path": tm.Straight(lengths=(1, 5))}
+    assert tm.run_sweep(tm.Sweep(**given), loaded, token_set(sequences=7)).sizes["sequence"] == 7
+    crossings = tm.Crossings(sweep=tm.Sweep(**given), goal=tm.CrossingTarget(fraction=0.5))
+    assert len(tm.run_crossings(crossings, loaded, token_set(sequences=7))) == 7
+    with pytest.raises(TiltmeterError, match="8 sequences were requested"):
+        tm.run_sweep(tm.Sweep(**given, sequences=8), loaded, token_set(sequences=7))

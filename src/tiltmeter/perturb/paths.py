@@ -57,6 +57,11 @@ class Straight(Configuration):
         """Convert a path in units of the pair distance to absolute lengths; return any other unchanged."""
         if self.unit != "pair-distance":
             return self
+        if math.isnan(pair_distance):
+            raise TiltmeterError(
+                "The pair distance is that of activations of different sequences, and there is one sequence; use "
+                "another unit, or more sequences."
+            )
         if not pair_distance > 0:
             raise TiltmeterError(
                 "All real activations at this site are equal, so their pair distance is zero; use another unit, "

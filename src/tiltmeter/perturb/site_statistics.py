@@ -43,7 +43,7 @@ class SiteStatistics:
     pool_sequences: Int64[Tensor, "entry"]
     """Index of the sequence each pool entry comes from, ascending."""
     pair_distance: float
-    """Mean L2 distance between real activations of different sequences."""
+    """Mean L2 distance between real activations of different sequences; NaN if all are of one."""
     norm: float
     """Mean L2 norm of the activations in the pool."""
     massive: MassiveCount
@@ -126,14 +126,14 @@ def fit_statistics(
     tokens at `positions` (None for all) that both policies allow are used.
 
     Raises:
-        TiltmeterError: the tokens or the pool come from fewer than two sequences, so there is no activation of another.
+        TiltmeterError: there are fewer than two tokens; the pool holds one sequence's of several.
     """
     mask = allowed(boundary_mask(tokens.ids, tokens.boundary), bos.statistics)
     if positions is not None:
         mask &= torch.isin(torch.arange(mask.shape[1]), torch.tensor(positions))
-    if (found := int(mask.any(1).sum())) < 2:
+    if (found := int(mask.sum())) < 2:
         raise TiltmeterError(
-            f"Statistics need tokens of at least two sequences, and {tokens.name} gave {found} (boundary tokens are "
+            f"Statistics need at least two tokens, and {tokens.name} gave {found} (boundary tokens are "
             f"{bos.statistics}); give more or longer sequences."
         )
     chosen = _choose(mask, pool_size, seed)
@@ -154,7 +154,7 @@ def fit_statistics(
         covariance=moments.covariance(),
         pool=entries,
         pool_sequences=owners,
-        pair_distance=mean_pair_distance(Real(entries, owners), seed),
+        pair_distance=mean_pair_distance(Real(entries, owners), seed) if int(mask.any(1).sum()) > 1 else math.nan,
         norm=float(entries.double().norm(dim=-1).mean()),
         massive=counted,
     )

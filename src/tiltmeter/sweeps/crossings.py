@@ -159,7 +159,7 @@ def crossing_summary(table: pd.DataFrame, span: int, steps: int) -> pd.DataFrame
 
 def _measure(wanted: Crossings, ready: Prepared, run: run_directory.Run) -> Arrays:
     """Measure every shard that is not stored yet, and concatenate all in sequence order."""
-    sweep, goal = wanted.sweep, _resolved(wanted, ready)
+    sweep, goal = ready.plan.sweep, _resolved(wanted, ready)
     assert not isinstance(ready.path, Substitute)  # ruled out by `Crossings`
     parts = []
     for begin in progress(range(0, sweep.sequences, sweep.shard), "shards"):

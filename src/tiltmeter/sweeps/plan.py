@@ -83,7 +83,7 @@ class Sweep(Configuration):
     path: PerturbationPath
     readouts: Annotated[tuple[str, ...], Field(min_length=1)] = ("kl",)
     sequences: Count = 192
-    """Number of sequences to measure, from the start of the token set."""
+    """Number of sequences to measure, from the start of the token set. Not given: at most 192, or all there are."""
     until_ci: Annotated[float, Field(gt=0, le=0.5)] | None = None
     """Stop once the half-width of every mean's interval is at most this fraction of the mean
     (`tiltmeter.analysis.stopping`). Sequences are then taken in random order, and `sequences` is their maximum
@@ -173,6 +173,8 @@ def make_plan(sweep: Sweep, model: SplitModel, tokens: TokenSet) -> Plan:
             model, or no direction uses the SAEs; there are fewer sequences than requested, or than `until_ci` needs.
     """
     model = model.measured_in(sweep.stream)
+    if "sequences" not in sweep.model_fields_set:
+        sweep = sweep.model_copy(update={"sequences": min(sweep.sequences, len(tokens.ids))})
     if len(tokens.ids) < sweep.sequences:
         raise TiltmeterError(
             f"{sweep.sequences} sequences were requested, but {tokens.name} gave {len(tokens.ids)}; request "
