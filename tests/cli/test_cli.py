@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import tiltmeter
 from forked import until
 from sweep_cases import command, refusal, save_model, save_tokens, start
 from tiltmeter.analysis import curves
@@ -63,7 +64,7 @@ def damaged(model, folder, edit):
 def test_a_sweep_prints_where_everything_is(sweep, tmp_path):
     done = command(*sweep({"--readout": "l2@resid_post:2"}, "--readout", "kl", "--direction", "real-mixture"))
     assert done.status == 0, done
-    assert "(6 sequences of 8 tokens at resid_pre:1)" in done.err
+    assert "6 sequences of 8 are measured at resid_pre:1; 6 serve the statistics" in done.err
     assert f"report:  {tmp_path}/run/report.html" in done.out
     assert f"figures: {tmp_path}/run/figures" in done.out
     assert "pair distance: " in done.out
@@ -84,8 +85,9 @@ def test_every_option_reaches_the_sweep(sweep, tmp_path):
         "--bos-statistics": "in",
         "--bos-perturbation": "out",
         "--bos-average": "out",
-        "--n-sequences": 5,
-        "--length": 7,
+        "--sequences": 5,
+        "--statistics-sequences": 4,
+        "--sequence-length": 7,
         "--precision": "float64",
         "--seed": 3,
     }
@@ -94,12 +96,12 @@ def test_every_option_reaches_the_sweep(sweep, tmp_path):
     asked = manifest["identity"]["sweep"]
     assert asked["path"] == {"kind": "straight", "lengths": [0.0, 0.25, 0.5, 0.75, 1.0], "unit": "norm"}
     assert asked["bos"] == {"statistics": "in", "perturbation": "out", "average": "out"}
-    wanted = {"positions": "2+3", "sequences": 5, "seed": 3, "keep_positions": True}
+    wanted = {"positions": "2+3", "sequences": 5, "statistics_sequences": 4, "seed": 3, "keep_positions": True}
     wanted["site"] = "blocks.1.hook_resid_pre"
     assert {name: asked[name] for name in wanted} == wanted
     assert manifest["identity"]["model"]["precision"] == "float64"
     assert curves.load(tmp_path / "run" / "curves.nc").sizes["position"] == 4
-    assert manifest["record"]["tokens"]["shape"] == [6, 7]
+    assert manifest["record"]["tokens"]["shape"] == [5, 7]
 
 
 @pytest.mark.parametrize(
@@ -147,10 +149,10 @@ def test_list_names_everything():
         ({"--tokens": "nano"}, "there is no tokenizer"),
         ({"--tokens": None}, "No tokens were named"),
         ({"--column": "text"}, "has no columns"),
-        ({"--length": "99"}, "expected 1 to 16"),
-        ({"--length": "16"}, "no whole sequence of 16 tokens"),
-        ({"--n-sequences": "0"}, "sequences was 0"),
-        ({"--n-sequences": "7"}, "7 sequences were requested"),
+        ({"--sequence-length": "99"}, "expected 1 to 16"),
+        ({"--sequence-length": "16"}, "no whole sequence of 16 tokens"),
+        ({"--sequences": "0"}, "sequences was 0"),
+        ({"--sequences": "7"}, "7 sequences were requested"),
         ({"--lengths": "-1"}, "a length is -1.0; lengths must be finite and not negative"),
         ({"--lengths": "1,nan"}, "a length is nan"),
         ({"--lengths": "0,inf"}, "a length is inf"),
@@ -340,7 +342,7 @@ def test_differences_that_are_carried(sweep, tmp_path):
 def test_interrupted_it_says_how_to_go_on(sweep, tmp_path, model):
     tokens = save_tokens(tmp_path / "many.npy", sequences=400, length=12)
     # Far more work than is done before the signal comes.
-    options = {"--tokens": tokens, "--n-sequences": 400, "--lengths": "0:50:0.5"}
+    options = {"--tokens": tokens, "--sequences": 400, "--lengths": "0:50:0.5"}
     with start(*sweep(options)) as process:
         until(lambda: list((tmp_path / "run").glob("shards/shard-*")) or process.poll() is not None)
         process.send_signal(signal.SIGINT)
@@ -351,9 +353,27 @@ def test_interrupted_it_says_how_to_go_on(sweep, tmp_path, model):
     assert err.splitlines()[-1] == ("tiltmeter: interrupted; the same command goes on from where it last saved.")
 
 
+@pytest.mark.parametrize("flag", ["-V", "--version"])
+def test_version(flag):
+    assert command(flag).out == f"tiltmeter {tiltmeter.__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [[], ["sweep"], ["list"]])
+def test_help_in_short(arguments):
+    assert command(*arguments, "-h").out == command(*arguments, "--help").out != ""
+
+
+def test_the_shell_is_offered_options_and_commands(monkeypatch):
+    for typed, offered in (("sweep --sta", "--statistics-sequences"), ("cross", "crossings")):
+        monkeypatch.setenv("_TILTMETER_COMPLETE", "complete_bash")
+        monkeypatch.setenv("COMP_WORDS", f"tiltmeter {typed}")
+        monkeypatch.setenv("COMP_CWORD", str(len(typed.split())))
+        assert offered in command().out.split()
+
+
 def test_the_shell_sees_one_sentence_and_status_2():
     given = ["sweep", "--site", "resid_pre:1", "--direction", "isotropic"]
-    done = subprocess.run([sys.executable, "-m", "tiltmeter.cli.main", *given], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "tiltmeter", *given], capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr == "tiltmeter: Give one of --lengths, --angles and --substitute, and only one.\n"

@@ -40,7 +40,7 @@ def hardly_any_draws():
 def inputs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("inputs")
     tokens = save_tokens(folder / "tokens.npy", sequences=SEQUENCES)
-    return ["--model", save_model(folder / "model"), "--tokens", tokens, "--length", 8]
+    return ["--model", save_model(folder / "model"), "--tokens", tokens, "--sequence-length", 8]
 
 
 @pytest.fixture(scope="module")
@@ -304,14 +304,14 @@ def test_the_folder_of_all_is_of_all(run, inputs, tmp_path):
         (["lee2024", "--preset", "gpt2"], "Give --preset or --model, not both"),
         (["lee2024", "--size", "paper", "--quick"], "Both --quick and --size paper were given"),
         (["lee2024", "--bos-before", "line"], "choose document or sequence"),
-        (["lee2024", "--length", "0"], "expected 1 to 16"),
+        (["lee2024", "--sequence-length", "0"], "expected 1 to 16"),
         (["lee2024", "--model", "/no/where"], "There is no model '/no/where': expected nano, an existing directory"),
-        (["lee2024", "--length", "128"], "expected 1 to 16, which is the model's context"),
+        (["lee2024", "--sequence-length", "128"], "expected 1 to 16, which is the model's context"),
         (["lee2024", "--sae", "nowhere/at-all/here"], "nowhere/at-all/here"),
     ],
 )
 def test_wrong_input(inputs, tmp_path, arguments, sentence):
-    given = [part for part in inputs if "--length" not in arguments or part not in ("--length", 8)]
+    given = [part for part in inputs if "--sequence-length" not in arguments or part not in ("--sequence-length", 8)]
     assert sentence in refusal("reproduce", *arguments[:1], *given, *arguments[1:], "--out", tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

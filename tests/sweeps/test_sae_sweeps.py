@@ -28,7 +28,7 @@ def inputs(tmp_path_factory):
         "--tokens": save_tokens(folder / "tokens.npy", sequences=24),
         "--site": "resid_pre:1",
         "--lengths": "0,2",
-        "--n-sequences": 4,
+        "--sequences": 4,
     }
 
 

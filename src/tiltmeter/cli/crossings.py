@@ -15,6 +15,7 @@ from tiltmeter.cli.sweep_options import (
     MeasurementOptions,
     PerturbationOptions,
     PositionOptions,
+    announce,
     load_for,
     make_sweep,
     sweep_config,
@@ -79,7 +80,12 @@ def crossings(
         "path": path_of(lengths, perturbation.unit, angles, substitute=False),
         "readouts": [readout],
     }
-    sweep = make_sweep(config, sequences=measurement.n_sequences, seed=run.seed)
+    sweep = make_sweep(
+        config,
+        sequences=measurement.sequences,
+        statistics_sequences=measurement.statistics_sequences,
+        seed=run.seed,
+    )
     wanted = Crossings(sweep=sweep, goal=CrossingTarget(**given(**asdict(target))))
     sweep, loaded, token_set = load_for(sweep, model, tokens, measurement)
     wanted = wanted.model_copy(update={"sweep": sweep})
@@ -93,8 +99,7 @@ def _run(wanted: Crossings, loaded: LoadedModel, tokens: TokenSet, out: Path) ->
     from tiltmeter.reports.sweep import publish, short_table
     from tiltmeter.sweeps.crossings import run_crossings
 
-    sweep = wanted.sweep
-    typer.echo(f"run:   {out}  ({sweep.sequences} sequences of {tokens.ids.shape[1]} tokens at {sweep.site})", err=True)
+    announce(wanted.sweep, tokens, out)
     run_crossings(wanted, loaded, tokens, out)
     page = publish(out)
     typer.echo(short_table(out))

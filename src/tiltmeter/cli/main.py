@@ -35,8 +35,8 @@ class _Commands(TyperGroup):
 
 app = typer.Typer(
     cls=_Commands,
-    add_completion=False,
     no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help: long option names leave rich's columns no room
     help="Perturb a language model's activations and measure how far its output moves.",
@@ -59,7 +59,8 @@ def _show_version(asked: bool | None) -> None:
 @app.callback()
 def about(
     version: Annotated[
-        bool | None, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and exit.")
+        bool | None,
+        typer.Option("--version", "-V", is_eager=True, callback=_show_version, help="Show the version and exit."),
     ] = None,
 ) -> None:
     """Hold the options of tiltmeter itself."""
@@ -70,7 +71,7 @@ def main() -> None:
     keep_freed_memory()
     os.environ["MPLBACKEND"] = "agg"  # figures go to files, and a notebook's backend may not be installed here
     try:
-        app(standalone_mode=True)
+        app(prog_name="tiltmeter")
         sys.stdout.flush()
     except TiltmeterError as error:
         typer.echo(f"tiltmeter: {error}", err=True)

@@ -88,7 +88,9 @@ class TokenSourceOptions:
 class TokenOptions(TokenSourceOptions):
     """Where token sequences come from, and how they are cut."""
 
-    length: Annotated[int | None, typer.Option(help="Tokens per sequence. (default: as stored; 128 for text)")] = None
+    sequence_length: Annotated[
+        int | None, typer.Option(help="Tokens per sequence. (default: as stored; 128 for text)")
+    ] = None
     bos_before: Annotated[
         str,
         typer.Option(
@@ -110,7 +112,7 @@ class TokenOptions(TokenSourceOptions):
         return loaded.load_tokens(
             default_for_nano if self.tokens is None else self.tokens,
             at_most=at_most,
-            length=self.length,
+            length=self.sequence_length,
             column=self.column,
             revision=self.tokens_revision,
             bos_before=self.bos_before,

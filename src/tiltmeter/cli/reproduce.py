@@ -77,9 +77,9 @@ class SubjectOptions:
 class StudyTokenOptions(TokenSourceOptions):
     """Where token sequences come from, and how they are cut; by default as in the paper."""
 
-    length: Annotated[int | None, typer.Option(help="Tokens per sequence. (default: as in the paper, 10 or 128)")] = (
-        None
-    )
+    sequence_length: Annotated[
+        int | None, typer.Option(help="Tokens per sequence. (default: as in the paper, 10 or 128)")
+    ] = None
     bos_before: Annotated[
         str | None,
         typer.Option(
@@ -116,7 +116,7 @@ def reproduce(
         tokens=tokens.tokens,
         column=tokens.column,
         tokens_revision=tokens.tokens_revision,
-        length=tokens.length,
+        length=tokens.sequence_length,
         bos_before=tokens.bos_before,
         saes=tuple(with_options(subject.sae, subject.sae_option)),
         control=experiments.control,

@@ -14,6 +14,7 @@ from tiltmeter.cli.sweep_options import (
     MeasurementOptions,
     PerturbationOptions,
     PositionOptions,
+    announce,
     load_for,
     make_sweep,
     sweep_config,
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from tiltmeter.sweeps.plan import Sweep
 
 MAX_SEQUENCES = 16_000
-"""The most sequences that `--until-ci` measures without `--n-sequences`. At 128 tokens each, they are the two million
+"""The most sequences that `--until-ci` measures without `--sequences`. At 128 tokens each, they are the two million
 tokens of Lee & Heimersheim 2024."""
 
 
@@ -48,8 +49,8 @@ def sweep(
     until_ci: Annotated[
         str | None,
         typer.Option(
-            help="Stop when every mean is known to within this relative precision: 2% or 0.02. --n-sequences is then "
-            "the maximum (default: 16,000, or all there are)."
+            help="Stop when every mean is known to within this relative precision: 2% or 0.02. --sequences is then the "
+            "maximum (default: 16,000, or all there are)."
         ),
     ] = None,
     run: RunOptions,
@@ -66,8 +67,14 @@ def sweep(
         "keep_positions": keep_positions,
     }
     precision = relative_precision(until_ci)
-    sequences = MAX_SEQUENCES if precision and measurement.n_sequences is None else measurement.n_sequences
-    wanted = make_sweep(config, sequences=sequences, until_ci=precision, seed=run.seed)
+    sequences = MAX_SEQUENCES if precision and measurement.sequences is None else measurement.sequences
+    wanted = make_sweep(
+        config,
+        sequences=sequences,
+        statistics_sequences=measurement.statistics_sequences,
+        until_ci=precision,
+        seed=run.seed,
+    )
     wanted, loaded, token_set = load_for(wanted, model, tokens, measurement)
     site = loaded.model.site(wanted.site).name
     out = run.directory(f"sweep-{Path(model.model).name}-{site}", wanted, model.model, token_set)
@@ -80,8 +87,7 @@ def _run(sweep: Sweep, loaded: LoadedModel, tokens: TokenSet, out: Path) -> None
     from tiltmeter.reports.sweep import publish, short_table
     from tiltmeter.sweeps.run import run_sweep
 
-    number = f"{sweep.sequences}" if sweep.until_ci is None else f"at most {sweep.sequences}"
-    typer.echo(f"run:   {out}  ({number} sequences of {tokens.ids.shape[1]} tokens at {sweep.site})", err=True)
+    announce(sweep, tokens, out)
     curves = run_sweep(sweep, loaded, tokens, out, "sweep")
     page = publish(out)
     if (stopped := Stopped.of_curves(curves)) and stopped.reached:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -70,11 +71,16 @@ class PositionOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class MeasurementOptions:
-    """How many sequences are measured, and in which arithmetic."""
+    """How many sequences are measured, how many serve the statistics, and in which arithmetic."""
 
-    n_sequences: Annotated[int | None, typer.Option(help="Sequences to measure. (default: 192, or all there are)")] = (
-        None
-    )
+    sequences: Annotated[int | None, typer.Option(help="Sequences to measure. (default: 192, or all there are)")] = None
+    statistics_sequences: Annotated[
+        int | None,
+        typer.Option(
+            help="Most sequences for the statistics of real activations: mean, covariance, pool, pair distance. "
+            "(default: 2048)"
+        ),
+    ] = None
     precision: Precision = "auto"
 
 
@@ -131,10 +137,22 @@ def load_for(
 ) -> tuple[Sweep, LoadedModel, TokenSet]:
     """Load the model and the token sequences of a sweep.
 
-    Without `--n-sequences` the returned sweep measures no more sequences than there are.
+    Without `--sequences` the returned sweep measures no more sequences than there are.
     """
     loaded = model.load(measurement.precision)
     token_set = tokens.load(loaded, sweep.sequences_to_load, "nano")
-    if not measurement.n_sequences:
+    if not measurement.sequences:
         sweep = sweep.model_copy(update={"sequences": min(sweep.sequences, len(token_set.ids))})
     return sweep, loaded, token_set
+
+
+def announce(sweep: Sweep, tokens: TokenSet, out: Path) -> None:
+    """Print to stderr where results go, how many sequences are measured, and how many serve the statistics."""
+    there, length = tokens.ids.shape
+    number = f"{sweep.sequences}" if sweep.until_ci is None else f"at most {sweep.sequences}"
+    typer.echo(f"run:   {out}", err=True)
+    typer.echo(
+        f"tokens: {number} sequences of {length} are measured at {sweep.site}; "
+        f"{min(there, sweep.statistics_sequences)} serve the statistics (--statistics-sequences)",
+        err=True,
+    )

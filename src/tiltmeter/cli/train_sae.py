@@ -74,7 +74,7 @@ def train_sae(training: TrainingOptions, model: ModelOptions, tokens: TokenOptio
 
     config = training.config(run.seed)
     loaded = model.load("float32")
-    token_set = tokens.load(loaded, config.sequences_to_load(tokens.length), "nano-train")
+    token_set = tokens.load(loaded, config.sequences_to_load(tokens.sequence_length), "nano-train")
     site = loaded.model.site(training.site).name
     name = f"sae-{Path(model.model).name}-{site}-{training.kind}-{training.sparsity:g}"
     out = run.directory(name, config, model.model, token_set)
