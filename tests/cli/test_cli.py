@@ -126,9 +126,11 @@ def test_angles(sweep, tmp_path):
 
 def test_list_names_everything():
     done = command("list")
+    figures = command("list", "figures")
     assert done.status == 0
     names = ["nano", "blocks.L.hook_resid_pre", "attn.hook_z", *DIRECTIONS, "along:FILE", "kl", "js", "l2@SITE"]
-    assert [name for name in [*names, "cos@SITE", "loss", "lee2024 --figure 1"] if name not in done.out] == []
+    assert [name for name in [*names, "cos@SITE", "loss", "lee2024"] if name not in done.out] == []
+    assert "lee2024 --figure 1" in figures.out
 
 
 @pytest.mark.parametrize(
@@ -139,19 +141,20 @@ def test_list_names_everything():
         ({"--model": "m" * 300}, "File name too long"),
         ({"--revision": "main"}, "is not a model on the hub"),
         ({"--site": "resid_pre:3"}, "has layers 0 to 2"),
-        ({"--site": "hook_embed"}, "is not a site of this model; it has blocks.L.hook_resid_pre"),
-        ({"--direction": "sideways"}, "'sideways' is not a direction; choose from isotropic"),
+        ({"--site": "hook_embed"}, "'hook_embed' is not a site; tiltmeter list sites shows all"),
+        ({"--direction": "sideways"}, "'sideways' is not a direction; tiltmeter list directions shows all"),
         ({"--direction": "along:absent.npy"}, "absent.npy is not a file"),
         ({"--direction": "along:~nobody-here/v.npy"}, "cannot be looked up"),
-        ({"--readout": "perplexity"}, "'perplexity' is not a readout; choose from kl"),
+        ({"--readout": "perplexity"}, "'perplexity' is not a readout; tiltmeter list readouts shows all"),
         ({"--readout": "l2@resid_pre:0"}, "lies before blocks.1.hook_resid_pre"),
         ({"--tokens": "absent.npy"}, "There is no token file 'absent.npy'"),
         ({"--tokens": "nano"}, "there is no tokenizer"),
         ({"--tokens": None}, "No tokens were named"),
         ({"--column": "text"}, "has no columns"),
-        ({"--sequence-length": "99"}, "expected 1 to 16"),
-        ({"--sequence-length": "16"}, "no whole sequence of 16 tokens"),
-        ({"--sequences": "0"}, "sequences was 0"),
+        ({"--sequence-length": "0"}, "--sequence-length was 0, expected at least 1"),
+        ({"--sequence-length": "16"}, "no whole sequence of 16 tokens, but sequences of 8"),
+        ({"--sequences": "0"}, "--sequences was 0, expected at least 1"),
+        ({"--statistics-sequences": "-1"}, "--statistics-sequences was -1"),
         ({"--sequences": "7"}, "7 sequences were requested"),
         ({"--lengths": "-1"}, "a length is -1.0; lengths must be finite and not negative"),
         ({"--lengths": "1,nan"}, "a length is nan"),
@@ -166,14 +169,17 @@ def test_list_names_everything():
         ({"--lengths": None}, "Give one of --lengths, --angles and --substitute"),
         ({"--angles": "0,90"}, "Give one of --lengths, --angles and --substitute"),
         ({"--lengths": None, "--angles": "0,181"}, "an angle is 181.0"),
-        ({"--unit": "miles"}, "unit was 'miles': Input should be 'absolute', 'norm', 'target' or 'pair-distance'"),
+        ({"--unit": "miles"}, "--unit was 'miles'; choose from absolute, norm, target, pair-distance"),
         ({"--positions": "first"}, "Positions 'first' were not understood"),
         ({"--positions": "8"}, "Position 8 was asked for, but the sequences have 8 tokens"),
         ({"--positions": "6+2"}, "Position 8 was asked for"),
-        ({"--bos-statistics": "maybe"}, "bos.statistics was 'maybe': Input should be 'in' or 'out'"),
-        ({"--bos-perturbation": "no"}, "bos.perturbation was 'no'"),
-        ({"--bos-average": ""}, "bos.average was ''"),
-        ({"--precision": "float16"}, "'float16' is not a precision; choose from auto, float32, float64"),
+        ({"--bos-statistics": "maybe"}, "--bos-statistics was 'maybe'; choose from in, out"),
+        ({"--bos-perturbation": "no"}, "--bos-perturbation was 'no'"),
+        ({"--bos-average": ""}, "--bos-average was ''"),
+        (
+            {"--precision": "float16"},
+            "--precision was 'float16' (did you mean float64?); choose from auto, float32, float64",
+        ),
         ({"--device": "abacus"}, "The device 'abacus' cannot be used here"),
         ({"--device": "meta"}, "The device 'meta' cannot be used here"),
         ({"--out": "/dev/null"}, "/dev/null cannot be used"),
@@ -206,7 +212,10 @@ def test_wrong_tokens(sweep, tmp_path, rows, sentence):
 @pytest.mark.parametrize(
     ("vector", "sentence"),
     [
-        (np.ones(WIDTH - 1), f"has width {WIDTH - 1}, but those at this site {WIDTH}"),
+        (
+            np.ones(WIDTH - 1),
+            f"has vectors of width {WIDTH - 1}, but those at blocks.1.hook_resid_pre have width {WIDTH}",
+        ),
         (np.full(WIDTH, np.nan), "contains NaN or an infinity"),
         (np.zeros(WIDTH), "is zero"),
         (np.array([1, None], object), "without unpickling it"),

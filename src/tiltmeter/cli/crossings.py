@@ -18,6 +18,7 @@ from tiltmeter.cli.sweep_options import (
     announce,
     load_for,
     make_sweep,
+    refuse_early,
     sweep_config,
 )
 from tiltmeter.errors import TiltmeterError
@@ -70,9 +71,6 @@ def crossings(
     Example: tiltmeter crossings --site resid_pre:3 --direction real-mixture --direction isotropic
     --angles 0:180:2 --positions last --threshold 0.5
     """
-    from tiltmeter.analysis.bisection import CrossingTarget
-    from tiltmeter.sweeps.crossings import Crossings
-
     lengths, angles = perturbation.lengths, perturbation.angles
     if bool(lengths) == bool(angles):
         raise TiltmeterError("Give one of --lengths and --angles, and only one.")
@@ -80,6 +78,10 @@ def crossings(
         "path": path_of(lengths, perturbation.unit, angles, substitute=False),
         "readouts": [readout],
     }
+    refuse_early("crossings", config, model, tokens, measurement, run)
+    from tiltmeter.analysis.bisection import CrossingTarget
+    from tiltmeter.sweeps.crossings import Crossings
+
     sweep = make_sweep(
         config,
         sequences=measurement.sequences,

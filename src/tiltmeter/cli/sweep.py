@@ -17,6 +17,7 @@ from tiltmeter.cli.sweep_options import (
     announce,
     load_for,
     make_sweep,
+    refuse_early,
     sweep_config,
 )
 
@@ -67,6 +68,7 @@ def sweep(
         "keep_positions": keep_positions,
     }
     precision = relative_precision(until_ci)
+    refuse_early("sweep", config, model, tokens, measurement, run)
     sequences = MAX_SEQUENCES if precision and measurement.sequences is None else measurement.sequences
     wanted = make_sweep(
         config,

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tiltmeter.cli.options import ModelOptions, Precision, SaeOptions, Saes, TokenOptions
+from tiltmeter.cli.catalogue import choices
+from tiltmeter.cli.early.model_facts import model_facts
+from tiltmeter.cli.early.names import check_base_name, check_directions, check_readouts, check_saes, check_site
+from tiltmeter.cli.early.out import check_out
+from tiltmeter.cli.early.tokens import check_number, check_positions, token_facts
+from tiltmeter.cli.early.values import at_least_one, check_path, one_of
+from tiltmeter.cli.options import ModelOptions, Precision, RunOptions, SaeOptions, Saes, TokenOptions
 from tiltmeter.cli.parsing import given, with_options
 
 if TYPE_CHECKING:
@@ -24,7 +30,9 @@ class PerturbationOptions:
     site: Annotated[str, typer.Option(help="Site to perturb: blocks.3.hook_resid_pre, or resid_pre:3 for short.")]
     direction: Annotated[
         list[str],
-        typer.Option(help="Name of a direction, or along:FILE (.npy, .safetensors). Repeat for several."),
+        typer.Option(
+            help="A direction (tiltmeter list directions), or along:FILE (.npy, .safetensors). Repeat for several."
+        ),
     ]
     lengths: Annotated[str, typer.Option(help="Comma-separated lengths, or START:STOP:STEP.")] = ""
     unit: Annotated[
@@ -37,9 +45,9 @@ class PerturbationOptions:
     angles: Annotated[str, typer.Option(help="Instead of lengths: degrees on the sphere, in the same form.")] = ""
     sae: Saes = None
     sae_option: SaeOptions = None
-    base: Annotated[str, typer.Option(help="Where paths begin: clean, real, cov-random, ... (tiltmeter list).")] = (
-        "clean"
-    )
+    base: Annotated[
+        str, typer.Option(help="Where paths begin: clean, real, cov-random, ... (tiltmeter list bases).")
+    ] = "clean"
     stream: Annotated[str, typer.Option(help="Residual stream of a LayerNorm model: centred or raw.")] = "centred"
 
 
@@ -105,6 +113,40 @@ def sweep_config(perturbation: PerturbationOptions, positions: PositionOptions) 
             "ratio": positions.massive_ratio,
         },
     }
+
+
+def refuse_early(
+    kind: str,
+    config: dict[str, Any],
+    model: ModelOptions,
+    tokens: TokenOptions,
+    measurement: MeasurementOptions,
+    run: RunOptions,
+) -> None:
+    """Refuse wrong options as far as that is possible without torch and without the model, in less than a second.
+
+    Raises:
+        TiltmeterError: a name does not exist, a file is not there or of another shape, a number is out of range, or the
+            run directory belongs to a run of another kind than `kind`.
+    """
+    one_of("--precision", measurement.precision, choices("precision"))
+    one_of("--stream", config["stream"], ("centred", "raw"))
+    for group, policies in (("bos", config["bos"]), ("massive", config["massive"])):
+        for name in ("statistics", "perturbation", "average"):
+            one_of(f"--{group}-{name}", policies[name], ("in", "out"))
+    at_least_one(sequences=measurement.sequences, statistics_sequences=measurement.statistics_sequences)
+    check_path(config["path"])
+    check_saes(config["saes"])
+    check_base_name(config["base"], config["saes"])
+    facts = model_facts(model.model)
+    check_site(config["site"], facts)
+    check_readouts(config["readouts"], facts)
+    check_directions(config["directions"], config["site"], config["saes"], facts)
+    there = token_facts(tokens.tokens, model.model, tokens.sequence_length)
+    check_number(measurement.sequences, there, tokens.tokens)
+    check_positions(config["positions"], there.length)
+    one_of("--bos-before", tokens.bos_before, ("document", "sequence"))
+    check_out(run.out, kind)
 
 
 def make_sweep(config: dict[str, Any], **options: Any) -> Sweep:
