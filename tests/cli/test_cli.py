@@ -1,5 +1,6 @@
 """The command line: what it prints, and that wrong input ends with one sentence and status 2."""
 
+import json
 import os
 import pickle
 import signal
@@ -73,6 +74,14 @@ def test_a_sweep_prints_where_everything_is(sweep, tmp_path):
     assert curves.readout_names(found) == ["l2@blocks.2.hook_resid_post", "kl", "length"]
     shown = float(done.out.split("real-mixture")[1].split("[")[0])
     assert shown == pytest.approx(float(found["l2@blocks.2.hook_resid_post"][1, 1].mean()), rel=6e-3)
+    told = command("show", tmp_path / "run")
+    assert told.status == 0, told
+    assert "along:   isotropic, real-mixture" in told.out and "6 sequences, 6 for the statistics" in told.out
+    first, *rows = map(json.loads, command("show", tmp_path / "run", "--json").out.splitlines())
+    assert first["kind"] == "sweep" and first["finished"]
+    assert [one["mean"] for one in rows if one["readout"] == "kl"] == pytest.approx(
+        found.kl.mean("sequence").values.ravel()
+    )
     for file in FILES:
         assert (tmp_path / "run" / file).stat().st_size > 0
 

@@ -16,7 +16,7 @@ from tiltmeter import studies
 from tiltmeter.analysis import estimates
 from tiltmeter.models.loading import LoadedModel
 from tiltmeter.models.split_model import SplitModel
-from tiltmeter.reports.tables.claims import ClaimRow
+from tiltmeter.reports.tables.claim_text import ClaimRow
 from tiltmeter.runs.run_directory import read_manifest
 from tiltmeter.studies import STUDIES, report
 from tiltmeter.studies.claims import judge
@@ -284,7 +284,7 @@ def test_what_a_folder_of_all_lacks_is_said(run, tmp_path):
 def test_the_folder_of_all_is_of_all(run, inputs, tmp_path):
     folder, _ = run
     before = {path: path.read_bytes() for path in folder.glob("*.*")}
-    assert "is a run of another configuration" in refusal("reproduce", "all", "--quick", *inputs, "--out", folder)
+    assert "is a run of lee2024, not of all" in refusal("reproduce", "all", "--quick", *inputs, "--out", folder)
     assert {path: path.read_bytes() for path in folder.glob("*.*")} == before
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "mine.txt").write_text("mine")

@@ -15,6 +15,7 @@ from tiltmeter.cli.crossings import crossings
 from tiltmeter.cli.list import list_names
 from tiltmeter.cli.report import report
 from tiltmeter.cli.reproduce import reproduce
+from tiltmeter.cli.show import show
 from tiltmeter.cli.sweep import sweep
 from tiltmeter.cli.train_sae import train_sae
 from tiltmeter.errors import TiltmeterError
@@ -46,6 +47,7 @@ app.command()(claims)
 app.command()(sweep)
 app.command()(crossings)
 app.command("train-sae")(train_sae)
+app.command()(show)
 app.command("list")(list_names)
 app.command()(report)
 

@@ -1,0 +1,62 @@
+"""`tiltmeter show`: a stored run in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tiltmeter.cli.catalogue import catalogue
+from tiltmeter.cli.claims import judged
+from tiltmeter.cli.early.out import kind_of
+from tiltmeter.cli.json_lines import json_line, of_csv
+
+
+def show(
+    run: Annotated[Path, typer.Argument(help="Run directory of a sweep, of crossings, of a study or of a training.")],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON lines: the run, then the rows of its table.")
+    ] = False,
+) -> None:
+    """Show a stored run: what was measured, a small table, and each curve in a line.
+
+    A run that has not finished is shown as far as it is.
+    """
+    from tiltmeter.reports.stored_claims import studies_in
+    from tiltmeter.reports.terminal import heading
+    from tiltmeter.runs.run_directory import MANIFEST, read_manifest
+    from tiltmeter.runs.user_paths import user_path
+
+    folder = user_path(run)
+    if not (folder / MANIFEST).is_file() and studies_in(folder, tuple(catalogue()["studies"])):
+        typer.echo(judged(folder)[0])  # studies that were run one by one
+        return
+    manifest = read_manifest(folder)
+    kind = kind_of(manifest)
+    text, rows = _content(folder, kind, manifest)
+    if as_json:
+        facts = {"run": str(folder), "kind": kind, "created": manifest["created"], "finished": bool(rows)}
+        typer.echo("\n".join(json_line(row) for row in [facts, *rows]))
+        return
+    typer.echo("\n".join([f"run:     {folder} ({kind})", *heading(manifest), "", text]))
+    if (report := folder / "report.html").is_file():
+        typer.echo(f"\nreport:  {report}")
+
+
+def _content(folder: Path, kind: str, manifest: Mapping[str, Any]) -> tuple[str, list[dict[str, Any]]]:
+    """The table of a run as text, and its rows; none if the run has not finished."""
+    from tiltmeter.reports.terminal import crossings_table, curves_text, read_rows, training_table, unfinished
+
+    if kind not in TABLES:
+        return judged(folder)
+    rows = read_rows(folder / TABLES[kind])
+    if not rows:
+        return unfinished(folder), []
+    shown = {"sweep": curves_text, "crossings": crossings_table, "train-sae": training_table}[kind]
+    return shown(rows, manifest), of_csv(rows)
+
+
+TABLES = {"sweep": "summary.csv", "crossings": "summary.csv", "train-sae": "log.csv"}
+"""The table of a run of each kind; studies have claims instead."""
