@@ -1,6 +1,7 @@
 """The command line: what it prints, and that wrong input ends with one sentence and status 2."""
 
 import json
+import logging
 import os
 import pickle
 import signal
@@ -17,11 +18,13 @@ from forked import until
 from sweep_cases import command, refusal, save_model, save_tokens, start
 from tiltmeter.analysis import curves
 from tiltmeter.cli import parsing
+from tiltmeter.cli.output import OutputOptions
 from tiltmeter.perturb.registry import DIRECTIONS
 from tiltmeter.runs.run_directory import read_manifest
 from tiny_models import VOCABULARY, WIDTH
 
 GIVEN = {"--site": "resid_pre:1", "--direction": "isotropic", "--lengths": "0,1"}
+GIVEN_SAE = ("--site", "resid_pre:1", "--sparsity", 1)
 FILES = ("report.html", "figures/sweep.png", "figures/sweep.svg", "curves.nc", "summary.csv", "summary.parquet")
 
 
@@ -84,6 +87,32 @@ def test_a_sweep_prints_where_everything_is(sweep, tmp_path):
     )
     for file in FILES:
         assert (tmp_path / "run" / file).stat().st_size > 0
+
+
+@pytest.fixture
+def own_log(monkeypatch):
+    """What --quiet and --verbose set ends with the test."""
+    log = logging.getLogger("tiltmeter")
+    before = log.level
+    monkeypatch.setenv("TQDM_DISABLE", "")
+    yield
+    log.setLevel(before)
+
+
+def test_a_quiet_sweep_prints_json_alone(sweep, tmp_path, own_log):
+    done = command(*sweep({}, "--quiet", "--json"))
+    assert done.status == 0
+    assert [line for line in done.err.splitlines() if line and "Loading weights" not in line] == []
+    first, *rows = map(json.loads, done.out.splitlines())
+    assert first["run"] == str(tmp_path / "run") and first["report"].endswith("report.html")
+    assert {row["readout"] for row in rows} == {"kl", "length"} and all(row["n"] == 6 for row in rows)
+
+
+def test_a_verbose_command_says_when(own_log, caplog):
+    OutputOptions(verbose=True).begin()
+    OutputOptions(verbose=True).say("model: nano")
+    assert "model: nano (" in caplog.text and "s since the start" in caplog.text
+    assert "Both --quiet and --verbose" in refusal("train-sae", "--kind", "e2e", *GIVEN_SAE, "--quiet", "--verbose")
 
 
 def test_every_option_reaches_the_sweep(sweep, tmp_path):

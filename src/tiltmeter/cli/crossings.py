@@ -10,6 +10,7 @@ import typer
 
 from tiltmeter.cli.grouping import takes_groups
 from tiltmeter.cli.options import ModelOptions, RunOptions, TokenOptions
+from tiltmeter.cli.output import OutputOptions
 from tiltmeter.cli.parsing import given, path_of
 from tiltmeter.cli.sweep_options import (
     MeasurementOptions,
@@ -63,6 +64,7 @@ def crossings(
     tokens: TokenOptions,
     measurement: MeasurementOptions,
     run: RunOptions,
+    output: OutputOptions,
 ) -> None:
     """Find where each curve passes a threshold, by bisection.
 
@@ -71,6 +73,7 @@ def crossings(
     Example: tiltmeter crossings --site resid_pre:3 --direction real-mixture --direction isotropic
     --angles 0:180:2 --positions last --threshold 0.5
     """
+    output.begin()
     lengths, angles = perturbation.lengths, perturbation.angles
     if bool(lengths) == bool(angles):
         raise TiltmeterError("Give one of --lengths and --angles, and only one.")
@@ -89,21 +92,20 @@ def crossings(
         seed=run.seed,
     )
     wanted = Crossings(sweep=sweep, goal=CrossingTarget(**given(**asdict(target))))
-    sweep, loaded, token_set = load_for(sweep, model, tokens, measurement)
+    sweep, loaded, token_set = load_for(sweep, model, tokens, measurement, output)
     wanted = wanted.model_copy(update={"sweep": sweep})
     site = loaded.model.site(sweep.site).name
     out = run.directory(f"crossings-{Path(model.model).name}-{site}", wanted, model.model, token_set)
-    _run(wanted, loaded, token_set, out)
+    _run(wanted, loaded, token_set, out, output)
 
 
-def _run(wanted: Crossings, loaded: LoadedModel, tokens: TokenSet, out: Path) -> None:
+def _run(wanted: Crossings, loaded: LoadedModel, tokens: TokenSet, out: Path, output: OutputOptions) -> None:
     """Find the crossings, draw the figures, and print the results and where they are."""
     from tiltmeter.reports.sweep import publish, short_table
     from tiltmeter.sweeps.crossings import run_crossings
 
-    announce(wanted.sweep, tokens, out)
+    announce(wanted.sweep, tokens, out, output)
     run_crossings(wanted, loaded, tokens, out)
     page = publish(out)
-    typer.echo(short_table(out))
-    typer.echo(f"tables: {out / 'crossings.csv'}, {out / 'summary.csv'} (and .parquet)")
-    typer.echo(f"figures: {out / 'figures'}\nreport:  {page}")
+    tables = f"tables: {out / 'crossings.csv'}, {out / 'summary.csv'} (and .parquet)"
+    output.give(out, lambda: f"{short_table(out)}\n{tables}\nfigures: {out / 'figures'}\nreport:  {page}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tiltmeter.cli.output import OutputOptions
 from tiltmeter.errors import TiltmeterError
 
 if TYPE_CHECKING:
@@ -56,11 +57,11 @@ class ModelOptions:
     revision: Revision = None
     device: Device = "cpu"
 
-    def load(self, precision: str) -> LoadedModel:
-        """Load the model, and print its name to stderr."""
+    def load(self, precision: str, output: OutputOptions) -> LoadedModel:
+        """Load the model, and say its name."""
         from tiltmeter.models.loading import load_model
 
-        typer.echo(f"model: {self.model}", err=True)
+        output.say(f"model: {self.model}")
         return load_model(self.model, revision=self.revision, device=self.device, precision=precision)
 
 

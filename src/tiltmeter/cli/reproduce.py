@@ -16,6 +16,7 @@ from tiltmeter.cli.early.tokens import token_facts
 from tiltmeter.cli.early.values import one_of
 from tiltmeter.cli.grouping import takes_groups
 from tiltmeter.cli.options import Device, Precision, Revision, RunOptions, SaeOptions, Saes, TokenSourceOptions
+from tiltmeter.cli.output import OutputOptions
 from tiltmeter.cli.parsing import with_options
 from tiltmeter.errors import TiltmeterError, did_you_mean
 
@@ -96,6 +97,7 @@ def reproduce(
     subject: SubjectOptions,
     tokens: StudyTokenOptions,
     run: RunOptions,
+    output: OutputOptions,
 ) -> None:
     """Run a paper's experiments and test its claims.
 
@@ -103,6 +105,7 @@ def reproduce(
 
     Example: tiltmeter reproduce lee2024 --model my-model/ --tokens mine.parquet --sae my-sae/
     """
+    output.begin()
     size, saes = experiments.chosen_size(), with_options(subject.sae, subject.sae_option)
     _check_study(study, experiments.figure or (), subject.preset)
     one_of("--size", size, choices("size"))
@@ -131,8 +134,7 @@ def reproduce(
         seed=run.seed or 0,
     )
     page, claims = run_study(study, wanted, run.out)
-    typer.echo(claims)
-    typer.echo(f"report:  {page}")
+    output.give(page.parent, lambda: f"{claims}\nreport:  {page}")
 
 
 def _check_study(name: str, figures: Sequence[str], preset: str | None) -> None:

@@ -12,13 +12,12 @@ from tiltmeter.cli.catalogue import catalogue
 from tiltmeter.cli.claims import judged
 from tiltmeter.cli.early.out import kind_of
 from tiltmeter.cli.json_lines import json_line, of_csv
+from tiltmeter.cli.output import AsJson
 
 
 def show(
     run: Annotated[Path, typer.Argument(help="Run directory of a sweep, of crossings, of a study or of a training.")],
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print JSON lines: the run, then the rows of its table.")
-    ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show a stored run: what was measured, a small table, and each curve in a line.
 
@@ -30,19 +29,35 @@ def show(
     from tiltmeter.runs.user_paths import user_path
 
     folder = user_path(run)
+    if as_json:
+        typer.echo(json_lines_of(folder))
+        return
     if not (folder / MANIFEST).is_file() and studies_in(folder, tuple(catalogue()["studies"])):
         typer.echo(judged(folder)[0])  # studies that were run one by one
         return
     manifest = read_manifest(folder)
     kind = kind_of(manifest)
-    text, rows = _content(folder, kind, manifest)
-    if as_json:
-        facts = {"run": str(folder), "kind": kind, "created": manifest["created"], "finished": bool(rows)}
-        typer.echo("\n".join(json_line(row) for row in [facts, *rows]))
-        return
+    text, _ = _content(folder, kind, manifest)
     typer.echo("\n".join([f"run:     {folder} ({kind})", *heading(manifest), "", text]))
     if (report := folder / "report.html").is_file():
         typer.echo(f"\nreport:  {report}")
+
+
+def json_lines_of(folder: Path) -> str:
+    """A stored run as JSON lines: what it is, and the rows of its table.
+
+    Raises:
+        TiltmeterError: the folder is no run.
+    """
+    from tiltmeter.runs.run_directory import read_manifest
+
+    manifest = read_manifest(folder)
+    kind = kind_of(manifest)
+    _, rows = _content(folder, kind, manifest)
+    facts = {"run": str(folder), "kind": kind, "created": manifest["created"], "finished": bool(rows)}
+    if (report := folder / "report.html").is_file():
+        facts["report"] = str(report)
+    return "\n".join(json_line(row) for row in [facts, *rows])
 
 
 def _content(folder: Path, kind: str, manifest: Mapping[str, Any]) -> tuple[str, list[dict[str, Any]]]:

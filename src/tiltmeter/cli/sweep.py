@@ -9,6 +9,7 @@ import typer
 
 from tiltmeter.cli.grouping import takes_groups
 from tiltmeter.cli.options import ModelOptions, RunOptions, TokenOptions
+from tiltmeter.cli.output import OutputOptions
 from tiltmeter.cli.parsing import path_of, relative_precision
 from tiltmeter.cli.sweep_options import (
     MeasurementOptions,
@@ -55,6 +56,7 @@ def sweep(
         ),
     ] = None,
     run: RunOptions,
+    output: OutputOptions,
 ) -> None:
     """Measure how the output changes along directions.
 
@@ -62,6 +64,7 @@ def sweep(
 
     With SAEs: tiltmeter sweep --site resid_pre:3 --sae "nano:e2e-*" --direction sae-error --lengths 0:40:5
     """
+    output.begin()
     config = sweep_config(perturbation, positions) | {
         "path": path_of(perturbation.lengths, perturbation.unit, perturbation.angles, substitute),
         "readouts": readout,
@@ -77,23 +80,23 @@ def sweep(
         until_ci=precision,
         seed=run.seed,
     )
-    wanted, loaded, token_set = load_for(wanted, model, tokens, measurement)
+    wanted, loaded, token_set = load_for(wanted, model, tokens, measurement, output)
     site = loaded.model.site(wanted.site).name
     out = run.directory(f"sweep-{Path(model.model).name}-{site}", wanted, model.model, token_set)
-    _run(wanted, loaded, token_set, out)
+    _run(wanted, loaded, token_set, out, output)
 
 
-def _run(sweep: Sweep, loaded: LoadedModel, tokens: TokenSet, out: Path) -> None:
+def _run(sweep: Sweep, loaded: LoadedModel, tokens: TokenSet, out: Path, output: OutputOptions) -> None:
     """Measure, draw the figures, and print the results and where they are."""
     from tiltmeter.analysis.stopping import Stopped
     from tiltmeter.reports.sweep import publish, short_table
     from tiltmeter.sweeps.run import run_sweep
 
-    announce(sweep, tokens, out)
+    announce(sweep, tokens, out, output)
     curves = run_sweep(sweep, loaded, tokens, out, "sweep")
     page = publish(out)
-    if (stopped := Stopped.of_curves(curves)) and stopped.reached:
-        typer.echo(stopped.sentence)
-    typer.echo(f"pair distance: {float(curves.attrs['pair_distance']):.2f}")
-    typer.echo(short_table(out))
-    typer.echo(f"figures: {out / 'figures'}\nreport:  {page}")
+    stopped = Stopped.of_curves(curves)
+    lines = [stopped.sentence] if stopped and stopped.reached else []
+    lines.append(f"pair distance: {float(curves.attrs['pair_distance']):.2f}")
+    files = f"figures: {out / 'figures'}\nreport:  {page}"
+    output.give(out, lambda: "\n".join([*lines, short_table(out), files]))

@@ -15,6 +15,7 @@ from tiltmeter.cli.early.out import check_out
 from tiltmeter.cli.early.tokens import check_number, check_positions, token_facts
 from tiltmeter.cli.early.values import at_least_one, check_path, one_of
 from tiltmeter.cli.options import ModelOptions, Precision, RunOptions, SaeOptions, Saes, TokenOptions
+from tiltmeter.cli.output import OutputOptions
 from tiltmeter.cli.parsing import given, with_options
 
 if TYPE_CHECKING:
@@ -175,26 +176,25 @@ def make_sweep(config: dict[str, Any], **options: Any) -> Sweep:
 
 
 def load_for(
-    sweep: Sweep, model: ModelOptions, tokens: TokenOptions, measurement: MeasurementOptions
+    sweep: Sweep, model: ModelOptions, tokens: TokenOptions, measurement: MeasurementOptions, output: OutputOptions
 ) -> tuple[Sweep, LoadedModel, TokenSet]:
     """Load the model and the token sequences of a sweep.
 
     Without `--sequences` the returned sweep measures no more sequences than there are.
     """
-    loaded = model.load(measurement.precision)
+    loaded = model.load(measurement.precision, output)
     token_set = tokens.load(loaded, sweep.sequences_to_load, "nano")
     if not measurement.sequences:
         sweep = sweep.model_copy(update={"sequences": min(sweep.sequences, len(token_set.ids))})
     return sweep, loaded, token_set
 
 
-def announce(sweep: Sweep, tokens: TokenSet, out: Path) -> None:
-    """Print to stderr where results go, how many sequences are measured, and how many serve the statistics."""
+def announce(sweep: Sweep, tokens: TokenSet, out: Path, output: OutputOptions) -> None:
+    """Say where results go, how many sequences are measured, and how many serve the statistics."""
     there, length = tokens.ids.shape
     number = f"{sweep.sequences}" if sweep.until_ci is None else f"at most {sweep.sequences}"
-    typer.echo(f"run:   {out}", err=True)
-    typer.echo(
+    output.say(f"run:   {out}")
+    output.say(
         f"tokens: {number} sequences of {length} are measured at {sweep.site}; "
-        f"{min(there, sweep.statistics_sequences)} serve the statistics (--statistics-sequences)",
-        err=True,
+        f"{min(there, sweep.statistics_sequences)} serve the statistics (--statistics-sequences)"
     )

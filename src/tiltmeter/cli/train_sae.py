@@ -16,6 +16,7 @@ from tiltmeter.cli.early.tokens import token_facts
 from tiltmeter.cli.early.values import at_least_one, one_of
 from tiltmeter.cli.grouping import takes_groups
 from tiltmeter.cli.options import ModelOptions, RunOptions, TokenOptions
+from tiltmeter.cli.output import OutputOptions
 from tiltmeter.cli.parsing import given
 
 if TYPE_CHECKING:
@@ -68,7 +69,9 @@ class TrainingOptions:
 
 
 @takes_groups
-def train_sae(training: TrainingOptions, model: ModelOptions, tokens: TokenOptions, run: RunOptions) -> None:
+def train_sae(
+    training: TrainingOptions, model: ModelOptions, tokens: TokenOptions, run: RunOptions, output: OutputOptions
+) -> None:
     """Train a sparse autoencoder and save it in SAELens's format.
 
     If it is interrupted, the same command resumes from the last checkpoint. For nano the default tokens are nano-train,
@@ -76,18 +79,19 @@ def train_sae(training: TrainingOptions, model: ModelOptions, tokens: TokenOptio
 
     Example: tiltmeter train-sae --kind e2e+ds --site resid_pre:3 --sparsity 1 --n-tokens 1000000
     """
+    output.begin()
     _refuse_early(training, model, tokens, run)
     from tiltmeter.saes.training.run import train_sae as train
 
     config = training.config(run.seed)
-    loaded = model.load("float32")
+    loaded = model.load("float32", output)
     token_set = tokens.load(loaded, config.sequences_to_load(tokens.sequence_length), "nano-train")
     site = loaded.model.site(training.site).name
     name = f"sae-{Path(model.model).name}-{site}-{training.kind}-{training.sparsity:g}"
     out = run.directory(name, config, model.model, token_set)
     train(config, loaded, token_set, out)
-    typer.echo(_end_of_log(out))
-    typer.echo(f"SAE:     {out / 'sae'}\npicture: {out / 'training.png'}")
+    files = f"SAE:     {out / 'sae'}\npicture: {out / 'training.png'}"
+    output.give(out, lambda: f"{_end_of_log(out)}\n{files}")
 
 
 def _refuse_early(training: TrainingOptions, model: ModelOptions, tokens: TokenOptions, run: RunOptions) -> None:
