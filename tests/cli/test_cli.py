@@ -140,6 +140,9 @@ def test_every_option_reaches_the_sweep(sweep, tmp_path):
     assert manifest["identity"]["model"]["precision"] == "float64"
     assert curves.load(tmp_path / "run" / "curves.nc").sizes["position"] == 4
     assert manifest["record"]["tokens"]["shape"] == [5, 7]
+    again = command("sweep", "--config", tmp_path / "run" / "manifest.json", "--out", tmp_path / "again")
+    assert again.status == 0 and "are not those of the run" not in again.err, again
+    assert read_manifest(tmp_path / "again")["identity"] == manifest["identity"]
 
 
 @pytest.mark.parametrize(

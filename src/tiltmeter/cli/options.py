@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tiltmeter.cli.config_file import Config
+from tiltmeter.cli.from_manifest import warn_of_other_tokens
 from tiltmeter.cli.output import OutputOptions
 from tiltmeter.errors import TiltmeterError
 
@@ -122,16 +124,19 @@ class TokenOptions(TokenSourceOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """The seed, and the run directory."""
+    """The seed, the run directory, and a file of options."""
 
     seed: Annotated[int | None, typer.Option(help="Seed of every random vector. (default: 0)")] = None
     out: Annotated[Path | None, typer.Option(help="Run directory. (default: runs/NAME-MODEL-...)")] = None
+    config: Config = None
 
     def directory(self, name: str, config: Configuration, model: str, tokens: TokenSet) -> Path:
         """`--out`, or a directory that is the same whenever configuration, model and tokens are the same.
 
-        So a repeated command resumes its own run, and a changed one begins another.
+        So a repeated command resumes its own run, and a changed one begins another. If the options came from a manifest
+        and the tokens are not those of its run, a warning says so.
         """
+        warn_of_other_tokens(self.config, tokens)
         if self.out:
             return self.out
         run_key = hashlib.sha256(f"{config.model_dump_json()}/{model}/{tokens.sha256()}".encode()).hexdigest()
