@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 from tiltmeter import __version__
 from tiltmeter.cli.claims import claims
 from tiltmeter.cli.crossings import crossings
+from tiltmeter.cli.doctor import doctor
 from tiltmeter.cli.init import init
 from tiltmeter.cli.list import list_names
 from tiltmeter.cli.report import report
@@ -51,6 +52,7 @@ app.command("train-sae")(train_sae)
 app.command()(show)
 app.command("list")(list_names)
 app.command()(init)
+app.command()(doctor)
 app.command()(report)
 
 
