@@ -36,9 +36,9 @@ class Finding:
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON lines: what, found, advice.")] = False,
 ) -> None:
-    """Show versions, devices, compiler and extras, and what to install.
+    """Show what is installed, and what is missing.
 
-    It imports torch, which takes a few seconds.
+    Versions, extras, compiler, devices and disk. It imports torch, which takes a few seconds.
     """
     findings = [*_versions(), *_extras(), _compiler(), *_devices(), *_machine()]
     if as_json:

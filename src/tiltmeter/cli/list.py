@@ -15,15 +15,17 @@ from tiltmeter.errors import TiltmeterError, did_you_mean
 
 def list_names(
     of: Annotated[
-        str | None, typer.Argument(metavar="[SUBJECT]", help=f"{', '.join(SUBJECTS)}.", show_default=False)
+        str | None, typer.Argument(metavar="SUBJECT", help=f"{', '.join(SUBJECTS)}.", show_default=False)
     ] = None,
     pattern: Annotated[
         str | None,
-        typer.Argument(metavar="[PATTERN]", help="Only names that hold this text, or match it: 'sae-*'."),
+        typer.Argument(metavar="PATTERN", help="Only names that hold this text, or match it: 'sae-*'."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON lines: subject, name, meaning.")] = False,
 ) -> None:
-    """List the names that options accept: directions, readouts, sites, ...
+    """List the names that options accept.
+
+    Without a subject, the names of all (but of figures); with one, also what each name means.
 
     Example: tiltmeter list directions; tiltmeter list saes 'nano:e2e-3-*'
     """

@@ -45,15 +45,15 @@ app = typer.Typer(
     help="Perturb a language model's activations and measure how far its output moves.",
 )
 app.command()(reproduce)
-app.command()(claims)
 app.command()(sweep)
 app.command()(crossings)
 app.command("train-sae")(train_sae)
 app.command()(show)
+app.command()(claims)
+app.command()(report)
 app.command("list")(list_names)
 app.command()(init)
 app.command()(doctor)
-app.command()(report)
 
 
 def _show_version(asked: bool | None) -> None:

@@ -19,9 +19,9 @@ def show(
     run: Annotated[Path, typer.Argument(help="Run directory of a sweep, of crossings, of a study or of a training.")],
     as_json: AsJson = False,
 ) -> None:
-    """Show a stored run: what was measured, a small table, and each curve in a line.
+    """Show a stored run in the terminal.
 
-    A run that has not finished is shown as far as it is.
+    What was measured, a small table, and each curve in a line; of a study, its claims. A run that has not finished is shown as far as it is.
     """
     from tiltmeter.reports.stored_claims import studies_in
     from tiltmeter.reports.terminal import heading
