@@ -129,6 +129,8 @@ def _command(identity: Mapping[str, Any]) -> str:
 
 def _of_sweep(identity: Mapping[str, Any], record: Mapping[str, Any], file: Path) -> dict[str, Any]:
     sweep = _without_python(identity["sweep"], file)
+    if given := [name for name in ("directions", "readouts") if isinstance(sweep[name], Mapping)]:
+        raise TiltmeterError(f"{file} has {given[0]} that were objects in Python; repeat that run in Python.")
     path = sweep.pop("path")
     goal = identity.get("crossings", {})
     if goal:  # crossings read one readout, and each position with the others

@@ -21,7 +21,8 @@ def show(
 ) -> None:
     """Show a stored run in the terminal.
 
-    What was measured, a small table, and each curve in a line; of a study, its claims. A run that has not finished is shown as far as it is.
+    What was measured, a small table, and each curve in a line; of a study, its claims. A run that has not finished is
+    shown as far as it is.
     """
     from tiltmeter.reports.stored_claims import studies_in
     from tiltmeter.reports.terminal import heading
