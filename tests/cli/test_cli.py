@@ -160,6 +160,15 @@ def test_numbers(text, numbers):
     assert parsing.numbers(text) == pytest.approx(numbers)
 
 
+def test_several_sites(sweep, tmp_path):
+    done = command(*sweep({"--site": "resid_pre:1,mlp_out:2"}))
+    assert done.status == 0, done
+    assert command(*sweep({"--site": "resid_pre:1,mlp_out:2"})).out == done.out
+    for name in ("blocks.1.hook_resid_pre", "blocks.2.hook_mlp_out"):
+        assert f"{name}  (pair distance " in done.out
+        assert (tmp_path / "run" / name / "report.html").is_file()
+
+
 def test_angles(sweep, tmp_path):
     assert command(*sweep({"--lengths": None, "--angles": "0:180:90"})).status == 0
     assert [*curves.load(tmp_path / "run" / "curves.nc").step.values] == [0, 90, 180]

@@ -9,7 +9,7 @@ from sweep_cases import command, refusal, save_model
 from tiltmeter.cli import catalogue
 from tiltmeter.cli.early.headers import Stored, stored_arrays
 from tiltmeter.cli.early.model_facts import ModelFacts, model_facts
-from tiltmeter.cli.early.names import check_directions, check_readouts, check_saes, check_site
+from tiltmeter.cli.early.names import check_directions, check_readouts, check_saes, check_site, check_sites
 from tiltmeter.cli.early.out import check_out
 from tiltmeter.cli.early.tokens import TokenFacts, check_positions, token_facts
 from tiltmeter.errors import TiltmeterError
@@ -67,6 +67,13 @@ def test_every_site_of_the_model_is_let_pass_and_no_other():
         check_site(site.name, NANO)
     assert "has layers 0 to 5" in refused(check_site, "resid_pre:6", NANO)
     check_site("resid_pre:6", ModelFacts())
+
+
+def test_several_sites():
+    check_sites("resid_pre:*, mlp_out:1,blocks.2.*", NANO)
+    assert "No site matches 'resid:*'" in refused(check_sites, "resid_pre:1,resid:*", NANO)
+    assert "has layers 0 to 5" in refused(check_sites, "resid_pre:1,resid_pre:6", NANO)
+    assert "'resid_pre:*' is not a site" in refused(check_site, "resid_pre:*", NANO)
 
 
 def test_misspelt_readouts_and_saes():

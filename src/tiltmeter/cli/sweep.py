@@ -81,9 +81,17 @@ def sweep(
         seed=run.seed,
     )
     wanted, loaded, token_set = load_for(wanted, model, tokens, measurement, output)
-    site = loaded.model.site(wanted.site).name
-    out = run.directory(f"sweep-{Path(model.model).name}-{site}", wanted, model.model, token_set)
-    _run(wanted, loaded, token_set, out, output)
+    from tiltmeter.sweeps.sites import matching_sites, names_several
+
+    sites = [site.name for site in matching_sites(wanted.site, loaded.model)]
+    several = names_several(wanted.site)
+    place = f"{len(sites)}-sites" if several else sites[0]
+    out = run.directory(f"sweep-{Path(model.model).name}-{place}", wanted, model.model, token_set)
+    announce(wanted, token_set, out, output)
+    if several:
+        _run_at_sites(wanted, loaded, token_set, out, output)
+    else:
+        _run(wanted, loaded, token_set, out, output)
 
 
 def _run(sweep: Sweep, loaded: LoadedModel, tokens: TokenSet, out: Path, output: OutputOptions) -> None:
@@ -92,7 +100,6 @@ def _run(sweep: Sweep, loaded: LoadedModel, tokens: TokenSet, out: Path, output:
     from tiltmeter.reports.sweep import publish, short_table
     from tiltmeter.sweeps.run import run_sweep
 
-    announce(sweep, tokens, out, output)
     curves = run_sweep(sweep, loaded, tokens, out, "sweep")
     page = publish(out)
     stopped = Stopped.of_curves(curves)
@@ -100,3 +107,15 @@ def _run(sweep: Sweep, loaded: LoadedModel, tokens: TokenSet, out: Path, output:
     lines.append(f"pair distance: {float(curves.attrs['pair_distance']):.2f}")
     files = f"figures: {out / 'figures'}\nreport:  {page}"
     output.give(out, lambda: "\n".join([*lines, short_table(out), files]))
+
+
+def _run_at_sites(sweep: Sweep, loaded: LoadedModel, tokens: TokenSet, out: Path, output: OutputOptions) -> None:
+    """Measure at one site after the other, and publish and print the results of each, which is a run of its own."""
+    from tiltmeter.reports.sweep import publish, short_table
+    from tiltmeter.sweeps.run import run_sweep
+
+    curves = run_sweep(sweep, loaded, tokens, out, "sweep")
+    for name, distance in zip(curves.site.values, curves.pair_distance.values, strict=True):
+        page = publish(folder := out / str(name))
+        head = f"{name}  (pair distance {float(distance):.2f}; {page})"
+        output.give(folder, lambda head=head, folder=folder: f"{head}\n{short_table(folder)}\n")  # type: ignore[misc]

@@ -10,7 +10,15 @@ import typer
 
 from tiltmeter.cli.catalogue import choices
 from tiltmeter.cli.early.model_facts import model_facts
-from tiltmeter.cli.early.names import check_base_name, check_directions, check_readouts, check_saes, check_site
+from tiltmeter.cli.early.names import (
+    check_base_name,
+    check_directions,
+    check_readouts,
+    check_saes,
+    check_site,
+    check_sites,
+    names_several,
+)
 from tiltmeter.cli.early.out import check_out
 from tiltmeter.cli.early.tokens import check_number, check_positions, token_facts
 from tiltmeter.cli.early.values import at_least_one, check_path, one_of
@@ -28,7 +36,12 @@ if TYPE_CHECKING:
 class PerturbationOptions:
     """What is added to the activations, and where."""
 
-    site: Annotated[str, typer.Option(help="Site to perturb: blocks.3.hook_resid_pre, or resid_pre:3 for short.")]
+    site: Annotated[
+        str,
+        typer.Option(
+            help="Site to perturb: blocks.3.hook_resid_pre, or resid_pre:3; in sweep also several: resid_pre:*."
+        ),
+    ]
     direction: Annotated[
         list[str],
         typer.Option(
@@ -140,14 +153,15 @@ def refuse_early(
     check_saes(config["saes"])
     check_base_name(config["base"], config["saes"])
     facts = model_facts(model.model)
-    check_site(config["site"], facts)
+    (check_sites if kind == "sweep" else check_site)(config["site"], facts)
     check_readouts(config["readouts"], facts)
     check_directions(config["directions"], config["site"], config["saes"], facts)
     there = token_facts(tokens.tokens, model.model, tokens.sequence_length)
     check_number(measurement.sequences, there, tokens.tokens)
     check_positions(config["positions"], there.length)
     one_of("--bos-before", tokens.bos_before, ("document", "sequence"))
-    check_out(run.out, kind)
+    if not names_several(config["site"]):  # several sites have each a run of their own in the directory
+        check_out(run.out, kind)
 
 
 def make_sweep(config: dict[str, Any], **options: Any) -> Sweep:

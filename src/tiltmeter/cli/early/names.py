@@ -15,6 +15,12 @@ from tiltmeter.models.sites import HOOKS, long_name, parse_site
 from tiltmeter.perturb.names import ALONG, BaseName, DirectionName, Kinds, check_base, check_direction
 from tiltmeter.runs.user_paths import user_path
 
+AS_WIDE_AS_THE_STREAM = frozenset({"resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out"})
+"""Kinds of sites with the width of the residual stream; that of others is not known without the model."""
+
+MANY_LAYERS = 1000
+"""Layers of a model that is not known yet, of which a pattern of sites may mean one."""
+
 MOST_LAYERS = 10**9
 """Stands for the number of layers of a model that is not known yet."""
 
@@ -29,6 +35,25 @@ def check_site(name: str, model: ModelFacts) -> None:
         hint = did_you_mean(name, _sites_of(_layer_in(name)))
         raise TiltmeterError(f"{name!r} is not a site{hint}; tiltmeter list sites shows all.")
     parse_site(name, model.layers or MOST_LAYERS)
+
+
+def check_sites(names: str, model: ModelFacts) -> None:
+    """Refuse a list of sites, or of patterns such as `resid_pre:*`, in which one is wrong.
+
+    Raises:
+        TiltmeterError: the message names the nearest.
+    """
+    known = [site for layer in range(model.layers or MANY_LAYERS) for site in _sites_of(str(layer))]
+    for name in map(str.strip, names.split(",")):
+        if "*" not in name:
+            check_site(name, model)
+        elif not any(fnmatchcase(site, name) for site in known):
+            raise TiltmeterError(f"No site matches {name!r}; patterns are like resid_pre:* (tiltmeter list sites).")
+
+
+def names_several(site: str) -> bool:
+    """Whether a text names several sites: a list with commas, or a pattern with *."""
+    return "," in site or "*" in site
 
 
 def _kind_of_site(name: str) -> str | None:
@@ -137,7 +162,8 @@ def _check_vectors(argument: str, site: str, model: ModelFacts) -> None:
             f"{path} is a {path.suffix or 'nameless'} file; vectors are read from {', '.join(suffixes)} files, and no "
             "code in them is run."
         )
-    if model.width is None or _kind_of_site(site) == "z":  # heads together may be wider than the stream
+    kinds = {_kind_of_site(one.replace("*", "0")) for one in site.split(",")}
+    if model.width is None or not kinds <= AS_WIDE_AS_THE_STREAM:
         return
     widths = {one.shape[-1] for one in stored_arrays(path).values() if len(one.shape) in (1, 2)}
     if widths and model.width not in widths:
