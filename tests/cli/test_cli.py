@@ -169,6 +169,22 @@ def test_several_sites(sweep, tmp_path):
         assert (tmp_path / "run" / name / "report.html").is_file()
 
 
+def test_vectors_are_compared(model, tokens, tmp_path):
+    mine, out = save(tmp_path / "mine.npy", np.eye(WIDTH)[0]), tmp_path / "compared"
+    inputs = ("--model", model, "--tokens", tokens, "--out", out, "--sequences", 4, "--seed", 1)
+    options = ("--site", "resid_pre:1", "--draws", 3, "--baseline", "isotropic", "--lengths", "0.5,1", "--budget", 0.1)
+    done = command("compare", mine, *inputs, *options)
+    assert done.status == 0, done
+    assert "mine" in done.out and f"report:  {out}/report.html" in done.out
+    asked = read_manifest(out)["identity"]
+    assert (asked["compare"]["vectors"], asked["compare"]["budgets"]) == (["mine"], [0.1])
+    assert (asked["sweep"]["positions"], asked["sweep"]["seed"], asked["sweep"]["sequences"]) == ("last", 1, 4)
+    assert "at length 1 pair distances" in command("show", out).out
+    assert "is a run of compare, not of sweep" in refusal(
+        "sweep", "--site", "resid_pre:1", "--direction", "zero", "--lengths", 1, *inputs
+    )
+
+
 def test_angles(sweep, tmp_path):
     assert command(*sweep({"--lengths": None, "--angles": "0:180:90"})).status == 0
     assert [*curves.load(tmp_path / "run" / "curves.nc").step.values] == [0, 90, 180]

@@ -73,7 +73,7 @@ def test_options_of_the_command_line_win(tmp_path):
     assert "cannot be read" in refusal("sweep", "--config", tmp_path / "b.yaml")
 
 
-@pytest.mark.parametrize("name", ["sweep", "crossings", "train-sae", "reproduce"])
+@pytest.mark.parametrize("name", ["sweep", "crossings", "compare", "train-sae", "reproduce"])
 def test_the_example_has_every_option(tmp_path, name):
     path = tmp_path / f"{name}.yaml"
     assert command("init", path, "--for", name).status == 0
@@ -89,6 +89,13 @@ def test_the_example_has_every_option(tmp_path, name):
 def test_the_example_runs_as_far_as_the_model(tmp_path):
     command("init", tmp_path / "a.yaml")
     assert "There is no model './absent'" in refusal("sweep", "--config", tmp_path / "a.yaml", "--model", "./absent")
+
+
+def test_arguments_are_read_from_a_file_too(tmp_path):
+    command("init", path := tmp_path / "a.yaml", "--for", "compare")
+    assert "steer.npy is not a file" in refusal("compare", "--config", path)
+    (tmp_path / "b.yaml").write_text("study: le2024")
+    assert "(did you mean lee2024?)" in refusal("reproduce", "--config", tmp_path / "b.yaml")
 
 
 def test_what_only_python_sets_is_as_it_is_in_python():

@@ -94,7 +94,7 @@ def _value(value: Any, parameter: Any, path: Path) -> Any:
     """What a key says, in the form that the parameter takes; None if it says that the option is not given."""
     if isinstance(value, list) and not all(isinstance(one, str) for one in value):
         raise TiltmeterError(f"{path} has a list of lists under {parameter.name!r}; give a list of texts or numbers.")
-    if parameter.multiple:
+    if parameter.multiple or parameter.nargs == -1:
         several = value if isinstance(value, list) else [value]
         return [one for one in several if one is not None and one not in NOT_GIVEN] or None
     if isinstance(value, list):

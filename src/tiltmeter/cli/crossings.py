@@ -95,7 +95,7 @@ def crossings(
     sweep, loaded, token_set = load_for(sweep, model, tokens, measurement, output)
     wanted = wanted.model_copy(update={"sweep": sweep})
     site = loaded.model.site(sweep.site).name
-    out = run.directory(f"crossings-{Path(model.model).name}-{site}", wanted, model.model, token_set)
+    out = run.directory(f"crossings-{Path(model.model).name}-{site}", wanted.model_dump_json(), model.model, token_set)
     _run(wanted, loaded, token_set, out, output)
 
 

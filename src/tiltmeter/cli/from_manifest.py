@@ -45,6 +45,8 @@ def options_of_manifest(manifest: Mapping[str, Any], command: str, path: Path) -
     identity, record = manifest["identity"], manifest["record"]
     if "study" in identity or "model" not in record:
         raise TiltmeterError(f"{path} is of a study, whose manifest does not hold all options; repeat its command.")
+    if "compare" in identity and command == "compare":
+        raise TiltmeterError(f"{path} is of a comparison, whose manifest does not name the files; repeat its command.")
     if record["model"]["revision"] == "in memory":
         raise TiltmeterError(f"{path} is of a run in Python on a model in memory; give a run of a model with a name.")
     made_by = _command(identity)
@@ -124,7 +126,7 @@ def _command(identity: Mapping[str, Any]) -> str:
         return "train-sae"
     if "crossings" in identity:
         return "crossings"
-    return "sweep"
+    return "compare" if "compare" in identity else "sweep"
 
 
 def _of_sweep(identity: Mapping[str, Any], record: Mapping[str, Any], file: Path) -> dict[str, Any]:

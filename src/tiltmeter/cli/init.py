@@ -20,6 +20,7 @@ EXAMPLES: dict[str, dict[str, str]] = {
         "lengths": "0:40:1",
         "threshold": "0.5",
     },
+    "compare": {"vectors": "[steer.npy]", "site": "resid_pre:3"},
     "train-sae": {"kind": "e2e", "site": "resid_pre:3", "sparsity": "2", "n-tokens": "1000000"},
     "reproduce": {"study": "lee2024", "quick": "true"},
 }

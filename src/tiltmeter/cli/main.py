@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from tiltmeter import __version__
 from tiltmeter.cli.claims import claims
+from tiltmeter.cli.compare import compare
 from tiltmeter.cli.crossings import crossings
 from tiltmeter.cli.doctor import doctor
 from tiltmeter.cli.init import init
@@ -47,6 +48,7 @@ app = typer.Typer(
 app.command()(reproduce)
 app.command()(sweep)
 app.command()(crossings)
+app.command()(compare)
 app.command("train-sae")(train_sae)
 app.command()(show)
 app.command()(claims)

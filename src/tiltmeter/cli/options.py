@@ -17,7 +17,6 @@ from tiltmeter.errors import TiltmeterError
 if TYPE_CHECKING:
     from tiltmeter.data.token_set import TokenSet
     from tiltmeter.models.loading import LoadedModel
-    from tiltmeter.runs.config import Configuration
 
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hugging Face model.")]
 Device = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1; auto: spread over all devices.")]
@@ -130,7 +129,7 @@ class RunOptions:
     out: Annotated[Path | None, typer.Option(help="Run directory. (default: runs/NAME-MODEL-...)")] = None
     config: Config = None
 
-    def directory(self, name: str, config: Configuration, model: str, tokens: TokenSet) -> Path:
+    def directory(self, name: str, config: str, model: str, tokens: TokenSet) -> Path:
         """`--out`, or a directory that is the same whenever configuration, model and tokens are the same.
 
         So a repeated command resumes its own run, and a changed one begins another. If the options came from a manifest
@@ -139,5 +138,5 @@ class RunOptions:
         warn_of_other_tokens(self.config, tokens)
         if self.out:
             return self.out
-        run_key = hashlib.sha256(f"{config.model_dump_json()}/{model}/{tokens.sha256()}".encode()).hexdigest()
+        run_key = hashlib.sha256(f"{config}/{model}/{tokens.sha256()}".encode()).hexdigest()
         return Path("runs") / f"{name}-{run_key[:8]}"

@@ -63,16 +63,24 @@ def json_lines_of(folder: Path) -> str:
 
 def _content(folder: Path, kind: str, manifest: Mapping[str, Any]) -> tuple[str, list[dict[str, Any]]]:
     """The table of a run as text, and its rows; none if the run has not finished."""
-    from tiltmeter.reports.terminal import crossings_table, curves_text, read_rows, training_table, unfinished
+    from tiltmeter.reports.terminal import (
+        crossings_table,
+        curves_text,
+        read_rows,
+        standings_table,
+        training_table,
+        unfinished,
+    )
 
     if kind not in TABLES:
         return judged(folder)
     rows = read_rows(folder / TABLES[kind])
     if not rows:
         return unfinished(folder), []
-    shown = {"sweep": curves_text, "crossings": crossings_table, "train-sae": training_table}[kind]
+    tables = {"sweep": curves_text, "crossings": crossings_table, "compare": standings_table}
+    shown = tables.get(kind, training_table)
     return shown(rows, manifest), of_csv(rows)
 
 
-TABLES = {"sweep": "summary.csv", "crossings": "summary.csv", "train-sae": "log.csv"}
+TABLES = {"sweep": "summary.csv", "crossings": "summary.csv", "compare": "standings.csv", "train-sae": "log.csv"}
 """The table of a run of each kind; studies have claims instead."""

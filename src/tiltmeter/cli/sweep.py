@@ -86,7 +86,7 @@ def sweep(
     sites = [site.name for site in matching_sites(wanted.site, loaded.model)]
     several = names_several(wanted.site)
     place = f"{len(sites)}-sites" if several else sites[0]
-    out = run.directory(f"sweep-{Path(model.model).name}-{place}", wanted, model.model, token_set)
+    out = run.directory(f"sweep-{Path(model.model).name}-{place}", wanted.model_dump_json(), model.model, token_set)
     announce(wanted, token_set, out, output)
     if several:
         _run_at_sites(wanted, loaded, token_set, out, output)

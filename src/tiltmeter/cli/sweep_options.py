@@ -115,6 +115,12 @@ def sweep_config(perturbation: PerturbationOptions, positions: PositionOptions) 
         "base": perturbation.base,
         "stream": perturbation.stream,
         "positions": positions.positions,
+    } | policies(positions)
+
+
+def policies(positions: PositionOptions) -> dict[str, Any]:
+    """What boundary positions and massive activations count in."""
+    return {
         "bos": {
             "statistics": positions.bos_statistics,
             "perturbation": positions.bos_perturbation,

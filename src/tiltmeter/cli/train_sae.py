@@ -88,7 +88,7 @@ def train_sae(
     token_set = tokens.load(loaded, config.sequences_to_load(tokens.sequence_length), "nano-train")
     site = loaded.model.site(training.site).name
     name = f"sae-{Path(model.model).name}-{site}-{training.kind}-{training.sparsity:g}"
-    out = run.directory(name, config, model.model, token_set)
+    out = run.directory(name, config.model_dump_json(), model.model, token_set)
     train(config, loaded, token_set, out)
     files = f"SAE:     {out / 'sae'}\npicture: {out / 'training.png'}"
     output.give(out, lambda: f"{_end_of_log(out)}\n{files}")

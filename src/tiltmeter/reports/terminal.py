@@ -50,7 +50,8 @@ def heading(manifest: Mapping[str, Any]) -> list[str]:
     if shape:
         lines.append(f"tokens:  {record['tokens']['name']}, sequences of {shape[1]}")
     if "sweep" in identity:
-        lines += _of_sweep(identity["sweep"], identity["order"]["directions"], shape)
+        named = identity.get("compare", {}).get("vectors") or identity["order"]["directions"]
+        lines += _of_sweep(identity["sweep"], named, shape)
     if "crossings" in identity:
         lines.append(f"goal:    {identity['sweep']['readouts'][0]} crosses {_said(identity['crossings'])}")
     if "training" in identity:
@@ -120,6 +121,18 @@ def crossings_table(rows: Sequence[Row], manifest: Mapping[str, Any]) -> str:
         counts = [row["n"], row["censored"], row["missing"], f"{_number(row['points']):.1f}"]
         lines.append([row["direction"], _cell(row, "median", "median_low", "median_high"), *counts])
     return aligned(lines)
+
+
+def standings_table(rows: Sequence[Row], manifest: Mapping[str, Any]) -> str:
+    """Where each vector of a comparison stands among the draws of each baseline, at the largest length."""
+    longest = max(_number(row["length"]) for row in rows)
+    lines = [["vector", "baseline", "mean KL", "ratio [95 % interval]", "percentile", "p (curve)"]]
+    for row in rows:
+        if _number(row["length"]) == longest:
+            ratio = _cell(row, "ratio", "ratio_low", "ratio_high")
+            numbers = [f"{_number(row['percentile']):.1f}", f"{_number(row['p_curve']):.2g}"]
+            lines.append([row["vector"], row["baseline"], f"{_number(row['mean']):.3g}", ratio, *numbers])
+    return f"at length {longest:g} pair distances\n{aligned(lines)}"
 
 
 def training_table(rows: Sequence[Row], manifest: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ def check_out(out: Path | None, kind: str) -> None:
 
     Args:
         out: the directory; None if none was named.
-        kind: `sweep`, `crossings`, `train-sae`, or the name of a study or `all`.
+        kind: `sweep`, `crossings`, `compare`, `train-sae`, or the name of a study or `all`.
 
     Raises:
         TiltmeterError: it is no directory, not empty and not a run, or a run of another kind.
@@ -33,6 +33,8 @@ def kind_of(manifest: dict[str, Any]) -> str:
     identity, purpose = manifest["identity"], str(manifest["record"].get("purpose", ""))
     if "crossings" in identity:
         return "crossings"
+    if "compare" in identity:
+        return "compare"
     if purpose == "study":
         return str(identity.get("study", purpose))
     return {"studies": "all", "train-sae": "train-sae"}.get(purpose, "sweep")
