@@ -254,7 +254,7 @@ def test_the_command(tmp_path):
     given += ["--lengths", "0,4", "--out", tmp_path / "run"]
     done = command(*given, "--until-ci", "10 %")
     assert done.status == 0, done
-    assert f"(at most {MOST} sequences of 8 tokens" in done.err
+    assert f"at most {MOST} sequences of 8 are measured" in done.err
     assert f"of {MOST} sequences (" in done.out
     assert "because every mean is known to ±10 %" in done.out
     again = command("report", tmp_path / "run")

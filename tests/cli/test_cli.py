@@ -20,6 +20,7 @@ from tiltmeter.analysis import curves
 from tiltmeter.cli import parsing
 from tiltmeter.cli.output import OutputOptions
 from tiltmeter.perturb.registry import DIRECTIONS
+from tiltmeter.runs import extras
 from tiltmeter.runs.run_directory import read_manifest
 from tiny_models import VOCABULARY, WIDTH
 
@@ -158,6 +159,14 @@ def test_every_option_reaches_the_sweep(sweep, tmp_path):
 )
 def test_numbers(text, numbers):
     assert parsing.numbers(text) == pytest.approx(numbers)
+
+
+def test_a_sweep_without_matplotlib_has_its_numbers(sweep, tmp_path, monkeypatch):
+    monkeypatch.setattr(extras, "is_installed", lambda package: package != "matplotlib")
+    done = command(*sweep())
+    assert done.status == 0, done
+    assert "pip install 'tiltmeter[report]'" in done.out and "KL(clean" in done.out
+    assert (tmp_path / "run" / "summary.csv").is_file() and not (tmp_path / "run" / "report.html").exists()
 
 
 def test_several_sites(sweep, tmp_path):

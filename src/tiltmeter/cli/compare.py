@@ -13,7 +13,7 @@ import typer
 
 from tiltmeter.cli.grouping import takes_groups
 from tiltmeter.cli.options import ModelOptions, RunOptions, SaeOptions, TokenOptions
-from tiltmeter.cli.output import OutputOptions
+from tiltmeter.cli.output import OutputOptions, publish_if_possible
 from tiltmeter.cli.parsing import given, numbers, with_options
 from tiltmeter.cli.sweep_options import MeasurementOptions, PositionOptions, policies, refuse_early
 from tiltmeter.runs.user_paths import user_path
@@ -117,12 +117,12 @@ def compare(
 
 def _run(inputs: tuple[Any, ...], asked: dict[str, Any], out: Path, output: OutputOptions) -> None:
     """Measure, draw the figures, and print the verdicts and where everything is."""
-    from tiltmeter.reports.sweep import publish, short_table
+    from tiltmeter.reports.sweep import short_table
     from tiltmeter.sweeps.compare import compare as measure
 
     measure(*inputs, out=out, **asked)
-    page = publish(out)
-    output.give(out, lambda: f"{short_table(out)}\nfigures: {out / 'figures'}\nreport:  {page}")
+    files = publish_if_possible(out)
+    output.give(out, lambda: f"{short_table(out)}\n{files}")
 
 
 def labelled(vectors: Sequence[str]) -> dict[str, str]:

@@ -10,7 +10,7 @@ import typer
 
 from tiltmeter.cli.grouping import takes_groups
 from tiltmeter.cli.options import ModelOptions, RunOptions, TokenOptions
-from tiltmeter.cli.output import OutputOptions
+from tiltmeter.cli.output import OutputOptions, publish_if_possible
 from tiltmeter.cli.parsing import given, path_of
 from tiltmeter.cli.sweep_options import (
     MeasurementOptions,
@@ -101,11 +101,11 @@ def crossings(
 
 def _run(wanted: Crossings, loaded: LoadedModel, tokens: TokenSet, out: Path, output: OutputOptions) -> None:
     """Find the crossings, draw the figures, and print the results and where they are."""
-    from tiltmeter.reports.sweep import publish, short_table
+    from tiltmeter.reports.sweep import short_table
     from tiltmeter.sweeps.crossings import run_crossings
 
     announce(wanted.sweep, tokens, out, output)
     run_crossings(wanted, loaded, tokens, out)
-    page = publish(out)
+    files = publish_if_possible(out)
     tables = f"tables: {out / 'crossings.csv'}, {out / 'summary.csv'} (and .parquet)"
-    output.give(out, lambda: f"{short_table(out)}\n{tables}\nfigures: {out / 'figures'}\nreport:  {page}")
+    output.give(out, lambda: f"{short_table(out)}\n{tables}\n{files}")

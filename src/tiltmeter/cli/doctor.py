@@ -16,6 +16,9 @@ from tiltmeter import __version__
 from tiltmeter.cli.json_lines import json_line
 
 EXTRAS = {
+    "report": ("matplotlib", "figures and reports, and so for studies"),
+    "parquet": ("pyarrow", "tables and token sequences in Parquet"),
+    "plotly": ("plotly", "figures of tm.plot in plotly"),
     "datasets": ("datasets", "token sequences from data sets of the Hugging Face hub"),
     "gguf": ("gguf", "models and control vectors in GGUF files"),
     "sae-lens": ("sae_lens", "the list of releases of SAEs"),

@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from tiltmeter.errors import TiltmeterError
+from tiltmeter.runs import extras
 
 AsJson = Annotated[
     bool,
@@ -62,6 +63,16 @@ class OutputOptions:
         from tiltmeter.cli.show import json_lines_of
 
         typer.echo(json_lines_of(folder) if self.as_json else text())
+
+
+def publish_if_possible(out: Path) -> str:
+    """Draw the figures and the report of a finished run, unless matplotlib is missing, and say where they are."""
+    if not extras.is_installed("matplotlib"):
+        return "figures and report: none, as matplotlib is not installed: pip install 'tiltmeter[report]'"
+    from tiltmeter.reports.sweep import publish
+
+    page = publish(out)
+    return f"figures: {out / 'figures'}\nreport:  {page}"
 
 
 STARTED = time.perf_counter()

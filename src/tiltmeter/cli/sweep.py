@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,7 +10,7 @@ import typer
 
 from tiltmeter.cli.grouping import takes_groups
 from tiltmeter.cli.options import ModelOptions, RunOptions, TokenOptions
-from tiltmeter.cli.output import OutputOptions
+from tiltmeter.cli.output import OutputOptions, publish_if_possible
 from tiltmeter.cli.parsing import path_of, relative_precision
 from tiltmeter.cli.sweep_options import (
     MeasurementOptions,
@@ -97,25 +98,24 @@ def sweep(
 def _run(sweep: Sweep, loaded: LoadedModel, tokens: TokenSet, out: Path, output: OutputOptions) -> None:
     """Measure, draw the figures, and print the results and where they are."""
     from tiltmeter.analysis.stopping import Stopped
-    from tiltmeter.reports.sweep import publish, short_table
+    from tiltmeter.reports.sweep import short_table
     from tiltmeter.sweeps.run import run_sweep
 
     curves = run_sweep(sweep, loaded, tokens, out, "sweep")
-    page = publish(out)
+    files = publish_if_possible(out)
     stopped = Stopped.of_curves(curves)
     lines = [stopped.sentence] if stopped and stopped.reached else []
     lines.append(f"pair distance: {float(curves.attrs['pair_distance']):.2f}")
-    files = f"figures: {out / 'figures'}\nreport:  {page}"
     output.give(out, lambda: "\n".join([*lines, short_table(out), files]))
 
 
 def _run_at_sites(sweep: Sweep, loaded: LoadedModel, tokens: TokenSet, out: Path, output: OutputOptions) -> None:
     """Measure at one site after the other, and publish and print the results of each, which is a run of its own."""
-    from tiltmeter.reports.sweep import publish, short_table
+    from tiltmeter.reports.sweep import short_table
     from tiltmeter.sweeps.run import run_sweep
 
     curves = run_sweep(sweep, loaded, tokens, out, "sweep")
     for name, distance in zip(curves.site.values, curves.pair_distance.values, strict=True):
-        page = publish(folder := out / str(name))
-        head = f"{name}  (pair distance {float(distance):.2f}; {page})"
-        output.give(folder, lambda head=head, folder=folder: f"{head}\n{short_table(folder)}\n")  # type: ignore[misc]
+        files = publish_if_possible(folder := out / str(name))
+        lines = [f"{name}  (pair distance {float(distance):.2f})", short_table(folder), files, ""]
+        output.give(folder, partial("\n".join, lines))
