@@ -10,10 +10,10 @@ import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 import tiltmeter
-from tiltmeter.cli.reproduce import study_names
 from tiltmeter.studies import STUDIES
 
 LIMIT = 0.5
@@ -35,6 +35,15 @@ except SystemExit as end:
     status = end.code
 print()
 print(json.dumps([status or 0, sorted(sys.modules)]))
+"""
+
+REFUSED = """
+import json, sys, time
+from tiltmeter.cli.main import main
+try:
+    main()
+except SystemExit as end:
+    print(json.dumps([end.code, sorted(sys.modules), time.process_time()]))
 """
 
 HEAVY = {"torch", "transformers", "numpy", "scipy", "pandas", "xarray", "matplotlib", "pyarrow", "jinja2"}
@@ -85,8 +94,14 @@ def test_help_is_light_and_worth_reading(arguments):
     assert [word for word in words if word not in text] == []
 
 
-def test_help_names_the_studies_that_there_are():
-    assert sorted(study_names()) == sorted(STUDIES)
+def test_wrong_input_is_refused_before_torch_is_imported(tmp_path):
+    np.save(tmp_path / "steer.npy", np.ones(64))
+    given = ["sweep", "--site", "resid_pre:3", "--lengths", "0,1", "--direction", f"along:{tmp_path / 'steer.npy'}"]
+    done = subprocess.run([sys.executable, "-c", REFUSED, *given], capture_output=True, text=True, check=True)
+    status, modules, seconds = json.loads(done.stdout.splitlines()[-1])
+    assert status == 2 and "have width 128; give vectors of that width" in done.stderr
+    assert not (HEAVY - {"numpy"}) & set(modules)
+    assert seconds < 2 * LIMIT
 
 
 def test_what_help_checks_can_fail():

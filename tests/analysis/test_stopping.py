@@ -254,7 +254,7 @@ def test_the_command(tmp_path):
     given += ["--lengths", "0,4", "--out", tmp_path / "run"]
     done = command(*given, "--until-ci", "10 %")
     assert done.status == 0, done
-    assert f"(at most {MOST} sequences of 8 tokens" in done.err
+    assert f"at most {MOST} sequences of 8 are measured" in done.err
     assert f"of {MOST} sequences (" in done.out
     assert "because every mean is known to ±10 %" in done.out
     again = command("report", tmp_path / "run")
@@ -262,12 +262,12 @@ def test_the_command(tmp_path):
     assert "another configuration (sweep.until_ci is 0.1 there, 0.2 here)" in refusal(*given, "--until-ci", "20%")
     assert "is not a valid relative precision" in refusal(*given, "--until-ci", "2")
     given[-1] = tmp_path / "out"
-    ran_out = command(*given, "--until-ci", "0.1%", "--n-sequences", 150)
+    ran_out = command(*given, "--until-ci", "0.1%", "--sequences", 150)
     assert ran_out.status == 0, ran_out
     assert "because every mean" not in ran_out.out
     assert "Took all 150 sequences" in (tmp_path / "out" / "report.html").read_text("utf-8")
     given[-1] = tmp_path / "few"
-    assert "the first look is after" in refusal(*given, "--until-ci", "2%", "--n-sequences", 100)
+    assert "the first look is after" in refusal(*given, "--until-ci", "2%", "--sequences", 100)
 
 
 def test_the_statistics_do_not_depend_on_the_order(reference, whole):

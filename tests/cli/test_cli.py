@@ -1,5 +1,7 @@
 """The command line: what it prints, and that wrong input ends with one sentence and status 2."""
 
+import json
+import logging
 import os
 import pickle
 import signal
@@ -11,15 +13,19 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import tiltmeter
 from forked import until
 from sweep_cases import command, refusal, save_model, save_tokens, start
 from tiltmeter.analysis import curves
 from tiltmeter.cli import parsing
+from tiltmeter.cli.output import OutputOptions
 from tiltmeter.perturb.registry import DIRECTIONS
+from tiltmeter.runs import extras
 from tiltmeter.runs.run_directory import read_manifest
 from tiny_models import VOCABULARY, WIDTH
 
 GIVEN = {"--site": "resid_pre:1", "--direction": "isotropic", "--lengths": "0,1"}
+GIVEN_SAE = ("--site", "resid_pre:1", "--sparsity", 1)
 FILES = ("report.html", "figures/sweep.png", "figures/sweep.svg", "curves.nc", "summary.csv", "summary.parquet")
 
 
@@ -63,7 +69,7 @@ def damaged(model, folder, edit):
 def test_a_sweep_prints_where_everything_is(sweep, tmp_path):
     done = command(*sweep({"--readout": "l2@resid_post:2"}, "--readout", "kl", "--direction", "real-mixture"))
     assert done.status == 0, done
-    assert "(6 sequences of 8 tokens at resid_pre:1)" in done.err
+    assert "6 sequences of 8 are measured at resid_pre:1; 6 serve the statistics" in done.err
     assert f"report:  {tmp_path}/run/report.html" in done.out
     assert f"figures: {tmp_path}/run/figures" in done.out
     assert "pair distance: " in done.out
@@ -72,8 +78,42 @@ def test_a_sweep_prints_where_everything_is(sweep, tmp_path):
     assert curves.readout_names(found) == ["l2@blocks.2.hook_resid_post", "kl", "length"]
     shown = float(done.out.split("real-mixture")[1].split("[")[0])
     assert shown == pytest.approx(float(found["l2@blocks.2.hook_resid_post"][1, 1].mean()), rel=6e-3)
+    told = command("show", tmp_path / "run")
+    assert told.status == 0, told
+    assert "along:   isotropic, real-mixture" in told.out and "6 sequences, 6 for the statistics" in told.out
+    first, *rows = map(json.loads, command("show", tmp_path / "run", "--json").out.splitlines())
+    assert first["kind"] == "sweep" and first["finished"]
+    assert [one["mean"] for one in rows if one["readout"] == "kl"] == pytest.approx(
+        found.kl.mean("sequence").values.ravel()
+    )
     for file in FILES:
         assert (tmp_path / "run" / file).stat().st_size > 0
+
+
+@pytest.fixture
+def own_log(monkeypatch):
+    """What --quiet and --verbose set ends with the test."""
+    log = logging.getLogger("tiltmeter")
+    before = log.level
+    monkeypatch.setenv("TQDM_DISABLE", "")
+    yield
+    log.setLevel(before)
+
+
+def test_a_quiet_sweep_prints_json_alone(sweep, tmp_path, own_log):
+    done = command(*sweep({}, "--quiet", "--json"))
+    assert done.status == 0
+    assert [line for line in done.err.splitlines() if line and "Loading weights" not in line] == []
+    first, *rows = map(json.loads, done.out.splitlines())
+    assert first["run"] == str(tmp_path / "run") and first["report"].endswith("report.html")
+    assert {row["readout"] for row in rows} == {"kl", "length"} and all(row["n"] == 6 for row in rows)
+
+
+def test_a_verbose_command_says_when(own_log, caplog):
+    OutputOptions(verbose=True).begin()
+    OutputOptions(verbose=True).say("model: nano")
+    assert "model: nano (" in caplog.text and "s since the start" in caplog.text
+    assert "Both --quiet and --verbose" in refusal("train-sae", "--kind", "e2e", *GIVEN_SAE, "--quiet", "--verbose")
 
 
 def test_every_option_reaches_the_sweep(sweep, tmp_path):
@@ -84,8 +124,9 @@ def test_every_option_reaches_the_sweep(sweep, tmp_path):
         "--bos-statistics": "in",
         "--bos-perturbation": "out",
         "--bos-average": "out",
-        "--n-sequences": 5,
-        "--length": 7,
+        "--sequences": 5,
+        "--statistics-sequences": 4,
+        "--sequence-length": 7,
         "--precision": "float64",
         "--seed": 3,
     }
@@ -94,12 +135,15 @@ def test_every_option_reaches_the_sweep(sweep, tmp_path):
     asked = manifest["identity"]["sweep"]
     assert asked["path"] == {"kind": "straight", "lengths": [0.0, 0.25, 0.5, 0.75, 1.0], "unit": "norm"}
     assert asked["bos"] == {"statistics": "in", "perturbation": "out", "average": "out"}
-    wanted = {"positions": "2+3", "sequences": 5, "seed": 3, "keep_positions": True}
+    wanted = {"positions": "2+3", "sequences": 5, "statistics_sequences": 4, "seed": 3, "keep_positions": True}
     wanted["site"] = "blocks.1.hook_resid_pre"
     assert {name: asked[name] for name in wanted} == wanted
     assert manifest["identity"]["model"]["precision"] == "float64"
     assert curves.load(tmp_path / "run" / "curves.nc").sizes["position"] == 4
-    assert manifest["record"]["tokens"]["shape"] == [6, 7]
+    assert manifest["record"]["tokens"]["shape"] == [5, 7]
+    again = command("sweep", "--config", tmp_path / "run" / "manifest.json", "--out", tmp_path / "again")
+    assert again.status == 0 and "are not those of the run" not in again.err, again
+    assert read_manifest(tmp_path / "again")["identity"] == manifest["identity"]
 
 
 @pytest.mark.parametrize(
@@ -117,6 +161,39 @@ def test_numbers(text, numbers):
     assert parsing.numbers(text) == pytest.approx(numbers)
 
 
+def test_a_sweep_without_matplotlib_has_its_numbers(sweep, tmp_path, monkeypatch):
+    monkeypatch.setattr(extras, "is_installed", lambda package: package != "matplotlib")
+    done = command(*sweep())
+    assert done.status == 0, done
+    assert "pip install 'tiltmeter[report]'" in done.out and "KL(clean" in done.out
+    assert (tmp_path / "run" / "summary.csv").is_file() and not (tmp_path / "run" / "report.html").exists()
+
+
+def test_several_sites(sweep, tmp_path):
+    done = command(*sweep({"--site": "resid_pre:1,mlp_out:2"}))
+    assert done.status == 0, done
+    assert command(*sweep({"--site": "resid_pre:1,mlp_out:2"})).out == done.out
+    for name in ("blocks.1.hook_resid_pre", "blocks.2.hook_mlp_out"):
+        assert f"{name}  (pair distance " in done.out
+        assert (tmp_path / "run" / name / "report.html").is_file()
+
+
+def test_vectors_are_compared(model, tokens, tmp_path):
+    mine, out = save(tmp_path / "mine.npy", np.eye(WIDTH)[0]), tmp_path / "compared"
+    inputs = ("--model", model, "--tokens", tokens, "--out", out, "--sequences", 4, "--seed", 1)
+    options = ("--site", "resid_pre:1", "--draws", 3, "--baseline", "isotropic", "--lengths", "0.5,1", "--budget", 0.1)
+    done = command("compare", mine, *inputs, *options)
+    assert done.status == 0, done
+    assert "mine" in done.out and f"report:  {out}/report.html" in done.out
+    asked = read_manifest(out)["identity"]
+    assert (asked["compare"]["vectors"], asked["compare"]["budgets"]) == (["mine"], [0.1])
+    assert (asked["sweep"]["positions"], asked["sweep"]["seed"], asked["sweep"]["sequences"]) == ("last", 1, 4)
+    assert "at length 1 pair distances" in command("show", out).out
+    assert "is a run of compare, not of sweep" in refusal(
+        "sweep", "--site", "resid_pre:1", "--direction", "zero", "--lengths", 1, *inputs
+    )
+
+
 def test_angles(sweep, tmp_path):
     assert command(*sweep({"--lengths": None, "--angles": "0:180:90"})).status == 0
     assert [*curves.load(tmp_path / "run" / "curves.nc").step.values] == [0, 90, 180]
@@ -124,9 +201,11 @@ def test_angles(sweep, tmp_path):
 
 def test_list_names_everything():
     done = command("list")
+    figures = command("list", "figures")
     assert done.status == 0
     names = ["nano", "blocks.L.hook_resid_pre", "attn.hook_z", *DIRECTIONS, "along:FILE", "kl", "js", "l2@SITE"]
-    assert [name for name in [*names, "cos@SITE", "loss", "lee2024 --figure 1"] if name not in done.out] == []
+    assert [name for name in [*names, "cos@SITE", "loss", "lee2024"] if name not in done.out] == []
+    assert "lee2024 --figure 1" in figures.out
 
 
 @pytest.mark.parametrize(
@@ -137,20 +216,21 @@ def test_list_names_everything():
         ({"--model": "m" * 300}, "File name too long"),
         ({"--revision": "main"}, "is not a model on the hub"),
         ({"--site": "resid_pre:3"}, "has layers 0 to 2"),
-        ({"--site": "hook_embed"}, "is not a site of this model; it has blocks.L.hook_resid_pre"),
-        ({"--direction": "sideways"}, "'sideways' is not a direction; choose from isotropic"),
+        ({"--site": "hook_embed"}, "'hook_embed' is not a site; tiltmeter list sites shows all"),
+        ({"--direction": "sideways"}, "'sideways' is not a direction; tiltmeter list directions shows all"),
         ({"--direction": "along:absent.npy"}, "absent.npy is not a file"),
         ({"--direction": "along:~nobody-here/v.npy"}, "cannot be looked up"),
-        ({"--readout": "perplexity"}, "'perplexity' is not a readout; choose from kl"),
+        ({"--readout": "perplexity"}, "'perplexity' is not a readout; tiltmeter list readouts shows all"),
         ({"--readout": "l2@resid_pre:0"}, "lies before blocks.1.hook_resid_pre"),
         ({"--tokens": "absent.npy"}, "There is no token file 'absent.npy'"),
         ({"--tokens": "nano"}, "there is no tokenizer"),
         ({"--tokens": None}, "No tokens were named"),
         ({"--column": "text"}, "has no columns"),
-        ({"--length": "99"}, "expected 1 to 16"),
-        ({"--length": "16"}, "no whole sequence of 16 tokens"),
-        ({"--n-sequences": "0"}, "sequences was 0"),
-        ({"--n-sequences": "7"}, "7 sequences were requested"),
+        ({"--sequence-length": "0"}, "--sequence-length was 0, expected at least 1"),
+        ({"--sequence-length": "16"}, "no whole sequence of 16 tokens, but sequences of 8"),
+        ({"--sequences": "0"}, "--sequences was 0, expected at least 1"),
+        ({"--statistics-sequences": "-1"}, "--statistics-sequences was -1"),
+        ({"--sequences": "7"}, "7 sequences were requested"),
         ({"--lengths": "-1"}, "a length is -1.0; lengths must be finite and not negative"),
         ({"--lengths": "1,nan"}, "a length is nan"),
         ({"--lengths": "0,inf"}, "a length is inf"),
@@ -164,14 +244,17 @@ def test_list_names_everything():
         ({"--lengths": None}, "Give one of --lengths, --angles and --substitute"),
         ({"--angles": "0,90"}, "Give one of --lengths, --angles and --substitute"),
         ({"--lengths": None, "--angles": "0,181"}, "an angle is 181.0"),
-        ({"--unit": "miles"}, "unit was 'miles': Input should be 'absolute', 'norm', 'target' or 'pair-distance'"),
+        ({"--unit": "miles"}, "--unit was 'miles'; choose from absolute, norm, target, pair-distance"),
         ({"--positions": "first"}, "Positions 'first' were not understood"),
         ({"--positions": "8"}, "Position 8 was asked for, but the sequences have 8 tokens"),
         ({"--positions": "6+2"}, "Position 8 was asked for"),
-        ({"--bos-statistics": "maybe"}, "bos.statistics was 'maybe': Input should be 'in' or 'out'"),
-        ({"--bos-perturbation": "no"}, "bos.perturbation was 'no'"),
-        ({"--bos-average": ""}, "bos.average was ''"),
-        ({"--precision": "float16"}, "'float16' is not a precision; choose from auto, float32, float64"),
+        ({"--bos-statistics": "maybe"}, "--bos-statistics was 'maybe'; choose from in, out"),
+        ({"--bos-perturbation": "no"}, "--bos-perturbation was 'no'"),
+        ({"--bos-average": ""}, "--bos-average was ''"),
+        (
+            {"--precision": "float16"},
+            "--precision was 'float16' (did you mean float64?); choose from auto, float32, float64",
+        ),
         ({"--device": "abacus"}, "The device 'abacus' cannot be used here"),
         ({"--device": "meta"}, "The device 'meta' cannot be used here"),
         ({"--out": "/dev/null"}, "/dev/null cannot be used"),
@@ -204,7 +287,10 @@ def test_wrong_tokens(sweep, tmp_path, rows, sentence):
 @pytest.mark.parametrize(
     ("vector", "sentence"),
     [
-        (np.ones(WIDTH - 1), f"has width {WIDTH - 1}, but those at this site {WIDTH}"),
+        (
+            np.ones(WIDTH - 1),
+            f"has vectors of width {WIDTH - 1}, but those at blocks.1.hook_resid_pre have width {WIDTH}",
+        ),
         (np.full(WIDTH, np.nan), "contains NaN or an infinity"),
         (np.zeros(WIDTH), "is zero"),
         (np.array([1, None], object), "without unpickling it"),
@@ -340,7 +426,7 @@ def test_differences_that_are_carried(sweep, tmp_path):
 def test_interrupted_it_says_how_to_go_on(sweep, tmp_path, model):
     tokens = save_tokens(tmp_path / "many.npy", sequences=400, length=12)
     # Far more work than is done before the signal comes.
-    options = {"--tokens": tokens, "--n-sequences": 400, "--lengths": "0:50:0.5"}
+    options = {"--tokens": tokens, "--sequences": 400, "--lengths": "0:50:0.5"}
     with start(*sweep(options)) as process:
         until(lambda: list((tmp_path / "run").glob("shards/shard-*")) or process.poll() is not None)
         process.send_signal(signal.SIGINT)
@@ -351,9 +437,27 @@ def test_interrupted_it_says_how_to_go_on(sweep, tmp_path, model):
     assert err.splitlines()[-1] == ("tiltmeter: interrupted; the same command goes on from where it last saved.")
 
 
+@pytest.mark.parametrize("flag", ["-V", "--version"])
+def test_version(flag):
+    assert command(flag).out == f"tiltmeter {tiltmeter.__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [[], ["sweep"], ["list"]])
+def test_help_in_short(arguments):
+    assert command(*arguments, "-h").out == command(*arguments, "--help").out != ""
+
+
+def test_the_shell_is_offered_options_and_commands(monkeypatch):
+    for typed, offered in (("sweep --sta", "--statistics-sequences"), ("cross", "crossings")):
+        monkeypatch.setenv("_TILTMETER_COMPLETE", "complete_bash")
+        monkeypatch.setenv("COMP_WORDS", f"tiltmeter {typed}")
+        monkeypatch.setenv("COMP_CWORD", str(len(typed.split())))
+        assert offered in command().out.split()
+
+
 def test_the_shell_sees_one_sentence_and_status_2():
     given = ["sweep", "--site", "resid_pre:1", "--direction", "isotropic"]
-    done = subprocess.run([sys.executable, "-m", "tiltmeter.cli.main", *given], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "tiltmeter", *given], capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr == "tiltmeter: Give one of --lengths, --angles and --substitute, and only one.\n"

@@ -172,7 +172,7 @@ def test_nothing_is_edited_in_place():
 
 
 def test_unknown_names_are_refused():
-    with pytest.raises(TiltmeterError, match=r"'real-diference' is not a direction; choose from iso.*along:FILE"):
+    with pytest.raises(TiltmeterError, match=r"'real-diference' is not a direction \(did you mean real-difference\?\)"):
         check_direction_name(DirectionName("real-diference"))
     with pytest.raises(TiltmeterError, match="'along:v' is not a direction"):
         check_direction_name(VECTOR)

@@ -64,7 +64,7 @@ def test_kinds_in_which_nothing_is_random_have_no_second_draw():
     "text", ["isotropic@0", "isotropic:", "isotropic:a", "along@2:v.npy", "blend@2:1*real", "blend", "along", ""]
 )
 def test_what_is_not_a_direction_is_refused(text):
-    with pytest.raises(TiltmeterError, match=re.escape(f"{text!r} is not a direction; choose from isotropic")):
+    with pytest.raises(TiltmeterError, match=re.escape(f"{text!r} is not a direction")):
         check_direction_name(DirectionName.parse(text), ("a",))
 
 

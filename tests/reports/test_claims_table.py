@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 
 from chart_cases import EVIL
-from tiltmeter.reports.tables import claims
-from tiltmeter.reports.tables.claims import ClaimRow
+from tiltmeter.reports.tables import claim_text, claims
+from tiltmeter.reports.tables.claim_text import ClaimRow
 
 FIRST = ClaimRow(
     study="lee2024",
@@ -53,7 +53,7 @@ def test_latex_has_all_columns_and_escapes():
 @pytest.mark.parametrize("width", [40, 60, 90, 100, 140, 200])
 def test_text_fits_the_terminal_and_loses_nothing(width):
     rows = [FIRST, FIRST._replace(verdict="inconclusive", claim="A short one.")]
-    text = claims.to_text(rows, width)
+    text = claim_text.to_text(rows, width)
     assert max(map(len, text.splitlines())) <= width
     words = " ".join(text.split())
     for shown in ("supported", "inconclusive", "2.04 [1.97, 2.11]", "1.8", "contradicted", "A short one."):
@@ -63,6 +63,6 @@ def test_text_fits_the_terminal_and_loses_nothing(width):
 
 
 def test_text_leaves_out_columns_that_say_nothing():
-    text = claims.to_text([SECOND], 120)
+    text = claim_text.to_text([SECOND], 120)
     assert "random weights" not in text
     assert "published" not in text

@@ -21,7 +21,7 @@ from tiltmeter.reports.figure import ReportFigure
 from tiltmeter.reports.page import SYMBOLS, SweepNumbers, headline, write_report
 from tiltmeter.reports.tables import chart
 from tiltmeter.reports.tables import claims as claims_table
-from tiltmeter.reports.tables.claims import ClaimRow
+from tiltmeter.reports.tables.claim_text import ClaimRow
 
 EVIL = "<script>alert('1')</script>\"&"
 VOID = {"meta", "link", "img", "br", "hr", "input"}

@@ -16,7 +16,7 @@ from tiltmeter import studies
 from tiltmeter.analysis import estimates
 from tiltmeter.models.loading import LoadedModel
 from tiltmeter.models.split_model import SplitModel
-from tiltmeter.reports.tables.claims import ClaimRow
+from tiltmeter.reports.tables.claim_text import ClaimRow
 from tiltmeter.runs.run_directory import read_manifest
 from tiltmeter.studies import STUDIES, report
 from tiltmeter.studies.claims import judge
@@ -40,7 +40,7 @@ def hardly_any_draws():
 def inputs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("inputs")
     tokens = save_tokens(folder / "tokens.npy", sequences=SEQUENCES)
-    return ["--model", save_model(folder / "model"), "--tokens", tokens, "--length", 8]
+    return ["--model", save_model(folder / "model"), "--tokens", tokens, "--sequence-length", 8]
 
 
 @pytest.fixture(scope="module")
@@ -284,7 +284,7 @@ def test_what_a_folder_of_all_lacks_is_said(run, tmp_path):
 def test_the_folder_of_all_is_of_all(run, inputs, tmp_path):
     folder, _ = run
     before = {path: path.read_bytes() for path in folder.glob("*.*")}
-    assert "is a run of another configuration" in refusal("reproduce", "all", "--quick", *inputs, "--out", folder)
+    assert "is a run of lee2024, not of all" in refusal("reproduce", "all", "--quick", *inputs, "--out", folder)
     assert {path: path.read_bytes() for path in folder.glob("*.*")} == before
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "mine.txt").write_text("mine")
@@ -294,41 +294,42 @@ def test_the_folder_of_all_is_of_all(run, inputs, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["lee2025"], "'lee2025' is not a study; choose from heimersheim2024"),
+        (["lee2025"], "'lee2025' is not a study (did you mean lee2024?); choose from heimersheim2024"),
         (["lee2024", "--figure", "9"], "lee2024 has no figure '9'; choose from 1"),
         (["all", "--figure", "1"], "--figure needs one study"),
         (["lee2024", "--layer", "3"], "Layer 3 was asked for"),
         (["lee2024", "--layer", "-1"], "Layer -1 was asked for"),
-        (["lee2024", "--size", "huge"], "'huge' is not a size; choose from quick, default, paper"),
-        (["lee2024", "--control", "shuffled"], "'shuffled' is not a control"),
+        (["lee2024", "--size", "huge"], "--size was 'huge'; choose from quick, default, paper"),
+        (["lee2024", "--control", "shuffled"], "--control was 'shuffled'; choose from random-weights, none"),
         (["lee2024", "--preset", "gpt2"], "Give --preset or --model, not both"),
         (["lee2024", "--size", "paper", "--quick"], "Both --quick and --size paper were given"),
-        (["lee2024", "--bos-before", "line"], "choose document or sequence"),
-        (["lee2024", "--length", "0"], "expected 1 to 16"),
+        (["lee2024", "--bos-before", "line"], "--bos-before was 'line'; choose from document, sequence"),
+        (["lee2024", "--sequence-length", "0"], "expected at least 1"),
         (["lee2024", "--model", "/no/where"], "There is no model '/no/where': expected nano, an existing directory"),
-        (["lee2024", "--length", "128"], "expected 1 to 16, which is the model's context"),
+        (["lee2024", "--sequence-length", "128"], "no whole sequence of 128 tokens, but sequences of 8"),
         (["lee2024", "--sae", "nowhere/at-all/here"], "nowhere/at-all/here"),
     ],
 )
 def test_wrong_input(inputs, tmp_path, arguments, sentence):
-    given = [part for part in inputs if "--length" not in arguments or part not in ("--length", 8)]
+    given = [part for part in inputs if "--sequence-length" not in arguments or part not in ("--sequence-length", 8)]
     assert sentence in refusal("reproduce", *arguments[:1], *given, *arguments[1:], "--out", tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_saes_are_read_before_a_model_is_loaded(tmp_path):
-    given = ["--model", "/no/where", "--tokens", tmp_path / "tokens.npy"]
+    (model := tmp_path / "model").mkdir()
+    given = ["--model", model, "--tokens", save_tokens(tmp_path / "tokens.npy")]
     save_file({"W_enc": torch.ones(3, 4)}, wrong := tmp_path / "wrong.safetensors")
     assert "is not an SAE of a known format" in refusal("reproduce", "lee2024", *given, "--sae", wrong)
     assert "There is no SAE" in refusal("reproduce", "lee2024", *given, "--sae", tmp_path / "nowhere")
     weights = {"W_enc": torch.ones(3, 4), "b_enc": torch.ones(4), "W_dec": torch.ones(4, 3), "b_dec": torch.ones(3)}
     save_file(weights | {"W_skip": torch.ones(3, 3)}, transcoder := tmp_path / "transcoder.safetensors")
     assert "only its decoder rows are used" in refusal("reproduce", "lee2024", *given, "--sae", transcoder)
-    assert "There is no model" in refusal("reproduce", "lee2024", *given, "--sae", "nano:local-3-l0-12")
+    assert "has no config.json" in refusal("reproduce", "lee2024", *given, "--sae", "nano:local-3-l0-12")
 
 
 def test_wrong_input_without_a_model(tmp_path):
-    assert "'gpt3' is not a preset of lee2024" in refusal("reproduce", "lee2024", "--preset", "gpt3")
+    assert "--preset was 'gpt3' (did you mean gpt2?)" in refusal("reproduce", "lee2024", "--preset", "gpt3")
     model = save_model(tmp_path / "model")
     assert "No tokens were named" in refusal("reproduce", "lee2024", "--model", model)
 

@@ -306,7 +306,7 @@ def test_one_sequence_has_no_other_to_draw_from(loaded, tmp_path):
 def test_killed_by_the_system_the_same_command_goes_on_to_the_same_bytes(tmp_path):
     model, tokens = save_model(tmp_path / "model"), save_tokens(tmp_path / "tokens.npy", sequences=128, length=12)
     arguments = ("sweep", "--model", model, "--tokens", tokens, "--site", "resid_pre:0", "--lengths", "0:20:4")
-    arguments += ("--direction", "isotropic", "--direction", "real-mixture", "--n-sequences", 128, "--out")
+    arguments += ("--direction", "isotropic", "--direction", "real-mixture", "--sequences", 128, "--out")
     killed = tmp_path / "killed"
 
     with start(*arguments, killed) as process:

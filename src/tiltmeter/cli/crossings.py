@@ -10,13 +10,16 @@ import typer
 
 from tiltmeter.cli.grouping import takes_groups
 from tiltmeter.cli.options import ModelOptions, RunOptions, TokenOptions
+from tiltmeter.cli.output import OutputOptions, publish_if_possible
 from tiltmeter.cli.parsing import given, path_of
 from tiltmeter.cli.sweep_options import (
     MeasurementOptions,
     PerturbationOptions,
     PositionOptions,
+    announce,
     load_for,
     make_sweep,
+    refuse_early,
     sweep_config,
 )
 from tiltmeter.errors import TiltmeterError
@@ -61,6 +64,7 @@ def crossings(
     tokens: TokenOptions,
     measurement: MeasurementOptions,
     run: RunOptions,
+    output: OutputOptions,
 ) -> None:
     """Find where each curve passes a threshold, by bisection.
 
@@ -69,9 +73,7 @@ def crossings(
     Example: tiltmeter crossings --site resid_pre:3 --direction real-mixture --direction isotropic
     --angles 0:180:2 --positions last --threshold 0.5
     """
-    from tiltmeter.analysis.bisection import CrossingTarget
-    from tiltmeter.sweeps.crossings import Crossings
-
+    output.begin()
     lengths, angles = perturbation.lengths, perturbation.angles
     if bool(lengths) == bool(angles):
         raise TiltmeterError("Give one of --lengths and --angles, and only one.")
@@ -79,24 +81,31 @@ def crossings(
         "path": path_of(lengths, perturbation.unit, angles, substitute=False),
         "readouts": [readout],
     }
-    sweep = make_sweep(config, sequences=measurement.n_sequences, seed=run.seed)
+    refuse_early("crossings", config, model, tokens, measurement, run)
+    from tiltmeter.analysis.bisection import CrossingTarget
+    from tiltmeter.sweeps.crossings import Crossings
+
+    sweep = make_sweep(
+        config,
+        sequences=measurement.sequences,
+        statistics_sequences=measurement.statistics_sequences,
+        seed=run.seed,
+    )
     wanted = Crossings(sweep=sweep, goal=CrossingTarget(**given(**asdict(target))))
-    sweep, loaded, token_set = load_for(sweep, model, tokens, measurement)
+    sweep, loaded, token_set = load_for(sweep, model, tokens, measurement, output)
     wanted = wanted.model_copy(update={"sweep": sweep})
     site = loaded.model.site(sweep.site).name
-    out = run.directory(f"crossings-{Path(model.model).name}-{site}", wanted, model.model, token_set)
-    _run(wanted, loaded, token_set, out)
+    out = run.directory(f"crossings-{Path(model.model).name}-{site}", wanted.model_dump_json(), model.model, token_set)
+    _run(wanted, loaded, token_set, out, output)
 
 
-def _run(wanted: Crossings, loaded: LoadedModel, tokens: TokenSet, out: Path) -> None:
+def _run(wanted: Crossings, loaded: LoadedModel, tokens: TokenSet, out: Path, output: OutputOptions) -> None:
     """Find the crossings, draw the figures, and print the results and where they are."""
-    from tiltmeter.reports.sweep import publish, short_table
+    from tiltmeter.reports.sweep import short_table
     from tiltmeter.sweeps.crossings import run_crossings
 
-    sweep = wanted.sweep
-    typer.echo(f"run:   {out}  ({sweep.sequences} sequences of {tokens.ids.shape[1]} tokens at {sweep.site})", err=True)
+    announce(wanted.sweep, tokens, out, output)
     run_crossings(wanted, loaded, tokens, out)
-    page = publish(out)
-    typer.echo(short_table(out))
-    typer.echo(f"tables: {out / 'crossings.csv'}, {out / 'summary.csv'} (and .parquet)")
-    typer.echo(f"figures: {out / 'figures'}\nreport:  {page}")
+    files = publish_if_possible(out)
+    tables = f"tables: {out / 'crossings.csv'}, {out / 'summary.csv'} (and .parquet)"
+    output.give(out, lambda: f"{short_table(out)}\n{tables}\n{files}")

@@ -11,10 +11,14 @@ from typer.core import TyperGroup
 
 from tiltmeter import __version__
 from tiltmeter.cli.claims import claims
+from tiltmeter.cli.compare import compare
 from tiltmeter.cli.crossings import crossings
+from tiltmeter.cli.doctor import doctor
+from tiltmeter.cli.init import init
 from tiltmeter.cli.list import list_names
 from tiltmeter.cli.report import report
 from tiltmeter.cli.reproduce import reproduce
+from tiltmeter.cli.show import show
 from tiltmeter.cli.sweep import sweep
 from tiltmeter.cli.train_sae import train_sae
 from tiltmeter.errors import TiltmeterError
@@ -35,19 +39,23 @@ class _Commands(TyperGroup):
 
 app = typer.Typer(
     cls=_Commands,
-    add_completion=False,
     no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help: long option names leave rich's columns no room
     help="Perturb a language model's activations and measure how far its output moves.",
 )
 app.command()(reproduce)
-app.command()(claims)
 app.command()(sweep)
 app.command()(crossings)
+app.command()(compare)
 app.command("train-sae")(train_sae)
-app.command("list")(list_names)
+app.command()(show)
+app.command()(claims)
 app.command()(report)
+app.command("list")(list_names)
+app.command()(init)
+app.command()(doctor)
 
 
 def _show_version(asked: bool | None) -> None:
@@ -59,7 +67,8 @@ def _show_version(asked: bool | None) -> None:
 @app.callback()
 def about(
     version: Annotated[
-        bool | None, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and exit.")
+        bool | None,
+        typer.Option("--version", "-V", is_eager=True, callback=_show_version, help="Show the version and exit."),
     ] = None,
 ) -> None:
     """Hold the options of tiltmeter itself."""
@@ -70,7 +79,7 @@ def main() -> None:
     keep_freed_memory()
     os.environ["MPLBACKEND"] = "agg"  # figures go to files, and a notebook's backend may not be installed here
     try:
-        app(standalone_mode=True)
+        app(prog_name="tiltmeter")
         sys.stdout.flush()
     except TiltmeterError as error:
         typer.echo(f"tiltmeter: {error}", err=True)

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tiltmeter.cli.config_file import Config
+from tiltmeter.cli.from_manifest import warn_of_other_tokens
+from tiltmeter.cli.output import OutputOptions
 from tiltmeter.errors import TiltmeterError
 
 if TYPE_CHECKING:
     from tiltmeter.data.token_set import TokenSet
     from tiltmeter.models.loading import LoadedModel
-    from tiltmeter.runs.config import Configuration
 
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hugging Face model.")]
 Device = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1; auto: spread over all devices.")]
@@ -56,11 +58,11 @@ class ModelOptions:
     revision: Revision = None
     device: Device = "cpu"
 
-    def load(self, precision: str) -> LoadedModel:
-        """Load the model, and print its name to stderr."""
+    def load(self, precision: str, output: OutputOptions) -> LoadedModel:
+        """Load the model, and say its name."""
         from tiltmeter.models.loading import load_model
 
-        typer.echo(f"model: {self.model}", err=True)
+        output.say(f"model: {self.model}")
         return load_model(self.model, revision=self.revision, device=self.device, precision=precision)
 
 
@@ -88,7 +90,9 @@ class TokenSourceOptions:
 class TokenOptions(TokenSourceOptions):
     """Where token sequences come from, and how they are cut."""
 
-    length: Annotated[int | None, typer.Option(help="Tokens per sequence. (default: as stored; 128 for text)")] = None
+    sequence_length: Annotated[
+        int | None, typer.Option(help="Tokens per sequence. (default: as stored; 128 for text)")
+    ] = None
     bos_before: Annotated[
         str,
         typer.Option(
@@ -110,7 +114,7 @@ class TokenOptions(TokenSourceOptions):
         return loaded.load_tokens(
             default_for_nano if self.tokens is None else self.tokens,
             at_most=at_most,
-            length=self.length,
+            length=self.sequence_length,
             column=self.column,
             revision=self.tokens_revision,
             bos_before=self.bos_before,
@@ -119,17 +123,20 @@ class TokenOptions(TokenSourceOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """The seed, and the run directory."""
+    """The seed, the run directory, and a file of options."""
 
     seed: Annotated[int | None, typer.Option(help="Seed of every random vector. (default: 0)")] = None
     out: Annotated[Path | None, typer.Option(help="Run directory. (default: runs/NAME-MODEL-...)")] = None
+    config: Config = None
 
-    def directory(self, name: str, config: Configuration, model: str, tokens: TokenSet) -> Path:
+    def directory(self, name: str, config: str, model: str, tokens: TokenSet) -> Path:
         """`--out`, or a directory that is the same whenever configuration, model and tokens are the same.
 
-        So a repeated command resumes its own run, and a changed one begins another.
+        So a repeated command resumes its own run, and a changed one begins another. If the options came from a manifest
+        and the tokens are not those of its run, a warning says so.
         """
+        warn_of_other_tokens(self.config, tokens)
         if self.out:
             return self.out
-        run_key = hashlib.sha256(f"{config.model_dump_json()}/{model}/{tokens.sha256()}".encode()).hexdigest()
+        run_key = hashlib.sha256(f"{config}/{model}/{tokens.sha256()}".encode()).hexdigest()
         return Path("runs") / f"{name}-{run_key[:8]}"

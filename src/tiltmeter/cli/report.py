@@ -7,11 +7,17 @@ from typing import Annotated
 
 import typer
 
+from tiltmeter.cli.output import AsJson
+from tiltmeter.cli.show import json_lines_of
 
-def report(run: Annotated[Path, typer.Argument(help="Run directory of a sweep, of crossings or of a study.")]) -> None:
+
+def report(
+    run: Annotated[Path, typer.Argument(help="Run directory of a sweep, of crossings or of a study.")],
+    as_json: AsJson = False,
+) -> None:
     """Draw a finished run's figures and report again."""
     page, text = publish_again(run)
-    typer.echo(f"{text}\nreport: {page}")
+    typer.echo(json_lines_of(page.parent) if as_json else f"{text}\nreport: {page}")
 
 
 def publish_again(folder: Path) -> tuple[Path, str]:

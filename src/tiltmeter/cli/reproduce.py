@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Annotated
 
 import typer
 
+from tiltmeter.cli.catalogue import catalogue, choices
+from tiltmeter.cli.early.model_facts import model_facts
+from tiltmeter.cli.early.names import check_saes
+from tiltmeter.cli.early.out import check_out
+from tiltmeter.cli.early.tokens import token_facts
+from tiltmeter.cli.early.values import one_of
 from tiltmeter.cli.grouping import takes_groups
 from tiltmeter.cli.options import Device, Precision, Revision, RunOptions, SaeOptions, Saes, TokenSourceOptions
+from tiltmeter.cli.output import OutputOptions
 from tiltmeter.cli.parsing import with_options
-from tiltmeter.errors import TiltmeterError
-
-
-def study_names() -> tuple[str, ...]:
-    """The names of all studies: of the folders of `tiltmeter.studies`, whose import would load torch."""
-    folders = (files("tiltmeter") / "studies").iterdir()
-    return tuple(sorted(folder.name for folder in folders if (folder / "claims.py").is_file()))
+from tiltmeter.errors import TiltmeterError, did_you_mean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +27,7 @@ class ExperimentOptions:
 
     figure: Annotated[
         list[str] | None,
-        typer.Option(help="Only what this figure needs (tiltmeter list shows them). Repeat for several."),
+        typer.Option(help="Only what this figure needs (tiltmeter list figures). Repeat for several."),
     ] = None
     size: Annotated[str, typer.Option(help="Amount of data: quick (a minute), default (minutes), paper.")] = "default"
     quick: Annotated[bool, typer.Option("--quick", help="The same as --size quick.")] = False
@@ -77,9 +78,9 @@ class SubjectOptions:
 class StudyTokenOptions(TokenSourceOptions):
     """Where token sequences come from, and how they are cut; by default as in the paper."""
 
-    length: Annotated[int | None, typer.Option(help="Tokens per sequence. (default: as in the paper, 10 or 128)")] = (
-        None
-    )
+    sequence_length: Annotated[
+        int | None, typer.Option(help="Tokens per sequence. (default: as in the paper, 10 or 128)")
+    ] = None
     bos_before: Annotated[
         str | None,
         typer.Option(
@@ -91,11 +92,12 @@ class StudyTokenOptions(TokenSourceOptions):
 
 @takes_groups
 def reproduce(
-    study: Annotated[str, typer.Argument(help=f"{', '.join(study_names())}, or all.")],
+    study: Annotated[str, typer.Argument(help=f"{', '.join(catalogue()['studies'])}, or all.")],
     experiments: ExperimentOptions,
     subject: SubjectOptions,
     tokens: StudyTokenOptions,
     run: RunOptions,
+    output: OutputOptions,
 ) -> None:
     """Run a paper's experiments and test its claims.
 
@@ -103,12 +105,19 @@ def reproduce(
 
     Example: tiltmeter reproduce lee2024 --model my-model/ --tokens mine.parquet --sae my-sae/
     """
+    output.begin()
+    size, saes = experiments.chosen_size(), with_options(subject.sae, subject.sae_option)
+    _check_study(study, experiments.figure or (), subject.preset)
+    one_of("--size", size, choices("size"))
+    one_of("--control", experiments.control, choices("control"))
+    _check_subject(subject, tokens, saes)
+    check_out(run.out, study)
     from tiltmeter.studies.reproduce import ReproduceOptions
     from tiltmeter.studies.reproduce import reproduce as run_study
 
     wanted = ReproduceOptions(
         figures=tuple(experiments.figure or ()),
-        size=experiments.chosen_size(),
+        size=size,
         preset=subject.preset,
         model=subject.model,
         revision=subject.revision,
@@ -116,14 +125,54 @@ def reproduce(
         tokens=tokens.tokens,
         column=tokens.column,
         tokens_revision=tokens.tokens_revision,
-        length=tokens.length,
+        length=tokens.sequence_length,
         bos_before=tokens.bos_before,
-        saes=tuple(with_options(subject.sae, subject.sae_option)),
+        saes=tuple(saes),
         control=experiments.control,
         device=subject.device,
         precision=subject.precision,
         seed=run.seed or 0,
     )
     page, claims = run_study(study, wanted, run.out)
-    typer.echo(claims)
-    typer.echo(f"report:  {page}")
+    output.give(page.parent, lambda: f"{claims}\nreport:  {page}")
+
+
+def _check_study(name: str, figures: Sequence[str], preset: str | None) -> None:
+    """Refuse a study, a figure or a preset that there is not.
+
+    Raises:
+        TiltmeterError: the message names the nearest.
+    """
+    studies = [*catalogue()["studies"], "all"]
+    if name not in studies:
+        raise TiltmeterError(f"{name!r} is not a study{did_you_mean(name, studies)}; choose from {', '.join(studies)}.")
+    if name == "all":
+        if figures:
+            raise TiltmeterError("--figure needs one study; name the study instead of all.")
+        return
+    known = [one.removeprefix(f"{name} --figure ") for one in catalogue()["figures"] if one.startswith(f"{name} ")]
+    for figure in figures:
+        if figure not in known:
+            raise TiltmeterError(
+                f"{name} has no figure {figure!r}{did_you_mean(figure, known)}; choose from {', '.join(known)}."
+            )
+    one_of("--preset", preset, catalogue()["choices"]["presets"][name])
+
+
+def _check_subject(subject: SubjectOptions, tokens: StudyTokenOptions, saes: Sequence[str]) -> None:
+    """Refuse models, tokens and SAEs that are not there.
+
+    Raises:
+        TiltmeterError: they are not, or a model was named without tokens, or beside a preset.
+    """
+    if subject.model and subject.preset:
+        raise TiltmeterError("Give --preset or --model, not both: a preset is a model, its data and its SAEs.")
+    one_of("--precision", subject.precision, choices("precision"))
+    model_facts(subject.model or "nano")
+    check_saes(saes)
+    if subject.model and tokens.tokens is None:
+        raise TiltmeterError(
+            f"No tokens were named for {subject.model}; give --tokens a file or a data set of token sequences."
+        )
+    token_facts(tokens.tokens, subject.model or "nano", tokens.sequence_length)
+    one_of("--bos-before", tokens.bos_before, ("document", "sequence"))

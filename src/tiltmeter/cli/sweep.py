@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,13 +10,16 @@ import typer
 
 from tiltmeter.cli.grouping import takes_groups
 from tiltmeter.cli.options import ModelOptions, RunOptions, TokenOptions
+from tiltmeter.cli.output import OutputOptions, publish_if_possible
 from tiltmeter.cli.parsing import path_of, relative_precision
 from tiltmeter.cli.sweep_options import (
     MeasurementOptions,
     PerturbationOptions,
     PositionOptions,
+    announce,
     load_for,
     make_sweep,
+    refuse_early,
     sweep_config,
 )
 
@@ -25,7 +29,7 @@ if TYPE_CHECKING:
     from tiltmeter.sweeps.plan import Sweep
 
 MAX_SEQUENCES = 16_000
-"""The most sequences that `--until-ci` measures without `--n-sequences`. At 128 tokens each, they are the two million
+"""The most sequences that `--until-ci` measures without `--sequences`. At 128 tokens each, they are the two million
 tokens of Lee & Heimersheim 2024."""
 
 
@@ -48,11 +52,12 @@ def sweep(
     until_ci: Annotated[
         str | None,
         typer.Option(
-            help="Stop when every mean is known to within this relative precision: 2% or 0.02. --n-sequences is then "
-            "the maximum (default: 16,000, or all there are)."
+            help="Stop when every mean is known to within this relative precision: 2% or 0.02. --sequences is then the "
+            "maximum (default: 16,000, or all there are)."
         ),
     ] = None,
     run: RunOptions,
+    output: OutputOptions,
 ) -> None:
     """Measure how the output changes along directions.
 
@@ -60,32 +65,57 @@ def sweep(
 
     With SAEs: tiltmeter sweep --site resid_pre:3 --sae "nano:e2e-*" --direction sae-error --lengths 0:40:5
     """
+    output.begin()
     config = sweep_config(perturbation, positions) | {
         "path": path_of(perturbation.lengths, perturbation.unit, perturbation.angles, substitute),
         "readouts": readout,
         "keep_positions": keep_positions,
     }
     precision = relative_precision(until_ci)
-    sequences = MAX_SEQUENCES if precision and measurement.n_sequences is None else measurement.n_sequences
-    wanted = make_sweep(config, sequences=sequences, until_ci=precision, seed=run.seed)
-    wanted, loaded, token_set = load_for(wanted, model, tokens, measurement)
-    site = loaded.model.site(wanted.site).name
-    out = run.directory(f"sweep-{Path(model.model).name}-{site}", wanted, model.model, token_set)
-    _run(wanted, loaded, token_set, out)
+    refuse_early("sweep", config, model, tokens, measurement, run)
+    sequences = MAX_SEQUENCES if precision and measurement.sequences is None else measurement.sequences
+    wanted = make_sweep(
+        config,
+        sequences=sequences,
+        statistics_sequences=measurement.statistics_sequences,
+        until_ci=precision,
+        seed=run.seed,
+    )
+    wanted, loaded, token_set = load_for(wanted, model, tokens, measurement, output)
+    from tiltmeter.sweeps.sites import matching_sites, names_several
+
+    sites = [site.name for site in matching_sites(wanted.site, loaded.model)]
+    several = names_several(wanted.site)
+    place = f"{len(sites)}-sites" if several else sites[0]
+    out = run.directory(f"sweep-{Path(model.model).name}-{place}", wanted.model_dump_json(), model.model, token_set)
+    announce(wanted, token_set, out, output)
+    if several:
+        _run_at_sites(wanted, loaded, token_set, out, output)
+    else:
+        _run(wanted, loaded, token_set, out, output)
 
 
-def _run(sweep: Sweep, loaded: LoadedModel, tokens: TokenSet, out: Path) -> None:
+def _run(sweep: Sweep, loaded: LoadedModel, tokens: TokenSet, out: Path, output: OutputOptions) -> None:
     """Measure, draw the figures, and print the results and where they are."""
     from tiltmeter.analysis.stopping import Stopped
-    from tiltmeter.reports.sweep import publish, short_table
+    from tiltmeter.reports.sweep import short_table
     from tiltmeter.sweeps.run import run_sweep
 
-    number = f"{sweep.sequences}" if sweep.until_ci is None else f"at most {sweep.sequences}"
-    typer.echo(f"run:   {out}  ({number} sequences of {tokens.ids.shape[1]} tokens at {sweep.site})", err=True)
     curves = run_sweep(sweep, loaded, tokens, out, "sweep")
-    page = publish(out)
-    if (stopped := Stopped.of_curves(curves)) and stopped.reached:
-        typer.echo(stopped.sentence)
-    typer.echo(f"pair distance: {float(curves.attrs['pair_distance']):.2f}")
-    typer.echo(short_table(out))
-    typer.echo(f"figures: {out / 'figures'}\nreport:  {page}")
+    files = publish_if_possible(out)
+    stopped = Stopped.of_curves(curves)
+    lines = [stopped.sentence] if stopped and stopped.reached else []
+    lines.append(f"pair distance: {float(curves.attrs['pair_distance']):.2f}")
+    output.give(out, lambda: "\n".join([*lines, short_table(out), files]))
+
+
+def _run_at_sites(sweep: Sweep, loaded: LoadedModel, tokens: TokenSet, out: Path, output: OutputOptions) -> None:
+    """Measure at one site after the other, and publish and print the results of each, which is a run of its own."""
+    from tiltmeter.reports.sweep import short_table
+    from tiltmeter.sweeps.run import run_sweep
+
+    curves = run_sweep(sweep, loaded, tokens, out, "sweep")
+    for name, distance in zip(curves.site.values, curves.pair_distance.values, strict=True):
+        files = publish_if_possible(folder := out / str(name))
+        lines = [f"{name}  (pair distance {float(distance):.2f})", short_table(folder), files, ""]
+        output.give(folder, partial("\n".join, lines))

@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tiltmeter.cli.options import ModelOptions, Precision, SaeOptions, Saes, TokenOptions
+from tiltmeter.cli.catalogue import choices
+from tiltmeter.cli.early.model_facts import model_facts
+from tiltmeter.cli.early.names import (
+    check_base_name,
+    check_directions,
+    check_readouts,
+    check_saes,
+    check_site,
+    check_sites,
+    names_several,
+)
+from tiltmeter.cli.early.out import check_out
+from tiltmeter.cli.early.tokens import check_number, check_positions, token_facts
+from tiltmeter.cli.early.values import at_least_one, check_path, one_of
+from tiltmeter.cli.options import ModelOptions, Precision, RunOptions, SaeOptions, Saes, TokenOptions
+from tiltmeter.cli.output import OutputOptions
 from tiltmeter.cli.parsing import given, with_options
 
 if TYPE_CHECKING:
@@ -20,10 +36,17 @@ if TYPE_CHECKING:
 class PerturbationOptions:
     """What is added to the activations, and where."""
 
-    site: Annotated[str, typer.Option(help="Site to perturb: blocks.3.hook_resid_pre, or resid_pre:3 for short.")]
+    site: Annotated[
+        str,
+        typer.Option(
+            help="Site to perturb: blocks.3.hook_resid_pre, or resid_pre:3; in sweep also several: resid_pre:*."
+        ),
+    ]
     direction: Annotated[
         list[str],
-        typer.Option(help="Name of a direction, or along:FILE (.npy, .safetensors). Repeat for several."),
+        typer.Option(
+            help="A direction (tiltmeter list directions), or along:FILE (.npy, .safetensors). Repeat for several."
+        ),
     ]
     lengths: Annotated[str, typer.Option(help="Comma-separated lengths, or START:STOP:STEP.")] = ""
     unit: Annotated[
@@ -36,9 +59,9 @@ class PerturbationOptions:
     angles: Annotated[str, typer.Option(help="Instead of lengths: degrees on the sphere, in the same form.")] = ""
     sae: Saes = None
     sae_option: SaeOptions = None
-    base: Annotated[str, typer.Option(help="Where paths begin: clean, real, cov-random, ... (tiltmeter list).")] = (
-        "clean"
-    )
+    base: Annotated[
+        str, typer.Option(help="Where paths begin: clean, real, cov-random, ... (tiltmeter list bases).")
+    ] = "clean"
     stream: Annotated[str, typer.Option(help="Residual stream of a LayerNorm model: centred or raw.")] = "centred"
 
 
@@ -70,11 +93,16 @@ class PositionOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class MeasurementOptions:
-    """How many sequences are measured, and in which arithmetic."""
+    """How many sequences are measured, how many serve the statistics, and in which arithmetic."""
 
-    n_sequences: Annotated[int | None, typer.Option(help="Sequences to measure. (default: 192, or all there are)")] = (
-        None
-    )
+    sequences: Annotated[int | None, typer.Option(help="Sequences to measure. (default: 192, or all there are)")] = None
+    statistics_sequences: Annotated[
+        int | None,
+        typer.Option(
+            help="Most sequences for the statistics of real activations: mean, covariance, pool, pair distance. "
+            "(default: 2048)"
+        ),
+    ] = None
     precision: Precision = "auto"
 
 
@@ -87,6 +115,12 @@ def sweep_config(perturbation: PerturbationOptions, positions: PositionOptions) 
         "base": perturbation.base,
         "stream": perturbation.stream,
         "positions": positions.positions,
+    } | policies(positions)
+
+
+def policies(positions: PositionOptions) -> dict[str, Any]:
+    """What boundary positions and massive activations count in."""
+    return {
         "bos": {
             "statistics": positions.bos_statistics,
             "perturbation": positions.bos_perturbation,
@@ -99,6 +133,41 @@ def sweep_config(perturbation: PerturbationOptions, positions: PositionOptions) 
             "ratio": positions.massive_ratio,
         },
     }
+
+
+def refuse_early(
+    kind: str,
+    config: dict[str, Any],
+    model: ModelOptions,
+    tokens: TokenOptions,
+    measurement: MeasurementOptions,
+    run: RunOptions,
+) -> None:
+    """Refuse wrong options as far as that is possible without torch and without the model, in less than a second.
+
+    Raises:
+        TiltmeterError: a name does not exist, a file is not there or of another shape, a number is out of range, or the
+            run directory belongs to a run of another kind than `kind`.
+    """
+    one_of("--precision", measurement.precision, choices("precision"))
+    one_of("--stream", config["stream"], ("centred", "raw"))
+    for group, policies in (("bos", config["bos"]), ("massive", config["massive"])):
+        for name in ("statistics", "perturbation", "average"):
+            one_of(f"--{group}-{name}", policies[name], ("in", "out"))
+    at_least_one(sequences=measurement.sequences, statistics_sequences=measurement.statistics_sequences)
+    check_path(config["path"])
+    check_saes(config["saes"])
+    check_base_name(config["base"], config["saes"])
+    facts = model_facts(model.model)
+    (check_sites if kind == "sweep" else check_site)(config["site"], facts)
+    check_readouts(config["readouts"], facts)
+    check_directions(config["directions"], config["site"], config["saes"], facts)
+    there = token_facts(tokens.tokens, model.model, tokens.sequence_length)
+    check_number(measurement.sequences, there, tokens.tokens)
+    check_positions(config["positions"], there.length)
+    one_of("--bos-before", tokens.bos_before, ("document", "sequence"))
+    if not names_several(config["site"]):  # several sites have each a run of their own in the directory
+        check_out(run.out, kind)
 
 
 def make_sweep(config: dict[str, Any], **options: Any) -> Sweep:
@@ -127,14 +196,25 @@ def make_sweep(config: dict[str, Any], **options: Any) -> Sweep:
 
 
 def load_for(
-    sweep: Sweep, model: ModelOptions, tokens: TokenOptions, measurement: MeasurementOptions
+    sweep: Sweep, model: ModelOptions, tokens: TokenOptions, measurement: MeasurementOptions, output: OutputOptions
 ) -> tuple[Sweep, LoadedModel, TokenSet]:
     """Load the model and the token sequences of a sweep.
 
-    Without `--n-sequences` the returned sweep measures no more sequences than there are.
+    Without `--sequences` the returned sweep measures no more sequences than there are.
     """
-    loaded = model.load(measurement.precision)
+    loaded = model.load(measurement.precision, output)
     token_set = tokens.load(loaded, sweep.sequences_to_load, "nano")
-    if not measurement.n_sequences:
+    if not measurement.sequences:
         sweep = sweep.model_copy(update={"sequences": min(sweep.sequences, len(token_set.ids))})
     return sweep, loaded, token_set
+
+
+def announce(sweep: Sweep, tokens: TokenSet, out: Path, output: OutputOptions) -> None:
+    """Say where results go, how many sequences are measured, and how many serve the statistics."""
+    there, length = tokens.ids.shape
+    number = f"{sweep.sequences}" if sweep.until_ci is None else f"at most {sweep.sequences}"
+    output.say(f"run:   {out}")
+    output.say(
+        f"tokens: {number} sequences of {length} are measured at {sweep.site}; "
+        f"{min(there, sweep.statistics_sequences)} serve the statistics (--statistics-sequences)"
+    )

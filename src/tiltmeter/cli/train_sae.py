@@ -8,8 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tiltmeter.cli.catalogue import choices
+from tiltmeter.cli.early.model_facts import model_facts
+from tiltmeter.cli.early.names import check_site
+from tiltmeter.cli.early.out import check_out
+from tiltmeter.cli.early.tokens import token_facts
+from tiltmeter.cli.early.values import at_least_one, one_of
 from tiltmeter.cli.grouping import takes_groups
 from tiltmeter.cli.options import ModelOptions, RunOptions, TokenOptions
+from tiltmeter.cli.output import OutputOptions
 from tiltmeter.cli.parsing import given
 
 if TYPE_CHECKING:
@@ -62,7 +69,9 @@ class TrainingOptions:
 
 
 @takes_groups
-def train_sae(training: TrainingOptions, model: ModelOptions, tokens: TokenOptions, run: RunOptions) -> None:
+def train_sae(
+    training: TrainingOptions, model: ModelOptions, tokens: TokenOptions, run: RunOptions, output: OutputOptions
+) -> None:
     """Train a sparse autoencoder and save it in SAELens's format.
 
     If it is interrupted, the same command resumes from the last checkpoint. For nano the default tokens are nano-train,
@@ -70,17 +79,40 @@ def train_sae(training: TrainingOptions, model: ModelOptions, tokens: TokenOptio
 
     Example: tiltmeter train-sae --kind e2e+ds --site resid_pre:3 --sparsity 1 --n-tokens 1000000
     """
+    output.begin()
+    _refuse_early(training, model, tokens, run)
     from tiltmeter.saes.training.run import train_sae as train
 
     config = training.config(run.seed)
-    loaded = model.load("float32")
-    token_set = tokens.load(loaded, config.sequences_to_load(tokens.length), "nano-train")
+    loaded = model.load("float32", output)
+    token_set = tokens.load(loaded, config.sequences_to_load(tokens.sequence_length), "nano-train")
     site = loaded.model.site(training.site).name
     name = f"sae-{Path(model.model).name}-{site}-{training.kind}-{training.sparsity:g}"
-    out = run.directory(name, config, model.model, token_set)
+    out = run.directory(name, config.model_dump_json(), model.model, token_set)
     train(config, loaded, token_set, out)
-    typer.echo(_end_of_log(out))
-    typer.echo(f"SAE:     {out / 'sae'}\npicture: {out / 'training.png'}")
+    files = f"SAE:     {out / 'sae'}\npicture: {out / 'training.png'}"
+    output.give(out, lambda: f"{_end_of_log(out)}\n{files}")
+
+
+def _refuse_early(training: TrainingOptions, model: ModelOptions, tokens: TokenOptions, run: RunOptions) -> None:
+    """Refuse wrong options as far as that is possible without torch and without the model.
+
+    Raises:
+        TiltmeterError: a name does not exist, a file is not there, a number is out of range, or the run directory
+            belongs to a run of another kind.
+    """
+    one_of("--kind", training.kind, choices("kind"))
+    one_of("--bos", training.bos, ("in", "out"))
+    one_of("--massive", training.massive, ("in", "out"))
+    one_of("--arithmetic", training.arithmetic, ("float32", "bfloat16"))
+    counts = ("latents", "n_tokens", "batch", "at_once", "evaluation", "every")
+    at_least_one(**{name: getattr(training, name) for name in counts})
+    facts = model_facts(model.model)
+    for site in (training.site, *(training.downstream or ())):
+        check_site(site, facts)
+    token_facts(tokens.tokens, model.model, tokens.sequence_length)
+    one_of("--bos-before", tokens.bos_before, ("document", "sequence"))
+    check_out(run.out, "train-sae")
 
 
 def _end_of_log(out: Path) -> str:

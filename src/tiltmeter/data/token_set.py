@@ -160,7 +160,7 @@ def load_tokens(
     if not pieces:
         asked = f" of {length} tokens" if length else ""
         raise TiltmeterError(
-            f"{name!r} holds no whole sequence{asked}: ask for a smaller length (--length), or give more text."
+            f"{name!r} holds no whole sequence{asked}: ask for a smaller length (--sequence-length), or give more text."
         )
     ids = np.stack(pieces[:at_most])
     check_vocabulary(ids, vocabulary, name)

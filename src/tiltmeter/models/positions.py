@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 from typing import Annotated, Literal, NamedTuple
 
@@ -13,7 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from tiltmeter.analysis.massive import MASSIVE_RATIO
-from tiltmeter.errors import TiltmeterError
+from tiltmeter.models.position_text import read_positions
 from tiltmeter.runs.config import Configuration
 
 InOrOut = Literal["in", "out"]
@@ -86,31 +85,7 @@ def parse_positions(text: str, length: int) -> Positions:
     Raises:
         TiltmeterError: the text is none of these, or a position is outside the sequence.
     """
-    text = text.strip()
-    if text == "all":
-        perturbed = read = tuple(range(length))
-    elif text == "last":
-        perturbed = read = (length - 1,)
-    elif match := re.fullmatch(r"(\d{1,9})\+(\d{1,9})", text):
-        first, last = int(match[1]), int(match[1]) + int(match[2])
-        _refuse_outside(last, length)  # before they are all listed
-        perturbed, read = (first,), tuple(range(first, last + 1))
-    elif re.fullmatch(r"\d{1,9}(,\s*\d{1,9})*", text):
-        perturbed = read = tuple(sorted({int(part) for part in text.split(",")}))
-    else:
-        raise TiltmeterError(
-            f"Positions {text!r} were not understood; give all, last, one position (32), one and the n after it "
-            "(32+16) or a list (3,7,9)."
-        )
-    _refuse_outside(max(read), length)
-    return Positions(perturbed, read)
-
-
-def _refuse_outside(last: int, length: int) -> None:
-    if last >= length:
-        raise TiltmeterError(
-            f"Position {last} was asked for, but the sequences have {length} tokens (positions 0 to {length - 1})."
-        )
+    return Positions(*read_positions(text, length))
 
 
 def boundary_mask(tokens: Int[Tensor, "batch position"], boundary: int | None) -> Bool[Tensor, "batch position"]:

@@ -17,7 +17,7 @@ from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.clean_run import CleanRun
 from tiltmeter.models.differences import Tape
 from tiltmeter.models.split_model import SplitModel
-from tiltmeter.perturb.names import BaseName, check_sae
+from tiltmeter.perturb.names import BaseName, Kinds, check_base
 from tiltmeter.perturb.sae_sources import CleanActivation, Reconstruction, SyntheticBaseline, SyntheticStructured
 from tiltmeter.perturb.site_statistics import SiteStatistics
 from tiltmeter.perturb.sources import Source
@@ -108,13 +108,7 @@ def check_base_name(name: BaseName, saes: Collection[str] = ()) -> None:
     Raises:
         TiltmeterError: the kind does not exist, or its SAE does not.
     """
-    if name.kind in SAE_BASES:
-        check_sae(name, saes)
-    elif str(name) not in BASES:
-        raise TiltmeterError(
-            f"{str(name)!r} is not a base; choose from {', '.join(BASES)}, or, with the name of an SAE for NAME, "
-            f"{', '.join(f'{kind}:NAME' for kind in SAE_BASES)}."
-        )
+    check_base(name, saes, Kinds(plain=BASES, of_saes=SAE_BASES))
 
 
 def transplanted(model: SplitModel, clean: CleanRun, x0: Float[Tensor, "batch span d_site"]) -> CleanRun:

@@ -10,8 +10,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from math import isfinite
+from typing import NamedTuple
 
-from tiltmeter.errors import TiltmeterError
+from tiltmeter.errors import TiltmeterError, did_you_mean
 
 ALONG = "along"
 """The kind of a user's own vectors. The argument is a file, and optionally which of its vectors."""
@@ -95,6 +96,64 @@ class BaseName:
 def draws(kind: str, count: int) -> tuple[str, ...]:
     """Return the names of `count` independent draws of a kind: `KIND`, `KIND@1`, `KIND@2`, ..."""
     return tuple(str(DirectionName(kind, draw=number)) for number in range(count))
+
+
+class Kinds(NamedTuple):
+    """The kinds of directions or of bases that there are."""
+
+    plain: Collection[str]
+    of_saes: Collection[str]
+    """Kinds whose argument is the name of an SAE."""
+    fixed: Collection[str] = ()
+    """Kinds in which nothing is random, so that there is no second draw."""
+
+
+def check_direction(name: DirectionName, saes: Collection[str], kinds: Kinds) -> None:
+    """Check that this is the name of a direction, in a run with SAEs of these names.
+
+    User vectors (`along:...`) are not looked up here.
+
+    Raises:
+        TiltmeterError: the kind or its SAE does not exist, or a draw is numbered although nothing is random.
+    """
+    if name.kind == BLEND and name.argument is not None:
+        return
+    if name.draw and name.kind in kinds.fixed:
+        raise TiltmeterError(
+            f"Nothing is drawn in {name.kind}, so {str(name)!r} would be the same again; leave out @{name.draw}."
+        )
+    if name.kind in kinds.of_saes:
+        check_sae(name, saes)
+    elif name.kind not in kinds.plain or name.argument is not None:
+        raise TiltmeterError(
+            f"{str(name)!r} is not a direction{_near(name, kinds)}; tiltmeter list directions shows all."
+        )
+
+
+def check_base(name: BaseName, saes: Collection[str], kinds: Kinds) -> None:
+    """Check that this is the name of a base, in a run with SAEs of these names.
+
+    Raises:
+        TiltmeterError: the kind or its SAE does not exist.
+    """
+    if name.kind in kinds.of_saes:
+        check_sae(name, saes)
+    elif str(name) not in kinds.plain:
+        raise TiltmeterError(
+            f"{str(name)!r} is not a base{did_you_mean(name.kind, (*kinds.plain, *kinds.of_saes))}; tiltmeter list "
+            "bases shows all."
+        )
+
+
+def _near(name: DirectionName, kinds: Kinds) -> str:
+    """What the name of no direction may have meant: a file of vectors, or a kind that is spelt like it."""
+    if "." in name.kind or "/" in name.kind:
+        return f" (did you mean {ALONG}:{name}?)"
+    if name.kind in kinds.plain:
+        return f" (did you mean {name.kind}?)"
+    ends = "" if name.argument is None else f":{name.argument}"
+    own = (f"{ALONG}:FILE", f"{BLEND}:0.5*real+0.5*cov-random")
+    return did_you_mean(str(name), (*kinds.plain, *(f"{kind}{ends}" for kind in kinds.of_saes), *own))
 
 
 def check_sae(name: DirectionName | BaseName, saes: Collection[str]) -> None:

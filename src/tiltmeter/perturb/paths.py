@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.perturb.directions import Perturbation
+from tiltmeter.perturb.steps import check_angles, check_lengths
 from tiltmeter.runs.config import Configuration
 
 Unit = Literal["absolute", "norm", "target", "pair-distance"]
@@ -38,9 +38,7 @@ class Straight(Configuration):
     @field_validator("lengths")
     @classmethod
     def _are_lengths(cls, lengths: tuple[float, ...]) -> tuple[float, ...]:
-        if bad := [value for value in lengths if not math.isfinite(value) or value < 0]:
-            raise ValueError(f"a length is {bad[0]}; lengths must be finite and not negative")
-        _refuse_repeated(lengths)
+        check_lengths(lengths)
         return lengths
 
     @property
@@ -105,9 +103,7 @@ class Sphere(Configuration):
     @field_validator("degrees")
     @classmethod
     def _are_angles(cls, degrees: tuple[float, ...]) -> tuple[float, ...]:
-        if bad := [value for value in degrees if not 0 <= value <= 180]:
-            raise ValueError(f"an angle is {bad[0]}; angles must be degrees from 0 to 180")
-        _refuse_repeated(degrees)
+        check_angles(degrees)
         return degrees
 
     @property
@@ -182,11 +178,6 @@ class Substitute(Configuration):
     ) -> Float[Tensor, "step batch position d_site"]:
         """Return the displacement from x to the single point, as a new tensor."""
         return perturbation.vector.clone()[None][steps]
-
-
-def _refuse_repeated(steps: tuple[float, ...]) -> None:
-    if len(set(steps)) < len(steps):
-        raise ValueError("a step is listed twice; list each once")
 
 
 Path = Annotated[Straight | Sphere | Substitute, Field(discriminator="kind")]

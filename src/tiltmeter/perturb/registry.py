@@ -16,7 +16,7 @@ from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.mlp_input import MLPInput
 from tiltmeter.perturb.blends import build_blend
 from tiltmeter.perturb.directions import Difference, Direction, Mixture, Plain, Toward
-from tiltmeter.perturb.names import BLEND, BaseName, DirectionName, check_sae
+from tiltmeter.perturb.names import BLEND, BaseName, DirectionName, Kinds, check_direction
 from tiltmeter.perturb.sae_directions import SAE_DIRECTIONS, SAEDirection
 from tiltmeter.perturb.site_statistics import SiteStatistics
 from tiltmeter.perturb.transcoder_directions import TRANSCODER_DIRECTIONS, TranscoderDirection
@@ -56,6 +56,13 @@ DIRECTIONS: Mapping[str, SiteDirection | SAEDirection | TranscoderDirection] = {
 `sweeps/plan.py`."""
 
 NO_SAES: Mapping[str, SAEWithStatistics | RowsAtSite] = MappingProxyType({})
+
+
+def kinds() -> Kinds:
+    """The kinds of directions, as the check of a name needs them."""
+    plain = [kind for kind, entry in DIRECTIONS.items() if isinstance(entry, SiteDirection)]
+    fixed = [kind for kind, entry in DIRECTIONS.items() if not entry.is_random]
+    return Kinds(plain, [kind for kind in DIRECTIONS if kind not in plain], fixed)
 
 
 def needs_sae(kind: str) -> bool:
@@ -139,21 +146,7 @@ def check_direction_name(name: DirectionName, saes: Collection[str] = ()) -> Non
     Raises:
         TiltmeterError: the kind or its SAE does not exist, or a draw is numbered although nothing is random.
     """
-    if name.kind == BLEND and name.argument is not None:
-        return
-    entry = DIRECTIONS.get(name.kind)
-    if entry is not None and name.draw and not entry.is_random:
-        raise TiltmeterError(
-            f"Nothing is drawn in {name.kind}, so {str(name)!r} would be the same again; leave out @{name.draw}."
-        )
-    if isinstance(entry, SAEDirection | TranscoderDirection):
-        check_sae(name, saes)
-    elif entry is None or name.argument is not None:
-        raise TiltmeterError(
-            f"{str(name)!r} is not a direction; choose from {', '.join(k for k in DIRECTIONS if not needs_sae(k))}, "
-            "along:FILE for your own vectors, blend:0.5*real+0.5*cov-random for points between samples, or, with "
-            f"the name of an SAE for NAME, {', '.join(f'{k}:NAME' for k in DIRECTIONS if needs_sae(k))}."
-        )
+    check_direction(name, saes, kinds())
 
 
 def check_suits(name: DirectionName | BaseName, at: RowsAtSite) -> None:

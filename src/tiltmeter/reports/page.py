@@ -31,7 +31,7 @@ from tiltmeter.reports.charts.plotly import to_plotly
 from tiltmeter.reports.charts.plotly_grid import least_width
 from tiltmeter.reports.figure import ReportFigure, save_figure
 from tiltmeter.reports.tables import claims as claims_table
-from tiltmeter.reports.tables.claims import ClaimRow
+from tiltmeter.reports.tables.claim_text import ClaimRow
 from tiltmeter.reports.tables.format import with_interval
 from tiltmeter.reports.tables.wide import WideTable, wide_tables
 

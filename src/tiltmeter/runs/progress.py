@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
@@ -16,12 +17,17 @@ NOTEBOOK = "ipykernel.zmqshell"
 
 def progress(items: Sequence[T], what: str) -> Iterable[T]:
     """Iterate over `items` with a progress bar, which appears after half a second."""
-    return tqdm(items, desc=what, leave=False, delay=0.5, mininterval=_interval())
+    return tqdm(items, desc=what, leave=False, delay=0.5, mininterval=_interval(), disable=_hidden())
 
 
 def progress_bar(total: int, done: int, what: str) -> tqdm:
     """A progress bar to be updated by hand, at `done` of `total` steps."""
-    return tqdm(total=total, initial=done, desc=what, leave=False, mininterval=_interval())
+    return tqdm(total=total, initial=done, desc=what, leave=False, mininterval=_interval(), disable=_hidden())
+
+
+def _hidden() -> bool:
+    """Whether progress is not shown: where warnings are not, either (`--quiet`)."""
+    return not logging.getLogger("tiltmeter").isEnabledFor(logging.WARNING)
 
 
 def _interval() -> float:

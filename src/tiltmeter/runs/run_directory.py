@@ -139,14 +139,15 @@ def open_run(path: str | Path, identity: Mapping[str, Any], record: Callable[[],
     identity = _plain("identity", identity)
     with _disk(path):
         path = Path(path).expanduser().absolute()
-        _refuse_foreign(path)
+    refuse_foreign(path)
+    with _disk(path):
         path.mkdir(parents=True, exist_ok=True)
     lock = _locked(path)
     try:
         _remove(sorted(path.rglob(f".*{PARTIAL}")), "was not finished")
         if (path / MANIFEST).exists():
             found = _changes(path, identity)
-            if found and any(path.rglob(f"{SHARDS}/*.safetensors")):  # its own, or those of a nested run
+            if found and has_results(path):
                 raise TiltmeterError(
                     f"{path} is a run of another configuration ({found}); choose another directory (--out) or repeat "
                     "the old configuration."
@@ -158,6 +159,29 @@ def open_run(path: str | Path, identity: Mapping[str, Any], record: Callable[[],
         yield Run(path)
     finally:
         lock.release()
+
+
+def refuse_foreign(path: str | Path) -> None:
+    """Check that a run could be created or resumed in this directory, as far as that is seen without changing it.
+
+    Raises:
+        TiltmeterError: it is no directory, or not empty and not a run, or its manifest is damaged.
+    """
+    # Before the lock, because the lock itself would leave a file in someone else's directory.
+    with _disk(path):
+        folder = Path(path).expanduser()
+        entries = {entry.name for entry in folder.iterdir()} if folder.exists() else set()
+    if MANIFEST in entries:
+        read_manifest(folder)
+    elif entries - {LOCK, _partial(Path(MANIFEST)).name}:
+        raise TiltmeterError(
+            f"{path} is not empty and not a run (no {MANIFEST}); choose a new or empty directory, or remove this one."
+        )
+
+
+def has_results(path: Path) -> bool:
+    """Whether anything is stored in a run: its own shards, or those of a nested run."""
+    return any(path.rglob(f"{SHARDS}/*.safetensors"))
 
 
 def read_manifest(path: str | Path) -> dict[str, Any]:
@@ -214,17 +238,6 @@ def _plain(what: str, facts: Mapping[str, Any]) -> dict[str, Any]:
         return json.loads(json.dumps(dict(facts), allow_nan=False))
     except (TypeError, ValueError) as error:
         raise TiltmeterError(f"The run's {what} cannot be written as JSON: {error}; use plain values.") from error
-
-
-def _refuse_foreign(path: Path) -> None:
-    # Before the lock, because the lock itself would leave a file in someone else's directory.
-    entries = {entry.name for entry in path.iterdir()} if path.exists() else set()
-    if MANIFEST in entries:
-        read_manifest(path)
-    elif entries - {LOCK, _partial(Path(MANIFEST)).name}:
-        raise TiltmeterError(
-            f"{path} is not empty and not a run (no {MANIFEST}); choose a new or empty directory, or remove this one."
-        )
 
 
 def _locked(path: Path) -> FileLock:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tiltmeter.analysis.estimates import Decision, Estimate
-from tiltmeter.reports.tables.claims import ClaimRow
+from tiltmeter.reports.tables.claim_text import ClaimRow
 from tiltmeter.studies.claims import Verdict
 
 DECISIONS: dict[Decision, str] = {"inside": "as claimed", "outside": "not as claimed", "undecided": "undecided"}

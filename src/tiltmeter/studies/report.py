@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import logging
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,10 +13,11 @@ import xarray as xr
 
 from tiltmeter.analysis.curves import load as load_curves
 from tiltmeter.errors import TiltmeterError
+from tiltmeter.reports import stored_claims
 from tiltmeter.reports.figure import ReportFigure
 from tiltmeter.reports.page import write_report
-from tiltmeter.reports.tables import claims
-from tiltmeter.reports.tables.claims import ClaimRow
+from tiltmeter.reports.stored_claims import CLAIMS, STUDY
+from tiltmeter.reports.tables.claim_text import ClaimRow
 from tiltmeter.runs.progress import progress
 from tiltmeter.runs.run_directory import MANIFEST, read_manifest
 from tiltmeter.runs.user_paths import user_path
@@ -25,19 +25,12 @@ from tiltmeter.studies import STUDIES, find_study
 from tiltmeter.studies.claim_rows import claim_rows
 from tiltmeter.studies.claims import judge
 from tiltmeter.studies.results import NotMeasured, Results, saes_of
-from tiltmeter.studies.run import CLAIMS, CONTROL, EXPERIMENTS, MODEL, PURPOSE, SEVERAL
+from tiltmeter.studies.run import CONTROL, EXPERIMENTS, MODEL
 from tiltmeter.studies.study import PaperFigure, Study
 from tiltmeter.studies.token_facts import FILE as FACTS
 
 GPT2_SMALL = {"layers": 12, "width": 768, "vocabulary": 50257}
 """The published numbers are for GPT-2 small, so they are shown only beside a run on a model of this shape."""
-
-MEASURED = (
-    "Measured: of the estimates that a claim is about, the one farthest from supporting the claim, and its 95 % "
-    "interval."
-)
-
-QUICK = "A quick run measures too few sequences to decide most claims; the default size decides more."
 
 NEEDED = {"identity": ("study", "size", "layer"), "record": ("model", "tokens", "shape")}
 """The parts of a study's manifest that are read here."""
@@ -111,7 +104,9 @@ def publish_all(folder: Path) -> Path:
     ]
     manifest = {"identity": {one.study.name: one.manifest["identity"] for one in stored}}
     manifest |= {"record": {one.study.name: one.manifest["record"] for one in stored}}
-    summary = [line for one in stored for line in (f"{one.study.citation}.", *_summary(one))] + _lacking(folder)
+    summary = [line for one in stored for line in (f"{one.study.citation}.", *_summary(one))] + stored_claims.lacking(
+        folder, studies_in(folder)
+    )
     title = f"Works on sensitive directions, on {_model(stored[0].manifest)}"
     _write_claims(folder, rows)
     return write_report(
@@ -126,25 +121,17 @@ def claims_text(run: str | Path) -> str:
         TiltmeterError: the folder is neither.
     """
     folder = user_path(run)
-    names = studies_in(folder)
-    rows = [row for name in names for row in _stored_claims(folder / name)] or _stored_claims(folder)
-    words = [row.verdict for row in rows]
-    counts = ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words))
-    width = shutil.get_terminal_size((140, 24)).columns
-    tested = claims.to_text([row for row in rows if row.verdict != "not tested"], max(width, 100))
-    sizes = _about_size([read_manifest(folder / name) for name in names or [""]])
-    said = "\n".join([MEASURED, *_lacking(folder), *sizes])
-    return f"{tested}\n{_untested(rows)}\n{said}\n{len(rows)} claims: {counts}."
+    return stored_claims.table_of_claims(folder, studies_in(folder), claims_rows(run))
 
 
-def _untested(rows: Sequence[ClaimRow]) -> str:
-    """The claims that were not tested, grouped by reason."""
-    reasons: dict[str, list[str]] = {}
-    for row in rows:
-        if row.verdict == "not tested":
-            reasons.setdefault(row.note, []).append(row.claim)
-    told = ("\n  ".join([f"\nnot tested: {reason}", *claims]) for reason, claims in reasons.items())
-    return "".join(f"{one}\n" for one in told)
+def claims_rows(run: str | Path) -> list[ClaimRow]:
+    """The claims of a study's run, or of all studies in a folder, as last judged.
+
+    Raises:
+        TiltmeterError: the folder is neither.
+    """
+    folder = user_path(run)
+    return [row for name in studies_in(folder) for row in _stored_claims(folder / name)] or _stored_claims(folder)
 
 
 def report_figures(stored: StoredStudy) -> list[ReportFigure]:
@@ -199,21 +186,12 @@ def _facts(path: Path) -> xr.Dataset:
 
 def is_study(folder: Path) -> bool:
     """Whether a folder is the run of a study."""
-    return read_manifest(folder)["record"].get("purpose") == PURPOSE
+    return read_manifest(folder)["record"].get("purpose") == STUDY
 
 
 def studies_in(folder: Path) -> list[str]:
     """Studies that have a run in a folder made by `reproduce all`."""
-    return [name for name in STUDIES if (folder / name / MANIFEST).is_file()]
-
-
-def _lacking(folder: Path) -> list[str]:
-    """A sentence for each study that was asked for and has no run in a folder of several."""
-    manifest = read_manifest(folder) if (folder / MANIFEST).is_file() else {"record": {}}
-    if manifest["record"].get("purpose") != SEVERAL:
-        return []
-    names = [name for name in manifest["identity"] if name not in studies_in(folder)]
-    return [f"{name} is not here; repeat the command that made the run." for name in names]
+    return stored_claims.studies_in(folder, tuple(STUDIES))
 
 
 def _write_claims(folder: Path, rows: Sequence[ClaimRow]) -> None:
@@ -226,14 +204,7 @@ def _write_claims(folder: Path, rows: Sequence[ClaimRow]) -> None:
 
 def _stored_claims(folder: Path) -> list[ClaimRow]:
     """The claims as last judged; a run that stopped before that is judged on what it has measured."""
-    try:
-        rows = json.loads((folder / CLAIMS).read_text(encoding="utf-8"))
-        stored = [ClaimRow(**row | {"parts": tuple(row["parts"])}) for row in rows]
-        if not all(isinstance(text, str) for row in stored for text in (*row[:-1], *row.parts)):
-            stored = []
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
-        stored = []
-    return stored or claims_of(read_study(folder))
+    return stored_claims.stored_rows(folder) or claims_of(read_study(folder))
 
 
 def _model(manifest: Mapping[str, Any]) -> str:
@@ -264,10 +235,6 @@ def _used_saes(results: Results) -> list[str]:
     return sorted(found, key=lambda label: found[label])
 
 
-def _about_size(manifests: Sequence[Mapping[str, Any]]) -> list[str]:
-    return [QUICK] if any(one["identity"]["size"] == "quick" for one in manifests) else []
-
-
 def _notes(rows: Sequence[ClaimRow], manifests: Sequence[Mapping[str, Any]]) -> list[str]:
     """How to read the table of claims."""
     names = dict.fromkeys(row.study for row in rows)
@@ -276,8 +243,8 @@ def _notes(rows: Sequence[ClaimRow], manifests: Sequence[Mapping[str, Any]]) -> 
         "contradicted if one lies outside, and inconclusive otherwise. Intervals shown are 95 % for each estimate "
         "(bootstrap over sequences). Verdicts use joint intervals, which hold together with 95 % (Bonferroni) for all "
         f"claims of a paper ({', '.join(names)}), so the interval beside an inconclusive verdict can be narrow.",
-        MEASURED,
-        *_about_size(manifests),
+        stored_claims.MEASURED,
+        *stored_claims.about_size(manifests),
         "Random weights: the same claims on a randomly initialised model of the same shape. A claim that holds there, "
         "too, says nothing about what the model has learned.",
     ]

@@ -27,17 +27,15 @@ from tiltmeter.data.token_set import TokenSet
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.models import provenance
 from tiltmeter.models.loading import LoadedModel
+from tiltmeter.reports.stored_claims import CLAIMS, SEVERAL, STUDY
 from tiltmeter.runs import run_directory
 from tiltmeter.saes.names import short_names
 from tiltmeter.studies.control import control_saes, random_weights
 from tiltmeter.studies.results import NotMeasured
 from tiltmeter.studies.study import Experiment, KnownSAE, Size, Study, Subject
 
-PURPOSE, SEVERAL = "study", "studies"
-"""`purpose` in the manifest of one study's run, and of a folder of several."""
-
-EXPERIMENTS, CLAIMS = "experiments.json", "claims.json"
-"""Every experiment with the reason if it was not run; the verdicts, removed when more is measured."""
+EXPERIMENTS = "experiments.json"
+"""Every experiment with the reason if it was not run."""
 
 MODEL, CONTROL = "model", "control"
 """The two columns of a study (the model, random weights), and their folders."""
@@ -220,4 +218,4 @@ def _identity(request: StudyRun) -> dict[str, Any]:
 def _record(request: StudyRun) -> dict[str, Any]:
     model = request.subject.loaded.model
     shape = {"layers": model.n_layers, "width": model.width, "vocabulary": model.vocabulary}
-    return provenance.record(request.subject.loaded, request.tokens) | {"purpose": PURPOSE, "shape": shape}
+    return provenance.record(request.subject.loaded, request.tokens) | {"purpose": STUDY, "shape": shape}

@@ -183,7 +183,7 @@ def make_plan(sweep: Sweep, model: SplitModel, tokens: TokenSet) -> Plan:
     if sweep.until_ci is not None and sweep.sequences < FIRST_LOOK:
         raise TiltmeterError(
             f"No mean can be known of {sweep.sequences} sequences: the first look is after {FIRST_LOOK}; ask for as "
-            "many, better a thousand (--n-sequences), or leave --until-ci out."
+            "many, better a thousand (--sequences), or leave --until-ci out."
         )
     site = model.site(sweep.site)
     readouts = tuple(parse_readout(name, model) for name in dict.fromkeys(sweep.readouts))

@@ -141,7 +141,7 @@ def test_from_the_command_line(loaded, tmp_path, monkeypatch):
 
 
 WRONG = {
-    "kind": (("--kind", "ee"), "'local', 'topk', 'e2e' or 'e2e+ds'"),
+    "kind": (("--kind", "ee"), "--kind was 'ee' (did you mean e2e?); choose from local, topk, e2e, e2e+ds"),
     "sparsity": (("--sparsity", "-1"), "greater than 0"),
     "k": (("--kind", "topk", "--sparsity", "2.5"), "whole number"),
     "site": (("--site", "resid_pre:9"), "layers 0 to 2"),

@@ -1,0 +1,182 @@
+"""Names of sites, directions, bases, readouts and SAEs, checked against the catalogue."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from tiltmeter.cli.catalogue import catalogue, choices
+from tiltmeter.cli.early.headers import stored_arrays
+from tiltmeter.cli.early.model_facts import ModelFacts
+from tiltmeter.errors import TiltmeterError, did_you_mean
+from tiltmeter.models.sites import HOOKS, long_name, parse_site
+from tiltmeter.perturb.names import ALONG, BaseName, DirectionName, Kinds, check_base, check_direction
+from tiltmeter.runs.user_paths import user_path
+
+AS_WIDE_AS_THE_STREAM = frozenset({"resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out"})
+"""Kinds of sites with the width of the residual stream; that of others is not known without the model."""
+
+MANY_LAYERS = 1000
+"""Layers of a model that is not known yet, of which a pattern of sites may mean one."""
+
+MOST_LAYERS = 10**9
+"""Stands for the number of layers of a model that is not known yet."""
+
+
+def check_site(name: str, model: ModelFacts) -> None:
+    """Refuse a site that no model has, or not this one.
+
+    Raises:
+        TiltmeterError: so it is; the message names the nearest.
+    """
+    if _kind_of_site(name) is None:
+        hint = did_you_mean(name, _sites_of(_layer_in(name)))
+        raise TiltmeterError(f"{name!r} is not a site{hint}; tiltmeter list sites shows all.")
+    parse_site(name, model.layers or MOST_LAYERS)
+
+
+def check_sites(names: str, model: ModelFacts) -> None:
+    """Refuse a list of sites, or of patterns such as `resid_pre:*`, in which one is wrong.
+
+    Raises:
+        TiltmeterError: the message names the nearest.
+    """
+    known = [site for layer in range(model.layers or MANY_LAYERS) for site in _sites_of(str(layer))]
+    for name in map(str.strip, names.split(",")):
+        if "*" not in name:
+            check_site(name, model)
+        elif not any(fnmatchcase(site, name) for site in known):
+            raise TiltmeterError(f"No site matches {name!r}; patterns are like resid_pre:* (tiltmeter list sites).")
+
+
+def names_several(site: str) -> bool:
+    """Whether a text names several sites: a list with commas, or a pattern with *."""
+    return "," in site or "*" in site
+
+
+def _kind_of_site(name: str) -> str | None:
+    """The kind of a site, whatever its layer; None if there is no such site."""
+    try:
+        return parse_site(name, MOST_LAYERS).kind
+    except TiltmeterError:
+        return None
+
+
+def _sites_of(layer: str) -> list[str]:
+    return [*(f"{kind}:{layer}" for kind in HOOKS), *(f"blocks.{layer}.{hook}" for hook in HOOKS.values())]
+
+
+def _layer_in(name: str) -> str:
+    """The number of a layer in what is no site's name; L if there is none."""
+    parts = [part for part in re.split(r"[.:]", name) if part.isdigit()]
+    return parts[-1] if parts else "L"
+
+
+def check_readouts(names: Sequence[str], model: ModelFacts) -> None:
+    """Refuse readouts that there are not.
+
+    Raises:
+        TiltmeterError: the message names the nearest.
+    """
+    forms = [_readout(name) for name in catalogue()["readouts"]]
+    for name in names:
+        kind, sign, rest = _readout(name)
+        if (kind, sign) not in [form[:2] for form in forms]:
+            # With the site or the tokens of this one, where it has some.
+            hint = did_you_mean(name, [f"{one}{mark}{(sign == mark and rest) or end}" for one, mark, end in forms])
+            raise TiltmeterError(f"{name!r} is not a readout{hint}; tiltmeter list readouts shows all.")
+        if sign == "@":
+            check_site(rest, model)
+
+
+def _readout(name: str) -> tuple[str, str, str]:
+    """The kind of a readout, what follows it (`@` a site, `:` tokens, or nothing), and the site or the tokens."""
+    match = re.fullmatch(r"([^:@]*)([:@]?)(.*)", name, re.DOTALL)
+    assert match is not None
+    return match[1], match[2], match[3]
+
+
+def check_directions(names: Sequence[str], site: str, saes: Sequence[str], model: ModelFacts) -> None:
+    """Refuse directions that there are not, and files of vectors that are not there or of another width.
+
+    Raises:
+        TiltmeterError: the message names the nearest.
+    """
+    kinds = Kinds(catalogue()["directions"], catalogue()["sae_directions"], choices("not random"))
+    for name in map(DirectionName.parse, names):
+        if name.kind == ALONG and name.argument is not None:
+            _check_vectors(name.argument, site, model)
+        elif not (saes and name.kind in kinds.of_saes):  # which SAEs a pattern means depends on the site
+            check_direction(name, (), kinds)
+
+
+def check_base_name(text: str, saes: Sequence[str]) -> None:
+    """Refuse a base that there is not.
+
+    Raises:
+        TiltmeterError: the message names the nearest.
+    """
+    kinds = Kinds(catalogue()["bases"], catalogue()["sae_bases"])
+    name = BaseName.parse(text)
+    if not (saes and name.kind in kinds.of_saes):
+        check_base(name, (), kinds)
+
+
+def check_saes(names: Sequence[str]) -> None:
+    """Refuse embedded SAEs that there are not, and files that do not exist.
+
+    Raises:
+        TiltmeterError: the message names the nearest.
+    """
+    embedded = catalogue()["saes"]
+    for name in names:
+        plain = name.partition("?")[0]
+        model, colon, _ = plain.partition(":")
+        if colon and model in catalogue()["models"]:
+            if not any(fnmatchcase(one, plain) for one in embedded):
+                raise TiltmeterError(
+                    f"There is no embedded SAE {plain}{did_you_mean(plain, embedded)}; tiltmeter list saes shows all."
+                )
+        elif not colon and not user_path(plain).exists() and not user_path(plain.partition("#")[0]).exists():
+            hint = did_you_mean(f"nano:{plain}", embedded) or did_you_mean(plain, _beside(plain))
+            raise TiltmeterError(
+                f"There is no SAE {plain!r}{hint}: expected a folder or file that exists, or a name that tiltmeter "
+                "list saes shows."
+            )
+
+
+def _check_vectors(argument: str, site: str, model: ModelFacts) -> None:
+    path = user_path(argument)
+    if not path.is_file() and "#" in argument:
+        path = user_path(argument.rpartition("#")[0])
+        if not path.is_file():
+            path = user_path(argument.partition("#")[0])
+    suffixes = choices("vector files")
+    if not path.is_file():
+        hint = did_you_mean(str(path), _beside(str(path)))
+        raise TiltmeterError(f"{path} is not a file{hint}; along:FILE needs a file of vectors: {', '.join(suffixes)}.")
+    if path.suffix not in suffixes:
+        raise TiltmeterError(
+            f"{path} is a {path.suffix or 'nameless'} file; vectors are read from {', '.join(suffixes)} files, and no "
+            "code in them is run."
+        )
+    kinds = {_kind_of_site(one.replace("*", "0")) for one in site.split(",")}
+    if model.width is None or not kinds <= AS_WIDE_AS_THE_STREAM:
+        return
+    widths = {one.shape[-1] for one in stored_arrays(path).values() if len(one.shape) in (1, 2)}
+    if widths and model.width not in widths:
+        raise TiltmeterError(
+            f"{path} has vectors of width {min(widths)}, but those at {long_name(site)} have width {model.width}; give "
+            "vectors of that width."
+        )
+
+
+def _beside(path: str) -> list[str]:
+    """The files and folders in the folder of a path, as it would name them."""
+    folder = Path(path).expanduser().parent
+    try:
+        return [str(folder / one.name) for one in folder.iterdir()]
+    except OSError:
+        return []

@@ -1,0 +1,70 @@
+"""Rows of the claims table, and the table as text. Without pandas, so that stored claims are printed at once."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from typing import NamedTuple
+
+NARROW = 24
+"""Minimum width, in characters, of a column of sentences."""
+
+
+class ClaimRow(NamedTuple):
+    """One claim and its verdicts, as text."""
+
+    study: str
+    name: str
+    claim: str
+    """The claim, as it is tested."""
+    source: str
+    """Where the paper makes the claim."""
+    verdict: str
+    """`supported`, `contradicted`, `inconclusive` or `not tested`."""
+    effect: str
+    """The number that decides, with its units. Empty if nothing was tested."""
+    interval: str
+    """Its 95 % interval."""
+    published: str
+    """The paper's number. Empty if it reports none."""
+    control: str
+    """The verdict on random weights. Empty if there is no control."""
+    control_effect: str
+    note: str
+    """Why the claim was not tested, or what the control implies for it."""
+    parts: tuple[str, ...] = ()
+    """One line per part of the test."""
+
+    @property
+    def measured(self) -> str:
+        """Return the number with its interval."""
+        return " ".join(filter(None, (self.effect, self.interval)))
+
+
+HEADS = {"verdict": "verdict", "measured": "measured", "published": "published", "control": "random weights"}
+"""The columns of the table: fields of a row, and their heads."""
+
+
+def to_text(rows: Sequence[ClaimRow], width: int) -> str:
+    """Format a table of at most this many characters' width, or a paragraph per claim if that is too narrow."""
+    shown = {name: [str(getattr(row, name)) for row in rows] for name in HEADS}
+    shown = {name: values for name, values in shown.items() if any(values)}
+    widths = {name: max(map(len, (HEADS[name], *values))) for name, values in shown.items()}
+    left = width - sum(each + 2 for each in widths.values())
+    if left < NARROW:
+        return "\n\n".join(_paragraph(row, width) for row in rows)
+    lines = []
+    head = "  ".join([*(HEADS[name].ljust(widths[name]) for name in widths), "claim"])
+    for at, row in enumerate(rows):
+        first = "".join(shown[name][at].ljust(widths[name] + 2) for name in widths)
+        lines += textwrap.wrap(row.claim, width, initial_indent=first, subsequent_indent=" " * len(first)) or [first]
+    return "\n".join([head, *(line.rstrip() for line in lines)])
+
+
+def _paragraph(row: ClaimRow, width: int) -> str:
+    numbers = [row.verdict, row.measured, row.published and f"published {row.published}"]
+    control = row.control and f"on random weights {row.control}"
+    facts = "; ".join(filter(None, (*numbers, control)))
+    return "\n".join(
+        [*textwrap.wrap(row.claim, width), *textwrap.wrap(facts, width, initial_indent="  ", subsequent_indent="  ")]
+    )
