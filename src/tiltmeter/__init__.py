@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tiltmeter.saes.sae import SAE
     from tiltmeter.saes.training.config import Training
     from tiltmeter.saes.training.run import train_sae
+    from tiltmeter.studies.notebook import claims, report, reproduce
     from tiltmeter.sweeps.compare import compare
     from tiltmeter.sweeps.crossings import Crossings, run_crossings
     from tiltmeter.sweeps.plan import Sweep
@@ -49,6 +50,7 @@ _HOMES = {
     "TiltmeterError": "errors",
     "TokenSet": "data.token_set",
     "Training": "saes.training.config",
+    "claims": "studies.notebook",
     "compare": "sweeps.compare",
     "load_curves": "analysis.curves:load",
     "load_dictionary": "saes.loading",
@@ -56,6 +58,8 @@ _HOMES = {
     "load_sae": "saes.loading",
     "load_tokens": "data.token_set",
     "plot": "reports",
+    "report": "studies.notebook",
+    "reproduce": "studies.notebook",
     "run_crossings": "sweeps.crossings",
     "run_sweep": "sweeps.run",
     "shape_table": "analysis.shape_tables",
@@ -80,6 +84,7 @@ __all__ = [
     "TiltmeterError",
     "TokenSet",
     "Training",
+    "claims",
     "compare",
     "load_curves",
     "load_dictionary",
@@ -87,6 +92,8 @@ __all__ = [
     "load_sae",
     "load_tokens",
     "plot",
+    "report",
+    "reproduce",
     "run_crossings",
     "run_sweep",
     "shape_table",

@@ -6,7 +6,7 @@ import hashlib
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from tiltmeter.data.token_set import TokenSet
 from tiltmeter.errors import TiltmeterError
@@ -36,15 +36,18 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ReproduceOptions:
-    """The options of `tiltmeter reproduce`; None for those that were not given."""
+    """The options of `tiltmeter reproduce`; None for those that were not given.
+
+    In Python, model and tokens may be objects that `load_model` and `load_tokens` take.
+    """
 
     figures: tuple[str, ...] = ()
     size: str = "default"
     preset: str | None = None
-    model: str | None = None
+    model: Any = None
     revision: str | None = None
     layer: int | None = None
-    tokens: str | None = None
+    tokens: Any = None
     column: str | None = None
     tokens_revision: str | None = None
     length: int | None = None
@@ -68,7 +71,7 @@ def reproduce(name: str, wanted: ReproduceOptions, out: Path | None) -> tuple[Pa
     require("matplotlib", "report", "A study, which ends in figures,")
     studies = list(STUDIES.values()) if name == ALL else [find_study(name)]
     _check(studies, name, wanted)
-    loaded: dict[str, LoadedModel] = {}
+    loaded: dict[object, LoadedModel] = {}
     texts: dict[str, TokenSet] = {}
     requests = [_request(study, wanted, loaded, texts) for study in studies]
     folder = user_path(out) if out else _folder(name, requests)
@@ -107,17 +110,18 @@ def _check(studies: list[Study], name: str, wanted: ReproduceOptions) -> None:
         raise TiltmeterError(f"{wanted.size!r} is not a size; choose from {', '.join(get_args(Size))}.")
     if wanted.control not in CONTROLS:
         raise TiltmeterError(f"{wanted.control!r} is not a control; choose from {', '.join(CONTROLS)}.")
-    if wanted.model and wanted.preset:
+    if wanted.model is not None and wanted.preset:
         raise TiltmeterError("Give --preset or --model, not both: a preset is a model, its data and its SAEs.")
-    if wanted.model and not wanted.tokens:
+    if wanted.model is not None and wanted.tokens is None:
+        given = wanted.model if isinstance(wanted.model, str) else "the model"
         raise TiltmeterError(
-            f"No tokens were named for {wanted.model}; give --tokens a file or a data set of token sequences."
+            f"No tokens were named for {given}; give --tokens a file or a data set of token sequences."
         )
     if name == ALL and wanted.figures:
         raise TiltmeterError("--figure needs one study; name the study instead of all.")
     for study in studies:
         check_figures(study, wanted.figures)
-        if not wanted.model:
+        if wanted.model is None:
             _preset(study, wanted)
     for sae in wanted.saes:
         refuse_unknown(sae)
@@ -134,22 +138,29 @@ def _preset(study: Study, wanted: ReproduceOptions) -> Preset:
 
 
 def _request(
-    study: Study, wanted: ReproduceOptions, loaded: dict[str, LoadedModel], texts: dict[str, TokenSet]
+    study: Study, wanted: ReproduceOptions, loaded: dict[object, LoadedModel], texts: dict[str, TokenSet]
 ) -> StudyRun:
-    preset = None if wanted.model else _preset(study, wanted)
-    name = wanted.model or (preset.model if preset else "")
+    preset = _preset(study, wanted) if wanted.model is None else None
+    given = wanted.model if preset is None else preset.model
+    name = given if isinstance(given, str) else id(given)
     if name not in loaded:
-        _log.warning("model: %s", name)
-        loaded[name] = load_model(name, revision=wanted.revision, device=wanted.device, precision=wanted.precision)
+        loaded[name] = _load(given, wanted)
     saes = wanted.saes or (preset.saes if preset else ())
     subject = make_subject(study, loaded[name], _layer(wanted, preset), saes, wanted.seed)
     size: Size = wanted.size  # type: ignore[assignment]  # checked above
-    if preset and not wanted.tokens:
+    if preset and wanted.tokens is None:
         wanted = replace(wanted, tokens=preset.tokens, bos_before=wanted.bos_before or preset.bos_before)
     length = min(study.length, loaded[name].model.context) if wanted.length is None else wanted.length
     tokens = _tokens(loaded[name], wanted, length, needed_sequences(study, subject, size))
     training = None if wanted.control == "none" else lambda: _training_tokens(loaded[name], wanted, texts)
     return StudyRun(study, size, subject, tokens, training, wanted.figures)
+
+
+def _load(given: Any, wanted: ReproduceOptions) -> LoadedModel:
+    if not isinstance(given, str):
+        return load_model(given)
+    _log.warning("model: %s", given)
+    return load_model(given, revision=wanted.revision, device=wanted.device, precision=wanted.precision)
 
 
 def _layer(wanted: ReproduceOptions, preset: Preset | None) -> int | None:
@@ -159,7 +170,7 @@ def _layer(wanted: ReproduceOptions, preset: Preset | None) -> int | None:
 
 
 def _tokens(loaded: LoadedModel, wanted: ReproduceOptions, length: int, at_most: int) -> TokenSet:
-    assert wanted.tokens
+    assert wanted.tokens is not None
     return loaded.load_tokens(
         wanted.tokens,
         at_most=at_most,
@@ -172,10 +183,11 @@ def _tokens(loaded: LoadedModel, wanted: ReproduceOptions, length: int, at_most:
 
 def _training_tokens(loaded: LoadedModel, wanted: ReproduceOptions, texts: dict[str, TokenSet]) -> TokenSet:
     """Training tokens of control SAEs, loaded once: for nano its training text, otherwise the measured token set."""
-    name = "nano-train" if wanted.tokens == "nano" else str(wanted.tokens)
+    given = "nano-train" if isinstance(wanted.tokens, str) and wanted.tokens == "nano" else wanted.tokens
+    name = given if isinstance(given, str) else "given"
     length = min(TRAINING_LENGTH, loaded.model.context) if wanted.length is None else wanted.length
     if name not in texts:
-        texts[name] = _tokens(loaded, replace(wanted, tokens=name), length, TRAINING_SEQUENCES)
+        texts[name] = _tokens(loaded, replace(wanted, tokens=given), length, TRAINING_SEQUENCES)
     return texts[name]
 
 
