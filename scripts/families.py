@@ -28,7 +28,8 @@ from torch import Tensor, nn
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.exact_model import ExactModel
 from tiltmeter.models.positions import Positions, parse_positions
-from tiltmeter.models.readouts import Readout, compute_readouts
+from tiltmeter.models.readout_values import compute_readouts
+from tiltmeter.models.readouts import Readout
 from tiltmeter.models.self_check import check_additive, check_split
 from tiltmeter.models.sites import HOOKS, Site
 from tiltmeter.models.split_model import SplitModel

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tiltmeter.models.model_files import EMBEDDED
-from tiltmeter.models.readouts import OUTPUT_READOUTS, SITE_READOUTS
+from tiltmeter.models.readouts import readout_meanings
 from tiltmeter.models.sites import HOOKS
 from tiltmeter.perturb.bases import BASES, SAE_BASES
 from tiltmeter.perturb.registry import DIRECTIONS, needs_sae
@@ -34,8 +34,7 @@ def sections() -> dict[str, dict[str, str]]:
         },
         "bases (where paths begin)": {name: one.meaning for name, one in BASES.items()}
         | {f"{name}:SAE": one.meaning for name, one in SAE_BASES.items()},
-        "readouts": {name: one.meaning for name, one in OUTPUT_READOUTS.items()}
-        | {f"{name}@SITE": one.meaning for name, one in SITE_READOUTS.items()},
+        'readouts (tokens as " Paris" in quotes, yes or #464)': readout_meanings(),
         "studies": {
             name: meaning
             for study in STUDIES.values()

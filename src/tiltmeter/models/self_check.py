@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -10,6 +13,10 @@ from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.clean_run import CleanRun
 from tiltmeter.models.failures import explained
 from tiltmeter.models.hooks import replaced
+from tiltmeter.models.own_readouts import CheckedReadout
+from tiltmeter.models.positions import Positions
+from tiltmeter.models.readout_values import compute_readouts
+from tiltmeter.models.readouts import Readout
 from tiltmeter.models.sites import Site
 from tiltmeter.models.split_model import SplitModel
 
@@ -92,6 +99,23 @@ def check_additive(model: SplitModel, tokens: Tensor, site: Site) -> None:
             f"cannot be measured (they differ by {error:.1e} of what is added to a token); use hook_resid_pre or "
             "hook_resid_post."
         )
+
+
+def check_functions(
+    model: SplitModel, tokens: Tensor, site: Site, readouts: Sequence[Readout], positions: Positions
+) -> None:
+    """Run the user's functions among the readouts once, on a strong perturbation, with the checks of `CheckedReadout`.
+
+    Raises:
+        TiltmeterError: a function fails, or does not return one number per token that depends on this token alone and
+            is the same when called again.
+    """
+    own = [replace(one, own=CheckedReadout(**vars(one.own))) for one in readouts if one.own is not None]
+    if not own:
+        return
+    clean = model.start(tokens, site, [one.site for one in own if one.site is not None], positions.span)
+    change = clean.span.cut(clean.activation).flip(-1) * 0.5
+    compute_readouts(model, clean, model.changes(clean, change[None]), own, positions.read)
 
 
 def _error(found: Tensor, expected: Tensor, scale: Tensor) -> float:
