@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tiltmeter.data.token_set import TokenSet, load_tokens
     from tiltmeter.errors import TiltmeterError
     from tiltmeter.models.loading import LoadedModel, load_model
+    from tiltmeter.models.own_readouts import at_site
     from tiltmeter.models.positions import BosPolicy, MassivePolicy
     from tiltmeter.models.split_model import SplitModel
     from tiltmeter.perturb.paths import Sphere, Straight, Substitute
@@ -50,6 +51,7 @@ _HOMES = {
     "TokenSet": "data.token_set",
     "Training": "saes.training.config",
     "compare": "sweeps.compare",
+    "at_site": "models.own_readouts",
     "load_curves": "analysis.curves:load",
     "load_dictionary": "saes.loading",
     "load_model": "models.loading",
@@ -81,6 +83,7 @@ __all__ = [
     "TokenSet",
     "Training",
     "compare",
+    "at_site",
     "load_curves",
     "load_dictionary",
     "load_model",

@@ -503,7 +503,8 @@ def test_names(small):
 @pytest.mark.parametrize("text", ["", "KL", "l2", "kl@resid_post:3", "kl@", "l3@resid_post:3", "@resid_post:3"])
 def test_unknown_readouts_are_refused(small, text):
     with pytest.raises(
-        TiltmeterError, match="is not a readout; choose from kl, js, loss, logit-diff:A,B, .*entropy, l2@SITE, cos@SITE"
+        TiltmeterError,
+        match=r"is not a readout; choose from kl, js, loss, logit-diff:A,B, .*entropy, l2@SITE, cos@SITE",
     ):
         parse_readout(text, small[0])
 

@@ -23,12 +23,23 @@ from torch import Tensor
 
 
 class CleanOutput:
-    """The clean next-token distribution of some tokens, in float64, shared by all path points."""
+    """The clean next-token distribution of some tokens, in float64, shared by all path points.
+
+    What a readout does not need is not computed, here and in `OutputChange`.
+    """
 
     def __init__(self, logits: Float[Tensor, "token vocabulary"]) -> None:
         self.logits = logits
-        self.log_p = logits.double().log_softmax(-1)
-        self.p = self.log_p.exp()
+
+    @cached_property
+    def log_p(self) -> Float64[Tensor, "token vocabulary"]:
+        """Log probabilities, nats."""
+        return self.logits.double().log_softmax(-1)
+
+    @cached_property
+    def p(self) -> Float64[Tensor, "token vocabulary"]:
+        """Probabilities."""
+        return self.log_p.exp()
 
     @cached_property
     def top(self) -> Int[Tensor, "token 1"]:
@@ -42,25 +53,27 @@ class OutputChange:
     def __init__(
         self, clean: CleanOutput, difference: Float[Tensor, "token vocabulary"], targets: Int[Tensor, "token"]
     ) -> None:
-        self.clean = clean
-        self.log_p, self.p = clean.log_p, clean.p
-        self.targets = targets
-        difference = difference.to(torch.float64, copy=True)
-        self.x = difference.sub_(torch.linalg.vecdot(self.p, difference)[:, None])
+        self.clean, self.difference, self.targets = clean, difference, targets
+
+    @cached_property
+    def x(self) -> Float64[Tensor, "token vocabulary"]:
+        """The change of the logits minus its clean expectation."""
+        difference = self.difference.to(torch.float64, copy=True)
+        return difference.sub_(torch.linalg.vecdot(self.clean.p, difference)[:, None])
 
     @cached_property
     def kl(self) -> Float64[Tensor, "token"]:
         """KL(clean ‖ perturbed), nats."""
-        terms = torch.expm1(self.x).sub_(self.x).mul_(self.p)
+        terms = torch.expm1(self.x).sub_(self.x).mul_(self.clean.p)
         kl = torch.log1p(terms.sum(-1))
         if bool((overflown := ~torch.isfinite(kl)).any()):
-            kl[overflown] = (self.log_p + self.x)[overflown].logsumexp(-1)
+            kl[overflown] = (self.clean.log_p + self.x)[overflown].logsumexp(-1)
         return kl
 
     @cached_property
     def log_q(self) -> Float64[Tensor, "token vocabulary"]:
         """Log probabilities of the perturbed distribution, nats."""
-        return self.log_p + self.x - self.kl[:, None]
+        return self.clean.log_p + self.x - self.kl[:, None]
 
     def js(self) -> Float64[Tensor, "token"]:
         """Jensen-Shannon divergence, nats, from 0 to log 2: the mean KL of p and q to their mixture m = (p + q) / 2.
@@ -69,16 +82,16 @@ class OutputChange:
         p[(eᵘ - 1)u/2 - (1 + eᵘ) log cosh(u/2)] = (p + q)(log 2 - log(1 + exp(-|u|))) - min(p, q)|u|,
         the first of which is accurate for small u, the second for large u.
         """
-        u = self.x - self.kl[:, None]
-        q, size = (self.log_p + u).exp(), u.abs()
-        small = self.p * (torch.expm1(u) * u / 2 - (1 + u.exp()) * torch.log1p(2 * (u / 4).sinh() ** 2))
-        large = (self.p + q) * (math.log(2) - size.neg().exp().log1p()) - torch.minimum(self.p, q) * size
+        log_p, p, u = self.clean.log_p, self.clean.p, self.x - self.kl[:, None]
+        q, size = (log_p + u).exp(), u.abs()
+        small = p * (torch.expm1(u) * u / 2 - (1 + u.exp()) * torch.log1p(2 * (u / 4).sinh() ** 2))
+        large = (p + q) * (math.log(2) - size.neg().exp().log1p()) - torch.minimum(p, q) * size
         return torch.where(size < 1, small, large).sum(-1) / 2
 
     def loss(self) -> Float64[Tensor, "token"]:
         """Cross-entropy of the next token under the perturbed distribution, nats."""
         index = self.targets[:, None]
-        return self.kl - (self.log_p + self.x).gather(1, index)[:, 0]
+        return self.kl - (self.clean.log_p + self.x).gather(1, index)[:, 0]
 
     def entropy(self) -> Float64[Tensor, "token"]:
         """Entropy of the perturbed distribution, nats: -Σ q log q."""
@@ -90,17 +103,18 @@ class OutputChange:
 
     def logit_difference(self, one: int, other: int) -> Float64[Tensor, "token"]:
         """Perturbed logit of one token of the vocabulary minus that of another: their log odds, log(q / q'), nats."""
-        logits = self.clean.logits
-        return logits[:, one].double() - logits[:, other].double() + (self.x[:, one] - self.x[:, other])
+        logits, change = (each[:, [one, other]].double() for each in (self.clean.logits, self.difference))
+        return (logits[:, 0] - logits[:, 1]) + (change[:, 0] - change[:, 1])
 
+    @cached_property
     def rank(self) -> Float64[Tensor, "token"]:
         """Rank, from 1, of the clean run's most likely token in the perturbed distribution.
 
         One more than the number of tokens that are more likely: a token that is as likely does not count.
         """
-        logits = self.clean.logits.double() + self.x
+        logits = self.clean.logits.double() + self.difference
         return 1.0 + (logits > logits.gather(1, self.clean.top)).sum(-1).double()
 
     def top1(self) -> Float64[Tensor, "token"]:
         """1 where no token is more likely than the clean run's most likely one, else 0."""
-        return (self.rank() == 1).double()
+        return (self.rank == 1).double()

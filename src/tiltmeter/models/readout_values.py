@@ -90,7 +90,7 @@ def _measure_outputs(
                 values[r.name][point, rows] = (
                     r.definition.compute(change, *(token.id for token in r.tokens))
                     if r.own is None
-                    else r.own.of_distributions(change.log_p, change.log_q, targets[rows])
+                    else r.own.of_distributions(output.log_p, change.log_q, targets[rows])
                 )
     return {name: value.reshape(shape) for name, value in values.items()}
 

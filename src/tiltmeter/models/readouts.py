@@ -80,7 +80,7 @@ OUTPUT_READOUTS: Mapping[str, ReadoutDefinition] = {
         OutputChange.top1, "1 where the clean run's most likely token is so in the perturbed run as well, else 0"
     ),
     "rank": ReadoutDefinition(
-        OutputChange.rank, "rank, from 1, of the clean run's most likely token in the perturbed distribution"
+        lambda change: change.rank, "rank, from 1, of the clean run's most likely token in the perturbed distribution"
     ),
     "entropy": ReadoutDefinition(OutputChange.entropy, "entropy of the perturbed distribution, nats"),
 }
