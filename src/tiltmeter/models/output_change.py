@@ -8,8 +8,8 @@ Every term is nonnegative, so nothing cancels and small values keep their digits
 lose them, because the first-order terms of KL cancel. For the same reason a linear head is applied to the change of the
 final hidden states: all logits of a token can share an offset much larger than their differences.
 
-The perturbed distribution is log q = log p + x - KL. It is never the softmax of a second set of float32 logits, so the
-change of a readout between two lengths keeps its digits, too.
+Numbers of the perturbed run itself are those of the logits z + dz, added in float64: what a readout changes between two
+lengths keeps the digits of dz, which a second set of float32 logits would lose.
 """
 
 from __future__ import annotations
@@ -73,7 +73,12 @@ class OutputChange:
     @cached_property
     def log_q(self) -> Float64[Tensor, "token vocabulary"]:
         """Log probabilities of the perturbed distribution, nats."""
-        return self.clean.log_p + self.x - self.kl[:, None]
+        return self.logits.log_softmax(-1)
+
+    @property
+    def logits(self) -> Float64[Tensor, "token vocabulary"]:
+        """The perturbed logits."""
+        return self.clean.logits.double() + self.difference
 
     def js(self) -> Float64[Tensor, "token"]:
         """Jensen-Shannon divergence, nats, from 0 to log 2: the mean KL of p and q to their mixture m = (p + q) / 2.
@@ -112,7 +117,7 @@ class OutputChange:
 
         One more than the number of tokens that are more likely: a token that is as likely does not count.
         """
-        logits = self.clean.logits.double() + self.difference
+        logits = self.logits
         return 1.0 + (logits > logits.gather(1, self.clean.top)).sum(-1).double()
 
     def top1(self) -> Float64[Tensor, "token"]:
