@@ -34,7 +34,7 @@ class AtSite:
         return self.function(clean, perturbed)
 
 
-def at_site(site: str, function: Any) -> AtSite:
+def at_site(site: Any, function: Any) -> AtSite:
     """A readout of your own of the activations at a later site, for `Sweep(readouts={"mine": ...})`.
 
     `tm.at_site("resid_post:11", f)`, where `f(clean, perturbed)` gets the activations [token, d_site] of the clean and

@@ -97,8 +97,8 @@ def _of_text(name: str, text: str, vocabulary: int, tokenizer: PreTrainedTokeniz
         )
     pieces = tokenizer.encode(text, add_special_tokens=False)
     for token in _candidates(text, pieces, tokenizer):
-        if token < vocabulary and text_of(tokenizer, token) == text:
-            return VocabularyToken(token, text)
+        if text_of(tokenizer, token) == text:
+            return _of_id(name, token, vocabulary, tokenizer)
     shown = " and ".join(f"{VocabularyToken(one, text_of(tokenizer, one)).shown} (#{one})" for one in pieces[:9])
     shown = f"reads it as {shown}" if shown else "reads nothing in it"
     raise TiltmeterError(
