@@ -1,7 +1,10 @@
 """Sweeps and crossings with readouts that are functions, and with readouts that name tokens."""
 
 import json
+import re
+from dataclasses import replace
 from importlib import resources
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -226,3 +229,18 @@ def test_what_does_not_grow_from_zero_has_no_crossings(loaded, tmp_path, name):
 def test_fractions_are_of_what_begins_at_zero(loaded, tmp_path, readouts):
     with pytest.raises(TiltmeterError, match="may not be zero where nothing is perturbed, so a fraction"):
         crossed(loaded, tmp_path / "run", readouts, fraction=0.5)
+
+
+def test_the_example_of_the_documentation_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[2] / "docs" / "definitions.md").read_text()
+    (code,) = (block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "at_site" in block)
+    for many, few in (('tokens = loaded.load_tokens("nano", at_most=64)', ""), ("sequences=16", "sequences=2")):
+        assert code.count(many) == 1
+        code = code.replace(many, few)
+    ids = torch.randint(1, 4096, (2, 8), generator=torch.Generator().manual_seed(0))
+    names = {"tokens": replace(TOKENS, ids=ids)}
+    exec(compile(code, "definitions.md", "exec"), names)
+    found = names["curves"].sel(direction="real-mixture", step=32)
+    assert (found["l1 at the end"] > found["kl"]).all()
+    assert 0 <= float(found["errors"].mean()) <= 1
