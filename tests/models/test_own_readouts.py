@@ -131,6 +131,11 @@ def test_what_a_function_may_not_do(function, message):
     assert "\n" not in str(refused.value)
 
 
+def test_an_argument_that_is_changed_in_a_run_is_noticed_then():
+    with pytest.raises(TiltmeterError, match="The readout mine changed the tensors that it was given"):
+        read_own("mine", lambda a, b: b.clamp_(min=2).sum(-1)).values(X.clone(), X + 1)
+
+
 @pytest.mark.parametrize(
     "function",
     [
