@@ -14,6 +14,8 @@ import torch
 import transformers
 from torch import Tensor, nn
 
+from tiltmeter.models.sites import Site, all_sites
+
 WIDTH, HEADS, LAYERS, VOCABULARY, CONTEXT = 32, 4, 3, 61, 16
 HEAD = 12
 """Width of a head where a family lets it be chosen: z is then wider than the stream."""
@@ -139,6 +141,22 @@ def block(family: str, model: nn.Module, layer: int) -> nn.Module:
     return model.get_submodule(f"{parts.trunk}.{parts.blocks}.{layer}")
 
 
+class _Both:
+    """Two hooks that are removed together."""
+
+    def __init__(self, *handles: Any) -> None:
+        self.handles = handles
+
+    def remove(self) -> None:
+        for handle in self.handles:
+            handle.remove()
+
+
+def sites_of(family: str) -> list[Site]:
+    """The sites of a small model; attention and MLP that are parallel have nothing between them."""
+    return [site for site in all_sites(LAYERS) if family != "neox-parallel" or site.kind != "resid_mid"]
+
+
 def _keeper(seen: dict, place: tuple[int, str]) -> Callable[[Tensor], Tensor]:
     def keep(x: Tensor) -> Tensor:
         seen[place] = x.clone()
@@ -160,6 +178,20 @@ def _hook(family: str, model: nn.Module, place: tuple[int, str], edit: Callable[
             ),
             with_kwargs=True,
         )
+    if kind == "resid_mid":
+        entered: list[Tensor] = []
+
+        def middle(_: nn.Module, __: Any, out: Any) -> Any:
+            written = out[0] if isinstance(out, tuple) else out
+            new = edit(entered[-1] + written) - entered[-1]
+            return (new, *out[1:]) if isinstance(out, tuple) else new
+
+        first = owner.register_forward_pre_hook(
+            lambda _, args, kwargs: entered.append((args[0] if args else kwargs["hidden_states"]).clone()),
+            with_kwargs=True,
+        )
+        second = owner.get_submodule(parts.attn_out).register_forward_hook(middle)
+        return _Both(first, second)
     if kind == "z":
         projection = owner.get_submodule(parts.projection)
         return projection.register_forward_pre_hook(lambda _, args: (edit(args[0]), *args[1:]))

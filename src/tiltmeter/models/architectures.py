@@ -38,10 +38,17 @@ class BlockParts:
     mlp: nn.Module | None
     projection: nn.Module | None
     """Its input is the heads' outputs, side by side."""
+    reader: nn.Module | None
+    """Its input is the stream after attention and before the MLP; None where the two are parallel."""
 
     def of(self, kind: str) -> nn.Module | None:
         """The module at which a kind of site is hooked."""
-        return {"attn_out": self.attention, "mlp_out": self.mlp, "z": self.projection}[kind]
+        return {
+            "attn_out": self.attention,
+            "mlp_out": self.mlp,
+            "z": self.projection,
+            "resid_mid": self.reader,
+        }[kind]
 
 
 @dataclass(frozen=True)
@@ -65,14 +72,16 @@ class ModelParts:
     """The insides of blocks, filled in as they are asked for."""
 
     def inside(self, layer: int) -> BlockParts:
-        """The attention, MLP and output projection of a block."""
+        """The attention, the MLP and what else is hooked in a block."""
         if layer not in self.known:
             ran = layer in self.running
-            self.known[layer] = _block_parts(self.model, self.blocks[layer]) if ran else BlockParts(None, None, None)
+            self.known[layer] = (
+                _block_parts(self.model, self.blocks[layer]) if ran else BlockParts(None, None, None, None)
+            )
         return self.known[layer]
 
     def component(self, site: Site) -> nn.Module:
-        """The module whose output is `hook_attn_out` or `hook_mlp_out`, or whose input is `attn.hook_z`.
+        """The module whose output is `hook_attn_out` or `hook_mlp_out`, or whose input `attn.hook_z`, `hook_resid_mid`.
 
         Where a family normalises the outputs of attention and MLP, the site is after that norm, as in TransformerLens.
 
@@ -86,6 +95,8 @@ class ModelParts:
             reason = f"block {site.layer} does not run on text"
         elif site.kind == "z":
             reason = "no output projection of an attention was found in this block"
+        elif site.kind == "resid_mid":
+            reason = "no module of this block reads the stream between attention and MLP: they may be parallel"
         else:
             reason = "the outputs of attention and MLP are not what is added to the stream"
         raise TiltmeterError(
@@ -281,7 +292,24 @@ def _block_parts(model: nn.Module, block: nn.Module) -> BlockParts:
         attention=attention.module if attention else None,
         mlp=mlp.module if mlp else None,
         projection=_projection(once, attention),
+        reader=_middle_reader(whole, once, attention, mlp),
     )
+
+
+def _middle_reader(whole: Call, calls: list[Call], attention: Call | None, mlp: Call | None) -> nn.Module | None:
+    """The outermost module that reads what the stream is after attention and before the MLP: the norm, mostly."""
+    if attention is None or mlp is None or attention.order > mlp.order:
+        return None
+    found = [
+        call
+        for call in calls
+        if attention.order < call.order <= mlp.order
+        and call.entered is not None
+        and whole.entered is not None
+        and call.entered.shape == whole.entered.shape
+        and _adds_up(whole.entered, call.entered, attention.left)
+    ]
+    return min(found, key=lambda call: call.name.count(".")).module if found else None
 
 
 def _writers(whole: Call, calls: list[Call]) -> tuple[Call | None, Call | None]:

@@ -12,7 +12,6 @@ from torch import Tensor
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.clean_run import CleanRun
 from tiltmeter.models.failures import explained
-from tiltmeter.models.hooks import replaced
 from tiltmeter.models.own_readouts import CheckedReadout
 from tiltmeter.models.positions import Positions
 from tiltmeter.models.readout_values import compute_readouts
@@ -79,20 +78,25 @@ def check_head(model: SplitModel, ids: Int[Tensor, "sequence position"], most: i
 def check_additive(model: SplitModel, tokens: Tensor, site: Site) -> None:
     """Check that the outputs of a block's attention and MLP add up to its change of the residual stream.
 
+    At `hook_resid_mid`, check that the stream with attention's output added is what is read there.
+
     Some families add the stream inside these modules, or scale their outputs afterwards; there, hook_attn_out and
     hook_mlp_out would not be what they are in TransformerLens.
 
     Raises:
         TiltmeterError: they do not add up.
     """
-    if site.kind not in ("attn_out", "mlp_out"):
+    if site.kind not in ("attn_out", "mlp_out", "resid_mid"):
         return
     end = Site(site.layer, "resid_post")
     writes = [one for kind in ("attn_out", "mlp_out") if model.has(one := Site(site.layer, kind)) or one == site]
-    run = model.start(tokens, Site(site.layer, "resid_pre"), [*writes, end])
+    middle = [site] if site.kind == "resid_mid" else []
+    run = model.start(tokens, Site(site.layer, "resid_pre"), [*writes, *middle, end])
     after, *written = (run.late.sites[one] for one in (end, *writes))
     added = torch.stack(written).sum(0)
     error = _error(run.activation + added, after, added)
+    for one in middle:  # a site in the middle is only found where there is an attention, which is the first to write
+        error = max(error, _error(run.activation + written[0], run.late.sites[one], written[0]))
     if not error <= TOLERANCE[after.dtype]:
         raise TiltmeterError(
             f"In {model.name} the outputs of attention and MLP are not what is added to the stream, so {site.name} "
@@ -144,6 +148,8 @@ def _refuse(model: SplitModel, clean: CleanRun, what: str, error: float, roundin
 def _full_pass(model: SplitModel, clean: CleanRun, point: Tensor) -> Tensor:
     full = model.whole(clean).clone()
     full[:, clean.span.first : clean.span.stop] = point
-    with explained(model.hf, "running the whole model"), replaced(*model.tap(clean.site), full):
+    before = Site(clean.site.layer, "resid_pre")
+    entry = model.activation(clean.tokens, before) if clean.site.kind == "resid_mid" else full
+    with explained(model.hf, "running the whole model"), model.placed(clean.site, full, entry):
         final = model.trunk(clean.tokens)
     return clean.span.cut(final)
