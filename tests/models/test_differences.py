@@ -165,9 +165,11 @@ def test_whole_models(family, attention, site):
             )
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_in_float32_a_small_difference_keeps_its_digits(family):
-    site, tokens = Site(1, "resid_pre"), random_tokens(2, 10)
+@pytest.mark.parametrize(
+    ("family", "kind"), [*((family, "resid_pre") for family in FAMILIES), ("gpt2", "resid_mid"), ("llama", "resid_mid")]
+)
+def test_in_float32_a_small_difference_keeps_its_digits(family, kind):
+    site, tokens = Site(1, kind), random_tokens(2, 10)
     exactly, quickly = ExactModel(tiny(family)), ExactModel(tiny(family, dtype=torch.float32))
     runs = [model.start(tokens, site) for model in (exactly, quickly)]
     difference = 1e-5 * torch.randn((2, *runs[0].activation.shape), generator=torch.Generator().manual_seed(0))

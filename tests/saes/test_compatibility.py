@@ -27,6 +27,7 @@ def place(model_name="tiny", stream="centred", family="gpt2", width=WIDTH, site=
     [
         ("blocks.1.hook_resid_pre", SITE),
         ("blocks.0.hook_resid_post", SITE),
+        ("blocks.1.hook_resid_mid", Site(1, "resid_mid")),
         ("blocks.1.hook_in", SITE),
         ("blocks.0.hook_out", SITE),
         ("resid_pre:1", SITE),
