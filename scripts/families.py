@@ -44,7 +44,7 @@ SECONDS = 120
 """Longest time that one family may take."""
 
 KINDS = ("resid_pre", "resid_post", "attn_out", "mlp_out", "z")
-"""Kinds of site in the table. `resid_mid` exists only where attention and MLP are not parallel."""
+"""Kinds of site in the table. Others exist in some families only."""
 
 ASKED = ("all", "5")
 PRECISIONS: dict[str, type[SplitModel]] = {"float32-difference": ExactModel, "float32": SplitModel}
@@ -247,8 +247,9 @@ Tiny random models of {count} families (transformers {version}), perturbed along
 positions and at one in the middle; the mean KL compared with plain hooks on the full forward pass. Where a family
 has several kinds of layers, the four layers hold each kind in turn.
 `python scripts/families.py` writes this page.
-`resid_mid` is not in the table. It exists where attention comes before the MLP, and the MLP (or the norm before it)
-reads the stream with attention's output added; other families refuse it.
+`resid_mid` and `mlp_post` are not in the table. `resid_mid` exists where attention comes before the MLP, and the MLP
+(or the norm before it) reads the stream with attention's output added; `mlp_post` where the MLP's output is that of a
+single matrix, so not in mixtures of experts. Other families refuse them.
 
 - `right`: within 2 % in both precisions of `auto`, at all positions and at one.
 - `float32`: right with `--precision float32`, which `auto` falls back to; carried differences are refused.

@@ -64,13 +64,23 @@ class Family:
     attn_out: str = "self_attn"
     mlp_out: str = "mlp"
     projection: str = "self_attn.o_proj"
+    down: str = "mlp.down_proj"
     layer_norm: bool = False
     attentions: tuple[str, ...] = ("eager", "sdpa")
 
 
-NEOX_PARTS = ("gpt_neox", "layers", "final_layer_norm", "attention", "mlp", "attention.dense", True)
+NEOX_PARTS = (
+    "gpt_neox",
+    "layers",
+    "final_layer_norm",
+    "attention",
+    "mlp",
+    "attention.dense",
+    "mlp.dense_4h_to_h",
+    True,
+)
 FAMILIES = {
-    "gpt2": Family("GPT2Config", GPT2, "transformer", "h", "ln_f", "attn", "mlp", "attn.c_proj", True),
+    "gpt2": Family("GPT2Config", GPT2, "transformer", "h", "ln_f", "attn", "mlp", "attn.c_proj", "mlp.c_proj", True),
     "neox-parallel": Family("GPTNeoXConfig", NEOX | {"use_parallel_residual": True}, *NEOX_PARTS),
     "neox-sequential": Family("GPTNeoXConfig", NEOX | {"use_parallel_residual": False}, *NEOX_PARTS),
     "llama": Family("LlamaConfig", LLAMA_LIKE),
@@ -192,8 +202,8 @@ def _hook(family: str, model: nn.Module, place: tuple[int, str], edit: Callable[
         )
         second = owner.get_submodule(parts.attn_out).register_forward_hook(middle)
         return _Both(first, second)
-    if kind == "z":
-        projection = owner.get_submodule(parts.projection)
+    if kind in ("z", "mlp_post"):
+        projection = owner.get_submodule(parts.projection if kind == "z" else parts.down)
         return projection.register_forward_pre_hook(lambda _, args: (edit(args[0]), *args[1:]))
     where = {"resid_post": "", "attn_out": parts.attn_out, "mlp_out": parts.mlp_out}[kind]
     return owner.get_submodule(where).register_forward_hook(

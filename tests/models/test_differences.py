@@ -133,7 +133,14 @@ def test_subtracting_two_runs_loses_what_the_rules_keep():
     assert float((functional.gelu(x).difference - wanted).abs().max() / wanted.abs().max()) < 2e-5
 
 
-SITES = (Site(1, "resid_pre"), Site(1, "attn_out"), Site(1, "resid_mid"), Site(0, "z"), Site(2, "resid_post"))
+SITES = (
+    Site(1, "resid_pre"),
+    Site(1, "attn_out"),
+    Site(1, "resid_mid"),
+    Site(1, "mlp_post"),
+    Site(0, "z"),
+    Site(2, "resid_post"),
+)
 
 
 @pytest.mark.parametrize("site", SITES, ids=str)

@@ -43,7 +43,7 @@ from tiltmeter.models.failures import explained
 from tiltmeter.models.head import Head
 from tiltmeter.models.hooks import captured, replaced, skipped
 from tiltmeter.models.positions import Span
-from tiltmeter.models.sites import STREAM, Site, parse_site
+from tiltmeter.models.sites import OF_WIDTH_D_MODEL, STREAM, Site, parse_site
 from tiltmeter.models.trunk import Trunk, agree
 
 Stream = Literal["centred", "raw"]
@@ -97,7 +97,7 @@ class SplitModel:
 
     def centre(self, x: Tensor, site: Site) -> Tensor:
         """`x` as it is measured at `site`: minus its mean over d_model if the model ignores that mean."""
-        return x - x.mean(-1, keepdim=True) if self.centred and site.kind != "z" else x
+        return x - x.mean(-1, keepdim=True) if self.centred and site.kind in OF_WIDTH_D_MODEL else x
 
     @torch.no_grad()
     def start(
@@ -361,7 +361,7 @@ class SplitModel:
         """Where to read a site: the module, and whether its `"input"` or `"output"` holds the activation."""
         if site.kind in STREAM:
             return self._stream_tap(site.boundary)
-        return self.parts.component(site), "input" if site.kind in ("z", "resid_mid") else "output"
+        return self.parts.component(site), "output" if site.kind in ("attn_out", "mlp_out") else "input"
 
     def placed(self, site: Site, x: Tensor, entry: Tensor) -> AbstractContextManager[None]:
         """Put `x` at a site of a pass in which the stream `entry` enters the site's block.

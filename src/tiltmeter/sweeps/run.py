@@ -30,6 +30,7 @@ from tiltmeter.models.clean_run import PERTURBED_RUNS
 from tiltmeter.models.fingerprint import fingerprint_sha256
 from tiltmeter.models.loading import LoadedModel, ModelGiven, load_model, tokens_for
 from tiltmeter.models.self_check import check_additive, check_functions, check_head, check_split
+from tiltmeter.models.sites import OF_WIDTH_D_MODEL
 from tiltmeter.perturb.bases import Base, build_base
 from tiltmeter.perturb.directions import Direction
 from tiltmeter.perturb.names import DirectionName
@@ -295,7 +296,7 @@ def identity(plan: Plan, loaded: LoadedModel) -> dict[str, Any]:
 
 def record(plan: Plan, loaded: LoadedModel, purpose: str) -> dict[str, Any]:
     """Collect facts for readers of the manifest that do not affect the numbers."""
-    centred = plan.model.centred and plan.site.kind != "z"
+    centred = plan.model.centred and plan.site.kind in OF_WIDTH_D_MODEL
     model = fingerprint_sha256(loaded.model) if plan.saes else ""
     return provenance.record(loaded, plan.tokens) | {
         "purpose": purpose,
