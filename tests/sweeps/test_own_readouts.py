@@ -51,7 +51,7 @@ OWN = {
 
 @pytest.fixture(scope="module")
 def loaded():
-    return tm.wrap_model(tiny("gpt2"), name="small")
+    return tm.load_model(tiny("gpt2"), name="small")
 
 
 def asked(readouts, **changes):
@@ -115,6 +115,8 @@ def test_a_run_directory_takes_no_function_without_a_version(loaded, tmp_path):
     with pytest.raises(TiltmeterError, match="The readout mine is a function, which cannot be compared"):
         tm.run_sweep(asked({"mine": divergence}), loaded, TOKENS, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+    found = tm.run_sweep(asked({"mine": divergence, "kl": ...}), loaded, TOKENS)
+    np.testing.assert_allclose(found["mine"], found["kl"], rtol=1e-8, atol=1e-12)
 
 
 def test_a_configuration_with_functions_is_shown_as_json():

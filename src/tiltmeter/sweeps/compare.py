@@ -128,7 +128,7 @@ def run_comparison(wanted: Comparison, loaded: LoadedModel, tokens: TokenSet, ou
     Raises:
         TiltmeterError: as `compare`.
     """
-    plan = make_plan(wanted.sweep, loaded.model, tokens)
+    plan = make_plan(wanted.sweep, loaded.model, tokens, loaded.tokenizer)
     facts = identity(plan, loaded) | {"compare": wanted.model_dump(mode="json", exclude={"sweep"})}
     with opened(plan, out, facts, partial(record, plan, loaded, "compare")) as run:
         ready = prepare(plan, run)
