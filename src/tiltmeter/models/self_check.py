@@ -78,7 +78,8 @@ def check_head(model: SplitModel, ids: Int[Tensor, "sequence position"], most: i
 def check_additive(model: SplitModel, tokens: Tensor, site: Site) -> None:
     """Check that the outputs of a block's attention and MLP add up to its change of the residual stream.
 
-    At `hook_resid_mid`, check that the stream with attention's output added is what is read there.
+    At `hook_resid_mid`, check that what is read there is the stream with attention's output added, and that what is put
+    there goes on to the end of the block.
 
     Some families add the stream inside these modules, or scale their outputs afterwards; there, hook_attn_out and
     hook_mlp_out would not be what they are in TransformerLens.
@@ -96,13 +97,23 @@ def check_additive(model: SplitModel, tokens: Tensor, site: Site) -> None:
     added = torch.stack(written).sum(0)
     error = _error(run.activation + added, after, added)
     for one in middle:  # a site in the middle is only found where there is an attention, which is the first to write
-        error = max(error, _error(run.activation + written[0], run.late.sites[one], written[0]))
+        read = _error(run.activation + written[0], run.late.sites[one], written[0])
+        error = max(error, read, _moved_middle_error(model, tokens, one))
     if not error <= TOLERANCE[after.dtype]:
         raise TiltmeterError(
             f"In {model.name} the outputs of attention and MLP are not what is added to the stream, so {site.name} "
             f"cannot be measured (they differ by {error:.1e} of what is added to a token); use hook_resid_pre or "
             "hook_resid_post."
         )
+
+
+def _moved_middle_error(model: SplitModel, tokens: Tensor, site: Site) -> float:
+    """How far what leaves a block is from a stream that is put in its middle plus what the MLP then writes."""
+    end, mlp = Site(site.layer, "resid_post"), Site(site.layer, "mlp_out")
+    run = model.start(tokens, site, [mlp, end])
+    moved = run.activation + 0.5 * run.activation.flip(-1)
+    late = model.resume(run, moved).sites
+    return _error(moved + late[mlp], late[end], late[mlp])
 
 
 def check_functions(
