@@ -15,7 +15,7 @@ from tiltmeter.data.files import PICKLES, READERS
 from tiltmeter.data.token_set import NANO
 from tiltmeter.models.loading import PRECISIONS
 from tiltmeter.models.model_files import EMBEDDED
-from tiltmeter.models.readouts import OUTPUT_READOUTS, SITE_READOUTS
+from tiltmeter.models.readouts import readout_meanings
 from tiltmeter.models.sites import HOOKS
 from tiltmeter.perturb.bases import BASES, SAE_BASES
 from tiltmeter.perturb.paths import Unit
@@ -38,8 +38,7 @@ def catalogue() -> dict[str, Any]:
         "sae_directions": {kind: DIRECTIONS[kind].meaning for kind in kinds().of_saes},
         "bases": {name: one.meaning for name, one in BASES.items()},
         "sae_bases": {name: one.meaning for name, one in SAE_BASES.items()},
-        "readouts": {name: one.meaning for name, one in OUTPUT_READOUTS.items()}
-        | {f"{name}@SITE": one.meaning for name, one in SITE_READOUTS.items()},
+        "readouts": readout_meanings(),
         "studies": {study.name: study.citation for study in STUDIES.values()},
         "figures": {
             f"{study.name} --figure {number}": figure.title

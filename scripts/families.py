@@ -28,9 +28,10 @@ from torch import Tensor, nn
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.exact_model import ExactModel
 from tiltmeter.models.positions import Positions, parse_positions
-from tiltmeter.models.readouts import Readout, compute_readouts
+from tiltmeter.models.readout_values import compute_readouts
+from tiltmeter.models.readouts import Readout
 from tiltmeter.models.self_check import check_additive, check_split
-from tiltmeter.models.sites import HOOKS, Site
+from tiltmeter.models.sites import Site
 from tiltmeter.models.split_model import SplitModel
 from tiny_families import LENGTH, NoDecoderError, NotTextError, build, families, tokens
 
@@ -41,6 +42,9 @@ LAYER = 1
 
 SECONDS = 120
 """Longest time that one family may take."""
+
+KINDS = ("resid_pre", "resid_post", "attn_out", "mlp_out", "z")
+"""Kinds of site in the table. Others exist in some families only."""
 
 ASKED = ("all", "5")
 PRECISIONS: dict[str, type[SplitModel]] = {"float32-difference": ExactModel, "float32": SplitModel}
@@ -83,7 +87,7 @@ def check_model(family: str, hf: Any) -> Result:
     obstacle = models["float32-difference"].obstacle()  # type: ignore[attr-defined]
     whole = _reference_model(hf, batch)
     cells = {}
-    for kind in HOOKS:
+    for kind in KINDS:
         site, outcomes = Site(LAYER, kind), {}
         for precision, model in models.items():
             for asked in ASKED:
@@ -131,7 +135,8 @@ def _direction(width: int) -> Tensor:
 @torch.no_grad()
 def reference(whole: Any, model: SplitModel, batch: Tensor, site: Site, positions: Positions, move: Tensor) -> float:
     """Mean KL in nats at the read positions, by plain hooks on two full passes."""
-    module, side = model.tap(site)
+    # What is added to the stream after attention may as well be added to what attention writes.
+    module, side = model.tap(Site(site.layer, "attn_out") if site.kind == "resid_mid" else site)
     name = next(name for name, one in model.hf.named_modules() if one is module)
     clean = whole(input_ids=batch, use_cache=False).logits
     handle = _push(whole.get_submodule(name), side, positions, move)
@@ -214,7 +219,7 @@ def page(results: list[Result]) -> str:
     """docs/models.md: one row per family, grouped by equal result."""
     tried = [one for one in results if one.cells]
     tried.sort(key=lambda one: (_rank(one), tuple(one.cells.values()), one.note, one.family))
-    head = f"| family | {' | '.join(HOOKS)} | |\n|{'---|' * (len(HOOKS) + 2)}\n"
+    head = f"| family | {' | '.join(KINDS)} | |\n|{'---|' * (len(KINDS) + 2)}\n"
     rows = [row(one) for one in tried]
     rest = [row(one) for one in results if not one.cells]
     return INTRODUCTION.format(count=len(tried), version=transformers.__version__) + (
@@ -242,6 +247,9 @@ Tiny random models of {count} families (transformers {version}), perturbed along
 positions and at one in the middle; the mean KL compared with plain hooks on the full forward pass. Where a family
 has several kinds of layers, the four layers hold each kind in turn.
 `python scripts/families.py` writes this page.
+`resid_mid` and `mlp_post` are not in the table. `resid_mid` exists where attention comes before the MLP, and the MLP
+(or the norm before it) reads the stream with attention's output added; `mlp_post` where the MLP's output is that of a
+single matrix, so not in mixtures of experts. Other families refuse them.
 
 - `right`: within 2 % in both precisions of `auto`, at all positions and at one.
 - `float32`: right with `--precision float32`, which `auto` falls back to; carried differences are refused.

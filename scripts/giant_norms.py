@@ -21,7 +21,8 @@ from english import write
 from real_model import by_hooks
 from tiltmeter.models.loading import LoadedModel
 from tiltmeter.models.positions import Span
-from tiltmeter.models.readouts import Readout, compute_readouts
+from tiltmeter.models.readout_values import compute_readouts
+from tiltmeter.models.readouts import Readout
 from tiltmeter.models.sites import Site
 
 PRECISIONS = ("float32", "float32-difference", "bf16-difference")

@@ -27,7 +27,8 @@ from english import write
 from tiltmeter.data.token_set import TokenSet
 from tiltmeter.models.loading import LoadedModel
 from tiltmeter.models.positions import BosPolicy, MassivePolicy, Span
-from tiltmeter.models.readouts import Readout, compute_readouts
+from tiltmeter.models.readout_values import compute_readouts
+from tiltmeter.models.readouts import Readout
 from tiltmeter.models.self_check import check_additive, check_split
 from tiltmeter.models.sites import Site
 from tiltmeter.perturb.site_statistics import SiteStatistics, fit_statistics

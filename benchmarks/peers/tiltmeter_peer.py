@@ -8,7 +8,8 @@ from torch import Tensor
 
 from benchmarks.workloads import Workload
 from tiltmeter.models.positions import Span
-from tiltmeter.models.readouts import Readout, compute_readouts
+from tiltmeter.models.readout_values import compute_readouts
+from tiltmeter.models.readouts import Readout
 from tiltmeter.models.sites import Site
 from tiltmeter.models.split_model import SplitModel
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tiltmeter.data.token_set import TokenSet, load_tokens
     from tiltmeter.errors import TiltmeterError
     from tiltmeter.models.loading import LoadedModel, load_model
+    from tiltmeter.models.own_readouts import at_site
     from tiltmeter.models.positions import BosPolicy, MassivePolicy
     from tiltmeter.models.split_model import SplitModel
     from tiltmeter.perturb.paths import Sphere, Straight, Substitute
@@ -52,6 +53,7 @@ _HOMES = {
     "Training": "saes.training.config",
     "claims": "studies.notebook",
     "compare": "sweeps.compare",
+    "at_site": "models.own_readouts",
     "load_curves": "analysis.curves:load",
     "load_dictionary": "saes.loading",
     "load_model": "models.loading",
@@ -84,6 +86,7 @@ __all__ = [
     "TiltmeterError",
     "TokenSet",
     "Training",
+    "at_site",
     "claims",
     "compare",
     "load_curves",

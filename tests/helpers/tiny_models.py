@@ -14,6 +14,8 @@ import torch
 import transformers
 from torch import Tensor, nn
 
+from tiltmeter.models.sites import Site, all_sites
+
 WIDTH, HEADS, LAYERS, VOCABULARY, CONTEXT = 32, 4, 3, 61, 16
 HEAD = 12
 """Width of a head where a family lets it be chosen: z is then wider than the stream."""
@@ -62,13 +64,23 @@ class Family:
     attn_out: str = "self_attn"
     mlp_out: str = "mlp"
     projection: str = "self_attn.o_proj"
+    down: str = "mlp.down_proj"
     layer_norm: bool = False
     attentions: tuple[str, ...] = ("eager", "sdpa")
 
 
-NEOX_PARTS = ("gpt_neox", "layers", "final_layer_norm", "attention", "mlp", "attention.dense", True)
+NEOX_PARTS = (
+    "gpt_neox",
+    "layers",
+    "final_layer_norm",
+    "attention",
+    "mlp",
+    "attention.dense",
+    "mlp.dense_4h_to_h",
+    True,
+)
 FAMILIES = {
-    "gpt2": Family("GPT2Config", GPT2, "transformer", "h", "ln_f", "attn", "mlp", "attn.c_proj", True),
+    "gpt2": Family("GPT2Config", GPT2, "transformer", "h", "ln_f", "attn", "mlp", "attn.c_proj", "mlp.c_proj", True),
     "neox-parallel": Family("GPTNeoXConfig", NEOX | {"use_parallel_residual": True}, *NEOX_PARTS),
     "neox-sequential": Family("GPTNeoXConfig", NEOX | {"use_parallel_residual": False}, *NEOX_PARTS),
     "llama": Family("LlamaConfig", LLAMA_LIKE),
@@ -139,6 +151,22 @@ def block(family: str, model: nn.Module, layer: int) -> nn.Module:
     return model.get_submodule(f"{parts.trunk}.{parts.blocks}.{layer}")
 
 
+class _Both:
+    """Two hooks that are removed together."""
+
+    def __init__(self, *handles: Any) -> None:
+        self.handles = handles
+
+    def remove(self) -> None:
+        for handle in self.handles:
+            handle.remove()
+
+
+def sites_of(family: str) -> list[Site]:
+    """The sites of a small model; attention and MLP that are parallel have nothing between them."""
+    return [site for site in all_sites(LAYERS) if family != "neox-parallel" or site.kind != "resid_mid"]
+
+
 def _keeper(seen: dict, place: tuple[int, str]) -> Callable[[Tensor], Tensor]:
     def keep(x: Tensor) -> Tensor:
         seen[place] = x.clone()
@@ -160,8 +188,22 @@ def _hook(family: str, model: nn.Module, place: tuple[int, str], edit: Callable[
             ),
             with_kwargs=True,
         )
-    if kind == "z":
-        projection = owner.get_submodule(parts.projection)
+    if kind == "resid_mid":
+        entered: list[Tensor] = []
+
+        def middle(_: nn.Module, __: Any, out: Any) -> Any:
+            written = out[0] if isinstance(out, tuple) else out
+            new = edit(entered[-1] + written) - entered[-1]
+            return (new, *out[1:]) if isinstance(out, tuple) else new
+
+        first = owner.register_forward_pre_hook(
+            lambda _, args, kwargs: entered.append((args[0] if args else kwargs["hidden_states"]).clone()),
+            with_kwargs=True,
+        )
+        second = owner.get_submodule(parts.attn_out).register_forward_hook(middle)
+        return _Both(first, second)
+    if kind in ("z", "mlp_post"):
+        projection = owner.get_submodule(parts.projection if kind == "z" else parts.down)
         return projection.register_forward_pre_hook(lambda _, args: (edit(args[0]), *args[1:]))
     where = {"resid_post": "", "attn_out": parts.attn_out, "mlp_out": parts.mlp_out}[kind]
     return owner.get_submodule(where).register_forward_hook(

@@ -23,7 +23,8 @@ from tiltmeter.models import architectures
 from tiltmeter.models.exact_model import ExactModel
 from tiltmeter.models.hooks import Rankings
 from tiltmeter.models.positions import Span
-from tiltmeter.models.readouts import Readout, compute_readouts
+from tiltmeter.models.readout_values import compute_readouts
+from tiltmeter.models.readouts import Readout
 from tiltmeter.models.self_check import check_additive, check_split
 from tiltmeter.models.split_model import SplitModel
 from tiltmeter.perturb.paths import Straight

@@ -18,8 +18,10 @@ from tiltmeter.models.clean_run import LateActivations
 from tiltmeter.models.differences import Tape
 from tiltmeter.models.exact_model import ExactModel
 from tiltmeter.models.loading import PRECISIONS
+from tiltmeter.models.output_change import CleanOutput, OutputChange
 from tiltmeter.models.positions import Span
-from tiltmeter.models.readouts import CleanOutput, OutputChange, Readout, compute_readouts, cosine, l2, parse_readout
+from tiltmeter.models.readout_values import compute_readouts
+from tiltmeter.models.readouts import Readout, cosine, l2, parse_readout
 from tiltmeter.models.sites import Site
 from tiltmeter.models.split_model import SplitModel
 from tiltmeter.perturb.directions import Plain, normalise
@@ -409,7 +411,7 @@ def test_readouts_are_the_same_in_chunks_of_any_size(small, monkeypatch):
     whole = compute_readouts(model, clean, late.minus(clean.late), readouts, range(4, 10))
     sizes = []
     logits = model.logits
-    monkeypatch.setattr("tiltmeter.models.readouts.CHUNK_ELEMENTS", 1)
+    monkeypatch.setattr("tiltmeter.models.readout_values.CHUNK_ELEMENTS", 1)
     monkeypatch.setattr(model, "logits", lambda final: sizes.append(len(final)) or logits(final))
     parts = compute_readouts(model, clean, late.minus(clean.late), readouts, range(4, 10))
     assert set(sizes) == {16, 2}  # of 18 tokens
@@ -500,7 +502,10 @@ def test_names(small):
 
 @pytest.mark.parametrize("text", ["", "KL", "l2", "kl@resid_post:3", "kl@", "l3@resid_post:3", "@resid_post:3"])
 def test_unknown_readouts_are_refused(small, text):
-    with pytest.raises(TiltmeterError, match="is not a readout; choose from kl, js, loss, l2@SITE, cos@SITE"):
+    with pytest.raises(
+        TiltmeterError,
+        match=r"is not a readout; choose from kl, js, loss, logit-diff:A,B, .*entropy, l2@SITE, cos@SITE",
+    ):
         parse_readout(text, small[0])
 
 

@@ -11,8 +11,10 @@ import transformers
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.exact_model import RoundedModel
 from tiltmeter.models.head import Head
+from tiltmeter.models.hooks import replaced
 from tiltmeter.models.positions import Span
 from tiltmeter.models.self_check import check_additive, check_head, check_split
+from tiltmeter.models.sites import Site
 from tiltmeter.models.split_model import SplitModel
 from tiny_models import CONTEXT, FAMILIES, HEADS, LAYERS, VOCABULARY, WIDTH, random_tokens, tiny
 
@@ -191,3 +193,34 @@ def only_at_seven(module, args, kwargs, output):
     there = (kwargs["input_ids"] == 7)[..., None]
     output.logits = output.logits + there * torch.linspace(-9, 9, output.logits.shape[-1])
     return output
+
+
+def test_a_stream_between_attention_and_mlp_is_refused_where_they_are_parallel():
+    for family, there in (("neox-parallel", False), ("neox-sequential", True), ("gpt2", True), ("gemma2", True)):
+        model = SplitModel(tiny(family), name="tiny")
+        assert model.has(Site(1, "resid_mid")) == there
+        if there:
+            check_additive(model, random_tokens(), Site(1, "resid_mid"))
+            check_split(model, model.start(random_tokens(2, 8), Site(1, "resid_mid"), (), SPAN))
+        else:
+            with pytest.raises(TiltmeterError, match=r"so blocks\.1\.hook_resid_mid cannot be measured; use"):
+                model.start(random_tokens(), Site(1, "resid_mid"))
+
+
+def test_a_middle_that_is_not_the_stream_with_attention_added_is_noticed(monkeypatch):
+    """Its reader was found on a few tokens; it stands for a model that reads something else on others."""
+    hf = copy.deepcopy(tiny("llama"))
+    model, tokens, site = SplitModel(hf, name="tiny"), random_tokens(), Site(1, "resid_mid")
+    check_additive(model, tokens, site)
+    model.parts.known[1] = dataclasses.replace(model.parts.inside(1), reader=hf.model.layers[1].input_layernorm)
+    with pytest.raises(TiltmeterError, match="are not what is added to the stream"):
+        check_additive(model, tokens, site)
+    model.parts.known.clear()
+    with monkeypatch.context() as patch:  # only what the norm reads is replaced, and not the stream
+        patch.setattr(model, "placed", lambda site, x, entry: replaced(*model.tap(site), x))
+        with pytest.raises(TiltmeterError, match="are not what is added to the stream"):
+            check_additive(model, tokens, site)
+    model.parts.known.clear()
+    hf.model.layers[1].post_attention_layernorm.register_forward_pre_hook(lambda _, args: (args[0] * 1.1,))
+    with pytest.raises(TiltmeterError, match="attention and MLP"):
+        model.start(tokens, site)

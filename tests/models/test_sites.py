@@ -14,10 +14,12 @@ from tiltmeter.models.sites import HOOKS, STREAM, Site, all_sites, describe_site
         ("blocks.0.hook_resid_pre", Site(0, "resid_pre")),
         ("blocks.11.hook_resid_post", Site(11, "resid_post")),
         ("blocks.3.hook_attn_out", Site(3, "attn_out")),
+        ("blocks.3.hook_resid_mid", Site(3, "resid_mid")),
         ("blocks.3.hook_mlp_out", Site(3, "mlp_out")),
         ("blocks.10.attn.hook_z", Site(10, "z")),
         ("resid_pre:6", Site(6, "resid_pre")),
         ("z:0", Site(0, "z")),
+        ("blocks.3.mlp.hook_post", Site(3, "mlp_post")),
         (" resid_post:11 ", Site(11, "resid_post")),
     ],
 )
@@ -27,7 +29,7 @@ def test_a_name_means_one_site(name, site):
 
 def test_every_site_has_one_long_and_one_short_name():
     sites = all_sites(12)
-    assert len(set(sites)) == len({site.name for site in sites}) == 12 * 5
+    assert len(set(sites)) == len({site.name for site in sites}) == 12 * 7
     for site in sites:
         assert parse_site(site.name, 12) == parse_site(f"{site.kind}:{site.layer}", 12) == site
 
@@ -40,7 +42,7 @@ def test_every_site_has_one_long_and_one_short_name():
         "resid_pre:",
         "resid_pre:-1",
         "resid_pre:1.0",
-        "resid_mid:1",
+        "q:1",
         "resid_pre:1 resid_pre:2",
         "hook_resid_pre:1",
         "blocks.1.resid_pre",
@@ -78,7 +80,7 @@ def test_the_boundary_counts_the_blocks_that_have_run():
 
 def test_visibility_is_the_order_of_computation():
     """Every site sees itself and whatever comes before it, and of two sites exactly one sees the other."""
-    order = ["resid_pre", "z", "attn_out", "mlp_out", "resid_post"]
+    order = ["resid_pre", "z", "attn_out", "resid_mid", "mlp_post", "mlp_out", "resid_post"]
     sites = [Site(layer, kind) for layer in range(3) for kind in order]
     for (i, earlier), (j, later) in itertools.product(enumerate(sites), repeat=2):
         assert later.is_visible_from(earlier) == (j >= i)

@@ -24,14 +24,13 @@ from tiltmeter.models.clean_run import CleanRun, LateActivations
 from tiltmeter.models.positions import Positions, Span, parse_positions
 from tiltmeter.models.sites import Site, all_sites
 from tiltmeter.models.split_model import SplitModel
-from tiny_models import CONTEXT, FAMILIES, LAYERS, VOCABULARY, WIDTH, FullPass, full_pass, random_tokens, tiny
+from tiny_models import CONTEXT, FAMILIES, LAYERS, VOCABULARY, WIDTH, FullPass, full_pass, random_tokens, sites_of, tiny
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 """Largest absolute difference allowed between a resumed and a full pass."""
 
 LENGTH = 12
 BATCH = 2
-SITES = all_sites(LAYERS)
 ASKED = ("all", "last", "4+3", "2,5,9")
 VARIANTS = [(family, attention) for family, parts in FAMILIES.items() for attention in parts.attentions]
 WITH_ALL_POSITIONS = ("gpt2", "mistral")
@@ -58,9 +57,9 @@ class Perturbation:
 def push(family: str, model: SplitModel, site: Site, positions: Positions, points: int = 2) -> Perturbation:
     """Move the activation at `site` at the perturbed positions by random vectors whose mean is not zero."""
     tokens = random_tokens(BATCH, LENGTH)
-    reads = [read for read in SITES if read.is_visible_from(site)]
+    reads = [read for read in sites_of(family) if read.is_visible_from(site)]
     clean = model.start(tokens, site, reads, positions.span)
-    generator = torch.Generator().manual_seed(SITES.index(site))
+    generator = torch.Generator().manual_seed(all_sites(LAYERS).index(site))
     whole = model.whole(clean)
     shape = (points, *whole.shape)
     noise = 0.5 + 2 * torch.randn(shape, generator=generator, dtype=torch.float64).to(whole.dtype)
@@ -79,7 +78,7 @@ def logits(model: SplitModel, final: Tensor) -> Tensor:
 
 def centred(family: str, site: Site, x: Tensor) -> Tensor:
     """What is measured: LayerNorm families show the stream, and what is written to it, minus its mean."""
-    in_stream = FAMILIES[family].layer_norm and site.kind != "z"
+    in_stream = FAMILIES[family].layer_norm and site.kind not in ("z", "mlp_post")
     return x - x.mean(-1, keepdim=True) if in_stream else x
 
 
@@ -96,7 +95,7 @@ def differences(family: str, model: SplitModel, found: Perturbation) -> dict[str
 def test_a_resumed_pass_equals_the_full_pass(family, attention, dtype, asked):
     model = SplitModel(tiny(family, attention, dtype))
     positions = parse_positions(asked, LENGTH)
-    for site in SITES:
+    for site in sites_of(family):
         found = push(family, model, site, positions)
         worst = max(differences(family, model, found).items(), key=lambda item: item[1])
         assert worst[1] <= TOLERANCE[dtype], f"pushed at {site.name}: {worst}"
@@ -109,8 +108,8 @@ def test_a_resumed_pass_equals_the_full_pass(family, attention, dtype, asked):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_clean_run_holds_what_hooks_see(family):
     model, tokens, span = SplitModel(tiny(family)), random_tokens(BATCH, LENGTH), Span(3, 10)
-    full = full_pass(family, model.hf, tokens, SITES)
-    for site in SITES:
+    full = full_pass(family, model.hf, tokens, sites_of(family))
+    for site in sites_of(family):
         clean = model.start(tokens, site, [site], span)
         expected = centred(family, site, full.seen[site])
         torch.testing.assert_close(clean.activation, expected[:, :10], rtol=0, atol=1e-12)
@@ -177,9 +176,9 @@ def test_points_may_have_any_leading_axes(family):
 def test_layer_norm_models_are_centred_and_rms_norm_models_are_raw(family):
     model, tokens = SplitModel(tiny(family)), random_tokens(BATCH, LENGTH)
     assert model.centred == FAMILIES[family].layer_norm
-    for site in SITES:
+    for site in sites_of(family):
         mean = model.start(tokens, site, [site]).activation.mean(-1).abs().max()
-        assert (mean < 1e-12) == (model.centred and site.kind != "z"), site.name
+        assert (mean < 1e-12) == (model.centred and site.kind not in ("z", "mlp_post")), site.name
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -210,7 +209,7 @@ def test_soft_caps_are_the_models_own():
 def test_wrong_input_is_refused_in_a_sentence():
     model = SplitModel(tiny("gpt2"), name="tiny")
     tokens = random_tokens(1, CONTEXT)
-    for name, words in {"resid_pre:3": "layers 0 to 2", "blocks.0.hook_resid_mid": "blocks.L.hook_resid_pre"}.items():
+    for name, words in {"resid_pre:3": "layers 0 to 2", "blocks.0.hook_q": "blocks.L.hook_resid_pre"}.items():
         with pytest.raises(TiltmeterError, match=words):
             model.site(name)
     with pytest.raises(TiltmeterError, match=r"blocks\.0\.hook_mlp_out lies before blocks\.1\.hook_resid_pre"):

@@ -34,7 +34,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from tiltmeter.models.loading import load_model
 from tiltmeter.models.mlp_input import find_mlp_reader
 from tiltmeter.models.positions import Span
-from tiltmeter.models.readouts import compute_readouts, parse_readout
+from tiltmeter.models.readout_values import compute_readouts
+from tiltmeter.models.readouts import parse_readout
 from tiltmeter.models.sites import HOOKS, Site
 from tiltmeter.models.split_model import SplitModel
 

@@ -161,6 +161,7 @@ def test_a_base_equals_full_passes_with_it_in_place(name):
         ("gpt2", "resid_pre:1", "2+3", [2], [2, 3, 4, 5]),
         ("gpt2", "resid_pre:1", "1,3,6", [1, 3, 6], [1, 3, 6]),
         ("gpt2", "mlp_out:1", "last", [6], [6]),
+        ("gpt2", "resid_mid:1", "2+3", [2], [2, 3, 4, 5]),
         ("llama", "resid_pre:1", "2+3", [2], [2, 3, 4, 5]),
     ],
 )

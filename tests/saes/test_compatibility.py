@@ -27,6 +27,7 @@ def place(model_name="tiny", stream="centred", family="gpt2", width=WIDTH, site=
     [
         ("blocks.1.hook_resid_pre", SITE),
         ("blocks.0.hook_resid_post", SITE),
+        ("blocks.1.hook_resid_mid", Site(1, "resid_mid")),
         ("blocks.1.hook_in", SITE),
         ("blocks.0.hook_out", SITE),
         ("resid_pre:1", SITE),
@@ -46,7 +47,7 @@ def test_names_of_one_place(hook_name, site):
         ("blocks.2.hook_resid_pre", "not to blocks.1.hook_resid_pre"),
         ("blocks.1.hook_resid_post", "not to blocks.1.hook_resid_pre"),
         ("blocks.1.hook_mlp_out", "not to blocks.1.hook_resid_pre"),
-        ("blocks.1.hook_resid_mid", "which is not a site of tiny; it has blocks.L.hook_resid_pre"),
+        ("blocks.1.hook_q", "which is not a site of tiny; it has blocks.L.hook_resid_pre"),
         ("blocks.7.hook_resid_pre", "with L from 0 to 2"),
         ("embed", "which is not a site of tiny"),
     ],

@@ -15,7 +15,8 @@ from small_saes import random_sae
 from sweep_cases import save_model, save_tokens, token_set
 from tiltmeter.models.clean_run import LateActivations
 from tiltmeter.models.fingerprint import fingerprint
-from tiltmeter.models.readouts import Readout, compute_readouts
+from tiltmeter.models.readout_values import compute_readouts
+from tiltmeter.models.readouts import Readout
 from tiltmeter.models.self_check import check_split
 from tiltmeter.models.sites import Site
 from tiltmeter.saes.at_site import SAEAtSite

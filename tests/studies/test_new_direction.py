@@ -1,4 +1,4 @@
-"""A direction that is added to the registry can be swept, and changes neither a paper's experiments nor a default."""
+"""A direction that is added to the registry can be swept; neither it nor a readout changes a paper's experiments."""
 
 import subprocess
 import sys
@@ -33,6 +33,8 @@ WITH_A_NEW_DIRECTION = """
 import sys
 from tiltmeter.perturb import registry
 from tiltmeter.perturb.directions import Plain
+from tiltmeter.models import readouts
+readouts.OUTPUT_READOUTS["depth"] = readouts.ReadoutDefinition(lambda change: change.kl, "a new one")
 registry.DIRECTIONS["parabola"] = registry.SiteDirection(lambda s: Plain(s.isotropic), "a parabola")
 sys.path[:] = {path!r}
 from test_new_direction import planned
@@ -57,15 +59,15 @@ def planned():
 
 
 def test_no_study_and_no_default_follows_the_registry():
-    """In another process, where the direction is registered before any study is imported."""
+    """In another process, where a direction and a readout are registered before any study is imported."""
     code = WITH_A_NEW_DIRECTION.format(path=[str(Path(__file__).parent), *sys.path])
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     here = planned()
     assert done.stdout.strip() == here
     assert all(
-        kind in here for kind in ("isotropic-difference", "sae-error", "real-mixture")
-    )  # directions are compared
+        kind in here for kind in ("isotropic-difference", "sae-error", "real-mixture", "cos@blocks")
+    )  # directions and readouts are compared
 
 
 def test_a_new_direction_can_be_swept(tmp_path, monkeypatch):

@@ -148,7 +148,8 @@ def test_a_row_of_the_unembedding_is_found_in_the_last_layer(tmp_path):
         ({"a": draw()}, {"baselines": ("sae-feature",)}, r"'sae-feature' is not a baseline here; .*needs an SAE"),
         ({"a": draw()}, {"baselines": ()}, "needs a baseline"),
         ({"a": draw()}, {"budgets": (-1.0,)}, "budgets"),
-        ({"a": draw()}, {"lenghts": (1.0,)}, "lenghts"),
+        ({"a": draw()}, {"lenghts": (1.0,)}, "no setting 'lenghts'"),
+        ({"a": draw()}, {"readouts": ("js",)}, "no setting 'readouts'"),
     ],
 )
 def test_what_cannot_be_compared_is_refused_in_a_sentence(loaded, tmp_path, vectors, changes, sentence):

@@ -190,7 +190,7 @@ def test_kept_positions_equal_a_naive_loop(text, policy):
     check(plan(positions=text, bos=bos, keep_positions=True), "gpt2", text)
 
 
-@pytest.mark.parametrize(("text", "site"), [("all", "resid_pre:1"), ("2+3", "mlp_out:1")])
+@pytest.mark.parametrize(("text", "site"), [("all", "resid_pre:1"), ("2+3", "mlp_out:1"), ("2+3", "resid_mid:1")])
 def test_a_model_without_centring_and_a_site_within_a_block(text, site):
     check(plan("llama", positions=text, site=site), "llama", text)
 

@@ -6,6 +6,7 @@ import pytest
 import tiltmeter as tm
 from sweep_cases import token_set
 from tiltmeter.errors import TiltmeterError
+from tiltmeter.models.split_model import SplitModel
 from tiltmeter.sweeps.sites import matching_sites
 from tiny_models import tiny
 
@@ -33,7 +34,9 @@ def test_names_and_patterns_mean_sites_in_their_order(loaded):
         "mlp_out:0",
         "mlp_out:2",
     ]
-    assert names("blocks.1.*")[:2] == ["resid_pre:1", "resid_post:1"]
+    assert names("blocks.1.*")[:3] == ["resid_pre:1", "resid_mid:1", "resid_post:1"]
+    parallel = matching_sites("resid_*:1", SplitModel(tiny("neox-parallel")))
+    assert [site.kind for site in parallel] == ["resid_pre", "resid_post"]  # it has no stream between the two
     with pytest.raises(TiltmeterError, match="No site of this model matches 'resid:"):
         names("resid:*")
     with pytest.raises(TiltmeterError, match="is not a site"):

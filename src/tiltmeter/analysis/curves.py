@@ -16,6 +16,7 @@ A dataset of curves has
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -39,6 +40,11 @@ _LABELS = {
     "tokens": ("tokens averaged", "tokens"),
     "l2": ("distance at {site}", "L2"),
     "cos": ("cosine at {site}", "1"),
+    "logit-diff": ("difference of two logits", "nats"),
+    "prob": ("probability of a token", "1"),
+    "top1": ("fraction with the clean run's most likely token", "1"),
+    "rank": ("rank of the clean run's most likely token", "1"),
+    "entropy": ("entropy of the next-token distribution", "nats"),
 }
 
 
@@ -61,6 +67,7 @@ def build(
     tokens: Int[np.ndarray, "direction sequence"],
     axes: Axes,
     attrs: Mapping[str, str],
+    labels: Mapping[str, str] = MappingProxyType({}),
 ) -> xr.Dataset:
     """Build a dataset of curves from plain arrays and their coordinates.
 
@@ -69,6 +76,7 @@ def build(
         tokens: how many tokens of each sequence were averaged.
         axes: names of directions, steps, sequences and positions.
         attrs: provenance, text only.
+        labels: how figures name readouts whose names do not say it, such as those of tokens.
 
     Raises:
         TiltmeterError: a shape that does not fit the axes, a repeated name, or an attribute that is not text.
@@ -87,7 +95,7 @@ def build(
             raise TiltmeterError(
                 f"{name} has the shape {np.shape(values)}; its axes {', '.join(dims)} ask for {wanted}."
             )
-        variables[name] = xr.Variable(dims, values, _attrs(name))
+        variables[name] = xr.Variable(dims, values, _attrs(name, labels.get(name)))
     return _canonical(xr.Dataset(variables, coords, dict(attrs)))
 
 
@@ -105,10 +113,15 @@ def _coords(axes: Axes) -> dict[str, xr.Variable]:
     return coords
 
 
-def _attrs(readout: str) -> dict[str, str]:
-    kind, _, site = readout.partition("@")
-    long_name, units = _LABELS.get(kind, (readout, "1"))
-    return {"long_name": long_name.format(site=site), "units": units}
+def kind_of(readout: str) -> str:
+    """The kind of a readout: `l2` of `l2@blocks.5.hook_resid_post`, `prob` of `prob:#464`."""
+    return readout.partition("@")[0].partition(":")[0]
+
+
+def _attrs(readout: str, label: str | None = None) -> dict[str, str]:
+    long_name, units = _LABELS.get(kind_of(readout), (readout, "1"))
+    site = readout.partition("@")[2]
+    return {"long_name": label or long_name.format(site=site), "units": units}
 
 
 def _step_attrs(units: str) -> dict[str, str]:

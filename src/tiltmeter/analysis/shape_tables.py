@@ -8,6 +8,7 @@ import pandas as pd
 import xarray as xr
 from jaxtyping import Bool, Float, Int
 
+from tiltmeter.analysis.curves import kind_of
 from tiltmeter.analysis.shapes import (
     Shape,
     auc_step,
@@ -22,6 +23,12 @@ from tiltmeter.errors import TiltmeterError
 
 STEP_STATISTICS = ("max_slope", "auc", "nonlinearity")
 """The statistics that assume equally spaced steps and need no threshold."""
+
+FALL = frozenset({"cos", "top1"})
+"""Readouts that are 1 without a perturbation and fall with it: no statistic of `shapes` is defined for them."""
+
+EITHER_WAY = frozenset({"logit-diff", "prob", "entropy"})
+"""Readouts that may rise or fall from where they begin."""
 
 CurveStatistic = Callable[..., Shape]
 """Computes a statistic of curves [*batch, step], given `stop`."""
@@ -57,8 +64,8 @@ def shape_table(
         path, and `NAME_censored`. See `shape_summary` and `shape_column`.
 
     Raises:
-        TiltmeterError: no such readout, a cosine, a path of one point, unequal steps where a statistic needs equal
-            ones, or a `stop` of other curves.
+        TiltmeterError: no such readout, one that does not grow from zero, a path of one point, unequal steps where a
+            statistic needs equal ones, or a `stop` of other curves.
     """
     block = _block(curves, readout)
     steps, dims = block.step.values, block.dims[:-1]
@@ -116,8 +123,13 @@ def _block(curves: xr.Dataset, readout: str) -> xr.DataArray:
     if readout not in curves.data_vars or "step" not in curves[readout].dims:
         known = [str(name) for name, values in curves.data_vars.items() if "step" in values.dims]
         raise TiltmeterError(f"these curves have no readout {readout}; choose one of {', '.join(known)}.")
-    if readout.startswith("cos@"):
+    if kind_of(readout) in FALL:
         raise TiltmeterError(f"{readout} falls along a path; assign 1 − {readout} under another name and measure that.")
+    if kind_of(readout) in EITHER_WAY:
+        raise TiltmeterError(
+            f"{readout} may rise or fall along a path, and does not begin at zero; assign its change from the first "
+            "step under another name and measure that where it grows."
+        )
     if curves.step.size < 2:
         raise TiltmeterError("these curves are single points, which have no shape; sweep along a path of more steps.")
     if not {"direction", "sequence"} <= set(curves[readout].dims):

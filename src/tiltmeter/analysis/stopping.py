@@ -1,10 +1,12 @@
 """Stop a sweep at a target precision: whether every mean has reached it, and how many sequences that took.
 
 A mean is that of one direction, step and readout over sequences. It is known to ±2 % if half of its time-uniform
-interval (`tiltmeter.analysis.confidence_sequences`) is at most 2 % of it. All readouts but `cos` are positive under any
+interval (`tiltmeter.analysis.confidence_sequences`) is at most 2 % of it. Most readouts are positive under any
 perturbation, so a relative precision is meaningful however small the mean. `cos` crosses zero; its precision is
-relative to 1, its maximum. Steps of 0 are not waited for (only rounding is left there), nor `length`, which is not
-a readout, nor curves of which no sequence was measured.
+relative to 1, its maximum. A logit difference and a user's function may cross zero as well: where their mean is next
+to zero it is not known to any fraction of itself, and the sweep takes all sequences and says so. Steps of 0 are not
+waited for (only rounding is left there), nor `length`, which is not a readout, nor curves of which no sequence was
+measured.
 """
 
 from __future__ import annotations

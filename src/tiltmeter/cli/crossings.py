@@ -57,7 +57,7 @@ class TargetOptions:
 def crossings(
     *,
     perturbation: PerturbationOptions,
-    readout: Annotated[str, typer.Option(help="kl, js or l2@SITE.")] = "kl",
+    readout: Annotated[str, typer.Option(help="kl, js, l2@SITE, or rank with --threshold.")] = "kl",
     target: TargetOptions,
     positions: PositionOptions,
     model: ModelOptions,

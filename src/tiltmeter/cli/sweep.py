@@ -43,7 +43,13 @@ def sweep(
             "--substitute", help="Instead of lengths: replace x by x + v, v each direction's vector at its own length."
         ),
     ] = False,
-    readout: Annotated[list[str], typer.Option(help="kl, js, loss, l2@SITE, cos@SITE. Repeat for several.")] = ["kl"],  # noqa: B006
+    readout: Annotated[
+        list[str],
+        typer.Option(
+            help="kl, js, loss, entropy, rank, top1, l2@SITE, cos@SITE, prob:TOKEN or logit-diff:TOKEN,TOKEN, with "
+            'tokens as yes, #464 or, in quotes, " Paris". Repeat for several.'
+        ),
+    ] = ["kl"],  # noqa: B006
     positions: PositionOptions,
     keep_positions: Annotated[bool, typer.Option(help="Store each position's value, not only their mean.")] = False,
     model: ModelOptions,

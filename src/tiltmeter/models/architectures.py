@@ -38,10 +38,24 @@ class BlockParts:
     mlp: nn.Module | None
     projection: nn.Module | None
     """Its input is the heads' outputs, side by side."""
+    reader: nn.Module | None
+    """Its input is the stream after attention and before the MLP; None where the two are parallel."""
+
+    down: nn.Module | None
+    """The MLP's last matrix, whose output is the MLP's own."""
 
     def of(self, kind: str) -> nn.Module | None:
         """The module at which a kind of site is hooked."""
-        return {"attn_out": self.attention, "mlp_out": self.mlp, "z": self.projection}[kind]
+        return {
+            "attn_out": self.attention,
+            "mlp_out": self.mlp,
+            "z": self.projection,
+            "resid_mid": self.reader,
+            "mlp_post": self.down,
+        }[kind]
+
+
+NO_PARTS = BlockParts(None, None, None, None, None)
 
 
 @dataclass(frozen=True)
@@ -65,14 +79,14 @@ class ModelParts:
     """The insides of blocks, filled in as they are asked for."""
 
     def inside(self, layer: int) -> BlockParts:
-        """The attention, MLP and output projection of a block."""
+        """The attention, the MLP and what else is hooked in a block."""
         if layer not in self.known:
             ran = layer in self.running
-            self.known[layer] = _block_parts(self.model, self.blocks[layer]) if ran else BlockParts(None, None, None)
+            self.known[layer] = _block_parts(self.model, self.blocks[layer]) if ran else NO_PARTS
         return self.known[layer]
 
     def component(self, site: Site) -> nn.Module:
-        """The module whose output is `hook_attn_out` or `hook_mlp_out`, or whose input is `attn.hook_z`.
+        """The module whose output is `hook_attn_out` or `hook_mlp_out`, or whose input is one of the others.
 
         Where a family normalises the outputs of attention and MLP, the site is after that norm, as in TransformerLens.
 
@@ -86,6 +100,10 @@ class ModelParts:
             reason = f"block {site.layer} does not run on text"
         elif site.kind == "z":
             reason = "no output projection of an attention was found in this block"
+        elif site.kind == "mlp_post":
+            reason = "no matrix was found whose output is that of this block's MLP"
+        elif site.kind == "resid_mid":
+            reason = "no module of this block reads the stream between attention and MLP: they may be parallel"
         else:
             reason = "the outputs of attention and MLP are not what is added to the stream"
         raise TiltmeterError(
@@ -280,8 +298,26 @@ def _block_parts(model: nn.Module, block: nn.Module) -> BlockParts:
     return BlockParts(
         attention=attention.module if attention else None,
         mlp=mlp.module if mlp else None,
-        projection=_projection(once, attention),
+        projection=_projection([one for one in once if _is_attention(one.name)], attention),
+        down=mlp.module if mlp and _is_matrix(mlp) else _projection([one for one in once if is_mlp(one.name)], mlp),
+        reader=_middle_reader(whole, once, attention, mlp),
     )
+
+
+def _middle_reader(whole: Call, calls: list[Call], attention: Call | None, mlp: Call | None) -> nn.Module | None:
+    """The outermost module that reads what the stream is after attention and before the MLP: the norm, mostly."""
+    if attention is None or mlp is None or attention.order > mlp.order:
+        return None
+    found = [
+        call
+        for call in calls
+        if attention.order < call.order <= mlp.order
+        and call.entered is not None
+        and whole.entered is not None
+        and call.entered.shape == whole.entered.shape
+        and _adds_up(whole.entered, call.entered, attention.left)
+    ]
+    return min(found, key=lambda call: call.name.count(".")).module if found else None
 
 
 def _writers(whole: Call, calls: list[Call]) -> tuple[Call | None, Call | None]:
@@ -311,11 +347,11 @@ def _adds_up(before: Tensor, after: Tensor, *writes: Tensor | None) -> bool:
     return bool((error <= 1e3 * eps * largest + 4 * eps * stream).all())
 
 
-def _projection(calls: list[Call], attention: Call | None) -> nn.Module | None:
-    """The matrix that mixes the heads' outputs: the last one in an attention, whose output is the attention's own."""
-    owners = [call for call in calls if _is_attention(call.name) and not is_norm(call.name)]
+def _projection(calls: list[Call], writer: Call | None) -> nn.Module | None:
+    """The last matrix in an attention or an MLP, whose output is the owner's own."""
+    owners = [call for call in calls if not is_norm(call.name)]
     for owner in sorted(owners, key=lambda call: call.name.count(".")):
-        targets = [one.left for one in (owner, attention) if one is not None and one.left is not None]
+        targets = [one.left for one in (owner, writer) if one is not None and one.left is not None]
         inside = [call for call in calls if call.name.startswith(f"{owner.name}.") and _is_matrix(call)]
         for call in reversed(inside):
             if any(same(call.left, target) for target in targets):

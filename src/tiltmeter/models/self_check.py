@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -9,7 +12,10 @@ from torch import Tensor
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.clean_run import CleanRun
 from tiltmeter.models.failures import explained
-from tiltmeter.models.hooks import replaced
+from tiltmeter.models.own_readouts import CheckedReadout
+from tiltmeter.models.positions import Positions
+from tiltmeter.models.readout_values import compute_readouts
+from tiltmeter.models.readouts import Readout
 from tiltmeter.models.sites import Site
 from tiltmeter.models.split_model import SplitModel
 
@@ -72,26 +78,59 @@ def check_head(model: SplitModel, ids: Int[Tensor, "sequence position"], most: i
 def check_additive(model: SplitModel, tokens: Tensor, site: Site) -> None:
     """Check that the outputs of a block's attention and MLP add up to its change of the residual stream.
 
+    At `hook_resid_mid`, check that what is read there is the stream with attention's output added, and that what is put
+    there goes on to the end of the block.
+
     Some families add the stream inside these modules, or scale their outputs afterwards; there, hook_attn_out and
     hook_mlp_out would not be what they are in TransformerLens.
 
     Raises:
         TiltmeterError: they do not add up.
     """
-    if site.kind not in ("attn_out", "mlp_out"):
+    if site.kind not in ("attn_out", "mlp_out", "resid_mid"):
         return
     end = Site(site.layer, "resid_post")
     writes = [one for kind in ("attn_out", "mlp_out") if model.has(one := Site(site.layer, kind)) or one == site]
-    run = model.start(tokens, Site(site.layer, "resid_pre"), [*writes, end])
+    middle = [site] if site.kind == "resid_mid" else []
+    run = model.start(tokens, Site(site.layer, "resid_pre"), [*writes, *middle, end])
     after, *written = (run.late.sites[one] for one in (end, *writes))
     added = torch.stack(written).sum(0)
     error = _error(run.activation + added, after, added)
+    for one in middle:  # a site in the middle is only found where there is an attention, which is the first to write
+        read = _error(run.activation + written[0], run.late.sites[one], written[0])
+        error = max(error, read, _moved_middle_error(model, tokens, one))
     if not error <= TOLERANCE[after.dtype]:
         raise TiltmeterError(
             f"In {model.name} the outputs of attention and MLP are not what is added to the stream, so {site.name} "
             f"cannot be measured (they differ by {error:.1e} of what is added to a token); use hook_resid_pre or "
             "hook_resid_post."
         )
+
+
+def _moved_middle_error(model: SplitModel, tokens: Tensor, site: Site) -> float:
+    """How far what leaves a block is from a stream that is put in its middle plus what the MLP then writes."""
+    end, mlp = Site(site.layer, "resid_post"), Site(site.layer, "mlp_out")
+    run = model.start(tokens, site, [mlp, end])
+    moved = run.activation + 0.5 * run.activation.flip(-1)
+    late = model.resume(run, moved).sites
+    return _error(moved + late[mlp], late[end], late[mlp])
+
+
+def check_functions(
+    model: SplitModel, tokens: Tensor, site: Site, readouts: Sequence[Readout], positions: Positions
+) -> None:
+    """Run the user's functions among the readouts once, on a strong perturbation, with the checks of `CheckedReadout`.
+
+    Raises:
+        TiltmeterError: a function fails, or does not return one number per token that depends on this token alone and
+            is the same when called again.
+    """
+    own = [replace(one, own=CheckedReadout(**vars(one.own))) for one in readouts if one.own is not None]
+    if not own:
+        return
+    clean = model.start(tokens, site, [one.site for one in own if one.site is not None], positions.span)
+    change = clean.span.cut(clean.activation).flip(-1) * 0.5
+    compute_readouts(model, clean, model.changes(clean, change[None]), own, positions.read)
 
 
 def _error(found: Tensor, expected: Tensor, scale: Tensor) -> float:
@@ -120,6 +159,8 @@ def _refuse(model: SplitModel, clean: CleanRun, what: str, error: float, roundin
 def _full_pass(model: SplitModel, clean: CleanRun, point: Tensor) -> Tensor:
     full = model.whole(clean).clone()
     full[:, clean.span.first : clean.span.stop] = point
-    with explained(model.hf, "running the whole model"), replaced(*model.tap(clean.site), full):
+    before = Site(clean.site.layer, "resid_pre")
+    entry = model.activation(clean.tokens, before) if clean.site.kind == "resid_mid" else full
+    with explained(model.hf, "running the whole model"), model.placed(clean.site, full, entry):
         final = model.trunk(clean.tokens)
     return clean.span.cut(final)

@@ -12,15 +12,20 @@ from tiltmeter.errors import TiltmeterError
 
 HOOKS = {
     "resid_pre": "hook_resid_pre",
+    "resid_mid": "hook_resid_mid",
     "resid_post": "hook_resid_post",
     "attn_out": "hook_attn_out",
     "mlp_out": "hook_mlp_out",
     "z": "attn.hook_z",
+    "mlp_post": "mlp.hook_post",
 }
 """Short name to TransformerLens hook name, for each kind of site."""
 
 STREAM = frozenset({"resid_pre", "resid_post"})
-"""Kinds of site that hold the whole residual stream."""
+"""Kinds of site that hold the whole residual stream between two blocks."""
+
+OF_WIDTH_D_MODEL = frozenset({"resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out"})
+"""Kinds of site that hold the stream or what is added to it: measured centred where the stream is."""
 
 _LONG = re.compile(r"blocks\.(\d{1,9})\.(.+)")
 _SHORT = re.compile(r"(\w+):(\d{1,9})")
@@ -28,7 +33,7 @@ _KINDS = {hook: kind for kind, hook in HOOKS.items()}
 
 
 class Site(NamedTuple):
-    """An activation of the model: a layer and a kind (`resid_pre`, `resid_post`, `attn_out`, `mlp_out` or `z`)."""
+    """An activation of the model: a layer and a kind, one of `HOOKS`."""
 
     layer: int
     kind: str
@@ -45,7 +50,7 @@ class Site(NamedTuple):
 
     def is_visible_from(self, changed: Site) -> bool:
         """Whether a change at `changed` reaches this site."""
-        order = {"resid_pre": 0, "z": 1, "attn_out": 2, "mlp_out": 3, "resid_post": 4}
+        order = {"resid_pre": 0, "z": 1, "attn_out": 2, "resid_mid": 3, "mlp_post": 4, "mlp_out": 5, "resid_post": 6}
         return (self.layer, order[self.kind]) >= (changed.layer, order[changed.kind])
 
 

@@ -22,7 +22,7 @@ RMSNorm keeps the mean, so RMSNorm models are measured as they are.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from copy import copy
 from inspect import signature
 from typing import Any, Literal
@@ -36,13 +36,14 @@ from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.accepted import refuse_unmeasurable
 from tiltmeter.models.architectures import find_parts, ignores_mean, probe_tokens
 from tiltmeter.models.clean_run import CleanRun, LateActivations, Way, clean_prefix, repeated_cache
+from tiltmeter.models.differences import Shifted
 from tiltmeter.models.differences.products import forget_prepared_weights
 from tiltmeter.models.differences.tape import Tape
 from tiltmeter.models.failures import explained
 from tiltmeter.models.head import Head
 from tiltmeter.models.hooks import captured, replaced, skipped
 from tiltmeter.models.positions import Span
-from tiltmeter.models.sites import STREAM, Site, parse_site
+from tiltmeter.models.sites import OF_WIDTH_D_MODEL, STREAM, Site, parse_site
 from tiltmeter.models.trunk import Trunk, agree
 
 Stream = Literal["centred", "raw"]
@@ -96,7 +97,7 @@ class SplitModel:
 
     def centre(self, x: Tensor, site: Site) -> Tensor:
         """`x` as it is measured at `site`: minus its mean over d_model if the model ignores that mean."""
-        return x - x.mean(-1, keepdim=True) if self.centred and site.kind != "z" else x
+        return x - x.mean(-1, keepdim=True) if self.centred and site.kind in OF_WIDTH_D_MODEL else x
 
     @torch.no_grad()
     def start(
@@ -302,15 +303,16 @@ class SplitModel:
         blocks are skipped: a hook puts the stream in front of the first block that runs.
         """
         inputs: dict[str, Any] = {}
+        inside = clean.site.kind not in STREAM
+        entry = clean.entry.repeat(copies, 1, 1) if inside else clean.entry
         if clean.way != "model":
             stack.enter_context(skipped(self.parts.blocks, range(clean.site.boundary), self.parts.extras))
-            if clean.site.kind not in STREAM:
-                entry = clean.entry.repeat(copies, 1, 1)
+            if inside:
                 stack.enter_context(replaced(*self._stream_tap(clean.site.boundary), entry))
         if clean.run.first:
             inputs |= _cache(repeated_cache(clean, copies))
             inputs["position_ids"] = torch.arange(clean.run.first, clean.run.stop, device=self.device)[None]
-        stack.enter_context(replaced(*self.tap(clean.site), x))
+        stack.enter_context(self.placed(clean.site, x, entry))
         reads = {s: stack.enter_context(captured(*self.tap(s))) for s in clean.late.sites}
         ids = clean.run.cut(clean.tokens).repeat(copies, 1)
         final = self.trunk(ids, **inputs)
@@ -356,10 +358,20 @@ class SplitModel:
             return self.hf(input_ids=tokens.to(self.device), use_cache=False, **inputs).logits[:, -behind]
 
     def tap(self, site: Site) -> tuple[nn.Module, str]:
-        """Where to hook a site: the module, and whether its `"input"` or `"output"` holds the activation."""
+        """Where to read a site: the module, and whether its `"input"` or `"output"` holds the activation."""
         if site.kind in STREAM:
             return self._stream_tap(site.boundary)
-        return self.parts.component(site), "input" if site.kind == "z" else "output"
+        return self.parts.component(site), "output" if site.kind in ("attn_out", "mlp_out") else "input"
+
+    def placed(self, site: Site, x: Tensor, entry: Tensor) -> AbstractContextManager[None]:
+        """Put `x` at a site of a pass in which the stream `entry` enters the site's block.
+
+        At `hook_resid_mid` no module's output is the stream: there x - entry takes the place of what attention adds.
+        """
+        if site.kind != "resid_mid":
+            return replaced(*self.tap(site), x)
+        written = Shifted(x.clean - entry, x.difference) if isinstance(x, Shifted) else x - entry
+        return replaced(*self.tap(Site(site.layer, "attn_out")), written)
 
     def _stream_tap(self, boundary: int) -> tuple[nn.Module, str]:
         """Where to hook the residual stream after `boundary` blocks."""

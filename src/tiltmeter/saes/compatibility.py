@@ -13,7 +13,7 @@ import torch
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.architectures import ignores_mean
 from tiltmeter.models.model_files import EMBEDDED
-from tiltmeter.models.sites import STREAM, Site, describe_sites, parse_site
+from tiltmeter.models.sites import OF_WIDTH_D_MODEL, STREAM, Site, describe_sites, parse_site
 from tiltmeter.models.split_model import SplitModel
 from tiltmeter.runs.user_paths import user_path
 from tiltmeter.saes.at_site import RowsAtSite
@@ -64,7 +64,7 @@ def stream_disagreement(sae: Loaded, model: SplitModel, site: Site) -> str | Non
 def has_two_streams(model: SplitModel, site: Site) -> bool:
     """Whether activations at a site can be measured both centred and raw: those that LayerNorm reads, but not z."""
     like = torch.empty(model.width, dtype=model.hf.dtype, device=model.device)
-    return site.kind != "z" and (model.centred or ignores_mean(model.parts.final_norm, like))
+    return site.kind in OF_WIDTH_D_MODEL and (model.centred or ignores_mean(model.parts.final_norm, like))
 
 
 def is_same_site(one: Site, other: Site) -> bool:

@@ -20,7 +20,8 @@ from tiltmeter.analysis.massive import MASSIVE_RATIO, count_massive, norms_of, o
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.clean_run import CleanRun, LateActivations
 from tiltmeter.models.positions import InOrOut, allowed, boundary_mask
-from tiltmeter.models.readouts import Readout, compute_readouts
+from tiltmeter.models.readout_values import compute_readouts
+from tiltmeter.models.readouts import Readout
 from tiltmeter.models.sites import Site
 from tiltmeter.models.split_model import SplitModel
 from tiltmeter.saes.sae import SAE

@@ -37,6 +37,7 @@ from tiltmeter.sweeps.comparison import (
     choose_baselines,
     number_of_draws,
     read_vectors,
+    refuse_settings,
 )
 from tiltmeter.sweeps.crossing_measure import measure_crossings
 from tiltmeter.sweeps.crossings import crossing_summary, crossing_table, span
@@ -100,11 +101,12 @@ def compare(
         budgets: values of KL, in nats; the length that reaches each is searched.
         sequences: how many are measured.
         positions: the position that is perturbed and read. Several are perturbed together.
-        settings: further fields of `Sweep`, such as `seed`, `stream` or `statistics_sequences`.
+        settings: further fields of `Sweep`: `seed`, `stream`, `statistics_sequences`, `bos`, `massive` and others.
 
     Raises:
         TiltmeterError: invalid input; `out` belongs to another run; the model cannot be split.
     """
+    refuse_settings(settings)
     given, loaded = read_vectors(vectors, site), load_model(model)
     token_set = tokens_for(loaded, tokens, max(sequences, settings.get("statistics_sequences", STATISTICS_SEQUENCES)))
     at = None if sae is None else _place(sae, loaded, site, token_set, settings)
@@ -128,7 +130,7 @@ def run_comparison(wanted: Comparison, loaded: LoadedModel, tokens: TokenSet, ou
     Raises:
         TiltmeterError: as `compare`.
     """
-    plan = make_plan(wanted.sweep, loaded.model, tokens)
+    plan = make_plan(wanted.sweep, loaded.model, tokens, loaded.tokenizer)
     facts = identity(plan, loaded) | {"compare": wanted.model_dump(mode="json", exclude={"sweep"})}
     with opened(plan, out, facts, partial(record, plan, loaded, "compare")) as run:
         ready = prepare(plan, run)

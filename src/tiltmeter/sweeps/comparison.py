@@ -6,7 +6,7 @@ its mean over tokens would be that of many vectors, and one vector could not be 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,6 +34,9 @@ BUDGETS = (0.01, 0.1, 1.0)
 
 FEWEST_DRAWS = 99
 
+DECIDED = ("site", "directions", "saes", "base", "path", "readouts", "until_ci", "keep_positions")
+"""Fields of a sweep that a comparison decides itself."""
+
 Budget = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -46,6 +49,17 @@ class Comparison(Configuration):
     """Labels of the vectors, without their opposites."""
     baselines: tuple[str, ...]
     budgets: tuple[Budget, ...]
+
+
+def refuse_settings(given: Collection[str]) -> None:
+    """Refuse settings of a sweep that a comparison does not have.
+
+    Raises:
+        TiltmeterError: there is one.
+    """
+    possible = [name for name in Sweep.model_fields if name not in DECIDED]
+    if wrong := [name for name in given if name not in possible]:
+        raise TiltmeterError(f"A comparison has no setting {wrong[0]!r}; choose from {', '.join(possible)}.")
 
 
 def read_vectors(given: Any, site: str) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tiltmeter.analysis.bisection import CrossingResult, CrossingTarget, find_crossings
 from tiltmeter.errors import TiltmeterError
-from tiltmeter.models.readouts import compute_readouts
+from tiltmeter.models.readout_values import compute_readouts
 from tiltmeter.perturb.bases import Base
 from tiltmeter.perturb.directions import Direction, Perturbation
 from tiltmeter.perturb.names import DirectionName
@@ -105,11 +105,12 @@ class BatchCurves:
     def _check_finite(
         self, values: Float[Tensor, "row read"], rows: Int[np.ndarray, " row"], at: Float[np.ndarray, " row"]
     ) -> None:
-        bad = ~torch.isfinite(values).all(-1)
+        (readout,) = self.batch.plan.readouts
+        bad = readout.faulty(values, torch.ones_like(values, dtype=torch.bool)).any(-1)
         if bool(bad.any()):
             first = int(bad.nonzero()[0, 0])
             direction = self.directions[int(rows[first]) // len(self.batch.sequences)]
             raise TiltmeterError(
-                f"{self.batch.plan.readouts[0].name} along {direction} is not finite at step {at[first]:g}; use "
+                f"{readout.name} along {direction} is not finite at step {at[first]:g}; use "
                 "shorter steps, or --precision float64."
             )

@@ -6,6 +6,7 @@ Like a sweep, it runs shard by shard into a run directory, but it measures only 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,15 @@ from tiltmeter.runs import run_directory
 from tiltmeter.runs.config import Configuration
 from tiltmeter.runs.progress import progress
 from tiltmeter.sweeps.crossing_measure import Arrays, measure_crossings
+from tiltmeter.sweeps.given_readouts import Readouts
 from tiltmeter.sweeps.plan import Plan, Sweep, make_plan
 from tiltmeter.sweeps.run import Prepared, check_measured, identity, opened, prepare, record
 
-FALL_OR_DO_NOT_BEGIN_AT_ZERO = ("cos", "loss")
-"""Readouts without an upward crossing in the sense of `shapes`."""
+FROM_ZERO = ("kl", "js", "l2")
+"""Readouts that are zero without a perturbation and grow with it, as `tiltmeter.analysis.shapes` assumes."""
+
+WITH_THRESHOLD = "rank"
+"""Grows, but from 1: it crosses a threshold, and has no fraction of its last value."""
 
 
 class Crossings(Configuration):
@@ -48,8 +53,7 @@ class Crossings(Configuration):
             )
         if len(set(sweep.readouts)) > 1:
             raise ValueError(f"the readouts {', '.join(sweep.readouts)} cross at different points; give one")
-        if sweep.readouts[0].partition("@")[0] in FALL_OR_DO_NOT_BEGIN_AT_ZERO:
-            raise ValueError(f"{sweep.readouts[0]} does not grow from zero along a path; give kl, js or l2@SITE")
+        _check_grows(sweep.readouts, self.goal)
         if sweep.keep_positions:
             raise ValueError(
                 "positions that are perturbed together have no separate crossings to bisect; perturb one "
@@ -61,6 +65,27 @@ class Crossings(Configuration):
                 f"least {1e-6 * longest:g}"
             )
         return self
+
+
+def _check_grows(readouts: Readouts, goal: CrossingTarget) -> None:
+    """Check that the one readout grows along a path, where that is known: of a user's function it is not.
+
+    Raises:
+        ValueError: it falls, or may do either; it does not begin at zero, and a fraction is asked for.
+    """
+    (name,) = set(readouts)
+    is_own = isinstance(readouts, Mapping) and readouts[name] is not None
+    kind = curves.kind_of(name)
+    if not is_own and kind not in (*FROM_ZERO, WITH_THRESHOLD):
+        raise ValueError(
+            f"{name} does not grow from zero along a path; give kl, js or l2@SITE, rank with a threshold, or, in "
+            "Python, a function that grows, such as the clean value minus the perturbed one"
+        )
+    if goal.fraction is not None and (is_own or kind not in FROM_ZERO):
+        raise ValueError(
+            f"{name} may not be zero where nothing is perturbed, so a fraction of its last value says little; give a "
+            "threshold"
+        )
 
 
 def run_crossings(
@@ -89,7 +114,8 @@ def run_crossings(
             could be measured.
     """
     loaded = load_model(model)
-    plan = make_plan(wanted.sweep, loaded.model, tokens_for(loaded, tokens, wanted.sweep.sequences_to_load))
+    token_set = tokens_for(loaded, tokens, wanted.sweep.sequences_to_load)
+    plan = make_plan(wanted.sweep, loaded.model, token_set, loaded.tokenizer)
     with opened(plan, out, _identity(wanted, plan, loaded), partial(_record, plan, loaded, purpose)) as run:
         ready = prepare(plan, run)
         table = crossing_table(_measure(wanted, ready, run), tuple(map(str, plan.directions)))

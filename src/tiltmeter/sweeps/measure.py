@@ -16,7 +16,7 @@ from tiltmeter.analysis.massive import ordinary
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.clean_run import CleanRun
 from tiltmeter.models.positions import allowed, boundary_mask
-from tiltmeter.models.readouts import compute_readouts
+from tiltmeter.models.readout_values import compute_readouts
 from tiltmeter.perturb.bases import Base, transplanted
 from tiltmeter.perturb.directions import Direction, Perturbation, normalise
 from tiltmeter.perturb.names import DirectionName
@@ -290,11 +290,12 @@ def masked_mean(
 
 def _check_finite(plan: Plan, values: Mapping[str, Tensor], direction: DirectionName, steps: tuple[float, ...]) -> None:
     followed = torch.tensor(plan.positions.read) + 1 < plan.tokens.ids.shape[1]
-    for readout, value in values.items():
-        expected = value[..., followed] if readout == "loss" else value  # the last position has no next token
-        bad = ~torch.isfinite(expected).flatten(1).all(1)
+    for readout in plan.readouts:
+        value = values[readout.name]
+        bad = readout.faulty(value, followed.expand_as(value)).flatten(1).any(1)
         if bool(bad.any()):
+            step = steps[int(bad.nonzero()[0, 0])]
             raise TiltmeterError(
-                f"{readout} along {direction} is not finite at step {steps[int(bad.nonzero()[0, 0])]:g}; use shorter "
-                "steps, or --precision float64."
+                f"{readout.name} along {direction} is not finite at step {step:g}; use shorter steps, or --precision "
+                "float64."
             )

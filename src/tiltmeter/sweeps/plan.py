@@ -8,12 +8,13 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, PlainSerializer, PlainValidator
+from transformers import PreTrainedTokenizerBase
 
 from tiltmeter.analysis.confidence_sequences import FIRST_LOOK
 from tiltmeter.data.token_set import TokenSet
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.positions import BosPolicy, MassivePolicy, Positions, parse_positions
-from tiltmeter.models.readouts import Readout, parse_readout
+from tiltmeter.models.readouts import Readout
 from tiltmeter.models.sites import Site
 from tiltmeter.models.split_model import SplitModel, Stream
 from tiltmeter.perturb.bases import SAE_BASES, check_base_name
@@ -36,6 +37,7 @@ from tiltmeter.saes.at_site import DictionaryAtSite, RowsAtSite, SAEAtSite
 from tiltmeter.saes.names import SAEs, labelled, place, read_saes
 from tiltmeter.saes.objects import SAEObject
 from tiltmeter.saes.synthetic import Synthesis
+from tiltmeter.sweeps.given_readouts import Readouts, look_up_readouts, read_readouts, shown_readouts
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -81,7 +83,9 @@ class Sweep(Configuration):
     stream: Stream = "centred"
     """Whether a LayerNorm model's residual stream is centred before measuring."""
     path: PerturbationPath
-    readouts: Annotated[tuple[str, ...], Field(min_length=1)] = ("kl",)
+    readouts: Annotated[Readouts, PlainValidator(read_readouts), PlainSerializer(shown_readouts)] = ("kl",)
+    """Names of readouts; or a mapping of labels to functions, and of names to `...`
+    (`tiltmeter.sweeps.given_readouts`): `{"mine": f, "kl": ...}`."""
     sequences: Count = 192
     """Number of sequences to measure, from the start of the token set. Not given: at most 192, or all there are."""
     until_ci: Annotated[float, Field(gt=0, le=0.5)] | None = None
@@ -151,10 +155,11 @@ class Plan:
         """Check that a run in a run directory can be resumed with what it was begun with.
 
         Raises:
-            TiltmeterError: a direction is a function without a version.
+            TiltmeterError: a direction or a readout is a function without a version.
         """
         functions = {str(name): one.function for name, one in self.own.items() if one.function is not None}
         refuse_unversioned("direction", functions)
+        refuse_unversioned("readout", {one.name: one.own.function for one in self.readouts if one.own is not None})
 
     @property
     def counted_saes(self) -> tuple[str, ...]:
@@ -165,8 +170,12 @@ class Plan:
         return tuple(label for label in self.saes if label in wanted)
 
 
-def make_plan(sweep: Sweep, model: SplitModel, tokens: TokenSet) -> Plan:
+def make_plan(
+    sweep: Sweep, model: SplitModel, tokens: TokenSet, tokenizer: PreTrainedTokenizerBase | None = None
+) -> Plan:
     """Look up every name of a sweep, and check SAE objects on the first of the tokens.
+
+    The tokenizer finds the tokens that readouts name by their text (`prob:yes`).
 
     Raises:
         TiltmeterError: a site, direction, readout, position or SAE does not exist; an SAE belongs to another site or
@@ -186,7 +195,7 @@ def make_plan(sweep: Sweep, model: SplitModel, tokens: TokenSet) -> Plan:
             "many, better a thousand (--sequences), or leave --until-ci out."
         )
     site = model.site(sweep.site)
-    readouts = tuple(parse_readout(name, model) for name in dict.fromkeys(sweep.readouts))
+    readouts = look_up_readouts(sweep.readouts, model, tokenizer)
     positions = parse_positions(sweep.positions, tokens.ids.shape[1])
     given = labelled(sweep.saes, site)
     directions, own, base = look_up(sweep, tuple(given))

@@ -29,7 +29,8 @@ from tiltmeter.models.behaviour import check_behaviour
 from tiltmeter.models.clean_run import PERTURBED_RUNS
 from tiltmeter.models.fingerprint import fingerprint_sha256
 from tiltmeter.models.loading import LoadedModel, ModelGiven, load_model, tokens_for
-from tiltmeter.models.self_check import check_additive, check_head, check_split
+from tiltmeter.models.self_check import check_additive, check_functions, check_head, check_split
+from tiltmeter.models.sites import OF_WIDTH_D_MODEL
 from tiltmeter.perturb.bases import Base, build_base
 from tiltmeter.perturb.directions import Direction
 from tiltmeter.perturb.names import DirectionName
@@ -95,7 +96,7 @@ def run_sweep(
 def _run_at_one_site(
     sweep: Sweep, out: str | Path | None, loaded: LoadedModel, tokens: TokenSet, purpose: str
 ) -> xr.Dataset:
-    plan = make_plan(sweep, loaded.model, tokens)
+    plan = make_plan(sweep, loaded.model, tokens, loaded.tokenizer)
     with opened(plan, out, identity(plan, loaded), partial(record, plan, loaded, purpose)) as run:
         result = measure_curves(prepare(plan, run), run, _watch(plan))
         if out is not None:
@@ -169,6 +170,7 @@ def prepare(plan: Plan, run: run_directory.Run) -> Prepared:
     for site in {plan.site, *(readout.site for readout in plan.readouts if readout.site)}:
         check_additive(plan.model, plan.tokens.ids[:2], site)
     check_head(plan.model, plan.tokens.ids[: plan.sweep.sequences])
+    check_functions(plan.model, plan.tokens.ids[:2], plan.site, plan.readouts, plan.positions)
     check_behaviour(run, plan.model, plan.tokens.ids[:2])
     return Prepared(plan, statistics, saes, directions, path, base)
 
@@ -274,7 +276,8 @@ def _shard(ready: Prepared, run: run_directory.Run, begin: int) -> xr.Dataset:
     positions = plan.positions.read if plan.sweep.keep_positions else None
     axes = curves.Axes(tuple(map(str, plan.directions)), ready.path.steps, ready.path.units, sequences, positions)
     readouts = {key: arrays[key] for key in (*(readout.name for readout in plan.readouts), "length")}
-    return curves.build(readouts, arrays["tokens"], axes, {})
+    labels = {readout.name: readout.label for readout in plan.readouts if readout.label is not None}
+    return curves.build(readouts, arrays["tokens"], axes, {}, labels)
 
 
 def identity(plan: Plan, loaded: LoadedModel) -> dict[str, Any]:
@@ -287,12 +290,13 @@ def identity(plan: Plan, loaded: LoadedModel) -> dict[str, Any]:
         # Stored arrays follow these orders, so the same SAEs in another order are a different run.
         "order": {"directions": [str(name) for name in plan.directions], "saes": list(used)},
         "vectors": {str(name): one.identity for name, one in plan.own.items()},
+        "readout_functions": {one.name: one.own.identity for one in plan.readouts if one.own is not None},
     }
 
 
 def record(plan: Plan, loaded: LoadedModel, purpose: str) -> dict[str, Any]:
     """Collect facts for readers of the manifest that do not affect the numbers."""
-    centred = plan.model.centred and plan.site.kind != "z"
+    centred = plan.model.centred and plan.site.kind in OF_WIDTH_D_MODEL
     model = fingerprint_sha256(loaded.model) if plan.saes else ""
     return provenance.record(loaded, plan.tokens) | {
         "purpose": purpose,

@@ -27,19 +27,23 @@ def names_several(site: str) -> bool:
 def matching_sites(text: str, model: SplitModel) -> list[Site]:
     """The sites that a list of names and patterns means, `resid_pre:*,resid_post:5`, each once.
 
+    A pattern means those among the sites it matches that the model has.
+
     Raises:
         TiltmeterError: a name is no site of the model, or nothing matches a pattern.
     """
     found: list[Site] = []
     for name in map(str.strip, text.split(",")):
         known = [Site(layer, kind) for layer in range(model.n_layers) for kind in HOOKS] if "*" in name else []
-        some = [
-            site for site in known if fnmatchcase(f"{site.kind}:{site.layer}", name) or fnmatchcase(site.name, name)
-        ]
+        some = [site for site in known if _matches(site, name) and model.has(site)]
         if "*" in name and not some:
             raise TiltmeterError(f"No site of this model matches {name!r}; patterns are like resid_pre:*.")
         found += some or [model.site(name)]
     return list(dict.fromkeys(found))
+
+
+def _matches(site: Site, pattern: str) -> bool:
+    return fnmatchcase(_short(site), pattern) or fnmatchcase(site.name, pattern)
 
 
 def _short(site: Site) -> str:

@@ -26,7 +26,7 @@ from tiltmeter.models import provenance
 from tiltmeter.models.behaviour import check_behaviour
 from tiltmeter.models.loading import LoadedModel, ModelGiven, load_model, tokens_for
 from tiltmeter.models.positions import allowed, boundary_mask
-from tiltmeter.models.sites import Site
+from tiltmeter.models.sites import OF_WIDTH_D_MODEL, Site
 from tiltmeter.models.split_model import SplitModel
 from tiltmeter.runs import run_directory
 from tiltmeter.runs.extras import is_installed
@@ -197,7 +197,7 @@ def _measure(task: trainer.Task, tokens: TokenSet, state: trainer.State) -> SAEM
 
 def _freeze(task: trainer.Task, state: trainer.State) -> LinearSAE:
     config = task.config
-    centred = task.model.centred and task.site.kind != "z"
+    centred = task.model.centred and task.site.kind in OF_WIDTH_D_MODEL
     facts = Facts(
         kind=config.kind,
         hook_name=task.site.name,
