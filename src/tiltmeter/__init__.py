@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from tiltmeter.sweeps.plan import Sweep
     from tiltmeter.sweeps.run import run_sweep
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "BosPolicy": "models.positions",

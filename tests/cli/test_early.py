@@ -158,7 +158,7 @@ def test_the_directory_of_a_run_of_another_kind(tmp_path):
 
 def test_lists():
     assert [line.split()[0] for line in command("list", "readouts").out.splitlines()] == [
-        "kl", "js", "loss", "l2@SITE", "cos@SITE",
+        "kl", "js", "loss", "logit-diff:A,B", "prob:TOKEN", "top1", "rank", "entropy", "l2@SITE", "cos@SITE",
     ]  # fmt: skip
     assert command("list", "saes", "nano:e2e-3-*").out.count("\n") == 4
     assert command("list", "figures", "Supplementary").out.count("lee2024 --figure S") == 3

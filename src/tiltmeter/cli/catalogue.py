@@ -11,6 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from tiltmeter.runs import plugins
+
 FILE = Path(__file__).with_name("catalogue.json")
 
 SUBJECTS = ("directions", "readouts", "sites", "saes", "studies", "figures", "models", "bases")
@@ -48,4 +50,10 @@ def subject(name: str) -> dict[str, str]:
             "DIR#5 or FILE#0": "one layer of a crosscoder or of transcoders, of which only decoder rows are used",
         },
     }
-    return known[name] | forms.get(name, {})
+    return known[name] | forms.get(name, {}) | _added(name)
+
+
+def _added(subject: str) -> dict[str, str]:
+    """The names that other packages add, with the packages; these are not imported."""
+    points = plugins.find(f"tiltmeter.{subject}")
+    return {name: f"of the package {point.dist.name}" if point.dist else point.value for name, point in points.items()}

@@ -9,7 +9,7 @@ import torch
 from tiltmeter.data.token_set import TokenSet
 from tiltmeter.models.fingerprint import fingerprint
 from tiltmeter.models.loading import LoadedModel
-from tiltmeter.runs import run_directory
+from tiltmeter.runs import plugins, run_directory
 
 _NAMES = ("name", "revision")
 """Facts about a model that do not affect any number: equal weights are equal models."""
@@ -24,11 +24,12 @@ def identity(loaded: LoadedModel, tokens: TokenSet) -> dict[str, Any]:
         TiltmeterError: the model's weights cannot be hashed.
     """
     versions = run_directory.versions()
+    added = plugins.versions()
     return {
         "model": {key: value for key, value in loaded.facts.items() if key not in _NAMES} | fingerprint(loaded.model),
         "tokens": {"sha256": tokens.sha256(), "boundary": tokens.boundary},
         "code": run_directory.code_sha256(),
-        "versions": {name: versions[name] for name in run_directory.CHANGES_NUMBERS},
+        "versions": {name: versions[name] for name in run_directory.CHANGES_NUMBERS} | added,
     }
 
 

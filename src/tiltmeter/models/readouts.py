@@ -13,7 +13,7 @@ are named, `rank` and `top1` what became of the clean run's own prediction.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -28,6 +28,7 @@ from tiltmeter.models.own_readouts import OwnReadout
 from tiltmeter.models.readout_tokens import VocabularyToken, parse_tokens
 from tiltmeter.models.sites import Site
 from tiltmeter.models.split_model import SplitModel
+from tiltmeter.runs.plugins import Registry
 
 
 def l2(clean: Float[Tensor, "*#point d_site"], change: Float[Tensor, "*point d_site"]) -> Float[Tensor, "*point"]:
@@ -58,7 +59,7 @@ class ReadoutDefinition(NamedTuple):
         return f"{kind}:{','.join(self.tokens)}" if self.tokens else kind
 
 
-OUTPUT_READOUTS: Mapping[str, ReadoutDefinition] = {
+_OWN: dict[str, ReadoutDefinition] = {
     "kl": ReadoutDefinition(lambda change: change.kl, "KL(clean ‖ perturbed) of the next-token distribution, nats"),
     "js": ReadoutDefinition(OutputChange.js, "Jensen-Shannon divergence of the two distributions, nats, at most log 2"),
     "loss": ReadoutDefinition(
@@ -84,6 +85,10 @@ OUTPUT_READOUTS: Mapping[str, ReadoutDefinition] = {
     ),
     "entropy": ReadoutDefinition(OutputChange.entropy, "entropy of the perturbed distribution, nats"),
 }
+
+OUTPUT_READOUTS: MutableMapping[str, ReadoutDefinition] = Registry("tiltmeter.readouts", _OWN)
+"""Readouts of the output, those of other packages among them (`tiltmeter.readouts`)."""
+
 SITE_READOUTS: Mapping[str, ReadoutDefinition] = {
     "l2": ReadoutDefinition(l2, "L2 distance of the perturbed from the clean activation at SITE"),
     "cos": ReadoutDefinition(cosine, "cosine similarity of the perturbed to the clean activation at SITE"),

@@ -5,7 +5,7 @@ A name refers to a registry entry, a user's vector (`along:...`) or a blend of s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import get_args
@@ -20,6 +20,7 @@ from tiltmeter.perturb.names import BLEND, BaseName, DirectionName, Kinds, check
 from tiltmeter.perturb.sae_directions import SAE_DIRECTIONS, SAEDirection
 from tiltmeter.perturb.site_statistics import SiteStatistics
 from tiltmeter.perturb.transcoder_directions import TRANSCODER_DIRECTIONS, TranscoderDirection
+from tiltmeter.runs.plugins import Registry
 from tiltmeter.saes.at_site import DictionaryAtSite, RowsAtSite, SAEAtSite, TranscoderAtSite
 from tiltmeter.saes.latent_statistics import SAEWithStatistics
 
@@ -35,7 +36,7 @@ class SiteDirection:
     """False if the vector is a function of x alone. A second draw (`zero@1`) would be identical and is refused."""
 
 
-DIRECTIONS: Mapping[str, SiteDirection | SAEDirection | TranscoderDirection] = {
+_OWN: dict[str, SiteDirection | SAEDirection | TranscoderDirection] = {
     "isotropic": SiteDirection(lambda s: Plain(s.isotropic), "g, with g ~ N(0, I)"),
     "isotropic-difference": SiteDirection(lambda s: Difference(s.isotropic), "g - x, with g ~ N(0, I)"),
     "cov-random-difference": SiteDirection(lambda s: Difference(s.gaussian), "sample of N(mean, covariance) - x"),
@@ -52,8 +53,12 @@ DIRECTIONS: Mapping[str, SiteDirection | SAEDirection | TranscoderDirection] = {
     **SAE_DIRECTIONS,
     **TRANSCODER_DIRECTIONS,
 }
-"""All named directions. The directions a paper measured are listed in its study, and a sweep's defaults in
-`sweeps/plan.py`."""
+
+DIRECTIONS: MutableMapping[str, SiteDirection | SAEDirection | TranscoderDirection] = Registry(
+    "tiltmeter.directions", _OWN
+)
+"""All named directions, those of other packages among them (`tiltmeter.directions`). The directions a paper measured
+are listed in its study, and a sweep's defaults in `sweeps/plan.py`."""
 
 NO_SAES: Mapping[str, SAEWithStatistics | RowsAtSite] = MappingProxyType({})
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tiltmeter.errors import TiltmeterError
+from tiltmeter.runs.plugins import Registry
 from tiltmeter.runs.user_paths import user_path
 from tiltmeter.saes import hub, releases
 from tiltmeter.saes.dictionary import Dictionary, Loaded, only_saes
@@ -226,7 +227,24 @@ def _refuse_early(folder: Path, found: hub.Found, name: str) -> None:
         raise TiltmeterError(f"{name} has the weights of a language model; expected {KINDS}.")
 
 
+class Format(NamedTuple):
+    """A format of SAEs that another package reads."""
+
+    is_of: Callable[[Path], bool]
+    """Whether a file or folder is of this format."""
+    load: Callable[[Path, str], LinearSAE]
+    """Reads the SAE there, which is called by the second argument."""
+
+
+FORMATS: MutableMapping[str, Format] = Registry("tiltmeter.sae_formats", {})
+"""Formats of other packages (`tiltmeter.sae_formats`); tiltmeter's own are tried after them."""
+
+
 def _load_path(path: Path, name: str, choice: Choice, options: Options) -> Loaded:
+    for one in FORMATS.values():
+        if one.is_of(path):
+            refuse_options(name, options)
+            return one.load(path, name)
     return (_load_folder if path.is_dir() else _load_file)(path, name, choice, options)
 
 

@@ -6,15 +6,17 @@ paper claims. `estimands.py`: the numbers that the claims are about.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import MutableMapping
 
 from tiltmeter.errors import TiltmeterError
+from tiltmeter.runs.plugins import Registry
 from tiltmeter.studies import giglemiani2024, gurnee2024, heimersheim2024, lee2024
 from tiltmeter.studies.study import Study
 
-STUDIES: Mapping[str, Study] = {
-    study.name: study for study in (heimersheim2024.STUDY, gurnee2024.STUDY, lee2024.STUDY, giglemiani2024.STUDY)
-}
+_OWN = {study.name: study for study in (heimersheim2024.STUDY, gurnee2024.STUDY, lee2024.STUDY, giglemiani2024.STUDY)}
+
+STUDIES: MutableMapping[str, Study] = Registry("tiltmeter.studies", _OWN)
+"""All studies, those of other packages among them (`tiltmeter.studies`)."""
 
 
 def find_study(name: str) -> Study:

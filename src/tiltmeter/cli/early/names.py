@@ -13,6 +13,7 @@ from tiltmeter.cli.early.model_facts import ModelFacts
 from tiltmeter.errors import TiltmeterError, did_you_mean
 from tiltmeter.models.sites import HOOKS, long_name, parse_site
 from tiltmeter.perturb.names import ALONG, BaseName, DirectionName, Kinds, check_base, check_direction
+from tiltmeter.runs import plugins
 from tiltmeter.runs.user_paths import user_path
 
 AS_WIDE_AS_THE_STREAM = frozenset({"resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out"})
@@ -80,7 +81,7 @@ def check_readouts(names: Sequence[str], model: ModelFacts) -> None:
     Raises:
         TiltmeterError: the message names the nearest.
     """
-    forms = [_readout(name) for name in catalogue()["readouts"]]
+    forms = [_readout(name) for name in (*catalogue()["readouts"], *plugins.find("tiltmeter.readouts"))]
     for name in names:
         kind, sign, rest = _readout(name)
         if (kind, sign) not in [form[:2] for form in forms]:
@@ -104,7 +105,8 @@ def check_directions(names: Sequence[str], site: str, saes: Sequence[str], model
     Raises:
         TiltmeterError: the message names the nearest.
     """
-    kinds = Kinds(catalogue()["directions"], catalogue()["sae_directions"], choices("not random"))
+    plain = (*catalogue()["directions"], *plugins.find("tiltmeter.directions"))
+    kinds = Kinds(plain, catalogue()["sae_directions"], choices("not random"))
     for name in map(DirectionName.parse, names):
         if name.kind == ALONG and name.argument is not None:
             _check_vectors(name.argument, site, model)
