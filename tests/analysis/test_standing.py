@@ -68,9 +68,14 @@ def test_the_table_says_what_ten_lines_say():
 
 
 def test_draws_are_found_by_their_names():
-    names = ["a", "minus-a", "isotropic#0", "isotropic#1", "permutation:a#0", "permutation:ab#0"]
+    names = ["a", "minus-a", "isotropic#0", "isotropic#1", "permutation:a#0", "minus-permutation:a#0"]
+    names += ["permutation:ab#0", "sae-feature#0", "minus-sae-feature#0"]
     assert with_opposites(["a"]) == ("a", "minus-a")
-    for vector in ("a", "minus-a"):
-        assert draws_among(names, stem("isotropic", vector, ["a", "ab"])) == [2, 3]
-        assert draws_among(names, stem("permutation", vector, ["a", "ab"])) == [4]
+    found = {
+        vector: [
+            draws_among(names, stem(one, vector, ["a", "ab"])) for one in ("isotropic", "permutation", "sae-feature")
+        ]
+        for vector in ("a", "minus-a")
+    }
+    assert found == {"a": [[2, 3], [4], [7]], "minus-a": [[2, 3], [5], [8]]}  # of opposites where signs differ
     assert stem("permutation", "minus-a", ["minus-a"]) == "permutation:minus-a#"

@@ -44,12 +44,12 @@ def small(loaded, tmp_path_factory):
 def test_curves_standings_and_files_agree(small):
     found, out = small
     names = [str(name) for name in found.curves.direction.values]
-    assert len(names) == 4 + 9 * (3 + 2 + 1)  # vectors with both signs; each has its permutations
+    assert len(names) == 4 + 9 * (3 + 2 * (2 + 1))  # permutations of each vector, and features, of both signs
     table = found.standings
     row = table[(table.vector == "minus-two") & (table.baseline == "permutation") & (table.length == 1)].iloc[0]
     kl = found.curves.kl.isel(step=1).mean("sequence").to_series()
     assert row["mean"] == pytest.approx(kl["minus-two"])
-    assert row.baseline_mean == pytest.approx(kl[[f"permutation:two#{i}" for i in range(9)]].mean())
+    assert row.baseline_mean == pytest.approx(kl[[f"minus-permutation:two#{i}" for i in range(9)]].mean())
     assert len(table) == 4 * 5 * 2
     stored = {name: pd.read_parquet(out / f"{name}.parquet") for name in ("standings", "budgets", "verdicts")}
     pd.testing.assert_frame_equal(stored["standings"], table)
@@ -142,6 +142,7 @@ def test_a_row_of_the_unembedding_is_found_in_the_last_layer(tmp_path):
         ({"a": torch.ones(3, WIDTH)}, {}, r"a has shape \(3, \d+\); a comparison is of vectors"),
         ({"a": draw(), "minus-a": draw()}, {}, "minus-a is tested as the opposite of a"),
         ({"isotropic": draw()}, {}, "The label 'isotropic'"),
+        ({"a#1": draw()}, {}, "The label 'a#1' has a #"),
         ({"a": "nowhere.npy"}, {}, "nowhere.npy is not a file"),
         ({"a": draw(width=5)}, {}, "has width 5, but those at this site"),
         ({"a": draw()}, {"draws": 0}, "draws was 0"),

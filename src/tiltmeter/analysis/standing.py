@@ -24,8 +24,11 @@ LEVEL = 0.05
 MINUS = "minus-"
 """Before the label of a vector: its opposite."""
 
-PERMUTATION = "permutation"
-"""The one baseline of which each vector has draws of its own."""
+PERMUTATION, FEATURE = "permutation", "sae-feature"
+
+SIGNED = (PERMUTATION, FEATURE)
+"""Baselines with draws of two signs: the effect of a decoder's row need not be that of its opposite, so a vector is
+compared with rows, and its opposite with opposites of rows. The others have as often one sign as the other."""
 
 Values = Float[np.ndarray, "step sequence"]
 BaselineValues = Float[np.ndarray, "draw step sequence"]
@@ -39,7 +42,8 @@ def with_opposites(vectors: Sequence[str]) -> tuple[str, ...]:
 def stem(baseline: str, vector: str, vectors: Sequence[str]) -> str:
     """What the draws of a baseline that a vector, or its opposite, is compared with are called, before their number."""
     label = vector if vector in vectors else vector.removeprefix(MINUS)
-    return f"{baseline}:{label}#" if baseline == PERMUTATION else f"{baseline}#"
+    sign = MINUS if label != vector and baseline in SIGNED else ""
+    return f"{sign}{baseline}:{label}#" if baseline == PERMUTATION else f"{sign}{baseline}#"
 
 
 def draws_among(directions: Sequence[str], stem: str) -> list[int]:

@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tiltmeter.analysis.standing import PERMUTATION
+from tiltmeter.analysis.standing import FEATURE, PERMUTATION
 from tiltmeter.perturb.directions import Direction, Mixture, Plain
-from tiltmeter.perturb.own_directions import OwnDirection, of_vector
+from tiltmeter.perturb.own_directions import OwnDirection
 from tiltmeter.perturb.site_statistics import SiteStatistics
 from tiltmeter.perturb.sources import Context
 from tiltmeter.runs.rng import Address, uniform
@@ -30,8 +30,6 @@ OF_STATISTICS: Mapping[str, Callable[[SiteStatistics], Direction]] = {
     "real-mixture": lambda s: Mixture(s.real),
 }
 """Directions that are independent of x, so that one draw can be used at every token."""
-
-FEATURE = "sae-feature"
 
 
 @dataclass(frozen=True)
@@ -66,8 +64,8 @@ def draws_of(kind: str, count: int) -> list[OwnDirection]:
     return [OwnDirection(HeldDraw(kind, draw), f"draw {draw} of {kind}, held at every token") for draw in range(count)]
 
 
-def permutations(label: str, vector: Float[Tensor, "d_site"], count: int, seed: int) -> list[OwnDirection]:
-    """Random permutations of a vector's coordinates, each with a random sign.
+def permutations(label: str, vector: Float[Tensor, "d_site"], count: int, seed: int) -> list[Tensor]:
+    """Random permutations of a vector's coordinates.
 
     They have the vector's norm, mean and outlying coordinates, and nothing else of it.
     """
@@ -75,12 +73,12 @@ def permutations(label: str, vector: Float[Tensor, "d_site"], count: int, seed: 
     for draw in range(count):
         address = _address(seed, f"{PERMUTATION}:{label}", draw)
         order = uniform(address, "order", len(vector))[0, 0].argsort(stable=True)
-        found.append(of_vector(vector[order] * _sign(address)))
+        found.append(vector[order])
     return found
 
 
-def features(sae: RowsAtSite, count: int, seed: int) -> list[OwnDirection]:
-    """Decoder rows of random latents whose row has a length, without replacement, each with a random sign.
+def features(sae: RowsAtSite, count: int, seed: int) -> list[Tensor]:
+    """Decoder rows of random latents whose row has a length, without replacement.
 
     Returns:
         As many as there are, at most `count`.
@@ -88,13 +86,8 @@ def features(sae: RowsAtSite, count: int, seed: int) -> list[OwnDirection]:
     kept = sae.not_zero
     address = _address(seed, FEATURE, 0)
     chosen = kept[uniform(address, "latent", len(kept))[0, 0].argsort(stable=True)[:count]]
-    rows = sae.rows(chosen).double().cpu()
-    return [of_vector(row * _sign(_address(seed, FEATURE, draw))) for draw, row in enumerate(rows)]
+    return list(sae.rows(chosen).double().cpu())
 
 
 def _address(seed: int, direction: str, draw: int) -> Address:
     return Address(seed, f"held:{direction}", torch.tensor([NO_SEQUENCE]), torch.tensor([0]), draw)
-
-
-def _sign(address: Address) -> int:
-    return 1 if float(uniform(address, "sign", 1)) < 0.5 else -1

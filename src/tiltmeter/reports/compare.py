@@ -106,9 +106,11 @@ def _fan(data: xr.Dataset, vector: str, baseline: str, vectors: Sequence[str], l
     distance, names = float(data.attrs["pair_distance"]), [str(name) for name in data.direction.values]
     x = data.step.values / distance
     kl, grey = data.kl.transpose("direction", "step", "sequence"), Style(shade("#777777", 0.3), marker="")
+    stems = dict.fromkeys(stem(baseline, name, vectors) for name in (vector, MINUS + vector))
     draws = [
         Line("draws of the baseline", x, kl.values[at].mean(-1), grey, thin=True)
-        for at in draws_among(names, stem(baseline, vector, vectors))
+        for first in stems
+        for at in draws_among(names, first)
     ]
     table = curves.summary(data[["kl", "tokens"]].sel(direction=list(with_opposites([vector]))))
     opposite = look._replace(linestyle=(0.0, (1.2, 1.2)))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 from tiltmeter.analysis import curves as stored
-from tiltmeter.analysis.standing import MINUS, PERMUTATION
+from tiltmeter.analysis.standing import MINUS
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.reports.charts import curves as curve_charts
 from tiltmeter.reports.charts import shapes as shape_charts
@@ -142,12 +142,12 @@ def compare(
     """
     data = _curves(getattr(results, "curves", results))
     names = [str(name) for name in data.direction.values]
-    known = [name for name in names if MINUS + name in names]
+    known = [name for name in names if MINUS + name in names and "#" not in name]
     stems = dict.fromkeys(name.rpartition("#")[0].partition(":")[0] for name in names if "#" in name)
     if not known or not stems:
         raise TiltmeterError("These are not the curves of a comparison; give what tm.compare returned.")
     _refuse_unknown("vector", vectors or (), known)
-    baselines = [name for name in stems if name and (name == PERMUTATION or f"{name}#0" in names)]
+    baselines = [name for name in stems if not name.startswith(MINUS)]
     return _figure(fans(data, vectors or known, baselines), title, size, library)
 
 

@@ -13,9 +13,9 @@ from typing import Annotated, Any
 from pydantic import Field
 from torch import Tensor
 
-from tiltmeter.analysis.standing import MINUS, PERMUTATION, draws_needed, stem
+from tiltmeter.analysis.standing import FEATURE, MINUS, PERMUTATION, draws_needed, stem
 from tiltmeter.errors import TiltmeterError
-from tiltmeter.perturb.held import FEATURE, OF_STATISTICS, draws_of, features, permutations
+from tiltmeter.perturb.held import OF_STATISTICS, draws_of, features, permutations
 from tiltmeter.perturb.names import ALONG, DirectionName
 from tiltmeter.perturb.own_directions import OwnDirection, checked_label, of_vector, read_vector
 from tiltmeter.perturb.user_vectors import load_vectors
@@ -79,6 +79,8 @@ def read_vectors(given: Any, site: str) -> dict[str, Tensor]:
                 f"{label} has shape {tuple(vector.shape)}; a comparison is of vectors [d_site], each with a label."
             )
         found[checked_label(label, one)] = vector
+    if marked := [label for label in found if "#" in label]:
+        raise TiltmeterError(f"The label {marked[0]!r} has a #, which numbers random draws here; choose another.")
     if twice := [label for label in found if MINUS + label in found]:
         raise TiltmeterError(f"{MINUS + twice[0]} is tested as the opposite of {twice[0]}; choose another label.")
     return found
@@ -123,22 +125,25 @@ def all_directions(
     vectors: Mapping[str, Tensor], baselines: Sequence[str], count: int, sae: RowsAtSite | None, seed: int
 ) -> dict[str, OwnDirection]:
     """The vectors, their opposites, and `count` draws of each baseline (of each vector, for its permutations)."""
-    found = {label: of_vector(vector) for label, vector in vectors.items()}
-    found |= {MINUS + label: of_vector(-vector) for label, vector in vectors.items()}
+    signed = {label: vector for label, vector in vectors.items()} | {MINUS + label: -v for label, v in vectors.items()}
+    found = {name: of_vector(vector) for name, vector in signed.items()}
     for baseline in baselines:
-        for label, vector in vectors.items():
-            if (first := stem(baseline, label, tuple(vectors))) + "0" not in found:
-                draws = _draws(baseline, label, vector, count, sae, seed)
+        for name, vector in signed.items():
+            if (first := stem(baseline, name, tuple(vectors))) + "0" not in found:
+                draws = _draws(baseline, name, vector, count, sae, seed)
                 found |= {f"{first}{number}": draw for number, draw in enumerate(draws)}
     return found
 
 
 def _draws(
-    baseline: str, label: str, vector: Tensor, count: int, sae: RowsAtSite | None, seed: int
+    baseline: str, name: str, vector: Tensor, count: int, sae: RowsAtSite | None, seed: int
 ) -> list[OwnDirection]:
+    """Draws for a vector, or for its opposite; of the latter, the opposites of the vector's."""
+    label = name.removeprefix(MINUS)
     if baseline == PERMUTATION:
-        return permutations(label, vector, count, seed)
+        return [of_vector(one) for one in permutations(label, vector, count, seed)]
     if baseline == FEATURE:
         assert sae is not None
-        return features(sae, count, seed)
+        sign = 1 if label == name else -1
+        return [of_vector(sign * row) for row in features(sae, count, seed)]
     return draws_of(baseline, count)
