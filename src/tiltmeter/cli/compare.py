@@ -128,7 +128,9 @@ def _run(inputs: tuple[Any, ...], asked: dict[str, Any], out: Path, output: Outp
 def labelled(vectors: Sequence[str]) -> dict[str, str]:
     """Short names of vectors: what follows the #, or the file's name without its ending; whole where two are equal."""
     short = [one.rpartition("#")[2] if "#" in one else Path(one).stem for one in vectors]
-    return {own if short.count(own) == 1 else one: one for own, one in zip(short, vectors, strict=True)}
+    whole = [one.replace("#", " ") for one in vectors]  # in a comparison, # numbers random draws
+    labels = [own if short.count(own) == 1 else full for own, full in zip(short, whole, strict=True)]
+    return dict(zip(labels, vectors, strict=True))
 
 
 def _hash(vector: str) -> str:
