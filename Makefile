@@ -2,6 +2,7 @@
 # make test   the tests
 # make test-formats  the tests of SAE formats against the formats' own libraries, in .venv-formats
 # make test-floor    some tests with the lowest versions that pyproject.toml allows, in .venv-floor
+# make test-wheel    the built wheel, outside the clone: a figure of a study, and the README's example
 # make bench  tiltmeter beside other tools, on a machine that does nothing else
 # make real-model   checks on SmolLM2-135M, a third-party pretrained model, or on MODEL=DIRECTORY
 # make lint   style, types, and which room imports which
@@ -13,16 +14,27 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 
 MODEL ?= models/smollm2
 
+SITE_OF := sh -c '"$$0" -c "import site; print(site.getsitepackages()[0])"'
+
 FLOOR := $(addprefix tests/,saes/test_hub.py saes/test_formats.py models/test_split_model.py runs \
 	analysis/test_curves.py reports/test_page.py reports/test_mpl.py reports/test_plotly.py)
 
-.PHONY: demo test test-floor test-formats bench real-model lint clean
+.PHONY: demo test test-floor test-formats test-wheel bench real-model lint clean
 
 demo: .venv/installed
 	$(BIN)/tiltmeter reproduce lee2024 --quick --out runs/demo
 
 test: .venv/installed-dev
 	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
+# From the sdist, so that both are tried; over .venv, which has what it needs.
+test-wheel: .venv/installed-dev
+	rm -rf .venv-wheel && $(PYTHON) -m venv .venv-wheel
+	$(SITE_OF) .venv/bin/python > $$($(SITE_OF) .venv-wheel/bin/python)/over.pth
+	.venv/bin/python -m build --no-isolation --outdir .venv-wheel/dist . > /dev/null
+	.venv-wheel/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall .venv-wheel/dist/*.whl
+	cd .venv-wheel && bin/tiltmeter reproduce lee2024 --quick --figure 2 --control none --quiet --out study > /dev/null
+	cd .venv-wheel && bin/python ../scripts/readme_example.py ../README.md
 
 test-formats: .venv-formats/installed
 	.venv-formats/bin/pytest tests/saes/test_libraries.py
@@ -44,7 +56,7 @@ lint: .venv/installed-dev
 	$(BIN)/lint-imports
 
 clean:
-	rm -rf .venv .venv-floor .venv-formats runs
+	rm -rf .venv .venv-floor .venv-formats .venv-wheel runs
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(not (3, 11) <= v < (3, 14) and f"tiltmeter needs Python 3.11 to 3.13, and $(PYTHON) is {v[0]}.{v[1]}; name another: make PYTHON=python3.12")'
@@ -80,6 +92,6 @@ clean:
 # Over .venv: only what differs from it is installed, which saves the minutes that torch takes.
 .venv-floor/installed: .venv/installed-dev constraints-floor.txt
 	$(PYTHON) -m venv .venv-floor
-	.venv/bin/python -c 'import site; print(site.getsitepackages()[0])' > $$(.venv-floor/bin/python -c 'import site; print(site.getsitepackages()[0])')/over.pth
+	$(SITE_OF) .venv/bin/python > $$($(SITE_OF) .venv-floor/bin/python)/over.pth
 	.venv-floor/bin/python -m pip install --quiet --disable-pip-version-check --no-warn-conflicts --constraint constraints-floor.txt --editable '.[report,parquet,plotly]'
 	@touch $@
