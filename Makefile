@@ -5,6 +5,7 @@
 # make test-wheel    the built wheel, outside the clone: a figure of a study, and the README's example
 # make bench  tiltmeter beside other tools, on a machine that does nothing else
 # make real-model   checks on SmolLM2-135M, a third-party pretrained model, or on MODEL=DIRECTORY
+# make docs   the documentation site, in site/
 # make lint   style, types, and which room imports which
 # Each sets up what it needs in .venv. PYTHON=python3.12 make demo uses another interpreter.
 
@@ -19,7 +20,7 @@ SITE_OF := sh -c '"$$0" -c "import site; print(site.getsitepackages()[0])"'
 FLOOR := $(addprefix tests/,saes/test_hub.py saes/test_formats.py models/test_split_model.py runs \
 	analysis/test_curves.py reports/test_page.py reports/test_mpl.py reports/test_plotly.py)
 
-.PHONY: demo test test-floor test-formats test-wheel bench real-model lint clean
+.PHONY: demo test test-floor test-formats test-wheel bench real-model docs lint clean
 
 demo: .venv/installed
 	$(BIN)/tiltmeter reproduce lee2024 --quick --out runs/demo
@@ -49,6 +50,10 @@ bench: .venv/installed-bench
 real-model: .venv/installed-real
 	$(BIN)/python scripts/real_model.py $(MODEL)
 
+docs: .venv/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "open site/index.html"
+
 lint: .venv/installed-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -56,7 +61,7 @@ lint: .venv/installed-dev
 	$(BIN)/lint-imports
 
 clean:
-	rm -rf .venv .venv-floor .venv-formats .venv-wheel runs
+	rm -rf .venv .venv-floor .venv-formats .venv-wheel runs site
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(not (3, 11) <= v < (3, 14) and f"tiltmeter needs Python 3.11 to 3.13, and $(PYTHON) is {v[0]}.{v[1]}; name another: make PYTHON=python3.12")'
@@ -75,6 +80,11 @@ clean:
 .venv/installed-real: .venv/bin/python pyproject.toml constraints.txt
 	@echo "setting up .venv (a few minutes the first time)"
 	$(PIP) --editable '.[gguf]'
+	@touch .venv/installed $@
+
+.venv/installed-docs: .venv/bin/python pyproject.toml constraints.txt
+	@echo "setting up .venv (a few minutes the first time)"
+	$(PIP) --editable '.[docs]'
 	@touch .venv/installed $@
 
 .venv/installed-dev: .venv/bin/python pyproject.toml constraints.txt

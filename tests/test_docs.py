@@ -14,7 +14,10 @@ from tiltmeter.cli.main import app
 from tiltmeter.models.model_files import EMBEDDED
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 CARDS = sorted((ROOT / "src").rglob("README.md"))
 FILES = [
     f"/{path.relative_to(ROOT).as_posix()}"
