@@ -98,6 +98,7 @@ def options_of(command):
 @pytest.mark.parametrize("page", PAGES, ids=named)
 def test_commands_have_the_options_they_are_shown_with(page):
     lines = [line for code in blocks(page, "") for line in code.replace("\\\n", "").splitlines()]
+    lines += re.findall(r"`(tiltmeter [a-z][^`]*)`", page.read_text())
     for line in lines:
         words = shlex.split(line, comments=True)
         if words[:1] == ["tiltmeter"]:

@@ -36,7 +36,7 @@ def test_the_index_of_the_reference_names_what_each_page_shows():
 
 
 def test_every_page_is_in_the_navigation():
-    listed = re.findall(r"^ +- ([\w/-]+\.(?:md|ipynb))$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+    listed = re.findall(r"^ +- (?:\w+: )?([\w/-]+\.(?:md|ipynb))$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
     pages = {
         str(path.relative_to(ROOT / "docs")) for end in ("md", "ipynb") for path in (ROOT / "docs").rglob(f"*.{end}")
     }

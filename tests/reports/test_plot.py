@@ -32,6 +32,7 @@ def test_curves_are_drawn_with_title_labels_and_size(tmp_path):
     (axes,) = plot.curves(tmp_path, "kl", ("mine",)).axes
     drawn = axes.lines[0].get_ydata()
     np.testing.assert_allclose(drawn, data.kl.sel(direction="mine").mean("sequence"))
+    assert axes.figure._repr_png_().startswith(b"\x89PNG")  # a notebook shows it without pyplot
 
 
 def test_one_step_is_drawn_as_bars_and_shapes_need_several():

@@ -72,6 +72,15 @@ _LOOK: Any = {
 }
 
 
+class NotebookFigure(Figure):
+    """A figure that a notebook shows even if pyplot, which teaches notebooks to show figures, was never imported."""
+
+    def _repr_png_(self) -> bytes:
+        picture = io.BytesIO()
+        self.savefig(picture, format="png")
+        return picture.getvalue()
+
+
 def draw(chart: Chart, size: tuple[float, float] | None = None) -> Figure:
     """Draw a chart with a single legend below it.
 
@@ -86,7 +95,7 @@ def draw(chart: Chart, size: tuple[float, float] | None = None) -> Figure:
     width = 0.9 + columns * _width(columns)
     heights = [max(_height(panel, columns) for panel in row) for row in chart.rows]
     with mpl.rc_context(_LOOK):
-        figure = Figure(figsize=size or (width, 0.5 + sum(heights)), layout=ConstrainedLayoutEngine(w_pad=0.07))
+        figure = NotebookFigure(figsize=size or (width, 0.5 + sum(heights)), layout=ConstrainedLayoutEngine(w_pad=0.07))
         figure.suptitle(_wrapped(chart.title, width), fontsize=10.5) if chart.title else None
         grid = figure.add_gridspec(len(heights), columns, height_ratios=heights)
         drawn: dict[Cell, Axes] = {}

@@ -1,0 +1,65 @@
+"""Write docs/gallery.md, with small pictures in docs/gallery/, from finished runs of studies.
+
+for study in lee2024 heimersheim2024 gurnee2024 giglemiani2024; do
+    tiltmeter reproduce $study --quick --control none --out runs/gallery/$study
+done
+python scripts/gallery.py runs/gallery
+"""
+
+import argparse
+from pathlib import Path
+
+from PIL import Image
+
+from tiltmeter.studies import STUDIES
+from tiltmeter.studies.study import Study
+
+ROOT = Path(__file__).parents[1]
+WIDTH, COLOURS = 900, 48
+"""What keeps a picture below about 30 kB."""
+
+HEAD = """# Gallery
+
+Every figure that `tiltmeter reproduce STUDY --quick` draws of nano, with the command that draws it alone. These are first looks: a
+dozen sequences, no control. What each claims, and what a run of the default size finds, is in a run's report
+([studies](studies.md)). Figures have the numbers of the LessWrong versions of the papers.
+
+`python scripts/gallery.py RUNS` wrote this page from finished runs.
+"""
+
+
+def main() -> None:
+    """Write the page and its pictures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", type=Path, help="a folder with a run of each study, named as the study")
+    runs = parser.parse_args().runs
+    parts = [section(study, runs / study.name) for study in STUDIES.values() if (runs / study.name).is_dir()]
+    (ROOT / "docs" / "gallery.md").write_text("\n".join([HEAD, *parts]), "utf-8")
+
+
+def section(study: Study, run: Path) -> str:
+    """The figures of one study."""
+    lines = [f"## {study.name}", ""]
+    for number, figure in study.figures.items():
+        drawn = run / "figures" / f"figure-{number}.png"
+        if drawn.is_file():
+            small = ROOT / "docs" / "gallery" / f"{study.name}-{number}.png"
+            shrink(drawn, small)
+            title = figure.title.rpartition(": ")[2]
+            lines += [f"### {study.name}, {number}: {title}", "", f"![{title}](gallery/{small.name})", ""]
+            lines += [f"*{figure.caption}*", "", "```"]
+            lines += [f"tiltmeter reproduce {study.name} --figure {number} --quick --control none", "```", ""]
+    return "\n".join(lines)
+
+
+def shrink(drawn: Path, small: Path) -> None:
+    """Store a picture with fewer pixels and colours."""
+    small.parent.mkdir(exist_ok=True)
+    picture = Image.open(drawn).convert("RGB")
+    if picture.width > WIDTH:
+        picture = picture.resize((WIDTH, round(picture.height * WIDTH / picture.width)), Image.Resampling.LANCZOS)
+    picture.quantize(COLOURS, dither=Image.Dither.NONE).save(small, optimize=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""The code of the tutorials runs, on less data, and their notebooks hold what it printed and drew."""
+
+import json
+import logging
+import sys
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from tiltmeter.studies.lee2024 import experiments
+from unrendered import overlapping, unrendered  # noqa: F401
+
+FOLDER = Path(__file__).parents[1] / "docs" / "tutorials"
+LESS = {
+    "your-vector": {
+        "at_most=256": "at_most=32",
+        "sequences=32, budgets=(0.1,)": "sequences=3, budgets=(), draws=19",
+        "    sequences=32": "    sequences=3",
+    },
+    "your-sae": {"at_most=256": "at_most=32", "sequences=16": "sequences=2", '"sequences": 4': '"sequences": 1'},
+    "reproduce-a-paper": {},
+}
+
+
+def cells_of(name):
+    cells = json.loads((FOLDER / f"{name}.ipynb").read_text("utf-8"))["cells"]
+    return [cell for cell in cells if cell["cell_type"] == "code"]
+
+
+def run(name):
+    """Run a notebook's code in one process, reduced; return its names."""
+    code = "\n".join("".join(cell["source"]) for cell in cells_of(name))
+    for many, few in LESS[name].items():
+        assert code.count(many) == 1, many
+        code = code.replace(many, few)
+    names = {}
+    exec(compile(code, name, "exec"), names)
+    return names
+
+
+def test_every_tutorial_is_run_here():
+    assert {path.stem for path in FOLDER.glob("*.ipynb")} == set(LESS)
+
+
+@pytest.mark.parametrize("name", LESS)
+def test_outputs_are_stored_in_order_and_none_is_an_error(name):
+    cells = cells_of(name)
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    kinds = [output["output_type"] for cell in cells for output in cell["outputs"]]
+    assert "error" not in kinds
+    assert any("image/png" in output.get("data", {}) for cell in cells for output in cell["outputs"])
+
+
+def test_your_vector():
+    names = run("your-vector")
+    assert names["vector"].shape == (128,)
+    assert {verdict.vector for verdict in names["found"].verdicts} == {"self", "minus-self"}
+    assert (names["curves"].kl.sel(step=0) == 0).all()
+
+
+def test_your_sae(caplog):
+    with caplog.at_level(logging.WARNING):
+        names = run("your-sae")
+    at = [record.getMessage() for record in caplog.records if "blocks.3.hook_resid_pre" in record.getMessage()]
+    assert len(at) == 1  # of the SAE at the wrong layer, and not at its own
+    assert names["curves"].kl.sel(direction="sae-error:mine", step=20).mean() > 0.5
+
+
+def test_reproduce_a_paper(monkeypatch, tmp_path):
+    for name in ("IPython", "IPython.display"):  # a notebook has it
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace(Image=lambda path, width: Path(path).read_bytes()))
+    monkeypatch.setattr(tempfile, "mkdtemp", lambda: str(tmp_path))
+    monkeypatch.setitem(experiments.SCALES, "quick", experiments.Scale(2, 2, 2, 2, 1, 8))
+    names = run("reproduce-a-paper")
+    assert set(names["claims"].verdict) >= {"not tested"}
+    assert names["found"].page.is_file()
