@@ -15,13 +15,13 @@ from tiltmeter.studies import STUDIES
 from tiltmeter.studies.study import Study
 
 ROOT = Path(__file__).parents[1]
-WIDTH, COLOURS = 900, 48
-"""What keeps a picture below about 30 kB."""
+WIDTH, QUALITY = 760, 60
+"""What keeps a picture at about 20 kB."""
 
 HEAD = """# Gallery
 
-Every figure that `tiltmeter reproduce STUDY --quick` draws of nano, with the command that draws it alone. These are first looks: a
-dozen sequences, no control. What each claims, and what a run of the default size finds, is in a run's report
+Every figure that `tiltmeter reproduce STUDY --quick` draws of nano, with the command that draws it alone. First looks:
+a dozen sequences, no control. What each claims, and what a run of the default size finds, is in a run's report
 ([studies](studies.md)). Figures have the numbers of the LessWrong versions of the papers.
 
 `python scripts/gallery.py RUNS` wrote this page from finished runs.
@@ -43,7 +43,7 @@ def section(study: Study, run: Path) -> str:
     for number, figure in study.figures.items():
         drawn = run / "figures" / f"figure-{number}.png"
         if drawn.is_file():
-            small = ROOT / "docs" / "gallery" / f"{study.name}-{number}.png"
+            small = ROOT / "docs" / "gallery" / f"{study.name}-{number}.webp"
             shrink(drawn, small)
             title = figure.title.rpartition(": ")[2]
             lines += [f"### {study.name}, {number}: {title}", "", f"![{title}](gallery/{small.name})", ""]
@@ -53,12 +53,12 @@ def section(study: Study, run: Path) -> str:
 
 
 def shrink(drawn: Path, small: Path) -> None:
-    """Store a picture with fewer pixels and colours."""
+    """Store a picture with fewer pixels, as WebP."""
     small.parent.mkdir(exist_ok=True)
     picture = Image.open(drawn).convert("RGB")
     if picture.width > WIDTH:
         picture = picture.resize((WIDTH, round(picture.height * WIDTH / picture.width)), Image.Resampling.LANCZOS)
-    picture.quantize(COLOURS, dither=Image.Dither.NONE).save(small, optimize=True)
+    picture.save(small, quality=QUALITY, method=6)
 
 
 if __name__ == "__main__":

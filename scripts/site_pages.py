@@ -6,6 +6,7 @@ files in `PAGES` leads to its page.
 
 import posixpath
 import re
+from pathlib import Path
 from typing import Any
 
 from mkdocs.structure.files import File, Files
@@ -29,6 +30,13 @@ def on_files(files: Files, config: Any) -> Files:
         if not files.get_file_from_path(page):
             files.append(File.generated(config, page, abs_src_path=posixpath.join(root, source)))
     return files
+
+
+def on_post_build(config: Any) -> None:
+    """Write the index of the search as a script, too: a page that is opened from the disk can read no other file."""
+    folder = Path(config.site_dir) / "search"
+    index = (folder / "search_index.json").read_text("utf-8")
+    (folder / "search_index.js").write_text(f"var __index = {index}", "utf-8")
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
