@@ -47,7 +47,7 @@ def section(study: Study, run: Path) -> str:
             shrink(drawn, small)
             title = figure.title.rpartition(": ")[2]
             lines += [f"### {study.name}, {number}: {title}", "", f"![{title}](gallery/{small.name})", ""]
-            lines += [f"*{figure.caption}*", "", "```"]
+            lines += [figure.caption, "", "```"]
             lines += [f"tiltmeter reproduce {study.name} --figure {number} --quick --control none", "```", ""]
     return "\n".join(lines)
 
