@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tiltmeter.analysis.ranks import extreme_rank_p, is_above, percentile, rank_p, ratio_of_means
+from tiltmeter.analysis.ranks import Extremes, extreme_rank_p, extremes, percentile, rank_p, ratio_of_means
 
 
 def naive_p(curve, draws):
@@ -45,10 +45,22 @@ def test_a_curve_that_stands_out_is_found_on_either_side():
     draws = np.random.default_rng(0).normal(size=(99, 6)) / 3 + np.random.default_rng(1).normal(size=(99, 1))
     curve = np.zeros(6)
     assert extreme_rank_p(curve, draws) > 0.5
-    assert extreme_rank_p(curve + 9, draws) == 1 / 100 and is_above(curve + 9, draws)
-    assert extreme_rank_p(curve - 9, draws) == 1 / 100 and not is_above(curve - 9, draws)
+    assert extreme_rank_p(curve + 9, draws) == 1 / 100 and extremes(curve + 9, draws) == (True, False, 5)
+    assert extreme_rank_p(curve - 9, draws) == 1 / 100 and extremes(curve - 9, draws) == (False, True, 5)
     curve[4] = 9  # at one step alone: at most two curves a step can be as extreme
-    assert extreme_rank_p(curve, draws) <= 12 / 100 and is_above(curve, draws)
+    assert extreme_rank_p(curve, draws) <= 12 / 100 and extremes(curve, draws) == (True, False, 4)
+
+
+def test_a_curve_may_stand_out_on_both_sides():
+    draws = np.arange(1.0, 20.0)[:, None].repeat(4, 1)
+    assert extremes(np.array([99.0, 10.0, -9.0, 10.0]), draws) == Extremes(above=True, below=True, last=2)
+
+
+def test_curves_with_nan_have_no_ranks():
+    draws = np.random.default_rng(0).normal(size=(9, 2))
+    draws[3, 1] = np.nan
+    with pytest.raises(ValueError, match="NaN"):
+        extreme_rank_p(np.zeros(2), draws)
 
 
 def test_equal_curves_are_not_extreme():

@@ -1,9 +1,19 @@
 """Where a vector stands among baselines, and the verdict on it."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from tiltmeter.analysis.standing import curve_tests, draws_among, standing_table, stem, verdict, with_opposites
+from tiltmeter.analysis.ranks import Extremes
+from tiltmeter.analysis.standing import (
+    CurveTest,
+    curve_tests,
+    draws_among,
+    standing_table,
+    stem,
+    verdict,
+    with_opposites,
+)
 
 STEPS = np.array([0.5, 1.0])
 
@@ -51,6 +61,50 @@ def test_too_few_draws_for_so_many_tests_are_said():
     assert judged(3.0, tested=6, draws=239)[1].differs
 
 
+def test_a_draw_fewer_than_needed_is_said_even_of_a_vector_beyond_all_draws():
+    table, found = judged(3.0, draws=78)
+    assert (table.percentile == 100).all() and not found.differs
+    assert "no verdict is possible at the 5 % level; 79 draws of each baseline are enough" in found.sentence
+
+
+def test_the_baseline_that_has_too_few_draws_is_named():
+    tests = [CurveTest("one", 0.02, Extremes(True, False, 0), 99), CurveTest("few", 0.1, Extremes(True, False, 0), 9)]
+    sentence = verdict("mine", tests, pd.DataFrame(), 2, 30).sentence
+    assert "79 draws of each baseline are enough, and there are only 9 of few (" in sentence
+
+
+def curves_of(*means, sequences=4):
+    """Values whose means over sequences are these, [step, sequence]."""
+    return np.array(means, float)[:, None] * np.linspace(0.5, 1.5, sequences)
+
+
+def test_the_size_in_a_sentence_is_that_at_a_length_where_the_side_is_as_said():
+    draws = np.stack([curves_of(1 + i / 99, 1 + (i * 7 % 99) / 99) for i in range(99)])
+    at_first = curves_of(9, 1.5)  # above all draws at the first length, in their midst at the last
+    tests, table = curve_tests(at_first, {"one": draws}), standing_table(at_first, {"one": draws}, STEPS)
+    sentence = verdict("mine", tests, table, 1, 4).sentence
+    assert sentence.startswith("mine changes the output more than every baseline: at length 0.5 its mean KL is 6.0")
+    crossing = curves_of(9, 0.1)
+    tests, table = curve_tests(crossing, {"one": draws}), standing_table(crossing, {"one": draws}, STEPS)
+    sentence = verdict("mine", tests, table, 1, 4).sentence
+    assert sentence.startswith("mine changes the output more at some lengths and less at others than one: at length 1")
+
+
+def test_of_baselines_the_nearest_is_quoted():
+    values = curves_of(1, 1)
+    for factor, nearest in ((5, "two"), (0.2, "one")):
+        baselines = {
+            "one": factor
+            * np.stack([curves_of(1 + i / 990, 1 + i / 990) for i in range(99)])
+            * (2 if factor > 1 else 1),
+            "two": factor
+            * np.stack([curves_of(1 + i / 990, 1 + i / 990) for i in range(99)])
+            / (1 if factor > 1 else 2),
+        }
+        found = verdict("m", curve_tests(values, baselines), standing_table(values, baselines, STEPS), 2, 4)
+        assert found.sentence.split(" (p =")[0].endswith(f"times that of {nearest}")
+
+
 def test_the_table_says_what_ten_lines_say():
     rng = np.random.default_rng(0)
     values, draws = rng.exponential(size=(2, 5)), rng.exponential(size=(9, 2, 5))
@@ -78,4 +132,5 @@ def test_draws_are_found_by_their_names():
         for vector in ("a", "minus-a")
     }
     assert found == {"a": [[2, 3], [4], [7]], "minus-a": [[2, 3], [5], [8]]}  # of opposites where signs differ
+    assert draws_among(["permutation:a#0", "permutation:a#1#0"], stem("permutation", "a", ["a", "a#1"])) == [0]
     assert stem("permutation", "minus-a", ["minus-a"]) == "permutation:minus-a#"

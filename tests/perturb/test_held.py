@@ -1,10 +1,13 @@
 """Draws that are held at every token: their distributions, and that they are held."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from contexts import NONE_MASSIVE, context_at
 from small_saes import random_sae
+from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.sites import Site
 from tiltmeter.perturb.held import OF_STATISTICS, draws_of, features, permutations
 from tiltmeter.perturb.names import DirectionName
@@ -51,6 +54,16 @@ def test_draws_have_the_spread_of_their_kind():
         assert (draws.mean(0) / scale).abs().max() < 0.2
     for draw in found["real-mixture"][:3]:
         assert torch.cdist(POOL.double() + draw, POOL.double()).min() < 1e-5
+
+
+def test_a_draw_without_a_direction_is_drawn_again():
+    few = replace(STATISTICS, pool=POOL[:2].repeat(8, 1), pool_sequences=torch.arange(16) // 4)
+    context = context_at(Address(0, "any", torch.tensor([0]), torch.arange(1)), torch.randn(1, 1, D))
+    found = [bind(DirectionName("m"), one, few).vector(context)[0, 0] for one in draws_of("real-mixture", 40)]
+    assert all(torch.allclose(one.abs(), (POOL[0] - POOL[1]).abs()) for one in found)  # a half was of equal ones
+    none = replace(few, pool=POOL[:1].repeat(16, 1))
+    with pytest.raises(TiltmeterError, match="100 random vectors of real-mixture were all zero"):
+        bind(DirectionName("m"), draws_of("real-mixture", 1)[0], none).vector(context)
 
 
 def test_permutations_keep_the_coordinates():

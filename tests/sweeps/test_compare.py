@@ -13,8 +13,11 @@ from sweep_cases import token_set
 from tiltmeter.analysis.standing import LEVEL
 from tiltmeter.data.token_set import TokenSet
 from tiltmeter.errors import TiltmeterError
+from tiltmeter.models.sites import Site
 from tiltmeter.reports.sweep import publish, short_table
+from tiltmeter.saes.at_site import RowsAtSite
 from tiltmeter.sweeps.compare import compare
+from tiltmeter.sweeps.comparison import all_directions
 from tiny_models import WIDTH, tiny
 
 TOKENS = token_set(sequences=16)
@@ -145,6 +148,7 @@ def test_a_row_of_the_unembedding_is_found_in_the_last_layer(tmp_path):
         ({"a#1": draw()}, {}, "The label 'a#1' has a #"),
         ({"a": "nowhere.npy"}, {}, "nowhere.npy is not a file"),
         ({"a": draw(width=5)}, {}, "has width 5, but those at this site"),
+        ({"a": torch.full((WIDTH,), 3.0)}, {}, "All coordinates of a are equal, and a model with LayerNorm ignores"),
         ({"a": draw()}, {"draws": 0}, "draws was 0"),
         ({"a": draw()}, {"baselines": ("sae-feature",)}, r"'sae-feature' is not a baseline here; .*needs an SAE"),
         ({"a": draw()}, {"baselines": ()}, "needs a baseline"),
@@ -156,6 +160,16 @@ def test_a_row_of_the_unembedding_is_found_in_the_last_layer(tmp_path):
 def test_what_cannot_be_compared_is_refused_in_a_sentence(loaded, tmp_path, vectors, changes, sentence):
     with pytest.raises(TiltmeterError, match=sentence):
         run(loaded, tmp_path, vectors, **changes)
+
+
+def test_a_label_that_begins_as_an_opposite_has_no_opposite_draws():
+    at, names = (RowsAtSite(random_sae(WIDTH, 9), Site(1, "resid_pre"), lambda x: x)), ("permutation", "sae-feature")
+    plain, marked = (all_directions({label: draw()}, names, 3, at, 0) for label in ("v", "minus-v"))
+    rows = [
+        {name: one.direction.given for name, one in found.items() if "feature" in name} for found in (plain, marked)
+    ]
+    assert rows[0].keys() == rows[1].keys() and len(rows[0]) == 6
+    assert all(torch.equal(rows[0][name], rows[1][name]) for name in rows[0])
 
 
 def test_a_file_stands_for_its_vector(loaded, tmp_path):

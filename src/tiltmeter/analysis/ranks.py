@@ -6,6 +6,8 @@ these p-values are exact for any number of draws, sequences and steps (Barnard 1
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from jaxtyping import Float, Int
 from scipy import stats
@@ -32,11 +34,23 @@ def extreme_rank_p(curve: Curve, draws: Draws) -> float:
     return float(place[ties].max() + 1) / len(ranks)
 
 
-def is_above(curve: Curve, draws: Draws) -> bool:
-    """Whether the curve is nearer to the top than to the bottom of the draws, at the step where it is most extreme."""
-    up, down = _ranks_from_ends(np.vstack([curve, draws]))
-    at = int(np.minimum(up[0], down[0]).argmin())
-    return bool(up[0, at] <= down[0, at])
+class Extremes(NamedTuple):
+    """On which side of the draws a curve lies at the steps where it is most extreme."""
+
+    above: bool
+    """Whether it is nearer to the top at one of them."""
+    below: bool
+    """Whether it is nearer to the bottom at one of them."""
+    last: int
+    """The last of these steps."""
+
+
+def extremes(curve: Curve, draws: Draws) -> Extremes:
+    """Find the steps at which the curve's rank, counted from the nearer end, is smallest, and their sides."""
+    up, down = (ranks[0] for ranks in _ranks_from_ends(np.vstack([curve, draws])))
+    nearer = np.minimum(up, down)
+    at = np.flatnonzero(nearer == nearer.min())
+    return Extremes(bool((up <= down)[at].any()), bool((down < up)[at].any()), int(at[-1]))
 
 
 def _ranks(curves: Draws) -> Int[np.ndarray, "draw step"]:
@@ -45,6 +59,8 @@ def _ranks(curves: Draws) -> Int[np.ndarray, "draw step"]:
 
 def _ranks_from_ends(curves: Draws) -> tuple[Int[np.ndarray, "draw step"], Int[np.ndarray, "draw step"]]:
     """Ranks from 1, counted from the largest value and from the smallest; equal values get the larger rank."""
+    if np.isnan(curves).any():
+        raise ValueError("curves with NaN have no ranks")  # scipy would return NaN for all of them
     up, down = (stats.rankdata(sign * curves, method="max", axis=0) for sign in (-1, 1))
     return up.astype(int), down.astype(int)
 

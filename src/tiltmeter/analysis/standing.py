@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from tiltmeter.analysis.ranks import extreme_rank_p, is_above, percentile, rank_p, ratio_of_means
+from tiltmeter.analysis.ranks import Extremes, extreme_rank_p, extremes, percentile, rank_p, ratio_of_means
 
 LEVEL = 0.05
 
@@ -48,13 +48,14 @@ def stem(baseline: str, vector: str, vectors: Sequence[str]) -> str:
 
 def draws_among(directions: Sequence[str], stem: str) -> list[int]:
     """Which directions are draws with this stem."""
-    return [at for at, name in enumerate(directions) if name.startswith(stem)]
+    return [at for at, name in enumerate(directions) if name.startswith(stem) and name.removeprefix(stem).isdigit()]
 
 
 def draws_needed(tested: int) -> int:
     """How many draws let every one of so many tests decide.
 
-    The smallest p-value of one is 2 / (draws + 1), where another curve is as extreme on the other side.
+    With one length, and with several wherever one draw has the smallest value at all of them, a curve above all draws
+    is no more extreme than the one below all others, so its p-value is 2 / (draws + 1).
     """
     return math.ceil(2 * tested / LEVEL) - 1
 
@@ -114,7 +115,7 @@ class CurveTest(NamedTuple):
 
     baseline: str
     p: float
-    above: bool
+    where: Extremes
     draws: int
 
 
@@ -124,7 +125,7 @@ def curve_tests(values: Values, baselines: Mapping[str, BaselineValues]) -> list
     found = []
     for name, draws in baselines.items():
         others = np.nanmean(draws, axis=2)
-        found.append(CurveTest(name, extreme_rank_p(own, others), is_above(own, others), len(others)))
+        found.append(CurveTest(name, extreme_rank_p(own, others), extremes(own, others), len(others)))
     return found
 
 
@@ -144,25 +145,36 @@ def verdict(vector: str, tests: list[CurveTest], table: pd.DataFrame, tested: in
     told = f"{tested} tests, {least} draws per baseline, {sequences} sequences"
     if differs:
         return Verdict(vector, p, differs, f"{_differs(vector, tests, table)} (p = {p:.2g}, {told}).")
-    if tested / (least + 1) > LEVEL:
-        enough = draws_needed(tested)
+    if least < (enough := draws_needed(tested)):
         what = f"{vector}: no verdict is possible at the 5 % level; {enough} draws of each baseline are enough"
-        return Verdict(vector, p, differs, f"{what} ({told}).")
+        few = [f"{test.draws} of {test.baseline}" for test in tests if test.draws == least]
+        short = "" if len(few) == len(tests) else f", and there are only {', '.join(few)}"
+        return Verdict(vector, p, differs, f"{what}{short} ({told}).")
     alike = [test.baseline for test in tests if tested * test.p > LEVEL]
     which = "any baseline" if len(alike) == len(tests) else ", ".join(alike)
     return Verdict(vector, p, differs, f"{vector} is not told apart from {which} ({told}).")
 
 
 def _differs(vector: str, tests: list[CurveTest], table: pd.DataFrame) -> str:
-    sides = {side: [test.baseline for test in tests if test.above is side] for side in (True, False)}
-    strongest = table[table.step == table.step.max()].sort_values("baseline_mean").iloc[-1]
+    """On which side of each baseline the vector is, and by how much it differs from the one that is nearest.
+
+    All of this is said of the lengths at which it is most extreme: elsewhere it may be on the other side.
+    """
+    more = [test.baseline for test in tests if not test.where.below]
+    less = [test.baseline for test in tests if not test.where.above]
+    both = [test.baseline for test in tests if test.where.above and test.where.below]
+    ends = table[table.step == table.step.max()].sort_values("baseline_mean").baseline
+    nearest = ends.iloc[0 if len(less) == len(tests) else -1]
+    (last,) = (test.where.last for test in tests if test.baseline == nearest)
+    row = table[table.baseline == nearest].iloc[last]
     size = (
-        f"at length {strongest.step:g} its mean KL is {strongest.ratio:.3g} "
-        f"[{strongest.ratio_low:.3g}, {strongest.ratio_high:.3g}] times that of {strongest.baseline}"
+        f"at length {row.step:g} its mean KL is {row.ratio:.3g} [{row.ratio_low:.3g}, {row.ratio_high:.3g}] times "
+        f"that of {nearest}"
     )
-    if not sides[False]:
-        return f"{vector} changes the output more than every baseline: {size}"
-    if not sides[True]:
-        return f"{vector} changes the output less than every baseline: {size}"
-    more, less = ", ".join(sides[True]), ", ".join(sides[False])
-    return f"{vector} changes the output more than {more}, but less than {less}: {size}"
+    for side, those in (("more", more), ("less", less)):
+        if len(those) == len(tests):
+            return f"{vector} changes the output {side} than every baseline: {size}"
+    parts = [f"{side} than {', '.join(those)}" for side, those in (("more", more), ("less", less)) if those]
+    if both:
+        parts.append(f"more at some lengths and less at others than {', '.join(both)}")
+    return f"{vector} changes the output {', but '.join(parts)}: {size}"

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tiltmeter.analysis.standing import FEATURE, PERMUTATION
+from tiltmeter.errors import TiltmeterError
 from tiltmeter.perturb.directions import Direction, Mixture, Plain
 from tiltmeter.perturb.own_directions import OwnDirection
 from tiltmeter.perturb.site_statistics import SiteStatistics
@@ -23,6 +24,9 @@ from tiltmeter.saes.at_site import RowsAtSite
 
 NO_SEQUENCE = 2**32 - 1
 """The sequence in the address of draws that belong to none."""
+
+ATTEMPTS = 100
+"""How often a draw is repeated that has no direction."""
 
 OF_STATISTICS: Mapping[str, Callable[[SiteStatistics], Direction]] = {
     "isotropic": lambda s: Plain(s.isotropic),
@@ -41,10 +45,24 @@ class Held:
     draw: int
 
     def vector(self, context: Context) -> Tensor:
-        """Return the draw, broadcast to every token."""
-        address = _address(context.address.seed, self.kind, self.draw)
-        one = replace(context, x=context.x.new_zeros(1, 1, context.x.shape[-1]), address=address, tokens=None)
-        return self.direction.vector(one).to(context.x).expand_as(context.x)
+        """Return the draw, broadcast to every token.
+
+        A draw that is zero, as the difference of two equal activations is, has no direction and is repeated: a
+        user's vector, which has one, is exchangeable with the others only.
+
+        Raises:
+            TiltmeterError: all of a hundred are zero.
+        """
+        for attempt in range(ATTEMPTS):
+            kind = f"{self.kind}, attempt {attempt}" if attempt else self.kind
+            address = _address(context.address.seed, kind, self.draw)
+            one = replace(context, x=context.x.new_zeros(1, 1, context.x.shape[-1]), address=address, tokens=None)
+            if bool((found := self.direction.vector(one)).any()):
+                return found.to(context.x).expand_as(context.x)
+        raise TiltmeterError(
+            f"{ATTEMPTS} random vectors of {self.kind} were all zero, because activations at this site are equal; "
+            "leave this baseline out, or take other tokens or another site."
+        )
 
 
 @dataclass(frozen=True)

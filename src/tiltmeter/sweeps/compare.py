@@ -38,6 +38,7 @@ from tiltmeter.sweeps.comparison import (
     number_of_draws,
     read_vectors,
     refuse_settings,
+    refuse_vanishing,
 )
 from tiltmeter.sweeps.crossing_measure import measure_crossings
 from tiltmeter.sweeps.crossings import crossing_summary, crossing_table, span
@@ -108,6 +109,8 @@ def compare(
     """
     refuse_settings(settings)
     given, loaded = read_vectors(vectors, site), load_model(model)
+    measured = loaded.model.measured_in(settings.get("stream", "centred"))
+    refuse_vanishing(given, partial(measured.centre, site=measured.site(site)))
     token_set = tokens_for(loaded, tokens, max(sequences, settings.get("statistics_sequences", STATISTICS_SEQUENCES)))
     at = None if sae is None else _place(sae, loaded, site, token_set, settings)
     chosen = choose_baselines(baselines, at is not None)

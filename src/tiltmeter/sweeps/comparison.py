@@ -6,7 +6,7 @@ its mean over tokens would be that of many vectors, and one vector could not be 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,7 +20,7 @@ from tiltmeter.perturb.names import ALONG, DirectionName
 from tiltmeter.perturb.own_directions import OwnDirection, checked_label, of_vector, read_vector
 from tiltmeter.perturb.user_vectors import load_vectors
 from tiltmeter.runs.config import Configuration
-from tiltmeter.saes.at_site import RowsAtSite
+from tiltmeter.saes.at_site import ROUNDING, RowsAtSite
 from tiltmeter.sweeps.plan import Sweep
 
 BASELINES = (*OF_STATISTICS, PERMUTATION)
@@ -86,6 +86,20 @@ def read_vectors(given: Any, site: str) -> dict[str, Tensor]:
     return found
 
 
+def refuse_vanishing(vectors: Mapping[str, Tensor], centre: Callable[[Tensor], Tensor]) -> None:
+    """Refuse vectors of which nothing is left once they are centred, as the model does not see their mean.
+
+    Raises:
+        TiltmeterError: there is one.
+    """
+    for label, vector in vectors.items():
+        if not bool(centre(vector).norm() > ROUNDING * vector.norm()):
+            raise TiltmeterError(
+                f"All coordinates of {label} are equal, and a model with LayerNorm ignores their mean; give another "
+                "vector."
+            )
+
+
 def _of_file(label: str, file: str | Path, site: str) -> Tensor:
     vectors = load_vectors(DirectionName(ALONG, str(file).removeprefix(f"{ALONG}:")), site)
     if len(vectors) > 1:
@@ -130,20 +144,19 @@ def all_directions(
     for baseline in baselines:
         for name, vector in signed.items():
             if (first := stem(baseline, name, tuple(vectors))) + "0" not in found:
-                draws = _draws(baseline, name, vector, count, sae, seed)
+                sign = 1 if name in vectors else -1
+                draws = _draws(baseline, name if sign > 0 else name.removeprefix(MINUS), vector, sign, count, sae, seed)
                 found |= {f"{first}{number}": draw for number, draw in enumerate(draws)}
     return found
 
 
 def _draws(
-    baseline: str, name: str, vector: Tensor, count: int, sae: RowsAtSite | None, seed: int
+    baseline: str, label: str, vector: Tensor, sign: int, count: int, sae: RowsAtSite | None, seed: int
 ) -> list[OwnDirection]:
-    """Draws for a vector, or for its opposite; of the latter, the opposites of the vector's."""
-    label = name.removeprefix(MINUS)
+    """Draws for a vector (sign 1) with this label, or for its opposite (-1), those of the latter being opposites."""
     if baseline == PERMUTATION:
         return [of_vector(one) for one in permutations(label, vector, count, seed)]
     if baseline == FEATURE:
         assert sae is not None
-        sign = 1 if label == name else -1
         return [of_vector(sign * row) for row in features(sae, count, seed)]
     return draws_of(baseline, count)
