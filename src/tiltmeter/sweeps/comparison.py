@@ -6,7 +6,8 @@ its mean over tokens would be that of many vectors, and one vector could not be 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,7 +21,7 @@ from tiltmeter.perturb.names import ALONG, DirectionName
 from tiltmeter.perturb.own_directions import OwnDirection, checked_label, of_vector, read_vector
 from tiltmeter.perturb.user_vectors import load_vectors
 from tiltmeter.runs.config import Configuration
-from tiltmeter.saes.at_site import ROUNDING, RowsAtSite
+from tiltmeter.saes.at_site import RowsAtSite
 from tiltmeter.sweeps.plan import Sweep
 
 BASELINES = (*OF_STATISTICS, PERMUTATION)
@@ -86,20 +87,6 @@ def read_vectors(given: Any, site: str) -> dict[str, Tensor]:
     return found
 
 
-def refuse_vanishing(vectors: Mapping[str, Tensor], centre: Callable[[Tensor], Tensor]) -> None:
-    """Refuse vectors of which nothing is left once they are centred, as the model does not see their mean.
-
-    Raises:
-        TiltmeterError: there is one.
-    """
-    for label, vector in vectors.items():
-        if not bool(centre(vector).norm() > ROUNDING * vector.norm()):
-            raise TiltmeterError(
-                f"All coordinates of {label} are equal, and a model with LayerNorm ignores their mean; give another "
-                "vector."
-            )
-
-
 def _of_file(label: str, file: str | Path, site: str) -> Tensor:
     vectors = load_vectors(DirectionName(ALONG, str(file).removeprefix(f"{ALONG}:")), site)
     if len(vectors) > 1:
@@ -114,8 +101,8 @@ def number_of_draws(given: int | None, vectors: int) -> int:
     Raises:
         TiltmeterError: a number was given that is not positive.
     """
-    if given is not None and given < 1:
-        raise TiltmeterError(f"draws was {given}; give at least 1, better {FEWEST_DRAWS}.")
+    if given is not None and not (isinstance(given, Integral) and given >= 1):
+        raise TiltmeterError(f"draws was {given!r}; give a whole number of at least 1, better {FEWEST_DRAWS}.")
     return given or max(FEWEST_DRAWS, draws_needed(2 * vectors))
 
 
@@ -126,6 +113,7 @@ def choose_baselines(given: Sequence[str] | None, has_sae: bool) -> tuple[str, .
         TiltmeterError: one does not exist, or there is none.
     """
     possible = (*BASELINES, FEATURE) if has_sae else BASELINES
+    given = (given,) if isinstance(given, str) else given
     chosen = tuple(dict.fromkeys(possible if given is None else given))
     if wrong := [name for name in chosen if name not in possible]:
         need = " (sae-feature needs an SAE: sae=...)" if wrong[0] == FEATURE else ""
