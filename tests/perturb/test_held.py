@@ -63,7 +63,7 @@ def test_a_draw_without_a_direction_is_drawn_again():
     assert all(torch.allclose(one.abs(), (POOL[0] - POOL[1]).abs()) for one in found)  # a half was of equal ones
     none = replace(few, pool=POOL[:1].repeat(16, 1))
     with pytest.raises(TiltmeterError, match="100 random vectors of real-mixture were all zero"):
-        bind(DirectionName("m"), draws_of("real-mixture", 1)[0], none).vector(context)
+        bind(DirectionName("m"), draws_of("real-mixture", 1)[0], none, lambda x: x).vector(context)
 
 
 def test_permutations_keep_the_coordinates():
