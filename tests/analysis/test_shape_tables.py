@@ -176,7 +176,7 @@ def test_steps_scaled_to_a_model_count_as_equal():
             "falls",
         ),
         (lambda ds: ds.isel(step=[3]), {}, "single points"),
-        (lambda ds: ds.isel(direction=0), {}, "lost an axis"),
+        (lambda ds: ds.mean("sequence"), {}, "no axis sequence"),
         (lambda ds: ds, {"statistics": ["crossing"]}, "no statistic crossing; choose from max_slope"),
         (lambda ds: ds, {"stop": xr.DataArray([1, 2], coords={"sequence": [3, 5]}, dims="sequence")}, "not of these"),
         (lambda ds: ds, {"stop": xr.DataArray([1, 2], dims="draw")}, "not of these"),

@@ -56,6 +56,8 @@ def test_files(read, text, options):
         ("- a", "holds no mapping"),
         ("lengths: [[0]]", "list of lists"),
         ("!!python/object/apply:os.abort []", "holds no mapping"),
+        ("seed: 1\nseed: 2", "the key 'seed' twice"),
+        ("direction: zero\ndirections: mean", "gives --direction twice, also as 'directions'"),
     ],
 )
 def test_wrong_files(read, text, sentence):
@@ -118,6 +120,12 @@ def test_another_pool_is_refused(tmp_path):
         options_of_manifest(manifest, "sweep", tmp_path)
     with pytest.raises(TiltmeterError, match="is of a run of tiltmeter sweep, not of tiltmeter crossings"):
         options_of_manifest(manifest, "crossings", tmp_path)
+
+
+def test_a_manifest_without_what_a_run_has_is_refused(tmp_path):
+    for part in ({"model": {}}, {"model": {"name": "nano", "revision": "local"}}, {"model": 3}):
+        with pytest.raises(TiltmeterError, match="is not a whole manifest"):
+            options_of_manifest({"identity": {"sweep": {}}, "record": part}, "sweep", tmp_path)
 
 
 def test_json_of_a_manifest_is_read_as_texts(tmp_path):

@@ -27,7 +27,7 @@ def vectors(kind, count, seed=0, sequences=(0, 7), direction="whatever"):
     context = context_at(
         Address(seed, direction, torch.tensor(sequences), torch.arange(3)), torch.randn(len(sequences), 3, D)
     )
-    own = [bind(DirectionName(kind), one, STATISTICS) for one in draws_of(kind, count)]
+    own = [bind(DirectionName(kind), one, STATISTICS, lambda x: x) for one in draws_of(kind, count)]
     return torch.stack([direction.vector(context) for direction in own])
 
 

@@ -1,6 +1,7 @@
 """Figures of results, as users make them in notebooks."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
@@ -40,6 +41,33 @@ def test_one_step_is_drawn_as_bars_and_shapes_need_several():
     assert len(plot.shapes(results()).axes) == 4
     with pytest.raises(TiltmeterError, match="a single step, and so no shape"):
         plot.shapes(results(steps=(1.0,)))
+
+
+def test_a_selection_is_drawn_and_summarised_as_the_whole_is():
+    data = results()
+    pd.testing.assert_frame_equal(curves.summary(data.transpose("step", "sequence", "direction")), curves.summary(data))
+    for part in ({"direction": 1}, {"step": 1}, {"step": 1, "direction": 0}):
+        of_list = data.isel({name: [at] for name, at in part.items()})
+        pd.testing.assert_frame_equal(curves.summary(data.isel(part)), curves.summary(of_list))
+        assert curves.checked(data.isel(part)).tokens.dims == ("direction", "sequence")
+    (axes,) = plot.curves(data[["kl"]].sel(direction="mine")).axes
+    np.testing.assert_allclose(axes.lines[0].get_ydata(), data.kl.sel(direction="mine").mean("sequence"))
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda data: plot.curves(data.mean("sequence")), "no axis sequence"),
+        (lambda data: curves.summary(data.mean("sequence")), "no axis sequence"),
+        (lambda _: curves.checked("runs/example"), "is of type str; give curves"),
+        (lambda data: plot.curves(data, size=(-1.0, 2.0)), r"size was \(-1.0, 2.0\); give width and height"),
+        (lambda data: plot.curves(data, directions="min"), "no direction 'min'"),
+        (lambda data: plot.shapes(data.expand_dims(site=["a", "b"])), "of several sites; give those of one"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused_in_a_sentence(call, sentence):
+    with pytest.raises(TiltmeterError, match=sentence):
+        call(results())
 
 
 def test_a_comparison_is_a_panel_for_each_baseline():

@@ -111,6 +111,15 @@ def uninterrupted(tmp_path_factory):
     return contents(path), int(lines[-1])
 
 
+def test_a_folder_of_runs_is_told_from_no_run(tmp_path):
+    with pytest.raises(TiltmeterError, match=r"is not a run: it has no manifest\.json"):
+        read_manifest(tmp_path)
+    (tmp_path / "blocks.1.hook_resid_pre").mkdir()
+    (tmp_path / "blocks.1.hook_resid_pre" / "manifest.json").touch()
+    with pytest.raises(TiltmeterError, match=r"is a folder of runs; give one of them, such as blocks\.1"):
+        read_manifest(tmp_path)
+
+
 def test_arrays_come_back_bit_for_bit(run):
     run.save("shard", ARRAYS)
     loaded = run.load("shard")

@@ -150,6 +150,8 @@ def test_a_row_of_the_unembedding_is_found_in_the_last_layer(tmp_path):
         ({"a": draw(width=5)}, {}, "has width 5, but those at this site"),
         ({"a": torch.full((WIDTH,), 3.0)}, {}, "All coordinates of a are equal, and a model with LayerNorm ignores"),
         ({"a": draw()}, {"draws": 0}, "draws was 0"),
+        ({"a": draw()}, {"statistics_sequences": None}, "statistics_sequences was None"),
+        ({"a": draw()}, {"baselines": "iso"}, "'iso' is not a baseline"),
         ({"a": draw()}, {"baselines": ("sae-feature",)}, r"'sae-feature' is not a baseline here; .*needs an SAE"),
         ({"a": draw()}, {"baselines": ()}, "needs a baseline"),
         ({"a": draw()}, {"budgets": (-1.0,)}, "budgets"),

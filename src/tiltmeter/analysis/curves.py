@@ -17,7 +17,7 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -30,6 +30,9 @@ from tiltmeter.errors import TiltmeterError
 from tiltmeter.runs.extras import is_installed
 from tiltmeter.runs.run_directory import Run
 from tiltmeter.runs.user_paths import user_path
+
+_AXES = ("direction", "step", "sequence")
+"""What all readouts have; there may be others."""
 
 _DIMS = ("direction", "step", "sequence", "position")
 _LABELS = {
@@ -171,12 +174,13 @@ def to_netcdf(curves: xr.Dataset) -> bytes:
 
 
 def load(path: str | Path) -> xr.Dataset:
-    """Read a dataset of curves from a NetCDF file (`curves.nc` of a run), wholly into memory.
+    """Read a dataset of curves from a run directory, or from its NetCDF file `curves.nc`, wholly into memory.
 
     Raises:
         TiltmeterError: there is no such file, or it is not a NetCDF file of curves.
     """
     path = user_path(path)
+    path = path / "curves.nc" if path.is_dir() else path
     try:
         return _canonical(xr.load_dataset(io.BytesIO(path.read_bytes()), engine="scipy"))
     except OSError as error:
@@ -204,11 +208,32 @@ def to_frame(curves: xr.Dataset) -> pd.DataFrame:
     return curves.to_dataframe(dim_order=dims).reset_index()
 
 
+def checked(given: Any) -> xr.Dataset:
+    """Curves that a user has at hand, perhaps after a selection: an axis of which one label was taken is one again.
+
+    Raises:
+        TiltmeterError: they are no curves, or have lost an axis.
+    """
+    if not isinstance(given, xr.Dataset):
+        raise TiltmeterError(
+            f"This is of type {type(given).__name__}; give curves, as run_sweep or load_curves returns them."
+        )
+    single = [name for name in _AXES if name in given.coords and name not in given.dims]
+    found = given.expand_dims(single)
+    if "step" in single and "tokens" in given:
+        found["tokens"] = given["tokens"].expand_dims([name for name in single if name != "step"])
+    if lost := [name for name in _AXES if name not in found.dims]:
+        raise TiltmeterError(
+            f"The curves have no axis {lost[0]}; give them as run_sweep returns them, or a selection of these."
+        )
+    return found
+
+
 def sequence_means(curves: xr.Dataset) -> Float64[np.ndarray, "direction step readout sequence"]:
     """The value of every readout (and `length`) for every sequence, averaged over positions if kept separate."""
     names = readout_names(curves)
     per_sequence = curves[names].mean("position") if "position" in curves.dims else curves[names]
-    return np.stack([per_sequence[name].values for name in names], axis=2)
+    return np.stack([per_sequence[name].transpose(*_AXES).values for name in names], axis=2)
 
 
 def summary(curves: xr.Dataset, confidence: float = 0.95, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
@@ -225,8 +250,9 @@ def summary(curves: xr.Dataset, confidence: float = 0.95, resamples: int = 2000,
         measured has NaN and n = 0.
 
     Raises:
-        TiltmeterError: a confidence outside (0, 1) or no resamples.
+        TiltmeterError: these are no curves; a confidence outside (0, 1) or no resamples.
     """
+    curves = checked(curves)
     if "site" in curves.dims:
         tables = {str(site): summary(curves.sel(site=site), confidence, resamples, seed) for site in curves.site.values}
         return pd.concat(tables, names=["site"]).reset_index(level="site").reset_index(drop=True)
@@ -249,8 +275,15 @@ def write_table(run: Run, name: str, table: pd.DataFrame) -> None:
 
 
 def read_table(file: Path) -> pd.DataFrame:
-    """Read a table that `write_table` stored, from its CSV; every number is as it was."""
-    return pd.read_csv(file, float_precision="round_trip", keep_default_na=False, na_values=[""])
+    """Read a table that `write_table` stored, from its CSV; every number is as it was.
+
+    Raises:
+        TiltmeterError: the file is missing or damaged.
+    """
+    try:
+        return pd.read_csv(file, float_precision="round_trip", keep_default_na=False, na_values=[""])
+    except (OSError, ValueError) as error:  # pandas's own are of ValueError
+        raise TiltmeterError(f"{file} cannot be read ({error}); repeat the run's command.") from error
 
 
 def to_csv(table: pd.DataFrame) -> bytes:

@@ -8,7 +8,7 @@ import pandas as pd
 import xarray as xr
 from jaxtyping import Bool, Float, Int
 
-from tiltmeter.analysis.curves import kind_of
+from tiltmeter.analysis.curves import checked, kind_of
 from tiltmeter.analysis.shapes import (
     Shape,
     auc_step,
@@ -64,10 +64,10 @@ def shape_table(
         path, and `NAME_censored`. See `shape_summary` and `shape_column`.
 
     Raises:
-        TiltmeterError: no such readout, one that does not grow from zero, a path of one point, unequal steps where a
-            statistic needs equal ones, or a `stop` of other curves.
+        TiltmeterError: no curves, no such readout, one that does not grow from zero, a path of one point, unequal steps
+            where a statistic needs equal ones, or a `stop` of other curves.
     """
-    block = _block(curves, readout)
+    block = _block(checked(curves), readout)
     steps, dims = block.step.values, block.dims[:-1]
     computed = _step_statistics(statistics, min_slope, tolerance, fit) | _threshold_statistics(
         steps, threshold, fraction
@@ -132,10 +132,6 @@ def _block(curves: xr.Dataset, readout: str) -> xr.DataArray:
         )
     if curves.step.size < 2:
         raise TiltmeterError("these curves are single points, which have no shape; sweep along a path of more steps.")
-    if not {"direction", "sequence"} <= set(curves[readout].dims):
-        raise TiltmeterError(
-            "these curves have lost an axis; select with lists, as curves.sel(direction=['isotropic'])."
-        )
     dims = [name for name in ("direction", "sequence", "position") if name in curves[readout].dims]
     return curves[readout].sortby("step").transpose(*dims, "step").astype(np.float64)
 

@@ -57,6 +57,8 @@ def read_config(path: Path, command: Any, name: str) -> dict[str, Any]:
                 f"tiltmeter {name} --help shows all."
             )
         if (taken := _value(value, parameter, path)) is not None:
+            if parameter.name in found:
+                raise TiltmeterError(f"{path} gives --{parameter.name} twice, also as {key!r}; give it once.")
             found[parameter.name] = taken
     return found
 

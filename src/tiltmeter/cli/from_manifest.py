@@ -40,8 +40,15 @@ def options_of_manifest(manifest: Mapping[str, Any], command: str, path: Path) -
     """The options of the command that made a run.
 
     Raises:
-        TiltmeterError: another command made it, or it was made in Python with what has no option.
+        TiltmeterError: another command made it, it was made in Python with what has no option, or it is incomplete.
     """
+    try:
+        return _options(manifest, command, path)
+    except (KeyError, TypeError, AttributeError):  # of another version, or edited
+        raise TiltmeterError(f"{path} is not a whole manifest; repeat the command of its run.") from None
+
+
+def _options(manifest: Mapping[str, Any], command: str, path: Path) -> dict[str, Any]:
     identity, record = manifest["identity"], manifest["record"]
     if "study" in identity or "model" not in record:
         raise TiltmeterError(f"{path} is of a study, whose manifest does not hold all options; repeat its command.")
@@ -96,7 +103,9 @@ def load_config(path: Path) -> dict[str, Any]:
 
     try:
         # Texts only: YAML would read 1:40:5 as a number in base 60, and no as false.
-        content = yaml.load(user_path(path).read_text(encoding="utf-8"), yaml.BaseLoader)
+        text = user_path(path).read_text(encoding="utf-8")
+        _refuse_repeated(yaml.compose(text, yaml.BaseLoader), path)
+        content = yaml.load(text, yaml.BaseLoader)
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not a text"
         raise TiltmeterError(f"{path} cannot be read ({reason}); give a YAML or JSON file of options.") from None
@@ -108,6 +117,13 @@ def load_config(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise TiltmeterError(f"{path} holds no mapping; write KEY: VALUE lines, as tiltmeter init does.")
     return content
+
+
+def _refuse_repeated(node: Any, path: Path) -> None:
+    """Refuse a mapping with one key twice, of which YAML would take the last."""
+    keys = [key.value for key, _ in node.value] if getattr(node, "id", "") == "mapping" else []
+    if repeated := [key for at, key in enumerate(keys) if key in keys[:at]]:
+        raise TiltmeterError(f"{path} has the key {repeated[0]!r} twice; give it once.")
 
 
 def _without_python(settings: Mapping[str, Any], path: Path) -> dict[str, Any]:

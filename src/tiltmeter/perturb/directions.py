@@ -110,10 +110,15 @@ def normalise(direction: Direction, context: Context, centre: Callable[[Tensor],
     A LayerNorm model ignores a vector's mean over d_model, so in a centred stream it must not count toward the length.
     """
     given = direction.vector(context)
-    vector = _without_rounding(centre(given), given)
+    vector = without_rounding(centre, given)
     distance = _norm(vector)
     unit = torch.where(distance > 0, vector / distance, 0.0)
     return Perturbation(unit.to(context.x), distance[..., 0].to(context.x), vector.to(context.x))
+
+
+def without_rounding(centre: Callable[[Tensor], Tensor], given: Tensor) -> Tensor:
+    """The centred vectors, zero where only rounding error is left of one."""
+    return _without_rounding(centre(given), given)
 
 
 def difference(end: Tensor, start: Tensor) -> Tensor:

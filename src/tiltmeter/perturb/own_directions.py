@@ -14,7 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tiltmeter.errors import TiltmeterError
-from tiltmeter.perturb.directions import Along, Direction
+from tiltmeter.models.failures import first_line
+from tiltmeter.perturb.directions import Along, Direction, without_rounding
 from tiltmeter.perturb.names import ALONG, BLEND, DirectionName
 from tiltmeter.perturb.registry import DIRECTIONS
 from tiltmeter.perturb.site_statistics import SiteStatistics
@@ -43,6 +44,9 @@ class OwnDirection:
     """What is run, if it is more than a vector."""
 
 
+TOGETHER = 1e-3
+"""Largest difference of a token's vector alone from its vector beside other sequences, relative to its length."""
+
 Directions = tuple[str, ...] | Mapping[str, OwnDirection | None]
 """The directions of a sweep: names, or a mapping of labels to objects, and of names to None."""
 
@@ -60,10 +64,10 @@ class AlongPositions:
 
 @dataclass(frozen=True)
 class OfFunction:
-    """A user's function of the activations and their context."""
+    """A user's function of the activations and their context, or a `Direction` of theirs."""
 
     label: str
-    function: Callable[[Tensor, Context], Any]
+    function: Callable[[Tensor, Context], Any] | Direction
 
     def vector(self, context: Context) -> Tensor:
         """Return what the function returns, called twice to see that nothing in it is drawn.
@@ -80,15 +84,36 @@ class OfFunction:
             )
         return first
 
+    def check_alone(self, context: Context) -> None:
+        """Check that the vectors of a sequence do not depend on the sequences beside it.
+
+        Raises:
+            TiltmeterError: they do, or as `vector`.
+        """
+        together = self.vector(context)
+        alone = torch.cat([self.vector(context.of_sequence(row)) for row in range(len(context.x))])
+        size = torch.linalg.vector_norm(together, dim=-1, dtype=torch.float64)
+        if bool((torch.linalg.vector_norm(together - alone, dim=-1, dtype=torch.float64) > TOGETHER * size).any()):
+            raise self._wrong(
+                "returned other vectors for a sequence beside others than alone, so it would depend on the batch; let "
+                "it treat each sequence by itself"
+            )
+
     def _call(self, context: Context) -> Tensor:
+        context = context.copied()  # what the function changes in place must not reach the model
         try:
-            found = self.function(context.x.clone(), context)
+            if isinstance(self.function, Direction):
+                found: Any = self.function.vector(context)
+            else:
+                found = self.function(context.x.clone(), context)
         except Exception as error:
-            raise self._wrong(f"failed: {type(error).__name__}: {error}".rstrip(".")) from error
+            raise self._wrong(f"failed: {first_line(error)}".rstrip(".")) from error
         wanted = tuple(context.x.shape)
         if not isinstance(found, Tensor) or tuple(found.shape) not in (wanted, wanted[-1:]):
             shape = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else f"type {type(found).__name__}"
             raise self._wrong(f"returned something of {shape}; expected a tensor of shape {wanted} or {wanted[-1:]}")
+        if not _holds_reals(found):
+            raise self._wrong(f"returned a tensor of {found.dtype}, {found.layout}; expected real numbers, not sparse")
         if not bool(torch.isfinite(found).all()):
             raise self._wrong("returned NaN or an infinity; return finite numbers, zeros where there is no direction")
         return found.detach().to(context.x).expand_as(context.x)
@@ -146,11 +171,13 @@ def check_positions(name: DirectionName, own: OwnDirection, length: int) -> None
         )
 
 
-def bind(name: DirectionName, own: OwnDirection, statistics: SiteStatistics) -> Direction:
-    """The direction at a site.
+def bind(
+    name: DirectionName, own: OwnDirection, statistics: SiteStatistics, centre: Callable[[Tensor], Tensor]
+) -> Direction:
+    """The direction at a site, where `centre` removes what the model is blind to.
 
     Raises:
-        TiltmeterError: its vectors have another width than the site's activations.
+        TiltmeterError: its vectors have another width than the site's activations, or the model is blind to them.
     """
     direction, width = own.direction, len(statistics.mean)
     if isinstance(direction, OfStatistics):
@@ -158,6 +185,11 @@ def bind(name: DirectionName, own: OwnDirection, statistics: SiteStatistics) -> 
     if isinstance(direction, Along | AlongPositions) and (found := direction.given.shape[-1]) != width:
         raise TiltmeterError(
             f"The vector {name} has width {found}, but those at this site {width}; give vectors of that width."
+        )
+    if isinstance(direction, Along | AlongPositions) and not bool(without_rounding(centre, direction.given).any()):
+        raise TiltmeterError(
+            f"The vector {name} has the same number in every coordinate, which this model's LayerNorms ignore, so that "
+            "nothing is left of it in the centred stream; leave it out."
         )
     return direction
 
@@ -168,8 +200,8 @@ def checked_label(label: Any, one: Any) -> str:
     Raises:
         TiltmeterError: it is no text, or could be taken for the name of one of tiltmeter's directions.
     """
-    if not (isinstance(label, str) and label.strip()):
-        raise TiltmeterError(f"A direction of directions= has the label {label!r}; expected a text that is not empty.")
+    if not (isinstance(label, str) and label.strip() and label.isprintable()):
+        raise TiltmeterError(f"A direction has the label {label!r}; expected a text of one line that is not empty.")
     if isinstance(one, EllipsisType | OwnDirection):
         return label
     if label in {*DIRECTIONS, ALONG, BLEND} or set(label) & set(":@"):
@@ -189,12 +221,10 @@ def _read(label: str, one: Any) -> OwnDirection | None:
         raise TiltmeterError(
             f"The direction {label} was given as the text {one!r}; use the name as the label, {{{one!r}: ...}}."
         )
-    if isinstance(one, (Tensor, np.ndarray, list, tuple)):
+    if isinstance(one, (Tensor, list, tuple)) or hasattr(one, "__array__"):
         return of_vector(read_vector(label, one))
     function = one if isinstance(one, Versioned) else Versioned(one)
-    if callable(getattr(function.function, "vector", None)):
-        return OwnDirection(function.function, function.identity, function)
-    if callable(function.function):
+    if callable(function.function) or callable(getattr(function.function, "vector", None)):
         return OwnDirection(OfFunction(label, function.function), function.identity, function)
     raise TiltmeterError(
         f"The direction {label} is of type {type(one).__name__}; give a vector, a function of (x, context), or an "
@@ -209,14 +239,33 @@ def read_vector(label: str, given: Any) -> Tensor:
         TiltmeterError: it is none, is zero or not finite.
     """
     try:
-        tensor = torch.as_tensor(given).detach().cpu()
-    except (TypeError, ValueError, RuntimeError) as error:
+        tensor = _tensor(given).detach().cpu()
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise TiltmeterError(f"The direction {label} is no vector: {str(error).splitlines()[0].rstrip('.')}.") from None
-    if tensor.ndim not in (1, 2) or not tensor.numel() or tensor.is_complex() or tensor.dtype == torch.bool:
+    if tensor.is_nested or tensor.ndim not in (1, 2) or not tensor.numel() or not _holds_reals(tensor):
+        shape = "sequences of several lengths" if tensor.is_nested else f"shape {tuple(tensor.shape)}"
         raise TiltmeterError(
-            f"The direction {label} has shape {tuple(tensor.shape)} and type {tensor.dtype}; expected real numbers of "
-            "shape [d_site], or [position, d_site]."
+            f"The direction {label} has {shape} and type {tensor.dtype}, {tensor.layout}; expected real numbers of "
+            "shape [d_site], or [position, d_site], not sparse."
         )
     tensor = tensor.double().clone()
     check_vector(label, tensor)
     return tensor
+
+
+def _tensor(given: Any) -> Tensor:
+    """What torch, NumPy, pandas and xarray hold, and numbers in lists, as a tensor; floats in lists are float64."""
+    if isinstance(given, Tensor):
+        return given
+    if isinstance(given, np.ma.MaskedArray):
+        raise ValueError("it is a masked array, whose masked values are unknown; fill them")
+    if isinstance(given, (list, tuple)) and any(isinstance(one, Tensor) for one in given):
+        return torch.stack([torch.as_tensor(one).detach().cpu() for one in given])
+    array = np.asarray(given)
+    return torch.as_tensor(np.ascontiguousarray(array, array.dtype.newbyteorder("=")))
+
+
+def _holds_reals(tensor: Tensor) -> bool:
+    """Whether a tensor holds real numbers, all of them."""
+    plain = tensor.layout == torch.strided and not tensor.is_quantized
+    return plain and not tensor.is_complex() and tensor.dtype != torch.bool

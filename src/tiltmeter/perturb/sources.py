@@ -6,7 +6,7 @@ A source draws `count` different vectors for each token of a context.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -33,6 +33,25 @@ class Context:
     where the policies say so. It is a function for the same reason."""
     tokens: Int[Tensor, "batch position"] | None = None
     """Token ids of the sequences, for what is computed from another activation; None if no model has run on any."""
+
+    def copied(self) -> Context:
+        """The same with tensors of its own, so that changes in place stay in it."""
+        whole, counted = self.whole, self.counted
+        tokens = None if self.tokens is None else self.tokens.clone()
+        return replace(
+            self, x=self.x.clone(), whole=lambda: whole().clone(), counted=lambda: counted().clone(), tokens=tokens
+        )
+
+    def of_sequence(self, row: int) -> Context:
+        """The context of one sequence of the batch."""
+        one, whole, counted = slice(row, row + 1), self.whole, self.counted
+        return Context(
+            self.x[one],
+            self.address._replace(sequences=self.address.sequences[one]),
+            lambda: whole()[one],
+            lambda: counted()[one],
+            None if self.tokens is None else self.tokens[one],
+        )
 
 
 @runtime_checkable

@@ -6,6 +6,7 @@ save them with `figure.savefig("mine.pdf")`.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 def curves(
     results: Any,
     readouts: str | tuple[str, ...] | None = None,
-    directions: tuple[str, ...] | None = None,
+    directions: str | tuple[str, ...] | None = None,
     *,
     title: str = "",
     size: tuple[float, float] | None = None,
@@ -51,16 +52,16 @@ def curves(
         TiltmeterError: there are no such curves, readouts or directions.
     """
     data = _curves(results)
-    wanted = (readouts,) if isinstance(readouts, str) else readouts or tuple(stored.readout_names(data)[:-1])
+    wanted = _names(readouts, [name for name in stored.readout_names(data) if name != "length"])
     _refuse_unknown("readout", wanted, stored.readout_names(data))
-    names = [str(name) for name in data.direction.values] if directions is None else list(directions)
-    _refuse_unknown("direction", names, [str(name) for name in data.direction.values])
+    names = _names(directions, known := [str(name) for name in data.direction.values])
+    _refuse_unknown("direction", names, known)
     data = data.sel(direction=names)
     table, place = stored.summary(data), str(data.attrs.get("site", ""))
     if data.sizes["step"] == 1:
-        chart = curve_charts.bars(data, table, list(wanted), place)
+        chart = curve_charts.bars(data, table, wanted, place)
     else:
-        chart = curve_charts.facets(data, table, list(wanted), {place: names})
+        chart = curve_charts.facets(data, table, wanted, {place: names})
     return _figure(chart, title, size, library)
 
 
@@ -82,9 +83,11 @@ def shapes(
         library: whose figure is returned.
 
     Raises:
-        TiltmeterError: there are no such curves, or they have fewer than two steps.
+        TiltmeterError: there are no such curves, or they have fewer than two steps or are of several sites.
     """
     data = _curves(results)
+    if "site" in data.dims:
+        raise TiltmeterError("The curves are of several sites; give those of one: curves.sel(site=...).")
     _refuse_unknown("readout", [readout], stored.readout_names(data))
     if data.sizes["step"] < 2:
         raise TiltmeterError("The curves have a single step, and so no shape; sweep over several lengths.")
@@ -122,7 +125,7 @@ def sites(
 
 def compare(
     results: Any,
-    vectors: tuple[str, ...] | None = None,
+    vectors: str | tuple[str, ...] | None = None,
     *,
     title: str = "",
     size: tuple[float, float] | None = None,
@@ -146,18 +149,19 @@ def compare(
     stems = dict.fromkeys(name.rpartition("#")[0].partition(":")[0] for name in names if "#" in name)
     if not known or not stems:
         raise TiltmeterError("These are not the curves of a comparison; give what tm.compare returned.")
-    _refuse_unknown("vector", vectors or (), known)
+    wanted = _names(vectors, known)
+    _refuse_unknown("vector", wanted, known)
     baselines = [name for name in stems if not name.startswith(MINUS)]
-    return _figure(fans(data, vectors or known, baselines), title, size, library)
+    return _figure(fans(data, wanted, baselines), title, size, library)
 
 
 def _curves(results: Any) -> xr.Dataset:
-    if isinstance(results, xr.Dataset):
-        return results
-    if isinstance(results, (str, Path)):
-        return stored.load(user_path(results) / "curves.nc")
-    kind = type(results).__name__
-    raise TiltmeterError(f"This is of type {kind}; give curves, as run_sweep returns them, or a run directory.")
+    return stored.checked(stored.load(user_path(results)) if isinstance(results, (str, Path)) else results)
+
+
+def _names(given: str | tuple[str, ...] | None, default: list[str]) -> list[str]:
+    """Names that were given, or one, or by default these; always some."""
+    return [given] if isinstance(given, str) else list(given or default)
 
 
 def _refuse_unknown(what: str, names: Any, known: list[str]) -> None:
@@ -169,6 +173,7 @@ def _refuse_unknown(what: str, names: Any, known: list[str]) -> None:
 def _figure(chart: Chart, title: str, size: tuple[float, float] | None, library: str) -> Figure | Any:
     chart = replace(chart, title=title or chart.title)
     if library == "matplotlib":
+        _check_size(size)
         require("matplotlib", "report", "A figure")
         from tiltmeter.reports.charts.mpl import draw
 
@@ -177,3 +182,14 @@ def _figure(chart: Chart, title: str, size: tuple[float, float] | None, library:
         go = require("plotly.graph_objects", "plotly", "A plotly figure")
         return go.Figure(to_plotly(chart))
     raise TiltmeterError(f"{library!r} is not a library of figures; choose matplotlib or plotly.")
+
+
+def _check_size(size: Any) -> None:
+    if size is None:
+        return
+    try:
+        fits = len(size) == 2 and all(0 < side < math.inf for side in size)
+    except TypeError:
+        fits = False
+    if not fits:
+        raise TiltmeterError(f"size was {size!r}; give width and height in inches, as (6, 4).")

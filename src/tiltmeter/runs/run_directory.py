@@ -32,6 +32,7 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
 from tiltmeter.errors import TiltmeterError
+from tiltmeter.runs.user_paths import user_path
 
 FORMAT = 1
 """Version of the directory layout, stored in the manifest."""
@@ -190,11 +191,12 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
     Raises:
         TiltmeterError: there is no run at `path`, or its manifest is damaged or of another format.
     """
-    with _disk(path):
-        file = Path(path).expanduser() / MANIFEST
+    file = user_path(path) / MANIFEST
     try:
         manifest = json.loads(file.read_bytes())
     except OSError as error:
+        if inside := sorted(one.parent.name for one in file.parent.glob(f"*/{MANIFEST}")):
+            raise TiltmeterError(f"{path} is a folder of runs; give one of them, such as {inside[0]}.") from error
         reason = f"it has no {MANIFEST} that can be read ({error.strerror})"
         raise TiltmeterError(f"{path} is not a run: {reason}; give a run's directory.") from error
     except (ValueError, RecursionError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from tiltmeter.errors import TiltmeterError
@@ -11,8 +12,10 @@ def user_path(text: str | Path) -> Path:
     """Expand `~` and `~user`. The path need not exist.
 
     Raises:
-        TiltmeterError: no such user, an invalid file name, or no permission to look it up.
+        TiltmeterError: it is no path; no such user, an invalid file name, or no permission to look it up.
     """
+    if not isinstance(text, str | os.PathLike):
+        raise TiltmeterError(f"A path was expected, and this is of type {type(text).__name__}; give a folder or file.")
     try:
         path = Path(text).expanduser()
         path.exists()

@@ -42,7 +42,7 @@ from tiltmeter.sweeps.comparison import (
 )
 from tiltmeter.sweeps.crossing_measure import measure_crossings
 from tiltmeter.sweeps.crossings import crossing_summary, crossing_table, span
-from tiltmeter.sweeps.plan import STATISTICS_SEQUENCES, Sweep, make_plan
+from tiltmeter.sweeps.plan import Sweep, make_plan
 from tiltmeter.sweeps.run import Prepared, identity, measure_curves, opened, prepare, record, write_curves
 
 LONGEST, GRID = 2.0, 128
@@ -108,22 +108,17 @@ def compare(
         TiltmeterError: invalid input; `out` belongs to another run; the model cannot be split.
     """
     refuse_settings(settings)
-    given, loaded = read_vectors(vectors, site), load_model(model)
-    measured = loaded.model.measured_in(settings.get("stream", "centred"))
+    given, path = read_vectors(vectors, site), Straight(lengths=lengths, unit="pair-distance")
+    sweep = Sweep(site=site, path=path, sequences=sequences, positions=positions, **settings)
+    loaded = load_model(model)
+    measured = loaded.model.measured_in(sweep.stream)
     refuse_vanishing(given, partial(measured.centre, site=measured.site(site)))
-    token_set = tokens_for(loaded, tokens, max(sequences, settings.get("statistics_sequences", STATISTICS_SEQUENCES)))
+    token_set = tokens_for(loaded, tokens, sweep.sequences_to_load)
     at = None if sae is None else _place(sae, loaded, site, token_set, settings)
     chosen = choose_baselines(baselines, at is not None)
-    directions = all_directions(given, chosen, number_of_draws(draws, len(given)), at, settings.get("seed", 0))
-    sweep = Sweep(
-        site=site,
-        directions=directions,
-        path=Straight(lengths=tuple(lengths), unit="pair-distance"),
-        sequences=sequences,
-        positions=positions,
-        **settings,
-    )
-    wanted = Comparison(sweep=sweep, vectors=tuple(given), baselines=chosen, budgets=tuple(budgets))
+    directions = all_directions(given, chosen, number_of_draws(draws, len(given)), at, sweep.seed)
+    sweep = sweep.model_copy(update={"directions": directions})
+    wanted = Comparison(sweep=sweep, vectors=tuple(given), baselines=chosen, budgets=budgets)
     return run_comparison(wanted, loaded, token_set, out)
 
 

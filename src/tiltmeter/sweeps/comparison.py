@@ -7,6 +7,7 @@ its mean over tokens would be that of many vectors, and one vector could not be 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -114,8 +115,8 @@ def number_of_draws(given: int | None, vectors: int) -> int:
     Raises:
         TiltmeterError: a number was given that is not positive.
     """
-    if given is not None and given < 1:
-        raise TiltmeterError(f"draws was {given}; give at least 1, better {FEWEST_DRAWS}.")
+    if given is not None and not (isinstance(given, Integral) and given >= 1):
+        raise TiltmeterError(f"draws was {given!r}; give a whole number of at least 1, better {FEWEST_DRAWS}.")
     return given or max(FEWEST_DRAWS, draws_needed(2 * vectors))
 
 
@@ -126,6 +127,7 @@ def choose_baselines(given: Sequence[str] | None, has_sae: bool) -> tuple[str, .
         TiltmeterError: one does not exist, or there is none.
     """
     possible = (*BASELINES, FEATURE) if has_sae else BASELINES
+    given = (given,) if isinstance(given, str) else given
     chosen = tuple(dict.fromkeys(possible if given is None else given))
     if wrong := [name for name in chosen if name not in possible]:
         need = " (sae-feature needs an SAE: sae=...)" if wrong[0] == FEATURE else ""

@@ -20,6 +20,7 @@ from tiltmeter.models.readout_values import compute_readouts
 from tiltmeter.perturb.bases import Base, transplanted
 from tiltmeter.perturb.directions import Direction, Perturbation, normalise
 from tiltmeter.perturb.names import DirectionName
+from tiltmeter.perturb.own_directions import OfFunction
 from tiltmeter.perturb.paths import Path
 from tiltmeter.perturb.registry import rng_key
 from tiltmeter.perturb.sources import Context
@@ -249,6 +250,20 @@ def perturb_batch(batch: Batch, name: DirectionName, direction: Direction) -> Pe
     # A sequence without a perturbed token has the readouts of the clean run, which must not be averaged.
     clean = ~perturbed.any(1)
     return PerturbedBatch(perturbation, perturbed, batch.averaged & ~lost[:, _read(batch.plan)] & ~clean[:, None])
+
+
+def check_functions_alone(plan: Plan, directions: Mapping[DirectionName, Direction], base: Base | None) -> None:
+    """Run the user's functions among the directions on two sequences, together and one by one.
+
+    Raises:
+        TiltmeterError: a function fails, or its vectors for a sequence depend on the other.
+    """
+    own = {name: one for name, one in directions.items() if isinstance(one, OfFunction)}
+    if not own:
+        return
+    batch = start_batch(plan, plan.order[:2], base)
+    for name, direction in own.items():
+        direction.check_alone(_context(batch, rng_key(name), name.draw))
 
 
 def _read(plan: Plan) -> Int[Tensor, "read"]:

@@ -48,7 +48,7 @@ from tiltmeter.saes.latent_statistics import LatentStatistics, SAEWithStatistics
 from tiltmeter.saes.load_check import LoadCheck, check_on_load
 from tiltmeter.saes.transcoder_check import check_transcoder
 from tiltmeter.sweeps.cautions import cautions
-from tiltmeter.sweeps.measure import measure_shard
+from tiltmeter.sweeps.measure import check_functions_alone, measure_shard
 from tiltmeter.sweeps.plan import Plan, Sweep, make_plan
 from tiltmeter.sweeps.sites import matching_sites, names_several, sweep_sites
 
@@ -162,7 +162,8 @@ def prepare(plan: Plan, run: run_directory.Run) -> Prepared:
     statistics = _statistics(plan, run)
     plan = replace(plan, massive_above=statistics.massive.limit)
     saes = _latents(plan, run)
-    own = {name: bind(name, one, statistics) for name, one in plan.own.items()}
+    centre = partial(plan.model.centre, site=plan.site)
+    own = {name: bind(name, one, statistics, centre) for name, one in plan.own.items()}
     directions = build_directions(plan.directions, statistics, own, {**saes, **plan.dictionaries})
     base = build_base(plan.base, statistics, saes)
     path = plan.sweep.path.resolved(statistics.pair_distance)
@@ -171,6 +172,7 @@ def prepare(plan: Plan, run: run_directory.Run) -> Prepared:
         check_additive(plan.model, plan.tokens.ids[:2], site)
     check_head(plan.model, plan.tokens.ids[: plan.sweep.sequences])
     check_functions(plan.model, plan.tokens.ids[:2], plan.site, plan.readouts, plan.positions)
+    check_functions_alone(plan, directions, base)
     check_behaviour(run, plan.model, plan.tokens.ids[:2])
     return Prepared(plan, statistics, saes, directions, path, base)
 
