@@ -108,9 +108,13 @@ def through_numpy(clean, perturbed):
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        (lambda a, b: (a - b).sum(), r"returned of shape \[\], torch.float64; expected .* of shape \[8\]"),
-        (lambda a, b: a - b, r"returned of shape \[8, 5\]"),
-        (lambda a, b: (a - b).sum(-1).to(torch.complex64), "complex64; expected a tensor of real numbers"),
+        (
+            lambda a, b: (a - b).sum(),
+            r"returned a tensor of shape \[\], torch.float64, torch.strided; expected .* of shape \[8\]",
+        ),
+        (lambda a, b: a - b, r"returned a tensor of shape \[8, 5\]"),
+        (lambda a, b: (a - b).sum(-1).to(torch.complex64), "complex64, .*; expected a tensor of real numbers"),
+        (lambda a, b: (a - b).sum(-1).to_sparse(), "torch.sparse_coo; expected a tensor of real numbers"),
         (lambda a, b: (a - b).sum(-1).tolist(), "returned list; expected a tensor"),
         (lambda a, b: None, "returned NoneType"),
         (lambda a, b: a @ b, r"failed on tensors of shape \[8, 5\], \[8, 5\]: RuntimeError: mat1"),

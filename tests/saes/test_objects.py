@@ -586,7 +586,7 @@ def test_a_class_with_tiltmeters_interface_states_its_own_hash():
         ),
         ((Module(),), "saes= was of type tuple; give names"),
         ("nano:x", "saes= was the text 'nano:x'; give a tuple of names: saes=('nano:x',)."),
-        ({"": Module()}, "has the name ''; expected a text that is not empty"),
+        ({"": Module()}, "has the name ''; expected a text of one line that is not empty"),
         ({3: Module()}, "has the name 3; expected a text"),
         ({"mine": Module}, "mine is the class Module; give an object of it"),
         ({"mine": torch.nn.Linear(3, 4)}, "mine is of type Linear, which is no SAE: it has neither weights"),

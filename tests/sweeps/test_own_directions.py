@@ -105,6 +105,23 @@ def test_vectors_of_another_shape_are_refused(loaded, tmp_path):
         run(loaded, tmp_path / "b", {"v": torch.ones(5)})
 
 
+@pytest.mark.parametrize(
+    ("directions", "sentence"),
+    [
+        ({"f": lambda x, _: x.roll(1, 0)}, "f returned other vectors for a sequence beside others than alone"),
+        ({"v": torch.ones(WIDTH), "isotropic": ...}, "v has the same number in every coordinate"),
+    ],
+)
+def test_what_would_give_other_numbers_in_another_batch_or_none_is_refused(loaded, directions, sentence):
+    with pytest.raises(TiltmeterError, match=sentence):
+        run(loaded, None, directions)
+
+
+def test_a_function_that_changes_its_context_gets_what_one_that_does_not_gets(loaded):
+    one, other = (run(loaded, None, {"f": f}) for f in (lambda x, _: x.clamp(min=0), lambda _, c: c.x.clamp_(min=0)))
+    assert np.array_equal(one.kl, other.kl)
+
+
 def test_crossings_take_them_too(loaded, tmp_path):
     sweep = tm.Sweep(
         site="resid_pre:1",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import Annotated, Any
@@ -26,7 +27,7 @@ from tiltmeter.runs.malloc import keep_freed_memory
 
 
 class _Commands(TyperGroup):
-    """Prints what to do after an interruption; Typer itself would print only `Aborted!`."""
+    """Says what to do after an interruption, where Typer would print only `Aborted!`; ends quietly before `| head`."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command."""
@@ -35,6 +36,9 @@ class _Commands(TyperGroup):
         except KeyboardInterrupt:
             typer.echo("tiltmeter: interrupted; the same command goes on from where it last saved.", err=True)
             raise typer.Exit(130) from None
+        except BrokenPipeError:  # what reads the output has seen enough, as head has
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is left in its buffer
+            raise typer.Exit(0) from None
 
 
 app = typer.Typer(
@@ -77,10 +81,15 @@ def about(
 def main() -> None:
     """Run the command line. Wrong input ends with one sentence on stderr and status 2."""
     keep_freed_memory()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal's encoding may lack ‖ and what a label has
     os.environ["MPLBACKEND"] = "agg"  # figures go to files, and a notebook's backend may not be installed here
     try:
         app(prog_name="tiltmeter")
         sys.stdout.flush()
+    except BrokenPipeError:
+        os._exit(0)
     except TiltmeterError as error:
         typer.echo(f"tiltmeter: {error}", err=True)
         sys.exit(2)

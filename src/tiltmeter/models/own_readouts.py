@@ -102,9 +102,10 @@ class OwnReadout:
             shapes = ", ".join(str(list(one.shape)) for one in given)
             raise self._wrong(f"failed on tensors of shape {shapes}: {first_line(error).rstrip('.')}") from error
         tokens = len(given[0])
-        if not isinstance(found, Tensor) or tuple(found.shape) != (tokens,) or found.is_complex():
-            what = f"of shape {list(found.shape)}, {found.dtype}" if isinstance(found, Tensor) else type(found).__name__
-            raise self._wrong(f"returned {what}; expected a tensor of real numbers, one per token, of shape [{tokens}]")
+        if not _is_plain(found) or tuple(found.shape) != (tokens,):
+            raise self._wrong(
+                f"returned {_described(found)}; expected a tensor of real numbers, one per token, of shape [{tokens}]"
+            )
         if before != [*map(_edits, given)]:
             raise self._wrong("changed the tensors that it was given; let it work on copies")
         return found.detach().to(given[0].device, torch.float64)
@@ -179,6 +180,17 @@ def _arguments(label: str, function: Callable[..., Any], site: str | None) -> in
             f"perturbed){more}."
         )
     return len(needed)
+
+
+def _is_plain(found: Any) -> bool:
+    """Whether it is a tensor of real numbers that is not sparse."""
+    return isinstance(found, Tensor) and found.layout == torch.strided and not found.is_complex()
+
+
+def _described(found: Any) -> str:
+    if not isinstance(found, Tensor):
+        return type(found).__name__
+    return f"a tensor of shape {list(found.shape)}, {found.dtype}, {found.layout}"
 
 
 def _edits(one: Tensor) -> int:

@@ -262,7 +262,7 @@ def _tensor(given: Any) -> Tensor:
     if isinstance(given, (list, tuple)) and any(isinstance(one, Tensor) for one in given):
         return torch.stack([torch.as_tensor(one).detach().cpu() for one in given])
     array = np.asarray(given)
-    return torch.as_tensor(np.ascontiguousarray(array, array.dtype.newbyteorder("=")))
+    return torch.from_numpy(np.array(array, array.dtype.newbyteorder("="), order="C"))
 
 
 def _holds_reals(tensor: Tensor) -> bool:

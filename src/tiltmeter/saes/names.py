@@ -83,8 +83,8 @@ def read_saes(given: Any) -> SAEs:
         TiltmeterError: they are neither; an object cannot be read (`read_object`).
     """
     if isinstance(given, Mapping):
-        if wrong := [label for label in given if not (isinstance(label, str) and label.strip())]:
-            raise TiltmeterError(f"An SAE of saes= has the name {wrong[0]!r}; expected a text that is not empty.")
+        if wrong := [one for one in given if not (isinstance(one, str) and one.strip() and one.isprintable())]:
+            raise TiltmeterError(f"An SAE has the name {wrong[0]!r}; expected a text of one line that is not empty.")
         return {label: one if isinstance(one, str) else read_object(label, one) for label, one in given.items()}
     if isinstance(given, (list, tuple, set, frozenset)) and all(isinstance(name, str) for name in given):
         return tuple(given)
