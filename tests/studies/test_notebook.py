@@ -40,7 +40,7 @@ def test_a_report_is_written_again(small):
     ("options", "sentence"),
     [
         ({"figure": "2"}, "reproduce has no option 'figure'; choose from figures, size"),
-        ({"figures": "2"}, r"figures was the text '2'; give a tuple: \('2',\)"),
+        ({"figures": "2"}, r"figures was '2'; give a tuple: \('2',\)"),
         ({"size": "huge"}, "'huge' is not a size"),
         ({"model": tiny("gpt2")}, "No tokens were named for the model"),
     ],

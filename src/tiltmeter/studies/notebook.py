@@ -48,11 +48,11 @@ def reproduce(study: str, *, out: str | Path | None = None, **options: Any) -> R
     if unknown := [name for name in options if name not in known]:
         raise TiltmeterError(f"reproduce has no option {unknown[0]!r}; choose from {', '.join(known)}.")
     for name in {"figures", "saes"} & options.keys():
-        if isinstance(options[name], str):
-            raise TiltmeterError(f"{name} was the text {options[name]!r}; give a tuple: ({options[name]!r},).")
+        if not isinstance(options[name], list | tuple):
+            raise TiltmeterError(f"{name} was {options[name]!r}; give a tuple: ({options[name]!r},).")
         options[name] = tuple(options[name])
     wanted = ReproduceOptions(**options)
-    page, text = run_study(study, wanted, None if out is None else Path(out))
+    page, text = run_study(study, wanted, None if out is None else user_path(out))
     return Reproduced(page, claims(page.parent), text)
 
 
