@@ -72,8 +72,8 @@ def test_your_sae(caplog):
 
 
 def test_reproduce_a_paper(monkeypatch, tmp_path):
-    for name in ("IPython", "IPython.display"):  # a notebook has it
-        monkeypatch.setitem(sys.modules, name, SimpleNamespace(Image=lambda path, width: Path(path).read_bytes()))
+    display = SimpleNamespace(Image=lambda path, width: Path(path).read_bytes())
+    monkeypatch.setitem(sys.modules, "IPython.display", display)  # a notebook has it
     monkeypatch.setattr(tempfile, "mkdtemp", lambda: str(tmp_path))
     experiments = importlib.import_module("tiltmeter.studies.lee2024.experiments")
     monkeypatch.setitem(experiments.SCALES, "quick", experiments.Scale(2, 2, 2, 2, 1, 8))
