@@ -3,6 +3,7 @@
 import importlib
 import json
 import logging
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -54,6 +55,17 @@ def test_outputs_are_stored_in_order_and_none_is_an_error(name):
     kinds = [output["output_type"] for cell in cells for output in cell["outputs"]]
     assert "error" not in kinds
     assert any("image/png" in output.get("data", {}) for cell in cells for output in cell["outputs"])
+
+
+@pytest.mark.parametrize("name", LESS)
+def test_links_lead_to_headings(name):
+    cells = json.loads((FOLDER / f"{name}.ipynb").read_text("utf-8"))["cells"]
+    text = "".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    links = re.findall(r"\]\(([^)\s]+)\)", text)
+    assert links
+    for path, _, heading in (link.partition("#") for link in links):
+        headings = re.findall(r"^#+ (.*)$", (FOLDER / path).read_text("utf-8"), re.MULTILINE)
+        assert not heading or heading in {re.sub(r"[^\w -]", "", one).lower().replace(" ", "-") for one in headings}
 
 
 def test_your_vector():
