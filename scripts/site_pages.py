@@ -46,6 +46,13 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     return LINK.sub(lambda found: found[1] + site_link(found[2], source, at), markdown)
 
 
+def on_page_content(html: str, page: Any, **_: Any) -> str:
+    """Make the links of a notebook lead to pages, as mkdocs does for those of Markdown."""
+    if not page.file.src_uri.endswith(".ipynb"):
+        return html
+    return re.sub(r'(href="(?!https?:)[^"#:]+)\.(?:md|ipynb)(?=["#])', r"\1.html", html)
+
+
 def site_link(link: str, source: str, at: str) -> str:
     """Where a link from the file `source` leads on the site, as seen from the page `at`."""
     target = posixpath.normpath(posixpath.join(posixpath.dirname(source), link))

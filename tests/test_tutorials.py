@@ -3,6 +3,7 @@
 import importlib
 import json
 import logging
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -56,6 +57,17 @@ def test_outputs_are_stored_in_order_and_none_is_an_error(name):
     assert any("image/png" in output.get("data", {}) for cell in cells for output in cell["outputs"])
 
 
+@pytest.mark.parametrize("name", LESS)
+def test_links_lead_to_headings(name):
+    cells = json.loads((FOLDER / f"{name}.ipynb").read_text("utf-8"))["cells"]
+    text = "".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    links = re.findall(r"\]\(([^)\s]+)\)", text)
+    assert links
+    for path, _, heading in (link.partition("#") for link in links):
+        headings = re.findall(r"^#+ (.*)$", (FOLDER / path).read_text("utf-8"), re.MULTILINE)
+        assert not heading or heading in {re.sub(r"[^\w -]", "", one).lower().replace(" ", "-") for one in headings}
+
+
 def test_your_vector():
     names = run("your-vector")
     assert names["vector"].shape == (128,)
@@ -72,8 +84,8 @@ def test_your_sae(caplog):
 
 
 def test_reproduce_a_paper(monkeypatch, tmp_path):
-    for name in ("IPython", "IPython.display"):  # a notebook has it
-        monkeypatch.setitem(sys.modules, name, SimpleNamespace(Image=lambda path, width: Path(path).read_bytes()))
+    display = SimpleNamespace(Image=lambda path, width: Path(path).read_bytes())
+    monkeypatch.setitem(sys.modules, "IPython.display", display)  # a notebook has it
     monkeypatch.setattr(tempfile, "mkdtemp", lambda: str(tmp_path))
     experiments = importlib.import_module("tiltmeter.studies.lee2024.experiments")
     monkeypatch.setitem(experiments.SCALES, "quick", experiments.Scale(2, 2, 2, 2, 1, 8))

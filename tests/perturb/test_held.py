@@ -59,7 +59,9 @@ def test_draws_have_the_spread_of_their_kind():
 def test_a_draw_without_a_direction_is_drawn_again():
     few = replace(STATISTICS, pool=POOL[:2].repeat(8, 1), pool_sequences=torch.arange(16) // 4)
     context = context_at(Address(0, "any", torch.tensor([0]), torch.arange(1)), torch.randn(1, 1, D))
-    found = [bind(DirectionName("m"), one, few, lambda x: x).vector(context)[0, 0] for one in draws_of("real-mixture", 40)]
+    found = [
+        bind(DirectionName("m"), one, few, lambda x: x).vector(context)[0, 0] for one in draws_of("real-mixture", 40)
+    ]
     assert all(torch.allclose(one.abs(), (POOL[0] - POOL[1]).abs()) for one in found)  # a half was of equal ones
     none = replace(few, pool=POOL[:1].repeat(16, 1))
     with pytest.raises(TiltmeterError, match="100 random vectors of real-mixture were all zero"):
