@@ -175,6 +175,13 @@ def test_a_label_that_begins_as_an_opposite_has_no_opposite_draws():
     assert all(torch.equal(rows[0][name], rows[1][name]) for name in rows[0])
 
 
+def test_all_sequences_are_measured_where_there_are_few(loaded, tmp_path):
+    few = compare(
+        loaded, TOKENS, "resid_pre:1", {"a": draw()}, draws=3, lengths=(1.0,), budgets=(), baselines=("isotropic",)
+    )
+    assert few.curves.sizes["sequence"] == len(TOKENS.ids)
+
+
 def test_a_file_stands_for_its_vector(loaded, tmp_path):
     np.save(tmp_path / "v.npy", draw(3).numpy())
     of_file = run(loaded, tmp_path / "a", {"v": tmp_path / "v.npy"}, baselines=("isotropic",), budgets=())

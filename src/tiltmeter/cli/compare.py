@@ -18,6 +18,8 @@ from tiltmeter.cli.parsing import given, numbers, with_options
 from tiltmeter.cli.sweep_options import MeasurementOptions, PositionOptions, policies, refuse_early
 from tiltmeter.runs.user_paths import user_path
 
+SEQUENCES = 64
+
 STATISTICS = 2048
 """The most sequences that serve the statistics, where nothing else is asked for."""
 
@@ -65,7 +67,7 @@ class LastPosition(PositionOptions):
 class ComparedSequences(MeasurementOptions):
     """How many sequences are measured, how many serve the statistics, and in which arithmetic."""
 
-    sequences: Annotated[int, typer.Option(help="Sequences to measure.")] = 64
+    sequences: Annotated[int | None, typer.Option(help="Sequences to measure. (default: 64, or all there are)")] = None
 
 
 @takes_groups
@@ -105,13 +107,14 @@ def compare(
         positions=positions.positions,
     )
     loaded = model.load(measurement.precision, output)
-    most = max(asked["sequences"], measurement.statistics_sequences or STATISTICS)
+    most = max(measurement.sequences or SEQUENCES, measurement.statistics_sequences or STATISTICS)
     token_set = tokens.load(loaded, most, "nano")
     site = loaded.model.site(comparison.site).name
     deciding = json.dumps([vectors, [_hash(one) for one in vectors], comparison.site, asked, settings])
     out = run.directory(f"compare-{Path(model.model).name}-{site}", deciding, model.model, token_set)
     output.say(f"run:   {out}")
-    output.say(f"tokens: {asked['sequences']} sequences of {token_set.ids.shape[1]} are measured at {site}")
+    measured = measurement.sequences or min(SEQUENCES, len(token_set.ids))
+    output.say(f"tokens: {measured} sequences of {token_set.ids.shape[1]} are measured at {site}")
     _run((loaded, token_set, site, labelled(vectors)), asked | settings, out, output)
 
 

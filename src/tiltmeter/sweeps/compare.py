@@ -44,6 +44,8 @@ from tiltmeter.sweeps.crossings import crossing_summary, crossing_table, span
 from tiltmeter.sweeps.plan import Sweep, make_plan
 from tiltmeter.sweeps.run import Prepared, identity, measure_curves, opened, prepare, record, write_curves
 
+SEQUENCES = 64
+
 LONGEST, GRID = 2.0, 128
 """Up to how many pair distances a budget is searched, and in how many steps."""
 
@@ -80,7 +82,7 @@ def compare(
     draws: int | None = None,
     lengths: Sequence[float] = LENGTHS,
     budgets: Sequence[float] = BUDGETS,
-    sequences: int = 64,
+    sequences: int | None = None,
     positions: str = "last",
     **settings: Any,
 ) -> Compared:
@@ -99,7 +101,7 @@ def compare(
         draws: random vectors of each baseline; by default 99, or as many as all these tests need at the 5 % level.
         lengths: how far activations are moved, in pair distances.
         budgets: values of KL, in nats; the length that reaches each is searched.
-        sequences: how many are measured.
+        sequences: how many are measured; by default 64, or all there are.
         positions: the position that is perturbed and read. Several are perturbed together.
         settings: further fields of `Sweep`: `seed`, `stream`, `statistics_sequences`, `bos`, `massive` and others.
 
@@ -108,9 +110,12 @@ def compare(
     """
     refuse_settings(settings)
     given, path = read_vectors(vectors, site), Straight(lengths=lengths, unit="pair-distance")
-    sweep = Sweep(site=site, path=path, sequences=sequences, positions=positions, **settings)
+    most = SEQUENCES if sequences is None else sequences
+    sweep = Sweep(site=site, path=path, sequences=most, positions=positions, **settings)
     loaded = load_model(model)
     token_set = tokens_for(loaded, tokens, sweep.sequences_to_load)
+    if sequences is None:
+        sweep = sweep.model_copy(update={"sequences": min(SEQUENCES, len(token_set.ids))})
     at = None if sae is None else _place(sae, loaded, site, token_set, settings)
     chosen = choose_baselines(baselines, at is not None)
     directions = all_directions(given, chosen, number_of_draws(draws, len(given)), at, sweep.seed)
