@@ -17,7 +17,7 @@ from tiltmeter.analysis import estimates
 from tiltmeter.data import token_set
 from tiltmeter.data.packing import Documents, TokenRows
 from tiltmeter.models import loading
-from tiltmeter.reports import figure
+from tiltmeter.reports.charts import mpl
 from tiltmeter.runs.run_directory import read_manifest
 from tiltmeter.saes import loading as sae_loading
 from tiltmeter.saes.load_check import check_on_load
@@ -105,7 +105,7 @@ def offline(hub, monkeypatch):
     # What the check says of random weights, and how sure the numbers are, is not looked at.
     monkeypatch.setattr(sweep_run, "check_on_load", check_once())
     monkeypatch.setattr(estimates, "RESAMPLES", 9)
-    monkeypatch.setattr(figure, "to_svg", lambda _: b'<svg xmlns="http://www.w3.org/2000/svg"/>')
+    monkeypatch.setattr(mpl, "to_svg", lambda _: b'<svg xmlns="http://www.w3.org/2000/svg"/>')
 
 
 def check_once():
