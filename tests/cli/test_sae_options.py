@@ -16,11 +16,16 @@ from tiltmeter.perturb.paths import Straight
         (["a", "b?k=3"], ["activation=topk"], ["a?activation=topk", "b?k=3&activation=topk"]),
         (["a"], ["k=3", "activation=topk"], ["a?k=3&activation=topk"]),
         (["a"], None, ["a"]),
-        (None, ["k=3"], []),
+        (None, None, []),
     ],
 )
 def test_options_follow_each_name(saes, options, expected):
     assert with_options(saes, options) == expected
+
+
+def test_options_of_no_sae_are_refused():
+    with pytest.raises(TiltmeterError, match="--sae-option k=3 was given without --sae"):
+        with_options(None, ["k=3"])
 
 
 def test_a_file_that_does_not_say_enough_is_refused_before_a_model_is_loaded(tmp_path):

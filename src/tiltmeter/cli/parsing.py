@@ -34,7 +34,13 @@ def numbers(text: str) -> list[float]:
 
 
 def with_options(saes: Sequence[str] | None, options: Sequence[str] | None) -> list[str]:
-    """The names of SAEs with these options after each: `FILE?k=32&activation=topk`."""
+    """The names of SAEs with these options after each: `FILE?k=32&activation=topk`.
+
+    Raises:
+        TiltmeterError: there are options, and no SAE.
+    """
+    if options and not saes:
+        raise TiltmeterError(f"--sae-option {options[0]} was given without --sae; give the SAE, or leave it out.")
     added = "&".join(options or ())
     return [f"{name}{'&' if '?' in name else '?'}{added}" if added else name for name in saes or ()]
 
