@@ -47,7 +47,7 @@ test-floor: .venv-floor/installed
 bench: .venv/installed-bench
 	$(BIN)/python -m benchmarks
 
-real-model: .venv/installed-real
+real-model: .venv/installed-gguf
 	$(BIN)/python scripts/real_model.py $(MODEL)
 
 docs: .venv/installed-docs
@@ -72,24 +72,10 @@ clean:
 	$(PIP) --editable '.[report]'
 	@touch $@
 
-.venv/installed-bench: .venv/bin/python pyproject.toml constraints.txt
+# With figures, like .venv/installed, which they stand for as well.
+.venv/installed-%: .venv/bin/python pyproject.toml constraints.txt
 	@echo "setting up .venv (a few minutes the first time)"
-	$(PIP) --editable '.[bench]'
-	@touch .venv/installed $@
-
-.venv/installed-real: .venv/bin/python pyproject.toml constraints.txt
-	@echo "setting up .venv (a few minutes the first time)"
-	$(PIP) --editable '.[gguf]'
-	@touch .venv/installed $@
-
-.venv/installed-docs: .venv/bin/python pyproject.toml constraints.txt
-	@echo "setting up .venv (a few minutes the first time)"
-	$(PIP) --editable '.[docs]'
-	@touch .venv/installed $@
-
-.venv/installed-dev: .venv/bin/python pyproject.toml constraints.txt
-	@echo "setting up .venv (a few minutes the first time)"
-	$(PIP) --editable '.[dev]'
+	$(PIP) --editable '.[report,$*]'
 	@touch .venv/installed $@
 
 # nnsight requires torchvision, which nothing here imports, and whose PyPI builds crash beside a torch without CUDA.
