@@ -18,11 +18,6 @@ from tiltmeter.cli.parsing import given, numbers, with_options
 from tiltmeter.cli.sweep_options import MeasurementOptions, PositionOptions, policies, refuse_early
 from tiltmeter.runs.user_paths import user_path
 
-SEQUENCES = 64
-
-STATISTICS = 2048
-"""The most sequences that serve the statistics, where nothing else is asked for."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class ComparisonOptions:
@@ -106,8 +101,11 @@ def compare(
         sequences=measurement.sequences,
         positions=positions.positions,
     )
+    from tiltmeter.sweeps.compare import SEQUENCES
+    from tiltmeter.sweeps.plan import STATISTICS_SEQUENCES
+
     loaded = model.load(measurement.precision, output)
-    most = max(measurement.sequences or SEQUENCES, measurement.statistics_sequences or STATISTICS)
+    most = max(measurement.sequences or SEQUENCES, measurement.statistics_sequences or STATISTICS_SEQUENCES)
     token_set = tokens.load(loaded, most, "nano")
     site = loaded.model.site(comparison.site).name
     deciding = json.dumps([vectors, [_hash(one) for one in vectors], comparison.site, asked, settings])

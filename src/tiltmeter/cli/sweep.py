@@ -88,7 +88,8 @@ def sweep(
         seed=run.seed,
     )
     wanted, loaded, token_set = load_for(wanted, model, tokens, measurement, output)
-    from tiltmeter.sweeps.sites import matching_sites, names_several
+    from tiltmeter.models.sites import names_several
+    from tiltmeter.sweeps.sites import matching_sites
 
     sites = [site.name for site in matching_sites(wanted.site, loaded.model)]
     several = names_several(wanted.site)

@@ -17,7 +17,6 @@ from tiltmeter.cli.early.names import (
     check_saes,
     check_site,
     check_sites,
-    names_several,
 )
 from tiltmeter.cli.early.out import check_out
 from tiltmeter.cli.early.tokens import check_number, check_positions, token_facts
@@ -25,6 +24,7 @@ from tiltmeter.cli.early.values import at_least_one, check_path, one_of
 from tiltmeter.cli.options import ModelOptions, Precision, RunOptions, SaeOptions, Saes, TokenOptions
 from tiltmeter.cli.output import OutputOptions
 from tiltmeter.cli.parsing import given, with_options
+from tiltmeter.models.sites import names_several
 
 if TYPE_CHECKING:
     from tiltmeter.data.token_set import TokenSet

@@ -75,6 +75,11 @@ def parse_site(name: str, n_layers: int) -> Site:
     return Site(layer, kind)
 
 
+def names_several(site: str) -> bool:
+    """Whether a text names several sites: a list with commas, or a pattern with *."""
+    return "," in site or "*" in site
+
+
 def long_name(name: str) -> str:
     """The TransformerLens name of a site given by its short one, of any layer; any other name unchanged."""
     match = _SHORT.fullmatch(name.strip())

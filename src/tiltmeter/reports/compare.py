@@ -97,14 +97,15 @@ def fans(data: xr.Dataset, vectors: Sequence[str], baselines: Sequence[str]) -> 
         vectors: labels of vectors.
         baselines: names of baselines.
     """
-    looks = styles(vectors)
-    rows = tuple(tuple(_fan(data, vector, one, vectors, looks[vector]) for one in baselines) for vector in vectors)
-    return Chart(rows, share=("x", "y"))
+    looks, rows = styles(vectors), []
+    for vector in vectors:
+        means = _means(data, vector, looks[vector])
+        rows.append(tuple(_fan(data, vector, one, vectors, means) for one in baselines))
+    return Chart(tuple(rows), share=("x", "y"))
 
 
-def _fan(data: xr.Dataset, vector: str, baseline: str, vectors: Sequence[str], look: Style) -> Panel:
-    distance, names = float(data.attrs["pair_distance"]), [str(name) for name in data.direction.values]
-    x = data.step.values / distance
+def _fan(data: xr.Dataset, vector: str, baseline: str, vectors: Sequence[str], means: Sequence[Line]) -> Panel:
+    names, x = [str(name) for name in data.direction.values], _pair_distances(data)
     kl, grey = data.kl.transpose("direction", "step", "sequence"), Style(shade("#777777", 0.3), marker="")
     stems = dict.fromkeys(stem(baseline, name, vectors) for name in (vector, MINUS + vector))
     draws = [
@@ -112,14 +113,22 @@ def _fan(data: xr.Dataset, vector: str, baseline: str, vectors: Sequence[str], l
         for first in stems
         for at in draws_among(names, first)
     ]
+    return Panel(baseline, Axis(LENGTH), Axis(f"mean KL of {vector}, nats", log=True), (*draws, *means))
+
+
+def _means(data: xr.Dataset, vector: str, look: Style) -> list[Line]:
+    """The means of a vector and its opposite, with their intervals."""
     table = curves.summary(data[["kl", "tokens"]].sel(direction=list(with_opposites([vector]))))
-    opposite = look._replace(linestyle=(0.0, (1.2, 1.2)))
-    means = []
+    found, opposite = [], look._replace(linestyle=(0.0, (1.2, 1.2)))
     for name, style in ((vector, look), (MINUS + vector, opposite)):
         of_one = table[(table.direction == name) & (table.readout == "kl")]
         y, low, high = (of_one[column].to_numpy() for column in ("mean", "low", "high"))
-        means.append(Line(name, x, y, style, low, high))
-    return Panel(baseline, Axis(LENGTH), Axis(f"mean KL of {vector}, nats", log=True), (*draws, *means))
+        found.append(Line(name, _pair_distances(data), y, style, low, high))
+    return found
+
+
+def _pair_distances(data: xr.Dataset) -> np.ndarray:
+    return data.step.values / float(data.attrs["pair_distance"])
 
 
 def _lengths(budgets: pd.DataFrame, vectors: Sequence[str]) -> ReportFigure:
@@ -130,8 +139,8 @@ def _lengths(budgets: pd.DataFrame, vectors: Sequence[str]) -> ReportFigure:
         look = looks.get(name) or looks[name.removeprefix(MINUS)]._replace(face="white", marker="v")
         rows = budgets[budgets.direction == name].replace(np.inf, np.nan)
         x = rows.budget.to_numpy() * 1.06 ** (number - (len(names) - 1) / 2)
-        columns = (rows[column].to_numpy(float) for column in ("median", "median_low", "median_high"))
-        marks.append(Points(name, x, *(next(columns),), look, *columns))
+        y, low, high = (rows[column].to_numpy(float) for column in ("median", "median_low", "median_high"))
+        marks.append(Points(name, x, y, look, low, high))
     panel = Panel("", Axis("KL, nats", log=True), Axis(f"median {LENGTH}", log=True), tuple(marks))
     return ReportFigure(
         "budgets",

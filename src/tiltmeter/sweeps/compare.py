@@ -6,8 +6,8 @@ baselines that are drawn for each token anew.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,6 @@ from tiltmeter.perturb.names import DirectionName
 from tiltmeter.perturb.paths import Straight
 from tiltmeter.perturb.registry import build_directions
 from tiltmeter.runs import run_directory
-from tiltmeter.runs.progress import progress
 from tiltmeter.saes.at_site import RowsAtSite
 from tiltmeter.saes.names import labelled, place, read_saes
 from tiltmeter.sweeps.comparison import (
@@ -39,8 +38,7 @@ from tiltmeter.sweeps.comparison import (
     read_vectors,
     refuse_settings,
 )
-from tiltmeter.sweeps.crossing_measure import measure_crossings
-from tiltmeter.sweeps.crossings import crossing_summary, crossing_table, span
+from tiltmeter.sweeps.crossings import Shards, crossing_summary, crossing_table, search_shards, span
 from tiltmeter.sweeps.plan import Sweep, make_plan
 from tiltmeter.sweeps.run import Prepared, identity, measure_curves, opened, prepare, record, write_curves
 
@@ -116,7 +114,7 @@ def compare(
     token_set = tokens_for(loaded, tokens, sweep.sequences_to_load)
     if sequences is None:
         sweep = sweep.model_copy(update={"sequences": min(SEQUENCES, len(token_set.ids))})
-    at = None if sae is None else _place(sae, loaded, site, token_set, settings)
+    at = None if sae is None else _place(sae, loaded, sweep, token_set)
     chosen = choose_baselines(baselines, at is not None)
     directions = all_directions(given, chosen, number_of_draws(draws, len(given)), at, sweep.seed)
     sweep = sweep.model_copy(update={"directions": directions})
@@ -161,30 +159,23 @@ def stand(wanted: Comparison, found: xr.Dataset) -> tuple[pd.DataFrame, list[Ver
     return pd.concat(tables, ignore_index=True), verdicts
 
 
-def _place(sae: Any, loaded: LoadedModel, site: str, tokens: TokenSet, settings: Mapping[str, Any]) -> RowsAtSite:
-    model = loaded.model.measured_in(settings.get("stream", "centred"))
-    where = model.site(site)
+def _place(sae: Any, loaded: LoadedModel, sweep: Sweep, tokens: TokenSet) -> RowsAtSite:
+    model = loaded.model.measured_in(sweep.stream)
+    where = model.site(sweep.site)
     ((_, one),) = labelled(read_saes((sae,) if isinstance(sae, str) else {"sae": sae}), where).items()
     return place(one, model, where, tokens)
 
 
 def _budget(wanted: Comparison, ready: Prepared, run: run_directory.Run, which: int) -> pd.DataFrame:
     """The lengths at which KL reaches a budget along the vectors, and along baselines drawn for each token."""
-    budget, distance, sweep = wanted.budgets[which], ready.statistics.pair_distance, wanted.sweep
+    budget, distance = wanted.budgets[which], ready.statistics.pair_distance
     own = {name: ready.directions[name] for name in map(DirectionName, with_opposites(wanted.vectors))}
     random = [DirectionName(name) for name in wanted.baselines if name in OF_STATISTICS]
     directions = own | build_directions(random, ready.statistics, {})
     path = Straight(lengths=tuple(np.linspace(0, LONGEST * distance, GRID + 1).tolist()))
-    plan, parts = replace(ready.plan, directions=tuple(directions)), []
-    for begin in progress(range(0, sweep.sequences, sweep.shard), f"lengths for a KL of {budget:g}"):
-        name = f"budget-{which}-{begin // sweep.shard:05d}"
-        if (arrays := run.load(name)) is None:
-            some = range(begin, min(begin + sweep.shard, sweep.sequences))
-            arrays = measure_crossings(plan, CrossingTarget(threshold=budget), directions, path, some, ready.base)
-            run.save(name, arrays)
-        parts.append(arrays)
-    merged = {name: np.concatenate([part[name] for part in parts], 1) for name in parts[0]}
-    summary = crossing_summary(crossing_table(merged, tuple(map(str, directions))), span(plan), len(path.lengths))
+    names = Shards(f"budget-{which}", f"lengths for a KL of {budget:g}")
+    found = search_shards(ready, run, CrossingTarget(threshold=budget), directions, path, names)
+    summary = crossing_summary(crossing_table(found, tuple(map(str, directions))), span(ready.plan), len(path.lengths))
     table = summary[["direction", "median", "median_low", "median_high", "n", "censored", "missing"]]
     lengths = {column: table[column] / distance for column in ("median", "median_low", "median_high")}
     return table.assign(**lengths, budget=budget)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -21,7 +21,9 @@ from tiltmeter.analysis.bootstrap import median_interval
 from tiltmeter.analysis.shape_tables import shape_column, shape_summary
 from tiltmeter.data.token_set import TokensGiven
 from tiltmeter.models.loading import LoadedModel, ModelGiven, load_model, tokens_for
-from tiltmeter.perturb.paths import Substitute
+from tiltmeter.perturb.directions import Direction
+from tiltmeter.perturb.names import DirectionName
+from tiltmeter.perturb.paths import Sphere, Straight, Substitute
 from tiltmeter.runs import run_directory
 from tiltmeter.runs.config import Configuration
 from tiltmeter.runs.progress import progress
@@ -184,15 +186,38 @@ def crossing_summary(table: pd.DataFrame, span: int, steps: int) -> pd.DataFrame
 
 
 def _measure(wanted: Crossings, ready: Prepared, run: run_directory.Run) -> Arrays:
-    """Measure every shard that is not stored yet, and concatenate all in sequence order."""
-    sweep, goal = ready.plan.sweep, _resolved(wanted, ready)
     assert not isinstance(ready.path, Substitute)  # ruled out by `Crossings`
-    parts = []
-    for begin in progress(range(0, sweep.sequences, sweep.shard), "shards"):
-        name = f"crossings-{begin // sweep.shard:05d}"
+    return search_shards(
+        ready, run, _resolved(wanted, ready), ready.directions, ready.path, Shards("crossings", "shards")
+    )
+
+
+class Shards(NamedTuple):
+    """What the shards of a search are called: in the run directory, and beside its progress."""
+
+    stored: str
+    shown: str
+
+
+def search_shards(
+    ready: Prepared,
+    run: run_directory.Run,
+    goal: CrossingTarget,
+    directions: Mapping[DirectionName, Direction],
+    path: Straight | Sphere,
+    names: Shards,
+) -> Arrays:
+    """Find the crossings of every shard that is not stored yet, and concatenate all in sequence order.
+
+    Raises:
+        TiltmeterError: as `measure_crossings`.
+    """
+    sweep, parts = ready.plan.sweep, []
+    for begin in progress(range(0, sweep.sequences, sweep.shard), names.shown):
+        name = f"{names.stored}-{begin // sweep.shard:05d}"
         if (arrays := run.load(name)) is None:
             sequences = range(begin, min(begin + sweep.shard, sweep.sequences))
-            arrays = measure_crossings(ready.plan, goal, ready.directions, ready.path, sequences, ready.base)
+            arrays = measure_crossings(ready.plan, goal, directions, path, sequences, ready.base)
             run.save(name, arrays)
         parts.append(arrays)
     return {name: np.concatenate([part[name] for part in parts], 1) for name in parts[0]}

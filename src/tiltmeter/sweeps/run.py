@@ -30,7 +30,7 @@ from tiltmeter.models.clean_run import PERTURBED_RUNS
 from tiltmeter.models.fingerprint import fingerprint_sha256
 from tiltmeter.models.loading import LoadedModel, ModelGiven, load_model, tokens_for
 from tiltmeter.models.self_check import check_additive, check_functions, check_head, check_split
-from tiltmeter.models.sites import OF_WIDTH_D_MODEL
+from tiltmeter.models.sites import OF_WIDTH_D_MODEL, names_several
 from tiltmeter.perturb.bases import Base, build_base
 from tiltmeter.perturb.directions import Direction
 from tiltmeter.perturb.names import DirectionName
@@ -50,7 +50,7 @@ from tiltmeter.saes.transcoder_check import check_transcoder
 from tiltmeter.sweeps.cautions import cautions
 from tiltmeter.sweeps.measure import check_functions_alone, measure_shard
 from tiltmeter.sweeps.plan import Plan, Sweep, make_plan
-from tiltmeter.sweeps.sites import matching_sites, names_several, sweep_sites
+from tiltmeter.sweeps.sites import matching_sites, sweep_sites
 
 SAES_A_PASS = 4
 """Number of SAEs whose latent statistics are computed in one pass over the tokens."""

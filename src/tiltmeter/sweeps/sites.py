@@ -19,11 +19,6 @@ OF_SITES = ("pair_distance", "mean_norm")
 """Attributes of curves that differ from site to site, and become coordinates."""
 
 
-def names_several(site: str) -> bool:
-    """Whether a text names several sites: a list with commas, or a pattern with *."""
-    return "," in site or "*" in site
-
-
 def matching_sites(text: str, model: SplitModel) -> list[Site]:
     """The sites that a list of names and patterns means, `resid_pre:*,resid_post:5`, each once.
 

@@ -52,11 +52,6 @@ def check_sites(names: str, model: ModelFacts) -> None:
             raise TiltmeterError(f"No site matches {name!r}; patterns are like resid_pre:* (tiltmeter list sites).")
 
 
-def names_several(site: str) -> bool:
-    """Whether a text names several sites: a list with commas, or a pattern with *."""
-    return "," in site or "*" in site
-
-
 def _kind_of_site(name: str) -> str | None:
     """The kind of a site, whatever its layer; None if there is no such site."""
     try:
