@@ -175,9 +175,23 @@ def _keeper(seen: dict, place: tuple[int, str]) -> Callable[[Tensor], Tensor]:
     return keep
 
 
+def _projected(family: str, owner: nn.Module, kind: str) -> tuple[nn.Module, list[int]]:
+    """The matrix that computes queries, keys or values, and their columns in its output."""
+    at = "qkv".index(kind)
+    if family == "gpt2":
+        return owner.attn.c_attn, [*range(at * WIDTH, (at + 1) * WIDTH)]
+    if family.startswith("neox"):  # by head: its queries, its keys, its values
+        size = owner.attention.head_size
+        return owner.attention.query_key_value, [
+            (3 * head + at) * size + i for head in range(WIDTH // size) for i in range(size)
+        ]
+    module = owner.get_submodule(f"self_attn.{kind}_proj")
+    return module, [*range(module.out_features)]
+
+
 def _hook(family: str, model: nn.Module, place: tuple[int, str], edit: Callable[[Tensor], Tensor]) -> Any:
     """The stream is taken where it enters or leaves a block; TransformerLens's names say which."""
-    layer, kind = place
+    layer, kind, *_ = place
     parts, owner = FAMILIES[family], block(family, model, layer)
     if kind == "resid_pre":
         return owner.register_forward_pre_hook(
@@ -202,6 +216,18 @@ def _hook(family: str, model: nn.Module, place: tuple[int, str], edit: Callable[
         )
         second = owner.get_submodule(parts.attn_out).register_forward_hook(middle)
         return _Both(first, second)
+    if kind in ("q", "k", "v"):
+        module, columns = _projected(family, owner, kind)
+
+        def part(_: nn.Module, __: Any, out: Tensor) -> Tensor:
+            new = out.clone()
+            new[..., columns] = edit(out[..., columns])
+            return new
+
+        return module.register_forward_hook(part)
+    if kind == "mlp_pre":
+        function = owner.mlp.act if FAMILIES[family].layer_norm else owner.mlp.act_fn
+        return function.register_forward_pre_hook(lambda _, args: (edit(args[0]), *args[1:]))
     if kind in ("z", "mlp_post"):
         projection = owner.get_submodule(parts.projection if kind == "z" else parts.down)
         return projection.register_forward_pre_hook(lambda _, args: (edit(args[0]), *args[1:]))

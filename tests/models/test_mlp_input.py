@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from tiltmeter.errors import TiltmeterError
+from tiltmeter.models.hooks import Place
 from tiltmeter.models.mlp_input import find_mlp_reader
 from tiltmeter.models.split_model import SplitModel
 from tiny_models import FAMILIES, WIDTH, block, random_tokens, tiny
@@ -51,7 +52,7 @@ def test_each_input_is_what_its_name_says(family):
 def test_a_model_whose_mlp_is_no_module_is_refused(monkeypatch):
     split = SplitModel(tiny("gpt2"))
     inner = split.parts.blocks[LAYER].mlp.c_proj  # as if the block's own last matrix were all there is
-    monkeypatch.setattr(type(split.parts), "component", lambda *_: inner)
+    monkeypatch.setattr(type(split.parts), "place", lambda *_: Place(inner, "output"))
     with pytest.raises(TiltmeterError, match=r"the MLP of block 1 is no module of its own, .* transcoder-error"):
         find_mlp_reader(split, LAYER)
 

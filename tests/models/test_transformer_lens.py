@@ -133,7 +133,7 @@ def shown_by_theirs(
 
 
 def folded_into_z(hf: GPT2LMHeadModel, layer: int) -> Tensor:
-    """What TransformerLens moves out of z: b_V + ln1.b @ W_V, of the unprocessed weights."""
+    """What TransformerLens moves out of values, and so out of z: b_V + ln1.b @ W_V, of the unprocessed weights."""
     block = hf.transformer.h[layer]
     weights, biases = block.attn.c_attn.weight.chunk(3, dim=1), block.attn.c_attn.bias.chunk(3)
     return biases[2] + block.ln_1.bias @ weights[2]
@@ -152,7 +152,7 @@ def test_activations(pair):
     found = {}
     for site in sites:
         ours = clean.late.sites[site]
-        if site.kind == "z":
+        if site.kind in ("v", "z"):
             assert difference(ours, seen[site]) > 10 * tolerance.activation, "the constant would not be noticed"
             ours = ours - folded_into_z(pair.ours.hf, site.layer)
         found[site.name] = difference(ours, seen[site])
@@ -202,7 +202,8 @@ def test_pushes(pair, name):
 
     tolerance = TOLERANCES[pair.ours.hf.dtype]
     visible = theirs["kl"] > tolerance.smallest_kl
-    assert visible[-1].all() and theirs["kl"][-1].max() > 0.1
+    assert theirs["kl"][-1].max() > (1e-2 if site.kind in "qk" else 0.1)
+    assert visible[-1].all() or site.kind in "qk"
     found = {
         "kl": float((ours["kl"] / theirs["kl"] - 1).abs()[visible].max()),
         "loss": float((ours["loss"][..., :-1] - theirs["loss"]).abs().max()),

@@ -5,15 +5,13 @@ attention and MLP are normalised. A trace of a few tokens shows all of that, so 
 
 - the blocks are the longest list of modules that hand the residual stream from one to the next;
 - the trunk is the innermost module around them that returns hidden states;
-- the final norm is the module that reads what the last block wrote;
-- the attention and MLP of a block are the two modules whose outputs add up to what the block adds to the stream.
+- the final norm is the module that reads what the last block wrote.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from inspect import signature
 from itertools import pairwise
 
@@ -21,41 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from tiltmeter.errors import TiltmeterError
+from tiltmeter.models.block_parts import NO_PARTS, BlockParts, find_block_parts
 from tiltmeter.models.failures import explained
-from tiltmeter.models.hooks import Call, traced
-from tiltmeter.models.sites import Site
-
-ROWS, POSITIONS = 2, 8
-"""Size of the token batch that is traced."""
-
-
-@dataclass(frozen=True)
-class BlockParts:
-    """The modules inside one block; None where the block has no such part."""
-
-    attention: nn.Module | None
-    """Its output is what attention adds to the stream."""
-    mlp: nn.Module | None
-    projection: nn.Module | None
-    """Its input is the heads' outputs, side by side."""
-    reader: nn.Module | None
-    """Its input is the stream after attention and before the MLP; None where the two are parallel."""
-
-    down: nn.Module | None
-    """The MLP's last matrix, whose output is the MLP's own."""
-
-    def of(self, kind: str) -> nn.Module | None:
-        """The module at which a kind of site is hooked."""
-        return {
-            "attn_out": self.attention,
-            "mlp_out": self.mlp,
-            "z": self.projection,
-            "resid_mid": self.reader,
-            "mlp_post": self.down,
-        }[kind]
-
-
-NO_PARTS = BlockParts(None, None, None, None, None)
+from tiltmeter.models.hooks import Call, Place, same, traced
+from tiltmeter.models.probe import POSITIONS, ROWS, probe_tokens
+from tiltmeter.models.sites import OF_HEADS, Site
 
 
 @dataclass(frozen=True)
@@ -77,39 +45,52 @@ class ModelParts:
     """What each block returns after the stream; None where it returns the stream alone."""
     known: dict[int, BlockParts]
     """The insides of blocks, filled in as they are asked for."""
+    found: dict[Site, Place] = field(default_factory=dict)
+    """The same for sites inside blocks."""
 
     def inside(self, layer: int) -> BlockParts:
-        """The attention, the MLP and what else is hooked in a block."""
+        """Where the activations inside a block are."""
         if layer not in self.known:
             ran = layer in self.running
-            self.known[layer] = _block_parts(self.model, self.blocks[layer]) if ran else NO_PARTS
+            self.known[layer] = find_block_parts(self.model, self.blocks[layer]) if ran else NO_PARTS
         return self.known[layer]
 
-    def component(self, site: Site) -> nn.Module:
-        """The module whose output is `hook_attn_out` or `hook_mlp_out`, or whose input is one of the others.
-
-        Where a family normalises the outputs of attention and MLP, the site is after that norm, as in TransformerLens.
+    def place(self, site: Site) -> Place:
+        """Where a site inside a block is.
 
         Raises:
-            TiltmeterError: the block has no such part.
+            TiltmeterError: the block has no such activation.
         """
-        found = self.inside(site.layer).of(site.kind)
-        if found is not None:
-            return found
+        if site not in self.found:
+            self.found[site] = self._find(site)
+        return self.found[site]
+
+    def _find(self, site: Site) -> Place:
+        inside = self.inside(site.layer)
+        if site.kind in inside.places and site.head is None:
+            return inside.places[site.kind]
+        reason = NO_PLACE.get(site.kind, NOT_FOUND)
         if site.layer not in self.running:
             reason = f"block {site.layer} does not run on text"
-        elif site.kind == "z":
-            reason = "no output projection of an attention was found in this block"
-        elif site.kind == "mlp_post":
-            reason = "no matrix was found whose output is that of this block's MLP"
-        elif site.kind == "resid_mid":
-            reason = "no module of this block reads the stream between attention and MLP: they may be parallel"
-        else:
-            reason = "the outputs of attention and MLP are not what is added to the stream"
-        raise TiltmeterError(
-            f"In {type(self.model).__name__} {reason}, so {site.name} cannot be measured; use hook_resid_pre or "
-            "hook_resid_post."
-        )
+        elif site.kind in OF_HEADS and inside.heads is not None:
+            try:
+                return inside.heads.place(site.kind, site.head)
+            except TiltmeterError as error:
+                reason = str(error)
+        raise TiltmeterError(f"In {type(self.model).__name__} {reason}, so {site.name} cannot be measured; {INSTEAD}.")
+
+
+NOT_FOUND = "the outputs of attention and MLP are not what is added to the stream"
+NO_HEADS = "no queries, keys and values were found that act as such"
+NO_PLACE = {
+    **dict.fromkeys(OF_HEADS, NO_HEADS),
+    "mlp_pre": "no activation function was found in this block's MLP",
+    "mlp_post": "no matrix was found whose output is that of this block's MLP",
+    "resid_mid": "no module of this block reads the stream between attention and MLP: they may be parallel",
+}
+"""Why a block does not have a kind of site."""
+
+INSTEAD = "use hook_resid_pre or hook_resid_post"
 
 
 def find_parts(model: nn.Module) -> ModelParts:
@@ -138,21 +119,6 @@ def find_parts(model: nn.Module) -> ModelParts:
         extras=dict.fromkeys(range(len(blocks))) | {i: calls[f"{path}.{i}"][0].extras for i in running},
         known={},
     )
-
-
-def probe_tokens(model: nn.Module, rows: int = ROWS, positions: int = POSITIONS) -> Tensor:
-    """Different token ids [row, position] from the middle of the vocabulary, none of which the configuration names."""
-    config = model.config
-    size = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
-    special = {
-        value
-        for one in (config, config.get_text_config())  # type: ignore[union-attr,operator]
-        for key, value in vars(one).items()
-        if key.endswith(("_token_id", "_token_index")) and isinstance(value, int)
-    }
-    ordinary = [token for token in range(min(size, size // 3 + 4 * rows * positions)) if token not in special]
-    found = [ordinary[-1 - index % len(ordinary)] for index in range(rows * positions)]
-    return torch.tensor(found).reshape(rows, positions)
 
 
 def ignores_mean(norm: nn.Module | None, like: Tensor) -> bool:
@@ -278,102 +244,3 @@ def _reader(trunk: Call, blocks: str, last: Call, calls: Mapping[str, list[Call]
         if call.order > last.order and not around and writes and written is not None and same(call.entered, written):
             return call.module
     return None
-
-
-def same(one: Tensor | None, other: Tensor) -> bool:
-    """Whether an activation of a trace is the same as another."""
-    return one is not None and one.shape == other.shape and torch.allclose(one, other, 0, 0, equal_nan=True)
-
-
-def _block_parts(model: nn.Module, block: nn.Module) -> BlockParts:
-    """Find the insides of a block by a trace of what its modules write."""
-    tokens = probe_tokens(model).to(model.device)  # type: ignore[arg-type]
-    modules = dict(block.named_modules())
-    with explained(model, "running it on a few tokens"), traced(modules) as calls:
-        model(input_ids=tokens, use_cache=False)
-    whole = next(call for call in calls if call.name == "")
-    counts = {name: sum(call.name == name for call in calls) for name in modules}
-    once = [call for call in calls if call.name and counts[call.name] == 1]
-    attention, mlp = _writers(whole, once)
-    return BlockParts(
-        attention=attention.module if attention else None,
-        mlp=mlp.module if mlp else None,
-        projection=_projection([one for one in once if _is_attention(one.name)], attention),
-        down=mlp.module if mlp and _is_matrix(mlp) else _projection([one for one in once if is_mlp(one.name)], mlp),
-        reader=_middle_reader(whole, once, attention, mlp),
-    )
-
-
-def _middle_reader(whole: Call, calls: list[Call], attention: Call | None, mlp: Call | None) -> nn.Module | None:
-    """The outermost module that reads what the stream is after attention and before the MLP: the norm, mostly."""
-    if attention is None or mlp is None or attention.order > mlp.order:
-        return None
-    found = [
-        call
-        for call in calls
-        if attention.order < call.order <= mlp.order
-        and call.entered is not None
-        and whole.entered is not None
-        and call.entered.shape == whole.entered.shape
-        and _adds_up(whole.entered, call.entered, attention.left)
-    ]
-    return min(found, key=lambda call: call.name.count(".")).module if found else None
-
-
-def _writers(whole: Call, calls: list[Call]) -> tuple[Call | None, Call | None]:
-    """The calls whose outputs add up to what the block adds to the stream: attention first, then MLP."""
-    before, after = whole.entered, whole.left
-    assert before is not None and after is not None
-    writers = [call for call in calls if call.left is not None and call.left.shape == before.shape]
-    writers.sort(key=lambda call: call.name.count("."))  # stable: shallow ones first, then in the order of return
-    adds = partial(_adds_up, before, after)
-    pairs = [(a, b) for a in writers for b in writers if a.order < b.order and adds(a.left, b.left)]
-    if pairs:
-        first, second = min(pairs, key=lambda pair: sum(call.name.count(".") for call in pair))
-        return (second, first) if _is_attention(second.name) and not _is_attention(first.name) else (first, second)
-    alone = next((call for call in writers if adds(call.left)), None)
-    if alone is None:
-        return None, None
-    return (alone, None) if _is_attention(alone.name) else (None, alone if is_mlp(alone.name) else None)
-
-
-def _adds_up(before: Tensor, after: Tensor, *writes: Tensor | None) -> bool:
-    """Whether the stream before a block plus these writes is the stream after it, at every token."""
-    parts = [part for part in writes if part is not None]
-    error = (before + sum(parts) - after).abs().amax(-1)
-    eps = torch.finfo(after.dtype).eps
-    largest = torch.stack([part.abs().amax(-1) for part in parts]).amax(0)
-    stream = torch.maximum(before.abs().amax(-1), after.abs().amax(-1))
-    return bool((error <= 1e3 * eps * largest + 4 * eps * stream).all())
-
-
-def _projection(calls: list[Call], writer: Call | None) -> nn.Module | None:
-    """The last matrix in an attention or an MLP, whose output is the owner's own."""
-    owners = [call for call in calls if not is_norm(call.name)]
-    for owner in sorted(owners, key=lambda call: call.name.count(".")):
-        targets = [one.left for one in (owner, writer) if one is not None and one.left is not None]
-        inside = [call for call in calls if call.name.startswith(f"{owner.name}.") and _is_matrix(call)]
-        for call in reversed(inside):
-            if any(same(call.left, target) for target in targets):
-                return call.module
-    return None
-
-
-def _is_matrix(call: Call) -> bool:
-    weight = getattr(call.module, "weight", None)
-    return isinstance(weight, Tensor) and weight.ndim == 2 and call.entered is not None and call.left is not None
-
-
-def _is_attention(name: str) -> bool:
-    return "att" in name.lower()
-
-
-def is_norm(name: str) -> bool:
-    """Whether a module's path names a norm."""
-    own = name.lower().rpartition(".")[2]
-    return any(word in own for word in ("norm", "ln_", "dropout"))
-
-
-def is_mlp(name: str) -> bool:
-    """Whether a module's path names an MLP."""
-    return any(word in name.lower() for word in ("mlp", "ffn", "feed", "moe", "ff"))

@@ -18,12 +18,12 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.activations import GELUTanh, NewGELUActivation
 
 from tiltmeter.errors import TiltmeterError
-from tiltmeter.models.architectures import probe_tokens
 from tiltmeter.models.clean_run import CleanRun, LateActivations, Way
 from tiltmeter.models.differences import Shifted, Tape, operand_precision
 from tiltmeter.models.failures import explained, first_line
 from tiltmeter.models.hooks import captured, replaced, skipped
 from tiltmeter.models.positions import Span
+from tiltmeter.models.probe import probe_tokens
 from tiltmeter.models.sites import STREAM, Site
 from tiltmeter.models.split_model import SplitModel
 
@@ -72,8 +72,8 @@ class ExactModel(SplitModel):
         ):
             stack.enter_context(skipped(self.parts.blocks, range(first.boundary), self.parts.extras))
             perturbed = Shifted(start, start.new_empty(0, *start.shape))
-            stack.enter_context(replaced(*self._stream_tap(first.boundary), perturbed))
-            found = {s: stack.enter_context(captured(*self.tap(s))) for s in wanted}
+            stack.enter_context(replaced(self._stream_tap(first.boundary), perturbed))
+            found = {s: stack.enter_context(captured(self.tap(s))) for s in wanted}
             final = self.trunk(tokens)
         return {s: _clean(values[0]) for s, values in found.items()}, _clean(final), None
 
@@ -81,15 +81,16 @@ class ExactModel(SplitModel):
     def _playing(self, tape: Tape, site: Site) -> Iterator[None]:
         """Play the tape, with a section for each block.
 
-        A block entered at a site in its middle asks for fewer values, so it has a section of its own for that kind.
+        A block entered at a site in its middle asks for fewer values, so it has a section of its own for that site.
         """
-        first, inside = site.boundary, site.kind not in STREAM
+        first, inside = site.boundary, site.is_in_block
         parts = [*self.parts.blocks[first:]]
         if self.parts.final_norm is not None:
             parts.append(self.parts.final_norm)
         with tape.playing(), ExitStack() as stack:
+            tape.seek(site)  # what is between the token ids and the first block
             for index, part in enumerate(parts, start=first):
-                section = (index, site.kind if inside and index == first else "whole")
+                section = (index, site if inside and index == first else "whole")
                 stack.callback(_on_entry(part, partial(tape.seek, section)))
             yield
 

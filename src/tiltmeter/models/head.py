@@ -15,9 +15,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from tiltmeter.models.architectures import ModelParts, probe_tokens
+from tiltmeter.models.architectures import ModelParts
 from tiltmeter.models.chunked_kl import Unembedding
 from tiltmeter.models.failures import explained
+from tiltmeter.models.probe import probe_tokens
 
 
 class Head:

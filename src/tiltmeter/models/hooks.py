@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -67,62 +67,91 @@ class Rankings(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
+class Part(Protocol):
+    """A part of what enters or leaves a module, such as one head's."""
+
+    def read(self, whole: Tensor, entered: Tensor) -> Tensor:
+        """The part of `whole`; `entered` is what entered the module."""
+
+    def put(self, whole: Tensor, entered: Tensor, new: Tensor) -> Tensor:
+        """`whole` with `new` as this part."""
+
+
+class Place(NamedTuple):
+    """Where an activation is read or put: at a module's input or output."""
+
+    module: nn.Module
+    side: Literal["input", "output"]
+    part: Part | None = None
+    """None for all of it."""
+
+
 @contextmanager
-def captured(module: nn.Module, side: str) -> Iterator[list[Tensor]]:
-    """Collect the activation at the `"input"` or `"output"` of a module; it must run exactly once.
+def captured(place: Place) -> Iterator[list[Tensor]]:
+    """Collect the activation at a place; its module must run exactly once.
 
     Copies are kept: some families add to these tensors in place afterwards.
     """
     seen: list[Tensor] = []
-    if side == "input":
-        handle = module.register_forward_pre_hook(
-            lambda _, args, kwargs: seen.append(input_head(args, kwargs).clone()), with_kwargs=True
-        )
-    else:
-        handle = module.register_forward_hook(lambda _, __, output: seen.append(output_head(output).clone()))
-    try:
+
+    def read(whole: Tensor, entered: Tensor) -> None:
+        seen.append(whole.clone() if place.part is None else place.part.read(whole, entered))
+
+    def enter(_: nn.Module, args: tuple, kwargs: dict) -> None:
+        read(head := input_head(args, kwargs), head)
+
+    def leave(_: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
+        head = output_head(output)
+        read(head, head if place.part is None else input_head(args, kwargs))
+
+    with _hooked(place, enter, leave):
         yield seen
-    finally:
-        handle.remove()
-    assert len(seen) == 1, f"{type(module).__name__} ran {len(seen)} times while its {side} was to be read once"
+    assert len(seen) == 1, f"{_name(place)} ran {len(seen)} times while its {place.side} was to be read once"
 
 
 @contextmanager
-def replaced(module: nn.Module, side: str, new: Tensor) -> Iterator[None]:
-    """Replace the activation at the `"input"` or `"output"` of a module; it must run exactly once.
+def replaced(place: Place, new: Tensor) -> Iterator[None]:
+    """Replace the activation at a place; its module must run exactly once.
 
     The model gets a copy of `new`, because it may add to it in place.
     """
-    hook = _Replacement(new)
-    if side == "input":
-        handle = module.register_forward_pre_hook(hook.on_input, with_kwargs=True)
+    fired: list[None] = []
+
+    def put(whole: Tensor, entered: Tensor) -> Tensor:
+        fired.append(None)
+        return new.clone() if place.part is None else place.part.put(whole, entered, new)
+
+    def enter(_: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        head, slot = input_head(args, kwargs), input_slot(args, kwargs)
+        if isinstance(slot, int):
+            return (*args[:slot], put(head, head), *args[slot + 1 :]), kwargs
+        return args, {**kwargs, slot: put(head, head)}
+
+    def leave(_: nn.Module, args: tuple, kwargs: dict, output: Any) -> Any:
+        head = output_head(output)
+        entered = head if place.part is None else input_head(args, kwargs)
+        return _with_head(output, put(head, entered))
+
+    with _hooked(place, enter, leave):
+        yield
+    assert len(fired) == 1, f"{_name(place)} ran {len(fired)} times while its {place.side} was to be replaced once"
+
+
+@contextmanager
+def _hooked(place: Place, enter: Callable[..., Any], leave: Callable[..., Any]) -> Iterator[None]:
+    """Call `enter` before the module of a place runs, or `leave` after it, by the side that is meant."""
+    if place.side == "input":
+        handle = place.module.register_forward_pre_hook(enter, with_kwargs=True)
     else:
-        handle = module.register_forward_hook(hook.on_output)
+        handle = place.module.register_forward_hook(leave, with_kwargs=True)
     try:
         yield
     finally:
         handle.remove()
-    ran = f"{type(module).__name__} ran {hook.fired} times while its {side} was to be replaced once"
-    assert hook.fired == 1, ran
 
 
-class _Replacement:
-    """Puts copies of an activation in the place of a module's input or output, and counts how often."""
-
-    def __init__(self, new: Tensor) -> None:
-        self.new = new
-        self.fired = 0
-
-    def on_input(self, _: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        self.fired += 1
-        slot = input_slot(args, kwargs)
-        if isinstance(slot, int):
-            return (*args[:slot], self.new.clone(), *args[slot + 1 :]), kwargs
-        return args, {**kwargs, slot: self.new.clone()}
-
-    def on_output(self, _: nn.Module, __: tuple, output: Any) -> Any:
-        self.fired += 1
-        return _with_head(output, self.new.clone())
+def _name(place: Place) -> str:
+    return type(place.module).__name__
 
 
 @contextmanager
@@ -211,3 +240,8 @@ class _Trace:
 
 def _copy(value: Any) -> Tensor | None:
     return value.detach().clone() if isinstance(value, Tensor) and value.ndim == 3 else None
+
+
+def same(one: Tensor | None, other: Tensor) -> bool:
+    """Whether an activation of a trace is the same as another."""
+    return one is not None and one.shape == other.shape and torch.allclose(one, other, 0, 0, equal_nan=True)

@@ -17,9 +17,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from tiltmeter.errors import TiltmeterError
-from tiltmeter.models.architectures import is_mlp, is_norm, probe_tokens, same
+from tiltmeter.models.block_parts import is_mlp, is_norm
 from tiltmeter.models.failures import explained
-from tiltmeter.models.hooks import Call, captured, skipped, traced
+from tiltmeter.models.hooks import Call, Place, captured, same, skipped, traced
+from tiltmeter.models.probe import probe_tokens
 from tiltmeter.models.sites import Site
 from tiltmeter.models.split_model import SplitModel
 
@@ -52,8 +53,8 @@ class MLPReader:
             if model.trunk.skips_later_blocks:
                 later = range(self.layer + 1, model.n_layers)
                 stack.enter_context(skipped(model.parts.blocks, later, model.parts.extras))
-            read = stack.enter_context(captured(self.mlp, "input"))
-            entered = stack.enter_context(captured(self.norm, "input")) if self.norm is not None else read
+            read = stack.enter_context(captured(Place(self.mlp, "input")))
+            entered = stack.enter_context(captured(Place(self.norm, "input"))) if self.norm is not None else read
             model.trunk(tokens)
         found: dict[MLPInput, Tensor] = {"mlp.hook_in": read[0], "hook_resid_mid": entered[0]}
         if self.norm is not None and (normalised := _unweighted(self.norm, read[0])) is not None:
@@ -69,7 +70,7 @@ def find_mlp_reader(model: SplitModel, layer: int) -> MLPReader:
     Raises:
         TiltmeterError: the block has no MLP of its own.
     """
-    block, writer = model.parts.blocks[layer], model.parts.component(Site(layer, "mlp_out"))
+    block, writer = model.parts.blocks[layer], model.parts.place(Site(layer, "mlp_out")).module
     modules = dict(block.named_modules())
     with explained(model.hf, "running it on a few tokens"), traced(modules) as calls:
         model.hf(input_ids=probe_tokens(model.hf).to(model.device), use_cache=False)

@@ -15,9 +15,9 @@ from transformers import PreTrainedModel
 
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.accepted import MEASURED_IN
-from tiltmeter.models.architectures import probe_tokens
 from tiltmeter.models.failures import first_line
 from tiltmeter.models.hooked_transformer import to_transformers
+from tiltmeter.models.probe import probe_tokens
 
 ACCEPTED = (
     "the name of a model, a PreTrainedModel of transformers, a LoadedModel, a HookedTransformer or TransformerBridge "

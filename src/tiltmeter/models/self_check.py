@@ -32,6 +32,12 @@ function, whose error is as large as the change itself."""
 ROUNDING_STEPS = 64
 """Rounding errors of a number that are not counted, in its last digits: a sum over layers rounds once per layer."""
 
+VISIBLE = 1e-3
+"""Change of a token's hidden states, relative to their norm, that rounding does not hide."""
+
+MOST_ENLARGEMENTS = 3
+"""How often a change that is not visible is multiplied by ten."""
+
 LARGEST_LEFT_OUT = 0.01
 """Part of a token's numbers, the largest ones, that do not count in its scale: at least one. A massive activation is
 one number, and would hide any error in the others."""
@@ -45,7 +51,6 @@ def check_split(model: SplitModel, clean: CleanRun) -> None:
             finite.
     """
     x = clean.span.cut(clean.activation)
-    change = x.flip(-1) * 0.5
     logits = model.last_logits(clean)
     if not bool(torch.isfinite(clean.late.final).all() and torch.isfinite(logits).all()):
         raise TiltmeterError(
@@ -55,9 +60,31 @@ def check_split(model: SplitModel, clean: CleanRun) -> None:
     final = clean.late.final
     _refuse(model, clean, "its head", _error(model.logits(final[:, -1]), logits, logits))
     _refuse(model, clean, "an unperturbed resumed pass", _error(model.resume(clean, x).final, final, final))
-    moved = _full_pass(model, clean, x + change)
+    change, moved = _visible_change(model, clean, x)
     found = final + model.changes(clean, change[None]).final[0]
-    _refuse(model, clean, "a perturbed resumed pass", _error(found, moved, moved - final), model.rounding)
+    scale = torch.where(_is_visible(moved, final)[..., None], moved - final, VISIBLE * final)
+    _refuse(model, clean, "a perturbed resumed pass", _error(found, moved, scale), model.rounding)
+
+
+def _visible_change(model: SplitModel, clean: CleanRun, x: Tensor) -> tuple[Tensor, Tensor]:
+    """A strong change of the activation `x`, and the whole model's final hidden states after it.
+
+    What queries or keys do to nearly uniform attention is small. It is made larger until it is not lost in the rounding
+    of the whole model's two passes, whose difference is what the split model is compared with.
+    """
+    change, final = x.flip(-1) * 0.5, clean.late.final
+    moved = _full_pass(model, clean, x + change)
+    for _ in range(MOST_ENLARGEMENTS):
+        if bool(_is_visible(moved, final).any()):
+            break
+        change = 10 * change
+        moved = _full_pass(model, clean, x + change)
+    return change, moved
+
+
+def _is_visible(moved: Tensor, final: Tensor) -> Tensor:
+    """Which tokens moved by more than rounding hides: other queries, say, do nothing to a first token."""
+    return (moved - final).norm(dim=-1) > VISIBLE * final.norm(dim=-1)
 
 
 def check_head(model: SplitModel, ids: Int[Tensor, "sequence position"], most: int = 256) -> None:

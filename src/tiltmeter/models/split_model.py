@@ -29,21 +29,23 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.accepted import refuse_unmeasurable
-from tiltmeter.models.architectures import find_parts, ignores_mean, probe_tokens
+from tiltmeter.models.architectures import find_parts, ignores_mean
 from tiltmeter.models.clean_run import CleanRun, LateActivations, Way, clean_prefix, repeated_cache
 from tiltmeter.models.differences import Shifted
 from tiltmeter.models.differences.products import forget_prepared_weights
 from tiltmeter.models.differences.tape import Tape
 from tiltmeter.models.failures import explained
 from tiltmeter.models.head import Head
-from tiltmeter.models.hooks import captured, replaced, skipped
+from tiltmeter.models.hooks import Place, captured, replaced, skipped
+from tiltmeter.models.module_sites import module_site
 from tiltmeter.models.positions import Span
-from tiltmeter.models.sites import OF_WIDTH_D_MODEL, STREAM, Site, parse_site
+from tiltmeter.models.probe import probe_tokens
+from tiltmeter.models.sites import MODULE, OF_WIDTH_D_MODEL, STREAM, Site, parse_site
 from tiltmeter.models.trunk import Trunk, agree
 
 Stream = Literal["centred", "raw"]
@@ -70,6 +72,7 @@ class SplitModel:
         self.trunk = Trunk(hf, self.parts, self.context)
         self.centred = ignores_mean(self.parts.final_norm, torch.empty(self.width, dtype=hf.dtype, device=hf.device))
         self._tried: dict[tuple[Site, Way], bool] = {}
+        self._modules: dict[str, Site] = {}
 
     @property
     def device(self) -> torch.device:
@@ -77,12 +80,26 @@ class SplitModel:
         return self.hf.device
 
     def site(self, name: str) -> Site:
-        """Parse a TransformerLens hook name, long or short, as a site of this model."""
-        return parse_site(name, self.n_layers)
+        """Parse a TransformerLens hook name, long or short, or `module:PATH`, as a site of this model.
+
+        Raises:
+            TiltmeterError: the model has no such layer or module.
+        """
+        if not name.strip().startswith(MODULE):
+            return parse_site(name, self.n_layers)
+        path = name.strip().removeprefix(MODULE)
+        if path not in self._modules:
+            self._modules[path] = module_site(self.trunk, path)
+        return self._modules[path]
 
     def has(self, site: Site) -> bool:
         """Whether the site was found in this model: some blocks have no attention or no MLP of their own."""
-        return site.kind in STREAM or self.parts.inside(site.layer).of(site.kind) is not None
+        return not site.is_in_block or bool(site.path) or self.parts.inside(site.layer).has(site.kind)
+
+    def heads(self, layer: int, kind: str) -> int:
+        """How many heads there are of a kind of site in a block; 0 if they were not found."""
+        found = self.parts.inside(layer).heads
+        return 0 if found is None else found.heads["z" if kind == "result" else kind]
 
     def measured_in(self, stream: Stream) -> SplitModel:
         """The same model, measured in this stream. For an RMSNorm model, `"centred"` also means raw.
@@ -229,7 +246,7 @@ class SplitModel:
         """Run once; return the wanted activations, the final hidden states, and the KV cache if a way needs one."""
         cache = DynamicCache() if "suffix" in ways.values() else None
         with explained(self.hf, "running the whole model"), ExitStack() as stack:
-            found = {s: stack.enter_context(captured(*self.tap(s))) for s in wanted}
+            found = {s: stack.enter_context(captured(self.tap(s))) for s in wanted}
             final = self.trunk(tokens, **_cache(cache))
         return {s: values[0] for s, values in found.items()}, final, cache
 
@@ -248,11 +265,11 @@ class SplitModel:
             TiltmeterError: the sequences exceed the context, or an activation is not finite.
         """
         self._check(tokens, site, ())
-        needed = site.boundary if site.kind in STREAM else site.layer + 1
+        needed = site.boundary + site.is_in_block
         with explained(self.hf, f"running the layers before {site.name}"), ExitStack() as stack:
             if self.trunk.skips_later_blocks:
                 stack.enter_context(skipped(self.parts.blocks, range(needed, self.n_layers), self.parts.extras))
-            found = stack.enter_context(captured(*self.tap(site)))
+            found = stack.enter_context(captured(self.tap(site)))
             self.trunk(tokens)
         self._check_finite(x := self.centre(found[0], site), site)
         return x
@@ -303,17 +320,17 @@ class SplitModel:
         blocks are skipped: a hook puts the stream in front of the first block that runs.
         """
         inputs: dict[str, Any] = {}
-        inside = clean.site.kind not in STREAM
+        inside = clean.site.is_in_block
         entry = clean.entry.repeat(copies, 1, 1) if inside else clean.entry
         if clean.way != "model":
             stack.enter_context(skipped(self.parts.blocks, range(clean.site.boundary), self.parts.extras))
             if inside:
-                stack.enter_context(replaced(*self._stream_tap(clean.site.boundary), entry))
+                stack.enter_context(replaced(self._stream_tap(clean.site.boundary), entry))
         if clean.run.first:
             inputs |= _cache(repeated_cache(clean, copies))
             inputs["position_ids"] = torch.arange(clean.run.first, clean.run.stop, device=self.device)[None]
         stack.enter_context(self.placed(clean.site, x, entry))
-        reads = {s: stack.enter_context(captured(*self.tap(s))) for s in clean.late.sites}
+        reads = {s: stack.enter_context(captured(self.tap(s))) for s in clean.late.sites}
         ids = clean.run.cut(clean.tokens).repeat(copies, 1)
         final = self.trunk(ids, **inputs)
         return final, {s: values[0] for s, values in reads.items()}
@@ -357,11 +374,26 @@ class SplitModel:
             inputs = {"logits_to_keep": behind} if keeps else {}
             return self.hf(input_ids=tokens.to(self.device), use_cache=False, **inputs).logits[:, -behind]
 
-    def tap(self, site: Site) -> tuple[nn.Module, str]:
-        """Where to read a site: the module, and whether its `"input"` or `"output"` holds the activation."""
+    def tap(self, site: Site) -> Place:
+        """Where a site is read.
+
+        Raises:
+            TiltmeterError: this model has no such activation.
+        """
         if site.kind in STREAM:
             return self._stream_tap(site.boundary)
-        return self.parts.component(site), "output" if site.kind in ("attn_out", "mlp_out") else "input"
+        if site.path:
+            return Place(self.hf.get_submodule(site.path), "output")
+        if site.kind == "embed":
+            return Place(self.hf.get_input_embeddings(), "output")
+        if site.kind == "ln_final" and self.parts.final_norm is not None:
+            return Place(self.parts.final_norm, "output")
+        if site.kind == "ln_final":
+            raise TiltmeterError(
+                f"{type(self.hf).__name__} has no norm after its last block, so {site.name} cannot be measured; use "
+                "hook_resid_post of that block."
+            )
+        return self.parts.place(site)
 
     def placed(self, site: Site, x: Tensor, entry: Tensor) -> AbstractContextManager[None]:
         """Put `x` at a site of a pass in which the stream `entry` enters the site's block.
@@ -369,17 +401,17 @@ class SplitModel:
         At `hook_resid_mid` no module's output is the stream: there x - entry takes the place of what attention adds.
         """
         if site.kind != "resid_mid":
-            return replaced(*self.tap(site), x)
+            return replaced(self.tap(site), x)
         written = Shifted(x.clean - entry, x.difference) if isinstance(x, Shifted) else x - entry
-        return replaced(*self.tap(Site(site.layer, "attn_out")), written)
+        return replaced(self.tap(Site(site.layer, "attn_out")), written)
 
-    def _stream_tap(self, boundary: int) -> tuple[nn.Module, str]:
+    def _stream_tap(self, boundary: int) -> Place:
         """Where to hook the residual stream after `boundary` blocks."""
         if later := [index for index in self.parts.running if index >= boundary]:
-            return self.parts.blocks[later[0]], "input"
+            return Place(self.parts.blocks[later[0]], "input")
         if self.parts.final_norm is not None:
-            return self.parts.final_norm, "input"
-        return self.parts.blocks[self.parts.running[-1]], "output"
+            return Place(self.parts.final_norm, "input")
+        return Place(self.parts.blocks[self.parts.running[-1]], "output")
 
     def _check(self, tokens: Tensor, site: Site, reads: Sequence[Site]) -> None:
         if self.hf.training:
@@ -406,13 +438,14 @@ class SplitModel:
         for read in reads:
             if not read.is_visible_from(site):
                 raise TiltmeterError(
-                    f"{read.name} lies before {site.name}, so a perturbation there cannot reach it; read a later site."
+                    f"{read.name} is not known to come after {site.name}, so a perturbation there may not "
+                    "reach it; read a later site."
                 )
 
 
 def _entry(site: Site) -> Site:
     """The residual stream that enters the first block to run again."""
-    return site if site.kind in STREAM else Site(site.layer, "resid_pre")
+    return Site(site.layer, "resid_pre") if site.is_in_block else site
 
 
 def _cache(cache: DynamicCache | None) -> dict[str, Any]:

@@ -14,9 +14,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from tiltmeter.errors import TiltmeterError
-from tiltmeter.models.architectures import ModelParts, probe_tokens
+from tiltmeter.models.architectures import ModelParts
 from tiltmeter.models.failures import explained
 from tiltmeter.models.hooks import Rankings, skipped
+from tiltmeter.models.probe import probe_tokens
 
 AGREEMENT = {torch.float64: 1e-5, torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 2e-2}
 """Largest distance between hidden states of two ways of running a model, relative to their norm, token by token.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -10,10 +12,13 @@ import numpy as np
 import xarray as xr
 
 from tiltmeter.errors import TiltmeterError
-from tiltmeter.models.sites import HOOKS, Site
+from tiltmeter.models.sites import MODULE, OF_HEADS, Site, all_sites
 from tiltmeter.models.split_model import SplitModel
 from tiltmeter.runs.progress import progress
 from tiltmeter.sweeps.plan import Sweep
+
+OF_ONE_HEAD = re.compile(r".*(:|hook_)[\w*]+\.[\d*]+")
+"""Patterns with a place for the number of a head: `z:5.*`, `blocks.*.attn.hook_z.0`."""
 
 OF_SITES = ("pair_distance", "mean_norm")
 """Attributes of curves that differ from site to site, and become coordinates."""
@@ -29,20 +34,36 @@ def matching_sites(text: str, model: SplitModel) -> list[Site]:
     """
     found: list[Site] = []
     for name in map(str.strip, text.split(",")):
-        known = [Site(layer, kind) for layer in range(model.n_layers) for kind in HOOKS] if "*" in name else []
-        some = [site for site in known if _matches(site, name) and model.has(site)]
+        some = [site for site in _known(name, model) if _matches(site, name) and model.has(site)] if "*" in name else []
         if "*" in name and not some:
             raise TiltmeterError(f"No site of this model matches {name!r}; patterns are like resid_pre:*.")
         found += some or [model.site(name)]
     return list(dict.fromkeys(found))
 
 
+def _known(pattern: str, model: SplitModel) -> Iterator[Site]:
+    """The sites that a pattern may mean: single heads only if it has a place for their number."""
+    if pattern.startswith(MODULE):
+        yield from _modules(pattern, model)
+        return
+    if not OF_ONE_HEAD.fullmatch(pattern):
+        yield from all_sites(model.n_layers)
+        return
+    for layer in range(model.n_layers):
+        for kind in OF_HEADS:
+            if _matches(Site(layer, kind, 0), re.sub(r"[^.]+$", "0", pattern)):
+                yield from (Site(layer, kind, head) for head in range(model.heads(layer, kind)))
+
+
+def _modules(pattern: str, model: SplitModel) -> Iterator[Site]:
+    """The modules that a pattern matches, as far as their outputs are sites."""
+    for path in [path for path, _ in model.hf.named_modules() if fnmatchcase(f"{MODULE}{path}", pattern)]:
+        with suppress(TiltmeterError):
+            yield model.site(f"{MODULE}{path}")
+
+
 def _matches(site: Site, pattern: str) -> bool:
-    return fnmatchcase(_short(site), pattern) or fnmatchcase(site.name, pattern)
-
-
-def _short(site: Site) -> str:
-    return f"{site.kind}:{site.layer}"
+    return fnmatchcase(site.short_name, pattern) or fnmatchcase(site.name, pattern)
 
 
 def sweep_sites(

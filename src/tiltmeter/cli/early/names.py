@@ -11,7 +11,7 @@ from tiltmeter.cli.catalogue import catalogue, choices
 from tiltmeter.cli.early.headers import stored_arrays
 from tiltmeter.cli.early.model_facts import ModelFacts
 from tiltmeter.errors import TiltmeterError, did_you_mean
-from tiltmeter.models.sites import HOOKS, long_name, parse_site
+from tiltmeter.models.sites import HOOKS, MODULE, OF_HEADS, OUTSIDE, long_name, parse_site
 from tiltmeter.perturb.names import ALONG, BaseName, DirectionName, Kinds, check_base, check_direction
 from tiltmeter.runs import plugins
 from tiltmeter.runs.user_paths import user_path
@@ -32,6 +32,8 @@ def check_site(name: str, model: ModelFacts) -> None:
     Raises:
         TiltmeterError: so it is; the message names the nearest.
     """
+    if name.strip().startswith(MODULE):
+        return  # which modules there are is not known without the model
     if _kind_of_site(name) is None:
         hint = did_you_mean(name, _sites_of(_layer_in(name)))
         raise TiltmeterError(f"{name!r} is not a site{hint}; tiltmeter list sites shows all.")
@@ -48,7 +50,7 @@ def check_sites(names: str, model: ModelFacts) -> None:
     for name in map(str.strip, names.split(",")):
         if "*" not in name:
             check_site(name, model)
-        elif not any(fnmatchcase(site, name) for site in known):
+        elif not name.startswith(MODULE) and not any(_matches(site, name) for site in known):
             raise TiltmeterError(f"No site matches {name!r}; patterns are like resid_pre:* (tiltmeter list sites).")
 
 
@@ -61,7 +63,15 @@ def _kind_of_site(name: str) -> str | None:
 
 
 def _sites_of(layer: str) -> list[str]:
-    return [*(f"{kind}:{layer}" for kind in HOOKS), *(f"blocks.{layer}.{hook}" for hook in HOOKS.values())]
+    """The names of the sites of a layer, short and long; of single heads, those of the first."""
+    kinds = [(kind, hook, "") for kind, hook in HOOKS.items()] + [(kind, hook, ".0") for kind, hook in OF_HEADS.items()]
+    short = [f"{kind}:{layer}{head}" for kind, _, head in kinds]
+    return [*short, *(f"blocks.{layer}.{hook}{head}" for _, hook, head in kinds), *OUTSIDE, *OUTSIDE.values()]
+
+
+def _matches(site: str, pattern: str) -> bool:
+    """Whether a pattern matches a site, whichever head it names."""
+    return fnmatchcase(site, pattern) or fnmatchcase(site, re.sub(r"\.[\d*]+$", ".0", pattern))
 
 
 def _layer_in(name: str) -> str:
