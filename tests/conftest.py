@@ -7,6 +7,7 @@ are more than twice as quick as one of two.
 import gc
 import os
 from importlib import import_module
+from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -42,6 +43,25 @@ def pytest_collection_finish():
 
 def pytest_runtest_setup():
     begin_test()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def tokenised_once():
+    """The ids of nano's held-out text, which takes seconds, are kept; another tokenizer's are not."""
+    data, nano = import_module("tiltmeter.data.token_set"), import_module("tiltmeter.models.nano")
+    encode, kept = data.encode, {}
+
+    def encode_once(texts, tokenizer):
+        texts = list(texts)
+        if Path(tokenizer.name_or_path) != Path(nano.__path__[0]):
+            return encode(texts, tokenizer)
+        new = [text for text in texts if text not in kept]
+        kept.update(zip(new, encode(new, tokenizer), strict=True))
+        return (kept[text].copy() for text in texts)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(data, "encode", encode_once)
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
+import subprocess
+import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import safetensors.torch
 import torch
 from typer.testing import CliRunner
 
-from benchmarks import run
+from benchmarks import processes, roofline, run, worker
 from benchmarks.__main__ import app
 from benchmarks.contenders import CONTENDERS, float64_oracle
 from benchmarks.kl_errors import errors_by_decade
@@ -113,7 +118,41 @@ def test_ratios_are_paired_by_repetition_with_the_best_of_a_group():
     assert "3.00 (2.00–5.00), hf-hooks" in printed and "1.50 s, 75%" in printed
 
 
-def test_the_command_prints_tables_and_writes_the_record(tmp_path):
+class ForkedWorker:
+    """What `subprocess.Popen` gives for a command of `WorkerPool`, in a fork, where all that it imports is there."""
+
+    def __init__(self, command, **_):
+        assert command[:5] == [sys.executable, "-W", "ignore", "-m", "benchmarks.worker"]
+        asked, self.stdin = open_pipe()
+        self.stdout, answers = open_pipe()
+        self.pid = os.fork()
+        if not self.pid:
+            try:
+                sys.argv, sys.stdin, sys.stdout = command[4:], asked, answers
+                worker.main()
+            finally:
+                os._exit(1)
+        asked.close()
+        answers.close()
+
+    def kill(self):
+        os.kill(self.pid, signal.SIGKILL)
+
+    def communicate(self):
+        os.waitpid(self.pid, 0)
+        self.stdin.close()
+        self.stdout.close()
+
+
+def open_pipe():
+    read, write = os.pipe()
+    return os.fdopen(read), os.fdopen(write, "w")
+
+
+def test_the_command_prints_tables_and_writes_the_record(tmp_path, monkeypatch):
+    forked = SimpleNamespace(Popen=ForkedWorker, PIPE=subprocess.PIPE, DEVNULL=subprocess.DEVNULL)
+    monkeypatch.setattr(processes, "subprocess", forked)
+    monkeypatch.setattr(roofline, "REPETITIONS", 1)
     out = tmp_path / "bench.json"
     chosen = ["--contender", "hf-hooks", "--contender", "tiltmeter float32-difference"]
     ran = CliRunner().invoke(app, ["--size", "tiny", "--works", "A", "--repetitions", "2", *chosen, "--out", out])

@@ -143,13 +143,17 @@ SITES = (
 )
 
 
-@pytest.mark.parametrize("site", SITES, ids=str)
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
-@pytest.mark.parametrize("family", FAMILIES)
+WHOLE = [
+    (family, parts.attentions[(one + two) % len(parts.attentions)], site)
+    for one, (family, parts) in enumerate(FAMILIES.items())
+    for two, site in enumerate(SITES)
+]
+"""Each family at each site, with both attentions in turn."""
+
+
+@pytest.mark.parametrize(("family", "attention", "site"), WHOLE, ids=str)
 def test_whole_models(family, attention, site):
     """In float64, where a second full run is right to nine digits; less where the model itself rounds to float32."""
-    if family == "gemma2" and attention == "sdpa":
-        pytest.skip("its attention has a soft-cap")
     if site not in sites_of(family):
         pytest.skip("its attention and MLP are parallel")
     model = ExactModel(tiny(family, attention))
@@ -263,9 +267,9 @@ COMPILED = {
 }
 
 
-@pytest.mark.parametrize("points", [1, 3])
+# Each number of points is compiled anew, for a second; one point is tried where means are taken, too.
+@pytest.mark.parametrize(("name", "points"), [*((name, 3) for name in COMPILED), ("layer norm", 1), ("φ", 1)])
 @pytest.mark.parametrize("size", [1e-6, 1e-3, 1.0])
-@pytest.mark.parametrize("name", COMPILED)
 def test_compiled_kernels_keep_their_digits(name, size, points, monkeypatch):
     """A compiler has its own way to write a function of one number, and not always one with digits near zero."""
     if not compilation.has_compiler():

@@ -67,8 +67,20 @@ def push(family: str, model: SplitModel, site: Site, positions: Positions, point
     moved[list(positions.perturbed)] = 1
     delta = noise * moved
     x = (whole + delta)[:, :, positions.span.first : positions.span.stop]
-    full = [full_pass(family, model.hf, tokens, reads, {site: lambda raw, d=d: raw + d}) for d in delta]
-    return Perturbation(clean, x, model.resume(clean, x), full)
+    return Perturbation(clean, x, model.resume(clean, x), full_passes(family, model, tokens, reads, site, delta))
+
+
+def full_passes(
+    family: str, model: SplitModel, tokens: Tensor, reads: list[Site], site: Site, delta: Tensor
+) -> list[FullPass]:
+    """A pass for each point, all in one batch."""
+    edit = {site: lambda raw: raw + delta.flatten(0, 1)}
+    whole = full_pass(family, model.hf, tokens.repeat(len(delta), 1), reads, edit)
+    seen = {read: x.chunk(len(delta)) for read, x in whole.seen.items()}
+    return [
+        FullPass({read: x[at] for read, x in seen.items()}, logits)
+        for at, logits in enumerate(whole.logits.chunk(len(delta)))
+    ]
 
 
 def logits(model: SplitModel, final: Tensor) -> Tensor:

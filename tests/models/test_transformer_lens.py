@@ -1,7 +1,7 @@
 """Agreement with TransformerLens: HookedTransformer with its default processing, loaded with the same weights.
 
 "nano" is the model that ships, on 2 x 48 tokens; "gpt2" has the widths of GPT-2 small, three layers, a vocabulary of
-5,000 and random weights, on 2 x 16. Largest
+5,000 and random weights, on 2 x 12. Largest
 differences seen, at every kind of site, for pushes of 0.01, 0.1 and 1 times the norm of the activation (`pytest -rP`
 prints them):
 
@@ -103,7 +103,7 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         tokens = torch.tensor(loaded.tokenizer(text)["input_ids"])[:96].reshape(2, 48)
     else:
         ours = SplitModel(full_width().to(getattr(torch, precision)))
-        tokens = torch.randint(0, ours.vocabulary, (2, 16), generator=torch.Generator().manual_seed(1))
+        tokens = torch.randint(0, ours.vocabulary, (2, 12), generator=torch.Generator().manual_seed(1))
     return Pair(ours, processed(ours.hf, tmp_path_factory.mktemp(name)), tokens)
 
 

@@ -53,7 +53,7 @@ def trained(nano, tokens):
 @pytest.fixture(scope="module")
 def components(nano):
     """Mean of real activations at the middle layer, and their principal axes, the largest last."""
-    others = nano.load_tokens("nano", at_most=152).ids[24:]
+    others = nano.load_tokens("nano", at_most=88).ids[24:]
     x = nano.model.activation(others, nano.model.site("resid_pre:3"))[:, 1:].flatten(0, 1).double()
     mean = x.mean(0)
     return mean, torch.linalg.eigh((x - mean).T @ (x - mean))[1]

@@ -2,13 +2,14 @@
 
 import json
 import os
-import subprocess
 import sys
+from importlib import import_module
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from forked import Forked, forget_imports
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.saes import loading
 from tiltmeter.saes.loading import list_embedded, load_sae
@@ -310,20 +311,33 @@ def test_the_embedded_saes_that_ship_load():
         assert isinstance(load_sae(name), LinearSAE)
 
 
-FOUND = """
-print(sorted({module.partition(".")[0] for module in sys.modules} & {"sae_lens", "transformer_lens", "torch"}))
-"""
-LOAD = f"""
-import sys
-from tiltmeter.errors import TiltmeterError
-from tiltmeter.saes.loading import load_sae
-for name in sys.argv[1:]:
-    try:
-        load_sae(name)
-    except TiltmeterError as error:
-        print(str(error).rpartition(":")[2])
-{FOUND}
-"""
+LIBRARIES = "sae_lens", "transformer_lens"
+
+
+def load_all(*names):
+    """Load these SAEs with a tiltmeter that is imported anew."""
+    load, error_type = import_module("tiltmeter.saes.loading"), import_module("tiltmeter.errors").TiltmeterError
+    for name in names:
+        try:
+            load.load_sae(name)
+        except error_type as error:
+            print(str(error).rpartition(":")[2])
+
+
+def imported_by(folder, function, *arguments):
+    """Lines that a function prints in a fork, and the libraries that it imports."""
+
+    def run():
+        os.environ["HF_HOME"] = str(folder)
+        sys.path.insert(0, str(folder))
+        forget_imports("tiltmeter", *LIBRARIES)
+        function(*arguments)
+        print([name for name in LIBRARIES if name in sys.modules])
+
+    with Forked(run) as process:
+        out, err = process.communicate()
+    assert process.returncode == 0, err
+    return out.splitlines()
 
 
 def test_what_needs_no_library_never_imports_it(tmp_path):
@@ -334,16 +348,11 @@ def test_what_needs_no_library_never_imports_it(tmp_path):
         write(tmp_path / "a.safetensors"),
         "gpt2-small-res-jb:blocks.6.hook_resid_pre",  # is looked up, and then not found without a connection
     ]
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", LOAD, *names], capture_output=True, text=True, env=environment)
-    error, found = done.stdout.strip().splitlines()
+    error, found = imported_by(tmp_path, load_all, *names)
     assert "HF_HUB_OFFLINE is set" in error or "does not need it" in error  # where the list is, and where it is not
-    assert found == "['torch']"
+    assert found == "[]"
 
 
 def test_that_check_can_fail(tmp_path):
     (tmp_path / "sae_lens.py").write_text("")
-    code = f"import sys, sae_lens\n{FOUND}"
-    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
-    assert done.stdout.strip() == "['sae_lens']"
+    assert imported_by(tmp_path, import_module, "sae_lens") == ["['sae_lens']"]

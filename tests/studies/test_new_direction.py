@@ -1,14 +1,15 @@
 """A direction that is added to the registry can be swept; neither it nor a readout changes a paper's experiments."""
 
-import subprocess
+import runpy
 import sys
-from pathlib import Path
+from importlib import import_module
 from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 
+from forked import Forked, forget_imports
 from sweep_cases import token_set
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.loading import LoadedModel
@@ -29,17 +30,16 @@ VECTOR = torch.linspace(-1, 1, WIDTH).double() ** 2
 NEW = SiteDirection(lambda _: Along(VECTOR), "a parabola")
 PATH = Straight(lengths=(3.0,))
 
-WITH_A_NEW_DIRECTION = """
-import sys
-from tiltmeter.perturb import registry
-from tiltmeter.perturb.directions import Plain
-from tiltmeter.models import readouts
-readouts.OUTPUT_READOUTS["depth"] = readouts.ReadoutDefinition(lambda change: change.kl, "a new one")
-registry.DIRECTIONS["parabola"] = registry.SiteDirection(lambda s: Plain(s.isotropic), "a parabola")
-sys.path[:] = {path!r}
-from test_new_direction import planned
-print(planned())
-"""
+
+def planned_with_a_new_direction():
+    """What `planned` gives where a direction and a readout are registered before any study is imported."""
+    forget_imports("tiltmeter", "tiny_models", "sweep_cases")
+    readouts, registry = map(import_module, ("tiltmeter.models.readouts", "tiltmeter.perturb.registry"))
+    directions = import_module("tiltmeter.perturb.directions")
+    assert not [name for name in sys.modules if name.startswith(("tiltmeter.studies", "tiltmeter.sweeps"))]
+    readouts.OUTPUT_READOUTS["depth"] = readouts.ReadoutDefinition(lambda change: change.kl, "a new one")
+    registry.DIRECTIONS["parabola"] = registry.SiteDirection(lambda s: directions.Plain(s.isotropic), "a parabola")
+    print(runpy.run_path(__file__)["planned"]())
 
 
 def loaded():
@@ -59,12 +59,11 @@ def planned():
 
 
 def test_no_study_and_no_default_follows_the_registry():
-    """In another process, where a direction and a readout are registered before any study is imported."""
-    code = WITH_A_NEW_DIRECTION.format(path=[str(Path(__file__).parent), *sys.path])
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    with Forked(planned_with_a_new_direction) as process:
+        out, err = process.communicate()
+    assert process.returncode == 0, err
     here = planned()
-    assert done.stdout.strip() == here
+    assert out.strip() == here
     assert all(
         kind in here for kind in ("isotropic-difference", "sae-error", "real-mixture", "cos@blocks")
     )  # directions and readouts are compared

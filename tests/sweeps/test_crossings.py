@@ -39,7 +39,7 @@ CASES = {
     "sphere": {"path": Sphere(degrees=tuple(range(0, 181, 9))), "positions": "last"},
     "unsorted": {"path": Straight(lengths=(4.0, 1.0, 0.5, 8.0, 0.0, 2.0), unit="norm")},
     "late": {"readouts": ("l2@resid_post:2",), "bos": {"perturbation": "out", "average": "out"}},
-    "few at once": {"batch_tokens": 9},
+    "few at once": {"batch_tokens": 24},
 }
 
 
