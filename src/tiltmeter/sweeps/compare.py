@@ -40,7 +40,8 @@ from tiltmeter.sweeps.comparison import (
 )
 from tiltmeter.sweeps.crossings import Shards, crossing_summary, crossing_table, search_shards, span
 from tiltmeter.sweeps.plan import Sweep, make_plan
-from tiltmeter.sweeps.run import Prepared, identity, measure_curves, opened, prepare, record, write_curves
+from tiltmeter.sweeps.records import identity, record
+from tiltmeter.sweeps.run import Prepared, measure_curves, opened, prepare, write_curves
 
 SEQUENCES = 64
 

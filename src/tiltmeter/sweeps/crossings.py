@@ -30,7 +30,8 @@ from tiltmeter.runs.progress import progress
 from tiltmeter.sweeps.crossing_measure import Arrays, measure_crossings
 from tiltmeter.sweeps.given_readouts import Readouts
 from tiltmeter.sweeps.plan import Plan, Sweep, make_plan
-from tiltmeter.sweeps.run import Prepared, check_measured, identity, opened, prepare, record
+from tiltmeter.sweeps.records import identity, record
+from tiltmeter.sweeps.run import Prepared, check_measured, opened, prepare
 
 FROM_ZERO = ("kl", "js", "l2")
 """Readouts that are zero without a perturbation and grow with it, as `tiltmeter.analysis.shapes` assumes."""
