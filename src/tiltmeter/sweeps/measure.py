@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -26,6 +26,8 @@ from tiltmeter.perturb.registry import rng_key
 from tiltmeter.perturb.sources import Context
 from tiltmeter.runs.rng import Address
 from tiltmeter.sweeps.plan import Plan
+
+T = TypeVar("T")
 
 Arrays = dict[str, np.ndarray]
 
@@ -121,9 +123,9 @@ def sequences_at_once(plan: Plan, points: int) -> int:
     return max(1, min(plan.sweep.batch_tokens // (span * points), CLEAN_TOKENS // span))
 
 
-def in_batches(sequences: Sequence[int], size: int) -> list[Sequence[int]]:
-    """Split sequences into batches of this size; the last may be smaller."""
-    return [sequences[begin : begin + size] for begin in range(0, len(sequences), size)]
+def in_batches(items: Sequence[T], size: int) -> list[Sequence[T]]:
+    """Split sequences, or directions, into batches of this size; the last may be smaller."""
+    return [items[begin : begin + size] for begin in range(0, len(items), size)]
 
 
 def directions_at_once(plan: Plan, sequences: int, points: int) -> int:
@@ -191,9 +193,9 @@ def measure_directions(batch: Batch, directions: Mapping[DirectionName, Directio
     The paths of several directions are run together if they fit in memory: a pass of few tokens costs nearly as much
     as one of many.
     """
-    size, names = directions_at_once(batch.plan, len(batch.sequences), len(path.steps)), list(directions)
-    for begin in range(0, len(names), size):
-        starts = {name: perturb_batch(batch, name, directions[name]) for name in names[begin : begin + size]}
+    size = directions_at_once(batch.plan, len(batch.sequences), len(path.steps))
+    for names in in_batches(list(directions), size):
+        starts = {name: perturb_batch(batch, name, directions[name]) for name in names}
         if len(starts) == 1:
             ((name, start),) = starts.items()
             yield _averages(batch, start, _along_one(batch, name, start, path))

@@ -40,7 +40,7 @@ from tiltmeter.runs.temporary import kept_or_temporary
 from tiltmeter.runs.user_paths import user_path
 from tiltmeter.saes.latent_statistics import LatentStatistics, SAEWithStatistics, fit_latents
 from tiltmeter.sweeps.cautions import cautions
-from tiltmeter.sweeps.measure import Arrays, check_functions_alone, measure_shard
+from tiltmeter.sweeps.measure import Arrays, check_functions_alone, in_batches, measure_shard
 from tiltmeter.sweeps.plan import Plan, Sweep, make_plan
 from tiltmeter.sweeps.records import attributes, identity, record
 from tiltmeter.sweeps.sites import matching_sites, sweep_sites
@@ -222,7 +222,7 @@ def stored_latents(plan: Plan, run: run_directory.Run) -> dict[str, SAEWithStati
 
 def passes_over_saes(labels: Sequence[str]) -> list[Sequence[str]]:
     """The SAEs whose latent statistics are computed together, for each pass over the tokens."""
-    return [labels[begin : begin + SAES_A_PASS] for begin in range(0, len(labels), SAES_A_PASS)]
+    return in_batches(labels, SAES_A_PASS)
 
 
 def for_statistics(plan: Plan) -> TokenSet:
