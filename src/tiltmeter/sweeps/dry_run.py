@@ -39,7 +39,16 @@ from tiltmeter.sweeps.plan import Plan, Sweep, make_plan
 from tiltmeter.sweeps.records import attributes, identity, record
 from tiltmeter.sweeps.run import Prepared, as_curves, check, for_statistics, write_curves
 from tiltmeter.sweeps.sites import matching_sites
-from tiltmeter.sweeps.trials import StatisticsTrial, Trial, seconds_of, try_search, try_statistics, try_sweep
+from tiltmeter.sweeps.trials import (
+    ENOUGH,
+    StatisticsTrial,
+    Trial,
+    seconds_of,
+    timed,
+    try_search,
+    try_statistics,
+    try_sweep,
+)
 
 Wanted = Sweep | Crossings | Comparison
 
@@ -134,7 +143,7 @@ class Tried(NamedTuple):
     plan: Plan
     parts: tuple[Part, ...]
     statistics: float
-    """Seconds. `other`: likewise, of hashes, self-checks and tables."""
+    """Seconds. `other`: likewise, of hashes, self-checks, compiling kernels, and tables."""
     other: float
     disk: int
     memory: int | None
@@ -170,7 +179,7 @@ def _try(wanted: Wanted, plan: Plan, loaded: LoadedModel) -> Tried:
         plan=plan,
         parts=parts,
         statistics=len(for_statistics(plan).ids) * fitted.per_sequence + fitted.once,
-        other=other + tables,
+        other=other + tables + sum(part.trial.once for part in parts),
         disk=sum(run.sizes.values()) + more,
         memory=None if before is None or after is None else round(after + (share - 1) * (after - before)) + held + more,
         device_memory=None if on_device is None else round(share * on_device),
@@ -212,7 +221,10 @@ def _write(ready: Prepared, run: WeighedRun, parts: Sequence[Part], manifest: di
         data, factor = sum(one.nbytes for one in arrays.values()), len(plan.order) / number
         run.save(part.stored, arrays)
         run.sizes[part.stored] = number_of_shards(plan) * (run.sizes[part.stored] - data) + round(factor * data)
-        seconds += factor * seconds_of(partial(_write_tables, ready, run, part, arrays, manifest))
+        write = partial(_write_tables, ready, run, part, arrays, manifest)
+        first = timed(write)
+        later = first if first > ENOUGH else seconds_of(write)
+        seconds += factor * later + max(0.0, first - later)
         if part.search is None:
             run.sizes["curves.nc"] += round((factor - 1) * data)
         for name in run.sizes.keys() & {"crossings.csv", "crossings.parquet"}:

@@ -43,7 +43,7 @@ class Forecast:
     statistics_seconds: float
     measuring_seconds: float
     other_seconds: float
-    """Of hashes, self-checks and tables."""
+    """Of hashes, self-checks, compiling kernels, and tables."""
     seconds_left: float
     """Without what is stored already."""
     memory: int | None

@@ -1,6 +1,7 @@
 """Trials: a few batches of a run, timed and thrown away, from which `dry_run` extrapolates.
 
-What is timed is what the run calls. A first batch is not timed: it compiles kernels.
+What is timed is what the run calls. The first batches compile kernels, which a run does once: the time that they take
+longer than later ones counts apart.
 """
 
 from __future__ import annotations
@@ -67,17 +68,20 @@ class Trial(NamedTuple):
     """Sequences in a batch of the run."""
     per_sequence: float
     """Seconds that all directions take."""
+    once: float
+    """Seconds that only the first batches take."""
 
 
 def seconds_of(work: Callable[[], Any]) -> float:
     """The median time of a piece of work, repeated if it is short."""
     times: list[float] = []
     while sum(times) < ENOUGH and len(times) < REPEATS:
-        times.append(_timed(work))
+        times.append(timed(work))
     return median(times)
 
 
-def _timed(work: Callable[[], Any]) -> float:
+def timed(work: Callable[[], Any]) -> float:
+    """The seconds that a piece of work takes."""
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
@@ -124,10 +128,12 @@ def try_sweep(ready: Prepared) -> Trial:
     usual = in_batches(shard, sequences_at_once(plan, points))[0]
     at_once = directions_at_once(plan, len(usual), points)
     first, *others = in_batches(spread(tuple(ready.directions), at_once * GROUPS), at_once)
-    number = _affordable(lambda: _measured(ready, _started(ready, usual[:1]), first), len(usual))
+    number, once = _affordable(lambda: _measured(ready, _started(ready, usual[:1]), first), len(usual))
     batches = [batch for batch in in_batches(shard, number) if len(batch) == number]
+    began = time.perf_counter()
     before = _started(ready, batches[0])  # kept, as a run keeps a batch while it starts the next
     arrays = _measured(ready, before, first)
+    begin = time.perf_counter() - began
     starts: list[float] = []
     further: list[float] = []
     while sum(starts) + sum(further) < ENOUGH and len(starts) < REPEATS:
@@ -135,10 +141,10 @@ def try_sweep(ready: Prepared) -> Trial:
         batch = _started(ready, batches[(len(starts) + 1) % len(batches)])
         _measured(ready, batch, first)
         starts.append(time.perf_counter() - began)
-        further += [_timed(partial(_measured, ready, batch, group)) / len(group) for group in others]
+        further += [timed(partial(_measured, ready, batch, group)) / len(group) for group in others]
     left = len(ready.directions) - len(first)
     seconds = fmean(starts) + (left * fmean(further) if left else 0.0)
-    return Trial(arrays, number, len(usual), seconds / number)
+    return Trial(arrays, number, len(usual), seconds / number, once + max(0.0, begin - fmean(starts)))
 
 
 def _started(ready: Prepared, sequences: Sequence[int]) -> Batch:
@@ -158,9 +164,11 @@ def try_search(ready: Prepared, search: Search) -> Trial:
     def found(number: int) -> Arrays:
         return measure_crossings(plan, search.goal, search.directions, search.path, range(number), ready.base)
 
-    number = _affordable(lambda: found(1), len(usual))
+    number, once = _affordable(lambda: found(1), len(usual))
+    began = time.perf_counter()
     arrays = found(number)
-    return Trial(arrays, number, len(usual), seconds_of(lambda: found(number)) / number)
+    begin, later = time.perf_counter() - began, seconds_of(lambda: found(number))
+    return Trial(arrays, number, len(usual), later / number, once + max(0.0, begin - later))
 
 
 def spread(names: Sequence[DirectionName], most: int) -> Sequence[DirectionName]:
@@ -168,7 +176,7 @@ def spread(names: Sequence[DirectionName], most: int) -> Sequence[DirectionName]
     return names[:: -(-len(names) // most)]
 
 
-def _affordable(one: Callable[[], Any], most: int) -> int:
-    """How many sequences are tried at once, from the time that one takes; the first time, kernels are compiled."""
-    one()
-    return max(1, min(most, int(PATIENCE / _timed(one))))
+def _affordable(one: Callable[[], Any], most: int) -> tuple[int, float]:
+    """How many sequences are tried at once, from the time that one takes; and the seconds that only the first takes."""
+    first, later = timed(one), timed(one)
+    return max(1, min(most, int(PATIENCE / later))), max(0.0, first - later)
