@@ -14,7 +14,7 @@ from tiltmeter.runs import extras
 
 if TYPE_CHECKING:
     from tiltmeter.models.loading import LoadedModel
-    from tiltmeter.sweeps.dry_run import Wanted
+    from tiltmeter.sweeps.tried import Wanted
 
 DryRun = Annotated[
     bool,

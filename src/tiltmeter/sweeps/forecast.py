@@ -136,7 +136,7 @@ def duration(seconds: float) -> str:
     return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
 
 
-def size(number: float) -> str:
+def size(number: int) -> str:
     """Bytes in powers of ten: `3.4 MB`."""
     for unit, least in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if number >= least:

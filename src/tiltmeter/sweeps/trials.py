@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from statistics import fmean, median
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from tiltmeter.perturb.names import DirectionName
 from tiltmeter.perturb.site_statistics import BATCH, counted_tokens, read_activations
@@ -31,6 +31,8 @@ from tiltmeter.sweeps.measure import (
 )
 from tiltmeter.sweeps.plan import Plan
 from tiltmeter.sweeps.run import Prepared, build, for_statistics, passes_over_saes, stored_latents, stored_statistics
+
+T = TypeVar("T")
 
 PATIENCE = 10.0
 """Seconds that one timed piece may take: of a batch that takes longer, some sequences are tried."""
@@ -171,7 +173,7 @@ def try_search(ready: Prepared, search: Search) -> Trial:
     return Trial(arrays, number, len(usual), later / number, once + max(0.0, begin - later))
 
 
-def spread(names: Sequence[DirectionName], most: int) -> Sequence[DirectionName]:
+def spread(names: Sequence[T], most: int) -> Sequence[T]:
     """At most so many of these, evenly spaced: neighbours are often of one kind, and cost the same."""
     return names[:: -(-len(names) // most)]
 
