@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from tiltmeter.studies.notebook import claims, report, reproduce
     from tiltmeter.sweeps.compare import compare
     from tiltmeter.sweeps.crossings import Crossings, run_crossings
+    from tiltmeter.sweeps.dry_run import dry_run
+    from tiltmeter.sweeps.forecast import Forecast
     from tiltmeter.sweeps.plan import Sweep
     from tiltmeter.sweeps.run import run_sweep
 
@@ -41,6 +43,7 @@ _HOMES = {
     "MassivePolicy": "models.positions",
     "Crossings": "sweeps.crossings",
     "CrossingTarget": "analysis.bisection",
+    "Forecast": "sweeps.forecast",
     "SAE": "saes.sae",
     "LoadedModel": "models.loading",
     "Sphere": "perturb.paths",
@@ -53,6 +56,7 @@ _HOMES = {
     "Training": "saes.training.config",
     "claims": "studies.notebook",
     "compare": "sweeps.compare",
+    "dry_run": "sweeps.dry_run",
     "at_site": "models.own_readouts",
     "load_curves": "analysis.curves:load",
     "load_dictionary": "saes.loading",
@@ -76,6 +80,7 @@ __all__ = [
     "BosPolicy",
     "CrossingTarget",
     "Crossings",
+    "Forecast",
     "LoadedModel",
     "MassivePolicy",
     "Sphere",
@@ -89,6 +94,7 @@ __all__ = [
     "at_site",
     "claims",
     "compare",
+    "dry_run",
     "load_curves",
     "load_dictionary",
     "load_model",

@@ -66,6 +66,26 @@ def damaged(model, folder, edit):
     return folder
 
 
+@pytest.mark.parametrize(
+    "command_line",
+    [
+        ("sweep", "--direction", "isotropic", "--lengths", "0,1"),
+        ("crossings", "--direction", "isotropic", "--lengths", "0:5:1", "--threshold", "0.001"),
+        ("compare", "v.npy", "--draws", "3", "--budget", "0.001"),
+    ],
+)
+def test_a_dry_run_prints_what_a_run_would_take_and_writes_nothing(command_line, model, tokens, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.save("v.npy", np.arange(WIDTH, dtype=np.float32))
+    given = ("--site", "resid_pre:1", "--model", model, "--tokens", tokens, "--dry-run")
+    done = command(*command_line, *given, "--json")
+    assert done.status == 0, done
+    found = json.loads(done.out)
+    assert found["sequences"] == 6 and found["seconds"] > 0 and found["disk"] > 0
+    assert "statistics of 6 sequences" in command(*command_line, *given).out
+    assert [path.name for path in tmp_path.iterdir()] == ["v.npy"]
+
+
 def test_a_sweep_prints_where_everything_is(sweep, tmp_path):
     done = command(*sweep({"--readout": "l2@resid_post:2"}, "--readout", "kl", "--direction", "real-mixture"))
     assert done.status == 0, done

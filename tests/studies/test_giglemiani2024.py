@@ -39,7 +39,7 @@ from tiltmeter.studies.giglemiani2024.experiments import BASES, PLAIN_TARGETS, S
 from tiltmeter.studies.results import NotMeasured, Results
 from tiltmeter.studies.study import Subject, SweepExperiment
 from tiltmeter.studies.subject import make_subject
-from tiltmeter.sweeps import run as sweep_run
+from tiltmeter.sweeps import records
 
 L2, N, STEP, END = "l2@blocks.5.hook_resid_post", 200, 0.25, 60.0
 GRID = np.arange(101)
@@ -332,7 +332,7 @@ def measured(subject: Subject, tmp_path_factory: pytest.TempPathFactory) -> Resu
     folder: Path = tmp_path_factory.mktemp("giglemiani")
     with pytest.MonkeyPatch.context() as patched:
         patched.setitem(SCALES, "quick", Scale(curves=10, statistics=64))
-        patched.setattr(sweep_run, "check_on_load", partial(check_on_load, budget=1))
+        patched.setattr(records, "check_on_load", partial(check_on_load, budget=1))
         planned = STUDY.experiments(subject, "quick")
         runs = {name: one for name, one in planned.items() if not isinstance(one, NotMeasured)}
         assert set(runs) == set(planned)

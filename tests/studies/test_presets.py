@@ -23,7 +23,7 @@ from tiltmeter.saes import loading as sae_loading
 from tiltmeter.saes.load_check import check_on_load
 from tiltmeter.saes.releases import list_file, listed
 from tiltmeter.studies import STUDIES, gpt2_presets
-from tiltmeter.sweeps import run as sweep_run
+from tiltmeter.sweeps import records
 from token_cases import VOCABULARY, ascii_tokenizer
 
 pytestmark = pytest.mark.skipif(list_file() is None, reason="the list of releases is in the package sae_lens")
@@ -103,7 +103,7 @@ def offline(hub, monkeypatch):
         scales = importlib.import_module(f"tiltmeter.studies.{study}.experiments").SCALES
         monkeypatch.setitem(scales, "quick", reduced(scales["quick"]))
     # What the check says of random weights, and how sure the numbers are, is not looked at.
-    monkeypatch.setattr(sweep_run, "check_on_load", check_once())
+    monkeypatch.setattr(records, "check_on_load", check_once())
     monkeypatch.setattr(estimates, "RESAMPLES", 9)
     monkeypatch.setattr(mpl, "to_svg", lambda _: b'<svg xmlns="http://www.w3.org/2000/svg"/>')
 

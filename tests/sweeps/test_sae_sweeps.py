@@ -16,7 +16,7 @@ from tiltmeter.runs.run_directory import read_manifest
 from tiltmeter.saes.latent_statistics import fit_latents
 from tiltmeter.saes.load_check import check_on_load
 from tiltmeter.saes.names import short_names
-from tiltmeter.sweeps import run
+from tiltmeter.sweeps import records, run
 from tiny_models import WIDTH
 
 
@@ -96,8 +96,8 @@ def test_an_sae_is_checked_once(inputs, saes, tmp_path, monkeypatch):
     tokens = loaded.load_tokens(str(inputs["--tokens"]))
     wanted = {"site": "resid_pre:1", "saes": (str(saes[0]),), "path": tm.Straight(lengths=(1,)), "sequences": 2}
     asked = []
-    monkeypatch.setattr(run, "check_on_load", lambda *_: asked.append(1) or check_on_load(*_))
-    monkeypatch.setattr(run, "_checked", {})
+    monkeypatch.setattr(records, "check_on_load", lambda *_: asked.append(1) or check_on_load(*_))
+    monkeypatch.setattr(records, "_checked", {})
     for _ in range(2):
         tm.run_sweep(tm.Sweep(directions=("sae-error",), **wanted), loaded, tokens, tmp_path / "run")
     assert asked == [1]

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from tiltmeter.cli.dry_run import DryRun, print_forecast
 from tiltmeter.cli.grouping import takes_groups
 from tiltmeter.cli.options import ModelOptions, RunOptions, SaeOptions, TokenOptions
 from tiltmeter.cli.output import OutputOptions, publish_if_possible
@@ -67,6 +68,7 @@ class ComparedSequences(MeasurementOptions):
 
 @takes_groups
 def compare(
+    *,
     vectors: Annotated[
         list[str], typer.Argument(help="Files of one vector each, or FILE#NAME: .npy, .safetensors and others.")
     ],
@@ -76,6 +78,7 @@ def compare(
     tokens: TokenOptions,
     measurement: ComparedSequences,
     run: RunOptions,
+    dry_run: DryRun = False,
     output: OutputOptions,
 ) -> None:
     """Compare vectors with random vectors of the same length.
@@ -101,7 +104,7 @@ def compare(
         sequences=measurement.sequences,
         positions=positions.positions,
     )
-    from tiltmeter.sweeps.compare import SEQUENCES
+    from tiltmeter.sweeps.compare import SEQUENCES, make_comparison
     from tiltmeter.sweeps.plan import STATISTICS_SEQUENCES
 
     loaded = model.load(measurement.precision, output)
@@ -110,6 +113,10 @@ def compare(
     site = loaded.model.site(comparison.site).name
     deciding = json.dumps([vectors, [_hash(one) for one in vectors], comparison.site, asked, settings])
     out = run.directory(f"compare-{Path(model.model).name}-{site}", deciding, model.model, token_set)
+    if dry_run:
+        wanted, *_ = make_comparison(loaded, token_set, site, labelled(vectors), **asked | settings)
+        print_forecast(wanted, loaded, token_set, out, output)
+        return
     output.say(f"run:   {out}")
     measured = measurement.sequences or min(SEQUENCES, len(token_set.ids))
     output.say(f"tokens: {measured} sequences of {token_set.ids.shape[1]} are measured at {site}")

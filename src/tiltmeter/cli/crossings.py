@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tiltmeter.cli.dry_run import DryRun, print_forecast
 from tiltmeter.cli.grouping import takes_groups
 from tiltmeter.cli.options import ModelOptions, RunOptions, TokenOptions
 from tiltmeter.cli.output import OutputOptions, publish_if_possible
@@ -64,6 +65,7 @@ def crossings(
     tokens: TokenOptions,
     measurement: MeasurementOptions,
     run: RunOptions,
+    dry_run: DryRun = False,
     output: OutputOptions,
 ) -> None:
     """Find where each curve passes a threshold, by bisection.
@@ -96,6 +98,9 @@ def crossings(
     wanted = wanted.model_copy(update={"sweep": sweep})
     site = loaded.model.site(sweep.site).name
     out = run.directory(f"crossings-{Path(model.model).name}-{site}", wanted.model_dump_json(), model.model, token_set)
+    if dry_run:
+        print_forecast(wanted, loaded, token_set, out, output)
+        return
     _run(wanted, loaded, token_set, out, output)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tiltmeter.cli.dry_run import DryRun, print_forecast
 from tiltmeter.cli.grouping import takes_groups
 from tiltmeter.cli.options import ModelOptions, RunOptions, TokenOptions
 from tiltmeter.cli.output import OutputOptions, publish_if_possible
@@ -63,6 +64,7 @@ def sweep(
         ),
     ] = None,
     run: RunOptions,
+    dry_run: DryRun = False,
     output: OutputOptions,
 ) -> None:
     """Measure how the output changes along directions.
@@ -95,6 +97,9 @@ def sweep(
     several = names_several(wanted.site)
     place = f"{len(sites)}-sites" if several else sites[0]
     out = run.directory(f"sweep-{Path(model.model).name}-{place}", wanted.model_dump_json(), model.model, token_set)
+    if dry_run:
+        print_forecast(wanted, loaded, token_set, out, output)
+        return
     announce(wanted, token_set, out, output)
     if several:
         _run_at_sites(wanted, loaded, token_set, out, output)

@@ -27,6 +27,9 @@ from tiltmeter.runs.rng import Address, uniform
 
 DEFAULT_POLICY = MassivePolicy()
 
+BATCH = 32
+"""Sequences in a pass."""
+
 TRIMMED = 0.01
 """Fraction of the pool that `trimmed` leaves out."""
 
@@ -116,7 +119,7 @@ def fit_statistics(
     bos: BosPolicy,
     pool_size: int,
     seed: int,
-    batch: int = 32,
+    batch: int = BATCH,
     positions: tuple[int, ...] | None = None,
     massive: MassivePolicy = DEFAULT_POLICY,
 ) -> SiteStatistics:
@@ -128,22 +131,14 @@ def fit_statistics(
     Raises:
         TiltmeterError: there are fewer than two tokens; the pool holds one sequence's of several.
     """
-    mask = allowed(boundary_mask(tokens.ids, tokens.boundary), bos.statistics)
-    if positions is not None:
-        mask &= torch.isin(torch.arange(mask.shape[1]), torch.tensor(positions))
+    mask = counted_tokens(tokens, bos, positions)
     if (found := int(mask.sum())) < 2:
         raise TiltmeterError(
             f"Statistics need at least two tokens, and {tokens.name} gave {found} (boundary tokens are "
             f"{bos.statistics}); give more or longer sequences."
         )
     chosen = _choose(mask, pool_size, seed)
-    sums = _Sums(massive)
-    pool: list[Tensor] = []
-    for begin in progress(range(0, len(tokens.ids), batch), "statistics"):
-        rows = slice(begin, begin + batch)
-        x = model.activation(tokens.ids[rows], site).cpu()
-        sums.update(x, mask[rows])
-        pool.append(x[chosen[rows]])
+    sums, pool = read_activations(model, tokens, site, mask, chosen, massive, batch)
     moments, counted = sums.finish(mask)
     entries, owners = torch.cat(pool), torch.arange(len(tokens.ids))[:, None].expand_as(chosen)[chosen]
     kept = ordinary(entries, massive.largest_counted(counted.limit))
@@ -160,7 +155,36 @@ def fit_statistics(
     )
 
 
-class _Sums:
+def counted_tokens(
+    tokens: TokenSet, bos: BosPolicy, positions: tuple[int, ...] | None
+) -> Bool[Tensor, "sequence position"]:
+    """Mask of the tokens that count in statistics, unless their activations are massive."""
+    mask = allowed(boundary_mask(tokens.ids, tokens.boundary), bos.statistics)
+    if positions is not None:
+        mask &= torch.isin(torch.arange(mask.shape[1]), torch.tensor(positions))
+    return mask
+
+
+def read_activations(
+    model: SplitModel,
+    tokens: TokenSet,
+    site: Site,
+    counted: Bool[Tensor, "sequence position"],
+    chosen: Bool[Tensor, "sequence position"],
+    massive: MassivePolicy = DEFAULT_POLICY,
+    batch: int = BATCH,
+) -> tuple[Sums, list[Float[Tensor, "entry d_site"]]]:
+    """Run the model on `tokens`: the sums over the counted ones, and the activations of the chosen ones."""
+    sums, pool = Sums(massive), []
+    for begin in progress(range(0, len(tokens.ids), batch), "statistics"):
+        rows = slice(begin, begin + batch)
+        x = model.activation(tokens.ids[rows], site).cpu()
+        sums.update(x, counted[rows])
+        pool.append(x[chosen[rows]])
+    return sums, pool
+
+
+class Sums:
     """Moments of the activations that count, in one pass.
 
     Which are massive is known only at the end, when the median of all norms is. Until then, those that are long by the

@@ -201,6 +201,11 @@ def _plotly() -> str:
     return gzip.decompress(packed.read_bytes()).decode()
 
 
+def script_size() -> int:
+    """Size of plotly.js in a page, in bytes: nearly all of a report."""
+    return len(_plotly().encode())
+
+
 def _own(name: str) -> str:
     return (resources.files("tiltmeter.reports") / "templates" / name).read_text("utf-8")
 

@@ -77,12 +77,7 @@ class Run:
         Raises:
             TiltmeterError: the name or an array's type is not allowed, or writing fails.
         """
-        earlier = self._files(name)
-        try:
-            # safetensors writes raw memory, so a transposed or strided view must be made contiguous first.
-            data = safetensors.numpy.save({key: np.asarray(array, order="C") for key, array in arrays.items()})
-        except SafetensorError as error:
-            raise TiltmeterError(f"{name} cannot be stored: {error}; give arrays of numbers or booleans.") from error
+        earlier, data = self._files(name), to_safetensors(name, arrays)
         file = self.path / SHARDS / _shard_name(name, data)
         _write(file, data)
         _unlink([other for other in earlier if other != file])
@@ -146,20 +141,48 @@ def open_run(path: str | Path, identity: Mapping[str, Any], record: Callable[[],
     lock = _locked(path)
     try:
         _remove(sorted(path.rglob(f".*{PARTIAL}")), "was not finished")
-        if (path / MANIFEST).exists():
-            found = _changes(path, identity)
-            if found and has_results(path):
-                raise TiltmeterError(
-                    f"{path} is a run of another configuration ({found}); choose another directory (--out) or repeat "
-                    "the old configuration."
-                )
-        if not (path / MANIFEST).exists() or found:  # a run without results may be restarted as another
-            now = datetime.now(UTC).isoformat(timespec="seconds")
-            manifest = {"format": FORMAT, "identity": identity, "record": _plain("record", record()), "created": now}
-            _write(path / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
+        if not (path / MANIFEST).exists() or _changed(path, identity):
+            _write(path / MANIFEST, manifest_bytes(identity, record()))
         yield Run(path)
     finally:
         lock.release()
+
+
+def stored_names(path: str | Path, identity: Mapping[str, Any]) -> set[str]:
+    """The names of the arrays that are stored in a run that this identity would resume; nothing is changed or locked.
+
+    Raises:
+        TiltmeterError: as `open_run`, except that the run may be in use.
+    """
+    refuse_foreign(path)
+    folder = Path(path).expanduser()
+    if not (folder / MANIFEST).exists() or _changed(folder, _plain("identity", identity)):
+        return set()
+    return {file.name.partition(".")[0] for file in (folder / SHARDS).glob("*.safetensors")}
+
+
+def manifest_bytes(identity: Mapping[str, Any], record: Mapping[str, Any]) -> bytes:
+    """The manifest of a run that is created now.
+
+    Raises:
+        TiltmeterError: identity or record is not JSON.
+    """
+    facts = {"identity": _plain("identity", identity), "record": _plain("record", record)}
+    manifest = {"format": FORMAT, **facts, "created": datetime.now(UTC).isoformat(timespec="seconds")}
+    return (json.dumps(manifest, indent=2) + "\n").encode()
+
+
+def to_safetensors(name: str, arrays: Mapping[str, np.ndarray]) -> bytes:
+    """The file of these arrays, of any shape.
+
+    Raises:
+        TiltmeterError: an array's type is not allowed.
+    """
+    try:
+        # safetensors writes raw memory, so a transposed or strided view must be made contiguous first.
+        return safetensors.numpy.save({key: np.asarray(array, order="C") for key, array in arrays.items()})
+    except SafetensorError as error:
+        raise TiltmeterError(f"{name} cannot be stored: {error}; give arrays of numbers or booleans.") from error
 
 
 def refuse_foreign(path: str | Path) -> None:
@@ -254,11 +277,20 @@ def _locked(path: Path) -> FileLock:
     return lock
 
 
-def _changes(path: Path, identity: dict[str, Any]) -> str:
-    """How the identity differs from the manifest's, in words; empty if it does not."""
+def _changed(path: Path, identity: dict[str, Any]) -> bool:
+    """Whether a run without results is of another identity, and may be restarted as this one.
+
+    Raises:
+        TiltmeterError: a run with results is of another identity.
+    """
     found = list(_differences(read_manifest(path)["identity"], identity))
+    if not found or not has_results(path):
+        return bool(found)
     more = [f"and {len(found) - 3} more"] if len(found) > 3 else []
-    return "; ".join(found[:3] + more)
+    raise TiltmeterError(
+        f"{path} is a run of another configuration ({'; '.join(found[:3] + more)}); choose another directory (--out) "
+        "or repeat the old configuration."
+    )
 
 
 def _differences(old: Any, new: Any, at: str = "") -> Iterator[str]:

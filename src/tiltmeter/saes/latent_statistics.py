@@ -22,6 +22,9 @@ from tiltmeter.runs.progress import progress
 from tiltmeter.saes.at_site import SAEAtSite, mark
 from tiltmeter.saes.synthetic import Synthesis
 
+BATCH = 32
+"""Sequences in a pass."""
+
 
 @dataclass(frozen=True)
 class LatentStatistics:
@@ -103,7 +106,7 @@ def fit_latents(
     bos: BosPolicy,
     saes: Mapping[str, SAEAtSite],
     massive_above: float = math.inf,
-    batch: int = 32,
+    batch: int = BATCH,
 ) -> dict[str, LatentStatistics]:
     """Run the model on `tokens` once, and compute the statistics of every SAE, under the same names.
 
@@ -118,17 +121,31 @@ def fit_latents(
         raise TiltmeterError(
             f"Latent statistics need tokens, but {tokens.name} contains only boundary tokens; give longer sequences."
         )
-    totals = {name: _Totals(sae) for name, sae in saes.items()}
-    for begin in progress(range(0, len(tokens.ids), batch), "latents"):
-        rows = slice(begin, begin + batch)
-        x = model.activation(tokens.ids[rows], site)
-        counted = (mask[rows] & ordinary(x, massive_above)).to(x.device)
-        for one in totals.values():
-            one.update(x, counted)
+    totals = count_latents(model, tokens, site, mask, saes, massive_above, batch)
     return {name: one.statistics() for name, one in totals.items()}
 
 
-class _Totals:
+def count_latents(
+    model: SplitModel,
+    tokens: TokenSet,
+    site: Site,
+    counted: Bool[Tensor, "sequence position"],
+    saes: Mapping[str, SAEAtSite],
+    massive_above: float = math.inf,
+    batch: int = BATCH,
+) -> dict[str, Totals]:
+    """Run the model on `tokens` once: every SAE's sums over the counted ones, under the same names."""
+    totals = {name: Totals(sae) for name, sae in saes.items()}
+    for begin in progress(range(0, len(tokens.ids), batch), "latents"):
+        rows = slice(begin, begin + batch)
+        x = model.activation(tokens.ids[rows], site)
+        of_batch = (counted[rows] & ordinary(x, massive_above)).to(x.device)
+        for one in totals.values():
+            one.update(x, of_batch)
+    return totals
+
+
+class Totals:
     """Running sums over batches, in float64."""
 
     def __init__(self, sae: SAEAtSite) -> None:

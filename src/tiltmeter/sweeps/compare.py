@@ -38,9 +38,10 @@ from tiltmeter.sweeps.comparison import (
     read_vectors,
     refuse_settings,
 )
-from tiltmeter.sweeps.crossings import Shards, crossing_summary, crossing_table, search_shards, span
-from tiltmeter.sweeps.plan import Sweep, make_plan
-from tiltmeter.sweeps.run import Prepared, identity, measure_curves, opened, prepare, record, write_curves
+from tiltmeter.sweeps.crossings import Search, crossing_summary, crossing_table, search_shards, span
+from tiltmeter.sweeps.plan import Plan, Sweep, make_plan
+from tiltmeter.sweeps.records import identity, record
+from tiltmeter.sweeps.run import Prepared, measure_curves, opened, prepare, write_curves
 
 SEQUENCES = 64
 
@@ -106,6 +107,43 @@ def compare(
     Raises:
         TiltmeterError: invalid input; `out` belongs to another run; the model cannot be split.
     """
+    wanted, loaded, token_set = make_comparison(
+        model,
+        tokens,
+        site,
+        vectors,
+        sae=sae,
+        baselines=baselines,
+        draws=draws,
+        lengths=lengths,
+        budgets=budgets,
+        sequences=sequences,
+        positions=positions,
+        **settings,
+    )
+    return run_comparison(wanted, loaded, token_set, out)
+
+
+def make_comparison(
+    model: ModelGiven,
+    tokens: TokensGiven,
+    site: str,
+    vectors: Any,
+    *,
+    sae: Any = None,
+    baselines: Sequence[str] | None = None,
+    draws: int | None = None,
+    lengths: Sequence[float] = LENGTHS,
+    budgets: Sequence[float] = BUDGETS,
+    sequences: int | None = None,
+    positions: str = "last",
+    **settings: Any,
+) -> tuple[Comparison, LoadedModel, TokenSet]:
+    """The configuration of a comparison, and the model and tokens that it is measured on: arguments as of `compare`.
+
+    Raises:
+        TiltmeterError: invalid input.
+    """
     refuse_settings(settings)
     given, path = read_vectors(vectors, site), Straight(lengths=lengths, unit="pair-distance")
     most = SEQUENCES if sequences is None else sequences
@@ -118,8 +156,7 @@ def compare(
     chosen = choose_baselines(baselines, at is not None)
     directions = all_directions(given, chosen, number_of_draws(draws, len(given)), at, sweep.seed)
     sweep = sweep.model_copy(update={"directions": directions})
-    wanted = Comparison(sweep=sweep, vectors=tuple(given), baselines=chosen, budgets=budgets)
-    return run_comparison(wanted, loaded, token_set, out)
+    return Comparison(sweep=sweep, vectors=tuple(given), baselines=chosen, budgets=budgets), loaded, token_set
 
 
 def run_comparison(wanted: Comparison, loaded: LoadedModel, tokens: TokenSet, out: str | Path | None) -> Compared:
@@ -129,8 +166,7 @@ def run_comparison(wanted: Comparison, loaded: LoadedModel, tokens: TokenSet, ou
         TiltmeterError: as `compare`.
     """
     plan = make_plan(wanted.sweep, loaded.model, tokens, loaded.tokenizer)
-    facts = identity(plan, loaded) | {"compare": wanted.model_dump(mode="json", exclude={"sweep"})}
-    with opened(plan, out, facts, partial(record, plan, loaded, "compare")) as run:
+    with opened(plan, out, comparison_identity(wanted, plan, loaded), partial(record, plan, loaded, "compare")) as run:
         ready = prepare(plan, run)
         found = measure_curves(ready, run, None)
         standings, verdicts = stand(wanted, found)
@@ -140,6 +176,11 @@ def run_comparison(wanted: Comparison, loaded: LoadedModel, tokens: TokenSet, ou
         for name, table in (("standings", standings), ("budgets", budgets), ("verdicts", pd.DataFrame(verdicts))):
             curves.write_table(run, name, table)
     return Compared(tuple(verdicts), standings, budgets, found)
+
+
+def comparison_identity(wanted: Comparison, plan: Plan, loaded: LoadedModel) -> dict[str, Any]:
+    """Collect everything that determines the numbers of a comparison."""
+    return identity(plan, loaded) | {"compare": wanted.model_dump(mode="json", exclude={"sweep"})}
 
 
 def stand(wanted: Comparison, found: xr.Dataset) -> tuple[pd.DataFrame, list[Verdict]]:
@@ -168,14 +209,22 @@ def _place(sae: Any, loaded: LoadedModel, sweep: Sweep, tokens: TokenSet) -> Row
 
 def _budget(wanted: Comparison, ready: Prepared, run: run_directory.Run, which: int) -> pd.DataFrame:
     """The lengths at which KL reaches a budget along the vectors, and along baselines drawn for each token."""
+    distance, search = ready.statistics.pair_distance, budget_search(wanted, ready, which)
+    found = search_shards(ready, run, search)
+    summary = crossing_summary(
+        crossing_table(found, tuple(map(str, search.directions))), span(ready.plan), len(search.path.steps)
+    )
+    table = summary[["direction", "median", "median_low", "median_high", "n", "censored", "missing"]]
+    lengths = {column: table[column] / distance for column in ("median", "median_low", "median_high")}
+    return table.assign(**lengths, budget=wanted.budgets[which])
+
+
+def budget_search(wanted: Comparison, ready: Prepared, which: int) -> Search:
+    """The search for the lengths at which KL reaches a budget."""
     budget, distance = wanted.budgets[which], ready.statistics.pair_distance
     own = {name: ready.directions[name] for name in map(DirectionName, with_opposites(wanted.vectors))}
     random = [DirectionName(name) for name in wanted.baselines if name in OF_STATISTICS]
     directions = own | build_directions(random, ready.statistics, {})
     path = Straight(lengths=tuple(np.linspace(0, LONGEST * distance, GRID + 1).tolist()))
-    names = Shards(f"budget-{which}", f"lengths for a KL of {budget:g}")
-    found = search_shards(ready, run, CrossingTarget(threshold=budget), directions, path, names)
-    summary = crossing_summary(crossing_table(found, tuple(map(str, directions))), span(ready.plan), len(path.lengths))
-    table = summary[["direction", "median", "median_low", "median_high", "n", "censored", "missing"]]
-    lengths = {column: table[column] / distance for column in ("median", "median_low", "median_high")}
-    return table.assign(**lengths, budget=budget)
+    goal, shown = CrossingTarget(threshold=budget), f"lengths for a KL of {budget:g}"
+    return Search(goal, directions, path, f"budget-{which}", shown)

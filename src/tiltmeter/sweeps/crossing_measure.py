@@ -17,7 +17,15 @@ from tiltmeter.perturb.bases import Base
 from tiltmeter.perturb.directions import Direction, Perturbation
 from tiltmeter.perturb.names import DirectionName
 from tiltmeter.perturb.paths import Sphere, Straight
-from tiltmeter.sweeps.measure import Batch, PerturbedBatch, masked_mean, perturb_batch, sequences_at_once, start_batch
+from tiltmeter.sweeps.measure import (
+    Batch,
+    PerturbedBatch,
+    in_batches,
+    masked_mean,
+    perturb_batch,
+    sequences_at_once,
+    start_batch,
+)
 from tiltmeter.sweeps.plan import Plan
 
 Arrays = dict[str, np.ndarray]
@@ -44,8 +52,8 @@ def measure_crossings(
     """
     size = sequences_at_once(plan, len(directions))
     parts = []
-    for begin in range(sequences.start, sequences.stop, size):
-        batch = start_batch(plan, range(begin, min(begin + size, sequences.stop)), base)
+    for some in in_batches(sequences, size):
+        batch = start_batch(plan, some, base)
         starts = [perturb_batch(batch, name, direction) for name, direction in directions.items()]
         parts.append(_find(batch, starts, path, goal, list(directions)))
     return {name: np.concatenate([part[name] for part in parts], 1) for name in parts[0]}

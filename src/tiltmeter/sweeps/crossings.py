@@ -30,13 +30,17 @@ from tiltmeter.runs.progress import progress
 from tiltmeter.sweeps.crossing_measure import Arrays, measure_crossings
 from tiltmeter.sweeps.given_readouts import Readouts
 from tiltmeter.sweeps.plan import Plan, Sweep, make_plan
-from tiltmeter.sweeps.run import Prepared, check_measured, identity, opened, prepare, record
+from tiltmeter.sweeps.records import identity, record
+from tiltmeter.sweeps.run import Prepared, check_measured, opened, prepare
 
 FROM_ZERO = ("kl", "js", "l2")
 """Readouts that are zero without a perturbation and grow with it, as `tiltmeter.analysis.shapes` assumes."""
 
 WITH_THRESHOLD = "rank"
 """Grows, but from 1: it crosses a threshold, and has no fraction of its last value."""
+
+CROSSINGS = "crossings"
+"""What the shards of a run of crossings, and its table, are called."""
 
 
 class Crossings(Configuration):
@@ -118,14 +122,19 @@ def run_crossings(
     loaded = load_model(model)
     token_set = tokens_for(loaded, tokens, wanted.sweep.sequences_to_load)
     plan = make_plan(wanted.sweep, loaded.model, token_set, loaded.tokenizer)
-    with opened(plan, out, _identity(wanted, plan, loaded), partial(_record, plan, loaded, purpose)) as run:
+    with opened(plan, out, crossings_identity(wanted, plan, loaded), partial(_record, plan, loaded, purpose)) as run:
         ready = prepare(plan, run)
-        table = crossing_table(_measure(wanted, ready, run), tuple(map(str, plan.directions)))
+        table = crossing_table(search_shards(ready, run, search_of(wanted, ready)), tuple(map(str, plan.directions)))
         check_measured(int(table.tokens.sum()))
-        summary = crossing_summary(table, span(plan), len(wanted.sweep.path.steps))
-        for name, one in (("crossings", table), ("summary", summary)):
-            curves.write_table(run, name, one)
+        write_crossings(plan, run, table)
     return table
+
+
+def write_crossings(plan: Plan, run: run_directory.Run, table: pd.DataFrame) -> None:
+    """Store crossings and their summary."""
+    summary = crossing_summary(table, span(plan), len(plan.sweep.path.steps))
+    for name, one in ((CROSSINGS, table), ("summary", summary)):
+        curves.write_table(run, name, one)
 
 
 def span(plan: Plan) -> int:
@@ -185,39 +194,36 @@ def crossing_summary(table: pd.DataFrame, span: int, steps: int) -> pd.DataFrame
     )
 
 
-def _measure(wanted: Crossings, ready: Prepared, run: run_directory.Run) -> Arrays:
-    assert not isinstance(ready.path, Substitute)  # ruled out by `Crossings`
-    return search_shards(
-        ready, run, _resolved(wanted, ready), ready.directions, ready.path, Shards("crossings", "shards")
-    )
+class Search(NamedTuple):
+    """What is searched along which directions."""
 
-
-class Shards(NamedTuple):
-    """What the shards of a search are called: in the run directory, and beside its progress."""
-
+    goal: CrossingTarget
+    directions: Mapping[DirectionName, Direction]
+    path: Straight | Sphere
     stored: str
+    """What its shards are called in the run directory."""
     shown: str
+    """What they are called beside their progress."""
 
 
-def search_shards(
-    ready: Prepared,
-    run: run_directory.Run,
-    goal: CrossingTarget,
-    directions: Mapping[DirectionName, Direction],
-    path: Straight | Sphere,
-    names: Shards,
-) -> Arrays:
+def search_of(wanted: Crossings, ready: Prepared) -> Search:
+    """The search for the crossings of a run."""
+    assert not isinstance(ready.path, Substitute)  # ruled out by `Crossings`
+    return Search(_resolved(wanted, ready), ready.directions, ready.path, CROSSINGS, "shards")
+
+
+def search_shards(ready: Prepared, run: run_directory.Run, search: Search) -> Arrays:
     """Find the crossings of every shard that is not stored yet, and concatenate all in sequence order.
 
     Raises:
         TiltmeterError: as `measure_crossings`.
     """
     sweep, parts = ready.plan.sweep, []
-    for begin in progress(range(0, sweep.sequences, sweep.shard), names.shown):
-        name = f"{names.stored}-{begin // sweep.shard:05d}"
+    for begin in progress(range(0, sweep.sequences, sweep.shard), search.shown):
+        name = f"{search.stored}-{begin // sweep.shard:05d}"
         if (arrays := run.load(name)) is None:
             sequences = range(begin, min(begin + sweep.shard, sweep.sequences))
-            arrays = measure_crossings(ready.plan, goal, directions, path, sequences, ready.base)
+            arrays = measure_crossings(ready.plan, search.goal, search.directions, search.path, sequences, ready.base)
             run.save(name, arrays)
         parts.append(arrays)
     return {name: np.concatenate([part[name] for part in parts], 1) for name in parts[0]}
@@ -232,7 +238,8 @@ def _resolved(wanted: Crossings, ready: Prepared) -> CrossingTarget:
     return goal.model_copy(update={"tolerance": goal.tolerance * unit})
 
 
-def _identity(wanted: Crossings, plan: Plan, loaded: LoadedModel) -> dict[str, Any]:
+def crossings_identity(wanted: Crossings, plan: Plan, loaded: LoadedModel) -> dict[str, Any]:
+    """Collect everything that determines the crossings of a run."""
     return identity(plan, loaded) | {"crossings": wanted.goal.model_dump(mode="json")}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -26,6 +26,8 @@ from tiltmeter.perturb.registry import rng_key
 from tiltmeter.perturb.sources import Context
 from tiltmeter.runs.rng import Address
 from tiltmeter.sweeps.plan import Plan
+
+T = TypeVar("T")
 
 Arrays = dict[str, np.ndarray]
 
@@ -96,13 +98,13 @@ def measure_shard(
     """
     size = sequences_at_once(plan, len(path.steps))
     parts = []
-    for begin in range(0, len(sequences), size):
-        batch = start_batch(plan, sequences[begin : begin + size], base)
-        parts.append(_stacked(_measure_directions(batch, directions, path), len(directions)))
+    for some in in_batches(sequences, size):
+        batch = start_batch(plan, some, base)
+        parts.append(stacked(measure_directions(batch, directions, path), len(directions)))
     return {name: np.concatenate([part[name] for part in parts], 1 if name == "tokens" else 2) for name in parts[0]}
 
 
-def _stacked(found: Iterable[Arrays], number: int) -> Arrays:
+def stacked(found: Iterable[Arrays], number: int) -> Arrays:
     """Stack the results of `number` directions along a new leading axis.
 
     The arrays are allocated up front. Small arrays kept one by one would lie between the large temporary tensors and
@@ -117,8 +119,27 @@ def _stacked(found: Iterable[Arrays], number: int) -> Arrays:
 
 def sequences_at_once(plan: Plan, points: int) -> int:
     """Return how many sequences fit in memory at once, each perturbed at `points` points; at least one."""
-    span = plan.positions.span.stop - plan.positions.span.first
+    span = _span_tokens(plan)
     return max(1, min(plan.sweep.batch_tokens // (span * points), CLEAN_TOKENS // span))
+
+
+def in_batches(items: Sequence[T], size: int) -> list[Sequence[T]]:
+    """Split sequences, or directions, into batches of this size; the last may be smaller."""
+    return [items[begin : begin + size] for begin in range(0, len(items), size)]
+
+
+def directions_at_once(plan: Plan, sequences: int, points: int) -> int:
+    """Return how many directions are run together on a batch of so many sequences; at least one."""
+    return max(1, plan.sweep.batch_tokens // (_span_tokens(plan) * sequences * points))
+
+
+def steps_at_once(plan: Plan, sequences: int) -> int:
+    """Return how many steps of one direction are run together; at least one."""
+    return max(1, plan.sweep.batch_tokens // (_span_tokens(plan) * sequences))
+
+
+def _span_tokens(plan: Plan) -> int:
+    return plan.positions.span.stop - plan.positions.span.first
 
 
 def start_batch(plan: Plan, sequences: Sequence[int], base: Base | None) -> Batch:
@@ -166,17 +187,15 @@ def _context(batch: Batch, key: str, draw: int = 0) -> Context:
     return Context(span.cut(activation), address, lambda: batch.whole, lambda: batch.counted, tokens)
 
 
-def _measure_directions(batch: Batch, directions: Mapping[DirectionName, Direction], path: Path) -> Iterator[Arrays]:
+def measure_directions(batch: Batch, directions: Mapping[DirectionName, Direction], path: Path) -> Iterator[Arrays]:
     """Measure curves on one batch, [step, sequence] or [step, sequence, position], direction by direction.
 
     The paths of several directions are run together if they fit in memory: a pass of few tokens costs nearly as much
     as one of many.
     """
-    span = batch.plan.positions.span
-    tokens = (span.stop - span.first) * len(batch.sequences) * len(path.steps)
-    size, names = max(1, batch.plan.sweep.batch_tokens // tokens), list(directions)
-    for begin in range(0, len(names), size):
-        starts = {name: perturb_batch(batch, name, directions[name]) for name in names[begin : begin + size]}
+    size = directions_at_once(batch.plan, len(batch.sequences), len(path.steps))
+    for names in in_batches(list(directions), size):
+        starts = {name: perturb_batch(batch, name, directions[name]) for name in names}
         if len(starts) == 1:
             ((name, start),) = starts.items()
             yield _averages(batch, start, _along_one(batch, name, start, path))
@@ -289,8 +308,7 @@ def _perturbation(
 
 def _step_slices(plan: Plan, path: Path, sequences: int) -> Iterator[slice]:
     """Split the path into slices whose perturbed tokens fit in memory."""
-    span = plan.positions.span
-    size = max(1, plan.sweep.batch_tokens // ((span.stop - span.first) * sequences))
+    size = steps_at_once(plan, sequences)
     for begin in range(0, len(path.steps), size):
         yield slice(begin, begin + size)
 

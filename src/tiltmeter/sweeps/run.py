@@ -9,11 +9,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,13 +23,10 @@ from tiltmeter.analysis import curves
 from tiltmeter.analysis.stopping import Watch
 from tiltmeter.data.token_set import TokenSet, TokensGiven
 from tiltmeter.errors import TiltmeterError
-from tiltmeter.models import provenance
 from tiltmeter.models.behaviour import check_behaviour
-from tiltmeter.models.clean_run import PERTURBED_RUNS
-from tiltmeter.models.fingerprint import fingerprint_sha256
 from tiltmeter.models.loading import LoadedModel, ModelGiven, load_model, tokens_for
 from tiltmeter.models.self_check import check_additive, check_functions, check_head, check_split
-from tiltmeter.models.sites import OF_WIDTH_D_MODEL, names_several
+from tiltmeter.models.sites import names_several
 from tiltmeter.perturb.bases import Base, build_base
 from tiltmeter.perturb.directions import Direction
 from tiltmeter.perturb.names import DirectionName
@@ -38,27 +34,21 @@ from tiltmeter.perturb.own_directions import bind
 from tiltmeter.perturb.paths import Path as PerturbationPath
 from tiltmeter.perturb.registry import build_directions
 from tiltmeter.perturb.site_statistics import SiteStatistics, fit_statistics
-from tiltmeter.perturb.transcoder_directions import TRANSCODER_DIRECTIONS
 from tiltmeter.runs import run_directory
 from tiltmeter.runs.progress import progress
 from tiltmeter.runs.temporary import kept_or_temporary
 from tiltmeter.runs.user_paths import user_path
-from tiltmeter.saes.at_site import DictionaryAtSite, RowsAtSite, SAEAtSite, TranscoderAtSite
 from tiltmeter.saes.latent_statistics import LatentStatistics, SAEWithStatistics, fit_latents
-from tiltmeter.saes.load_check import LoadCheck, check_on_load
-from tiltmeter.saes.transcoder_check import check_transcoder
 from tiltmeter.sweeps.cautions import cautions
-from tiltmeter.sweeps.measure import check_functions_alone, measure_shard
+from tiltmeter.sweeps.measure import Arrays, check_functions_alone, in_batches, measure_shard
 from tiltmeter.sweeps.plan import Plan, Sweep, make_plan
+from tiltmeter.sweeps.records import attributes, identity, record
 from tiltmeter.sweeps.sites import matching_sites, sweep_sites
 
 SAES_A_PASS = 4
 """Number of SAEs whose latent statistics are computed in one pass over the tokens."""
 
 _log = logging.getLogger(__name__)
-
-_checked: dict[tuple[Any, ...], LoadCheck] = {}
-"""Cache of load checks: a study uses one SAE in many sweeps, and each check costs forward passes."""
 
 
 def run_sweep(
@@ -159,31 +149,48 @@ def prepare(plan: Plan, run: run_directory.Run) -> Prepared:
         TiltmeterError: the model cannot be split at the site, the site's activation does not reach the stream, or the
             model is not the one that the run was begun with.
     """
-    statistics = _statistics(plan, run)
+    statistics = stored_statistics(plan, run)
+    for caution in cautions(plan, statistics):
+        _log.warning("warning: %s", caution)
     plan = replace(plan, massive_above=statistics.massive.limit)
-    saes = _latents(plan, run)
+    ready = build(plan, statistics, stored_latents(plan, run))
+    check(ready, run)
+    return ready
+
+
+def build(plan: Plan, statistics: SiteStatistics, saes: dict[str, SAEWithStatistics]) -> Prepared:
+    """Build directions, base and path from the statistics."""
     centre = partial(plan.model.centre, site=plan.site)
     own = {name: bind(name, one, statistics, centre) for name, one in plan.own.items()}
     directions = build_directions(plan.directions, statistics, own, {**saes, **plan.dictionaries})
     base = build_base(plan.base, statistics, saes)
     path = plan.sweep.path.resolved(statistics.pair_distance)
+    return Prepared(plan, statistics, saes, directions, path, base)
+
+
+def check(ready: Prepared, run: run_directory.Run) -> None:
+    """Run the self-checks.
+
+    Raises:
+        TiltmeterError: as `prepare`.
+    """
+    plan = ready.plan
     check_split(plan.model, plan.model.start(plan.tokens.ids[:2], plan.site, (), plan.positions.span))
     for site in {plan.site, *(readout.site for readout in plan.readouts if readout.site)}:
         check_additive(plan.model, plan.tokens.ids[:2], site)
     check_head(plan.model, plan.tokens.ids[: plan.sweep.sequences])
     check_functions(plan.model, plan.tokens.ids[:2], plan.site, plan.readouts, plan.positions)
-    check_functions_alone(plan, directions, base)
+    check_functions_alone(plan, ready.directions, ready.base)
     check_behaviour(run, plan.model, plan.tokens.ids[:2])
-    return Prepared(plan, statistics, saes, directions, path, base)
 
 
-def _statistics(plan: Plan, run: run_directory.Run) -> SiteStatistics:
+def stored_statistics(plan: Plan, run: run_directory.Run) -> SiteStatistics:
+    """Load the statistics of the site from the run, or compute and store them."""
     if (arrays := run.load("statistics")) is None:
-        some = _for_statistics(plan)
         sweep = plan.sweep
         fitted = fit_statistics(
             plan.model,
-            some,
+            for_statistics(plan),
             plan.site,
             sweep.bos,
             sweep.pool,
@@ -192,25 +199,20 @@ def _statistics(plan: Plan, run: run_directory.Run) -> SiteStatistics:
             massive=sweep.massive,
         )
         run.save("statistics", arrays := fitted.to_arrays())
-    found = SiteStatistics.from_arrays(arrays)
-    for caution in cautions(plan, found):
-        _log.warning("warning: %s", caution)
-    return found
+    return SiteStatistics.from_arrays(arrays)
 
 
-def _latents(plan: Plan, run: run_directory.Run) -> dict[str, SAEWithStatistics]:
+def stored_latents(plan: Plan, run: run_directory.Run) -> dict[str, SAEWithStatistics]:
     """Bind every SAE to the site, with latent statistics if a direction or the base needs them.
 
     Each pass over the tokens covers only a few SAEs, so that a killed run loses at most one pass.
     """
     stored = {label: f"latents-{index:03d}" for index, label in enumerate(plan.saes) if label in plan.counted_saes}
     found = {label: run.load(name) for label, name in stored.items()}
-    missing = [label for label, arrays in found.items() if arrays is None]
     above = plan.sweep.massive.largest_counted(plan.massive_above)
-    groups = [missing[begin : begin + SAES_A_PASS] for begin in range(0, len(missing), SAES_A_PASS)]
-    for labels in groups:
+    for labels in passes_over_saes([label for label, arrays in found.items() if arrays is None]):
         some = {label: plan.saes[label] for label in labels}
-        fitted = fit_latents(plan.model, _for_statistics(plan), plan.site, plan.sweep.bos, some, above)
+        fitted = fit_latents(plan.model, for_statistics(plan), plan.site, plan.sweep.bos, some, above)
         for label, statistics in fitted.items():
             run.save(stored[label], arrays := statistics.to_arrays())
             found[label] = arrays
@@ -218,7 +220,13 @@ def _latents(plan: Plan, run: run_directory.Run) -> dict[str, SAEWithStatistics]
     return {label: SAEWithStatistics(at, counted.get(label), plan.sweep.synthesis) for label, at in plan.saes.items()}
 
 
-def _for_statistics(plan: Plan) -> TokenSet:
+def passes_over_saes(labels: Sequence[str]) -> list[Sequence[str]]:
+    """The SAEs whose latent statistics are computed together, for each pass over the tokens."""
+    return in_batches(labels, SAES_A_PASS)
+
+
+def for_statistics(plan: Plan) -> TokenSet:
+    """The sequences that serve the statistics."""
     return replace(plan.tokens, ids=plan.tokens.ids[: plan.sweep.statistics_sequences])
 
 
@@ -246,7 +254,7 @@ def measure_curves(ready: Prepared, run: run_directory.Run, watch: Watch | None)
     plan = ready.plan
     parts = _measure(ready, run, watch)
     result = curves.merge(parts, plan.order[: sum(part.sizes["sequence"] for part in parts)])
-    attrs = _attrs(plan, ready.statistics, ready.saes, run_directory.read_manifest(run.path))
+    attrs = attributes(plan, ready.statistics, ready.saes, run_directory.read_manifest(run.path))
     result = result.assign_attrs(attrs | _ending(watch))
     check_measured(int(result.tokens.sum()))
     return result
@@ -275,110 +283,16 @@ def _shard(ready: Prepared, run: run_directory.Run, begin: int) -> xr.Dataset:
     if (arrays := run.load(name)) is None:
         arrays = measure_shard(plan, ready.directions, ready.path, sequences, ready.base)
         run.save(name, arrays)
+    return as_curves(ready, arrays, sequences, plan.directions)
+
+
+def as_curves(
+    ready: Prepared, arrays: Arrays, sequences: Sequence[int], directions: Sequence[DirectionName]
+) -> xr.Dataset:
+    """Label what `measure_shard` returned."""
+    plan = ready.plan
     positions = plan.positions.read if plan.sweep.keep_positions else None
-    axes = curves.Axes(tuple(map(str, plan.directions)), ready.path.steps, ready.path.units, sequences, positions)
+    axes = curves.Axes(tuple(map(str, directions)), ready.path.steps, ready.path.units, sequences, positions)
     readouts = {key: arrays[key] for key in (*(readout.name for readout in plan.readouts), "length")}
     labels = {readout.name: readout.label for readout in plan.readouts if readout.label is not None}
     return curves.build(readouts, arrays["tokens"], axes, {}, labels)
-
-
-def identity(plan: Plan, loaded: LoadedModel) -> dict[str, Any]:
-    """Collect everything that determines the numbers of a run."""
-    used: dict[str, RowsAtSite] = {**plan.saes, **plan.dictionaries}
-    return provenance.identity(loaded, plan.tokens) | {
-        "sweep": plan.sweep.model_dump(mode="json", exclude={"saes"})
-        | {"site": plan.site.name, "readouts": [readout.name for readout in plan.readouts]},
-        "saes": {label: at.sae.about.sha256 for label, at in used.items()},
-        # Stored arrays follow these orders, so the same SAEs in another order are a different run.
-        "order": {"directions": [str(name) for name in plan.directions], "saes": list(used)},
-        "vectors": {str(name): one.identity for name, one in plan.own.items()},
-        "readout_functions": {one.name: one.own.identity for one in plan.readouts if one.own is not None},
-    }
-
-
-def record(plan: Plan, loaded: LoadedModel, purpose: str) -> dict[str, Any]:
-    """Collect facts for readers of the manifest that do not affect the numbers."""
-    centred = plan.model.centred and plan.site.kind in OF_WIDTH_D_MODEL
-    model = fingerprint_sha256(loaded.model) if plan.saes else ""
-    return provenance.record(loaded, plan.tokens) | {
-        "purpose": purpose,
-        "policies": {
-            "stream": "centred: x minus its mean over d_model" if centred else "raw",
-            "kl": "KL(clean ‖ perturbed), nats, from the difference of logits, of terms that cannot cancel",
-            "boundary positions": plan.sweep.bos.model_dump(),
-            "massive activations": plan.sweep.massive.model_dump(),
-            "perturbed runs": PERTURBED_RUNS[plan.model.way(plan.site, plan.positions.span)],
-            "perturbed positions": list(plan.positions.perturbed),
-            "read positions": list(plan.positions.read),
-        },
-        "saes": {label: _sae_record(plan, model, at) for label, at in progress(list(plan.saes.items()), "load check")}
-        | {label: _dictionary_record(plan, label, at) for label, at in plan.dictionaries.items()},
-    }
-
-
-def _sae_record(plan: Plan, model: str, at: SAEAtSite) -> dict[str, Any]:
-    """Describe an SAE, including its load check on the model of this hash, and log the check's warnings."""
-    place = (at.sae.about.sha256, at.site, plan.sweep.stream, model, plan.tokens.sha256())
-    if place not in _checked:
-        _checked[place] = check_on_load(plan.model, at, plan.tokens)
-        for warning in _checked[place].warnings:
-            _log.warning("warning: %s", warning)
-    return _about(at) | {"load_check": _checked[place].to_json()}
-
-
-def _dictionary_record(plan: Plan, label: str, at: DictionaryAtSite) -> dict[str, Any]:
-    """Describe a dictionary, including the load check of a transcoder whose error is measured; log its warnings."""
-    found = _about(at) | {"what": at.what}
-    asked = any(name.argument == label and name.kind in TRANSCODER_DIRECTIONS for name in plan.directions)
-    if not asked or not isinstance(at, TranscoderAtSite):
-        return found
-    check = check_transcoder(plan.model, at, plan.tokens)
-    for warning in check.warnings:
-        _log.warning("warning: %s", warning)
-    return found | {"load_check": check.to_json()}
-
-
-def _about(at: RowsAtSite) -> dict[str, Any]:
-    return {name: value for name, value in asdict(at.sae.about).items() if value is not None}
-
-
-def _attrs(
-    plan: Plan, statistics: SiteStatistics, saes: dict[str, SAEWithStatistics], manifest: dict[str, Any]
-) -> dict[str, str]:
-    """Collect the provenance stored with the curves. It has no timestamps, so equal runs write equal files."""
-    return {
-        "model": plan.model.name,
-        "site": plan.site.name,
-        "tokens": plan.tokens.name,
-        "positions": plan.sweep.positions,
-        "pair_distance": f"{statistics.pair_distance:.6g}",
-        "mean_norm": f"{statistics.norm:.6g}",
-        "massive": json.dumps(statistics.massive._asdict()),
-        "covariance": json.dumps(statistics.spectrum._asdict()),
-        "cautions": json.dumps(cautions(plan, statistics)),
-        "statistics": f"{statistics.count} activations of width {len(statistics.mean)}; pool of {len(statistics.pool)}",
-        "base": plan.sweep.base,
-        "saes": json.dumps(
-            {label: _sae_attrs(sae, manifest["record"]["saes"][label]) for label, sae in saes.items()}
-            | {label: {"kind": None, "latents": at.size} for label, at in plan.dictionaries.items()}
-        ),
-        "manifest": json.dumps({key: manifest[key] for key in ("identity", "record")}, sort_keys=True),
-    }
-
-
-def _sae_attrs(sae: SAEWithStatistics, recorded: dict[str, Any]) -> dict[str, Any]:
-    """Collect an SAE's metrics for figures: from its latent statistics if computed, else from the load check."""
-    kind, size, latents = sae.at.sae.about.kind, sae.at.size, sae.counted
-    if latents is None:
-        figures = recorded["load_check"]["metrics"]
-        wanted = ("l0", "explained_variance", "distance", "tokens")
-        return {"kind": kind, "latents": size} | {name: figures[name] for name in wanted}
-    return {
-        "kind": kind,
-        "l0": latents.l0,
-        "explained_variance": latents.explained_variance,
-        "distance": latents.distance,
-        "alive": int(latents.alive.sum()),
-        "latents": size,
-        "tokens": latents.count,
-    }
