@@ -16,7 +16,7 @@ from tiltmeter.data.token_set import NANO
 from tiltmeter.models.loading import PRECISIONS
 from tiltmeter.models.model_files import EMBEDDED
 from tiltmeter.models.readouts import readout_meanings
-from tiltmeter.models.sites import HOOKS
+from tiltmeter.models.sites import HOOKS, MODULE, OF_HEADS, OUTSIDE
 from tiltmeter.perturb.bases import BASES, SAE_BASES
 from tiltmeter.perturb.paths import Unit
 from tiltmeter.perturb.registry import DIRECTIONS, kinds
@@ -33,7 +33,10 @@ def catalogue() -> dict[str, Any]:
     return {
         "models": dict.fromkeys(EMBEDDED, "comes with tiltmeter"),
         "saes": {name: _sae(facts) for name, facts in list_embedded().items()},
-        "sites": {f"blocks.L.{hook}": f"short: {kind}:L" for kind, hook in HOOKS.items()},
+        "sites": {f"blocks.L.{hook}": f"short: {kind}:L" for kind, hook in HOOKS.items()}
+        | {f"blocks.L.{hook}.H": f"of head H; short: {kind}:L.H" for kind, hook in OF_HEADS.items()}
+        | {hook: f"short: {kind}" for kind, hook in OUTSIDE.items()}
+        | {f"{MODULE}PATH": "the output of a module of the model"},
         "directions": {kind: DIRECTIONS[kind].meaning for kind in kinds().plain},
         "sae_directions": {kind: DIRECTIONS[kind].meaning for kind in kinds().of_saes},
         "bases": {name: one.meaning for name, one in BASES.items()},

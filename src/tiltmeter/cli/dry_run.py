@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tiltmeter.cli.output import STARTED, OutputOptions
-from tiltmeter.data.token_set import TokenSet
 from tiltmeter.runs import extras
 
 if TYPE_CHECKING:
+    from tiltmeter.data.token_set import TokenSet
     from tiltmeter.models.loading import LoadedModel
     from tiltmeter.sweeps.tried import Wanted
 
