@@ -11,7 +11,7 @@ import transformers
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.exact_model import RoundedModel
 from tiltmeter.models.head import Head
-from tiltmeter.models.hooks import replaced
+from tiltmeter.models.hooks import Place, replaced
 from tiltmeter.models.positions import Span
 from tiltmeter.models.self_check import check_additive, check_head, check_split
 from tiltmeter.models.sites import Site
@@ -212,12 +212,15 @@ def test_a_middle_that_is_not_the_stream_with_attention_added_is_noticed(monkeyp
     hf = copy.deepcopy(tiny("llama"))
     model, tokens, site = SplitModel(hf, name="tiny"), random_tokens(), Site(1, "resid_mid")
     check_additive(model, tokens, site)
-    model.parts.known[1] = dataclasses.replace(model.parts.inside(1), reader=hf.model.layers[1].input_layernorm)
+    wrong = Place(hf.model.layers[1].input_layernorm, "input")
+    model.parts.known[1] = dataclasses.replace(
+        model.parts.inside(1), places={**model.parts.inside(1).places, "resid_mid": wrong}
+    )
     with pytest.raises(TiltmeterError, match="are not what is added to the stream"):
         check_additive(model, tokens, site)
     model.parts.known.clear()
     with monkeypatch.context() as patch:  # only what the norm reads is replaced, and not the stream
-        patch.setattr(model, "placed", lambda site, x, entry: replaced(*model.tap(site), x))
+        patch.setattr(model, "placed", lambda site, x, entry: replaced(model.tap(site), x))
         with pytest.raises(TiltmeterError, match="are not what is added to the stream"):
             check_additive(model, tokens, site)
     model.parts.known.clear()
