@@ -212,6 +212,7 @@ def test_a_middle_that_is_not_the_stream_with_attention_added_is_noticed(monkeyp
     hf = copy.deepcopy(tiny("llama"))
     model, tokens, site = SplitModel(hf, name="tiny"), random_tokens(), Site(1, "resid_mid")
     check_additive(model, tokens, site)
+    model.parts.found.clear()
     wrong = Place(hf.model.layers[1].input_layernorm, "input")
     model.parts.known[1] = dataclasses.replace(
         model.parts.inside(1), places={**model.parts.inside(1).places, "resid_mid": wrong}
