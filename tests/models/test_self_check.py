@@ -220,11 +220,13 @@ def test_a_middle_that_is_not_the_stream_with_attention_added_is_noticed(monkeyp
     with pytest.raises(TiltmeterError, match="are not what is added to the stream"):
         check_additive(model, tokens, site)
     model.parts.known.clear()
+    model.parts.found.clear()
     with monkeypatch.context() as patch:  # only what the norm reads is replaced, and not the stream
         patch.setattr(model, "placed", lambda site, x, entry: replaced(model.tap(site), x))
         with pytest.raises(TiltmeterError, match="are not what is added to the stream"):
             check_additive(model, tokens, site)
     model.parts.known.clear()
+    model.parts.found.clear()
     hf.model.layers[1].post_attention_layernorm.register_forward_pre_hook(lambda _, args: (args[0] * 1.1,))
     with pytest.raises(TiltmeterError, match="attention and MLP"):
         model.start(tokens, site)
