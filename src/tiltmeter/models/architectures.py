@@ -69,7 +69,7 @@ class ModelParts:
         inside = self.inside(site.layer)
         if site.kind in inside.places and site.head is None:
             return inside.places[site.kind]
-        reason = NO_PLACE.get(site.kind, NOT_FOUND)
+        reason = NO_HEADS if site.head is not None else NO_PLACE.get(site.kind, NOT_FOUND)
         if site.layer not in self.running:
             reason = f"block {site.layer} does not run on text"
         elif site.kind in OF_HEADS and inside.heads is not None:
@@ -83,7 +83,8 @@ class ModelParts:
 NOT_FOUND = "the outputs of attention and MLP are not what is added to the stream"
 NO_HEADS = "no queries, keys and values were found that act as such"
 NO_PLACE = {
-    **dict.fromkeys(OF_HEADS, NO_HEADS),
+    **dict.fromkeys(("q", "k", "v"), NO_HEADS),
+    "z": "no output projection of an attention was found in this block",
     "mlp_pre": "no activation function was found in this block's MLP",
     "mlp_post": "no matrix was found whose output is that of this block's MLP",
     "resid_mid": "no module of this block reads the stream between attention and MLP: they may be parallel",

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from tiltmeter.errors import TiltmeterError
-from tiltmeter.models.hooks import Call, Place, captured, replaced
+from tiltmeter.models.hooks import Call, Place, captured, is_matrix, replaced
 from tiltmeter.models.parts_of_outputs import Columns, HeadResult
 
 WORDS: Mapping[str, frozenset[str]] = {
@@ -172,7 +172,7 @@ def find_heads(alone: BlockAlone, calls: list[Call], last: Call, n_heads: Any) -
 
 def _candidates(calls: list[Call], last: Call, n_heads: int, size: int) -> Iterator[tuple[dict[str, Place], int]]:
     """Where the three may be, and how many heads share keys and values."""
-    before = [call for call in calls if call.order < last.order and _is_matrix(call)]
+    before = [call for call in calls if call.order < last.order and is_matrix(call)]
     named = {kind: [call for call in before if _words(call) & words] for kind, words in WORDS.items()}
     if all(len(found) == 1 for found in named.values()) and len({found[0].module for found in named.values()}) == 3:
         kept = _width(named["v"][0]) // size
@@ -192,11 +192,6 @@ def _layouts(shared: int, kept: int, size: int, module: nn.Module) -> Iterator[d
     groups = columns.reshape(kept, shared + 2, size)
     parts = (groups[:, :shared], groups[:, shared], groups[:, shared + 1])
     yield {kind: part.flatten() for kind, part in zip("qkv", parts, strict=True)}
-
-
-def _is_matrix(call: Call) -> bool:
-    weight = getattr(call.module, "weight", None)
-    return isinstance(weight, Tensor) and weight.ndim == 2 and call.left is not None
 
 
 def _width(call: Call) -> int:

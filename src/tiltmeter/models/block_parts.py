@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from tiltmeter.models.attention_heads import AttentionHeads, find_heads, recorded
 from tiltmeter.models.failures import explained
-from tiltmeter.models.hooks import Call, Place, same, traced
+from tiltmeter.models.hooks import Call, Place, is_matrix, same, traced
 from tiltmeter.models.probe import probe_tokens
 from tiltmeter.models.sites import OF_HEADS
 
@@ -60,7 +60,7 @@ def find_block_parts(model: nn.Module, block: nn.Module) -> BlockParts:
     once = [call for call in calls if call.name and counts[call.name] == 1]
     attention, mlp = _writers(whole, once)
     output = _last_matrix([one for one in once if _is_attention(one.name)], attention)
-    down = mlp if mlp and _is_matrix(mlp) else _last_matrix([one for one in once if is_mlp(one.name)], mlp)
+    down = mlp if mlp and is_matrix(mlp) else _last_matrix([one for one in once if is_mlp(one.name)], mlp)
     found = {
         "attn_out": _at(attention, "output"),
         "mlp_out": _at(mlp, "output"),
@@ -97,7 +97,7 @@ def _activation(calls: list[Call], down: Call | None) -> Place | None:
     functions = [call for call in inside if _acts_on_each(call)]
     if len(functions) == 1:
         return Place(functions[0].module, "input")
-    matrices = [call for call in inside if _is_matrix(call)]
+    matrices = [call for call in inside if is_matrix(call)]
     return Place(matrices[0].module, "output") if not functions and len(matrices) == 1 else None
 
 
@@ -161,16 +161,11 @@ def _last_matrix(calls: list[Call], writer: Call | None) -> Call | None:
     owners = [call for call in calls if not is_norm(call.name)]
     for owner in sorted(owners, key=lambda call: call.name.count(".")):
         targets = [one.left for one in (owner, writer) if one is not None and one.left is not None]
-        inside = [call for call in calls if call.name.startswith(f"{owner.name}.") and _is_matrix(call)]
+        inside = [call for call in calls if call.name.startswith(f"{owner.name}.") and is_matrix(call)]
         for call in reversed(inside):
             if any(same(call.left, target) for target in targets):
                 return call
     return None
-
-
-def _is_matrix(call: Call) -> bool:
-    weight = getattr(call.module, "weight", None)
-    return isinstance(weight, Tensor) and weight.ndim == 2 and call.entered is not None and call.left is not None
 
 
 def _is_attention(name: str) -> bool:

@@ -245,3 +245,9 @@ def _copy(value: Any) -> Tensor | None:
 def same(one: Tensor | None, other: Tensor) -> bool:
     """Whether an activation of a trace is the same as another."""
     return one is not None and one.shape == other.shape and torch.allclose(one, other, 0, 0, equal_nan=True)
+
+
+def is_matrix(call: Call) -> bool:
+    """Whether the module of a call is a matrix product on activations."""
+    weight = getattr(call.module, "weight", None)
+    return isinstance(weight, Tensor) and weight.ndim == 2 and call.entered is not None and call.left is not None
