@@ -136,10 +136,10 @@ def _direction(width: int) -> Tensor:
 def reference(whole: Any, model: SplitModel, batch: Tensor, site: Site, positions: Positions, move: Tensor) -> float:
     """Mean KL in nats at the read positions, by plain hooks on two full passes."""
     # What is added to the stream after attention may as well be added to what attention writes.
-    module, side = model.tap(Site(site.layer, "attn_out") if site.kind == "resid_mid" else site)
-    name = next(name for name, one in model.hf.named_modules() if one is module)
+    place = model.tap(Site(site.layer, "attn_out") if site.kind == "resid_mid" else site)
+    name = next(name for name, one in model.hf.named_modules() if one is place.module)
     clean = whole(input_ids=batch, use_cache=False).logits
-    handle = _push(whole.get_submodule(name), side, positions, move)
+    handle = _push(whole.get_submodule(name), place.side, positions, move)
     try:
         moved = whole(input_ids=batch, use_cache=False).logits
     finally:

@@ -125,7 +125,7 @@ def _kls(loaded: LoadedModel, exact: LoadedModel, ids: Tensor, site: Site) -> tu
 @torch.no_grad()
 def by_hooks(exact: LoadedModel, ids: Tensor, site: Site, push: Tensor, first: int) -> float:
     """Mean KL from position `first` on when `push` is added at the site, by full passes with one hook in float64."""
-    hf, (module, side) = exact.model.hf, exact.model.tap(site)
+    hf, place = exact.model.hf, exact.model.tap(site)
 
     def on_input(_: object, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return (args[0] + push, *args[1:])
@@ -134,7 +134,10 @@ def by_hooks(exact: LoadedModel, ids: Tensor, site: Site, push: Tensor, first: i
         return (output[0] + push, *output[1:]) if isinstance(output, tuple) else output + push
 
     clean = hf(ids).logits[:, first:].log_softmax(-1)
-    handle = module.register_forward_pre_hook(on_input) if side == "input" else module.register_forward_hook(on_output)
+    if place.side == "input":
+        handle = place.module.register_forward_pre_hook(on_input)
+    else:
+        handle = place.module.register_forward_hook(on_output)
     perturbed = hf(ids).logits[:, first:].log_softmax(-1)
     handle.remove()
     return float((clean.exp() * (clean - perturbed)).sum(-1).mean())

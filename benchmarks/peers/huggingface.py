@@ -11,7 +11,7 @@ from transformers import DynamicCache, GPT2LMHeadModel
 
 from benchmarks.peers.peer import Clean, Output, RowChange
 from benchmarks.workloads import Workload
-from tiltmeter.models.hooks import captured
+from tiltmeter.models.hooks import Place, captured
 
 
 class Hooks:
@@ -41,7 +41,7 @@ class Hooks:
 
     def _run(self, tokens: Tensor, read: range) -> Output:
         keep = torch.tensor(read, device=tokens.device)
-        with captured(self.model.transformer.h[-1], "output") as late:
+        with captured(Place(self.model.transformer.h[-1], "output")) as late:
             logits = self.model(tokens, use_cache=False, logits_to_keep=keep).logits
         return Output(late[0][:, keep], logits)
 
@@ -69,7 +69,7 @@ class ByHand:
     def clean(self, tokens: Int[Tensor, "batch position"], work: Workload) -> Clean:
         """A forward pass that keeps each layer's input, and keys and values if positions before the perturbed exist."""
         cache = DynamicCache() if work.read.start else None
-        with captured(self.model.transformer.h[-1], "output") as late:
+        with captured(Place(self.model.transformer.h[-1], "output")) as late:
             trunk = self.model.transformer(
                 tokens[:, : work.read.stop],
                 past_key_values=cache,

@@ -115,7 +115,8 @@ def test_a_resumed_pass_equals_the_full_pass(family, attention, dtype, asked):
         change = (logits(model, found.late.final) - logits(model, found.clean.late.final)).abs().amax(-1)
         perturbed = torch.tensor(positions.perturbed) - found.clean.span.first
         shown = change[:, :, perturbed]
-        assert (shown.max() if site.kind in "qk" else shown.min()) > 0.1, site.name  # first tokens attend to themselves
+        # A first token attends to itself alone, whatever its query; and little of one head's value reaches the logits.
+        assert (shown.max() if site.kind in "qk" else shown.min()) > (0.01 if site.kind in "qkv" else 0.1), site.name
 
 
 @pytest.mark.parametrize("family", FAMILIES)

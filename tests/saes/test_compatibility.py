@@ -49,7 +49,8 @@ def test_names_of_one_place(hook_name, site):
         ("blocks.1.hook_mlp_out", "not to blocks.1.hook_resid_pre"),
         ("blocks.1.hook_q", "which is not a site of tiny; it has blocks.L.hook_resid_pre"),
         ("blocks.7.hook_resid_pre", "with L from 0 to 2"),
-        ("embed", "which is not a site of tiny"),
+        ("hook_pos_embed", "which is not a site of tiny"),
+        ("hook_embed", "not to blocks.1.hook_resid_pre"),
     ],
 )
 def test_other_places_are_refused(hook_name, sentence):

@@ -104,7 +104,7 @@ def test_every_row_of_a_vectors_file_is_a_direction_in_its_place(model, tmp_path
     ("wrong", "message"),
     [
         ({"site": "resid_pre:3"}, "layers 0 to 2"),
-        ({"site": "hook_embed"}, "is not a site of this model"),
+        ({"site": "hook_pos_embed"}, "is not a site of this model"),
         ({"directions": ("sideways",)}, "is not a direction; tiltmeter list directions"),
         ({"directions": ("isotropic", "real-mixture", "isotropic")}, "isotropic is listed twice"),
         ({"directions": ("along:nowhere.npy",)}, "nowhere.npy is not a file"),

@@ -26,10 +26,12 @@ _PARTS: Mapping[str | None, str] = {
 
 _HOOK = re.compile(r"(blocks\.\d+\.)(.+)")
 _ALIASES: Mapping[str, str] = {
-    "hook_z": "attn.hook_z",
+    **{f"hook_{part}": f"attn.hook_{part}" for part in "qkvz"},
+    **{f"attn.{part}.hook_out": f"attn.hook_{part}" for part in "qkv"},
     "attn.o.hook_in": "attn.hook_z",
     "hook_in": "hook_resid_pre",
     "hook_out": "hook_resid_post",
+    "mlp.out.hook_in": "mlp.hook_post",
     "mlp.hook_out": "hook_mlp_out",
     "attn.hook_out": "hook_attn_out",
 }
@@ -37,14 +39,14 @@ _ALIASES: Mapping[str, str] = {
 
 _LAYER = re.compile(r"blocks\.(\d+)\.")
 
-_EMBEDDINGS = frozenset({"embed_tokens", "model.embed_tokens", "wte", "transformer.wte", "hook_embed"})
+_EMBEDDINGS = re.compile(r"(?:[\w.]*\.)?(?:embed_tokens|embed_in|word_embeddings|wte)")
 
 
 def transformer_lens_name(hook: str) -> str:
     """The name of a site, from that of a module of Hugging Face or of dictionary_learning; any other unchanged."""
     hook = hook.strip()
-    if hook in _EMBEDDINGS:
-        return "blocks.0.hook_resid_pre"
+    if _EMBEDDINGS.fullmatch(hook):
+        return "hook_embed"
     for pattern in (_MODULE, _NAMED):
         if match := pattern.fullmatch(hook):
             return f"blocks.{match['layer']}.{_PARTS[match['part']]}"
