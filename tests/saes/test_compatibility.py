@@ -47,7 +47,7 @@ def test_names_of_one_place(hook_name, site):
         ("blocks.2.hook_resid_pre", "not to blocks.1.hook_resid_pre"),
         ("blocks.1.hook_resid_post", "not to blocks.1.hook_resid_pre"),
         ("blocks.1.hook_mlp_out", "not to blocks.1.hook_resid_pre"),
-        ("blocks.1.hook_q", "which is not a site of tiny; it has blocks.L.hook_resid_pre"),
+        ("blocks.1.hook_rot_q", "which is not a site of tiny; it has blocks.L.hook_resid_pre"),
         ("blocks.7.hook_resid_pre", "with L from 0 to 2"),
         ("hook_pos_embed", "which is not a site of tiny"),
         ("hook_embed", "not to blocks.1.hook_resid_pre"),
