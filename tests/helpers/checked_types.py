@@ -2,6 +2,7 @@
 
 jaxtyping makes each call several times as slow, and nine of ten functions have no shapes. Checks are built where a
 function is first called, and made in its first calls of each test: inner loops have thousands, and all pass the same.
+Functions inside functions are left alone: they are new at each call of the outer one, and so would be their checks.
 """
 
 import inspect
@@ -32,7 +33,7 @@ def checked(fn: Any = None, *, typechecker: Any) -> Any:
     if fn is None:
         return partial(checked, typechecker=typechecker)
     if inspect.isfunction(fn):
-        return _sampled(fn, typechecker)
+        return fn if "<locals>" in fn.__qualname__ else _sampled(fn, typechecker)
     return jaxtyped(fn, typechecker=typechecker)
 
 
