@@ -244,7 +244,7 @@ def test_list_names_everything():
         ({"--direction": "along:absent.npy"}, "absent.npy is not a file"),
         ({"--direction": "along:~nobody-here/v.npy"}, "cannot be looked up"),
         ({"--readout": "perplexity"}, "'perplexity' is not a readout; tiltmeter list readouts shows all"),
-        ({"--readout": "l2@resid_pre:0"}, "is not known to come after blocks.1.hook_resid_pre"),
+        ({"--readout": "l2@resid_pre:0"}, "comes before blocks.1.hook_resid_pre; read a later site"),
         ({"--tokens": "absent.npy"}, "There is no token file 'absent.npy'"),
         ({"--tokens": "nano"}, "there is no tokenizer"),
         ({"--tokens": None}, "No tokens were named"),

@@ -14,7 +14,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from tiltmeter.models.sites import Site, all_sites
+from tiltmeter.models.sites import OF_HEADS, OUTSIDE, Site, all_sites
 
 WIDTH, HEADS, LAYERS, VOCABULARY, CONTEXT = 32, 4, 3, 61, 16
 HEAD = 12
@@ -122,7 +122,7 @@ def random_tokens(batch: int = 2, length: int = 12, seed: int = 0) -> Tensor:
 class FullPass:
     """What a full forward pass shows: raw activations at every place asked for, and the logits."""
 
-    seen: dict[tuple[int, str], Tensor]
+    seen: dict[Site, Tensor]
     logits: Tensor
 
 
@@ -131,11 +131,11 @@ def full_pass(
     family: str,
     model: nn.Module,
     tokens: Tensor,
-    reads: Iterable[tuple[int, str]] = (),
-    edits: dict[tuple[int, str], Callable[[Tensor], Tensor]] | None = None,
+    reads: Iterable[Site] = (),
+    edits: dict[Site, Callable[[Tensor], Tensor]] | None = None,
 ) -> FullPass:
     """Run the whole model, replacing the activation `x` at each place of `edits` by `edit(x)`."""
-    seen: dict[tuple[int, str], Tensor] = {}
+    seen: dict[Site, Tensor] = {}
     handles = [_hook(family, model, place, edit) for place, edit in (edits or {}).items()]
     handles += [_hook(family, model, place, _keeper(seen, place)) for place in reads]
     try:
@@ -167,7 +167,21 @@ def sites_of(family: str) -> list[Site]:
     return [site for site in all_sites(LAYERS) if family != "neox-parallel" or site.kind != "resid_mid"]
 
 
-def _keeper(seen: dict, place: tuple[int, str]) -> Callable[[Tensor], Tensor]:
+def heads_and_modules(family: str, layer: int = 1) -> list[Site]:
+    """Sites of single heads, and those outside blocks or named by the path of a module."""
+    parts = FAMILIES[family]
+    inside = f"{parts.trunk}.{parts.blocks}.{layer}"
+    return [
+        *(Site(layer, kind, 1) for kind in OF_HEADS),
+        Site(0, "embed"),
+        Site(LAYERS, "ln_final"),
+        Site(layer, "within", path=f"{inside}.{parts.down}"),
+        Site(layer, "within", path=f"{inside}.{parts.projection}"),
+        Site(LAYERS, "after", path=f"{parts.trunk}.{parts.final_norm}"),
+    ]
+
+
+def _keeper(seen: dict, place: Site) -> Callable[[Tensor], Tensor]:
     def keep(x: Tensor) -> Tensor:
         seen[place] = x.clone()
         return x
@@ -189,10 +203,46 @@ def _projected(family: str, owner: nn.Module, kind: str) -> tuple[nn.Module, lis
     return module, [*range(module.out_features)]
 
 
-def _hook(family: str, model: nn.Module, place: tuple[int, str], edit: Callable[[Tensor], Tensor]) -> Any:
+def _outermost(family: str, model: nn.Module, site: Site) -> nn.Module:
+    parts = FAMILIES[family]
+    if site.path:
+        return model.get_submodule(site.path)
+    return (
+        model.get_input_embeddings()
+        if site.kind == "embed"
+        else model.get_submodule(f"{parts.trunk}.{parts.final_norm}")
+    )
+
+
+def _of_head(family: str, model: nn.Module, site: Site, edit: Callable[[Tensor], Tensor]) -> Any:
+    """One head's columns of the activation of all heads; its result is these times its rows of the matrix after them."""
+    owner = block(family, model, site.layer)
+    projection = owner.get_submodule(FAMILIES[family].projection)
+    rows = projection.weight if family == "gpt2" else projection.weight.T
+    size = len(rows) // HEADS
+    own = slice(site.head * size, (site.head + 1) * size)
+
+    def part(x: Tensor) -> Tensor:
+        return torch.cat([x[..., : own.start], edit(x[..., own]), x[..., own.stop :]], -1)
+
+    def result(_: nn.Module, args: tuple, out: Tensor) -> Tensor:
+        added = args[0][..., own] @ rows[own]
+        return out + edit(added) - added
+
+    if site.kind == "result":
+        return projection.register_forward_hook(result)
+    return _hook(family, model, site._replace(head=None), part)
+
+
+def _hook(family: str, model: nn.Module, place: Site, edit: Callable[[Tensor], Tensor]) -> Any:
     """The stream is taken where it enters or leaves a block; TransformerLens's names say which."""
-    layer, kind, *_ = place
-    parts, owner = FAMILIES[family], block(family, model, layer)
+    parts = FAMILIES[family]
+    if place.path or place.kind in OUTSIDE:
+        return _outermost(family, model, place).register_forward_hook(lambda _, __, out: edit(out))
+    layer, kind, head, _ = place
+    owner = block(family, model, layer)
+    if head is not None:
+        return _of_head(family, model, place, edit)
     if kind == "resid_pre":
         return owner.register_forward_pre_hook(
             lambda _, args, kwargs: (

@@ -14,6 +14,7 @@ Families with RMSNorm take their norms in float32 even in a float64 model; the t
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import pytest
 import torch
@@ -22,9 +23,20 @@ from torch import Tensor
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.clean_run import CleanRun, LateActivations
 from tiltmeter.models.positions import Positions, Span, parse_positions
-from tiltmeter.models.sites import OF_WIDTH_D_MODEL, Site, all_sites
+from tiltmeter.models.sites import OF_WIDTH_D_MODEL, STREAM, Site
 from tiltmeter.models.split_model import SplitModel
-from tiny_models import CONTEXT, FAMILIES, LAYERS, VOCABULARY, WIDTH, FullPass, full_pass, random_tokens, sites_of, tiny
+from tiny_models import (
+    CONTEXT,
+    FAMILIES,
+    VOCABULARY,
+    WIDTH,
+    FullPass,
+    full_pass,
+    heads_and_modules,
+    random_tokens,
+    sites_of,
+    tiny,
+)
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 """Largest absolute difference allowed between a resumed and a full pass."""
@@ -57,9 +69,9 @@ class Perturbation:
 def push(family: str, model: SplitModel, site: Site, positions: Positions, points: int = 2) -> Perturbation:
     """Move the activation at `site` at the perturbed positions by random vectors whose mean is not zero."""
     tokens = random_tokens(BATCH, LENGTH)
-    reads = [read for read in sites_of(family) if read.is_visible_from(site)]
+    reads = [read for read in (*sites_of(family), *heads_and_modules(family)) if read.is_visible_from(site)]
     clean = model.start(tokens, site, reads, positions.span)
-    generator = torch.Generator().manual_seed(all_sites(LAYERS).index(site))
+    generator = torch.Generator().manual_seed(sum(site.name.encode()))
     whole = model.whole(clean)
     shape = (points, *whole.shape)
     noise = 0.5 + 2 * torch.randn(shape, generator=generator, dtype=torch.float64).to(whole.dtype)
@@ -119,18 +131,41 @@ def test_a_resumed_pass_equals_the_full_pass(family, attention, dtype, asked):
         assert (shown.max() if site.kind in "qk" else shown.min()) > (0.01 if site.kind in "qkv" else 0.1), site.name
 
 
+@pytest.mark.parametrize(("family", "asked"), zip(FAMILIES, (*ASKED, *ASKED), strict=True))
+def test_heads_and_modules_are_pushed_like_every_site(family, asked):
+    model, positions = SplitModel(tiny(family)), parse_positions(asked, LENGTH)
+    for site in heads_and_modules(family):
+        assert model.site(site.name) == site
+        found = push(family, model, site, positions)
+        assert max(differences(family, model, found).values()) < TOLERANCE[torch.float64], site.name
+        assert (found.late.final - found.clean.late.final).abs().max() > 0.01, site.name
+        for seen in (found.late.sites[read] for read in found.late.sites if read == site):
+            torch.testing.assert_close(seen, found.x, msg=site.name)
+
+
+def test_a_result_is_not_read_where_it_was_pushed():
+    """It is computed from its z wherever it is read, so that its distance from the clean one would be zero."""
+    model, site = SplitModel(tiny("gpt2")), Site(1, "result", 1)
+    with pytest.raises(TiltmeterError, match="is computed from its z, and does not show a perturbation at"):
+        model.start(random_tokens(BATCH, LENGTH), site, [site])
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_clean_run_holds_what_hooks_see(family):
     model, tokens, span = SplitModel(tiny(family)), random_tokens(BATCH, LENGTH), Span(3, 10)
-    full = full_pass(family, model.hf, tokens, sites_of(family))
-    for site in sites_of(family):
-        clean = model.start(tokens, site, [site], span)
+    sites = [*sites_of(family), *heads_and_modules(family)]
+    full = full_pass(family, model.hf, tokens, sites)
+    for site in sites:
+        clean = model.start(tokens, site, [site] if site.is_visible_from(site) else [], span)
         expected = centred(family, site, full.seen[site])
-        torch.testing.assert_close(clean.activation, expected[:, :10], rtol=0, atol=1e-12)
-        torch.testing.assert_close(model.whole(clean), expected, rtol=0, atol=1e-12)
-        torch.testing.assert_close(clean.late.sites[site], expected[:, 3:10], rtol=0, atol=1e-12)
-        entry = full.seen[Site(site.layer, "resid_post" if site.kind == "resid_post" else "resid_pre")]
-        torch.testing.assert_close(clean.entry, entry[:, 3:10], rtol=0, atol=1e-12)
+        same = partial(torch.testing.assert_close, rtol=0, atol=1e-12, msg=site.name)
+        same(clean.activation, expected[:, :10])
+        same(model.whole(clean), expected)
+        for late in clean.late.sites.values():
+            same(late, expected[:, 3:10])
+        if site.is_in_block or site.kind in STREAM:
+            entry = full.seen[Site(site.layer, "resid_post" if site.kind == "resid_post" else "resid_pre")]
+            same(clean.entry, entry[:, 3:10])
         torch.testing.assert_close(logits(model, clean.late.final), full.logits[:, 3:10], rtol=0, atol=1e-12)
 
 
@@ -226,9 +261,7 @@ def test_wrong_input_is_refused_in_a_sentence():
     for name, words in {"resid_pre:3": "layers 0 to 2", "blocks.0.hook_x": "blocks.L.hook_resid_pre"}.items():
         with pytest.raises(TiltmeterError, match=words):
             model.site(name)
-    with pytest.raises(
-        TiltmeterError, match=r"blocks\.0\.hook_mlp_out is not known to come after blocks\.1\.hook_resid_pre"
-    ):
+    with pytest.raises(TiltmeterError, match=r"blocks\.0\.hook_mlp_out comes before blocks\.1\.hook_resid_pre"):
         model.start(tokens, Site(1, "resid_pre"), [Site(0, "mlp_out")])
     with pytest.raises(TiltmeterError, match=r"17 tokens, but tiny has a context of 16"):
         model.start(random_tokens(1, CONTEXT + 1), Site(1, "resid_pre"))

@@ -97,8 +97,13 @@ class Site(NamedTuple):
         return not (self.kind in STREAM or self.kind in OUTSIDE or self.kind in ("before", "after"))
 
     def is_visible_from(self, changed: Site) -> bool:
-        """Whether a change at `changed` reaches this site. Of two modules in one block, that is not known."""
-        if self == changed or self.layer != changed.layer:
+        """Whether a change at `changed` is seen at this site. Of two modules in one block, that is not known.
+
+        A head's result is computed again from its z wherever it is read, so a change of the result is not seen there.
+        """
+        if self == changed:
+            return self.kind != "result"
+        if self.layer != changed.layer:
             return self.layer >= changed.layer
         if "within" in (self.kind, changed.kind):
             return changed.kind in ("embed", "before", "resid_pre") or self.kind == "resid_post"

@@ -437,10 +437,14 @@ class SplitModel:
             self.tap(one)  # the parts of a block are found by a pass of their own, before hooks for this one are set
         for read in reads:
             if not read.is_visible_from(site):
-                raise TiltmeterError(
-                    f"{read.name} is not known to come after {site.name}, so a perturbation there may not "
-                    "reach it; read a later site."
-                )
+                raise TiltmeterError(f"{read.name} {_why_blind(read, site)} {site.name}; read a later site.")
+
+
+def _why_blind(read: Site, site: Site) -> str:
+    """Why a perturbation at a site does not show at another."""
+    if read == site:
+        return "is computed from its z, and does not show a perturbation at"
+    return "comes before" if site.is_visible_from(read) else "is not known to come after"
 
 
 def _entry(site: Site) -> Site:
