@@ -14,7 +14,7 @@ from tiltmeter.models.exact_model import ExactModel
 from tiltmeter.models.positions import Span
 from tiltmeter.models.sites import Site
 from tiltmeter.perturb.bases import transplanted
-from tiny_models import FAMILIES, random_tokens, sites_of, tiny
+from tiny_models import FAMILIES, heads_and_modules, random_tokens, sites_of, tiny
 
 SIZES = [1e-7, 1e-4, 1e-1, 1.0, 10.0, 100.0]
 """Of differences, beside values of about one."""
@@ -147,19 +147,25 @@ WHOLE = [
     (family, parts.attentions[(one + two) % len(parts.attentions)], site)
     for one, (family, parts) in enumerate(FAMILIES.items())
     for two, site in enumerate(SITES)
+    if site in sites_of(family)
 ]
 """Each family at each site, with both attentions in turn."""
+
+WHOLE += [
+    (family, FAMILIES[family].attentions[-1], site)
+    for family in ("gpt2", "neox-parallel", "llama")
+    for site in (*(Site(1, kind) for kind in ("q", "k", "v", "mlp_pre")), *heads_and_modules(family))
+]
+WHOLE += [("llama", "sdpa", Site(1, "within", path=f"model.layers.1.{name}")) for name in ("self_attn.q_proj", "mlp")]
 
 
 @pytest.mark.parametrize(("family", "attention", "site"), WHOLE, ids=str)
 def test_whole_models(family, attention, site):
     """In float64, where a second full run is right to nine digits; less where the model itself rounds to float32."""
-    if site not in sites_of(family):
-        pytest.skip("its attention and MLP are parallel")
     model = ExactModel(tiny(family, attention))
     tokens, span = random_tokens(2, 10), Span(3, 10)
-    read = Site(model.n_layers - 1, "resid_post")
-    clean = model.start(tokens, site, (read,), span)
+    last = Site(model.n_layers - 1, "resid_post")
+    clean = model.start(tokens, site, [last] if last.is_visible_from(site) else [], span)
     generator = torch.Generator().manual_seed(3)
     moved = span.cut(clean.activation)
     rounds = attention == "eager" or not family.startswith(("gpt2", "neox"))
@@ -168,7 +174,7 @@ def test_whole_models(family, attention, site):
         found, other = model.changes(clean, difference), model.resume(clean, moved + difference)
         for one, two, base in (
             (found.final, other.final, clean.late.final),
-            (found.sites[read], other.sites[read], clean.late.sites[read]),
+            *((one, other.sites[read], clean.late.sites[read]) for read, one in found.sites.items()),
         ):
             wanted = two - base
             assert float((one - wanted).abs().max() / wanted.abs().max()) < (
@@ -177,7 +183,14 @@ def test_whole_models(family, attention, site):
 
 
 @pytest.mark.parametrize(
-    ("family", "kind"), [*((family, "resid_pre") for family in FAMILIES), ("gpt2", "resid_mid"), ("llama", "resid_mid")]
+    ("family", "kind"),
+    [
+        *((family, "resid_pre") for family in FAMILIES),
+        ("gpt2", "resid_mid"),
+        ("llama", "resid_mid"),
+        ("gpt2", "v"),
+        ("llama", "q"),
+    ],
 )
 def test_in_float32_a_small_difference_keeps_its_digits(family, kind):
     site, tokens = Site(1, kind), random_tokens(2, 10)

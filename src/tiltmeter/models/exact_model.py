@@ -30,6 +30,9 @@ from tiltmeter.models.split_model import SplitModel
 CARRIED_AGREEMENT = {None: 1e-2, torch.bfloat16: 0.2}
 """Largest distance of carried large differences from subtracted ones, relative to their norm, by the rounding."""
 
+BEFORE_ATTENTION = ("q", "k", "v", "within")
+"""Kinds of site in a block that are, or may be, before its attention."""
+
 
 class ExactModel(SplitModel):
     """A `SplitModel` whose changes are carried through the layers instead of subtracted."""
@@ -56,6 +59,16 @@ class ExactModel(SplitModel):
         points = len(change)
         sites = {s: clean.narrowed(self.centre(_carried_change(value, points), s)) for s, value in found.items()}
         return LateActivations(clean.narrowed(_carried_change(final, points)), sites)
+
+    def _entering(self, clean: CleanRun, x: Tensor, copies: int) -> Tensor:
+        """As in `SplitModel`; before attention, with differences of zero.
+
+        An attention reshapes queries, keys and values by the shape of its input, which must look as theirs do.
+        """
+        entry = super()._entering(clean, x, copies)
+        if not isinstance(x, Shifted) or clean.site.kind not in BEFORE_ATTENTION:
+            return entry
+        return Shifted(entry, entry.new_zeros(x.points, *entry.shape))
 
     def _clean_pass(
         self, tokens: Tensor, wanted: set[Site], ways: Mapping[Site, Way], span: Span, tape: Tape

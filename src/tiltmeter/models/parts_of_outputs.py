@@ -25,10 +25,11 @@ class Columns:
         return whole[..., self.which]
 
     def put(self, whole: Any, entered: Any, new: Any) -> Any:
-        """All columns, these replaced."""
+        """All columns, these replaced; nothing has changed the others."""
         if not isinstance(new, Shifted):
             return whole.index_copy(-1, self.which, new)
-        clean = whole.index_copy(-1, self.which, new.clean)
+        others = whole.clean if isinstance(whole, Shifted) else whole
+        clean = others.index_copy(-1, self.which, new.clean)
         difference = new.difference.new_zeros(new.points, *clean.shape)
         return Shifted(clean, difference.index_copy(-1, self.which, new.difference))
 

@@ -321,11 +321,11 @@ class SplitModel:
         """
         inputs: dict[str, Any] = {}
         inside = clean.site.is_in_block
-        entry = clean.entry.repeat(copies, 1, 1) if inside else clean.entry
+        entry = self._entering(clean, x, copies) if inside else clean.entry
         if clean.way != "model":
             stack.enter_context(skipped(self.parts.blocks, range(clean.site.boundary), self.parts.extras))
-            if inside:
-                stack.enter_context(replaced(self._stream_tap(clean.site.boundary), entry))
+        if inside and clean.way != "model":
+            stack.enter_context(replaced(self._stream_tap(clean.site.boundary), entry))
         if clean.run.first:
             inputs |= _cache(repeated_cache(clean, copies))
             inputs["position_ids"] = torch.arange(clean.run.first, clean.run.stop, device=self.device)[None]
@@ -334,6 +334,10 @@ class SplitModel:
         ids = clean.run.cut(clean.tokens).repeat(copies, 1)
         final = self.trunk(ids, **inputs)
         return final, {s: values[0] for s, values in reads.items()}
+
+    def _entering(self, clean: CleanRun, x: Tensor, copies: int) -> Tensor:
+        """The clean stream that enters the block of the site, where `x` will be put."""
+        return clean.entry.repeat(copies, 1, 1)
 
     def changes(self, clean: CleanRun, change: Float[Tensor, "point batch span d_site"]) -> LateActivations:
         """The changes of the activations after the site when the activation there changes by `change`."""

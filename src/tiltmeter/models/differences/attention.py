@@ -11,25 +11,23 @@ from torch.nn import functional
 from tiltmeter.models.differences import kernels
 from tiltmeter.models.differences.layers import softmax_difference
 from tiltmeter.models.differences.products import batched, operand_dtype, shared, shared_right
-from tiltmeter.models.differences.reshaping import CleanPrefix, as_shifted
+from tiltmeter.models.differences.reshaping import CleanPrefix
 from tiltmeter.models.differences.shifted import Shifted, clean_rows, rule
 from tiltmeter.models.differences.tape import once
 
 
 @rule(functional.scaled_dot_product_attention)
 def attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
+    query: Shifted,
+    key: Shifted,
+    value: Shifted,
     attn_mask: Tensor | None = None,
     dropout_p: float = 0.0,
     is_causal: bool = False,
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Shifted:
-    """The difference of softmax(s q·k) v, from the differences of q, k and v; a perturbation may reach some of them."""
-    like = next(one for one in (query, key, value) if isinstance(one, Shifted))
-    query, key, value = (as_shifted(one, like) for one in (query, key, value))
+    """The difference of softmax(s q·k) v, from the differences of q, k and v."""
     assert dropout_p == 0.0, "models are measured in evaluation"
     scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
     if enable_gqa:

@@ -140,13 +140,12 @@ def cat(tensors: Sequence[Any], dim: int = 0) -> Shifted:
     if len(tensors) == 2 and not isinstance(first, Shifted) and dim in (-2, like.ndim - 2) and first.numel():
         clean = once(torch.cat, [clean_rows(first, like), like.clean], -2)
         return CleanPrefix(clean, last.difference)
-    pairs = [as_shifted(one, like) for one in tensors]
+    pairs = [_as_shifted(one, like) for one in tensors]
     clean = once(torch.cat, [one.clean for one in pairs], dim)
     return Shifted(clean, torch.cat([one.difference for one in pairs], axis_behind(dim)))
 
 
-def as_shifted(value: Tensor, like: Shifted) -> Shifted:
-    """An ordinary tensor as one with difference zero."""
+def _as_shifted(value: Tensor, like: Shifted) -> Shifted:
     if isinstance(value, Shifted):
         return value
     clean = clean_rows(value, like)
