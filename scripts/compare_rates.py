@@ -26,8 +26,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in (("model", "nano"), ("tokens", "nano"), ("site", "resid_pre:3"), ("sae", None)):
         parser.add_argument(f"--{name}", default=default)
-    for name, default in (("vectors", 30), ("draws", 99), ("sequences", 32), ("statistics", 256), ("seed", 0)):
-        parser.add_argument(f"--{name}", type=int, default=default)
+    for name, number in (("vectors", 30), ("draws", 99), ("sequences", 32), ("statistics", 256), ("seed", 0)):
+        parser.add_argument(f"--{name}", type=int, default=number)
     given = parser.parse_args()
     loaded = tm.load_model(given.model)
     tokens = loaded.load_tokens(given.tokens, at_most=given.statistics)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 import tiltmeter as tm
 from tiltmeter.perturb.registry import build_directions
@@ -41,8 +42,8 @@ def main() -> None:
         plan = make_plan(sweep, nano.model, tokens)
         statistics = fit_statistics(nano.model, tokens, plan.site, sweep.bos, sweep.pool, sweep.seed)
         directions = build_directions(plan.directions, statistics, {}, {})
-        scan = seconds(lambda p=plan, d=directions: measure_shard(p, d, p.sweep.path, range(SEQUENCES)))
-        found = seconds(lambda p=plan, d=directions: measure_crossings(p, GOAL, d, p.sweep.path, range(SEQUENCES)))
+        scan = seconds(partial(measure_shard, plan, directions, path, range(SEQUENCES)))
+        found = seconds(partial(measure_crossings, plan, GOAL, directions, path, range(SEQUENCES)))
         points = measure_crossings(plan, GOAL, directions, path, range(SEQUENCES))["points"].mean()
         print(
             f"positions {positions}: {points:.1f} of {len(path.steps)} points a curve, {len(path.steps) / points:.1f} "

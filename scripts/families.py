@@ -248,9 +248,9 @@ positions and at one in the middle; the mean KL compared with plain hooks on the
 has several kinds of layers, the four layers hold each kind in turn.
 `python scripts/families.py` writes this page.
 Other kinds of site are not in the table. `resid_mid` exists where attention comes before the MLP, and the MLP (or the
-norm before it) reads the stream with attention's output added; `mlp_post` and `mlp_pre` where the MLP's output is that of
-a single matrix, so not in mixtures of experts; `q`, `k`, `v` and single heads where columns were found that act as such.
-Other families refuse them.
+norm before it) reads the stream with attention's output added; `mlp_post` and `mlp_pre` where the MLP's output is that
+of a single matrix, so not in mixtures of experts; `q`, `k`, `v` and single heads where columns were found that act as
+such. Other families refuse them.
 
 - `right`: within 2 % in both precisions of `auto`, at all positions and at one.
 - `float32`: right with `--precision float32`, which `auto` falls back to; carried differences are refused.

@@ -136,7 +136,7 @@ def openai(folder: Path, source: Source) -> str:
 
 def gemma_scope(folder: Path, source: Source) -> str:
     """Gemma Scope's folder."""
-    np.savez(folder / "params.npz", threshold=source.thresholds, **source.weights)
+    np.savez(folder / "params.npz", threshold=source.thresholds, **source.weights)  # type: ignore[arg-type]
     return str(folder)
 
 
@@ -241,6 +241,11 @@ FORMATS: Mapping[str, Write] = {
 class Module(torch.nn.Module):
     """The SAE as a module of torch."""
 
+    W_enc: Tensor
+    b_enc: Tensor
+    W_dec: Tensor
+    b_dec: Tensor
+
     def __init__(self, source: Source) -> None:
         super().__init__()
         for name, weight in source.weights.items():
@@ -261,7 +266,7 @@ def everything(source: Source) -> Iterator[tuple[str, Any]]:
         with tempfile.TemporaryDirectory() as folder:
             sae = tm.load_sae(write(Path(folder), source))
         # Formats state the models that their publishers used, and in which stream.
-        yield name, replace(sae, about=replace(sae.about, model=None, processing=None, hook_name=HOOK))
+        yield name, replace(sae, about=replace(sae.about, model=None, processing=None, hook_name=HOOK))  # type: ignore[type-var]
     yield "a module, rebuilt from its weights", tm.wrap_sae(Module(source), apply_b_dec_to_input=False)
     yield "a module, its own functions", tm.wrap_sae(Module(source), version="1")
 

@@ -204,7 +204,9 @@ def _running(model_class: Any, config: Any) -> nn.Module:
     if text is not config and text.is_encoder_decoder:
         raise NoDecoderError
     model = _random(model_class, config)
-    if model.config.is_encoder_decoder:  # some classes are the decoder alone, and say so once they are built
+    if getattr(
+        model.config, "is_encoder_decoder", False
+    ):  # some classes are the decoder alone, and say so once they are built
         raise NoDecoderError
     try:
         model(input_ids=tokens(), use_cache=False)
@@ -238,7 +240,7 @@ def _small(config_class: Any, reading: Reading) -> dict[str, Any]:
     """The small sizes that a configuration has a setting for, those of its parts included."""
     special = SPECIAL.get(getattr(config_class, "model_type", ""), {})
     default = config_class()
-    settings = _per_layer(default) if reading.mixed else {}
+    settings: dict[str, Any] = dict(_per_layer(default)) if reading.mixed else {}
     settings |= {
         key: copy.deepcopy(size)
         for key, size in SIZES.items()

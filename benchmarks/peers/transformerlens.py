@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, GPT2LMHeadModel
 
 from benchmarks.peers.peer import Clean, Output, RowChange
 from benchmarks.workloads import Workload
-from tiltmeter.models.loading import EMBEDDED
+from tiltmeter.models.model_files import EMBEDDED
 
 
 def hooked_transformer(hf: GPT2LMHeadModel) -> Any:
