@@ -21,7 +21,9 @@ from tiltmeter.perturb.bases import BASES, SAE_BASES
 from tiltmeter.perturb.paths import Unit
 from tiltmeter.perturb.registry import DIRECTIONS, kinds
 from tiltmeter.perturb.user_vectors import SUFFIXES
-from tiltmeter.saes.loading import list_embedded
+from tiltmeter.saes.formats import tensors
+from tiltmeter.saes.formats.names import SCHEMES
+from tiltmeter.saes.loading import OF_FOLDERS, list_embedded
 from tiltmeter.saes.training.config import SAEKind
 from tiltmeter.studies import STUDIES
 from tiltmeter.studies.reproduce import CONTROLS
@@ -59,6 +61,9 @@ def catalogue() -> dict[str, Any]:
             "token files": sorted(READERS),
             "pickles": sorted(PICKLES),
             "vector files": list(SUFFIXES),
+            "SAE files": sorted(tensors.SUFFIXES),
+            "SAE matrices": sorted({one.names[key] for one in SCHEMES.values() for key in ("W_enc", "W_dec")}),
+            "SAE files with a configuration": sorted(OF_FOLDERS),
             "presets": {study.name: list(study.presets) for study in STUDIES.values()},
         },
     }

@@ -85,6 +85,20 @@ def test_misspelt_readouts_and_saes():
     check_readouts(["kl", "l2@blocks.5.hook_resid_post"], NANO)
 
 
+def test_files_that_hold_no_sae(tmp_path):
+    save_file({"model.embed_tokens.weight": np.ones(3)}, tmp_path / "model.safetensors")
+    np.savez(tmp_path / "steer.npz", layer_1=np.ones(3))
+    (tmp_path / "sae.txt").write_text("W_enc")
+    for name in ("model.safetensors", "steer.npz"):
+        assert "is not an SAE of a known format: it has " in refused(check_saes, [str(tmp_path / name)])
+    assert "it has layer_1, model.embed_tokens.weight; expected" in refused(check_saes, [str(tmp_path)])
+    assert "weights are read from .bin, .ckpt, .npz" in refused(check_saes, [str(tmp_path / "sae.txt")])
+    (tmp_path / "model.safetensors").write_bytes(b"damaged")
+    check_saes([str(tmp_path / "model.safetensors")])  # whoever reads it says what is wrong
+    save_file({"W_enc": np.ones((3, 4))}, tmp_path / "model.safetensors")
+    check_saes([str(tmp_path / "model.safetensors"), str(tmp_path)])
+
+
 def test_misspelt_studies_and_figures():
     assert "(did you mean lee2024?)" in refusal("reproduce", "le2024")
     assert "(did you mean L2-1?)" in refusal("reproduce", "lee2024", "--figure", "L21")
@@ -123,6 +137,8 @@ def test_headers(tmp_path):
     shapes = {"ids": Stored((2, 3), "int"), "x": Stored((4,), "float"), "mask": Stored((2,), "other")}
     assert stored_arrays(tmp_path / "a.safetensors") == shapes
     assert stored_arrays(tmp_path / "a.npy") == {"": shapes["ids"]}
+    np.savez(tmp_path / "a.npz", **arrays)
+    assert stored_arrays(tmp_path / "a.npz") == shapes
     for damaged in (b"", b"\xff" * 20, b"\x02" + b"\0" * 7 + b"[]"):
         (tmp_path / "a.safetensors").write_bytes(damaged)
         assert stored_arrays(tmp_path / "a.safetensors") == {}

@@ -131,8 +131,8 @@ def full_pass(
     family: str,
     model: nn.Module,
     tokens: Tensor,
-    reads: Iterable[Site] = (),
-    edits: dict[Site, Callable[[Tensor], Tensor]] | None = None,
+    reads: Iterable[tuple] = (),
+    edits: dict[tuple, Callable[[Tensor], Tensor]] | None = None,
 ) -> FullPass:
     """Run the whole model, replacing the activation `x` at each place of `edits` by `edit(x)`."""
     seen: dict[Site, Tensor] = {}
@@ -234,8 +234,9 @@ def _of_head(family: str, model: nn.Module, site: Site, edit: Callable[[Tensor],
     return _hook(family, model, site._replace(head=None), part)
 
 
-def _hook(family: str, model: nn.Module, place: Site, edit: Callable[[Tensor], Tensor]) -> Any:
+def _hook(family: str, model: nn.Module, place: tuple, edit: Callable[[Tensor], Tensor]) -> Any:
     """The stream is taken where it enters or leaves a block; TransformerLens's names say which."""
+    place = Site(*place)
     parts = FAMILIES[family]
     if place.path or place.kind in OUTSIDE:
         return _outermost(family, model, place).register_forward_hook(lambda _, __, out: edit(out))

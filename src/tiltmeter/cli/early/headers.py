@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import struct
+import zipfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 LARGEST = 100_000_000
 """Bytes: the longest header of a safetensors file."""
@@ -20,22 +21,40 @@ class Stored(NamedTuple):
 
 
 def stored_arrays(path: Path) -> dict[str, Stored]:
-    """The arrays of a `.npy` (under the empty name) or `.safetensors` file; none if its header cannot be read."""
+    """The arrays of a `.npy` (under the empty name), `.npz` or `.safetensors` file; none if they cannot be read."""
     try:
         if path.suffix == ".npy":
             return {"": _npy(path)}
+        if path.suffix == ".npz":
+            return _npz(path)
         if path.suffix == ".safetensors":
             return _safetensors(path)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error, zipfile.BadZipFile, RecursionError):
         pass  # what reads the file says what is wrong with it
     return {}
 
 
 def _npy(path: Path) -> Stored:
-    import numpy as np
+    with path.open("rb") as file:
+        return _array_header(file)
 
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
-    return Stored(array.shape, {"i": "int", "u": "int", "f": "float"}.get(array.dtype.kind, "other"))
+
+def _array_header(file: IO[bytes]) -> Stored:
+    from numpy.lib import format as npy
+
+    version = npy.read_magic(file)
+    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    shape, _, dtype = read(file)
+    return Stored(shape, {"i": "int", "u": "int", "f": "float"}.get(dtype.kind, "other"))
+
+
+def _npz(path: Path) -> dict[str, Stored]:
+    with zipfile.ZipFile(path) as archive:
+        found = {}
+        for name in archive.namelist():
+            with archive.open(name) as file:
+                found[name.removesuffix(".npy")] = _array_header(file)
+    return found
 
 
 def _safetensors(path: Path) -> dict[str, Stored]:

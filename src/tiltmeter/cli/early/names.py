@@ -152,6 +152,33 @@ def check_saes(names: Sequence[str]) -> None:
                 f"There is no SAE {plain!r}{hint}: expected a folder or file that exists, or a name that tiltmeter "
                 "list saes shows."
             )
+        elif not colon and not plugins.find("tiltmeter.sae_formats"):
+            check_sae_files(next(p for p in (user_path(plain), user_path(plain.partition("#")[0])) if p.exists()))
+
+
+def check_sae_files(path: Path) -> None:
+    """Refuse weights of something else, by the names in the headers of files; whether they make an SAE is seen later.
+
+    Raises:
+        TiltmeterError: no name is that of an encoder's or a decoder's matrix in any format.
+    """
+    suffixes = choices("SAE files")
+    if path.is_file() and path.suffix.lower() not in suffixes:
+        raise TiltmeterError(f"The file {path} is not an SAE: weights are read from {', '.join(suffixes)} files.")
+    files = [path] if path.is_file() else [*path.glob("*"), *path.glob("*/*")]
+    files = [file for file in files if file.suffix.lower() in suffixes]
+    if any(file.name in choices("SAE files with a configuration") for file in files):
+        return
+    found = [[*stored_arrays(file)] for file in files]
+    matrices = choices("SAE matrices")
+    if not found or not all(found) or any(matrix in one for names in found for one in names for matrix in matrices):
+        return
+    has = sorted({one for names in found for one in names})
+    listed = ", ".join(has[:6]) + (", ..." if len(has) > 6 else "")
+    raise TiltmeterError(
+        f"{path} is not an SAE of a known format: it has {listed}; expected the weights of an encoder and "
+        "a decoder, by the names of one of the formats of docs/saes.md."
+    )
 
 
 def _check_vectors(argument: str, site: str, model: ModelFacts) -> None:
