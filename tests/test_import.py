@@ -99,13 +99,16 @@ def test_help_is_light_and_worth_reading(arguments):
     ("option", "message"),
     [
         ("--direction=along:{folder}/steer.npy", "have width 128; give vectors of that width"),
-        ("--sae={folder}/model.safetensors", "is not an SAE of a known format: it has lm_head.weight"),
+        (
+            "--direction=sae-error --sae={folder}/model.safetensors",
+            "is not an SAE of a known format: it has lm_head.weight",
+        ),
     ],
 )
 def test_wrong_input_is_refused_before_torch_is_imported(tmp_path, option, message):
     np.save(tmp_path / "steer.npy", np.ones(64))
     save_file({"lm_head.weight": np.ones((3, 4))}, tmp_path / "model.safetensors")
-    given = ["sweep", "--site", "resid_pre:3", "--lengths", "0,1", option.format(folder=tmp_path)]
+    given = ["sweep", "--site", "resid_pre:3", "--lengths", "0,1", *option.format(folder=tmp_path).split()]
     done = subprocess.run([sys.executable, "-c", REFUSED, *given], capture_output=True, text=True, check=True)
     status, modules, seconds = json.loads(done.stdout.splitlines()[-1])
     assert status == 2 and message in done.stderr
