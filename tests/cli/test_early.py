@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import save_file
 
 import catalogue as written
@@ -88,6 +89,9 @@ def test_misspelt_readouts_and_saes():
 def test_files_that_hold_no_sae(tmp_path):
     save_file({"model.embed_tokens.weight": np.ones(3)}, tmp_path / "model.safetensors")
     np.savez(tmp_path / "steer.npz", layer_1=np.ones(3))
+    torch.save({"state_dict": {"lm_head.weight": torch.ones(3)}}, tmp_path / "probe.pt")
+    assert "it has lm_head.weight, state_dict; expected" in refused(check_saes, [str(tmp_path / "probe.pt")])
+    (tmp_path / "probe.pt").unlink()
     (tmp_path / "sae.txt").write_text("W_enc")
     for name in ("model.safetensors", "steer.npz"):
         assert "is not an SAE of a known format: it has " in refused(check_saes, [str(tmp_path / name)])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import pickletools
+import re
 import struct
 import zipfile
 from pathlib import Path
@@ -10,6 +12,9 @@ from typing import IO, NamedTuple
 
 LARGEST = 100_000_000
 """Bytes: the longest header of a safetensors file."""
+
+_OF_STORAGE = re.compile(r"\d+|cpu|cuda:\d+|storage|.* .*|")
+"""What torch writes for each tensor beside its name."""
 
 
 class Stored(NamedTuple):
@@ -32,6 +37,24 @@ def stored_arrays(path: Path) -> dict[str, Stored]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error, zipfile.BadZipFile, RecursionError):
         pass  # what reads the file says what is wrong with it
     return {}
+
+
+def stored_names(path: Path) -> list[str]:
+    """The names of the arrays in a file; of one that torch saved, all texts in its pickle, of which nothing is run.
+
+    Empty if they cannot be read.
+    """
+    if path.suffix not in (".pt", ".pth", ".bin", ".ckpt"):
+        return [*stored_arrays(path)]
+    try:
+        with zipfile.ZipFile(path) as archive:
+            pickles = [one for one in archive.infolist() if one.filename.endswith("data.pkl")]
+            if len(pickles) != 1 or pickles[0].file_size > LARGEST:
+                return []
+            texts = [text for _, text, _ in pickletools.genops(archive.read(pickles[0]))]
+    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
+        return []  # what reads the file says what is wrong with it
+    return [text for text in texts if isinstance(text, str) and not _OF_STORAGE.fullmatch(text)]
 
 
 def _npy(path: Path) -> Stored:

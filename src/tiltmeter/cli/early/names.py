@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from tiltmeter.cli.catalogue import catalogue, choices
-from tiltmeter.cli.early.headers import stored_arrays
+from tiltmeter.cli.early.headers import stored_arrays, stored_names
 from tiltmeter.cli.early.model_facts import ModelFacts
 from tiltmeter.errors import TiltmeterError, did_you_mean
 from tiltmeter.models.sites import HOOKS, MODULE, OF_HEADS, OUTSIDE, long_name, parse_site
@@ -169,7 +169,7 @@ def check_sae_files(path: Path) -> None:
     files = [file for file in files if file.suffix.lower() in suffixes]
     if any(file.name in choices("SAE files with a configuration") for file in files):
         return
-    found = [[*stored_arrays(file)] for file in files]
+    found = [stored_names(file) for file in files]
     matrices = choices("SAE matrices")
     if not found or not all(found) or any(matrix in one for names in found for one in names for matrix in matrices):
         return
