@@ -202,9 +202,9 @@ def test_the_example_of_the_definitions_runs(tmp_path, monkeypatch, capsys):
     assert "real-mixture" in capsys.readouterr().out
 
 
-def test_a_hundred_thousand_curves_take_seconds():
-    ds = make(range(500), range(100), steps=np.arange(100.0))
+def test_ten_thousand_curves_take_no_second():
+    ds = make(range(100), range(50), steps=np.arange(100.0))
     began = time.process_time()
     table = shape_table(ds, "kl", threshold=0.5)
-    assert len(table) == 100_000
-    assert time.process_time() - began < 10
+    assert len(table) == 10_000
+    assert time.process_time() - began < 1

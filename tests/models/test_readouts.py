@@ -256,8 +256,10 @@ ERRORS = {"float32-difference": (1e-5, 1e-4), "bf16-difference": (3e-3, 2e-2)}
 """Relative errors of KL that are stated: the median's, and the 99th percentile's."""
 
 
-@pytest.mark.parametrize("precision", ERRORS)
-@pytest.mark.parametrize("name", ["nano", "random"])
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [("nano", "float32-difference"), ("random", "float32-difference"), ("random", "bf16-difference")],
+)
 def test_carried_differences_are_right_at_every_kl(name, precision):
     """From 1e-10 to 10: where subtracting two float32 runs is noise, and where it is not.
 

@@ -41,7 +41,7 @@ def test_a_draw_is_the_same_at_every_token_of_every_batch(kind):
 
 
 def test_draws_have_the_spread_of_their_kind():
-    found = {kind: vectors(kind, 600)[:, 0, 0].double() for kind in OF_STATISTICS}
+    found = {kind: vectors(kind, 300)[:, 0, 0].double() for kind in OF_STATISTICS}
     expected = {
         "isotropic": torch.eye(D).double(),
         "cov-random-mixture": 2 * STATISTICS.covariance,
@@ -50,8 +50,8 @@ def test_draws_have_the_spread_of_their_kind():
     for kind, draws in found.items():
         scale = expected[kind].diagonal().sqrt()
         error = (draws.T @ draws / len(draws) - expected[kind]) / scale / scale[:, None]
-        assert error.abs().max() < 0.3
-        assert (draws.mean(0) / scale).abs().max() < 0.2
+        assert error.abs().max() < 0.4
+        assert (draws.mean(0) / scale).abs().max() < 0.3
     for draw in found["real-mixture"][:3]:
         assert torch.cdist(POOL.double() + draw, POOL.double()).min() < 1e-5
 

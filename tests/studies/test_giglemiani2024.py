@@ -322,7 +322,7 @@ def test_censored_curves_are_late_in_distances_and_out_of_means() -> None:
 
 @pytest.fixture(scope="module")
 def subject() -> Subject:
-    return make_subject(STUDY, tiltmeter.load_model("nano"), None, ("nano:local-1-l0-24",), 0)
+    return make_subject(STUDY, tiltmeter.load_model("nano", precision="float32"), None, ("nano:local-1-l0-24",), 0)
 
 
 @pytest.fixture(scope="module")

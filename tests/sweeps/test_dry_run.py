@@ -104,8 +104,10 @@ def test_a_search_is_counted_from_the_curves_that_were_tried(loaded, monkeypatch
     assert found.perturbed_passes >= table.points.max()
 
 
-@pytest.mark.parametrize("patience", [trials.PATIENCE, 0.0])
-@pytest.mark.parametrize("kind", ["sweep", "positions", "crossings", "comparison"])
+@pytest.mark.parametrize(
+    ("kind", "patience"),
+    [("sweep", 0.0), ("positions", trials.PATIENCE), ("crossings", 0.0), ("comparison", trials.PATIENCE)],
+)
 def test_the_disk_space_is_that_of_the_folder(loaded, kind, patience, tmp_path, monkeypatch):
     monkeypatch.setattr(trials, "PATIENCE", patience)  # with none, single sequences are tried
     if kind == "comparison":

@@ -68,6 +68,8 @@ def _array_header(file: IO[bytes]) -> Stored:
     version = npy.read_magic(file)
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
     shape, _, dtype = read(file)
+    if dtype.hasobject:
+        raise ValueError("what it holds would have to be unpickled")
     return Stored(shape, {"i": "int", "u": "int", "f": "float"}.get(dtype.kind, "other"))
 
 
