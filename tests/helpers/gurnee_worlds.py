@@ -24,7 +24,7 @@ class World(NamedTuple):
     loss_sae: float = 3.0
     alone: float = 0.5
     """KL where one token is replaced ÷ where all are."""
-    at_token: float = 3.4
+    at_token: float = 3.0
     at_next: float = 3.0
     late: float = 3.0
     first_after: float = 0.5
