@@ -14,7 +14,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 
-from checked_types import begin_test, check_types
+from checked_types import begin_test, check_types, with_shapes
 
 LIBRARIES = (
     "beartype.door",
@@ -32,7 +32,7 @@ LIBRARIES = (
 for name in LIBRARIES:  # first, because the hook has all that a checked module imports compiled from its source
     import_module(name)
 
-check_types(["tiltmeter", "benchmarks"])
+check_types(with_shapes("tiltmeter", "benchmarks"))
 
 
 def pytest_collection_finish():

@@ -8,6 +8,8 @@ Functions inside functions are left alone: they are new at each call of the oute
 import inspect
 from collections.abc import Callable
 from functools import partial, wraps
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import jaxtyping
@@ -21,10 +23,20 @@ CALLS = 4
 _test = object()
 
 
-def check_types(packages: list[str]) -> None:
-    """Check what functions of these packages are given and return, in modules that are imported from now on."""
+def with_shapes(*packages: str) -> list[str]:
+    """The modules of these packages that mention jaxtyping, without importing them."""
+    found = []
+    for package in packages:
+        (root,) = find_spec(package).submodule_search_locations
+        files = [file for file in Path(root).rglob("*.py") if "jaxtyping" in file.read_text(encoding="utf-8")]
+        found += [".".join((package, *file.relative_to(root).with_suffix("").parts)) for file in files]
+    return found
+
+
+def check_types(modules: list[str]) -> None:
+    """Check what functions of these modules are given and return, if they are imported from now on."""
     jaxtyping.jaxtyped = checked
-    install_import_hook(packages, "beartype.beartype")
+    install_import_hook(modules, "beartype.beartype")
 
 
 def checked(fn: Any = None, *, typechecker: Any) -> Any:
