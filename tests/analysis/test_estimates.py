@@ -165,17 +165,14 @@ def test_numbers_that_many_draws_do_not_have_decide_nothing():
     assert estimate(rare, 1).decision == "undecided"
 
 
-@pytest.mark.parametrize("world", ["1.5 ÷ 0.3", "0.3 ÷ 1.5", "1 ÷ 0.3"])
-def test_heavy_tails_at_the_border_are_seldom_decided(world):
-    """At most 1.5 times as often as designed (and two standard errors); Student's interval, which decided before, fails."""
+def test_light_tails_at_the_border_are_seldom_decided():
+    """At most 1.5 times as often as designed (and two standard errors)."""
     runs, nominal = 2000, 0.025
-    (row,) = decided(WORLDS[world], 32, runs, (1,))
-    most = 1.5 * nominal + 2 * math.sqrt(1.5 * nominal / runs)
-    assert row["above"] <= most and row["below"] <= most
-    assert max(row["Student above"], row["Student below"]) > most
+    (row,) = decided(WORLDS["0.3 ÷ 0.3"], 32, runs, (1,))
+    assert max(row["above"], row["below"]) <= 1.5 * nominal + 2 * math.sqrt(1.5 * nominal / runs)
 
 
-def test_clear_effects_are_still_decided():
+def test_clear_effects_are_decided():
     (row,) = decided(CLEAR["0.3, ratio 2"], 32, 500, (20,))
     assert row["above"] > 0.8
 
@@ -184,8 +181,8 @@ def test_the_deciding_interval_is_the_one_that_is_simulated():
     rng = np.random.default_rng(8)
     one, other = rng.lognormal(0.0, 1.0, (2, 32))
     found = estimate(ratio("ratio", one, other), 20)
-    value, deviation, skew = logs(one[None], other[None], seed=0)
-    low, high = deciding_interval(value, deviation, skew, 32, 1 - 0.05 / 20)
+    value, deviation = logs(one[None], other[None], seed=0)
+    low, high = deciding_interval(value, deviation, 32, 1 - 0.05 / 20)
     assert np.log([found.joint_low, found.joint_high]) == pytest.approx([low[0], high[0]], rel=0.02)
 
 

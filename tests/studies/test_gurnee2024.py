@@ -95,7 +95,7 @@ def test_every_claim_has_its_worlds():
 
 
 def test_where_the_paper_is_right_every_claim_is_supported():
-    found = {verdict.claim.name: verdict for verdict in judge(CLAIMS, results(at_token=4.0))}
+    found = {verdict.claim.name: verdict for verdict in judge(CLAIMS, results())}
     assert {name: one.word for name, one in found.items()} == dict.fromkeys(NAMED, "supported"), [
         (one.claim.name, str(one.deciding), one.reason) for one in found.values() if one.word != "supported"
     ]

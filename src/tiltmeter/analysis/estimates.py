@@ -10,9 +10,9 @@ sequences (rows are drawn again with replacement, and the number is computed fro
 jackknife (the number without one sequence). Parts of a whole have Wilson's interval: they are never certain.
 
 Two intervals are taken. The one that is shown has 95 %. The one that decides holds for many quantities together at 95 %
-(Bonferroni). There the tail of a sample must say more than a sample can, so that this interval is wider than its level
-asks for: it has a quarter of the degrees of freedom, and twice the skewness. `scripts/decision_coverage.py` measures
-how often it is wrong.
+(Bonferroni), and is Student's on the same scale: at such levels, a sample's skewness is noise.
+`scripts/decision_coverage.py` measures how often it is wrong: as designed where tails are light, too often where they
+are heavy.
 
 Sequences count as independent. Where several are cut from one document, intervals are too narrow.
 """
@@ -43,12 +43,6 @@ Decision = Literal["inside", "outside", "undecided"]
 Scale = Literal["difference", "ratio", "fraction", "correlation"]
 """What errors of a number are like: as large wherever it is, proportional to it, or those of a part of a whole or of a
 correlation."""
-
-DECIDING_DEGREES = 4.0
-"""The interval that decides has (n - 1) divided by this as degrees of freedom."""
-
-DECIDING_SKEWNESS = 2.0
-"""The interval that decides takes the sample's skewness times this: a sample has less than its distribution."""
 
 MAX_UNDEFINED_DRAWS = 0.01
 """If the number is undefined in a larger fraction of the draws, nothing is decided: the extremes would be missing."""
@@ -168,31 +162,26 @@ def _intervals(
     to, back = _scale(quantity.scale, value, drawn, without)
     # the bootstrap's draws are of a sample, whose spread is that much smaller
     deviation = np.asarray(np.nanstd(to(drawn), ddof=1) * n / math.sqrt(n - 1))
-    of_sample = np.asarray(to(value)), deviation, _skewness_of(-to(without)), n
-    low, high = skewed_t(*of_sample, CONFIDENCE)
-    joint_low, joint_high = deciding_interval(*of_sample, level)
+    low, high = skewed_t(np.asarray(to(value)), deviation, _skewness_of(-to(without)), n, CONFIDENCE)
+    joint_low, joint_high = deciding_interval(np.asarray(to(value)), deviation, n, level)
     if max(np.isnan(drawn).mean(), np.isnan(without).mean()) > MAX_UNDEFINED_DRAWS:
         return (float(back(low)), float(back(high))), (-math.inf, math.inf)
     return (float(back(low)), float(back(high))), (float(back(joint_low)), float(back(joint_high)))
 
 
 def deciding_interval(
-    value: Float[np.ndarray, "*batch"],
-    deviation: Float[np.ndarray, "*batch"],
-    skew: Float[np.ndarray, "*batch"],
-    n: int,
-    level: float,
+    value: Float[np.ndarray, "*batch"], deviation: Float[np.ndarray, "*batch"], n: int, level: float
 ) -> tuple[Float[np.ndarray, "*batch"], Float[np.ndarray, "*batch"]]:
-    """The interval that decides: that of a mean, with fewer degrees of freedom and more skewness than measured.
+    """The interval that decides, Student's.
 
     Args:
         value: the number, on the scale of its errors.
         deviation: its standard error times √n.
-        skew: skewness of the influences of single sequences on it.
         n: sequences.
         level: coverage probability for this quantity alone.
     """
-    return skewed_t(value, deviation, np.asarray(DECIDING_SKEWNESS * skew), n, level, (n - 1) / DECIDING_DEGREES)
+    reach = stats.t.ppf((1 + level) / 2, n - 1) * deviation / math.sqrt(n)
+    return np.asarray(value - reach), np.asarray(value + reach)
 
 
 def _skewness_of(influence: Float[np.ndarray, " sequence"]) -> Float[np.ndarray, ""]:
