@@ -1,11 +1,10 @@
-"""Intervals: against scipy's own, a naive loop, and what an interval is for (coverage)."""
-
-import warnings
+"""Intervals: against the formula they invert, and what an interval is for (coverage)."""
 
 import numpy as np
 import pytest
 from scipy import stats
 
+from bootstrap_coverage import bca, coverage
 from tiltmeter.analysis.bootstrap import bootstrap_mean, paired_interval
 from tiltmeter.errors import TiltmeterError
 
@@ -14,26 +13,45 @@ def skewed(*shape, sigma=1.0, seed=0):
     return np.random.default_rng(seed).lognormal(sigma=sigma, size=shape)
 
 
-def test_equals_scipys_bca_of_the_plain_mean():
-    values = skewed(3, 40)
-    ours = bootstrap_mean(values, confidence=0.9, resamples=500, seed=7)
-    for curve in range(3):
-        oracle = stats.bootstrap(
-            (values[curve],), np.mean, confidence_level=0.9, n_resamples=500, rng=np.random.default_rng(7)
-        ).confidence_interval
-        assert ours.low[curve] == pytest.approx(oracle.low, rel=1e-12)
-        assert ours.high[curve] == pytest.approx(oracle.high, rel=1e-12)
-        assert ours.mean[curve] == pytest.approx(values[curve].mean(), rel=1e-15)
+def transformed(t, n, skew):
+    """Hall 1992, section 2, as it stands there."""
+    w = t / np.sqrt(n)
+    return np.sqrt(n) * (w + skew * w**2 / 3 + skew**2 * w**3 / 27 + skew / (6 * n))
 
 
-def test_a_symmetric_curve_agrees_with_a_naive_percentile_loop():
-    values = np.random.default_rng(3).normal(size=200)
-    rng = np.random.default_rng(99)
-    means = [rng.choice(values, 200).mean() for _ in range(20_000)]
-    ours = bootstrap_mean(values, resamples=20_000)
-    tolerance = 0.12 * values.std() / np.sqrt(200)
-    assert ours.low == pytest.approx(np.quantile(means, 0.025), abs=tolerance)
-    assert ours.high == pytest.approx(np.quantile(means, 0.975), abs=tolerance)
+def test_the_ends_are_where_student_or_halls_transformation_reaches_the_quantile():
+    for curve in skewed(6, 20):
+        found = bootstrap_mean(curve, confidence=0.9)
+        error, skew = curve.std(ddof=1) / np.sqrt(20), stats.skew(curve, bias=False)
+        reach = stats.t.ppf(0.95, 19)
+        for end, sign in ((found.low, 1), (found.high, -1)):
+            t = (found.mean - end) / error
+            both = sorted([sign * t, sign * transformed(t, 20, skew)])
+            # one of the two is at the quantile, and neither is short of it
+            assert both[0] == pytest.approx(reach, rel=1e-6)
+
+
+def test_values_without_skewness_have_students_interval():
+    values = np.array([-3.0, -1.0, 0.0, 1.0, 3.0]) + 7
+    expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    found = bootstrap_mean(values)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "n", "bca_has"), [("normal", 10, 0.92), ("exponential", 12, 0.90), ("lognormal", 10, 0.86)]
+)
+def test_small_samples_are_covered(name, n, bca_has):
+    """Within two standard errors (of 2,000 runs) of 92 %; the bootstrap that was here before is far below."""
+    assert coverage(name, n, runs=2000) >= 0.92 - 0.012
+    assert coverage(name, n, bca, runs=500) < bca_has
+
+
+def test_units_do_not_matter():
+    values = skewed(3, 12)
+    whole = bootstrap_mean(values)
+    for unit in (1e-150, 1e150):
+        np.testing.assert_allclose(bootstrap_mean(unit * values).high / unit, whole.high, rtol=1e-9)
 
 
 def test_coverage_on_skewed_data():
@@ -54,21 +72,6 @@ def test_a_skewed_curve_has_a_lopsided_interval():
 def test_equal_values_have_an_interval_without_width():
     interval = bootstrap_mean(np.full((2, 5), 0.1))
     assert interval.low.tolist() == interval.high.tolist() == interval.mean.tolist() == [0.1, 0.1]
-
-
-def test_where_bca_is_undefined_the_percentile_interval_stands_in():
-    values = np.array([0.0, 0.0, 1.0])
-    seed = next(s for s in range(200) if np.isnan(scipys_bca(values, s)).any())
-    drawn = values[np.random.default_rng(seed).integers(0, 3, (2, 3))].mean(axis=-1)
-    ours = bootstrap_mean(values, resamples=2, seed=seed)
-    np.testing.assert_allclose([ours.low, ours.high], np.quantile(drawn, [0.025, 0.975]), atol=1e-15)
-
-
-def scipys_bca(values, seed):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        result = stats.bootstrap((values,), np.mean, n_resamples=2, rng=np.random.default_rng(seed))
-    return np.array(result.confidence_interval)
 
 
 def test_too_few_sequences():
@@ -93,19 +96,11 @@ def test_a_nan_is_a_sequence_left_out_of_its_own_curve():
 
 def test_shapes_and_repeatability():
     values = skewed(2, 4, 16)
-    first, again, other = bootstrap_mean(values), bootstrap_mean(values), bootstrap_mean(values, seed=1)
+    first, again = bootstrap_mean(values), bootstrap_mean(values)
     assert {field.shape for field in first} == {(2, 4)}
     assert all(np.array_equal(one, two) for one, two in zip(first, again, strict=True))
-    assert not np.array_equal(first.low, other.low)
     assert bootstrap_mean(np.zeros((3, 0, 5))).mean.shape == (3, 0)
     assert bootstrap_mean(np.zeros((3, 0))).n.tolist() == [0, 0, 0]
-
-
-def test_blocks_do_not_change_the_numbers(monkeypatch):
-    values = skewed(7, 20)
-    whole = bootstrap_mean(values, resamples=100)
-    monkeypatch.setattr("tiltmeter.analysis.bootstrap._NUMBERS_AT_ONCE", 200)
-    np.testing.assert_allclose(bootstrap_mean(values, resamples=100).low, whole.low, rtol=1e-12)
 
 
 @pytest.mark.parametrize("settings", [{"confidence": 0.0}, {"confidence": 95.0}, {"resamples": 0}])
@@ -120,14 +115,3 @@ def test_the_paired_interval_is_scipys():
     with_gaps = np.concatenate([values[:5], [np.nan], values[5:], [np.nan]])
     assert paired_interval(with_gaps, 0.99) == pytest.approx((expected.low, expected.high))
     assert np.isnan(paired_interval(np.array([1.0, np.nan]), 0.95)).all()
-
-
-def test_at_extreme_levels_the_paired_interval_covers_where_the_bootstrap_does_not():
-    """Twelve comparisons of 20 normal values, at the level of Bonferroni: any miss of zero is a family's miss."""
-    rng = np.random.default_rng(1)
-    level, families = 1 - 0.05 / 12, [rng.normal(size=(12, 20)) for _ in range(150)]
-    student = [any(low > 0 or high < 0 for low, high in (paired_interval(v, level) for v in one)) for one in families]
-    found = [bootstrap_mean(one, level) for one in families]
-    bootstrap = [bool(((one.low > 0) | (one.high < 0)).any()) for one in found]
-    assert np.mean(student) < 0.1
-    assert np.mean(bootstrap) > np.mean(student) + 0.03

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from decision_coverage import CLEAR, WORLDS, decided, logs
 from tiltmeter.analysis import estimates
 from tiltmeter.analysis.estimates import (
     ABOVE_ONE,
@@ -15,6 +16,7 @@ from tiltmeter.analysis.estimates import (
     Estimand,
     Estimate,
     Region,
+    deciding_interval,
     estimate,
 )
 from tiltmeter.studies.estimands import correlation, difference, fraction, ks_gap, mean, ratio
@@ -161,3 +163,31 @@ def test_numbers_that_many_draws_do_not_have_decide_nothing():
     rows = np.concatenate([np.ones(20), [-9.0, -9.0]])
     rare = Estimand("log", rows, lambda r: math.log(r.mean()) if r.mean() > 0 else math.nan, BELOW_ZERO)
     assert estimate(rare, 1).decision == "undecided"
+
+
+def test_light_tails_at_the_border_are_seldom_decided():
+    """At most 1.5 times as often as designed (and two standard errors)."""
+    runs, nominal = 2000, 0.025
+    (row,) = decided(WORLDS["0.3 ÷ 0.3"], 32, runs, (1,))
+    assert max(row["above"], row["below"]) <= 1.5 * nominal + 2 * math.sqrt(1.5 * nominal / runs)
+
+
+def test_clear_effects_are_decided():
+    (row,) = decided(CLEAR["0.3, ratio 2"], 32, 500, (20,))
+    assert row["above"] > 0.8
+
+
+def test_the_deciding_interval_is_the_one_that_is_simulated():
+    rng = np.random.default_rng(8)
+    one, other = rng.lognormal(0.0, 1.0, (2, 32))
+    found = estimate(ratio("ratio", one, other), 20)
+    value, deviation = logs(one[None], other[None], seed=0)
+    low, high = deciding_interval(value, deviation, 32, 1 - 0.05 / 20)
+    assert np.log([found.joint_low, found.joint_high]) == pytest.approx([low[0], high[0]], rel=0.02)
+
+
+def test_a_correlation_has_an_interval_within_its_bounds():
+    rng = np.random.default_rng(9)
+    one = rng.normal(size=(10, 6))
+    found = estimate(correlation("r", one, one + 0.05 * rng.normal(size=(10, 6)), ABOVE_ZERO), 40)
+    assert -1 < found.joint_low < found.low < found.value < found.high < found.joint_high < 1

@@ -206,7 +206,8 @@ def test_what_counts_as_known():
     assert worst(kl=(np.nan, np.nan, 0), js=(0.5, 0.02, 200))[0] == pytest.approx(0.04)
     assert worst(kl=(2.0, np.nan, 100), js=(0.5, 0.02, 200)) == (np.inf, "kl along d at 1")
     assert worst(kl=(0.0, 0.1, 200))[0] == np.inf
-    assert worst(kl=(0.0, 0.0, 200))[0] == 0
+    assert worst(kl=(0.0, 0.0, 200))[0] == np.inf
+    assert worst(kl=(2.0, 0.0, 200), js=(0.5, 0.02, 200)) == (np.inf, "kl along d at 1"), "equal so far: not known"
     assert worst(kl=(np.nan, np.nan, 0))[0] == 0
 
 
@@ -214,15 +215,20 @@ def test_the_sentences():
     stopped = Stopped(0.02, 1000, 400, 128, 0.019, "kl along d at 1")
     assert stopped.sentence == (
         "Stopped after 400 of 1,000 sequences (51,200 tokens; 60 % saved), because every mean is known to ±2 % "
-        "(time-uniform 95 % intervals). Lee & Heimersheim 2024 took 2 million tokens, 39 times as many."
+        "(time-uniform 95 % intervals). Lee & Heimersheim 2024 took 2 million tokens, 39 times as many. "
+        "Intervals say nothing of values that did not occur: what occurs in 0.75 % of sequences is missing from 400 of "
+        "them with a probability of 5 %, and anything rarer more often."
     )
+    assert 0.049 < (1 - 0.0075) ** 400 < 0.051
     out = Stopped(0.02, 1000, 1000, 128, 0.04, "kl along d at 1")
     assert out.sentence == (
         "Took all 1,000 sequences (128,000 tokens), and not every mean is known to ±2 % (time-uniform 95 % intervals): "
         "kl along d at 1 is known to ±4 %, and the goal takes about 4,000 sequences."
     )
     none = Stopped(0.02, 1000, 1000, 128, None, "kl along d at 1")
-    assert none.sentence.endswith(f"kl along d at 1 has no interval, which takes {FIRST_LOOK} sequences.")
+    assert none.sentence.endswith(
+        f"kl along d at 1 has no interval, which takes {FIRST_LOOK} sequences that are not all equal."
+    )
 
 
 @pytest.mark.parametrize("text", ["2%", "2 %", "0.02", " 2% ", "2.0%"])

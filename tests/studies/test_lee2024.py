@@ -149,6 +149,12 @@ def test_claims_about_errors_fail_in_the_opposite_world():
     assert found["errors-end-to-end-spike"] == "contradicted"
 
 
+@pytest.mark.parametrize("kl", [square(0.2), lambda step: 10.8 * -np.expm1(-0.01 * step**2)], ids=["square", "full"])
+def test_a_quadratic_is_no_plateau(kl):
+    world = dataset({f"sae-error:{sae}": kl for sae in SAES}, STEPS, "L2", SAES)
+    assert words(Results({"errors": world}, {}))["errors-plateau"] == "contradicted"
+
+
 def features(local, e2e, downstream):
     """Features at the paper's L0 by kind; the sparsest of each a fifth above."""
     heights = {name: square(factor) for name, factor in zip(BASELINES, (1.0, 2.0, 2.1), strict=True)}

@@ -240,9 +240,9 @@ def summary(curves: xr.Dataset, confidence: float = 0.95, resamples: int = 2000,
     """Average every readout over sequences, with its interval, one row each.
 
     Every sequence has equal weight, whatever its number of tokens; separate positions are averaged within their
-    sequence first. The interval is the bootstrap's (`tiltmeter.analysis.bootstrap`). If the sweep stopped at a target
-    precision (the attribute `stopping`), a bootstrap interval would be invalid, and the interval is time-uniform
-    (`tiltmeter.analysis.confidence_sequences`), without resamples.
+    sequence first. The interval is a t interval corrected for skewness (`tiltmeter.analysis.bootstrap`);
+    nothing is drawn, so `resamples` and `seed` have no effect. If the sweep stopped at a target precision (the
+    attribute `stopping`), that would be invalid, and it is time-uniform (`tiltmeter.analysis.confidence_sequences`).
 
     Returns:
         Columns `direction`, `step`, `readout`, `mean`, `low`, `high` (units of the readout) and `n` (sequences), in the

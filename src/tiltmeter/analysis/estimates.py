@@ -1,14 +1,18 @@
 """What the sequences of a run say about a number: its value, its interval, and whether it lies where a claim has it.
 
-A `Estimand` is any number that can be computed from rows, one row a sequence: a ratio of means, a correlation over
-tokens, a distance of distributions. Its interval comes from a bootstrap over sequences: rows are drawn again with
-replacement, and the number is computed from each draw. A claim says in which `Region` the number lies; "no difference"
-is a region around the value of no difference, as wide as the margin (Schuirmann 1987: two one-sided tests).
+An `Estimand` is any number that can be computed from rows, one row a sequence: a ratio of means, a correlation over
+tokens, a distance of distributions. A claim says in which `Region` the number lies; "no difference" is a region around
+the value of no difference, as wide as the margin (Schuirmann 1987: two one-sided tests).
 
-Two intervals are taken. The one that is shown is the bootstrap's own, BCa, at 95 %. The one that decides holds for many
-quantities together at 95 % (Bonferroni); there the bootstrap has too few draws in its tails, so it is Student's, with
-the bootstrap's standard error: of the logarithm for ratios, whose large denominators would otherwise make a small ratio
-look certain, and Wilson's for parts of a whole, which are never certain.
+Intervals are t intervals corrected for skewness (`tiltmeter.analysis.skewed_t`), on the scale on which errors are most
+nearly normal: the logarithm for ratios, Fisher's z for correlations. The standard error comes from a bootstrap over
+sequences (rows are drawn again with replacement, and the number is computed from each draw), the skewness from the
+jackknife (the number without one sequence). Parts of a whole have Wilson's interval: they are never certain.
+
+Two intervals are taken. The one that is shown has 95 %. The one that decides holds for many quantities together at 95 %
+(Bonferroni), and is Student's on the same scale: at such levels, a sample's skewness is noise.
+`scripts/decision_coverage.py` measures how often it is wrong: as designed where tails are light, too often where they
+are heavy.
 
 Sequences count as independent. Where several are cut from one document, intervals are too narrow.
 """
@@ -21,8 +25,10 @@ from collections.abc import Callable, Iterable
 from typing import Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from scipy import stats
+
+from tiltmeter.analysis.skewed_t import skewed_t, skewness
 
 CONFIDENCE = 0.95
 
@@ -34,8 +40,9 @@ MIN_SEQUENCES = 10
 Rows = Float[np.ndarray, "sequence ..."]
 Statistic = Callable[[Rows], float]
 Decision = Literal["inside", "outside", "undecided"]
-Scale = Literal["difference", "ratio", "fraction"]
-"""What errors of a number are like: as large wherever it is, proportional to it, or those of a part of a whole."""
+Scale = Literal["difference", "ratio", "fraction", "correlation"]
+"""What errors of a number are like: as large wherever it is, proportional to it, or those of a part of a whole or of a
+correlation."""
 
 MAX_UNDEFINED_DRAWS = 0.01
 """If the number is undefined in a larger fraction of the draws, nothing is decided: the extremes would be missing."""
@@ -138,27 +145,63 @@ def estimate(quantity: Estimand, comparisons: int, seed: int = 0) -> Estimate:
         warnings.simplefilter("ignore")  # of a mean of nothing, in a draw: it is NaN
         value = float(_values(quantity.statistic, [rows])[0]) if n else math.nan
         if n > 1 and not math.isnan(value):
-            shown, drawn = _bootstrap(quantity.statistic, rows, seed)
-            joint = _joint(quantity, value, drawn, n, comparisons)
+            shown, joint = _intervals(quantity, rows, value, comparisons, seed)
     return Estimate(quantity.label, value, *shown, *joint, quantity.region, n, quantity.unit)
 
 
-def _joint(
-    quantity: Estimand, value: float, drawn: Float[np.ndarray, " draw"], n: int, comparisons: int
-) -> tuple[float, float]:
-    """The interval that decides."""
-    if np.isnan(drawn).mean() > MAX_UNDEFINED_DRAWS:
-        return -math.inf, math.inf
-    reach = float(stats.t.ppf(1 - (1 - CONFIDENCE) / (2 * comparisons * quantity.picked_from), n - 1))
+def _intervals(
+    quantity: Estimand, rows: Rows, value: float, comparisons: int, seed: int
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """The interval that is shown, and the one that decides."""
+    n = len(rows)
+    level = 1 - (1 - CONFIDENCE) / (comparisons * quantity.picked_from)
     if quantity.scale == "fraction" and 0 <= value <= 1:
-        return _wilson(value, n, reach)
+        shown, joint = (float(stats.t.ppf((1 + one) / 2, n - 1)) for one in (CONFIDENCE, level))
+        return _wilson(value, n, shown), _wilson(value, n, joint)
+    drawn, without = _bootstrap(quantity.statistic, rows, seed), _jackknife(quantity.statistic, rows)
+    to, back = _scale(quantity.scale, value, drawn, without)
     # the bootstrap's draws are of a sample, whose spread is that much smaller
-    reach *= math.sqrt(n / (n - 1))
-    if quantity.scale == "ratio" and value > 0 and np.nanmin(drawn) > 0:
-        factor = float(np.exp(reach * np.nanstd(np.log(drawn), ddof=1)))  # infinite for a few wild sequences
-        return value / factor, value * factor
-    error = reach * float(np.nanstd(drawn, ddof=1))
-    return value - error, value + error
+    deviation = np.asarray(np.nanstd(to(drawn), ddof=1) * n / math.sqrt(n - 1))
+    low, high = skewed_t(np.asarray(to(value)), deviation, _skewness_of(-to(without)), n, CONFIDENCE)
+    joint_low, joint_high = deciding_interval(np.asarray(to(value)), deviation, n, level)
+    if max(np.isnan(drawn).mean(), np.isnan(without).mean()) > MAX_UNDEFINED_DRAWS:
+        return (float(back(low)), float(back(high))), (-math.inf, math.inf)
+    return (float(back(low)), float(back(high))), (float(back(joint_low)), float(back(joint_high)))
+
+
+def deciding_interval(
+    value: Float[np.ndarray, "*batch"], deviation: Float[np.ndarray, "*batch"], n: int, level: float
+) -> tuple[Float[np.ndarray, "*batch"], Float[np.ndarray, "*batch"]]:
+    """The interval that decides, Student's.
+
+    Args:
+        value: the number, on the scale of its errors.
+        deviation: its standard error times √n.
+        n: sequences.
+        level: coverage probability for this quantity alone.
+    """
+    reach = stats.t.ppf((1 + level) / 2, n - 1) * deviation / math.sqrt(n)
+    return np.asarray(value - reach), np.asarray(value + reach)
+
+
+def _skewness_of(influence: Float[np.ndarray, " sequence"]) -> Float[np.ndarray, ""]:
+    """Skewness of how much each sequence moves the number; 0 where none does."""
+    known = influence[~np.isnan(influence)]
+    if len(known) < 3 or np.ptp(known) == 0:
+        return np.zeros(())
+    return np.asarray(skewness(known - known.mean()))
+
+
+def _scale(
+    scale: Scale, value: float, drawn: Float[np.ndarray, " draw"], without: Float[np.ndarray, " sequence"]
+) -> tuple[Callable[..., np.ndarray], Callable[..., np.ndarray]]:
+    """The scale on which errors are nearly normal, and its inverse."""
+    every = np.concatenate([[value], drawn, without])
+    if scale == "ratio" and np.nanmin(every) > 0:
+        return np.log, np.exp
+    if scale == "correlation" and np.nanmax(np.abs(every)) < 1:
+        return np.arctanh, np.tanh
+    return np.asarray, np.asarray
 
 
 def _wilson(part: float, n: int, z: float) -> tuple[float, float]:
@@ -180,26 +223,12 @@ def _values(statistic: Statistic, samples: Iterable[Rows]) -> Float[np.ndarray, 
     return np.where(np.isfinite(found), found, math.nan)
 
 
-def _bootstrap(statistic: Statistic, rows: Rows, seed: int) -> tuple[tuple[float, float], Float[np.ndarray, " draw"]]:
-    """Bounds of the BCa interval (percentile where that is not defined), and the draws."""
+def _bootstrap(statistic: Statistic, rows: Rows, seed: int) -> Float[np.ndarray, " draw"]:
+    """The number in each draw of as many sequences as there are."""
+    draws = np.random.default_rng(seed).integers(0, len(rows), (RESAMPLES, len(rows)))
+    return _values(statistic, (rows[draw] for draw in draws))
 
-    def of_draws(indices: Int[np.ndarray, "*draw sequence"], axis: int) -> Float[np.ndarray, "*draw"]:
-        assert axis == -1
-        draws = indices.reshape(-1, indices.shape[-1])
-        return _values(statistic, (rows[draw] for draw in draws)).reshape(indices.shape[:-1])
 
-    found = stats.bootstrap(
-        (np.arange(len(rows)),),
-        of_draws,
-        vectorized=True,
-        method="BCa",
-        n_resamples=RESAMPLES,
-        confidence_level=CONFIDENCE,
-        rng=np.random.default_rng(seed),
-    )
-    drawn = np.asarray(found.bootstrap_distribution, dtype=np.float64)
-    low, high = found.confidence_interval
-    if math.isnan(low) or math.isnan(high):
-        tail = (1 - CONFIDENCE) / 2
-        low, high = np.nanquantile(drawn, [tail, 1 - tail])
-    return (float(low), float(high)), drawn
+def _jackknife(statistic: Statistic, rows: Rows) -> Float[np.ndarray, " sequence"]:
+    """The number without each sequence."""
+    return _values(statistic, (np.delete(rows, index, axis=0) for index in range(len(rows))))

@@ -6,7 +6,10 @@ perturbation, so a relative precision is meaningful however small the mean. `cos
 relative to 1, its maximum. A logit difference and a user's function may cross zero as well: where their mean is next
 to zero it is not known to any fraction of itself, and the sweep takes all sequences and says so. Steps of 0 are not
 waited for (only rounding is left there), nor `length`, which is not a readout, nor curves of which no sequence was
-measured.
+measured. A mean of values that have all been equal is not known: nothing says how the next one differs.
+
+No interval knows of values that were not seen. What occurs in a fraction p of the sequences is missing from n of them
+with probability (1 - p)^n, and the report says for which p that is 5 %.
 """
 
 from __future__ import annotations
@@ -25,6 +28,10 @@ from tiltmeter.analysis.curves import readout_names, sequence_means
 
 LEE2024_TOKENS = 2_000_000
 """Tokens that Lee & Heimersheim 2024 average over."""
+
+
+_ROUNDING = 1e-12
+"""Relative half-width of an interval of equal values, up to rounding."""
 
 
 @dataclass(frozen=True)
@@ -67,13 +74,22 @@ class Stopped:
         return (
             f"Stopped after {self.sequences:,} of {self.at_most:,} sequences ({self.tokens:,} tokens; {saved:.0f} % "
             f"saved), because every mean is known to {goal}. Lee & Heimersheim 2024 took 2 million tokens, "
-            f"{_two_digits(more)} times as many."
+            f"{_two_digits(more)} times as many. {self._unseen}"
+        )
+
+    @property
+    def _unseen(self) -> str:
+        """What so few sequences need not contain, however narrow the intervals are."""
+        rare = 100 * (1 - 0.05 ** (1 / self.sequences))
+        return (
+            f"Intervals say nothing of values that did not occur: what occurs in {_two_digits(rare)} % of sequences is "
+            f"missing from {self.sequences:,} of them with a probability of 5 %, and anything rarer more often."
         )
 
     @property
     def _lack(self) -> str:
         if self.widest is None:
-            return f"{self.of} has no interval, which takes {FIRST_LOOK} sequences"
+            return f"{self.of} has no interval, which takes {FIRST_LOOK} sequences that are not all equal"
         # the width of an interval falls nearly as 1/√n
         enough = self.sequences * (self.widest / self.until_ci) ** 2
         known = f"{self.of} is known to ±{_two_digits(100 * self.widest)} %"
@@ -99,7 +115,9 @@ def _two_digits(value: float) -> str:
 
 
 def least_known(means: MeanInterval, curves: xr.Dataset) -> tuple[float, str]:
-    """The worst relative precision of any mean (half its interval over the mean; infinite without one), and its name.
+    """The worst relative precision of any mean (half its interval over the mean), and its name.
+
+    It is infinite without an interval, and where all values have been equal.
 
     Args:
         means: means and intervals by direction, step and readout.
@@ -111,7 +129,8 @@ def least_known(means: MeanInterval, curves: xr.Dataset) -> tuple[float, str]:
     if not waited.any():
         return 0.0, "nothing"
     half, size = means.high - means.mean, np.where(of_cosine, 1.0, np.abs(means.mean))
-    relative = np.divide(half, size, out=np.where(half > 0, np.inf, half), where=size > 0)
+    relative = np.divide(half, size, out=np.full_like(half, np.inf), where=size > 0)
+    relative[half <= _ROUNDING * size] = np.inf  # equal values so far
     relative = np.where(waited, np.where(np.isnan(relative), np.inf, relative), -np.inf)
     direction, step, readout = np.unravel_index(relative.argmax(), relative.shape)
     name = f"{readouts[readout]} along {curves.direction.values[direction]} at {steps[step]:g}"

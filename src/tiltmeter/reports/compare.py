@@ -82,7 +82,7 @@ def _fans(data: xr.Dataset, manifest: Mapping[str, Any], verdicts: pd.DataFrame)
         "compare",
         "Each vector among random vectors of the same length",
         "Mean KL over tokens. Thin lines: draws of the baseline, each one vector added at every token. Solid: the "
-        "vector; dotted: its opposite; bands: 95 % intervals, bootstrap over sequences.",
+        "vector; dotted: its opposite; bands: 95 % intervals over sequences.",
         "",
         " ".join(verdicts.sentence),
         fans(data, asked["vectors"], asked["baselines"]),

@@ -39,8 +39,8 @@ COMPARE = "compare"
 MOST_NAMED = 6
 """Most directions that a sentence about a sweep names."""
 
-FEW = 30
-"""With fewer sequences, bootstrap intervals are too narrow."""
+FEW = 8
+"""With fewer sequences, intervals of skewed values are too narrow (docs/definitions.md)."""
 
 
 def publish(run: str | Path) -> Path:
@@ -113,18 +113,15 @@ def _note(data: xr.Dataset) -> str:
             "Brackets in tables, bands and whiskers in figures are time-uniform 95 % intervals of the mean over "
             "sequences, which were taken in random order; they remain valid under the adaptive stopping."
         )
-    narrow = "; with so few sequences they are too narrow" if data.sizes["sequence"] < FEW else ""
-    return (
-        "Brackets in tables, bands and whiskers in figures are 95 % intervals of the mean, bootstrapped over "
-        f"sequences{narrow}."
-    )
+    narrow = "; with so few sequences they are too narrow for skewed values" if data.sizes["sequence"] < FEW else ""
+    return f"Brackets in tables, bands and whiskers in figures are 95 % intervals of the mean over sequences{narrow}."
 
 
 def _figure(data: xr.Dataset, table: pd.DataFrame) -> ReportFigure:
     names = curves.readout_names(data)[:-1]  # the last is the realised length
     kind = "Whiskers" if data.sizes["step"] == 1 else "Bands"
-    method = "time-uniform" if Stopped.of_curves(data) else "bootstrap"
-    caption = f"Mean of each readout. {kind}: 95 % intervals, {method} over sequences."
+    method = "time-uniform 95 % intervals" if Stopped.of_curves(data) else "95 % intervals"
+    caption = f"Mean of each readout. {kind}: {method} over sequences."
     finding = _last_step(data, table, names[0])
     return ReportFigure("sweep", f"Sweep at {data.attrs['site']}", caption, "", finding, _chart(data, table, names))
 

@@ -104,7 +104,7 @@ def fraction(label: str, truths: Float[np.ndarray, "sequence ..."], region: Regi
 
 def correlation(label: str, one: PerToken, other: PerToken, region: Region) -> Estimand:
     """Pearson's correlation over the tokens of all sequences."""
-    return Estimand(label, sums_of([one, other]), lambda sums: float(matrix(sums)[0, 1]), region)
+    return Estimand(label, sums_of([one, other]), lambda sums: float(matrix(sums)[0, 1]), region, scale="correlation")
 
 
 def ks_gap(label: str, one: PerSequence, near: PerSequence, far: PerSequence) -> Estimand:

@@ -240,8 +240,8 @@ def _notes(rows: Sequence[ClaimRow], manifests: Sequence[Mapping[str, Any]]) -> 
     names = dict.fromkeys(row.study for row in rows)
     return [
         "A claim is supported if the joint interval of each of its estimates lies inside the claimed region, "
-        "contradicted if one lies outside, and inconclusive otherwise. Intervals shown are 95 % for each estimate "
-        "(bootstrap over sequences). Verdicts use joint intervals, which hold together with 95 % (Bonferroni) for all "
+        "contradicted if one lies outside, and inconclusive otherwise. Intervals shown are 95 % for each estimate. "
+        "Verdicts use joint intervals, which hold together with 95 % (Bonferroni) for all "
         f"claims of a paper ({', '.join(names)}), so the interval beside an inconclusive verdict can be narrow.",
         stored_claims.MEASURED,
         *stored_claims.about_size(manifests),

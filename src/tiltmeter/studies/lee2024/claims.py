@@ -10,9 +10,11 @@ from tiltmeter.studies.lee2024.estimands import (
     CLOSE,
     END_TO_END,
     EXCEPTED_L0,
+    FLATTER,
     LONG,
     MATCHED_L0,
     MIDDLE,
+    QUADRATIC,
     SHORT,
     above_and_below_mixture,
     both_kinds_in_l2,
@@ -196,7 +198,8 @@ CLAIMS: tuple[Claim, ...] = (
         "KL along SAE errors has an initial plateau.",
         f"{_PAPER}, section 4.1, Figure 3",
         plateau,
-        remark=f"For every SAE: slope of KL up to {SHORT:g} is less than half of that from {MIDDLE:g} to {LONG:g}.",
+        remark=f"For every SAE: slope of KL up to {SHORT:g} ÷ slope from {MIDDLE:g} to {LONG:g} is {FLATTER}. A KL "
+        f"that grows with the square of the length has {QUADRATIC:.3g}, so this requires a plateau. {MARGIN}",
     ),
     Claim(
         "errors-linear-after-plateau",

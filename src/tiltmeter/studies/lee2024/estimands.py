@@ -36,6 +36,12 @@ CLOSE = Region(0.67, 1.5)
 END_TO_END = ("e2e", "e2e+ds")
 ALL_KINDS = ("local", *END_TO_END)
 
+QUADRATIC = SHORT / (MIDDLE + LONG)
+"""The plateau's ratio of slopes for a KL that grows with the square of the length, without a plateau."""
+
+FLATTER = Region(-np.inf, SIMILAR.low * QUADRATIC)
+"""Below the quadratic's ratio by more than the margin for "similar"."""
+
 EXCEPTED_L0 = 30.0
 """e2e SAEs that the paper excepts from "the opposite" are sparser: L0 21.0 and 27.5."""
 
@@ -134,7 +140,7 @@ def plateau(results: Results) -> list[Estimand]:
             f"{sae}: slope of KL up to {SHORT:g} ÷ slope from {MIDDLE:g} to {LONG:g}",
             [at(curves, f"sae-error:{sae}", length) for length in (0.0, SHORT, MIDDLE, LONG)],
             _slopes(SHORT / (LONG - MIDDLE)),
-            Region(-np.inf, 0.5),
+            FLATTER,
             "ratio",
         )
         for sae in saes_of(curves)

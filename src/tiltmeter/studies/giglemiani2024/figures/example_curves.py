@@ -86,7 +86,7 @@ FIGURE_1 = PaperFigure(
     title=f"{TITLE}, Figure 1: curves toward real and random activations",
     caption=f"L2 distance after the last block (left) and KL of the next-token prediction (right). {SETUP} Solid: "
     "curves of the first three sequences, with dots at their MS steps (where the steepest rise ends). Dashed: means "
-    f"over all sequences, with 95 % intervals (bootstrap over sequences). {ABSOLUTE_STEP}",
+    f"over all sequences, with 95 % intervals over sequences. {ABSOLUTE_STEP}",
     claimed="Curves begin with a linear part (the activation plateau), followed by a sharp rise (the blowup), which "
     "comes earlier toward real than toward random activations.",
     needs=("absolute", "relative"),

@@ -9,15 +9,15 @@ from tiltmeter.analysis.estimates import MIN_SEQUENCES, Estimand, Estimate, esti
 TITLE = "Gurnee 2024"
 ALL_TOKENS = "Every token of a sequence is replaced, one layer at a time; the last position is excluded."
 PAIR = "SAE(x) (`sae-error`) or a random point at the same distance from x (`epsilon-random`)"
-WHISKERS = "Whiskers: 95 % intervals, bootstrap over sequences."
-BANDS = "Bands: 95 % intervals, bootstrap over sequences."
+WHISKERS = "Whiskers: 95 % intervals over sequences."
+BANDS = "Bands: 95 % intervals over sequences."
 SUBSTITUTES = (
     "Substitutes for x: SAE(x) (`sae-error`); SAE(x) scaled to the norm of x (`sae-norm-corrected`); a random point at "
     "the same distance from x (`epsilon-random`); random points at the angle of SAE(x) with its norm or with that of x "
     "(`theta-random`); and x scaled to the norm of SAE(x) (`sae-cos-corrected`)."
 )
 GAP = "The KL gap of a token is the KL of SAE(x) minus that of a random point at the same distance from x."
-INTERVALS = "In brackets: 95 % intervals, bootstrap over sequences."
+INTERVALS = "In brackets: 95 % intervals over sequences."
 
 KL = "KL(clean ‖ perturbed), nats"
 """Label of an axis."""

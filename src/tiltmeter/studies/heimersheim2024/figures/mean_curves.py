@@ -137,7 +137,7 @@ _READ = (
 )
 _LINES = (
     f"Thin: {SINGLE} prompts, each with its own random draw (the post shows one prompt with many draws; see "
-    "one-prompt). Thick: mean of all prompts, with 95 % intervals, bootstrap over prompts."
+    "one-prompt). Thick: mean of all prompts, with 95 % intervals over prompts."
 )
 _TARGETS = (
     "Perturbations toward samples with the mean and covariance of real activations, the same targets for all bases."

@@ -70,7 +70,7 @@ def _figure(number: str, end: str, readout: str, claimed: str) -> PaperFigure:
     return PaperFigure(
         title=f"{TITLE}, Figure {number}: features of three kinds of SAE{end}",
         caption="Features of the SAEs with the L0 nearest to 30, and the baselines, at the paper's lengths 21, 41 "
-        "and 61, scaled. Whiskers: 95 % intervals, bootstrap over sequences.",
+        "and 61, scaled. Whiskers: 95 % intervals over sequences.",
         claimed=claimed,
         needs=("features",),
         chart=_chart(readout),

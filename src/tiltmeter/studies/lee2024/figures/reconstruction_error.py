@@ -57,7 +57,7 @@ def _finding(results: Results) -> str:
 FIGURE_S3 = PaperFigure(
     title=f"{TITLE}, Supplementary Figure 3: distance and KL of reconstructions",
     caption="Every SAE of the layer: mean KL(clean ‖ perturbed) with SAE(x) in the place of x, against the mean "
-    "distance of SAE(x) from x. Whiskers: 95 % intervals of the KL, bootstrap over sequences.",
+    "distance of SAE(x) from x. Whiskers: 95 % intervals of the KL over sequences.",
     claimed="End-to-end SAEs have a high reconstruction error with a low KL.",
     needs=("reconstructions",),
     chart=_chart,

@@ -83,7 +83,7 @@ FIGURE_3 = PaperFigure(
     title=f"{TITLE}, Figure 3: substitution by layer",
     caption="Mean KL(clean ‖ perturbed) with every activation of a layer replaced: by SAE(x), of an SAE that was "
     "trained to reconstruct, or by a point at the same distance from x along an isotropic direction, a cov-random "
-    "mixture or a real mixture. Whiskers: 95 % intervals, bootstrap over sequences.",
+    "mixture or a real mixture. Whiskers: 95 % intervals over sequences.",
     claimed="Isotropic substitutions have a much smaller KL than the others. Across all layers cov-random mixtures are "
     "slightly below real mixtures. SAE(x) is sometimes below, sometimes above the cov-random mixture.",
     needs=("layers",),

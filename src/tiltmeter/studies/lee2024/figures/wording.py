@@ -10,7 +10,7 @@ from tiltmeter.studies.lee2024.experiments import PAIR_DISTANCE
 TITLE = "Lee & Heimersheim 2024"
 SCALED = (
     "Lengths are the paper's, 0 to 101, times the ratio of the pair distance here to the "
-    "paper's 81.59. All positions are perturbed. Bands: 95 % intervals, bootstrap over sequences."
+    "paper's 81.59. All positions are perturbed. Bands: 95 % intervals over sequences."
 )
 KL = "Mean KL(clean ‖ perturbed) of the next-token prediction as a function of the perturbation length"
 L2 = "Mean L2 distance after the last block as a function of the perturbation length"

@@ -1,0 +1,60 @@
+"""A t interval that is corrected for skewness.
+
+Student's interval of the mean of skewed values misses it too often, and on one side: the sample mean and the sample
+deviation are correlated. Hall (1992, "On the removal of skewness by transformation", J. R. Stat. Soc. B 54) transforms
+W = (mean - truth) / s to a variable without skewness,
+
+    √n (W + γ W²/3 + γ² W³/27 + γ/(6n)),
+
+which is monotone, so the interval is found by inverting it; here at Student's quantiles instead of the normal ones.
+The interval returned is the smallest that contains both this one and Student's: the first covers skewed values, the
+second symmetric ones with heavy tails, where a sample's skewness is noise. `scripts/bootstrap_coverage.py` measures it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float, Float64
+from scipy import stats
+
+_SYMMETRIC = 1e-6
+"""At a smaller skewness the transformation is the identity, to more digits than the inversion has."""
+
+
+def skewness(centred: Float64[np.ndarray, "*batch sequence"]) -> Float64[np.ndarray, "*batch"]:
+    """Adjusted Fisher-Pearson skewness of values whose mean is zero: 0 for two values, NaN for equal ones."""
+    n = centred.shape[-1]
+    scale = np.abs(centred).max(axis=-1, keepdims=True)  # cubes of tiny or huge values would leave float64
+    with np.errstate(invalid="ignore"):
+        units = centred / scale
+    plain = (units**3).mean(axis=-1) / (units**2).mean(axis=-1) ** 1.5
+    return np.asarray(plain * np.sqrt(n * (n - 1)) / max(n - 2, 1))
+
+
+def skewed_t(
+    mean: Float[np.ndarray, "*batch"],
+    deviation: Float[np.ndarray, "*batch"],
+    skew: Float[np.ndarray, "*batch"],
+    n: int,
+    confidence: float,
+    degrees: float | None = None,
+) -> tuple[Float64[np.ndarray, "*batch"], Float64[np.ndarray, "*batch"]]:
+    """Bounds of the interval of a mean.
+
+    Args:
+        mean: of the sample.
+        deviation: its standard deviation, with n - 1 degrees of freedom.
+        skew: its skewness.
+        n: number of values, at least 2.
+        confidence: coverage probability, between 0 and 1.
+        degrees: degrees of freedom of Student's quantile; n - 1 if not given.
+    """
+    reach = stats.t.ppf((1 + confidence) / 2, n - 1 if degrees is None else degrees)
+    skew = np.where(np.abs(skew) < _SYMMETRIC, _SYMMETRIC, skew)
+
+    def inverted(z: float) -> Float64[np.ndarray, "*batch"]:
+        return np.asarray(3 / skew * (np.cbrt(1 + skew * (z / np.sqrt(n) - skew / (6 * n))) - 1))
+
+    student = reach / np.sqrt(n)
+    below, above = np.maximum(inverted(reach), student), np.minimum(inverted(-reach), -student)
+    return np.asarray(mean - deviation * below), np.asarray(mean - deviation * above)
