@@ -97,6 +97,10 @@ def test_files_that_hold_no_sae(tmp_path):
         assert "is not an SAE of a known format: it has " in refused(check_saes, [str(tmp_path / name)])
     assert "it has layer_1, model.embed_tokens.weight; expected" in refused(check_saes, [str(tmp_path)])
     assert "weights are read from .bin, .ckpt, .npz" in refused(check_saes, [str(tmp_path / "sae.txt")])
+    for damaged in (tmp_path / "a.pt", tmp_path / "a.npz"):
+        damaged.write_bytes(b"PK\3\4" + bytes(60))
+        check_saes([str(damaged)])
+        damaged.unlink()
     (tmp_path / "model.safetensors").write_bytes(b"damaged")
     check_saes([str(tmp_path / "model.safetensors")])  # whoever reads it says what is wrong
     save_file({"W_enc": np.ones((3, 4))}, tmp_path / "model.safetensors")

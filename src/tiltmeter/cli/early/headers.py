@@ -7,11 +7,18 @@ import pickletools
 import re
 import struct
 import zipfile
+import zlib
 from pathlib import Path
 from typing import IO, NamedTuple
 
 LARGEST = 100_000_000
 """Bytes: the longest header of a safetensors file."""
+
+LARGEST_PICKLE = 10_000_000
+"""Bytes: the longest list of tensors that is looked at in a file that torch saved."""
+
+DAMAGED = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+"""What damaged and encrypted files raise."""
 
 _OF_STORAGE = re.compile(r"\d+|cpu|cuda:\d+|storage|.* .*|")
 """What torch writes for each tensor beside its name."""
@@ -34,7 +41,7 @@ def stored_arrays(path: Path) -> dict[str, Stored]:
             return _npz(path)
         if path.suffix == ".safetensors":
             return _safetensors(path)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error, zipfile.BadZipFile, RecursionError):
+    except (KeyError, TypeError, AttributeError, struct.error, RecursionError, *DAMAGED):
         pass  # what reads the file says what is wrong with it
     return {}
 
@@ -49,10 +56,10 @@ def stored_names(path: Path) -> list[str]:
     try:
         with zipfile.ZipFile(path) as archive:
             pickles = [one for one in archive.infolist() if one.filename.endswith("data.pkl")]
-            if len(pickles) != 1 or pickles[0].file_size > LARGEST:
+            if len(pickles) != 1 or pickles[0].file_size > LARGEST_PICKLE:
                 return []
             texts = [text for _, text, _ in pickletools.genops(archive.read(pickles[0]))]
-    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
+    except DAMAGED:
         return []  # what reads the file says what is wrong with it
     return [text for text in texts if isinstance(text, str) and not _OF_STORAGE.fullmatch(text)]
 

@@ -165,7 +165,7 @@ def check_sae_files(path: Path) -> None:
     suffixes = choices("SAE files")
     if path.is_file() and path.suffix.lower() not in suffixes:
         raise TiltmeterError(f"The file {path} is not an SAE: weights are read from {', '.join(suffixes)} files.")
-    files = [path] if path.is_file() else [*path.glob("*"), *path.glob("*/*")]
+    files = [path] if path.is_file() else [*path.rglob("*")]
     files = [file for file in files if file.suffix.lower() in suffixes]
     if any(file.name in choices("SAE files with a configuration") for file in files):
         return
