@@ -14,7 +14,8 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float64
 
-from tiltmeter.analysis.estimates import RESAMPLES, deciding_interval
+from tiltmeter.analysis.estimates import RESAMPLES
+from tiltmeter.analysis.t_intervals import student_t
 
 Values = Float64[np.ndarray, "run n"]
 Sampler = Callable[[np.random.Generator, tuple[int, int]], Values]
@@ -60,7 +61,7 @@ def decided(world: tuple[Sampler, Sampler], n: int, runs: int, comparisons: tupl
     value, deviation = logs(world[0](rng, (runs, n)), world[1](rng, (runs, n)), n)
     rows = []
     for number in comparisons:
-        low, high = deciding_interval(value, deviation, n, 1 - 0.05 / number)
+        low, high = student_t(value, deviation, n, 1 - 0.05 / number)
         rows.append({"above": float((low > 0).mean()), "below": float((high < 0).mean())})
     return rows
 

@@ -131,7 +131,7 @@ def test_summary_against_a_loop_over_curves():
     ds = make(range(12), readouts=["kl", "length"])
     ds["kl"][1, 1, 5] = np.nan
     ds["kl"] = ds["kl"] * np.random.default_rng(0).lognormal(size=ds.kl.shape)
-    table = curves.summary(ds, resamples=200)
+    table = curves.summary(ds)
     assert list(table.columns) == ["direction", "step", "readout", "mean", "low", "high", "n"]
     keys = [(d, s, r) for d in DIRECTIONS for s in STEPS for r in ("kl", "length")]
     assert list(table[["direction", "step", "readout"]].itertuples(index=False, name=None)) == keys
@@ -155,14 +155,14 @@ def test_summary_averages_kept_positions_within_their_sequence():
 
 
 def test_tables_read_back_exactly_and_repeat_to_the_byte():
-    table = curves.summary(make(), resamples=50)
+    table = curves.summary(make())
 
     def exactly(file):
         return pd.read_csv(file, float_precision="round_trip")  # the default only since pandas 3
 
     for write, read in ((curves.to_csv, exactly), (curves.to_parquet, pd.read_parquet)):
         data = write(table)
-        assert data == write(curves.summary(make(), resamples=50))
+        assert data == write(curves.summary(make()))
         pd.testing.assert_frame_equal(read(io.BytesIO(data)), table, check_exact=True)
 
 

@@ -16,7 +16,6 @@ from tiltmeter.analysis.estimates import (
     Estimand,
     Estimate,
     Region,
-    deciding_interval,
     estimate,
 )
 from tiltmeter.studies.estimands import correlation, difference, fraction, ks_gap, mean, ratio
@@ -182,7 +181,7 @@ def test_the_deciding_interval_is_the_one_that_is_simulated():
     one, other = rng.lognormal(0.0, 1.0, (2, 32))
     found = estimate(ratio("ratio", one, other), 20)
     value, deviation = logs(one[None], other[None], seed=0)
-    low, high = deciding_interval(value, deviation, 32, 1 - 0.05 / 20)
+    low, high = student_t(value, deviation, 32, 1 - 0.05 / 20)
     assert np.log([found.joint_low, found.joint_high]) == pytest.approx([low[0], high[0]], rel=0.02)
 
 

@@ -11,8 +11,8 @@ import xarray as xr
 
 from sweep_cases import command, refusal, save_model, save_tokens, token_set
 from tiltmeter.analysis import curves
-from tiltmeter.analysis.bootstrap import MeanInterval
 from tiltmeter.analysis.confidence_sequences import FIRST_LOOK, half_width
+from tiltmeter.analysis.intervals import MeanInterval
 from tiltmeter.analysis.stopping import Stopped, least_known
 from tiltmeter.cli.parsing import relative_precision
 from tiltmeter.errors import TiltmeterError

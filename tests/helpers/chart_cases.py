@@ -44,7 +44,7 @@ def measured(names=(*PAPER, *OWN), steps=(0.0, 1.0, 4.0, 9.0)):
     axes = curves.Axes(list(names), steps, "L2", range(20))
     values = {"kl": kl, L2: 1 + scale * steps[:, None], "length": steps[:, None] + 0 * scale}
     ds = curves.build(values, np.ones((len(names), 20), int), axes, {})
-    return ds, curves.summary(ds, resamples=50)
+    return ds, curves.summary(ds)
 
 
 def line(name="real-mixture", factor=1.0, **changes):

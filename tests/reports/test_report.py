@@ -73,7 +73,7 @@ def measured():
     attrs = {"site": "blocks.3.hook_resid_pre", "manifest": "{}"}
     readouts = {"length": values, "kl": values, f"l2@{EVIL}": values + 1}
     ds = curves.build(readouts, np.ones((3, 10), int), axes, attrs)
-    return ds, curves.summary(ds, resamples=50)
+    return ds, curves.summary(ds)
 
 
 @pytest.fixture(scope="module")

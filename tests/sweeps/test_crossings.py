@@ -10,7 +10,7 @@ import pytest
 
 from sweep_cases import command, refusal, save_model, save_tokens, token_set
 from tiltmeter.analysis.bisection import CrossingTarget
-from tiltmeter.analysis.bootstrap import median_interval
+from tiltmeter.analysis.intervals import median_interval
 from tiltmeter.analysis.shapes import crossing, relative
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.exact_model import ExactModel

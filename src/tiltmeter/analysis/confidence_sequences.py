@@ -26,7 +26,7 @@ import numpy as np
 from jaxtyping import Float, Float64, Int
 from scipy.special import lambertw
 
-from tiltmeter.analysis.bootstrap import MeanInterval
+from tiltmeter.analysis.intervals import MeanInterval
 from tiltmeter.errors import TiltmeterError
 
 FIRST_LOOK = 128

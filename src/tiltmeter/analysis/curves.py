@@ -24,8 +24,8 @@ import pandas as pd
 import xarray as xr
 from jaxtyping import Float, Float64, Int
 
-from tiltmeter.analysis.bootstrap import bootstrap_mean
 from tiltmeter.analysis.confidence_sequences import sequential_mean
+from tiltmeter.analysis.intervals import mean_interval
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.runs.extras import is_installed
 from tiltmeter.runs.run_directory import Run
@@ -236,13 +236,13 @@ def sequence_means(curves: xr.Dataset) -> Float64[np.ndarray, "direction step re
     return np.stack([per_sequence[name].transpose(*_AXES).values for name in names], axis=2)
 
 
-def summary(curves: xr.Dataset, confidence: float = 0.95, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
+def summary(curves: xr.Dataset, confidence: float = 0.95) -> pd.DataFrame:
     """Average every readout over sequences, with its interval, one row each.
 
     Every sequence has equal weight, whatever its number of tokens; separate positions are averaged within their
-    sequence first. The interval is a t interval corrected for skewness (`tiltmeter.analysis.bootstrap`);
-    nothing is drawn, so `resamples` and `seed` have no effect. If the sweep stopped at a target precision (the
-    attribute `stopping`), that would be invalid, and it is time-uniform (`tiltmeter.analysis.confidence_sequences`).
+    sequence first. The interval is a t interval corrected for skewness (`tiltmeter.analysis.intervals`).
+    If the sweep stopped at a target precision (the attribute `stopping`), that would be invalid, and it is time-uniform
+    (`tiltmeter.analysis.confidence_sequences`).
 
     Returns:
         Columns `direction`, `step`, `readout`, `mean`, `low`, `high` (units of the readout) and `n` (sequences), in the
@@ -250,17 +250,14 @@ def summary(curves: xr.Dataset, confidence: float = 0.95, resamples: int = 2000,
         measured has NaN and n = 0.
 
     Raises:
-        TiltmeterError: these are no curves; a confidence outside (0, 1) or no resamples.
+        TiltmeterError: these are no curves; a confidence outside (0, 1).
     """
     curves = checked(curves)
     if "site" in curves.dims:
-        tables = {str(site): summary(curves.sel(site=site), confidence, resamples, seed) for site in curves.site.values}
+        tables = {str(site): summary(curves.sel(site=site), confidence) for site in curves.site.values}
         return pd.concat(tables, names=["site"]).reset_index(level="site").reset_index(drop=True)
     names, values = readout_names(curves), sequence_means(curves)
-    if "stopping" in curves.attrs:
-        interval = sequential_mean(values, confidence)
-    else:
-        interval = bootstrap_mean(values, confidence, resamples, seed)
+    interval = sequential_mean(values, confidence) if "stopping" in curves.attrs else mean_interval(values, confidence)
     rows = pd.MultiIndex.from_product(
         [curves.direction.values, curves.step.values, names], names=["direction", "step", "readout"]
     ).to_frame(index=False)

@@ -4,10 +4,10 @@ An `Estimand` is any number that can be computed from rows, one row a sequence: 
 tokens, a distance of distributions. A claim says in which `Region` the number lies; "no difference" is a region around
 the value of no difference, as wide as the margin (Schuirmann 1987: two one-sided tests).
 
-Intervals are t intervals corrected for skewness (`tiltmeter.analysis.skewed_t`), on the scale on which errors are most
-nearly normal: the logarithm for ratios, Fisher's z for correlations. The standard error comes from a bootstrap over
-sequences (rows are drawn again with replacement, and the number is computed from each draw), the skewness from the
-jackknife (the number without one sequence). Parts of a whole have Wilson's interval: they are never certain.
+Intervals are t intervals corrected for skewness (`tiltmeter.analysis.t_intervals`), on the scale on which errors are
+most nearly normal: the logarithm for ratios, Fisher's z for correlations. The standard error comes from a bootstrap
+over sequences (rows are drawn again with replacement, and the number is computed from each draw), the skewness from
+the jackknife (the number without one sequence). Parts of a whole have Wilson's interval: they are never certain.
 
 Two intervals are taken. The one that is shown has 95 %. The one that decides holds for many quantities together at 95 %
 (Bonferroni), and is Student's on the same scale: at such levels, a sample's skewness is noise.
@@ -28,7 +28,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
-from tiltmeter.analysis.skewed_t import skewed_t, skewness
+from tiltmeter.analysis.t_intervals import skewed_t, skewness, student_t
 
 CONFIDENCE = 0.95
 
@@ -163,25 +163,10 @@ def _intervals(
     # the bootstrap's draws are of a sample, whose spread is that much smaller
     deviation = np.asarray(np.nanstd(to(drawn), ddof=1) * n / math.sqrt(n - 1))
     low, high = skewed_t(np.asarray(to(value)), deviation, _skewness_of(-to(without)), n, CONFIDENCE)
-    joint_low, joint_high = deciding_interval(np.asarray(to(value)), deviation, n, level)
+    joint_low, joint_high = student_t(np.asarray(to(value)), deviation, n, level)
     if max(np.isnan(drawn).mean(), np.isnan(without).mean()) > MAX_UNDEFINED_DRAWS:
         return (float(back(low)), float(back(high))), (-math.inf, math.inf)
     return (float(back(low)), float(back(high))), (float(back(joint_low)), float(back(joint_high)))
-
-
-def deciding_interval(
-    value: Float[np.ndarray, "*batch"], deviation: Float[np.ndarray, "*batch"], n: int, level: float
-) -> tuple[Float[np.ndarray, "*batch"], Float[np.ndarray, "*batch"]]:
-    """The interval that decides, Student's.
-
-    Args:
-        value: the number, on the scale of its errors.
-        deviation: its standard error times √n.
-        n: sequences.
-        level: coverage probability for this quantity alone.
-    """
-    reach = stats.t.ppf((1 + level) / 2, n - 1) * deviation / math.sqrt(n)
-    return np.asarray(value - reach), np.asarray(value + reach)
 
 
 def _skewness_of(influence: Float[np.ndarray, " sequence"]) -> Float[np.ndarray, ""]:

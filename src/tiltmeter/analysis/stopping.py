@@ -22,9 +22,9 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float64
 
-from tiltmeter.analysis.bootstrap import MeanInterval
 from tiltmeter.analysis.confidence_sequences import FIRST_LOOK, sequential_mean
 from tiltmeter.analysis.curves import readout_names, sequence_means
+from tiltmeter.analysis.intervals import MeanInterval
 
 LEE2024_TOKENS = 2_000_000
 """Tokens that Lee & Heimersheim 2024 average over."""

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
-from tiltmeter.analysis.bootstrap import paired_interval
 from tiltmeter.analysis.estimates import MIN_SEQUENCES
+from tiltmeter.analysis.intervals import paired_interval
 from tiltmeter.reports.tables.format import three_digits
 
 TOGETHER = "Paired by sequence; t intervals at the level of Bonferroni, so that all hold together with 95 %."

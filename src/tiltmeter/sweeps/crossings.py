@@ -17,7 +17,7 @@ from pydantic import model_validator
 
 from tiltmeter.analysis import curves
 from tiltmeter.analysis.bisection import CrossingTarget
-from tiltmeter.analysis.bootstrap import median_interval
+from tiltmeter.analysis.intervals import median_interval
 from tiltmeter.analysis.shape_tables import shape_column, shape_summary
 from tiltmeter.data.token_set import TokensGiven
 from tiltmeter.models.loading import LoadedModel, ModelGiven, load_model, tokens_for

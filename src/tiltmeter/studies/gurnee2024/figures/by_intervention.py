@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from tiltmeter.analysis.bootstrap import bootstrap_mean
+from tiltmeter.analysis.intervals import mean_interval
 from tiltmeter.reports.charts.chart import Axis, Bars, Chart, Panel
 from tiltmeter.reports.charts.styles import style
 from tiltmeter.studies.estimands import PerSequence
@@ -41,7 +41,7 @@ def bars(title: str, values: Mapping[int, Mapping[str, PerSequence]]) -> Panel:
     """A group of bars for each layer: means over sequences of every intervention's KL, with their intervals."""
     marks = []
     for kind in INTERVENTIONS:
-        found = [bootstrap_mean(one[kind]) for one in values.values()]
+        found = [mean_interval(one[kind]) for one in values.values()]
         y, low, high = (np.array([float(part[at]) for part in found]) for at in range(3))
         marks.append(Bars(kind, tuple(map(str, values)), y, style(kind), low, high))
     return Panel(title, Axis("layer"), Axis(KL), tuple(marks))

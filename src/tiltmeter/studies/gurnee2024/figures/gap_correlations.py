@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from tiltmeter.analysis.bootstrap import bootstrap_mean
 from tiltmeter.analysis.correlations import matrix, sums_of
 from tiltmeter.analysis.estimates import ABOVE_ONE
+from tiltmeter.analysis.intervals import mean_interval
 from tiltmeter.reports.charts.chart import Axis, Chart, HeatMap, Line, Panel, in_rows
 from tiltmeter.reports.charts.styles import style
 from tiltmeter.studies.estimands import PerToken, correlation
@@ -41,7 +41,7 @@ def trend(by: PerToken, values: PerToken) -> Trend:
         inside = (group == one) & ~np.isnan(by)
         if not inside.any():
             continue
-        found = bootstrap_mean(mean_of(np.where(inside, values, np.nan)), resamples=1000)
+        found = mean_interval(mean_of(np.where(inside, values, np.nan)))
         rows.append([float(np.mean(by[inside])), *map(float, found[:3])])
     return Trend(*np.array(rows).T)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from tiltmeter.analysis.bootstrap import bootstrap_mean
 from tiltmeter.analysis.estimates import BELOW_ONE
+from tiltmeter.analysis.intervals import mean_interval
 from tiltmeter.reports.charts.chart import Axis, Chart, Line, Panel, Points
 from tiltmeter.reports.charts.styles import style, styles
 from tiltmeter.studies.gurnee2024.figures.wording import BANDS, INTERVALS, KL, TITLE, alone
@@ -16,7 +16,7 @@ from tiltmeter.studies.study import PaperFigure
 
 def _chart(results: Results) -> Chart:
     sphere = results["cosine"]
-    found = bootstrap_mean(sphere.kl.sel(direction="isotropic").transpose("step", "sequence").to_numpy())
+    found = mean_interval(sphere.kl.sel(direction="isotropic").transpose("step", "sequence").to_numpy())
     x = np.cos(np.deg2rad(sphere.step.to_numpy()))
     marks: list[Line | Points] = [
         Line("random, norm of x", x, found.mean, style("theta-random-true-norm"), found.low, found.high)
@@ -35,7 +35,7 @@ def _saes(results: Results) -> list[Points]:
     for kind, saes in saes_by_kind(curves).items():
         names = [f"sae-norm-corrected:{sae}" for sae in saes]
         x = np.array([mean_cosine(curves, name) for name in names])
-        kl = bootstrap_mean(np.stack([kl_of(curves, name) for name in names]))
+        kl = mean_interval(np.stack([kl_of(curves, name) for name in names]))
         look, label = looks[f"sae-error:{saes[-1]}"], f"{kind} SAEs, norm-corrected"
         marks.append(Points(label, x, kl.mean, look, kl.low, kl.high, tuple(saes)))
     return marks

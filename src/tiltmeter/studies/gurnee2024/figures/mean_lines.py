@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
-from tiltmeter.analysis.bootstrap import bootstrap_mean
+from tiltmeter.analysis.intervals import mean_interval
 from tiltmeter.reports.charts.chart import Line
 from tiltmeter.reports.charts.styles import Style
 
 
 def mean_line(name: str, values: Float[np.ndarray, "sequence place"], look: Style) -> Line:
     """Mean over sequences at each place (numbered from 0), with its 95 % interval."""
-    found = bootstrap_mean(values.T, resamples=1000)
+    found = mean_interval(values.T)
     return Line(name, np.arange(values.shape[1], dtype=np.float64), found.mean, look, found.low, found.high)

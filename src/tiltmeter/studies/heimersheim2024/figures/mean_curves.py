@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tiltmeter.analysis.bootstrap import bootstrap_mean
+from tiltmeter.analysis.intervals import mean_interval
 from tiltmeter.reports.charts.chart import Axis, Chart, Line, Panel, Rule
 from tiltmeter.reports.charts.curves import axis_label
 from tiltmeter.reports.charts.styles import Style, style
@@ -125,7 +125,7 @@ def _distancewise(results: Results, series: Sequence[Series], readout: str) -> P
     for one, (along, values) in curves.items():
         pairs = list(zip(along, values, strict=True))
         thin += [Line(one.name, x, y, one.style, thin=True) for x, y in pairs[: one.singles]]
-        mean, low, high, _ = bootstrap_mean(np.stack([np.interp(grid, x, y) for x, y in pairs], -1))
+        mean, low, high, _ = mean_interval(np.stack([np.interp(grid, x, y) for x, y in pairs], -1))
         means.append(Line(one.name, grid, mean, one.style, low, high))
     rule = Rule(pair_distance(first), text="pair distance")
     return Panel("", Axis("distance from the base (L2)"), Axis(axis_label(first[name])), (*thin, *means, rule))

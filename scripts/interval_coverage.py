@@ -1,6 +1,6 @@
 """How often 95 % intervals contain the true value: the tables of docs/definitions.md.
 
-    python scripts/bootstrap_coverage.py
+    python scripts/interval_coverage.py
 
 Values are independent: normal, exponential, exp(g) with g normal (lognormal: a long tail, as the KLs have),
 or Student's t with three degrees of freedom (symmetric with heavy tails). The first table compares ways to an interval
@@ -15,8 +15,8 @@ import numpy as np
 from jaxtyping import Float64
 from scipy import stats
 
-from tiltmeter.analysis.bootstrap import bootstrap_mean
 from tiltmeter.analysis.estimates import ABOVE_ZERO, estimate
+from tiltmeter.analysis.intervals import mean_interval
 from tiltmeter.studies.estimands import correlation, difference, ratio
 
 SEQUENCES = (2, 4, 8, 10, 12, 16, 32, 192)
@@ -34,8 +34,8 @@ Bounds = tuple[Float64[np.ndarray, " run"], Float64[np.ndarray, " run"]]
 
 
 def ours(values: Float64[np.ndarray, "run n"]) -> Bounds:
-    """The interval of `bootstrap_mean`: Student's, widened for skewness."""
-    found = bootstrap_mean(values)
+    """The interval of `mean_interval`: Student's, widened for skewness."""
+    found = mean_interval(values)
     return found.low, found.high
 
 

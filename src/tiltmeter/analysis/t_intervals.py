@@ -1,4 +1,4 @@
-"""A t interval that is corrected for skewness.
+"""Student's interval of a mean, and one that is corrected for skewness.
 
 Student's interval of the mean of skewed values misses it too often, and on one side: the sample mean and the sample
 deviation are correlated. Hall (1992, "On the removal of skewness by transformation", J. R. Stat. Soc. B 54) transforms
@@ -8,7 +8,7 @@ W = (mean - truth) / s to a variable without skewness,
 
 which is monotone, so the interval is found by inverting it; here at Student's quantiles instead of the normal ones.
 The interval returned is the smallest that contains both this one and Student's: the first covers skewed values, the
-second symmetric ones with heavy tails, where a sample's skewness is noise. `scripts/bootstrap_coverage.py` measures it.
+second symmetric ones with heavy tails, where a sample's skewness is noise. `scripts/interval_coverage.py` measures it.
 """
 
 from __future__ import annotations
@@ -31,13 +31,27 @@ def skewness(centred: Float64[np.ndarray, "*batch sequence"]) -> Float64[np.ndar
     return np.asarray(plain * np.sqrt(n * (n - 1)) / max(n - 2, 1))
 
 
+def student_t(
+    mean: Float[np.ndarray, "*batch"], deviation: Float[np.ndarray, "*batch"], n: int, confidence: float
+) -> tuple[Float64[np.ndarray, "*batch"], Float64[np.ndarray, "*batch"]]:
+    """Bounds of Student's interval of a mean.
+
+    Args:
+        mean: of the sample.
+        deviation: its standard deviation, with n - 1 degrees of freedom.
+        n: number of values, at least 2.
+        confidence: coverage probability, between 0 and 1.
+    """
+    reach = stats.t.ppf((1 + confidence) / 2, n - 1) * deviation / np.sqrt(n)
+    return np.asarray(mean - reach), np.asarray(mean + reach)
+
+
 def skewed_t(
     mean: Float[np.ndarray, "*batch"],
     deviation: Float[np.ndarray, "*batch"],
     skew: Float[np.ndarray, "*batch"],
     n: int,
     confidence: float,
-    degrees: float | None = None,
 ) -> tuple[Float64[np.ndarray, "*batch"], Float64[np.ndarray, "*batch"]]:
     """Bounds of the interval of a mean.
 
@@ -47,9 +61,8 @@ def skewed_t(
         skew: its skewness.
         n: number of values, at least 2.
         confidence: coverage probability, between 0 and 1.
-        degrees: degrees of freedom of Student's quantile; n - 1 if not given.
     """
-    reach = stats.t.ppf((1 + confidence) / 2, n - 1 if degrees is None else degrees)
+    reach = stats.t.ppf((1 + confidence) / 2, n - 1)
     skew = np.where(np.abs(skew) < _SYMMETRIC, _SYMMETRIC, skew)
 
     def inverted(z: float) -> Float64[np.ndarray, "*batch"]:

@@ -2,7 +2,7 @@
 
 The tokens of one sequence are not independent (they share a text, and each perturbed token is read by the later ones),
 so a sequence counts as one value, its mean over tokens. The interval is Student's, widened on the side of the
-longer tail (`tiltmeter.analysis.skewed_t`). It takes the place of a bootstrap (BCa), which covers less
+longer tail (`tiltmeter.analysis.t_intervals`). It takes the place of a bootstrap (BCa), which covers less
 than it says below some hundred sequences, and of a bootstrapped t, which covers as often but becomes arbitrarily wide
 where one sequence stands out, since draws without that sequence have almost no spread.
 
@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float64, Int
 from scipy import stats
 
-from tiltmeter.analysis.skewed_t import skewed_t, skewness
+from tiltmeter.analysis.t_intervals import skewed_t, skewness, student_t
 from tiltmeter.errors import TiltmeterError
 
 
@@ -29,29 +29,23 @@ class MeanInterval(NamedTuple):
     n: Int[np.ndarray, "*batch"]
 
 
-def bootstrap_mean(
-    values: Float[np.ndarray, "*batch sequence"], confidence: float = 0.95, resamples: int = 2000, seed: int = 0
-) -> MeanInterval:
+def mean_interval(values: Float[np.ndarray, "*batch sequence"], confidence: float = 0.95) -> MeanInterval:
     """Average each curve over sequences, with its interval, a t interval corrected for skewness.
 
     A NaN is a sequence that was not measured: it is left out of its curve. A curve of one sequence has a mean and no
     interval (NaN), a curve of none has neither, one with an infinite value has an infinite mean and no interval. Where
     all values are equal the interval is that value. No sample of a few sequences shows a tail that it did not draw:
-    `scripts/bootstrap_coverage.py` measures how often the intervals contain the mean.
+    `scripts/interval_coverage.py` measures how often the intervals contain the mean.
 
     Args:
         values: one number per sequence, in any unit; any number of curves.
         confidence: coverage probability of the interval, between 0 and 1.
-        resamples: has no effect: nothing is drawn any more.
-        seed: has no effect.
 
     Raises:
-        TiltmeterError: `confidence` is not between 0 and 1, or `resamples` is below 1.
+        TiltmeterError: `confidence` is not between 0 and 1.
     """
     if not 0 < confidence < 1:
         raise TiltmeterError(f"the confidence is {confidence}; give a number between 0 and 1, such as 0.95.")
-    if resamples < 1:
-        raise TiltmeterError(f"the number of bootstrap resamples is {resamples}; give at least 1, better 2000.")
     shape = values.shape[:-1]
     curves = np.ascontiguousarray(values, dtype=np.float64).reshape(math.prod(shape), values.shape[-1])
     measured = ~np.isnan(curves)
@@ -108,5 +102,5 @@ def paired_interval(differences: Float64[np.ndarray, " sequence"], confidence: f
     known = differences[~np.isnan(differences)]
     if len(known) < 2:
         return np.nan, np.nan
-    half_width = stats.t.ppf((1 + confidence) / 2, len(known) - 1) * known.std(ddof=1) / np.sqrt(len(known))
-    return float(known.mean() - half_width), float(known.mean() + half_width)
+    low, high = student_t(known.mean(), known.std(ddof=1), len(known), confidence)
+    return float(low), float(high)
