@@ -18,6 +18,7 @@ from tiltmeter.analysis.estimates import (
     Region,
     estimate,
 )
+from tiltmeter.analysis.t_intervals import student_t
 from tiltmeter.studies.estimands import correlation, difference, fraction, ks_gap, mean, ratio
 
 
