@@ -102,5 +102,5 @@ def paired_interval(differences: Float64[np.ndarray, " sequence"], confidence: f
     known = differences[~np.isnan(differences)]
     if len(known) < 2:
         return np.nan, np.nan
-    low, high = student_t(known.mean(), known.std(ddof=1), len(known), confidence)
+    low, high = student_t(np.asarray(known.mean()), np.asarray(known.std(ddof=1)), len(known), confidence)
     return float(low), float(high)
