@@ -178,7 +178,7 @@ def test_pair_distance_as_unit(reference, loaded, tmp_path):
     _, whole = reference
     path = Straight(lengths=(0.0, 0.25, 2.0), unit="pair-distance")
     found = run_sweep(changed(path=path), loaded, token_set(), tmp_path / "run")
-    distance = float(whole.attrs["pair_distance"])
+    distance = whole.attrs["pair_distance"]
     assert found.step.attrs["units"] == "L2"
     for k, length in enumerate(path.lengths):
         np.testing.assert_allclose(found.length[:, k], length * distance, rtol=1e-5, atol=1e-13)
@@ -197,9 +197,7 @@ def naive_pair_distance(model, tokens):
 
 def test_the_mean_pair_distance_is_told(loaded, tmp_path):
     found = run_sweep(changed(pool=1000), loaded, token_set(), tmp_path / "run")
-    assert float(found.attrs["pair_distance"]) == pytest.approx(
-        naive_pair_distance(loaded.model, token_set()), rel=0.03
-    )
+    assert found.attrs["pair_distance"] == pytest.approx(naive_pair_distance(loaded.model, token_set()), rel=0.03)
 
 
 def test_along_a_vector(loaded, tmp_path):
