@@ -14,16 +14,19 @@ FIRST = ClaimRow(
     name="difference-above-mixture",
     claim="Differences of real activations move the output more than mixtures do.",
     source="Figure 1a",
-    verdict="supported",
+    verdict="supported in part",
+    qualification="KL: as claimed at lengths 21 to 101, reversed at 1 (0.67 [0.6, 0.75] at 1).",
     effect="2.04",
     interval="[1.97, 2.11]",
     published="1.8",
     control="contradicted",
+    control_qualification="KL: not as claimed at lengths 1 to 101 (0.98 [0.9, 1.1] at 11).",
     control_effect="0.99 [0.97, 1.10]",
     note="On random weights contradicted: it comes with training.",
     parts=("real: 2.04 [1.97, 2.11]", "cov-random: 3"),
 )
 SECOND = FIRST._replace(name=EVIL, claim=EVIL, verdict="not tested", effect="", interval="", control="", published="")
+SECOND = SECOND._replace(qualification="", control_qualification="")
 
 
 def test_the_frame_has_a_row_per_claim_and_a_column_per_field():
@@ -44,7 +47,9 @@ def test_latex_has_all_columns_and_escapes():
     assert r"\caption{50 \% of A \& B}" in text
     rows = [line for line in text.splitlines() if line.endswith(r"\\")]
     assert rows[1] == (
-        r"Differences of real activations move the output more than mixtures do. (Figure 1a) & supported & "
+        r"Differences of real activations move the output more than mixtures do. (Figure 1a) KL: as claimed at "
+        r"lengths 21 to 101, reversed at 1 (0.67 {[}0.6, 0.75{]} at 1). On random weights: KL: not as claimed at lengths "
+        r"1 to 101 (0.98 {[}0.9, 1.1{]} at 11). & supported in part & "
         r"2.04 {[}1.97, 2.11{]} & 1.8 & contradicted \\"
     )
     assert r"\textless{}/script\textgreater{}" in rows[2]
@@ -56,10 +61,11 @@ def test_text_fits_the_terminal_and_loses_nothing(width):
     text = claim_text.to_text(rows, width)
     assert max(map(len, text.splitlines())) <= width
     words = " ".join(text.split())
-    for shown in ("supported", "inconclusive", "2.04 [1.97, 2.11]", "1.8", "contradicted", "A short one."):
+    for shown in ("supported in part", "inconclusive", "2.04 [1.97, 2.11]", "1.8", "contradicted", "A short one."):
         assert shown in words
     found = set(words.split())
     assert set(FIRST.claim.split()) <= found
+    assert set(" ".join(FIRST.qualifications).split()) <= found
 
 
 def test_text_leaves_out_columns_that_say_nothing():

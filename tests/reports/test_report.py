@@ -88,13 +88,34 @@ def exhibits(measured):
     return [ReportFigure("one", *words, chart), ReportFigure("two", *words, one(line()))]
 
 
+QUALIFIED = "KL: as claimed at lengths 21 to 101, reversed at 1 (0.67 [0.6, 0.75] at 1)."
+QUALIFIED_CONTROL = "KL: as claimed at length 101, not as claimed at lengths 1 to 91 (1 [0.9, 1.1] at 1)."
+
+
 @pytest.fixture(scope="module")
 def claims():
     row = ClaimRow(
-        "lee2024", "a", "Real is special.", "Figure 1", "supported", "2.04", "[1.97, 2.11]", "1.8", "", "", ""
+        study="lee2024",
+        name="a",
+        claim="Real is special.",
+        source="Figure 1",
+        verdict="supported in part",
+        qualification=QUALIFIED,
+        effect="2.04",
+        interval="[1.97, 2.11]",
+        published="1.8",
+        control="",
+        control_qualification="",
+        control_effect="",
+        note="",
     )
     return [
-        row._replace(control="contradicted", control_effect="0.99 [0.9, 1.1]", note="It comes with training."),
+        row._replace(
+            control="contradicted",
+            control_qualification=QUALIFIED_CONTROL,
+            control_effect="0.99 [0.9, 1.1]",
+            note="It comes with training.",
+        ),
         row._replace(verdict="not tested", effect="", interval="", note="No SAE.", parts=(f"part {EVIL}", "another")),
         row._replace(study=EVIL, name=EVIL, claim=f"Claim {EVIL}", source=EVIL, published=EVIL, note=f"Note {EVIL}"),
     ]
@@ -114,6 +135,14 @@ def page(measured, exhibits, claims, folder):
     )
     assert path == folder / "report.html"
     return path.read_text("utf-8")
+
+
+def test_verdicts_stand_beside_their_qualifications(page, folder):
+    files = ((folder / f"claims.{kind}").read_text("utf-8") for kind in ("csv", "tex"))
+    for shown in (page, *files):
+        plain = shown.replace("{[}", "[").replace("{]}", "]")
+        assert QUALIFIED in plain
+        assert QUALIFIED_CONTROL in plain
 
 
 def blocks(page, attributes):
@@ -206,20 +235,22 @@ def test_claims_come_first_with_words_symbols_and_the_control_beside_them(page):
     assert page.index("Twenty sequences.") < order[0]
     words = [word for word in Page(page).words if word]
     at = words.index("Real is special.")
-    assert words[at : at + 10] == [
+    assert words[at : at + 12] == [
         "Real is special.",
         "lee2024: Figure 1 ·",
         "a",
-        f"{SYMBOLS['supported']} supported",
+        f"{SYMBOLS['supported in part']} supported in part",
+        QUALIFIED,
         "2.04",
         "[1.97, 2.11]",
         "1.8",
         f"{SYMBOLS['contradicted']} contradicted",
+        QUALIFIED_CONTROL,
         "0.99 [0.9, 1.1]",
         "It comes with training.",
     ]
     assert 'class="verdict not-tested"' in page
-    assert len(set(SYMBOLS.values())) == 4
+    assert len(set(SYMBOLS.values())) == 5
 
 
 def test_what_no_claim_has_is_no_column(tmp_path, claims):

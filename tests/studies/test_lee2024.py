@@ -284,4 +284,6 @@ def test_the_largest_of_several_is_picked_once_and_pays_for_it():
 def test_the_saes_that_the_paper_excepts_are_left_out():
     world = errors(lambda rank: plateau((0.02, 0.04)[rank], (0.6, 0.3)[rank]))
     (verdict,) = (v for v in judge(STUDY.claims, Results({"errors": world}, {})) if "weaker-near" in v.claim.name)
-    assert {finding.label.partition(":")[0] for finding in verdict.estimates} == {"e2e+ds"}
+    assert {finding.label.partition(" at")[0] for finding in verdict.estimates} == {
+        "KL: sae-error:e2e+ds-3-l0-5 ÷ sae-error:e2e+ds-3-l0-33"
+    }

@@ -21,13 +21,14 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
+from tiltmeter.analysis.resampling import Rows, Statistic, bootstrap, jackknife, values
 from tiltmeter.analysis.t_intervals import skewed_t, skewness, student_t
 
 CONFIDENCE = 0.95
@@ -37,12 +38,13 @@ RESAMPLES = 999
 MIN_SEQUENCES = 10
 """With fewer sequences nothing is decided."""
 
-Rows = Float[np.ndarray, "sequence ..."]
-Statistic = Callable[[Rows], float]
 Decision = Literal["inside", "outside", "undecided"]
 Scale = Literal["difference", "ratio", "fraction", "correlation"]
 """What errors of a number are like: as large wherever it is, proportional to it, or those of a part of a whole or of a
 correlation."""
+
+NO_EFFECT: dict[Scale, float] = {"difference": 0.0, "ratio": 1.0, "fraction": 0.5, "correlation": 0.0}
+"""The number on each scale where nothing differs."""
 
 MAX_UNDEFINED_DRAWS = 0.01
 """If the number is undefined in a larger fraction of the draws, nothing is decided: the extremes would be missing."""
@@ -65,6 +67,19 @@ ABOVE_ONE, BELOW_ONE = Region(1.0, math.inf), Region(-math.inf, 1.0)
 ABOVE_ZERO, BELOW_ZERO = Region(0.0, math.inf), Region(-math.inf, 0.0)
 
 
+class Place(NamedTuple):
+    """Which step of a grid a number belongs to, if it is measured at every step."""
+
+    series: str
+    """What is the same at all steps: `KL: real-difference ÷ real-mixture`."""
+    axis: str
+    """`length`, `angle`."""
+    at: float
+    unit: str
+    decides: bool
+    """Whether the paper's words are tested at this step; the other steps say where else they hold."""
+
+
 class Estimand(NamedTuple):
     """A number that a claim is about."""
 
@@ -79,6 +94,13 @@ class Estimand(NamedTuple):
     scale: Scale = "difference"
     picked_from: int = 1
     """How many numbers this one was picked from, as the largest of several layers: all of them count as comparisons."""
+    place: Place | None = None
+    """Which step of a grid it belongs to, if every step is measured."""
+
+    @property
+    def decides(self) -> bool:
+        """Whether a verdict rests on it."""
+        return self.place is None or self.place.decides
 
 
 class Estimate(NamedTuple):
@@ -97,6 +119,21 @@ class Estimate(NamedTuple):
     n: int
     """Sequences."""
     unit: str = ""
+    scale: Scale = "difference"
+    place: Place | None = None
+
+    @property
+    def decides(self) -> bool:
+        """Whether a verdict rests on it."""
+        return self.place is None or self.place.decides
+
+    @property
+    def is_reversed(self) -> bool:
+        """Whether it lies beyond no effect, on the side opposite to the claimed one."""
+        none = NO_EFFECT[self.scale]
+        if self.region.low >= none:
+            return self.joint_high < none
+        return self.region.high <= none and self.joint_low > none
 
     @property
     def decision(self) -> Decision | None:
@@ -143,10 +180,12 @@ def estimate(quantity: Estimand, comparisons: int, seed: int = 0) -> Estimate:
     shown = joint = (math.nan, math.nan)
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # of a mean of nothing, in a draw: it is NaN
-        value = float(_values(quantity.statistic, [rows])[0]) if n else math.nan
+        value = float(values(quantity.statistic, [rows])[0]) if n else math.nan
         if n > 1 and not math.isnan(value):
             shown, joint = _intervals(quantity, rows, value, comparisons, seed)
-    return Estimate(quantity.label, value, *shown, *joint, quantity.region, n, quantity.unit)
+    return Estimate(
+        quantity.label, value, *shown, *joint, quantity.region, n, quantity.unit, quantity.scale, quantity.place
+    )
 
 
 def _intervals(
@@ -158,7 +197,7 @@ def _intervals(
     if quantity.scale == "fraction" and 0 <= value <= 1:
         shown, joint = (float(stats.t.ppf((1 + one) / 2, n - 1)) for one in (CONFIDENCE, level))
         return _wilson(value, n, shown), _wilson(value, n, joint)
-    drawn, without = _bootstrap(quantity.statistic, rows, seed), _jackknife(quantity.statistic, rows)
+    drawn, without = bootstrap(quantity.statistic, rows, RESAMPLES, seed), jackknife(quantity.statistic, rows)
     to, back = _scale(quantity.scale, value, drawn, without)
     # the bootstrap's draws are of a sample, whose spread is that much smaller
     deviation = np.asarray(np.nanstd(to(drawn), ddof=1) * n / math.sqrt(n - 1))
@@ -194,26 +233,3 @@ def _wilson(part: float, n: int, z: float) -> tuple[float, float]:
     centre, scale = part + z * z / (2 * n), 1 + z * z / n
     half = z * math.sqrt(part * (1 - part) / n + z * z / (4 * n * n))
     return (centre - half) / scale, (centre + half) / scale
-
-
-def _values(statistic: Statistic, samples: Iterable[Rows]) -> Float[np.ndarray, " sample"]:
-    """The number of each sample; NaN where it is none, as a ratio to zero or a quantile of nothing."""
-    values = []
-    for rows in samples:
-        try:
-            values.append(float(statistic(rows)))
-        except ZeroDivisionError:
-            values.append(math.nan)
-    found = np.array(values)
-    return np.where(np.isfinite(found), found, math.nan)
-
-
-def _bootstrap(statistic: Statistic, rows: Rows, seed: int) -> Float[np.ndarray, " draw"]:
-    """The number in each draw of as many sequences as there are."""
-    draws = np.random.default_rng(seed).integers(0, len(rows), (RESAMPLES, len(rows)))
-    return _values(statistic, (rows[draw] for draw in draws))
-
-
-def _jackknife(statistic: Statistic, rows: Rows) -> Float[np.ndarray, " sequence"]:
-    """The number without each sequence."""
-    return _values(statistic, (np.delete(rows, index, axis=0) for index in range(len(rows))))

@@ -35,7 +35,7 @@ from tiltmeter.reports.tables.claim_text import ClaimRow
 from tiltmeter.reports.tables.format import with_interval
 from tiltmeter.reports.tables.wide import WideTable, wide_tables
 
-SYMBOLS = {"supported": "✓", "contradicted": "✗", "inconclusive": "?", "not tested": "–"}
+SYMBOLS = {"supported": "✓", "supported in part": "(✓)", "contradicted": "✗", "inconclusive": "?", "not tested": "–"}
 """Symbols of verdicts, so that they do not depend on colour."""
 
 

@@ -32,13 +32,14 @@ def remark_on_control(own: Verdict, control: Verdict | None) -> str:
         return ""
     if control.word == "not tested":
         return f"Not tested on random weights: {control.reason}"
-    if own.word == "supported" and control.word == "supported":
-        return "Also holds on random weights, so it says nothing about what the model has learned."
-    if own.word == "supported" and control.word == "contradicted":
+    if own.holds and control.holds:
+        where = " in part" if "supported in part" in (own.word, control.word) else ""
+        return f"Also holds{where} on random weights, so it says nothing about what the model has learned."
+    if own.holds and control.word == "contradicted":
         return "Does not hold on random weights (one draw of them): it comes with training."
-    if own.word == "supported":
+    if own.holds:
         return "Inconclusive on random weights."
-    if control.word != "supported":
+    if not control.holds:
         return ""
     return "Holds on random weights, not here." if own.word == "contradicted" else "Holds on random weights."
 
@@ -55,10 +56,12 @@ def _row(study: str, own: Verdict, control: Verdict | None, published: bool) -> 
         claim=claim.sentence,
         source=claim.source,
         verdict=own.word,
+        qualification=own.qualification,
         effect=effect,
         interval=interval,
         published=f"{number.value} ({number.source})" if number else "",
         control=control.word if control else "",
+        control_qualification=control.qualification if control else "",
         control_effect=" ".join(_effect(control)) if control else "",
         note=" ".join(filter(None, notes)),
         parts=(*remark, *_parts(own, ""), *(_parts(control, "random weights: ") if control else ())),

@@ -5,6 +5,11 @@ A claim is one or more numbers (estimands), each with the region that the paper 
 *inconclusive* otherwise: if an interval crosses a bound of its region. The intervals of all numbers of a study hold
 together with 95 % (`tiltmeter.analysis.estimates`).
 
+A claim about perturbations of equal length is decided at the paper's lengths, and measured at every step of the grid.
+Where the other steps are not as claimed, the verdict is *supported in part*, and its qualification says where it holds
+and where it turns (`tiltmeter.studies.scans`). The intervals of the other steps of one claim hold together with 95 %:
+they are a family of their own, so that looking at the whole grid does not cost the verdicts power.
+
 The same claims are judged on random weights. A claim that also holds there says nothing about what was learned.
 """
 
@@ -15,8 +20,9 @@ from typing import Literal, NamedTuple
 
 from tiltmeter.analysis.estimates import MIN_SEQUENCES, Estimand, Estimate, estimate
 from tiltmeter.studies.results import NotMeasured, Results
+from tiltmeter.studies.scans import qualification
 
-Word = Literal["supported", "contradicted", "inconclusive", "not tested"]
+Word = Literal["supported", "supported in part", "contradicted", "inconclusive", "not tested"]
 
 
 class Published(NamedTuple):
@@ -54,14 +60,24 @@ class Verdict(NamedTuple):
     """Why the claim was not tested."""
 
     @property
+    def holds(self) -> bool:
+        """Whether the claim is supported, everywhere or in part."""
+        return self.word in ("supported", "supported in part")
+
+    @property
+    def qualification(self) -> str:
+        """Where on the grid the claim holds and where it does not; empty where it holds everywhere."""
+        return "" if self.word == "not tested" else qualification(self.estimates)
+
+    @property
     def deciding(self) -> Estimate | None:
         """The estimate farthest from supporting the claim, in half widths of its interval: the verdict rests on it."""
-        defined = [one for one in self.estimates if one.decision]
+        defined = [one for one in self.estimates if one.decides and one.decision]
         return min(defined, key=lambda one: one.distance, default=None)
 
 
 def judge(claims: Sequence[Claim], results: Results) -> list[Verdict]:
-    """Judge each claim, at a level at which all intervals hold together with 95 %."""
+    """Judge each claim, at a level at which the intervals of all deciding numbers hold together with 95 %."""
     wanted: dict[str, Sequence[Estimand]] = {}
     reasons: dict[str, str] = {}
     for claim in claims:
@@ -69,23 +85,32 @@ def judge(claims: Sequence[Claim], results: Results) -> list[Verdict]:
             wanted[claim.name] = claim.estimands(results)
         except NotMeasured as error:
             reasons[claim.name] = error.reason
-    comparisons = max(1, sum(map(len, wanted.values())))
+    comparisons = max(1, sum(quantity.decides for found in wanted.values() for quantity in found))
     return [
-        _verdict(claim, [estimate(quantity, comparisons) for quantity in wanted[claim.name]])
+        _verdict(claim, _estimates(wanted[claim.name], comparisons))
         if claim.name in wanted
         else Verdict(claim, "not tested", reason=reasons[claim.name])
         for claim in claims
     ]
 
 
+def _estimates(wanted: Sequence[Estimand], comparisons: int) -> list[Estimate]:
+    """What decides, at the level of the study; the other steps of the claim's grid, at a level of their own."""
+    others = sum(not quantity.decides for quantity in wanted)
+    return [estimate(quantity, comparisons if quantity.decides else others) for quantity in wanted]
+
+
 def _verdict(claim: Claim, estimates: Sequence[Estimate]) -> Verdict:
-    decisions = {one.decision for one in estimates}
+    deciding = [one for one in estimates if one.decides]
+    decisions = {one.decision for one in deciding}
     if None in decisions:
-        undefined = next(one for one in estimates if one.decision is None)
+        undefined = next(one for one in deciding if one.decision is None)
         return Verdict(claim, "not tested", tuple(estimates), _why(undefined))
     word: Word = (
         "contradicted" if "outside" in decisions else "supported" if decisions == {"inside"} else "inconclusive"
     )
+    if word == "supported" and any(one.decision == "outside" for one in estimates):
+        word = "supported in part"
     return Verdict(claim, word, tuple(estimates))
 
 

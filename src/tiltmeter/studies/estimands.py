@@ -9,7 +9,8 @@ import xarray as xr
 from jaxtyping import Float
 
 from tiltmeter.analysis.correlations import matrix, sums_of
-from tiltmeter.analysis.estimates import ABOVE_ONE, ABOVE_ZERO, Estimand, Region, Rows, Scale
+from tiltmeter.analysis.estimates import ABOVE_ONE, ABOVE_ZERO, Estimand, Region, Scale
+from tiltmeter.analysis.resampling import OfMeans, Rows, Statistic
 from tiltmeter.analysis.shapes import ks_distance
 from tiltmeter.studies.results import NotMeasured, Results
 
@@ -82,14 +83,14 @@ def pair_distance(curves: xr.Dataset) -> float:
 
 def ratio(label: str, one: PerSequence, other: PerSequence, region: Region = ABOVE_ONE) -> Estimand:
     """Mean of one ÷ mean of the other, over the sequences that have both."""
-    return Estimand(label, _together(one, other), lambda r: _mean(r[:, 0]) / _mean(r[:, 1]), region, "×", "ratio")
+    return Estimand(label, _together(one, other), OfMeans(lambda m: m[..., 0] / m[..., 1]), region, "×", "ratio")
 
 
 def difference(
     label: str, one: PerSequence, other: PerSequence, region: Region = ABOVE_ZERO, unit: str = ""
 ) -> Estimand:
     """Mean of one - mean of the other, over the sequences that have both."""
-    return Estimand(label, _together(one, other), lambda r: _mean(r[:, 0]) - _mean(r[:, 1]), region, unit)
+    return Estimand(label, _together(one, other), OfMeans(lambda m: m[..., 0] - m[..., 1]), region, unit)
 
 
 def mean(label: str, values: Float[np.ndarray, "sequence ..."], region: Region, unit: str = "") -> Estimand:
@@ -119,7 +120,7 @@ def ks_gap(label: str, one: PerSequence, near: PerSequence, far: PerSequence) ->
 def of_columns(
     label: str,
     columns: list[np.ndarray],
-    statistic: Callable[[Rows], float],
+    statistic: Statistic,
     region: Region,
     scale: Scale = "difference",
 ) -> Estimand:
@@ -127,10 +128,8 @@ def of_columns(
     return Estimand(label, np.stack(columns, -1), statistic, region, scale=scale)
 
 
-def double_ratio(rows: Rows) -> float:
-    """Of four columns: mean a ÷ mean b, over mean c ÷ mean d."""
-    a, b, c, d = np.nanmean(rows, axis=0)
-    return float((a / b) / (c / d))
+double_ratio = OfMeans(lambda m: m[..., 0] / m[..., 1] / (m[..., 2] / m[..., 3]))
+"""Of four columns: mean a ÷ mean b, over mean c ÷ mean d."""
 
 
 def combined(*parts: Estimands) -> Estimands:

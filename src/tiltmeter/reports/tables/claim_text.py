@@ -20,7 +20,9 @@ class ClaimRow(NamedTuple):
     source: str
     """Where the paper makes the claim."""
     verdict: str
-    """`supported`, `contradicted`, `inconclusive` or `not tested`."""
+    """`supported`, `supported in part`, `contradicted`, `inconclusive` or `not tested`."""
+    qualification: str
+    """Where on the grid of lengths the claim holds and where it does not. Empty if there is nothing to add."""
     effect: str
     """The number that decides, with its units. Empty if nothing was tested."""
     interval: str
@@ -29,6 +31,7 @@ class ClaimRow(NamedTuple):
     """The paper's number. Empty if it reports none."""
     control: str
     """The verdict on random weights. Empty if there is no control."""
+    control_qualification: str
     control_effect: str
     note: str
     """Why the claim was not tested, or what the control implies for it."""
@@ -39,6 +42,12 @@ class ClaimRow(NamedTuple):
     def measured(self) -> str:
         """Return the number with its interval."""
         return " ".join(filter(None, (self.effect, self.interval)))
+
+    @property
+    def qualifications(self) -> list[str]:
+        """What must be said beside the two verdicts, in sentences."""
+        control = self.control_qualification and f"On random weights: {self.control_qualification}"
+        return [text for text in (self.qualification, control) if text]
 
 
 HEADS = {"verdict": "verdict", "measured": "measured", "published": "published", "control": "random weights"}
@@ -58,6 +67,9 @@ def to_text(rows: Sequence[ClaimRow], width: int) -> str:
     for at, row in enumerate(rows):
         first = "".join(shown[name][at].ljust(widths[name] + 2) for name in widths)
         lines += textwrap.wrap(row.claim, width, initial_indent=first, subsequent_indent=" " * len(first)) or [first]
+        indent = " " * (len(first) + 2)
+        for text in row.qualifications:
+            lines += textwrap.wrap(text, width, initial_indent=indent, subsequent_indent=indent)
     return "\n".join([head, *(line.rstrip() for line in lines)])
 
 
@@ -65,6 +77,9 @@ def _paragraph(row: ClaimRow, width: int) -> str:
     numbers = [row.verdict, row.measured, row.published and f"published {row.published}"]
     control = row.control and f"on random weights {row.control}"
     facts = "; ".join(filter(None, (*numbers, control)))
-    return "\n".join(
-        [*textwrap.wrap(row.claim, width), *textwrap.wrap(facts, width, initial_indent="  ", subsequent_indent="  ")]
-    )
+    below = [line for text in (facts, *row.qualifications) for line in _indented(text, width)]
+    return "\n".join([*textwrap.wrap(row.claim, width), *below])
+
+
+def _indented(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, width, initial_indent="  ", subsequent_indent="  ")

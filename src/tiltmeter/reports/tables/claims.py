@@ -25,5 +25,9 @@ def to_csv(rows: Sequence[ClaimRow]) -> bytes:
 def to_latex(rows: Sequence[ClaimRow], title: str) -> bytes:
     """Write a booktabs table of claims with their sources, verdicts and numbers."""
     cells = {head: [getattr(row, name) for row in rows] for name, head in HEADS.items()}
-    index = pd.Index([f"{row.claim} ({row.source})" if row.source else row.claim for row in rows], name="claim")
+    index = pd.Index([" ".join([_sourced(row), *row.qualifications]) for row in rows], name="claim")
     return latex.document([latex.table(title, pd.DataFrame(cells, index), r"p{0.4\textwidth}lp{0.16\textwidth}ll")])
+
+
+def _sourced(row: ClaimRow) -> str:
+    return f"{row.claim} ({row.source})" if row.source else row.claim

@@ -11,7 +11,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from tiltmeter.analysis.estimates import ABOVE_ONE, ABOVE_ZERO, Estimand, Region, Rows
+from tiltmeter.analysis.estimates import ABOVE_ONE, ABOVE_ZERO, Estimand, Region
+from tiltmeter.analysis.resampling import Rows
 from tiltmeter.analysis.shapes import ks_distance
 from tiltmeter.studies.estimands import (
     SIMILAR,

@@ -10,7 +10,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tiltmeter.analysis.estimates import ABOVE_ONE, ABOVE_ZERO, Estimand, Region, Rows
+from tiltmeter.analysis.estimates import ABOVE_ONE, ABOVE_ZERO, Estimand, Region
+from tiltmeter.analysis.resampling import Rows
 from tiltmeter.studies.estimands import Estimands, difference, of_columns, ratio
 from tiltmeter.studies.gurnee2024.gap import gap
 from tiltmeter.studies.gurnee2024.per_token import layers, loss_increase, mean_kl, mean_of, per_token

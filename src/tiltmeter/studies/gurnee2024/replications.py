@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
-from tiltmeter.analysis.estimates import ABOVE_ZERO, Estimand, Region, Rows
+from tiltmeter.analysis.estimates import ABOVE_ZERO, Estimand, Region
+from tiltmeter.analysis.resampling import Rows
 from tiltmeter.studies.estimands import Estimands, PerSequence, double_ratio, of_columns, ratio, read
 from tiltmeter.studies.gurnee2024.estimands import PAIR_OF_KINDS
 from tiltmeter.studies.gurnee2024.per_token import mean_kl

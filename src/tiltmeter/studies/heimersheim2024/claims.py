@@ -10,11 +10,15 @@ from tiltmeter.studies.heimersheim2024.estimands import (
     FLAT,
     HALFWAY,
     MEDIUM,
+    MEDIUM_SPHERE,
+    MEDIUM_STRAIGHT,
     MUCH_LESS,
     NO_GAP,
     NO_ORDER,
     PLATEAU_ANGLE,
     SHORT,
+    SHORT_SPHERE,
+    SHORT_STRAIGHT,
     SMALL_ANGLE,
     corner_is_optimum,
     earlier,
@@ -37,7 +41,10 @@ _SECTION_1, _SECTION_2, _SECTION_3 = (f"{_POST}, section {number}" for number in
 _COMMENT = f"{_POST}, Heimersheim's answer in the comments"
 
 _SAME_TARGETS = "In each prompt, both bases have the same random targets."
-_SHORT_AT = f"Short: {SHORT:g} times the pair distance, and {SMALL_ANGLE:g}°. The post has a plot, no numbers."
+_SHORT_AT = (
+    f"Short: decided at {SHORT:g} times the pair distance and at {SMALL_ANGLE:g}°, measured at smaller ones, too. The "
+    "post has a plot, no numbers."
+)
 _RELATIVE = (
     "The relative threshold is half of what the compared directions of the prompt reach on average at 90° or at the "
     "length ‖x‖. It is also defined on random weights, where KL never reaches 0.5."
@@ -47,11 +54,14 @@ _PROBABILITY = (
     "which at least one of them crosses (a tie counts half). It equals the area under the ROC curve within a prompt, "
     "averaged over prompts."
 )
-_AT = f"At {HALFWAY:g} ‖x‖ and at {PLATEAU_ANGLE:g}°. Our choice: the post compares curves by eye."
+_AT = (
+    f"Decided at {HALFWAY:g} ‖x‖ and at {PLATEAU_ANGLE:g}°, measured at all lengths and angles. Our choice: the post "
+    "compares curves by eye."
+)
 
 
 def _short(readout: str, base: str = "") -> Estimands:
-    return combined(plateau(readout, "straight", SHORT, base), plateau(readout, "sphere", SMALL_ANGLE, base))
+    return combined(*(plateau(readout, reach, base) for reach in (SHORT_STRAIGHT, SHORT_SPHERE)))
 
 
 def _stronger(readout: str, one: str, region: Region = ABOVE_ONE) -> Estimands:
@@ -71,7 +81,7 @@ CLAIMS: tuple[Claim, ...] = (
         "A perturbation of medium length toward a random point also changes the output less at a real activation than "
         "at a random one.",
         f"{_CORE_1}, {_SECTION_1}",
-        combined(plateau("kl", "straight", MEDIUM), plateau("kl", "sphere", PLATEAU_ANGLE)),
+        combined(plateau("kl", MEDIUM_STRAIGHT), plateau("kl", MEDIUM_SPHERE)),
         remark=f"Medium: {MEDIUM:g} times the pair distance, and {PLATEAU_ANGLE:g}°, where the post's plateau ends.",
     ),
     Claim(

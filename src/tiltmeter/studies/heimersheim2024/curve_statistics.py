@@ -16,7 +16,8 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
-from tiltmeter.analysis.estimates import Estimand, Region, Rows
+from tiltmeter.analysis.estimates import Estimand, Region
+from tiltmeter.analysis.resampling import Rows
 from tiltmeter.analysis.shapes import Shape, crossing
 from tiltmeter.perturb.names import BLEND, DirectionName
 from tiltmeter.studies.estimands import PerSequence, late_l2, pair_distance, read, readout_name, step_index

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
+import xarray as xr
 
 from tiltmeter.analysis.estimates import ABOVE_ONE, MIN_SEQUENCES, Estimand, Region
 from tiltmeter.studies.estimands import SIMILAR, Estimands, PerSequence, difference, fraction, ratio
@@ -27,6 +28,7 @@ from tiltmeter.studies.heimersheim2024.curve_statistics import (
 )
 from tiltmeter.studies.heimersheim2024.experiments import RANDOM, REAL
 from tiltmeter.studies.results import NotMeasured, Results
+from tiltmeter.studies.scans import scan
 
 Threshold = Literal["absolute", "relative"]
 
@@ -35,6 +37,9 @@ SHORT, MEDIUM = 0.25, 0.5
 
 SMALL_ANGLE, PLATEAU_ANGLE = 20.0, 40.0
 """An angle within the plateau, and the angle at which the plateau ends in the post."""
+
+ANTIPODE = 180.0
+"""Degrees: all directions lead there."""
 
 HALFWAY = 0.5
 """The middle of the straight path, in units of ‖x‖."""
@@ -58,22 +63,39 @@ _MOVED = {"kl": "KL", "l2": "L2 after the last block", "cos": "1 - cosine after 
 _CROSSED = {"absolute": "KL 0.5", "relative": "the relative threshold"}
 
 
-def plateau(readout: str, mode: str, at: float, base: str = "") -> Estimands:
-    """Readout from a random base ÷ from a real one, same targets: at a distance in pair distances, or an angle.
+class Reach(NamedTuple):
+    """The distances that a claim is about, in pair distances (straight mode) or degrees (sphere mode)."""
+
+    mode: str
+    deciding: float
+    others: tuple[float, ...]
+    """Every distance that the claim is about."""
+
+
+SHORT_STRAIGHT = Reach("straight", SHORT, (0.05, 0.1, 0.15, 0.2, SHORT))
+SHORT_SPHERE = Reach("sphere", SMALL_ANGLE, (5.0, 10.0, 15.0, SMALL_ANGLE))
+MEDIUM_STRAIGHT = Reach("straight", MEDIUM, (0.3, 0.35, 0.4, 0.45, MEDIUM))
+MEDIUM_SPHERE = Reach("sphere", PLATEAU_ANGLE, (25.0, 30.0, 35.0, PLATEAU_ANGLE))
+
+
+def plateau(readout: str, reach: Reach, base: str = "") -> Estimands:
+    """Readout from a random base ÷ from a real one, same targets, at equal distances or angles.
 
     `base` is empty for the prompt's own activation, `-other-base` for another prompt's in its place.
     """
     real = "transplanted real" if base else "real"
-    read_at, unit = (at_distance, " pair distances") if mode == "straight" else (at_step, "°")
+    straight = reach.mode == "straight"
+    read_at, axis, unit = (at_distance, "distance", " pair distances") if straight else (at_step, "angle", "°")
 
     def estimands(results: Results) -> list[Estimand]:
-        return [
-            ratio(
-                f"{_MOVED[readout]}: random ÷ {real} base, {at:g}{unit}",
-                read_at(results[f"{mode}-random-base"], readout, RANDOM, at),
-                read_at(results[f"{mode}{base}"], readout, RANDOM, at),
-            )
-        ]
+        random_base, real_base = results[f"{reach.mode}-random-base"], results[f"{reach.mode}{base}"]
+
+        def at(label: str, distance: float) -> Estimand:
+            pair = [read_at(curves, readout, RANDOM, distance) for curves in (random_base, real_base)]
+            return ratio(label, pair[0], pair[1])
+
+        series = f"{_MOVED[readout]}, {reach.mode}: random ÷ {real} base"
+        return scan(series, at, (reach.deciding,), reach.others, axis, unit)
 
     return estimands
 
@@ -100,14 +122,25 @@ def _rise(results: Results, base: str, angle: float, region: Region, label: str)
 
 
 def stronger(readout: str, mode: str, one: str, other: str, region: Region = ABOVE_ONE) -> Estimands:
-    """One direction ÷ another: halfway along the straight path, or at the angle of the plateau's end."""
-    at, unit = (HALFWAY, " ‖x‖") if mode == "straight" else (PLATEAU_ANGLE, "°")
+    """One direction ÷ another at every step of a path: decided halfway, or at the angle of the plateau's end."""
+    straight = mode == "straight"
+    deciding, axis, unit = (HALFWAY, "length", " ‖x‖") if straight else (PLATEAU_ANGLE, "angle", "°")
 
     def estimands(results: Results) -> list[Estimand]:
-        moved = [at_step(results[mode], readout, name, at) for name in (one, other)]
-        return [ratio(f"{_MOVED[readout]}: {one} ÷ {other}, {at:g}{unit}", moved[0], moved[1], region)]
+        curves = results[mode]
+
+        def at(label: str, step: float) -> Estimand:
+            moved = [at_step(curves, readout, name, step) for name in (one, other)]
+            return ratio(label, moved[0], moved[1], region)
+
+        return scan(f"{_MOVED[readout]}, {mode}: {one} ÷ {other}", at, (deciding,), _apart(curves), axis, unit)
 
     return estimands
+
+
+def _apart(curves: xr.Dataset) -> list[float]:
+    """The steps at which directions lead to different points: all but the start and, on a sphere, the antipode."""
+    return [float(step) for step in curves.step.to_numpy() if 0 < step < ANTIPODE]
 
 
 def earlier(mode: str, threshold: Threshold, readout: str = "kl", region: Region = MORE_OFTEN) -> Estimands:

@@ -6,26 +6,31 @@ from tiltmeter.analysis.estimates import ABOVE_ONE, BELOW_ONE
 from tiltmeter.studies.claims import Claim, Published
 from tiltmeter.studies.estimands import SIMILAR, about_all_layers
 from tiltmeter.studies.lee2024.estimands import (
+    LONG,
+    MIDDLE,
+    SHORT,
+    both_kinds_in_l2,
+    early_gap_smaller,
+    linear_start,
+    ratio_of,
+)
+from tiltmeter.studies.lee2024.estimands_saes import (
     ALL_KINDS,
+    ANY,
     CLOSE,
     END_TO_END,
+    EVERY,
     EXCEPTED_L0,
+    FAR,
     FLATTER,
-    LONG,
     MATCHED_L0,
-    MIDDLE,
     QUADRATIC,
-    SHORT,
+    Lengths,
     above_and_below_mixture,
-    both_kinds_in_l2,
     each_sae,
-    early_gap_smaller,
     gap_shrinks,
     kinds_compared,
-    late_distance_gap,
-    linear_start,
     plateau,
-    ratio_of,
     sparser_is_stronger,
     sparser_is_weaker,
     spike,
@@ -40,7 +45,12 @@ from tiltmeter.studies.lee2024.estimands_substitution import (
 )
 
 MARGIN = "Our choice of margin: the paper has no number."
-LENGTHS_CHOSEN = f"Tested at the paper's lengths {SHORT:g}, {MIDDLE:g} and {LONG:g}."
+LENGTHS_CHOSEN = (
+    f"Decided at the paper's lengths {SHORT:g}, {MIDDLE:g} and {LONG:g}; measured at all of its lengths, and qualified "
+    "where the others differ."
+)
+BARS = Lengths((21.0, 41.0, 61.0))
+"""The lengths of the paper's bars."""
 _PAPER, _FORUM = "Lee & Heimersheim 2024, arXiv 2410.12555", "Lee & Heimersheim 2024, LessWrong"
 _CODE = "mean KL printed by the authors' code (error_extrapolation.ipynb), layer 6"
 
@@ -77,7 +87,7 @@ CLAIMS: tuple[Claim, ...] = (
         "difference-above-mixture-in-l2",
         "Differences also change L2 after the last block more than mixtures, for cov-random and for real directions.",
         f"{_FORUM}, L2 Figure 1",
-        both_kinds_in_l2,
+        both_kinds_in_l2("directions", ABOVE_ONE),
         remark=LENGTHS_CHOSEN,
     ),
     Claim(
@@ -92,7 +102,7 @@ CLAIMS: tuple[Claim, ...] = (
         "early-late-distance-gap-minimal",
         "In an early layer, the gap between difference and mixture in L2 after the last block is minimal.",
         f"{_FORUM}, Supplementary Figure 1",
-        late_distance_gap,
+        both_kinds_in_l2("directions-early", SIMILAR),
         remark=f"Equivalence: ratios within {SIMILAR}. {MARGIN}",
     ),
     Claim(
@@ -213,7 +223,7 @@ CLAIMS: tuple[Claim, ...] = (
         "errors-local-sparser-stronger",
         "Along errors of local SAEs, the sparsest SAE has a higher KL than the densest, at all lengths.",
         f"{_PAPER}, section 4.1, Figure 3a",
-        sparser_is_stronger("errors", "sae-error", ("local",), (11.0, SHORT, MIDDLE, LONG, 101.0)),
+        sparser_is_stronger("errors", "sae-error", ("local",), EVERY),
         Published("KL 8.68 (L0 10) to 5.50 (L0 513) at length 201", _CODE),
         remark="The paper says: lower L0, stronger effect. Tested at its lengths 11, 21, 51, 81 and 101.",
     ),
@@ -221,14 +231,14 @@ CLAIMS: tuple[Claim, ...] = (
         "errors-local-near-cov-random",
         "Curves of local SAEs' errors are close to that of the cov-random mixture.",
         f"{_PAPER}, section 4.1, Figure 3a",
-        each_sae("errors", "sae-error", ("local",), "cov-random-mixture", (SHORT, MIDDLE, LONG), CLOSE),
+        each_sae("errors", "sae-error", ("local",), "cov-random-mixture", ANY, CLOSE),
         remark=f"Equivalence: ratios within {CLOSE}. {MARGIN}",
     ),
     Claim(
         "errors-end-to-end-low-at-first",
         "Errors of end-to-end SAEs stay low up to about length 50.",
         f"{_PAPER}, section 4.1, Figure 3a",
-        each_sae("errors", "sae-error", END_TO_END, "cov-random-mixture", (SHORT, 41.0), BELOW_ONE),
+        each_sae("errors", "sae-error", END_TO_END, "cov-random-mixture", Lengths((SHORT, 41.0), high=50.0), BELOW_ONE),
         remark="Tested: KL is below that of the cov-random mixture at the paper's lengths 21 and 41. Not tested at 51, "
         "where the paper's curves turn.",
     ),
@@ -243,7 +253,7 @@ CLAIMS: tuple[Claim, ...] = (
         "errors-end-to-end-sparser-stronger-far",
         "Along errors of end-to-end SAEs beyond length 70, the sparsest SAE has a higher KL than the densest.",
         f"{_PAPER}, section 4.1, Figure 3a",
-        sparser_is_stronger("errors", "sae-error", END_TO_END, (LONG, 101.0)),
+        sparser_is_stronger("errors", "sae-error", END_TO_END, FAR),
         Published("e2e 17.4 (L0 21) to 8.1 (L0 428), e2e+ds 11.5 to 7.9, at length 201", _CODE),
     ),
     Claim(
@@ -261,7 +271,7 @@ CLAIMS: tuple[Claim, ...] = (
         "features-above-isotropic",
         "Features of all SAEs change the output more than isotropic directions.",
         f"{_PAPER}, section 4.2, Figure 4",
-        each_sae("features", "sae-feature", ALL_KINDS, "isotropic", (SHORT, MIDDLE, LONG), ABOVE_ONE),
+        each_sae("features", "sae-feature", ALL_KINDS, "isotropic", ANY, ABOVE_ONE),
         remark=LENGTHS_CHOSEN,
     ),
     Claim(
@@ -275,14 +285,14 @@ CLAIMS: tuple[Claim, ...] = (
         "features-sparser-stronger",
         "For all kinds of SAE, features of the sparsest SAE change the output more than those of the densest.",
         f"{_PAPER}, section 4.2, Figure 4",
-        sparser_is_stronger("features", "sae-feature", ALL_KINDS, (SHORT, MIDDLE, LONG)),
+        sparser_is_stronger("features", "sae-feature", ALL_KINDS, ANY),
         remark="The paper says: lower L0, greater change.",
     ),
     Claim(
         "features-local-above-downstream-near",
         "At short lengths, features of local SAEs change the output more than those of e2e+ds SAEs.",
         f"{_PAPER}, section 4.2, Figure 5",
-        kinds_compared("local", "e2e+ds", (21.0,)),
+        kinds_compared("local", "e2e+ds", Lengths((SHORT,), high=SHORT)),
         remark=f"SAEs with the L0 nearest to {MATCHED_L0:g}.",
     ),
     Claim(
@@ -296,7 +306,7 @@ CLAIMS: tuple[Claim, ...] = (
         "features-e2e-below-downstream",
         "Features of e2e SAEs change the output less than those of e2e+ds SAEs.",
         f"{_PAPER}, section 4.2, Figure 5",
-        kinds_compared("e2e+ds", "e2e", (21.0, 41.0, 61.0)),
+        kinds_compared("e2e+ds", "e2e", BARS),
         remark=f"SAEs with the L0 nearest to {MATCHED_L0:g}.",
     ),
     Claim(
@@ -304,7 +314,7 @@ CLAIMS: tuple[Claim, ...] = (
         "Features of e2e SAEs change the output less than those of local SAEs: end-to-end training does not make them "
         "more influential.",
         f"{_PAPER}, section 4.2 and conclusion, Figure 5",
-        kinds_compared("local", "e2e", (21.0, 41.0, 61.0)),
+        kinds_compared("local", "e2e", BARS),
         remark=f"SAEs with the L0 nearest to {MATCHED_L0:g}.",
     ),
     Claim(

@@ -7,7 +7,8 @@ import xarray as xr
 
 from tiltmeter.analysis.estimates import ABOVE_ONE, ABOVE_ZERO, BELOW_ONE, Estimand, Region
 from tiltmeter.studies.estimands import SIMILAR, Estimands, PerSequence, of_columns, ratio, read
-from tiltmeter.studies.lee2024.estimands import END_TO_END, extremes, matched, of_kind
+from tiltmeter.studies.lee2024.estimands import extremes
+from tiltmeter.studies.lee2024.estimands_saes import END_TO_END, matched, of_kind
 from tiltmeter.studies.results import NotMeasured, Results, saes_by_kind, saes_of
 
 

@@ -14,9 +14,9 @@ from tiltmeter.reports.charts.curves import axis_label
 from tiltmeter.reports.charts.styles import Style, style
 from tiltmeter.studies.estimands import combined, pair_distance, read, readout_name
 from tiltmeter.studies.heimersheim2024.estimands import (
-    MEDIUM,
-    SHORT,
-    SMALL_ANGLE,
+    MEDIUM_STRAIGHT,
+    SHORT_SPHERE,
+    SHORT_STRAIGHT,
     earlier,
     gap_shrinks,
     last_layer_gap,
@@ -158,7 +158,7 @@ CORE_1 = PaperFigure(
     claimed=_PLATEAU,
     needs=("straight", "straight-random-base"),
     chart=_by_distance(_bases("straight")),
-    finding=estimates_of(combined(plateau("kl", "straight", SHORT), plateau("kl", "straight", MEDIUM))),
+    finding=estimates_of(combined(plateau("kl", SHORT_STRAIGHT), plateau("kl", MEDIUM_STRAIGHT))),
 )
 
 CORE_2 = PaperFigure(
@@ -177,7 +177,7 @@ FIGURE_1_STRAIGHT = PaperFigure(
     claimed=_PLATEAU,
     needs=("straight", "straight-random-base", "straight-other-base"),
     chart=_by_step(_more_bases("straight")),
-    finding=estimates_of(combined(plateau("l2", "straight", SHORT), plateau("kl", "straight", SHORT, "-other-base"))),
+    finding=estimates_of(combined(plateau("l2", SHORT_STRAIGHT), plateau("kl", SHORT_STRAIGHT, "-other-base"))),
 )
 
 FIGURE_1_SPHERE = PaperFigure(
@@ -187,7 +187,7 @@ FIGURE_1_SPHERE = PaperFigure(
     "follow this pattern.",
     needs=("sphere", "sphere-random-base", "sphere-other-base"),
     chart=_by_step(_more_bases("sphere")),
-    finding=estimates_of(combined(plateau("kl", "sphere", SMALL_ANGLE), random_base_rises, real_base_flat)),
+    finding=estimates_of(combined(plateau("kl", SHORT_SPHERE), random_base_rises, real_base_flat)),
 )
 
 FIGURE_2_STRAIGHT = PaperFigure(

@@ -21,11 +21,11 @@ SENSITIVE = (
 
 
 def estimates_of(estimands: Estimands) -> Callable[[Results], str]:
-    """The estimates that the claims about a figure rest on, each with its own 95 % interval."""
+    """The estimates that decide the claims about a figure, each with its own 95 % interval."""
 
     def finding(results: Results) -> str:
         try:
-            found = [estimate(one, comparisons=1) for one in estimands(results)]
+            found = [estimate(one, comparisons=1) for one in estimands(results) if one.decides]
         except NotMeasured as error:
             return error.reason
         least, most = (extreme(one.n for one in found) for extreme in (min, max))

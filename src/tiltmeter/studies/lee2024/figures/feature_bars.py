@@ -13,7 +13,7 @@ from tiltmeter.reports.charts.curves import quantity
 from tiltmeter.reports.charts.styles import styles
 from tiltmeter.studies.comparisons import compared_at_nearest
 from tiltmeter.studies.estimands import readout_name, step_index
-from tiltmeter.studies.lee2024.estimands import matched
+from tiltmeter.studies.lee2024.estimands_saes import matched
 from tiltmeter.studies.lee2024.experiments import BASELINES
 from tiltmeter.studies.lee2024.figures.wording import LENGTHS, TITLE, scaled
 from tiltmeter.studies.results import Results, saes_by_kind
