@@ -39,11 +39,11 @@ MIN_SEQUENCES = 10
 """With fewer sequences nothing is decided."""
 
 Decision = Literal["inside", "outside", "undecided"]
-Scale = Literal["difference", "ratio", "fraction", "correlation"]
-"""What errors of a number are like: as large wherever it is, proportional to it, or those of a part of a whole or of a
-correlation."""
+Scale = Literal["difference", "ratio", "fraction", "order", "correlation"]
+"""What errors of a number are like: as large wherever it is, proportional to it, or those of a part of a whole, of a
+mean of parts of several pairs, or of a correlation."""
 
-NO_EFFECT: dict[Scale, float] = {"difference": 0.0, "ratio": 1.0, "fraction": 0.5, "correlation": 0.0}
+NO_EFFECT: dict[Scale, float] = {"difference": 0.0, "ratio": 1.0, "fraction": 0.5, "order": 0.5, "correlation": 0.0}
 """The number on each scale where nothing differs."""
 
 MAX_UNDEFINED_DRAWS = 0.01
@@ -197,6 +197,8 @@ def _intervals(
     if quantity.scale == "fraction" and 0 <= value <= 1:
         shown, joint = (float(stats.t.ppf((1 + one) / 2, n - 1)) for one in (CONFIDENCE, level))
         return _wilson(value, n, shown), _wilson(value, n, joint)
+    if quantity.scale == "order":
+        return _of_order(rows, CONFIDENCE), _of_order(rows, level)
     drawn, without = bootstrap(quantity.statistic, rows, RESAMPLES, seed), jackknife(quantity.statistic, rows)
     to, back = _scale(quantity.scale, value, drawn, without)
     # the bootstrap's draws are of a sample, whose spread is that much smaller
@@ -226,6 +228,17 @@ def _scale(
     if scale == "correlation" and np.nanmax(np.abs(every)) < 1:
         return np.arctanh, np.tanh
     return np.asarray, np.asarray
+
+
+def _of_order(rows: Rows, level: float) -> tuple[float, float]:
+    """Student's interval of the mean of parts, with one more sequence that is in no order.
+
+    So equal parts are never certain: a perfect order in all of ten sequences does not exclude another one in the next.
+    Agresti & Coull (1998) do the same for one part.
+    """
+    parts = np.append(rows.ravel(), NO_EFFECT["order"])
+    low, high = student_t(np.asarray(parts.mean()), np.asarray(parts.std(ddof=1)), len(parts), level)
+    return max(float(low), 0.0), min(float(high), 1.0)
 
 
 def _wilson(part: float, n: int, z: float) -> tuple[float, float]:

@@ -9,18 +9,16 @@ import xarray as xr
 from jaxtyping import Float
 
 from tiltmeter.analysis.correlations import matrix, sums_of
-from tiltmeter.analysis.estimates import ABOVE_ONE, ABOVE_ZERO, Estimand, Region, Scale
+from tiltmeter.analysis.estimates import ABOVE_ZERO, Estimand, Region, Scale
 from tiltmeter.analysis.resampling import OfMeans, Rows, Statistic
 from tiltmeter.analysis.shapes import ks_distance
+from tiltmeter.studies.margins import FIRST, MORE
 from tiltmeter.studies.results import NotMeasured, Results
 
 PerSequence = Float[np.ndarray, " sequence"]
 PerToken = Float[np.ndarray, "sequence position"]
 Estimands = Callable[[Results], list[Estimand]]
 """Computes the estimands of a claim from the results of a study."""
-
-SIMILAR = Region(0.8, 1.25)
-"""The margin for "nearly the same" and "hardly differ": a ratio from 0.8 to 1.25. The papers state no margin."""
 
 STEP_TOLERANCE = 1e-9
 """Relative: lengths are products of a study's lengths and the pair distance."""
@@ -81,7 +79,7 @@ def pair_distance(curves: xr.Dataset) -> float:
     return float(curves.attrs["pair_distance"])
 
 
-def ratio(label: str, one: PerSequence, other: PerSequence, region: Region = ABOVE_ONE) -> Estimand:
+def ratio(label: str, one: PerSequence, other: PerSequence, region: Region = MORE) -> Estimand:
     """Mean of one ÷ mean of the other, over the sequences that have both."""
     return Estimand(label, _together(one, other), OfMeans(lambda m: m[..., 0] / m[..., 1]), region, "×", "ratio")
 
@@ -103,6 +101,20 @@ def fraction(label: str, truths: Float[np.ndarray, "sequence ..."], region: Regi
     return Estimand(label, truths, _mean, region, scale="fraction")
 
 
+def odds_ratio(label: str, one: PerSequence, other: PerSequence, region: Region = MORE) -> Estimand:
+    """Odds of one event ÷ odds of another: 1 where it happens, 0 where not, NaN where unknown.
+
+    Half a case is added to either outcome, so that what always happens has odds, too (Haldane 1956, Anscombe 1956).
+    """
+    return Estimand(label, _pairs(one, other), _odds_ratio, region, "×", "ratio")
+
+
+def _odds_ratio(rows: Rows) -> float:
+    happened, known = np.nansum(rows, axis=0), (~np.isnan(rows)).sum(axis=0)
+    odds = (happened + 0.5) / (known - happened + 0.5)
+    return float(odds[0] / odds[1])
+
+
 def correlation(label: str, one: PerToken, other: PerToken, region: Region) -> Estimand:
     """Pearson's correlation over the tokens of all sequences."""
     return Estimand(label, sums_of([one, other]), lambda sums: float(matrix(sums)[0, 1]), region, scale="correlation")
@@ -114,7 +126,7 @@ def ks_gap(label: str, one: PerSequence, near: PerSequence, far: PerSequence) ->
     def gap(rows: Rows) -> float:
         return ks_distance(rows[:, 0], rows[:, 2]) - ks_distance(rows[:, 0], rows[:, 1])
 
-    return Estimand(label, _pairs(one, near, far), gap, ABOVE_ZERO)
+    return Estimand(label, _pairs(one, near, far), gap, FIRST)
 
 
 def of_columns(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import pandas as pd
@@ -95,10 +95,12 @@ class Results(Mapping[str, xr.Dataset]):
 def saes_of(curves: xr.Dataset) -> dict[str, dict[str, Any]]:
     """What is known of the SAEs of a sweep, by label, the sparsest first.
 
-    `kind` (`local` for all that were trained to reconstruct), `l0`, `explained_variance` and `distance`.
+    `kind` (`local` for all that were trained to reconstruct), `family` (of one objective and size, as those of one
+    release are), `l0`, `explained_variance` and `distance`.
     """
     facts = json.loads(curves.attrs["saes"])
     for one in facts.values():
+        one["family"] = (one["kind"], one.get("latents"))
         one["kind"] = "local" if one["kind"] in LOCAL_KINDS else one["kind"]
     return dict(sorted(facts.items(), key=lambda item: item[1]["l0"]))
 
@@ -109,3 +111,20 @@ def saes_by_kind(curves: xr.Dataset) -> dict[str, list[str]]:
     for label, facts in saes_of(curves).items():
         kinds.setdefault(facts["kind"], []).append(label)
     return {kind: kinds[kind] for kind in sorted(kinds, key=lambda kind: (kind != "local", kind))}
+
+
+def saes_by_family(curves: xr.Dataset, kinds: Sequence[str]) -> dict[str, list[str]]:
+    """Labels of the SAEs of each family of these kinds, the sparsest first: `local, 24576 latents`.
+
+    SAEs of different makers differ in more than their L0, so that an order by L0 is one within a family.
+    """
+    facts = saes_of(curves)
+    found: dict[str, list[str]] = {}
+    for kind in kinds:
+        labels = saes_by_kind(curves).get(kind, [])
+        several = len({facts[label]["family"] for label in labels}) > 1
+        for label in labels:
+            objective, latents = facts[label]["family"]
+            name = f"{objective or 'unnamed objective'}, {latents} latents" if several else kind
+            found.setdefault(name, []).append(label)
+    return found

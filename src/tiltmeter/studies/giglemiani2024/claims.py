@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tiltmeter.studies.claims import Claim, Published
-from tiltmeter.studies.estimands import SIMILAR, combined
+from tiltmeter.studies.estimands import combined
 from tiltmeter.studies.giglemiani2024.estimands import (
     ALIKE,
     CLOSE,
@@ -18,6 +18,7 @@ from tiltmeter.studies.giglemiani2024.estimands import (
     step_like,
     within,
 )
+from tiltmeter.studies.margins import SIMILAR
 
 _PAPER = "Giglemiani et al. 2024, arXiv 2409.15019"
 _CODE = "printed by the authors' notebooks, GPT-2, layer 1"
@@ -102,7 +103,7 @@ CLAIMS: tuple[Claim, ...] = (
         f"{_PAPER}, abstract",
         within(("ms-absolute", "ms-relative"), _STRUCTURED, CLOSE),
         Published("KS .10 (absolute) and .21 (relative)", _CODE),
-        remark=f"Tested: KS of MS steps {CLOSE}. Our choice of margin: the paper has none. {_SAMPLES}",
+        remark=f"Tested: KS of MS steps {CLOSE}. Our margin: the paper has none. {_SAMPLES}",
     ),
     Claim(
         "means-in-order",
@@ -155,7 +156,7 @@ CLAIMS: tuple[Claim, ...] = (
         "the authors' notebooks",
         within(("ms-absolute", "ms-relative"), "sae-reconstruction", ALIKE),
         Published("KS .01 (absolute) and .11 (relative)", _CODE),
-        remark=f"Equivalence: KS of MS steps {ALIKE}. Our choice of margin. {_SAMPLES}",
+        remark=f"Equivalence: KS of MS steps {ALIKE}. Our margin. {_SAMPLES}",
     ),
     Claim(
         "plateaus-real-above-random",
@@ -179,7 +180,7 @@ CLAIMS: tuple[Claim, ...] = (
         f"{_PAPER}, Figure 3",
         alike("ap", _STRUCTURED, _RANDOM),
         Published("means 7.8 and 8.3", _CODE),
-        remark=f"Equivalence: ratio of mean AP steps {SIMILAR}. Our choice of margin. {_THRESHOLD}",
+        remark=f"Equivalence: ratio of mean AP steps {SIMILAR}. Our margin. {_THRESHOLD}",
     ),
     Claim(
         "plateaus-baseline-steepest",

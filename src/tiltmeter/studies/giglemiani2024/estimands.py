@@ -11,14 +11,12 @@ from itertools import pairwise
 
 import numpy as np
 
-from tiltmeter.analysis.estimates import ABOVE_ONE, ABOVE_ZERO, Estimand, Region
+from tiltmeter.analysis.estimates import ABOVE_ONE, Estimand, Region
 from tiltmeter.analysis.resampling import Rows
 from tiltmeter.analysis.shapes import ks_distance
 from tiltmeter.studies.estimands import (
-    SIMILAR,
     Estimands,
     PerSequence,
-    difference,
     ks_gap,
     late_l2,
     of_columns,
@@ -26,6 +24,7 @@ from tiltmeter.studies.estimands import (
     read,
 )
 from tiltmeter.studies.giglemiani2024.curve_statistics import STATISTICS, sample
+from tiltmeter.studies.margins import FIRST, IN_ORDER, MORE, SIMILAR
 from tiltmeter.studies.results import Results
 
 CLOSE = Region(-np.inf, 0.25)
@@ -79,7 +78,7 @@ def gap_shrinks(results: Results) -> list[Estimand]:
     """How much nearer structured is to real than the baseline is: with absolute steps minus with relative steps."""
     kinds = ("real", "synthetic-structured", "synthetic-baseline")
     columns = [column(results, name, kind) for name in ("ms-absolute", "ms-relative") for kind in kinds]
-    return [of_columns("MS step: KS from real, baseline - structured, absolute - relative", columns, _gaps, ABOVE_ZERO)]
+    return [of_columns("MS step: KS from real, baseline - structured, absolute - relative", columns, _gaps, FIRST)]
 
 
 def _gaps(rows: Rows) -> float:
@@ -91,36 +90,36 @@ def _gap(rows: Rows) -> float:
 
 
 def means_in_order(name: str, *kinds: str) -> Estimands:
-    """The mean step of each type minus that of the type before."""
+    """The mean step of each type ÷ that of the type before."""
 
     def estimands(results: Results) -> list[Estimand]:
-        return list(_differences(results, name, list(pairwise(kinds))))
+        return list(_ratios(results, name, list(pairwise(kinds)), IN_ORDER))
 
     return estimands
 
 
 def below(name: str, low: str, *others: str) -> Estimands:
-    """The mean step of each of the others minus that of `low`."""
+    """The mean step of each of the others ÷ that of `low`."""
 
     def estimands(results: Results) -> list[Estimand]:
-        return list(_differences(results, name, [(low, other) for other in others]))
+        return list(_ratios(results, name, [(low, other) for other in others], IN_ORDER))
 
     return estimands
 
 
 def above(name: str, high: str, *others: str) -> Estimands:
-    """The mean step of `high` minus that of each of the others."""
+    """The mean step of `high` ÷ that of each of the others."""
 
     def estimands(results: Results) -> list[Estimand]:
-        return list(_differences(results, name, [(other, high) for other in others]))
+        return list(_ratios(results, name, [(other, high) for other in others], MORE))
 
     return estimands
 
 
-def _differences(results: Results, name: str, pairs: list[tuple[str, str]]) -> Iterator[Estimand]:
+def _ratios(results: Results, name: str, pairs: list[tuple[str, str]], region: Region) -> Iterator[Estimand]:
     for low, high in pairs:
         one, other = (sample(results, name, kind).value for kind in (high, low))
-        yield difference(f"{STATISTICS[name].label}: mean of {high} - {low}", one, other, unit=" steps")
+        yield ratio(f"{STATISTICS[name].label}: mean of {high} ÷ {low}", one, other, region)
 
 
 def alike(name: str, one: str, other: str) -> Estimands:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tiltmeter.analysis.estimates import ABOVE_ONE, BELOW_ONE, BELOW_ZERO, Region
+from tiltmeter.analysis.estimates import Region
 from tiltmeter.studies.claims import Claim, Published
-from tiltmeter.studies.estimands import SIMILAR, about_all_layers, combined
+from tiltmeter.studies.estimands import about_all_layers, combined
 from tiltmeter.studies.gurnee2024.estimands import (
     at_offsets,
     but_the_last_layer,
@@ -29,13 +29,19 @@ from tiltmeter.studies.gurnee2024.replications import (
     attention_norm_matters_more,
     beside_random_at,
 )
+from tiltmeter.studies.margins import (
+    ANTICORRELATED,
+    CORRELATED,
+    HARDLY_CORRELATED,
+    LESS,
+    MORE,
+    MUCH_LESS,
+    MUCH_MORE,
+    SIMILAR,
+    UNCORRELATED,
+)
 
-MARGIN = "Our choice of margin: the paper has no number."
-SMALL, NONE, SOME = Region(-0.2, 0.2), Region(-0.1, 0.1), Region(0.1, float("inf"))
-"""Correlations that are small, practically zero, and (in absolute value) more than that."""
-MUCH_SMALLER = Region(-float("inf"), 0.5)
-TWICE = Region(2.0, float("inf"))
-
+MARGIN = "Our margin: the paper has no number."
 _POST = "Gurnee 2024"
 _CODE = "means printed by the author's code (eval.ipynb), layer 6"
 _PRINTED = "Which interventions are in which cluster follows from the means printed by the author's code."
@@ -47,11 +53,12 @@ _AT_STUDY_LAYER = (
 CLAIMS: tuple[Claim, ...] = (
     Claim(
         "sae-above-epsilon-random",
-        "In all layers, replacing x by SAE(x) changes the prediction more (KL) than replacing it by a random point at "
-        "the same distance.",
+        "In all layers, replacing x by SAE(x) changes the prediction significantly more (KL) than replacing it by a "
+        "random point at the same distance.",
         f"{_POST}, Summary",
-        about_all_layers(in_each_layer("sae-error", "epsilon-random")),
+        about_all_layers(in_each_layer("sae-error", "epsilon-random", MUCH_MORE)),
         Published("2.2 to 4.5 times, by layer", f"{_POST}, Introduction"),
+        f"Significantly: {MUCH_MORE.low:g} times.",
     ),
     Claim(
         "kl-ratio-as-published",
@@ -67,7 +74,8 @@ CLAIMS: tuple[Claim, ...] = (
         "distance.",
         f"{_POST}, Summary",
         about_all_layers(losses),
-        Published("0.0767 nats", _CODE),
+        Published("increases of 0.137 and 0.060 nats", _CODE),
+        "The number is the loss increase of SAE(x) minus that of the random point times the margin of 1.25.",
     ),
     Claim(
         "loss-ratio-as-published",
@@ -127,15 +135,15 @@ CLAIMS: tuple[Claim, ...] = (
         "norm-change-smallest",
         "In all layers, changing the norm alone changes the prediction much less than a random point does.",
         f"{_POST}, Intervention Types",
-        about_all_layers(in_each_layer("sae-cos-corrected", "epsilon-random", MUCH_SMALLER)),
+        about_all_layers(in_each_layer("sae-cos-corrected", "epsilon-random", MUCH_LESS)),
         Published("0.046", _CODE),
-        f"Much less: less than half. {MARGIN} {_PRINTED}",
+        f"Much less: less than half. {_PRINTED}",
     ),
     Claim(
         "single-token-gap",
         "If only one token is replaced, the KL of SAE(x) at that token is more than twice that of the random point.",
         f"{_POST}, Single Token Intervention Results",
-        at_offsets("the token", slice(0, 1), TWICE),
+        at_offsets("the token", slice(0, 1), MUCH_MORE),
         Published("above 2 in all layers", f"{_POST}, Single Token Intervention Results"),
         "Token 32, in each layer.",
     ),
@@ -144,7 +152,7 @@ CLAIMS: tuple[Claim, ...] = (
         "If only one token is replaced, the KL of SAE(x) at the next token, too, is more than twice that of the random "
         "point, except in the last layer.",
         f"{_POST}, Single Token Intervention Results",
-        but_the_last_layer(at_offsets("the next token", slice(1, 2), TWICE)),
+        but_the_last_layer(at_offsets("the next token", slice(1, 2), MUCH_MORE)),
         Published("above 2 in layers 0 to 10", f"{_POST}, Single Token Intervention Results"),
         "Token 33, in each layer except the last.",
     ),
@@ -152,7 +160,7 @@ CLAIMS: tuple[Claim, ...] = (
         "gap-persists",
         "If only one token is replaced, the gap persists through the following tokens.",
         f"{_POST}, Single Token Intervention Results",
-        at_offsets("the 9th to 16th token after", slice(9, 17), ABOVE_ONE),
+        at_offsets("the 9th to 16th token after", slice(9, 17), MORE),
         remark="Tested in the second half of the 16 following tokens that the paper shows.",
     ),
     Claim(
@@ -184,31 +192,31 @@ CLAIMS: tuple[Claim, ...] = (
         "gap-with-position",
         "There is some relationship between the gap and the position in the context.",
         f"{_POST}, When do these errors happen?",
-        absolute_gap_with("position", SOME),
+        absolute_gap_with("position", CORRELATED),
         remark=f"The paper does not state the direction. Tested: a correlation of either sign with an absolute value "
-        f"{SOME}, since less counts as none elsewhere in this table. {_AT_STUDY_LAYER}",
+        f"{CORRELATED}, since less counts as none elsewhere in this table. {_AT_STUDY_LAYER}",
     ),
     Claim(
         "gap-grows-with-angle",
         "The gap is larger for tokens whose SAE(x) has a lower cosine with x.",
         f"{_POST}, When do these errors happen?",
-        gap_with("cosine", BELOW_ZERO),
+        gap_with("cosine", ANTICORRELATED),
         remark=_AT_STUDY_LAYER,
     ),
     Claim(
         "gap-hardly-with-l0",
         "The correlation between the gap and the number of active latents is small.",
         f"{_POST}, When do these errors happen?",
-        gap_with("L0", SMALL),
-        remark=f"Equivalence: within {SMALL}. {MARGIN} Not defined for top-k SAEs, whose L0 does not vary. "
+        gap_with("L0", HARDLY_CORRELATED),
+        remark=f"Equivalence: within {HARDLY_CORRELATED}. {MARGIN} Not defined for top-k SAEs, whose L0 does not vary. "
         f"{_AT_STUDY_LAYER}",
     ),
     Claim(
         "gap-not-with-frequency",
         "There is no correlation between the gap and the token's frequency.",
         f"{_POST}, When do these errors happen?",
-        gap_with("log frequency", NONE),
-        remark=f"Equivalence: within {NONE}, with the logarithm of the frequency in the token set. {MARGIN} "
+        gap_with("log frequency", UNCORRELATED),
+        remark=f"Equivalence: within {UNCORRELATED}, with the logarithm of the frequency in the token set. {MARGIN} "
         f"{_AT_STUDY_LAYER}",
     ),
     Claim(
@@ -247,7 +255,7 @@ CLAIMS: tuple[Claim, ...] = (
         "sae-worse-at-high-cosine",
         "An SAE whose output has a high cosine with x is worse than random points at the same angle.",
         _COMMENT,
-        beside_random_at(-1, ABOVE_ONE),
+        beside_random_at(-1, MORE),
         remark="Tested on the SAE with the highest mean cosine, of those at one layer that were trained to "
         "reconstruct; its output is scaled to the norm of x.",
     ),
@@ -255,7 +263,7 @@ CLAIMS: tuple[Claim, ...] = (
         "sae-better-at-low-cosine",
         "An SAE whose output has a low cosine with x is better than random points at the same angle.",
         _COMMENT,
-        beside_random_at(0, BELOW_ONE),
+        beside_random_at(0, LESS),
         remark="Tested on the SAE with the lowest mean cosine. The commenter offers both claims as an alternative to "
         "the post's interpretation.",
     ),

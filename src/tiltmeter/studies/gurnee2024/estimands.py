@@ -10,11 +10,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tiltmeter.analysis.estimates import ABOVE_ONE, ABOVE_ZERO, Estimand, Region
-from tiltmeter.analysis.resampling import Rows
+from tiltmeter.analysis.estimates import ABOVE_ZERO, Estimand, Region
+from tiltmeter.analysis.resampling import OfMeans, Rows
 from tiltmeter.studies.estimands import Estimands, difference, of_columns, ratio
 from tiltmeter.studies.gurnee2024.gap import gap
 from tiltmeter.studies.gurnee2024.per_token import layers, loss_increase, mean_kl, mean_of, per_token
+from tiltmeter.studies.margins import LESS, MARGIN, MORE
 from tiltmeter.studies.results import NotMeasured, Results
 
 PAIR_OF_KINDS = ("sae-error", "epsilon-random")
@@ -27,7 +28,7 @@ QUANTILES = (0.1, 0.5, 0.9)
 """They represent the whole distribution."""
 
 
-def in_each_layer(one: str, other: str, region: Region = ABOVE_ONE, experiment: str = "layers") -> Estimands:
+def in_each_layer(one: str, other: str, region: Region = MORE, experiment: str = "layers") -> Estimands:
     """Mean KL of one intervention ÷ that of another, in each layer."""
 
     def estimands(results: Results) -> list[Estimand]:
@@ -50,15 +51,19 @@ def clusters(results: Results) -> list[Estimand]:
 
 
 def losses(results: Results) -> list[Estimand]:
-    """Loss with SAE(x) minus loss with the ε-random point, in each layer."""
+    """Loss increase with SAE(x) minus that with the ε-random point times the margin, in each layer.
+
+    Above zero, the first is the larger by the margin. Unlike their ratio, it is defined where the second is below zero.
+    """
     return [
         difference(
-            f"layer {layer}: loss with SAE(x) - with epsilon-random",
-            mean_of(per_token(curves, "sae-error", "loss")),
-            mean_of(per_token(curves, "epsilon-random", "loss")),
-            unit=" nats",
+            f"layer {layer}: loss increase with SAE(x) - {MARGIN:g} × that with epsilon-random",
+            mean_of(loss_increase(one, "sae-error")),
+            MARGIN * mean_of(loss_increase(one, "epsilon-random")),
+            ABOVE_ZERO,
+            " nats",
         )
-        for layer, curves in results.by_layer("layers").items()
+        for layer, one in layers(results).items()
     ]
 
 
@@ -94,7 +99,7 @@ def quantile_ratios(results: Results, q: float) -> list[Estimand]:
             f"layer {layer}: {q:.0%} quantile of KL, SAE(x) ÷ epsilon-random",
             [per_token(curves, kind) for kind in PAIR_OF_KINDS],
             _quantile_ratio(q),
-            ABOVE_ONE,
+            MORE,
             "ratio",
         )
         for layer, curves in results.by_layer("layers").items()
@@ -147,19 +152,16 @@ def _single_layers(results: Results) -> list[str]:
 
 
 def early_persists(results: Results) -> list[Estimand]:
-    """The fraction of the gap at the token that remains after it: in the first layer minus in the last."""
+    """The fraction of the gap at the token that remains after it: in the first layer ÷ in the last."""
     measured = list(results.by_layer("single").items())
     if len(measured) < 2:
         raise NotMeasured("Only one layer was measured; this compares the first with the last.")
     (first, early), (last, late) = measured[0], measured[-1]
     columns = [part for curves in (early, late) for part in (gap(curves)[:, 0], mean_of(gap(curves)[:, 1:]))]
 
-    def left(rows: Rows) -> float:
-        a, after_a, b, after_b = np.nanmean(rows, axis=0)
-        return float(after_a / a - after_b / b)
-
-    label = f"mean gap at the 16 tokens after ÷ gap at the token: layer {first} - layer {last}"
-    return [of_columns(label, columns, left, ABOVE_ZERO)]
+    left = OfMeans(lambda m: m[..., 1] / m[..., 0] / (m[..., 3] / m[..., 2]))
+    label = f"mean gap at the 16 tokens after ÷ gap at the token: layer {first} ÷ layer {last}"
+    return [of_columns(label, columns, left, MORE, "ratio")]
 
 
 def smaller_alone(results: Results) -> list[Estimand]:
@@ -174,5 +176,5 @@ def smaller_alone(results: Results) -> list[Estimand]:
             pair = [per_token(alone, kind)[:, 0], per_token(every[layer], kind)[:, token]]
             n = min(map(len, pair))
             label = f"layer {layer}: KL of {kind} at token {token}, only it replaced ÷ all tokens replaced"
-            found.append(ratio(label, pair[0][:n], pair[1][:n], Region(-np.inf, 1.0)))
+            found.append(ratio(label, pair[0][:n], pair[1][:n], LESS))
     return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -10,16 +9,14 @@ import numpy as np
 import xarray as xr
 
 from tiltmeter.analysis.correlations import Sums, matrix, sums_of
-from tiltmeter.analysis.estimates import ABOVE_ZERO, Estimand, Region
+from tiltmeter.analysis.estimates import Estimand, Region
 from tiltmeter.studies.estimands import Estimands, PerSequence, PerToken, correlation, fraction
 from tiltmeter.studies.gurnee2024.per_token import Layer, fact, layer_of, per_token, study_layer
+from tiltmeter.studies.margins import FIRST, MANY
 from tiltmeter.studies.results import NotMeasured, Results
 
 TYPICAL, FAR = 2.0, 5.0
 """In standard deviations of the random points: SAE(x) is close to their mean, and SAE(x) is very far above it."""
-
-MANY = Region(0.1, math.inf)
-"""At least a tenth of the tokens."""
 
 
 def gap(curves: xr.Dataset) -> PerToken:
@@ -141,4 +138,4 @@ def other_layers_first(results: Results) -> list[Estimand]:
 
     names = ", ".join(PREDICTORS)
     label = f"layer {layer}: largest correlation of the gap with another layer's - largest with {names}"
-    return [Estimand(label, sums_of(columns), lead, ABOVE_ZERO)]
+    return [Estimand(label, sums_of(columns), lead, FIRST)]

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
-from tiltmeter.analysis.estimates import ABOVE_ZERO, Estimand, Region
-from tiltmeter.analysis.resampling import Rows
+from tiltmeter.analysis.estimates import Estimand, Region
+from tiltmeter.analysis.resampling import OfMeans
 from tiltmeter.studies.estimands import Estimands, PerSequence, double_ratio, of_columns, ratio, read
 from tiltmeter.studies.gurnee2024.estimands import PAIR_OF_KINDS
 from tiltmeter.studies.gurnee2024.per_token import mean_kl
+from tiltmeter.studies.margins import LESS, MORE
 from tiltmeter.studies.results import NotMeasured, Results, saes_by_kind
 
 
@@ -30,7 +31,7 @@ def attention_gap_smaller(results: Results) -> list[Estimand]:
             f"layer {layer}: KL of SAE(x) ÷ epsilon-random, at the heads ÷ in the stream",
             _same([mean_kl(curves, kind) for curves in (heads, stream) for kind in PAIR_OF_KINDS]),
             double_ratio,
-            Region(-np.inf, 1.0),
+            LESS,
             "ratio",
         )
         for layer, heads, stream in _attention(results)
@@ -38,13 +39,13 @@ def attention_gap_smaller(results: Results) -> list[Estimand]:
 
 
 def attention_norm_matters_more(results: Results) -> list[Estimand]:
-    """KL of the norm change alone ÷ KL of SAE(x): at the heads minus in the stream, mean of layers that have both."""
+    """KL of the norm change alone ÷ KL of SAE(x), mean of layers that have both: at the heads ÷ in the stream."""
     kinds = ("sae-cos-corrected", "sae-error")
     both = _attention(results)
     columns = [mean_kl(curves, kind) for _, heads, stream in both for curves in (heads, stream) for kind in kinds]
-    label = "KL of sae-cos-corrected ÷ SAE(x), at the heads - in the stream, mean of layers "
+    label = "KL of sae-cos-corrected ÷ SAE(x), at the heads ÷ in the stream, mean of layers "
     label += ", ".join(str(layer) for layer, *_ in both)
-    return [of_columns(label, _same(columns), _difference_of_ratios, ABOVE_ZERO)]
+    return [of_columns(label, _same(columns), _RATIO_OF_MEAN_RATIOS, MORE, "ratio")]
 
 
 def _same(columns: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -53,9 +54,13 @@ def _same(columns: Sequence[np.ndarray]) -> list[np.ndarray]:
     return [column[:n] for column in columns]
 
 
-def _difference_of_ratios(rows: Rows) -> float:
-    a, b, c, d = np.nanmean(rows, axis=0).reshape(-1, 4).T
-    return float(np.mean(a / b - c / d))
+def _ratio_of_mean_ratios(means: np.ndarray) -> np.ndarray:
+    """Of four columns a layer, a ÷ b and c ÷ d: the mean of the first over layers ÷ that of the second."""
+    a, b, c, d = (means[..., at::4] for at in range(4))
+    return np.asarray((a / b).mean(-1) / (c / d).mean(-1))
+
+
+_RATIO_OF_MEAN_RATIOS = OfMeans(_ratio_of_mean_ratios)
 
 
 def by_cosine(curves: xr.Dataset) -> list[str]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tiltmeter.analysis.estimates import ABOVE_ONE, BELOW_ONE, Region
+from tiltmeter.analysis.estimates import Region
 from tiltmeter.studies.claims import Claim, Published
-from tiltmeter.studies.estimands import SIMILAR, Estimands, combined
+from tiltmeter.studies.estimands import Estimands, combined
 from tiltmeter.studies.heimersheim2024.estimands import (
     APART,
     FLAT,
@@ -12,9 +12,6 @@ from tiltmeter.studies.heimersheim2024.estimands import (
     MEDIUM,
     MEDIUM_SPHERE,
     MEDIUM_STRAIGHT,
-    MUCH_LESS,
-    NO_GAP,
-    NO_ORDER,
     PLATEAU_ANGLE,
     SHORT,
     SHORT_SPHERE,
@@ -34,6 +31,7 @@ from tiltmeter.studies.heimersheim2024.estimands import (
     symmetric,
 )
 from tiltmeter.studies.heimersheim2024.experiments import NAIVE, RANDOM, REAL
+from tiltmeter.studies.margins import AS_OFTEN, LESS, MARGIN, MORE, MUCH_LESS, SIMILAR
 
 _POST = "Heimersheim & Mendel 2024"
 _CORE_1, _CORE_2 = f"{_POST}, core result 1", f"{_POST}, core result 2"
@@ -64,7 +62,7 @@ def _short(readout: str, base: str = "") -> Estimands:
     return combined(*(plateau(readout, reach, base) for reach in (SHORT_STRAIGHT, SHORT_SPHERE)))
 
 
-def _stronger(readout: str, one: str, region: Region = ABOVE_ONE) -> Estimands:
+def _stronger(readout: str, one: str, region: Region = MORE) -> Estimands:
     return combined(*(stronger(readout, mode, one, RANDOM, region) for mode in ("straight", "sphere")))
 
 
@@ -114,7 +112,7 @@ CLAIMS: tuple[Claim, ...] = (
         f"{_CORE_1}, {_SECTION_1}",
         random_base_rises,
         remark=f"Tested: KL at {SMALL_ANGLE:g}° ÷ KL at 90° is higher than for a KL that grows with the square of the "
-        f"distance, {100 * quadratic(SMALL_ANGLE):.1f} %.",
+        f"distance, {100 * quadratic(SMALL_ANGLE):.1f} %, by the margin of {MARGIN:g}.",
     ),
     Claim(
         "real-base-flat-to-40-degrees",
@@ -186,7 +184,7 @@ CLAIMS: tuple[Claim, ...] = (
         "naive-random-less-sensitive",
         "Naive isotropic random directions are less sensitive than random ones with the covariance of activations.",
         _CORE_2,
-        _stronger("kl", NAIVE, BELOW_ONE),
+        _stronger("kl", NAIVE, LESS),
         remark=_AT,
     ),
     Claim(
@@ -203,8 +201,8 @@ CLAIMS: tuple[Claim, ...] = (
         "In the last layer, neither real nor random directions pass KL 0.5 before the other.",
         _COMMENT,
         last_layer_order("absolute"),
-        remark=f"Equivalence: the fraction of prompts in which the real one is first is {NO_ORDER}. Our choice of "
-        f"margin. {_PROBABILITY}",
+        remark=f"Equivalence: the fraction of prompts in which the real one is first is {AS_OFTEN}, odds within the "
+        f"margin of {MARGIN:g}. {_PROBABILITY}",
     ),
     Claim(
         "last-layer-no-order-relative",
@@ -218,7 +216,7 @@ CLAIMS: tuple[Claim, ...] = (
         "In the last layer, real and random directions pass KL 0.5 at the same angle.",
         _COMMENT,
         last_layer_gap("absolute"),
-        remark=f"Equivalence: medians differ by at most {NO_GAP.high:g}°, one step of the scan. Our choice of margin. "
+        remark=f"Equivalence: the ratio of medians is {SIMILAR}. Our margin. "
         "If all crossings are at small angles, this test is easy to pass; the fraction in which real is first is not.",
     ),
     Claim(
@@ -233,7 +231,7 @@ CLAIMS: tuple[Claim, ...] = (
         "The gap between real and random directions is smaller in the last layer than in the early one.",
         _COMMENT,
         gap_shrinks("absolute"),
-        remark="Tested: the fraction of prompts in which the real direction is first, which needs no unit.",
+        remark="Tested: the odds that the real direction is first, which need no unit.",
     ),
     Claim(
         "last-layer-gap-smaller-relative",
@@ -277,7 +275,7 @@ CLAIMS: tuple[Claim, ...] = (
         "Between three random targets, sensitivity is expected to be symmetric.",
         f"{_SECTION_3}, upper row",
         symmetric("absolute"),
-        remark=f"A check of the method. Equivalence: ratios of medians within {SIMILAR}. Our choice of margin.",
+        remark=f"A check of the method. Equivalence: ratios of medians within {SIMILAR}. Our margin.",
     ),
     Claim(
         "random-triangle-symmetric-relative",

@@ -73,11 +73,6 @@ def relative_crossings(curves: xr.Dataset, directions: Sequence[str], readout: s
     }
 
 
-def median_gap(label: str, late_one: PerSequence, early_one: PerSequence, region: Region, unit: str) -> Estimand:
-    """Median of one crossing - median of the other; not defined where more than half of either are censored."""
-    return Estimand(label, np.stack([late_one, early_one], -1), _gap, region, unit)
-
-
 def median_ratio(label: str, one: PerSequence, other: PerSequence, region: Region) -> Estimand:
     """Median of one crossing ÷ median of the other; not defined where more than half of either are censored."""
     return Estimand(label, np.stack([one, other], -1), _median_ratio, region, "×", "ratio")
@@ -128,10 +123,6 @@ def neighbours(weights: Sequence[Weights], number: int) -> list[Weights]:
 def _weights(name: DirectionName) -> Weights:
     (top, _), (left, _), (right, _) = name.terms
     return top, left, right
-
-
-def _gap(rows: Rows) -> float:
-    return float(np.nanmedian(rows[:, 0]) - np.nanmedian(rows[:, 1]))
 
 
 def _median_ratio(rows: Rows) -> float:

@@ -9,8 +9,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 import xarray as xr
 
-from tiltmeter.analysis.estimates import ABOVE_ONE, MIN_SEQUENCES, Estimand, Region
-from tiltmeter.studies.estimands import SIMILAR, Estimands, PerSequence, difference, fraction, ratio
+from tiltmeter.analysis.estimates import MIN_SEQUENCES, Estimand, Region
+from tiltmeter.studies.estimands import Estimands, PerSequence, fraction, odds_ratio, ratio
 from tiltmeter.studies.heimersheim2024.curve_statistics import (
     FAR_DEGREES,
     THRESHOLD,
@@ -20,13 +20,13 @@ from tiltmeter.studies.heimersheim2024.curve_statistics import (
     corner,
     crossings,
     is_first,
-    median_gap,
     median_ratio,
     neighbours,
     relative_crossings,
     triangle_crossings,
 )
 from tiltmeter.studies.heimersheim2024.experiments import RANDOM, REAL
+from tiltmeter.studies.margins import AS_OFTEN, MARGIN, MORE, MORE_OFTEN, SIMILAR
 from tiltmeter.studies.results import NotMeasured, Results
 from tiltmeter.studies.scans import scan
 
@@ -47,17 +47,8 @@ HALFWAY = 0.5
 FLAT = 0.1
 """Fraction of the value at 90° up to which a curve counts as near zero."""
 
-MUCH_LESS = Region(-math.inf, 0.5)
-"""Less than half."""
-
 APART = Region(0.7, math.inf)
 """The area under the ROC curve from which a classifier is called acceptable (Hosmer & Lemeshow 2000)."""
-
-MORE_OFTEN = Region(0.5, math.inf)
-"""More often than not."""
-
-NO_ORDER, NO_GAP = Region(0.4, 0.6), Region(-5.0, 5.0)
-"""Equivalence margins: the fraction of prompts in which one of two is first; the difference of medians, degrees."""
 
 _MOVED = {"kl": "KL", "l2": "L2 after the last block", "cos": "1 - cosine after the last block"}
 _CROSSED = {"absolute": "KL 0.5", "relative": "the relative threshold"}
@@ -101,8 +92,9 @@ def plateau(readout: str, reach: Reach, base: str = "") -> Estimands:
 
 
 def random_base_rises(results: Results) -> list[Estimand]:
-    """KL at a small angle ÷ KL at 90°, from a random base; claimed above that of a KL without a plateau."""
-    return [_rise(results, "-random-base", SMALL_ANGLE, Region(quadratic(SMALL_ANGLE), math.inf), "random base")]
+    """KL at a small angle ÷ KL at 90°, from a random base; claimed above a quadratic KL's, by the margin."""
+    above_quadratic = Region(MARGIN * quadratic(SMALL_ANGLE), math.inf)
+    return [_rise(results, "-random-base", SMALL_ANGLE, above_quadratic, "random base")]
 
 
 def real_base_flat(results: Results) -> list[Estimand]:
@@ -121,7 +113,7 @@ def _rise(results: Results, base: str, angle: float, region: Region, label: str)
     return ratio(f"{label}: KL at {angle:g}° ÷ at {FAR_DEGREES:g}°", near, far, region)
 
 
-def stronger(readout: str, mode: str, one: str, other: str, region: Region = ABOVE_ONE) -> Estimands:
+def stronger(readout: str, mode: str, one: str, other: str, region: Region = MORE) -> Estimands:
     """One direction ÷ another at every step of a path: decided halfway, or at the angle of the plateau's end."""
     straight = mode == "straight"
     deciding, axis, unit = (HALFWAY, "length", " ‖x‖") if straight else (PLATEAU_ANGLE, "angle", "°")
@@ -176,30 +168,30 @@ def last_layer_order(threshold: Threshold) -> Estimands:
 
     def estimands(results: Results) -> list[Estimand]:
         label = f"last layer: fraction of prompts in which {REAL} passes {_CROSSED[threshold]} before {RANDOM}"
-        return [fraction(label, is_first(*paired_crossings(results, "sphere-last-layer", threshold)), NO_ORDER)]
+        return [fraction(label, is_first(*paired_crossings(results, "sphere-last-layer", threshold)), AS_OFTEN)]
 
     return estimands
 
 
 def last_layer_gap(threshold: Threshold) -> Estimands:
-    """The median angle of random directions minus that of real ones, in the last layer."""
+    """The median angle of random directions ÷ that of real ones, in the last layer."""
 
     def estimands(results: Results) -> list[Estimand]:
         real, random = paired_crossings(results, "sphere-last-layer", threshold)
-        label = f"last layer: median angle of {_CROSSED[threshold]}, random - real"
-        return [median_gap(label, random, real, NO_GAP, "°")]
+        label = f"last layer: median angle of {_CROSSED[threshold]}, random ÷ real"
+        return [median_ratio(label, random, real, SIMILAR)]
 
     return estimands
 
 
 def gap_shrinks(threshold: Threshold) -> Estimands:
-    """The fraction of prompts in which the real direction is first: in the study's layer minus in the last one."""
+    """The odds that the real direction is first: in the study's layer ÷ in the last one."""
 
     def estimands(results: Results) -> list[Estimand]:
         here = is_first(*paired_crossings(results, "sphere", threshold))
         last = is_first(*paired_crossings(results, "sphere-last-layer", threshold))
-        label = f"fraction of prompts in which {REAL} passes {_CROSSED[threshold]} before {RANDOM}: here - last layer"
-        return [difference(label, here, last)]
+        label = f"odds that {REAL} passes {_CROSSED[threshold]} before {RANDOM}: here ÷ last layer"
+        return [odds_ratio(label, here, last)]
 
     return estimands
 
@@ -219,15 +211,13 @@ def corner_is_optimum(threshold: Threshold) -> Estimands:
 
 
 def real_corner_stands_out(threshold: Threshold) -> Estimands:
-    """The fraction of prompts in which a corner is before its neighbours: real minus random corners."""
+    """The odds that a corner is before its neighbours: real ÷ random corners."""
 
     def estimands(results: Results) -> list[Estimand]:
         real, random = (_on_triangle(results, name, threshold) for name in ("real", "random"))
         at_random = _mean_known([_dip(random, number) for number in range(3)])
-        label = (
-            f"fraction of prompts in which a corner passes {_CROSSED[threshold]} before its neighbours: real - random"
-        )
-        return [difference(label, _dip(real, 0), at_random)]
+        label = f"odds that a corner passes {_CROSSED[threshold]} before its neighbours: real ÷ random"
+        return [odds_ratio(label, _dip(real, 0), at_random)]
 
     return estimands
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 import xarray as xr
 
-from tiltmeter.analysis.estimates import ABOVE_ONE, BELOW_ONE, Estimand, Region
+from tiltmeter.analysis.estimates import Estimand, Region
 from tiltmeter.studies.estimands import (
     Estimands,
     PerSequence,
@@ -24,6 +24,7 @@ from tiltmeter.studies.estimands import (
     readout_name,
 )
 from tiltmeter.studies.lee2024.experiments import PAIR_DISTANCE
+from tiltmeter.studies.margins import LESS, MORE, SIMILAR
 from tiltmeter.studies.results import Results
 from tiltmeter.studies.scans import scan
 
@@ -65,7 +66,7 @@ def along_lengths(
     )
 
 
-def ratio_of(experiment: str, one: str, other: str, region: Region = ABOVE_ONE, readout: str = "kl") -> Estimands:
+def ratio_of(experiment: str, one: str, other: str, region: Region = MORE, readout: str = "kl") -> Estimands:
     """KL (or `l2`, after the last block) of one direction ÷ that of another, at all lengths."""
     return lambda results: along_lengths(results[experiment], (one, other), DECIDING, region, readout)
 
@@ -91,7 +92,7 @@ def _later_over_early(results: Results, kind: str) -> list[Estimand]:
 
     def at_length(label: str, length: float) -> Estimand:
         columns = [at(curves, name, length, late_l2(curves)) for curves in layers for name in names]
-        return of_columns(label, columns, double_ratio, ABOVE_ONE, "ratio")
+        return of_columns(label, columns, double_ratio, MORE, "ratio")
 
     series = f"{kind}, L2 after the last block: difference ÷ mixture, later ÷ early layer"
     return scan(series, at_length, DECIDING, set.intersection(*(set(grid(curves)) for curves in layers)))
@@ -101,7 +102,7 @@ def extremes(label: str, pairs: Mapping[str, tuple[PerSequence, PerSequence]]) -
     """The largest and the smallest ratio, chosen once: chosen again in each bootstrap draw, they would be biased."""
     size = {name: float(np.nanmean(one) / np.nanmean(other)) for name, (one, other) in pairs.items()}
     most, least = max(size, key=size.__getitem__), min(size, key=size.__getitem__)
-    ends = ((most, "largest", ABOVE_ONE), (least, "smallest", BELOW_ONE))
+    ends = ((most, "largest", MORE), (least, "smallest", LESS))
     return [
         ratio(f"{label}: {name}, the {which} of {len(pairs)}", *pairs[name], region=region)._replace(
             picked_from=len(pairs)
@@ -119,7 +120,7 @@ def linear_start(results: Results) -> list[Estimand]:
             f"{name}: L2 after the last block ÷ length, at 11 ÷ at 1",
             at(curves, name, 11.0, l2) / 11,
             at(curves, name, 1.0, l2),
-            Region(0.9, 1.1),
+            SIMILAR,
         )
         for name in ("isotropic", "cov-random-mixture", "real-mixture")
     ]

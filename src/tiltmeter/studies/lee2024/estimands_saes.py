@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
 
-from tiltmeter.analysis.estimates import ABOVE_ONE, BELOW_ONE, Estimand, Region
+from tiltmeter.analysis.estimates import Estimand, Region
 from tiltmeter.analysis.resampling import OfMeans
-from tiltmeter.studies.estimands import SIMILAR, Estimands, double_ratio, of_columns
-from tiltmeter.studies.lee2024.estimands import LONG, MIDDLE, SHORT, along_lengths, at, extremes, grid
-from tiltmeter.studies.results import NotMeasured, Results, saes_by_kind, saes_of
-
-CLOSE = Region(0.67, 1.5)
-"""The margin for "close": a ratio from 0.67 to 1.5."""
+from tiltmeter.studies.estimands import Estimands, double_ratio, of_columns, readout_name
+from tiltmeter.studies.lee2024.estimands import LONG, MIDDLE, MOVED, SHORT, along_lengths, at, extremes, grid
+from tiltmeter.studies.margins import LESS, LESS_OFTEN, MORE, MORE_OFTEN, SIMILAR
+from tiltmeter.studies.orders import in_order
+from tiltmeter.studies.results import NotMeasured, Results, saes_by_family, saes_by_kind, saes_of
+from tiltmeter.studies.scans import scan
 
 END_TO_END = ("e2e", "e2e+ds")
 ALL_KINDS = ("local", *END_TO_END)
@@ -23,8 +23,8 @@ ALL_KINDS = ("local", *END_TO_END)
 QUADRATIC = SHORT / (MIDDLE + LONG)
 """The plateau's ratio of slopes for a KL that grows with the square of the length, without a plateau."""
 
-FLATTER = Region(-np.inf, SIMILAR.low * QUADRATIC)
-"""Below the quadratic's ratio by more than the margin for "similar"."""
+FLATTER = Region(-np.inf, LESS.high * QUADRATIC)
+"""Below the quadratic's ratio by more than the margin."""
 
 EXCEPTED_L0 = 30.0
 """e2e SAEs that the paper excepts from "the opposite" are sparser: L0 21.0 and 27.5."""
@@ -84,7 +84,7 @@ def straight_end(results: Results) -> list[Estimand]:
             f"{sae}: slope of KL from 51 to 71 ÷ slope from 81 to 101",
             [at(curves, f"sae-error:{sae}", length) for length in (51.0, 71.0, 81.0, 101.0)],
             _slopes(1.0),
-            CLOSE,
+            SIMILAR,
             "ratio",
         )
         for sae in of_kind(curves, "local")
@@ -96,38 +96,59 @@ def _slopes(lengths: float) -> OfMeans:
     return OfMeans(lambda m: (m[..., 1] - m[..., 0]) / (m[..., 3] - m[..., 2]) / lengths)
 
 
-def sparser_is_stronger(experiment: str, direction: str, kinds: tuple[str, ...], lengths: Lengths) -> Estimands:
-    """KL of the sparsest SAE of a kind ÷ that of the densest."""
+def sparser_is_stronger(
+    experiment: str, direction: str, kinds: tuple[str, ...], lengths: Lengths, readout: str = "kl"
+) -> Estimands:
+    """The order of effects along a direction by L0, the sparsest first, within each family of SAEs."""
 
     def estimands(results: Results) -> list[Estimand]:
         curves = results[experiment]
-        given = {kind: saes_by_kind(curves).get(kind, []) for kind in kinds}
-        return list(_by_sparsity(curves, direction, given, lengths, ABOVE_ONE))
+        return _by_sparsity(curves, direction, saes_by_family(curves, kinds), lengths, MORE_OFTEN, readout)
 
     return estimands
 
 
 def sparser_is_weaker(results: Results) -> list[Estimand]:
-    """KL of the sparsest end-to-end SAE ÷ the densest, at small lengths, without those that the paper excepts."""
+    """The order of effects of end-to-end SAEs' errors by L0 at small lengths, without those that the paper excepts."""
     curves = results["errors"]
     facts = saes_of(curves)
     given = {
-        kind: [sae for sae in saes_by_kind(curves).get(kind, []) if kind != "e2e" or facts[sae]["l0"] > EXCEPTED_L0]
-        for kind in END_TO_END
+        family: [sae for sae in saes if facts[sae]["kind"] != "e2e" or facts[sae]["l0"] > EXCEPTED_L0]
+        for family, saes in saes_by_family(curves, END_TO_END).items()
     }
-    return list(_by_sparsity(curves, "sae-error", given, NEAR, BELOW_ONE))
+    return _by_sparsity(curves, "sae-error", given, NEAR, LESS_OFTEN)
 
 
 def _by_sparsity(
-    curves: xr.Dataset, direction: str, given: Mapping[str, list[str]], lengths: Lengths, region: Region
-) -> Iterator[Estimand]:
-    """`given`: SAEs by kind, the sparsest first."""
-    if not any(len(saes) > 1 for saes in given.values()):
-        raise NotMeasured(f"This needs two SAEs of one of the kinds {', '.join(given)} at {curves.attrs['site']}.")
-    for saes in given.values():
-        if len(saes) > 1:
-            pair = (f"{direction}:{saes[0]}", f"{direction}:{saes[-1]}")
-            yield from along_lengths(curves, pair, lengths.deciding, region, others=lengths.others(curves))
+    curves: xr.Dataset,
+    direction: str,
+    families: Mapping[str, list[str]],
+    lengths: Lengths,
+    region: Region,
+    readout: str = "kl",
+) -> list[Estimand]:
+    """`families`: SAEs by family, the sparsest first."""
+    several = {family: saes for family, saes in families.items() if len(saes) > 1}
+    if not several:
+        kinds = ", ".join(families) or "wanted kinds"
+        raise NotMeasured(f"This needs two SAEs of one family ({kinds}) at {curves.attrs['site']}.")
+    name = readout_name(curves, readout)
+
+    def order(saes: list[str]) -> Callable[[str, float], Estimand]:
+        return lambda label, length: in_order(
+            label, [at(curves, f"{direction}:{sae}", length, name) for sae in saes], region
+        )
+
+    return [
+        one
+        for family, saes in several.items()
+        for one in scan(
+            f"{family}: fraction of pairs of {len(saes)} SAEs of which the sparser has the higher {MOVED[readout]}",
+            order(saes),
+            lengths.deciding,
+            lengths.others(curves),
+        )
+    ]
 
 
 def each_sae(
@@ -163,7 +184,7 @@ def spike(results: Results) -> list[Estimand]:
             f"{sae}: growth of KL from 51 to 101, error ÷ cov-random mixture",
             [at(curves, name, length) for name in pair for length in (51.0, 101.0)],
             _GROWTHS,
-            ABOVE_ONE,
+            MORE,
             "ratio",
         )
         for sae, pair in names
@@ -202,7 +223,7 @@ def kinds_compared(one: str, other: str, lengths: Lengths) -> Estimands:
     def estimands(results: Results) -> list[Estimand]:
         curves = results["features"]
         pair = tuple(f"sae-feature:{matched(curves, kind)}" for kind in (one, other))
-        return along_lengths(curves, (pair[0], pair[1]), lengths.deciding, ABOVE_ONE, others=lengths.others(curves))
+        return along_lengths(curves, (pair[0], pair[1]), lengths.deciding, MORE, others=lengths.others(curves))
 
     return estimands
 
@@ -216,7 +237,7 @@ def gap_shrinks(results: Results) -> list[Estimand]:
             "KL of features, local ÷ e2e+ds: at length 21 ÷ at 61",
             [at(curves, name, length) for length in (21.0, 61.0) for name in names],
             double_ratio,
-            ABOVE_ONE,
+            MORE,
             "ratio",
         )
     ]

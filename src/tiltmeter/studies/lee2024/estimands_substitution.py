@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from tiltmeter.analysis.estimates import ABOVE_ONE, ABOVE_ZERO, BELOW_ONE, Estimand, Region
-from tiltmeter.studies.estimands import SIMILAR, Estimands, PerSequence, of_columns, ratio, read
+from tiltmeter.analysis.estimates import Estimand, Region
+from tiltmeter.analysis.resampling import OfMeans
+from tiltmeter.studies.estimands import Estimands, PerSequence, of_columns, ratio, read
 from tiltmeter.studies.lee2024.estimands import extremes
 from tiltmeter.studies.lee2024.estimands_saes import END_TO_END, matched, of_kind
+from tiltmeter.studies.margins import LESS, MORE, SIMILAR
 from tiltmeter.studies.results import NotMeasured, Results, saes_by_kind, saes_of
 
 
@@ -30,20 +32,23 @@ def _substituted(curves: xr.Dataset, one: str, other: str) -> tuple[PerSequence,
 
 
 def nearer_to_mixtures(results: Results) -> list[Estimand]:
-    """|log KL ratio| of SAE(x) to the isotropic point minus that to the cov-random mixture, in each layer."""
+    """How many times farther, as a ratio, the KL of SAE(x) is from the isotropic point's than from the mixture's."""
     names = ("sae-error", "epsilon-random", "epsilon-cov-random-mixture")
     found = []
     for layer, curves in results.by_layer("layers").items():
         (sae,) = saes_of(curves)
         columns = [read(curves, "kl", f"{name}:{sae}", 1.0) for name in names]
-        label = f"layer {layer}: |log(SAE(x) ÷ isotropic)| - |log(SAE(x) ÷ cov-random mixture)|"
-        found.append(of_columns(label, columns, _nearer, ABOVE_ZERO))
+        label = f"layer {layer}: KL of SAE(x) ÷ isotropic, or its inverse, over the same for the cov-random mixture"
+        found.append(of_columns(label, columns, _NEARER, MORE, "ratio"))
     return found
 
 
-def _nearer(rows: np.ndarray) -> float:
-    own, isotropic, mixture = np.log(np.nanmean(rows, axis=0))
-    return float(abs(own - isotropic) - abs(own - mixture))
+def _times(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """The larger ÷ the smaller."""
+    return np.maximum(one / other, other / one)
+
+
+_NEARER = OfMeans(lambda m: _times(m[..., 0], m[..., 1]) / _times(m[..., 0], m[..., 2]))
 
 
 def some_above_some_below(results: Results) -> list[Estimand]:
@@ -86,7 +91,7 @@ def farther_with_lower_kl(results: Results) -> list[Estimand]:
     for kind in END_TO_END:
         if kind in saes_by_kind(curves):
             name = matched(curves, kind)
-            for readout, label, region in (("length", "distance ε", ABOVE_ONE), ("kl", "KL", BELOW_ONE)):
+            for readout, label, region in (("length", "distance ε", MORE), ("kl", "KL", LESS)):
                 values = [read(curves, readout, f"sae-error:{sae}", 1.0) for sae in (name, base)]
                 found.append(ratio(f"{label} of SAE(x): {name} ÷ {base}", values[0], values[1], region))
     if not found:

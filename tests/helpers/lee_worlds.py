@@ -1,0 +1,110 @@
+"""Results of Lee & Heimersheim 2024's experiments in worlds whose truth is known."""
+
+import json
+
+import numpy as np
+
+from tiltmeter.analysis import curves
+from tiltmeter.studies.lee2024.experiments import BASELINES, LENGTHS, PAIR_DISTANCE, SUBSTITUTIONS
+from tiltmeter.studies.results import Results
+
+SAES = {
+    "local-3-l0-4": ("local", 4.0),
+    "local-3-l0-31": ("local", 31.0),
+    "e2e-3-l0-4": ("e2e", 4.0),
+    "e2e-3-l0-26": ("e2e", 26.0),
+    "e2e+ds-3-l0-5": ("e2e+ds", 5.0),
+    "e2e+ds-3-l0-33": ("e2e+ds", 33.0),
+}
+L2 = "l2@blocks.5.hook_resid_post"
+PAIR = 33.0
+SEQUENCES = 24
+
+
+def dataset(heights, steps, units, saes=(), noise=0.03):
+    """Curves whose KL at each step is what `heights` gives for a direction, times a sequence's own luck."""
+    rng = np.random.default_rng(0)
+    luck = np.exp(rng.normal(0, noise, (len(heights), 1, SEQUENCES)))
+    kl = np.array([[height(step) for step in steps] for height in heights.values()])[..., None] * luck
+    length = np.broadcast_to(np.asarray(steps)[None, :, None], kl.shape)
+    readouts = {"kl": kl, L2: np.sqrt(kl + 1e-12) * 10, "length": length}
+    facts = {name: {"kind": SAES[name][0], "l0": SAES[name][1]} for name in saes}
+    attrs = {"pair_distance": float(PAIR), "saes": json.dumps(facts), "site": "blocks.3.hook_resid_pre"}
+    axes = curves.Axes(list(heights), steps, units, range(SEQUENCES))
+    return curves.build(readouts, np.full((len(heights), SEQUENCES), 128), axes, attrs)
+
+
+STEPS = tuple(length / PAIR_DISTANCE * PAIR for length in LENGTHS)
+"""The paper's lengths, as another model has them."""
+
+
+def square(factor):
+    return lambda step: factor * (step / 10) ** 2
+
+
+def directions(**factors):
+    given = {name.replace("_", "-"): square(factor) for name, factor in factors.items()}
+    return dataset(given, STEPS, "L2")
+
+
+FACTORS = {
+    "isotropic": 0.8,
+    "isotropic_difference": 5.0,
+    "cov_random_difference": 3.6,
+    "cov_random_mixture": 2.0,
+    "real_difference": 4.8,
+    "real_mixture": 2.2,
+}
+
+
+def plateau(low, high, knee=20.0):
+    """Low up to the knee, then a straight rise."""
+    return lambda step: low * step / knee if step < knee else low + high * (step - knee)
+
+
+def errors(end_to_end):
+    """Local errors near the mixture, the sparser above; end-to-end ones as given (by kind and rank)."""
+    heights = {name: plateau(0.2, 0.2, 12.0) for name in BASELINES}
+    heights |= {
+        "sae-error:local-3-l0-4": plateau(0.22, 0.24, 12.0),
+        "sae-error:local-3-l0-31": plateau(0.18, 0.18, 12.0),
+    }
+    for kind, saes in (("e2e", ("4", "26")), ("e2e+ds", ("5", "33"))):
+        for rank, l0 in enumerate(saes):
+            heights[f"sae-error:{kind}-3-l0-{l0}"] = end_to_end(rank)
+    return dataset(heights, STEPS, "L2", SAES)
+
+
+def features(local, e2e, downstream):
+    """Features at the paper's L0 by kind; the sparsest of each a fifth above."""
+    heights = {name: square(factor) for name, factor in zip(BASELINES, (1.0, 2.0, 2.1), strict=True)}
+    for kind, saes, factor in (
+        ("local", ("4", "31"), local),
+        ("e2e", ("4", "26"), e2e),
+        ("e2e+ds", ("5", "33"), downstream),
+    ):
+        for rank, l0 in enumerate(saes):
+            heights[f"sae-feature:{kind}-3-l0-{l0}"] = square(factor * (1.2 if rank == 0 else 1.0))
+    return dataset(heights, STEPS, "L2", SAES)
+
+
+def substitution(saes, factors):
+    """KL of each substitution for each SAE."""
+    heights = {
+        f"{kind}:{sae}": square(factor) for sae in saes for kind, factor in zip(SUBSTITUTIONS, factors, strict=True)
+    }
+    return dataset(heights, (1.0,), "substitution", saes)
+
+
+WORLD = Results(
+    {
+        "directions": directions(**FACTORS),
+        "directions-early": directions(**FACTORS),
+        "directions-larger": directions(**FACTORS),
+        "errors": errors(lambda rank: plateau(0.02, 0.3)),
+        "features": features(2.5, 1.5, 1.9),
+        "reconstructions": substitution(SAES, (3.0, 1.0, 2.0, 2.2)),
+        **{f"layers-{layer}": substitution(("local-3-l0-31",), (3.0, 1.0, 2.0, 2.2)) for layer in range(3)},
+    },
+    {},
+)
