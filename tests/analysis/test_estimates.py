@@ -136,7 +136,7 @@ def test_a_ratio_is_as_seldom_too_low_as_too_high():
     below = above = 0
     for trial in range(150):
         one, other = rng.lognormal(0.0, 1.0, (2, 25))
-        found = estimate(ratio("ratio", one, other), 2, seed=trial)
+        found = estimate(ratio("ratio", one, other, ABOVE_ONE), 2, seed=trial)
         below += found.decision == "outside"
         above += found.decision == "inside"
     assert below <= 6 and above <= 6  # of 150 each, 1.25 % by design

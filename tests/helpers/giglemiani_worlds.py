@@ -21,7 +21,7 @@ REVERSED = {"real": 64.0, "synthetic-structured": 33.0, "synthetic-baseline": 55
 EQUAL = dict.fromkeys(PUBLISHED, 50.0)
 FLAT = {"real": 15.0, "cov-random": 8.0, "synthetic-structured": 7.8, "synthetic-baseline": 6.2}
 STEEP = {"real": 5.0, "cov-random": 6.0, "synthetic-structured": 9.0, "synthetic-baseline": 12.0}
-LEVEL = dict.fromkeys(FLAT, 8.0)
+LEVEL = dict.fromkeys(FLAT, 15.0)
 SAE = json.dumps({"local-1": {"kind": "local", "l0": 24.0}})
 
 

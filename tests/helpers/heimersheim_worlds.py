@@ -34,6 +34,8 @@ class World(NamedTuple):
     random_base: float = 2.0
     other_base: float = 2.0
     """Powers: above two a plateau, below two none. All bases have one KL at ‖x‖."""
+    at_random_base: float = 1.0
+    """Size from the random base, of that from real ones."""
     real: float = 1.0
     naive: float = 1.0
     last_layer_real: float = 1.0
@@ -89,7 +91,9 @@ def results(world):
     for at, (mode, steps) in enumerate({"straight": LENGTHS, "sphere": DEGREES}.items()):
         trio, sizes = (RANDOM, REAL, NAIVE), (1.0, world.real, world.naive)
         found[mode] = dataset(trio, steps, sizes, world.real_base, world, at)
-        found[f"{mode}-random-base"] = dataset((RANDOM,), steps, (1.0,), world.random_base, world, 10 + at)
+        found[f"{mode}-random-base"] = dataset(
+            (RANDOM,), steps, (world.at_random_base,), world.random_base, world, 10 + at
+        )
         found[f"{mode}-other-base"] = dataset((RANDOM,), steps, (1.0,), world.other_base, world, 20 + at)
         drawn = (RANDOM, f"{RANDOM}@1", REAL, f"{REAL}@1")
         found[f"{mode}-draws"] = dataset(drawn, steps, (1.0, 1.0, world.real, world.real), 2.0, world, 30 + at)

@@ -24,7 +24,8 @@ from tiltmeter.studies.estimands import (
     read,
 )
 from tiltmeter.studies.giglemiani2024.curve_statistics import STATISTICS, sample
-from tiltmeter.studies.margins import FIRST, IN_ORDER, MORE, SIMILAR
+from tiltmeter.studies.giglemiani2024.experiments import TARGET
+from tiltmeter.studies.margins import FIRST, IN_ORDER, LESS, MORE, SIMILAR
 from tiltmeter.studies.results import Results
 
 CLOSE = Region(-np.inf, 0.25)
@@ -130,6 +131,17 @@ def alike(name: str, one: str, other: str) -> Estimands:
         return [ratio(f"{STATISTICS[name].label}: mean of {one} ÷ {other}", first, second, SIMILAR)]
 
     return estimands
+
+
+def plateau_around_real(results: Results) -> list[Estimand]:
+    """Mean L2 from real activations ÷ a straight line from their start to their end, early on the path.
+
+    AP steps compare plateaus only where there are any: of straight curves they are slopes.
+    """
+    curves = results["plateaus-real"]
+    values = read(curves, late_l2(curves), TARGET)
+    early, whole = (values[:, round(at / 100 * (values.shape[1] - 1))] for at in (EARLY, 100))
+    return [ratio(f"real base: L2 ÷ L2 of a straight line, at {EARLY} % of the way", early, whole * EARLY / 100, LESS)]
 
 
 def step_like(results: Results) -> list[Estimand]:

@@ -47,6 +47,11 @@ def at_step(curves: xr.Dataset, readout: str, direction: str, step: float) -> Pe
     return movement(curves, readout, direction)[:, step_index(curves, step)]
 
 
+def at_step_length(curves: xr.Dataset, direction: str, step: float) -> PerSequence:
+    """The distance from the base at a step, L2."""
+    return read(curves, "length", direction)[:, step_index(curves, step)]
+
+
 def at_distance(curves: xr.Dataset, readout: str, direction: str, distance: float) -> PerSequence:
     """A movement at a distance, in pair distances: linear between steps, NaN beyond the prompt's last."""
     wanted = distance * pair_distance(curves)

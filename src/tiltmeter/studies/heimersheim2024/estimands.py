@@ -10,13 +10,15 @@ import numpy as np
 import xarray as xr
 
 from tiltmeter.analysis.estimates import MIN_SEQUENCES, Estimand, Region
-from tiltmeter.studies.estimands import Estimands, PerSequence, fraction, odds_ratio, ratio
+from tiltmeter.studies.estimands import Estimands, PerSequence, fraction, odds_ratio, pair_distance, ratio
 from tiltmeter.studies.heimersheim2024.curve_statistics import (
     FAR_DEGREES,
+    FAR_LENGTH,
     THRESHOLD,
     Weights,
     at_distance,
     at_step,
+    at_step_length,
     corner,
     crossings,
     is_first,
@@ -26,7 +28,7 @@ from tiltmeter.studies.heimersheim2024.curve_statistics import (
     triangle_crossings,
 )
 from tiltmeter.studies.heimersheim2024.experiments import RANDOM, REAL
-from tiltmeter.studies.margins import AS_OFTEN, MARGIN, MORE, MORE_OFTEN, SIMILAR
+from tiltmeter.studies.margins import AS_OFTEN, LESS, MARGIN, MORE, MORE_OFTEN, SIMILAR
 from tiltmeter.studies.results import NotMeasured, Results
 from tiltmeter.studies.scans import scan
 
@@ -89,6 +91,31 @@ def plateau(readout: str, reach: Reach, base: str = "") -> Estimands:
         return scan(series, at, (reach.deciding,), reach.others, axis, unit)
 
     return estimands
+
+
+def flat_start(readout: str, reach: Reach, base: str = "") -> Estimands:
+    """Readout near a real base ÷ that of a curve without a plateau, through the same value far out.
+
+    Without a plateau, KL and 1 - cosine grow with the square of the distance, and L2 in proportion to it. So a base at
+    which everything is merely weaker has no plateau.
+    """
+    label = f"{_MOVED[readout]}, {reach.mode}, {'transplanted ' if base else ''}real base: ÷ without a plateau"
+    power = 1 if readout == "l2" else 2
+
+    def on_sphere(results: Results) -> list[Estimand]:
+        curves = results[f"sphere{base}"]
+        near, far = (at_step(curves, readout, RANDOM, angle) for angle in (reach.deciding, FAR_DEGREES))
+        share = quadratic(reach.deciding) ** (power / 2)
+        return [ratio(f"{label}, at {reach.deciding:g}°", near, share * far, LESS)]
+
+    def straight(results: Results) -> list[Estimand]:
+        curves = results[f"straight{base}"]
+        near = at_distance(curves, readout, RANDOM, reach.deciding)
+        part = reach.deciding * pair_distance(curves) / at_step_length(curves, RANDOM, FAR_LENGTH)
+        far = part**power * at_step(curves, readout, RANDOM, FAR_LENGTH)
+        return [ratio(f"{label}, at distance {reach.deciding:g} pair distances", near, far, LESS)]
+
+    return straight if reach.mode == "straight" else on_sphere
 
 
 def random_base_rises(results: Results) -> list[Estimand]:

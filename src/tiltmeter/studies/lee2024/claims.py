@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tiltmeter.studies.claims import Claim, Published
-from tiltmeter.studies.estimands import about_all_layers
+from tiltmeter.studies.estimands import about_all_layers, combined
 from tiltmeter.studies.lee2024.estimands import (
     LONG,
     MIDDLE,
@@ -220,9 +220,9 @@ CLAIMS: tuple[Claim, ...] = (
         "errors-linear-after-plateau",
         "After the plateau, KL along SAE errors grows about linearly.",
         f"{_PAPER}, section 4.1, Figure 3",
-        straight_end,
-        remark=f"Tested: slope of mean KL from 51 to 71 ÷ from 81 to 101 is {SIMILAR}, for SAEs that were trained to "
-        "reconstruct; KL of the others spikes.",
+        combined(plateau, straight_end),
+        remark=f"Tested: there is a plateau, as above, and the slope of mean KL from 51 to 71 ÷ from 81 to 101 is "
+        f"{SIMILAR}, for SAEs that were trained to reconstruct; KL of the others spikes.",
     ),
     Claim(
         "errors-local-sparser-stronger",
