@@ -40,6 +40,10 @@ class World(NamedTuple):
     """How much of each goes with the gap."""
     with_l0: float = 0.0
     with_frequency: float = 0.0
+    l0_with_cosine: float = 0.5
+    """How much L0 goes with what the cosine has apart from the gap."""
+    by_token: float = 0.0
+    """How much of the gap is the token's own, from one token to the next a fifth more."""
     between: float = 1.0
     """How much of the gap all layers have in common."""
     heads: float = 1.3
@@ -95,6 +99,8 @@ def _heads(world):
 
 
 def _layer(world, draw, layer, difficulty):
+    tokens = np.random.default_rng(layer).integers(0, 30, difficulty.shape).astype(np.int32)
+    difficulty = (1 - world.by_token) * difficulty + world.by_token * 1.2**tokens
     kl = {kind: level * difficulty * draw.noise(difficulty.shape) for kind, level in _levels(world).items()}
     clean = 3 + draw.rng.normal(size=difficulty.shape)
     rises = dict.fromkeys(kl, 1.0) | {"sae-error": world.loss_sae}
@@ -106,14 +112,16 @@ def _layer(world, draw, layer, difficulty):
         return part * gap + draw.rng.normal(size=gap.shape)
 
     site = f"blocks.{layer}.hook_resid_pre"
-    cosines = dict.fromkeys(kl, 0.9 + 0.02 * along(world.with_cosine))
+    cosine = along(world.with_cosine)
+    apart = cosine - world.with_cosine * gap
+    cosines = dict.fromkeys(kl, 0.9 + 0.02 * cosine)
     facts = xr.Dataset(
         {
-            "token": (("sequence", "position"), draw.rng.integers(0, 30, gap.shape).astype(np.int32)),
+            "token": (("sequence", "position"), tokens),
             "frequency": (("sequence", "position"), np.exp(along(world.with_frequency) - 8)),
             "loss": (("sequence", "position"), clean),
             "norm": (("sequence", "position"), np.ones(gap.shape)),
-            "l0": (("sequence", "position"), 30 + 3 * along(world.with_l0)),
+            "l0": (("sequence", "position"), 30 + 3 * (along(world.with_l0) + world.l0_with_cosine * apart)),
         },
         attrs={"strings": json.dumps({str(one): f"w{one}" for one in range(30)}), "site": site},
     )

@@ -96,6 +96,19 @@ def substitution(saes, factors):
     return dataset(heights, (1.0,), "substitution", saes)
 
 
+def shapes(mixture):
+    """Single curves: along mixtures a token's KL is this many times that along isotropic directions, with much luck."""
+    lengths = tuple(float(length) for length in range(0, 101, 4))
+    rng = np.random.default_rng(0)
+    sizes = np.array([1.0, mixture, mixture])[:, None, None, None]
+    squares = (np.array(lengths) / 10)[None, :, None, None] ** 2
+    kl = sizes * squares * np.exp(rng.normal(0, 0.5, (3, 1, SEQUENCES, 8)))
+    attrs = {"pair_distance": float(PAIR), "saes": "{}", "site": "blocks.3.hook_resid_pre"}
+    steps = tuple(length / PAIR_DISTANCE * PAIR for length in lengths)
+    axes = curves.Axes(list(BASELINES), steps, "L2", range(SEQUENCES), range(8))
+    return curves.build({"kl": kl}, np.ones((3, SEQUENCES), int), axes, attrs)
+
+
 WORLD = Results(
     {
         "directions": directions(**FACTORS),
@@ -103,6 +116,7 @@ WORLD = Results(
         "directions-larger": directions(**FACTORS),
         "errors": errors(lambda rank: plateau(0.02, 0.3)),
         "features": features(2.5, 1.5, 1.9),
+        "shapes": shapes(3.0),
         "reconstructions": substitution(SAES, (3.0, 1.0, 2.0, 2.2)),
         **{f"layers-{layer}": substitution(("local-3-l0-31",), (3.0, 1.0, 2.0, 2.2)) for layer in range(3)},
     },

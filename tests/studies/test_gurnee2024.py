@@ -18,7 +18,8 @@ from tiltmeter.studies.claims import judge
 from tiltmeter.studies.gurnee2024 import STUDY
 from tiltmeter.studies.gurnee2024.claims import CLAIMS
 from tiltmeter.studies.gurnee2024.experiments import INTERVENTIONS, SCALES, Scale
-from tiltmeter.studies.gurnee2024.figures import by_position, distributions, gap_correlations, worst_tokens
+from tiltmeter.studies.gurnee2024.figures import by_position, distributions, gap_correlations
+from tiltmeter.studies.gurnee2024.top_tokens import worst
 from tiltmeter.studies.results import NotMeasured, Results
 from tiltmeter.studies.study import KnownSAE, Subject
 
@@ -44,6 +45,8 @@ AGAINST = {
     "gap-with-position": {"with_position": 0.0},
     "gap-grows-with-angle": {"with_cosine": 0.5},
     "gap-hardly-with-l0": {"with_l0": 1.0},
+    "l0-with-cosine": {"l0_with_cosine": 0.0},
+    "top-tokens-vary": {"by_token": 1.0},
     "gap-not-with-frequency": {"with_frequency": 0.6},
     "gap-most-with-other-layers": {"between": 0.0},
     "attention-ratio-as-published": {"heads": 2.5},
@@ -74,6 +77,7 @@ BETWEEN = {
     "gap-with-position": {"with_position": 0.25},
     "gap-grows-with-angle": {"with_cosine": -0.1},
     "gap-hardly-with-l0": {"with_l0": 0.204},
+    "l0-with-cosine": {"l0_with_cosine": 0.112},
     "gap-not-with-frequency": {"with_frequency": 0.1},
     "attention-ratio-as-published": {"heads": 1.7},
     "attention-gap-smaller": {"heads": 2.4},
@@ -279,10 +283,21 @@ def test_the_worst_tokens_are_a_table_of_their_gaps():
     gaps = pd.Series((kl[0] - kl[2]).ravel()).groupby(token.ravel())
     table = pd.DataFrame({"mean": gaps.mean(), "std": gaps.std(), "n": gaps.size()})
     table = table[table.n >= 5].sort_values("mean", ascending=False).head(20)
-    worst = worst_tokens.worst(found)
-    assert worst.mean == pytest.approx(table["mean"].to_numpy())
-    assert worst.spread == pytest.approx(table["std"].to_numpy())
-    assert worst.names[0] == f"'w{table.index[0]}' ({table.n.iloc[0]})"
+    top = worst(found)
+    assert top.mean == pytest.approx(table["mean"].to_numpy())
+    assert top.spread == pytest.approx(table["std"].to_numpy())
+    assert top.names[0] == f"'w{table.index[0]}' ({table.n.iloc[0]})"
+
+
+def test_variances_within_tokens_are_those_of_pandas():
+    found = results()
+    kl = found[f"layers-{STUDY_LAYER}"].kl.isel(step=0).to_numpy()[:, :, :-1]
+    token = found[f"tokens-{STUDY_LAYER}"].token.to_numpy()[:, :-1]
+    gaps = pd.Series((kl[0] - kl[2]).ravel()).groupby(token.ravel())
+    top = gaps.mean().sort_values(ascending=False).index[:20]
+    (estimand,) = NAMED["top-tokens-vary"].estimands(found)
+    expected = gaps.var()[top].mean() / gaps.mean()[top].var()
+    assert estimand.statistic(estimand.rows) == pytest.approx(expected)
 
 
 WEAK = {"sae": 1.3, "loss_sae": 1.5, "at_token": 1.2, "bad": 0.2, "heads": 0.8, "between": 0.3}

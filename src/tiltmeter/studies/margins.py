@@ -66,6 +66,8 @@ OF_CLAIMS = (
 EXCEPTIONS: dict[str, str] = {
     "lee2024/errors-plateau": "a KL that grows with the square of the length, less the margin",
     "lee2024/errors-linear-after-plateau": "the same, for the plateau before",
+    "lee2024/features-local-greatest": "a superlative",
+    "lee2024/features-local-greatest-in-l2": "a superlative",
     "heimersheim2024/random-base-rises-at-once": "a KL that grows with the square of the distance, and the margin",
     "heimersheim2024/real-base-flat-to-40-degrees": "the post's 40 degrees, and what its plots show as no change",
     "heimersheim2024/threshold-tells-directions-apart": "acceptable by Hosmer & Lemeshow (2000)",

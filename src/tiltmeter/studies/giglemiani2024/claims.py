@@ -37,8 +37,8 @@ _SAMPLES = (
 _THRESHOLD = (
     "In the published code a plateau ends at an L2 of 20, which is 20/241 of the L2 at the end of curves from real to "
     "random activations; here it ends at that fraction of the median end. Read along the whole path. "
-    f"Tested as well: curves from real activations have plateaus, that is, at {EARLY} % of the way L2 is below a straight "
-    "line by the margin."
+    f"Tested as well: curves from real activations have plateaus, that is, at {EARLY} % of the way L2 is below a "
+    "straight line by the margin."
 )
 
 

@@ -21,6 +21,7 @@ from tiltmeter.studies.gurnee2024.gap import (
     TYPICAL,
     absolute_gap_with,
     gap_with,
+    l0_with_cosine,
     other_layers_first,
     typical_and_far,
 )
@@ -29,6 +30,7 @@ from tiltmeter.studies.gurnee2024.replications import (
     attention_norm_matters_more,
     beside_random_at,
 )
+from tiltmeter.studies.gurnee2024.top_tokens import varies_within_tokens
 from tiltmeter.studies.margins import (
     ANTICORRELATED,
     CORRELATED,
@@ -210,6 +212,23 @@ CLAIMS: tuple[Claim, ...] = (
         gap_with("L0", HARDLY_CORRELATED),
         remark=f"Equivalence: within {HARDLY_CORRELATED}. {MARGIN} Not defined for top-k SAEs, whose L0 does not vary. "
         f"{_AT_STUDY_LAYER}",
+    ),
+    Claim(
+        "l0-with-cosine",
+        "The number of active latents is correlated with the cosine of x and SAE(x).",
+        f"{_POST}, When do these errors happen?",
+        l0_with_cosine,
+        remark=f"The post does not state the direction. Tested: an absolute correlation {CORRELATED}. Not defined for "
+        f"top-k SAEs, whose L0 does not vary. {_AT_STUDY_LAYER}",
+    ),
+    Claim(
+        "top-tokens-vary",
+        "Among the tokens with the largest mean gap, the variance is quite high: failures depend on the context more "
+        "than on the token.",
+        f"{_POST}, When do these errors happen?",
+        varies_within_tokens,
+        remark="Tested: the variance over occurrences of a token ÷ the variance of the means of the 20 tokens with the "
+        f"largest mean gap that occur at least 5 times is {MORE}. {_AT_STUDY_LAYER}",
     ),
     Claim(
         "gap-not-with-frequency",

@@ -12,7 +12,7 @@ from tiltmeter.analysis.correlations import Sums, matrix, sums_of
 from tiltmeter.analysis.estimates import Estimand, Region
 from tiltmeter.studies.estimands import Estimands, PerSequence, PerToken, correlation, fraction
 from tiltmeter.studies.gurnee2024.per_token import Layer, fact, layer_of, per_token, study_layer
-from tiltmeter.studies.margins import FIRST, MANY
+from tiltmeter.studies.margins import CORRELATED, FIRST, MANY
 from tiltmeter.studies.results import NotMeasured, Results
 
 TYPICAL, FAR = 2.0, 5.0
@@ -117,6 +117,15 @@ def absolute_gap_with(predictor: str, region: Region) -> Estimands:
         return [signed._replace(label=label, statistic=lambda rows: abs(signed.statistic(rows)))]
 
     return estimands
+
+
+def l0_with_cosine(results: Results) -> list[Estimand]:
+    """Absolute value of the correlation over tokens of L0 with the cosine of x and SAE(x), at the study's layer."""
+    layer = study_layer(results)
+    one = layer_of(results, layer)
+    found = correlation("", PREDICTORS["L0"](one), PREDICTORS["cosine"](one), CORRELATED)
+    label = f"layer {layer}: absolute correlation of L0 with the cosine of x and SAE(x)"
+    return [found._replace(label=label, statistic=lambda rows: abs(found.statistic(rows)))]
 
 
 def other_layers_first(results: Results) -> list[Estimand]:

@@ -30,5 +30,5 @@ STUDY = Study(
             "sequence",
         ),
     },
-    uncontrolled=frozenset({"directions-larger", "shapes"}),
+    uncontrolled=frozenset({"directions-larger"}),
 )

@@ -16,6 +16,7 @@ from tiltmeter.studies.estimands import (
     PerSequence,
     combined,
     double_ratio,
+    fraction,
     late_l2,
     of_columns,
     pair_distance,
@@ -24,7 +25,7 @@ from tiltmeter.studies.estimands import (
     readout_name,
 )
 from tiltmeter.studies.lee2024.experiments import PAIR_DISTANCE
-from tiltmeter.studies.margins import LESS, MORE, SIMILAR
+from tiltmeter.studies.margins import LESS, MORE, MORE_OFTEN, SIMILAR
 from tiltmeter.studies.results import Results
 from tiltmeter.studies.scans import scan
 
@@ -32,6 +33,9 @@ SHORT, MIDDLE, LONG = 21.0, 51.0, 81.0
 """Lengths of the paper at which claims about all lengths are decided."""
 
 DECIDING = (SHORT, MIDDLE, LONG)
+
+OF_SINGLE_CURVES = (20.0, 52.0, 80.0)
+"""Measured lengths of single curves nearest to those."""
 
 MOVED = {"kl": "KL", "l2": "L2 after the last block"}
 
@@ -96,6 +100,24 @@ def _later_over_early(results: Results, kind: str) -> list[Estimand]:
 
     series = f"{kind}, L2 after the last block: difference ÷ mixture, later ÷ early layer"
     return scan(series, at_length, DECIDING, set.intersection(*(set(grid(curves)) for curves in layers)))
+
+
+def single_curves_above(directions: tuple[str, ...], other: str) -> Estimands:
+    """The fraction of tokens whose own KL is higher along each direction than along another, at all lengths."""
+
+    def estimands(results: Results) -> list[Estimand]:
+        curves = results["shapes"]
+        return [one for direction in directions for one in _curves_above(curves, direction, other)]
+
+    return estimands
+
+
+def _curves_above(curves: xr.Dataset, direction: str, other: str) -> list[Estimand]:
+    def higher(label: str, length: float) -> Estimand:
+        gap = at(curves, direction, length) - at(curves, other, length)
+        return fraction(label, (1 + np.sign(gap)) / 2, MORE_OFTEN)
+
+    return scan(f"fraction of curves: KL of {direction} above {other}", higher, OF_SINGLE_CURVES, grid(curves))
 
 
 def extremes(label: str, pairs: Mapping[str, tuple[PerSequence, PerSequence]]) -> list[Estimand]:

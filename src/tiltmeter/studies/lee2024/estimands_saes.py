@@ -48,6 +48,8 @@ class Lengths(NamedTuple):
 
 ANY = Lengths((SHORT, MIDDLE, LONG))
 EVERY = Lengths((11.0, SHORT, MIDDLE, LONG, 101.0))
+LOW = Lengths((SHORT, 41.0), high=50.0)
+NEAREST = Lengths((SHORT,), high=SHORT)
 NEAR = Lengths((11.0, SHORT, 41.0), high=50.0)
 FAR = Lengths((LONG, 101.0), low=70.0)
 
@@ -108,15 +110,19 @@ def sparser_is_stronger(
     return estimands
 
 
-def sparser_is_weaker(results: Results) -> list[Estimand]:
+def sparser_is_weaker(readout: str) -> Estimands:
     """The order of effects of end-to-end SAEs' errors by L0 at small lengths, without those that the paper excepts."""
-    curves = results["errors"]
-    facts = saes_of(curves)
-    given = {
-        family: [sae for sae in saes if facts[sae]["kind"] != "e2e" or facts[sae]["l0"] > EXCEPTED_L0]
-        for family, saes in saes_by_family(curves, END_TO_END).items()
-    }
-    return _by_sparsity(curves, "sae-error", given, NEAR, LESS_OFTEN)
+
+    def estimands(results: Results) -> list[Estimand]:
+        curves = results["errors"]
+        facts = saes_of(curves)
+        given = {
+            family: [sae for sae in saes if facts[sae]["kind"] != "e2e" or facts[sae]["l0"] > EXCEPTED_L0]
+            for family, saes in saes_by_family(curves, END_TO_END).items()
+        }
+        return _by_sparsity(curves, "sae-error", given, NEAR, LESS_OFTEN, readout)
+
+    return estimands
 
 
 def _by_sparsity(
@@ -125,7 +131,7 @@ def _by_sparsity(
     families: Mapping[str, list[str]],
     lengths: Lengths,
     region: Region,
-    readout: str = "kl",
+    readout: str,
 ) -> list[Estimand]:
     """`families`: SAEs by family, the sparsest first."""
     several = {family: saes for family, saes in families.items() if len(saes) > 1}
@@ -152,22 +158,24 @@ def _by_sparsity(
 
 
 def each_sae(
-    experiment: str, direction: str, kinds: tuple[str, ...], other: str, lengths: Lengths, region: Region
+    experiment: str,
+    direction: str,
+    kinds: tuple[str, ...],
+    other: str,
+    lengths: Lengths,
+    region: Region,
+    readout: str = "kl",
 ) -> Estimands:
-    """KL along a direction of each SAE ÷ that along a baseline."""
+    """KL (or L2) along a direction of each SAE ÷ that along a baseline."""
 
     def estimands(results: Results) -> list[Estimand]:
         curves = results[experiment]
         saes = [sae for kind in kinds for sae in saes_by_kind(curves).get(kind, [])]
         if not saes:
             raise NotMeasured(f"No SAE of the kinds {', '.join(kinds)} at {curves.attrs['site']} was given.")
-        return [
-            one
-            for sae in saes
-            for one in along_lengths(
-                curves, (f"{direction}:{sae}", other), lengths.deciding, region, others=lengths.others(curves)
-            )
-        ]
+        others = lengths.others(curves)
+        pairs = [(f"{direction}:{sae}", other) for sae in saes]
+        return [one for pair in pairs for one in along_lengths(curves, pair, lengths.deciding, region, readout, others)]
 
     return estimands
 
@@ -217,13 +225,13 @@ def matched(curves: xr.Dataset, kind: str) -> str:
     return min(of_kind(curves, kind), key=lambda sae: abs(facts[sae]["l0"] - MATCHED_L0))
 
 
-def kinds_compared(one: str, other: str, lengths: Lengths) -> Estimands:
-    """KL along features of one kind of SAE ÷ another, at the L0 where the paper compares them."""
+def kinds_compared(one: str, other: str, lengths: Lengths, region: Region = MORE, readout: str = "kl") -> Estimands:
+    """KL (or L2) along features of one kind of SAE ÷ another, at the L0 where the paper compares them."""
 
     def estimands(results: Results) -> list[Estimand]:
         curves = results["features"]
         pair = tuple(f"sae-feature:{matched(curves, kind)}" for kind in (one, other))
-        return along_lengths(curves, (pair[0], pair[1]), lengths.deciding, MORE, others=lengths.others(curves))
+        return along_lengths(curves, (pair[0], pair[1]), lengths.deciding, region, readout, lengths.others(curves))
 
     return estimands
 

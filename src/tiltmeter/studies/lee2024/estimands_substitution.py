@@ -83,6 +83,25 @@ def at_study_layer(results: Results) -> list[Estimand]:
     ]
 
 
+def across_saes(pairs: tuple[tuple[str, str], ...], region: Region) -> Estimands:
+    """KL of one substitution ÷ that of another, of each SAE at the study's layer that was trained to reconstruct."""
+
+    def estimands(results: Results) -> list[Estimand]:
+        curves = results["reconstructions"]
+        return [
+            ratio(
+                f"{sae}: KL of {one} ÷ {other}",
+                read(curves, "kl", f"{one}:{sae}", 1.0),
+                read(curves, "kl", f"{other}:{sae}", 1.0),
+                region,
+            )
+            for sae in of_kind(curves, "local", 2)
+            for one, other in pairs
+        ]
+
+    return estimands
+
+
 def farther_with_lower_kl(results: Results) -> list[Estimand]:
     """Distance and KL of reconstructions, end-to-end ÷ local, at the L0 where the paper compares them."""
     curves = results["reconstructions"]

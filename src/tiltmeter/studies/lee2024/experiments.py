@@ -56,7 +56,7 @@ class Scale(NamedTuple):
 
 
 SCALES: dict[Size, Scale] = {
-    "quick": Scale(baselines=12, saes=10, layers=10, larger=20, shapes=2, statistics=128),
+    "quick": Scale(baselines=12, saes=10, layers=10, larger=20, shapes=10, statistics=128),
     "default": Scale(baselines=96, saes=40, layers=64, larger=192, shapes=16, statistics=512),
     "paper": Scale(baselines=16_000, saes=16_000, layers=16_000, larger=117_188, shapes=256, statistics=16_000),
 }

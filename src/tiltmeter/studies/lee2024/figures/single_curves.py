@@ -1,4 +1,4 @@
-"""Not in the paper: the shapes of single tokens' curves, which the means of its figures hide."""
+"""No figure of the paper: the shapes of single tokens' curves, which the means of its figures hide."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def _finding(results: Results) -> str:
 
 SHAPES = PaperFigure(
     title=f"{TITLE}: shapes of single curves",
-    caption="Not in the paper, which names this as a limitation: every token has its own curve, and means hide its "
-    "shape. Left: counts; right: cumulative fraction of curves. Above: where a curve reaches half of its own final "
+    caption="No figure of the paper, which names this as a limitation: every token has its own curve, and means hide "
+    "its shape. Left: counts; right: cumulative fraction of curves. Above: where a curve reaches half of its own final "
     "value; below: where it is steepest. Censored curves count in the denominator.",
     claimed="Relying on the mean alone might oversimplify; the shape of each curve could be an important feature.",
     needs=("shapes",),
