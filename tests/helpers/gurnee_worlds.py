@@ -49,7 +49,7 @@ class World(NamedTuple):
     heads: float = 1.3
     heads_cos: float = 0.4
     high: float = 1.5
-    low: float = 0.7
+    low: float = 0.6
 
 
 class _Draw:
