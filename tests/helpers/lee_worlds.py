@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import xarray as xr
 
 from tiltmeter.analysis import curves
 from tiltmeter.studies.lee2024.experiments import BASELINES, LENGTHS, PAIR_DISTANCE, SUBSTITUTIONS
@@ -109,6 +110,14 @@ def shapes(mixture):
     return curves.build({"kl": kl}, np.ones((3, SEQUENCES), int), axes, attrs)
 
 
+def decoders(**nearest):
+    """Cosines of features with their nearest neighbours, by kind of SAE, about these means."""
+    rng = np.random.default_rng(0)
+    means = [nearest[kind.replace("+", "_")] for kind, _ in SAES.values()]
+    values = np.clip(np.array(means)[:, None] + rng.normal(0, 0.05, (len(means), 100)), -1, 1)
+    return xr.Dataset({"nearest": (("sae", "sequence"), values)}, {"sae": list(SAES)})
+
+
 WORLD = Results(
     {
         "directions": directions(**FACTORS),
@@ -117,6 +126,7 @@ WORLD = Results(
         "errors": errors(lambda rank: plateau(0.02, 0.3)),
         "features": features(2.5, 1.5, 1.9),
         "shapes": shapes(3.0),
+        "decoders": decoders(local=0.6, e2e=0.3, e2e_ds=0.5),
         "reconstructions": substitution(SAES, (3.0, 1.0, 2.0, 2.2)),
         **{f"layers-{layer}": substitution(("local-3-l0-31",), (3.0, 1.0, 2.0, 2.2)) for layer in range(3)},
     },

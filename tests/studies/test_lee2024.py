@@ -10,6 +10,7 @@ from lee_worlds import (
     STEPS,
     WORLD,
     dataset,
+    decoders,
     directions,
     errors,
     features,
@@ -260,3 +261,9 @@ def test_in_l2_differences_of_mixtures_are_minimal_and_of_differences_not():
     for name in ("real-difference-above-cov-random-difference-in-l2", "real-mixture-near-cov-random-mixture-in-l2"):
         assert found[name] == "contradicted"
     assert found["early-real-mixture-near-cov-random-mixture-in-l2"] == "contradicted"
+
+
+@pytest.mark.parametrize(("e2e", "word"), [(0.3, "supported"), (0.6, "contradicted"), (0.48, "inconclusive")])
+def test_isotropic_features_are_far_from_each_other(e2e, word):
+    world = {"features": features(2.5, 1.3, 1.9), "decoders": decoders(local=0.6, e2e=e2e, e2e_ds=0.5)}
+    assert words(Results(world, {}))["features-e2e-more-isotropic"] == word

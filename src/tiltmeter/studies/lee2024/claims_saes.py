@@ -22,6 +22,7 @@ from tiltmeter.studies.lee2024.estimands_saes import (
     each_sae,
     gap_shrinks,
     kinds_compared,
+    more_isotropic,
     plateau,
     sparser_is_stronger,
     sparser_is_weaker,
@@ -183,6 +184,15 @@ OF_FEATURES: tuple[Claim, ...] = (
         f"{PAPER}, section 4.2 and conclusion, Figure 5",
         kinds_compared("local", "e2e", BARS),
         remark=f"SAEs with the L0 nearest to {MATCHED_L0:g}.",
+    ),
+    Claim(
+        "features-e2e-more-isotropic",
+        "Features of e2e SAEs are more isotropic than those of local SAEs.",
+        f"{PAPER}, section 4.2, Discussion",
+        more_isotropic("e2e", "local"),
+        remark="The paper's hypothesis, after Figure 3a of Braun et al. 2024. Tested: the mean cosine of a feature with "
+        "the nearest other one is lower. Features of latents that are active at some token; each counts as one "
+        f"sequence, and pairs are by chance. SAEs with the L0 nearest to {MATCHED_L0:g}.",
     ),
     Claim(
         "features-local-greatest",

@@ -10,7 +10,7 @@ import xarray as xr
 
 from tiltmeter.analysis.estimates import Estimand, Region
 from tiltmeter.analysis.resampling import OfMeans
-from tiltmeter.studies.estimands import Estimands, double_ratio, of_columns, readout_name
+from tiltmeter.studies.estimands import Estimands, double_ratio, of_columns, ratio, readout_name
 from tiltmeter.studies.lee2024.estimands import LONG, MIDDLE, MOVED, SHORT, along_lengths, at, extremes, grid
 from tiltmeter.studies.margins import LESS, LESS_OFTEN, MORE, MORE_OFTEN, SIMILAR
 from tiltmeter.studies.orders import in_order
@@ -232,6 +232,19 @@ def kinds_compared(one: str, other: str, lengths: Lengths, region: Region = MORE
         curves = results["features"]
         pair = tuple(f"sae-feature:{matched(curves, kind)}" for kind in (one, other))
         return along_lengths(curves, (pair[0], pair[1]), lengths.deciding, region, readout, lengths.others(curves))
+
+    return estimands
+
+
+def more_isotropic(one: str, other: str) -> Estimands:
+    """Mean cosine of a feature with the nearest other one: of one kind of SAE ÷ of another, at the paper's L0."""
+
+    def estimands(results: Results) -> list[Estimand]:
+        nearest = results["decoders"].nearest
+        pair = [matched(results["features"], kind) for kind in (one, other)]
+        columns = [nearest.sel(sae=sae).to_numpy() for sae in pair]
+        label = f"mean cosine of a feature with the nearest other one: {pair[0]} ÷ {pair[1]}"
+        return [ratio(label, columns[0], columns[1], LESS)]
 
     return estimands
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from tiltmeter.models.positions import BosPolicy
 from tiltmeter.models.sites import Site
 from tiltmeter.perturb.paths import Straight, Substitute
+from tiltmeter.studies.decoder_facts import DecoderFacts
 from tiltmeter.studies.results import NotMeasured
 from tiltmeter.studies.study import Experiment, KnownSAE, Size, Subject, SweepExperiment
 from tiltmeter.sweeps.plan import Sweep
@@ -77,6 +78,7 @@ def experiments(subject: Subject, size: Size) -> dict[str, Experiment | NotMeasu
         "features": _of_saes(subject, site, "sae-feature", scale),
         "reconstructions": _substitution(subject, site, subject.saes_at(site), scale.saes, scale),
         **{f"layers-{layer}": _layer(subject, layer, scale) for layer in range(subject.n_layers)},
+        "decoders": _decoders(subject, site, scale),
         "shapes": _shapes(subject, site, scale),
     }
 
@@ -124,6 +126,14 @@ def _of_saes(subject: Subject, site: Site, direction: str, scale: Scale) -> Swee
     if not names:
         return NotMeasured(f"No SAE at {site.name} was given.")
     return _along(subject, site, (direction, *BASELINES), scale.saes, scale, saes=names)
+
+
+def _decoders(subject: Subject, site: Site, scale: Scale) -> DecoderFacts | NotMeasured:
+    """How isotropic the features of every SAE at the site are."""
+    names = tuple(sae.name for sae in subject.saes_at(site))
+    if not names:
+        return NotMeasured(f"No SAE at {site.name} was given.")
+    return DecoderFacts(site.name, names, scale.statistics, subject.seed)
 
 
 def _layer(subject: Subject, layer: int, scale: Scale) -> SweepExperiment | NotMeasured:
