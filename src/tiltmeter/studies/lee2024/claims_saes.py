@@ -190,8 +190,8 @@ OF_FEATURES: tuple[Claim, ...] = (
         "Features of e2e SAEs are more isotropic than those of local SAEs.",
         f"{PAPER}, section 4.2, Discussion",
         more_isotropic("e2e", "local"),
-        remark="The paper's hypothesis, after Figure 3a of Braun et al. 2024. Tested: the mean cosine of a feature with "
-        "the nearest other one is lower. Features of latents that are active at some token; each counts as one "
+        remark="The paper's hypothesis, after Figure 3a of Braun et al. 2024. Tested: the mean cosine of a feature "
+        "with the nearest other one is lower. Features of latents that are active at some token; each counts as one "
         f"sequence, and pairs are by chance. SAEs with the L0 nearest to {MATCHED_L0:g}.",
     ),
     Claim(
