@@ -141,6 +141,7 @@ def test_a_row_of_the_unembedding_is_found_in_the_last_layer(tmp_path):
     ("vectors", "changes", "sentence"),
     [
         ({}, {}, "The vectors to compare were none"),
+        ({"a": draw()}, {"lengths": (0, 1)}, "The lengths have a 0"),
         (draw(), {}, r"were of type Tensor; give them with labels, as \{'refusal': vector\}"),
         ({"a": torch.ones(3, WIDTH)}, {}, r"a has shape \(3, \d+\); a comparison is of vectors"),
         ({"a": draw(), "minus-a": draw()}, {}, "minus-a is tested as the opposite of a"),
@@ -188,5 +189,5 @@ def test_a_file_stands_for_its_vector(loaded, tmp_path):
     given = run(loaded, tmp_path / "b", {"v": draw(3)}, baselines=("isotropic",), budgets=())
     pd.testing.assert_frame_equal(of_file.standings, given.standings)
     np.save(tmp_path / "two.npy", np.stack([draw(3), draw(4)]))
-    with pytest.raises(TiltmeterError, match=r"has 2 vectors, and v is one; name it, as two.npy#0"):
+    with pytest.raises(TiltmeterError, match=r"has 2 vectors, and one is compared as 'v'; name it: two.npy#0"):
         run(loaded, tmp_path / "c", {"v": tmp_path / "two.npy"})

@@ -289,6 +289,11 @@ def test_a_run_checks_itself_before_it_measures(loaded, tmp_path, monkeypatch):
     assert shards(tmp_path / "run") == {}
 
 
+def test_a_run_directory_that_is_no_path_is_refused(loaded):
+    with pytest.raises(TiltmeterError, match="A path was expected, and this is of type int"):
+        run_sweep(changed(), loaded, token_set(), 3)  # type: ignore[arg-type]
+
+
 def test_vectors_of_another_width_are_refused(loaded, tmp_path):
     np.save(tmp_path / "v.npy", np.ones(WIDTH + 1))
     wide = changed(directions=(f"along:{tmp_path}/v.npy",))
