@@ -96,8 +96,7 @@ def plateau(readout: str, reach: Reach, base: str = "") -> Estimands:
 def flat_start(readout: str, reach: Reach, base: str = "") -> Estimands:
     """Readout near a real base ÷ that of a curve without a plateau, through the same value far out.
 
-    Without a plateau, KL and 1 - cosine grow with the square of the distance, and L2 in proportion to it. So a base at
-    which everything is merely weaker has no plateau.
+    That has KL and 1 - cosine growing with the square of the distance, L2 in proportion: merely weaker is no plateau.
     """
     label = f"{_MOVED[readout]}, {reach.mode}, {'transplanted ' if base else ''}real base: ÷ without a plateau"
     power = 1 if readout == "l2" else 2
