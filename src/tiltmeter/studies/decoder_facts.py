@@ -7,6 +7,7 @@ have near neighbours (Braun et al. 2024, section 3 and Figure 3a). A dataset of 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,7 +62,8 @@ class DecoderFacts:
         ) as run:
             check_behaviour(run, loaded.model, tokens.ids[:2])
             ids = tokens.ids[: self.sequences]
-            rows = [self._nearest(loaded.model, ids, at) for at in progress(list(found.values()), "decoders")]
+            alive = _alive(loaded.model, ids, list(found.values()))
+            rows = [self._nearest(at, latents) for at, latents in zip(found.values(), alive, strict=True)]
             dataset = xr.Dataset(
                 {"nearest": (("sae", "sequence"), np.stack(rows), {"long_name": "cosine with the nearest other row"})},
                 {"sae": list(found), "sequence": np.arange(LATENTS, dtype=np.int32)},
@@ -70,11 +72,9 @@ class DecoderFacts:
             run.write_bytes(FILE, bytes(dataset.to_netcdf(engine="scipy")))
         return dataset
 
-    def _nearest(
-        self, model: SplitModel, ids: Int64[Tensor, "sequence position"], at: SAEAtSite
-    ) -> Float[np.ndarray, " latent"]:
+    def _nearest(self, at: SAEAtSite, alive: Int64[Tensor, "_"]) -> Float[np.ndarray, " latent"]:
         """For some of the alive latents; NaN beyond, if fewer are alive."""
-        rows = at.rows(_alive(model, ids, at)).double().cpu()
+        rows = at.rows(alive).double().cpu()
         drawn = np.random.default_rng(self.seed).permutation(len(rows))[:LATENTS]
         found = np.full(LATENTS, np.nan)
         if len(rows) > 1:
@@ -93,13 +93,14 @@ def nearest_cosines(rows: Float[Tensor, "row d"], drawn: Int64[Tensor, " drawn"]
     return torch.cat(found)
 
 
-def _alive(model: SplitModel, ids: Int64[Tensor, "sequence position"], at: SAEAtSite) -> Int64[Tensor, " alive"]:
-    """The latents that are active at some token, and whose row has a length."""
-    active = torch.zeros(at.size, dtype=torch.bool)
-    for some in ids.split(SHARD):
-        activation = model.start(some, at.site).activation.flatten(0, 1)
-        for _, latents in at.pieces(activation):
-            active |= (latents > 0).any(0).cpu()
-    kept = torch.zeros_like(active)
-    kept[at.not_zero] = True
-    return (active & kept).nonzero()[:, 0]
+def _alive(
+    model: SplitModel, ids: Int64[Tensor, "sequence position"], saes: Sequence[SAEAtSite]
+) -> list[Int64[Tensor, "_"]]:
+    """Of each SAE at one site, the latents that are active at some token, and whose row has a length."""
+    active = [torch.zeros(at.size, dtype=torch.bool) for at in saes]
+    for some in progress(list(ids.split(SHARD)), "latents"):
+        activation = model.start(some, saes[0].site).activation.flatten(0, 1)
+        for one, at in zip(active, saes, strict=True):
+            for _, latents in at.pieces(activation):
+                one |= (latents > 0).any(0).cpu()
+    return [at.not_zero[one[at.not_zero]] for one, at in zip(active, saes, strict=True)]
