@@ -227,7 +227,7 @@ def passes_over_saes(labels: Sequence[str]) -> list[Sequence[str]]:
 
 def for_statistics(plan: Plan) -> TokenSet:
     """The sequences that serve the statistics."""
-    return replace(plan.tokens, ids=plan.tokens.ids[: plan.sweep.statistics_sequences])
+    return plan.tokens.first(plan.sweep.statistics_sequences)
 
 
 def _watch(plan: Plan) -> Watch | None:
