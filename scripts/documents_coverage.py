@@ -94,14 +94,13 @@ def main() -> None:
     for rho in (0.0, 0.1, 0.3, 0.5):
         row = [one for name in names for one in unequal(name, rho)]
         print(f"| 192 | 1 to 20 | {rho} | {' | '.join(f'{one:.3f}' for one in row)} |", flush=True)
-    print(
-        "\n| sequences | of a document | ρ | comparisons | nominal | documents | sequences |\n|---|---|---|---|---|---|---|"
-    )
+    heads = ["sequences", "of a document", "ρ", "comparisons", "nominal", "by documents", "by sequences"]
+    print(f"\n| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
     for comparisons in (1, 40):
         for n in (192, 48):
             found = decided(n, 4, 0.3, comparisons, 4000)
-            row = [f"{0.05 / comparisons:g}", *(f"{one:.4f}" for one in found)]
-            print(f"| {n} | 4 | 0.3 | {comparisons} | {' | '.join(row)} |", flush=True)
+            cells = [f"{0.05 / comparisons:g}", *(f"{one:.4f}" for one in found)]
+            print(f"| {n} | 4 | 0.3 | {comparisons} | {' | '.join(cells)} |", flush=True)
     heads = ["documents", "sequences of each", "ρ", "lognormal: by documents", "by sequences"]
     print(f"\n| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
     for documents, each, rho in ((128, 8, 0.0), (128, 8, 0.3), (512, 2, 0.3), (32, 32, 0.3)):

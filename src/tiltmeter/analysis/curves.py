@@ -245,7 +245,7 @@ def sequence_means(curves: xr.Dataset) -> Float64[np.ndarray, "direction step re
     return np.stack([per_sequence[name].transpose(*_AXES).values for name in names], axis=2)
 
 
-def documents_of(curves: xr.Dataset) -> Int[np.ndarray, " sequence"] | None:
+def documents_of(curves: xr.Dataset | xr.DataArray) -> Int[np.ndarray, " sequence"] | None:
     """Which document each sequence is from; None where curves do not say, as those of earlier versions."""
     return curves["document"].values.astype(np.int64) if "document" in curves.coords else None
 

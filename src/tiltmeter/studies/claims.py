@@ -71,7 +71,7 @@ def judge(claims: Sequence[Claim], results: Results) -> list[Verdict]:
             reasons[claim.name] = error.reason
     comparisons = max(1, sum(map(len, wanted.values())))
     return [
-        _verdict(claim, [estimate(quantity, comparisons) for quantity in wanted[claim.name]])
+        _verdict(claim, [estimate(results.with_documents(quantity), comparisons) for quantity in wanted[claim.name]])
         if claim.name in wanted
         else Verdict(claim, "not tested", reason=reasons[claim.name])
         for claim in claims
@@ -92,4 +92,6 @@ def _verdict(claim: Claim, estimates: Sequence[Estimate]) -> Verdict:
 def _why(undefined: Estimate) -> str:
     if undefined.n < MIN_SEQUENCES:
         return f"{undefined.n} sequences are too few; measure at least {MIN_SEQUENCES}."
+    if undefined.independent < MIN_SEQUENCES:
+        return f"{undefined.independent} documents are too few; take tokens of at least {MIN_SEQUENCES}."
     return f"Not defined here: {undefined.label}."
