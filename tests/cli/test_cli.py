@@ -197,6 +197,13 @@ def test_several_sites(sweep, tmp_path):
     for name in ("blocks.1.hook_resid_pre", "blocks.2.hook_mlp_out"):
         assert f"{name}  (pair distance " in done.out
         assert (tmp_path / "run" / name / "report.html").is_file()
+    told = command("show", tmp_path / "run").out
+    assert told.index("blocks.1.hook_resid_pre (centred)") < told.index("blocks.2.hook_mlp_out (centred)")
+    facts = [json.loads(line) for line in command("show", tmp_path / "run", "--json").out.splitlines()]
+    assert [one["run"].rpartition("/")[2] for one in facts if "run" in one] == [
+        "blocks.1.hook_resid_pre",
+        "blocks.2.hook_mlp_out",
+    ]
 
 
 def test_vectors_are_compared(model, tokens, tmp_path):

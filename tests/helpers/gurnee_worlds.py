@@ -175,5 +175,5 @@ def _curves(site, kl, more=None, positions=None, text="48", saes=("A",)):
     readouts["length"] = np.ones_like(readouts["kl"])
     axes = curves.Axes(names, [1.0], "substitution", range(len(first)), positions)
     facts = {sae: {"kind": "local", "l0": 10.0 * at} for at, sae in enumerate(saes, 1)}
-    attrs = {"site": site, "positions": text, "saes": json.dumps(facts), "pair_distance": "1"}
+    attrs = {"site": site, "positions": text, "saes": json.dumps(facts), "pair_distance": 1.0}
     return curves.build(readouts, np.ones((len(names), len(first)), int), axes, attrs)

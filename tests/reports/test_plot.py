@@ -15,7 +15,7 @@ def results(names=("isotropic", "mine"), steps=(0.0, 1.0, 2.0)):
     kl = np.random.default_rng(0).exponential(size=shape).cumsum(1)
     axes = curves.Axes(names, steps, "L2", range(6))
     tokens = np.ones((len(names), 6), int)
-    attrs = {"site": "blocks.1.hook_resid_pre", "pair_distance": "2.0"}
+    attrs = {"site": "blocks.1.hook_resid_pre", "pair_distance": 2.0}
     return curves.build({"kl": kl, "loss": 2 * kl, "length": kl}, tokens, axes, attrs)
 
 

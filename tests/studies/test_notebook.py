@@ -13,7 +13,7 @@ from tiny_models import tiny
 def small(tmp_path_factory):
     """A part of a study on objects."""
     out = tmp_path_factory.mktemp("study") / "run"
-    tokens = token_set(sequences=40, length=12).ids
+    tokens = token_set(sequences=40, length=12)
     model = tm.load_model(tiny("gpt2"), name="small")
     found = tm.reproduce(
         "lee2024", out=out, model=model, tokens=tokens, size="quick", figures=["1"], layer=1, control="none", length=10

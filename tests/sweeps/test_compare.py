@@ -141,6 +141,7 @@ def test_a_row_of_the_unembedding_is_found_in_the_last_layer(tmp_path):
     ("vectors", "changes", "sentence"),
     [
         ({}, {}, "The vectors to compare were none"),
+        ({"a": draw()}, {"lengths": (0, 1)}, "The lengths have a 0"),
         (draw(), {}, r"were of type Tensor; give them with labels, as \{'refusal': vector\}"),
         ({"a": torch.ones(3, WIDTH)}, {}, r"a has shape \(3, \d+\); a comparison is of vectors"),
         ({"a": draw(), "minus-a": draw()}, {}, "minus-a is tested as the opposite of a"),

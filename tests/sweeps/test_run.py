@@ -178,7 +178,7 @@ def test_pair_distance_as_unit(reference, loaded, tmp_path):
     _, whole = reference
     path = Straight(lengths=(0.0, 0.25, 2.0), unit="pair-distance")
     found = run_sweep(changed(path=path), loaded, token_set(), tmp_path / "run")
-    distance = float(whole.attrs["pair_distance"])
+    distance = whole.attrs["pair_distance"]
     assert found.step.attrs["units"] == "L2"
     for k, length in enumerate(path.lengths):
         np.testing.assert_allclose(found.length[:, k], length * distance, rtol=1e-5, atol=1e-13)
@@ -197,9 +197,7 @@ def naive_pair_distance(model, tokens):
 
 def test_the_mean_pair_distance_is_told(loaded, tmp_path):
     found = run_sweep(changed(pool=1000), loaded, token_set(), tmp_path / "run")
-    assert float(found.attrs["pair_distance"]) == pytest.approx(
-        naive_pair_distance(loaded.model, token_set()), rel=0.03
-    )
+    assert found.attrs["pair_distance"] == pytest.approx(naive_pair_distance(loaded.model, token_set()), rel=0.03)
 
 
 def test_along_a_vector(loaded, tmp_path):
@@ -289,6 +287,11 @@ def test_a_run_checks_itself_before_it_measures(loaded, tmp_path, monkeypatch):
     monkeypatch.setattr(loaded.model, "resume", lambda clean, x: clean.late)
     assert "tiny cannot be split at blocks.1.hook_resid_pre" in refused(SMALL, loaded, token_set(), tmp_path / "run")
     assert shards(tmp_path / "run") == {}
+
+
+def test_a_run_directory_that_is_no_path_is_refused(loaded):
+    with pytest.raises(TiltmeterError, match="A path was expected, and this is of type int"):
+        run_sweep(changed(), loaded, token_set(), 3)  # type: ignore[arg-type]
 
 
 def test_vectors_of_another_width_are_refused(loaded, tmp_path):

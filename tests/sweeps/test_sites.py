@@ -50,7 +50,7 @@ def test_each_site_has_the_curves_that_it_has_alone(loaded, tmp_path):
     for site in found.site.values:
         alone = tm.run_sweep(sweep(str(site)), loaded, TOKENS)
         assert np.array_equal(found.kl.sel(site=site), alone.kl)
-        assert float(found.pair_distance.sel(site=site)) == float(alone.attrs["pair_distance"])
+        assert float(found.pair_distance.sel(site=site)) == alone.attrs["pair_distance"]
     assert {path.name for path in tmp_path.iterdir()} == set(map(str, found.site.values))
     again = tm.run_sweep(sweep("resid_pre:0,resid_pre:2,mlp_out:1"), loaded, TOKENS, tmp_path)
     assert again.identical(found)

@@ -11,7 +11,8 @@ A dataset of curves has
 - `tokens` (direction, sequence): how many tokens were averaged;
 - the coordinate `document` of `sequence`: which document of the token set each sequence is from;
 - of a sweep at several sites, `site` as the first dimension, with the coordinates `pair_distance` and `mean_norm`;
-- attributes, all text: where it came from, and the run's manifest as JSON under `manifest`.
+- attributes, text or a number: where it came from, `pair_distance` and `mean_norm` in L2, and the run's manifest as
+  JSON under `manifest`.
 """
 
 import io
@@ -71,7 +72,7 @@ def build(
     readouts: Mapping[str, Float[np.ndarray, "direction step sequence *position"]],
     tokens: Int[np.ndarray, "direction sequence"],
     axes: Axes,
-    attrs: Mapping[str, str],
+    attrs: Mapping[str, str | float],
     labels: Mapping[str, str] = MappingProxyType({}),
 ) -> xr.Dataset:
     """Build a dataset of curves from plain arrays and their coordinates.
@@ -80,16 +81,16 @@ def build(
         readouts: values by readout, `length` among them, each in the units of its readout (nats for `kl`).
         tokens: how many tokens of each sequence were averaged.
         axes: names of directions, steps, sequences and positions.
-        attrs: provenance, text only.
+        attrs: provenance, text or numbers.
         labels: how figures name readouts whose names do not say it, such as those of tokens.
 
     Raises:
-        TiltmeterError: a shape that does not fit the axes, a repeated name, or an attribute that is not text.
+        TiltmeterError: a shape that does not fit the axes, a repeated name, or an attribute neither text nor a float.
     """
-    not_text = [name for name, value in attrs.items() if not isinstance(value, str)]
-    if not_text:
+    wrong = [name for name, value in attrs.items() if not isinstance(value, str | float)]
+    if wrong:
         raise TiltmeterError(
-            f"the curves' attributes {', '.join(not_text)} are not text; write them as text or as JSON."
+            f"the curves' attributes {', '.join(wrong)} are neither text nor floats; write them as text or as JSON."
         )
     coords = _coords(axes)
     variables = {}

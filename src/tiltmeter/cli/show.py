@@ -21,27 +21,45 @@ def show(
 ) -> None:
     """Show a stored run in the terminal.
 
-    What was measured, a small table, and each curve in a line; of a study, its claims. A run that has not finished is
-    shown as far as it is.
+    What was measured, a small table, and each curve in a line; of a study, its claims; of a sweep at several sites, one
+    site after another. A run that has not finished is shown as far as it is.
     """
     from tiltmeter.reports.stored_claims import studies_in
-    from tiltmeter.reports.terminal import heading
-    from tiltmeter.runs.run_directory import MANIFEST, read_manifest
+    from tiltmeter.runs.run_directory import MANIFEST
     from tiltmeter.runs.user_paths import user_path
 
     folder = user_path(run)
-    if as_json:
-        typer.echo(json_lines_of(folder))
-        return
-    if not (folder / MANIFEST).is_file() and studies_in(folder, tuple(catalogue()["studies"])):
+    is_run = (folder / MANIFEST).is_file()
+    if not is_run and not as_json and studies_in(folder, tuple(catalogue()["studies"])):
         typer.echo(judged(folder)[0])  # studies that were run one by one
         return
+    runs = [folder] if is_run else runs_at_sites(folder) or [folder]
+    typer.echo("\n".join(map(json_lines_of, runs)) if as_json else "\n\n".join(map(text_of, runs)))
+
+
+def runs_at_sites(folder: Path) -> list[Path]:
+    """The runs of a sweep at several sites, in the order in which they were made."""
+    from tiltmeter.runs.run_directory import MANIFEST, read_manifest
+
+    made = {file.parent: read_manifest(file.parent) for file in folder.glob(f"*/{MANIFEST}")}
+    found = {run: manifest for run, manifest in made.items() if kind_of(manifest) == "sweep"}
+    return sorted(found, key=lambda run: (found[run]["created"], run))
+
+
+def text_of(folder: Path) -> str:
+    """A stored run as text: what it is, its table, and where its report is.
+
+    Raises:
+        TiltmeterError: the folder is no run.
+    """
+    from tiltmeter.reports.terminal import heading
+    from tiltmeter.runs.run_directory import read_manifest
+
     manifest = read_manifest(folder)
     kind = kind_of(manifest)
     text, _ = _content(folder, kind, manifest)
-    typer.echo("\n".join([f"run:     {folder} ({kind})", *heading(manifest), "", text]))
-    if (report := folder / "report.html").is_file():
-        typer.echo(f"\nreport:  {report}")
+    report = [f"\nreport:  {file}"] if (file := folder / "report.html").is_file() else []
+    return "\n".join([f"run:     {folder} ({kind})", *heading(manifest), "", text, *report])
 
 
 def json_lines_of(folder: Path) -> str:

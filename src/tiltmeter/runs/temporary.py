@@ -7,12 +7,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from tiltmeter.runs.user_paths import user_path
+
 
 @contextmanager
-def kept_or_temporary(out: str | Path | None) -> Iterator[str | Path]:
-    """`out` itself; or, if it is None, a temporary directory that is deleted afterwards, also after an interruption."""
+def kept_or_temporary(out: str | Path | None) -> Iterator[Path]:
+    """`out` itself; or, if it is None, a temporary directory that is deleted afterwards, also after an interruption.
+
+    Raises:
+        TiltmeterError: `out` is no path.
+    """
     if out is not None:
-        yield out
+        yield user_path(out)
         return
     with TemporaryDirectory(prefix="tiltmeter-") as folder:
-        yield folder
+        yield Path(folder)

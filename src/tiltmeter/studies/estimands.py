@@ -21,8 +21,8 @@ Estimands = Callable[[Results], list[Estimand]]
 SIMILAR = Region(0.8, 1.25)
 """The margin for "nearly the same" and "hardly differ": a ratio from 0.8 to 1.25. The papers state no margin."""
 
-STEP_TOLERANCE = 1e-4
-"""Relative: datasets store the pair distance, by which lengths are scaled, to six digits."""
+STEP_TOLERANCE = 1e-9
+"""Relative: lengths are products of a study's lengths and the pair distance."""
 
 
 def read(curves: xr.Dataset, readout: str, direction: str, step: float | None = None) -> Float[np.ndarray, "..."]:
@@ -49,7 +49,7 @@ def step_index(curves: xr.Dataset, step: float) -> int:
     """
     steps = curves.step.to_numpy()
     index = int(np.argmin(np.abs(steps - step)))
-    if not np.isclose(steps[index], step, rtol=STEP_TOLERANCE, atol=1e-9):
+    if not np.isclose(steps[index], step, rtol=STEP_TOLERANCE, atol=1e-12):
         raise NotMeasured(f"Step {step:g} was not measured; the nearest one is {steps[index]:g}.")
     return index
 

@@ -170,14 +170,13 @@ def _layer(wanted: ReproduceOptions, preset: Preset | None) -> int | None:
 
 
 def _tokens(loaded: LoadedModel, wanted: ReproduceOptions, length: int, at_most: int) -> TokenSet:
-    assert wanted.tokens is not None
+    given, bos_before = wanted.tokens, wanted.bos_before or "document"
+    assert given is not None
+    if isinstance(given, TokenSet):
+        cut = loaded.load_tokens(given.ids, at_most, length, bos_before=bos_before, name=given.name)
+        return replace(cut, facts=given.facts | cut.facts)
     return loaded.load_tokens(
-        wanted.tokens,
-        at_most=at_most,
-        length=length,
-        column=wanted.column,
-        revision=wanted.tokens_revision,
-        bos_before=wanted.bos_before or "document",
+        given, at_most, length, column=wanted.column, revision=wanted.tokens_revision, bos_before=bos_before
     )
 
 

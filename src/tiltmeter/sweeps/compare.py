@@ -20,6 +20,7 @@ from tiltmeter.analysis import curves
 from tiltmeter.analysis.bisection import CrossingTarget
 from tiltmeter.analysis.standing import Verdict, curve_tests, draws_among, standing_table, stem, verdict, with_opposites
 from tiltmeter.data.token_set import TokenSet, TokensGiven
+from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.loading import LoadedModel, ModelGiven, load_model, tokens_for
 from tiltmeter.perturb.held import OF_STATISTICS
 from tiltmeter.perturb.names import DirectionName
@@ -146,6 +147,8 @@ def make_comparison(
     """
     refuse_settings(settings)
     given, path = read_vectors(vectors, site), Straight(lengths=lengths, unit="pair-distance")
+    if 0 in path.steps:
+        raise TiltmeterError("The lengths have a 0, where nothing is moved; give positive ones, in pair distances.")
     most = SEQUENCES if sequences is None else sequences
     sweep = Sweep(site=site, path=path, sequences=most, positions=positions, **settings)
     loaded = load_model(model)

@@ -90,15 +90,15 @@ def _about(at: RowsAtSite) -> dict[str, Any]:
 
 def attributes(
     plan: Plan, statistics: SiteStatistics, saes: dict[str, SAEWithStatistics], manifest: dict[str, Any]
-) -> dict[str, str]:
+) -> dict[str, str | float]:
     """Collect the provenance stored with the curves. It has no timestamps, so equal runs write equal files."""
     return {
         "model": plan.model.name,
         "site": plan.site.name,
         "tokens": plan.tokens.name,
         "positions": plan.sweep.positions,
-        "pair_distance": f"{statistics.pair_distance:.6g}",
-        "mean_norm": f"{statistics.norm:.6g}",
+        "pair_distance": float(statistics.pair_distance),
+        "mean_norm": float(statistics.norm),
         "massive": json.dumps(statistics.massive._asdict()),
         "covariance": json.dumps(statistics.spectrum._asdict()),
         "cautions": json.dumps(cautions(plan, statistics)),
