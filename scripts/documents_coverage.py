@@ -64,7 +64,8 @@ def decided(n: int, each: int, rho: float, comparisons: int, runs: int = 40_000)
     found = []
     for size in (each, 1):
         count = n // size
-        value, deviation = logs(*(part.reshape(runs, count, size).sum(-1) for part in (one, other)), seed=n)
+        above, below = (part.reshape(runs, count, size).sum(-1) for part in (one, other))
+        value, deviation = logs(above, below, n)
         low, high = student_t(value, deviation, count, 1 - 0.05 / comparisons)
         found.append(float(((low > 0) | (high < 0)).mean()))
     return found[0], found[1]
