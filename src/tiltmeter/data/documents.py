@@ -30,7 +30,8 @@ class Labelled(NamedTuple):
     """A text or a stored row, and the document that it is from."""
 
     content: object
-    document: Hashable
+    document: Hashable | None
+    """None where it is a document of its own."""
 
 
 class Shelves:

@@ -14,8 +14,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, groupby, islice
-from operator import attrgetter
+from itertools import chain, islice
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -71,10 +70,10 @@ TokenSource = Documents | TokenRows
 
 
 class Row(NamedTuple):
-    """A stored row's tokens and its document: without a label, the row is one of its own."""
+    """A stored row's tokens and its document; None where the row is one of its own."""
 
     ids: Integer[np.ndarray, " position"]
-    document: Hashable
+    document: Hashable | None
 
 
 class Sequences(NamedTuple):
@@ -197,9 +196,9 @@ def cut_rows(source: TokenRows, cut: Cut, limit: int | None) -> Sequences:
     """
     shelves = Shelves()
     read = shorter = longer = 0
-    for document, rows in groupby(checked_rows(source), key=attrgetter("document")):
+    for document, rows in _runs(checked_rows(source)):
         pieces = []
-        for ids, _ in rows:
+        for ids in rows:
             row = cut.row(ids)
             read += 1
             shorter += len(row) < cut.length
@@ -211,6 +210,23 @@ def cut_rows(source: TokenRows, cut: Cut, limit: int | None) -> Sequences:
             break
     counts = {"rows_read": read, "rows_dropped_as_shorter": shorter, "rows_cut_as_longer": longer}
     return Sequences(*shelves.taken(limit), {what: str(count) for what, count in counts.items()})
+
+
+def _runs(rows: Iterable[Row]) -> Iterator[tuple[Hashable, list[np.ndarray]]]:
+    """Rows that follow each other and are from one document, which is read to its end; other rows one by one."""
+    held: list[np.ndarray] = []
+    last: Hashable = None
+    for number, (ids, document) in enumerate(rows):
+        if held and document != last:
+            yield last, held
+            held = []
+        if document is None:
+            yield ("row", number), [ids]
+        else:
+            held.append(ids)
+            last = document
+    if held:
+        yield last, held
 
 
 def rows_of_stored_length(source: TokenRows, context: int) -> tuple[TokenRows, int]:
@@ -245,7 +261,7 @@ def checked_rows(source: TokenRows) -> Iterator[Row]:
     Raises a `TiltmeterError` that names the row if it is anything else.
     """
     for index, one in enumerate(source.rows):
-        row, document = one if isinstance(one, Labelled) else (one, index)
+        row, document = one if isinstance(one, Labelled) else (one, None)
         where = f"Sequence {index} of {source.name!r}"
         try:
             ids = np.asarray(row.ids if isinstance(row, MaskedRow) else row)
