@@ -26,8 +26,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from tiltmeter.data.documents import DOCUMENT, labelled
-from tiltmeter.data.packing import MASKED, Documents, TokenRows, TokenSource, matrix_rows, table_source
+from tiltmeter.data.packing import MASKED, Documents, TokenRows, TokenSource, matrix_rows
 from tiltmeter.data.padding import MASK, check_mask_shape, masked_rows
+from tiltmeter.data.tables import table_source
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.runs.extras import require
 

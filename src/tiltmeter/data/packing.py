@@ -12,7 +12,7 @@ documents as sequences are asked for.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import NamedTuple, TypeVar
@@ -22,15 +22,9 @@ from jaxtyping import Int64, Integer
 from transformers import PreTrainedTokenizerBase
 
 from tiltmeter.data.boundary import Boundary
-from tiltmeter.data.documents import DOCUMENT, Labelled, Shelves, checked_document, scattered
+from tiltmeter.data.documents import Labelled, Shelves, scattered
 from tiltmeter.data.padding import MASK, MaskedRow, unpadded
 from tiltmeter.errors import TiltmeterError
-
-TOKEN_COLUMNS = ("tokens", "input_ids")
-"""Columns of token ids, in order of preference: TransformerLens's name, then that of `datasets`."""
-
-TEXT_COLUMNS = ("text", "content")
-"""Columns of text, used if there are no token ids."""
 
 BATCH = 64
 """Documents tokenised at once."""
@@ -314,49 +308,6 @@ def check_vocabulary(ids: Integer[np.ndarray, "sequence position"], vocabulary: 
             f"The token ids of {name!r} go up to {largest} but the model's vocabulary has {vocabulary} tokens: "
             "use tokens made by this model's tokenizer."
         )
-
-
-def table_source(
-    name: str,
-    columns: Sequence[str],
-    column: str | None,
-    read: Callable[[Sequence[str]], Iterable[Sequence[object]]],
-    facts: dict[str, str],
-) -> TokenSource:
-    """Open a table's column as documents or rows, by what its first value is; `read` returns each row's values.
-
-    A column `attention_mask` beside token ids is their mask, and a column `document_id` says which document each row
-    is from.
-
-    Raises `TiltmeterError` if neither the column asked for nor a default one exists, or it is empty.
-    """
-    chosen = choose_column(name, columns, column)
-    beside = [one for one in (MASK, DOCUMENT) if one in columns and one != chosen]
-    first, rows = peek(read([chosen, *beside]), name)
-    facts = {**facts, "column": chosen}
-    if isinstance(first[0], str):
-        return Documents(name, (_labelled(row[0], row, beside, name) for row in rows), facts)
-    if MASK in beside:
-        masked = (_labelled(MaskedRow(row[0], row[1]), row, beside, name) for row in rows)
-        return TokenRows(name, masked, {**facts, **MASKED})
-    return TokenRows(name, (_labelled(row[0], row, beside, name) for row in rows), facts)
-
-
-def _labelled(content: object, row: Sequence[object], beside: Sequence[str], name: str) -> object:
-    """The content of a table's row, with its document where the table says which it is."""
-    return Labelled(content, checked_document(row[-1], name)) if DOCUMENT in beside else content
-
-
-def choose_column(name: str, columns: Sequence[str], column: str | None) -> str:
-    """Return the column asked for, else the first of `TOKEN_COLUMNS` and `TEXT_COLUMNS` that the table has."""
-    wanted = (*TOKEN_COLUMNS, *TEXT_COLUMNS) if column is None else (column,)
-    for candidate in wanted:
-        if candidate in columns:
-            return candidate
-    raise TiltmeterError(
-        f"{name!r} has no column {' or '.join(map(repr, wanted))}: "
-        f"name one of those it has ({', '.join(map(repr, columns)) or 'none'})."
-    )
 
 
 def peek(items: Iterable[T], name: str) -> tuple[T, Iterator[T]]:

@@ -13,12 +13,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import platform
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from operator import itemgetter
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,12 +23,12 @@ from jaxtyping import Int64, Integer
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from tiltmeter.data import stdlib
 from tiltmeter.data.boundary import Boundary, boundary_of
-from tiltmeter.data.documents import DOCUMENT, Shelves, labelled, numbered
+from tiltmeter.data.documents import DOCUMENT, labelled, numbered
 from tiltmeter.data.files import file_source, is_token_file
 from tiltmeter.data.hub import HUB_NAME, hub_source, saved_source
 from tiltmeter.data.memory import memory_source
+from tiltmeter.data.nano_text import NANO, nano_sequences
 from tiltmeter.data.packing import (
     BOS_BEFORE,
     Documents,
@@ -41,15 +38,11 @@ from tiltmeter.data.packing import (
     check_vocabulary,
     cut_of,
     cut_rows,
-    encode,
     pack_documents,
     rows_of_stored_length,
 )
 from tiltmeter.data.padding import warn_of_padding
 from tiltmeter.errors import TiltmeterError
-
-NANO: Mapping[str, Literal["train", "held-out"]] = {"nano": "held-out", "nano-train": "train"}
-"""The two sides of the standard library: modules that nano was not trained on, and those it was trained on."""
 
 MIN_UNIQUE_FRACTION = 0.9
 """Warn if the fraction of unique sequences is below this."""
@@ -192,7 +185,9 @@ def load_tokens(
     if documents is not None:
         source = _with_documents(source, given, documents, name)
     if source is None:
-        pieces, of_each, facts = _nano(given, tokenizer, boundary, length or min(context, TEXT_LENGTH), bos_before)
+        pieces, of_each, facts = nano_sequences(
+            given, tokenizer, boundary, length or min(context, TEXT_LENGTH), bos_before
+        )
     else:
         pieces, of_each, facts = _sequences(source, tokenizer, boundary, length, context, at_most, bos_before)
         facts = {**source.facts, **facts}
@@ -314,37 +309,3 @@ def _sequences(
     if length is None:
         source, length = rows_of_stored_length(source, context)
     return cut_rows(source, cut_of(boundary, length, bos_before, source.name), limit)
-
-
-def _nano(
-    name: str, tokenizer: PreTrainedTokenizerBase | None, boundary: Boundary, length: int, bos_before: str
-) -> Sequences:
-    """Make all sequences of one side's modules, ordered by a hash of (module, index of the sequence in it).
-
-    One sequence of each module comes first, as everywhere; a module that is missing from an interpreter removes only
-    its own sequences.
-    """
-    if tokenizer is None:
-        raise TiltmeterError(f"{name!r} is text and there is no tokenizer to read it with: give a model that has one.")
-    modules = list(stdlib.texts(NANO[name]))
-    if not modules:
-        raise TiltmeterError(
-            f"{name!r} is the source of Python's standard library, and this interpreter has none in "
-            f"{str(stdlib.library_root())!r}: use another interpreter or other tokens."
-        )
-    cut = cut_of(boundary, length, bos_before, name)
-    keyed: list[tuple[bytes, str, np.ndarray]] = []
-    texts_hash = hashlib.sha256()
-    for (module, text), ids in zip(modules, encode((text for _, text in modules), tokenizer), strict=True):
-        texts_hash.update(f"{module}\0{text}\0".encode())
-        for index, piece in enumerate(cut.document_pieces(ids)):
-            keyed.append((hashlib.sha256(f"{module}/{index}".encode()).digest(), module, piece))
-    facts = {
-        "python": platform.python_version(),
-        "modules": str(len(modules)),
-        "text_sha256": texts_hash.hexdigest(),
-    }
-    shelves = Shelves()
-    for _, module, piece in sorted(keyed, key=itemgetter(0)):
-        shelves.add(module, [piece])
-    return Sequences(*shelves.taken(None), facts)
