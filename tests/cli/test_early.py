@@ -78,12 +78,38 @@ def test_several_sites():
 
 
 def test_misspelt_readouts_and_saes():
-    assert "did you mean kl?" in refused(check_readouts, ["kll"], NANO)
-    assert "did you mean l2@resid_post:5?" in refused(check_readouts, ["l1@resid_post:5"], NANO)
+    assert "did you mean kl?" in refused(check_readouts, ["kll"], "resid_pre:3", NANO)
+    assert "did you mean l2@resid_post:5?" in refused(check_readouts, ["l1@resid_post:5"], "resid_pre:3", NANO)
     assert "did you mean nano:e2e-3-l0-4?" in refused(check_saes, ["nano:e2e-3-lo-4"])
     assert "did you mean nano:e2e-3-l0-4?" in refused(check_saes, ["e2e-3-l0-4"])
     check_saes(["nano:e2e-*", "owner/repo:folder", "gpt2-small-res-jb:blocks.6.hook_resid_pre"])
-    check_readouts(["kl", "l2@blocks.5.hook_resid_post"], NANO)
+    check_readouts(["kl", "l2@blocks.5.hook_resid_post"], "resid_pre:3", NANO)
+
+
+def test_readouts_before_the_site():
+    said = "blocks.1.hook_resid_post comes before blocks.3.hook_resid_pre; read a later site"
+    for sites in ("resid_pre:3", "resid_pre:1,resid_pre:3"):
+        assert said in refused(check_readouts, ["kl", "l2@resid_post:1"], sites, ModelFacts())
+    check_readouts(["l2@resid_post:1"], "resid_pre:*", NANO)
+
+
+def test_files_of_tokens_that_are_none(tmp_path):
+    for name, ids, said in (
+        ("a.npy", np.zeros((0, 4), int), r"shape (0, 4); expected [sequence, position]"),
+        ("b.npy", np.zeros(4, int), "shape (4,); expected [sequence, position]"),
+        ("c.npy", np.zeros((2, 4)), "holds floating-point numbers; expected integer token ids"),
+        ("d.npy", np.array([[1], [2, 3]], object), "is not a plain NumPy array, and pickled objects are never loaded"),
+    ):
+        np.save(tmp_path / name, ids)
+        assert said in refused(token_facts, str(tmp_path / name), "nano", None)
+    (tmp_path / "empty.txt").touch()
+    assert "is an empty file" in refused(token_facts, str(tmp_path / "empty.txt"), "nano", None)
+
+
+def test_files_of_vectors_that_are_none(tmp_path):
+    (tmp_path / "steer.npy").write_text("1 2 3")
+    said = "is not a .npy file that can be read"
+    assert said in refused(check_directions, [f"along:{tmp_path}/steer.npy"], "resid_pre:3", [], NANO)
 
 
 def test_files_that_hold_no_sae(tmp_path):

@@ -4,7 +4,9 @@ import math
 
 import pytest
 
+from tiltmeter.perturb.paths import Straight
 from tiltmeter.reports import terminal
+from tiltmeter.sweeps.plan import Sweep
 
 MANIFEST = {"identity": {"sweep": {"path": {"kind": "straight", "unit": "pair-distance"}}}, "record": {"units": "L2"}}
 
@@ -76,3 +78,16 @@ def test_an_unfinished_run(tmp_path):
     (tmp_path / "shards").mkdir()
     (tmp_path / "shards" / "a.safetensors").touch()
     assert "1 files of results are stored" in terminal.unfinished(tmp_path)
+
+
+def test_the_stream_is_the_one_that_was_measured():
+    """A model with RMSNorm is measured in its raw stream, whatever was asked for."""
+    sweep = Sweep(site="resid_pre:1", path=Straight(lengths=(1,)), sequences=2).model_dump(mode="json")
+    identity = {"sweep": sweep, "order": {"directions": ["isotropic"]}}
+    told = {
+        stream: terminal.heading(
+            {"identity": identity, "record": {"policies": {"stream": stream}}, "created": "2026-01-01"}
+        )[0]
+        for stream in ("raw", "centred: x minus its mean over d_model")
+    }
+    assert "resid_pre:1 (raw)" in told.pop("raw") and "resid_pre:1 (centred)" in told.popitem()[1]

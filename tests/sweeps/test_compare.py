@@ -189,5 +189,5 @@ def test_a_file_stands_for_its_vector(loaded, tmp_path):
     given = run(loaded, tmp_path / "b", {"v": draw(3)}, baselines=("isotropic",), budgets=())
     pd.testing.assert_frame_equal(of_file.standings, given.standings)
     np.save(tmp_path / "two.npy", np.stack([draw(3), draw(4)]))
-    with pytest.raises(TiltmeterError, match=r"has 2 vectors, and v is one; name it, as two.npy#0"):
+    with pytest.raises(TiltmeterError, match=r"has 2 vectors, and one is compared as 'v'; name it: two.npy#0"):
         run(loaded, tmp_path / "c", {"v": tmp_path / "two.npy"})

@@ -65,8 +65,7 @@ def test_a_sweep_comes_back_from_json(path):
         {"path": {"kind": "sphere", "degrees": [10, 10.0]}},
         {"path": {"kind": "spiral", "degrees": [10]}},
         {"bos": {"average": "maybe"}},
-        {"bos": {"averages": "in"}},
-        {"lengths": (1, 2)},
+        {"path": [0, 1, 2]},
     ],
 )
 def test_what_is_no_sweep(wrong):
@@ -74,6 +73,23 @@ def test_what_is_no_sweep(wrong):
     with pytest.raises(TiltmeterError) as refused:
         Sweep(**SMALL | wrong)
     assert re.search(rf"^{place}\b.* was .+: .+\.$", str(refused.value)), refused.value
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"postions": "last"}, r"There is no postions \(did you mean positions\?\); leave it out\."),
+        ({"bos": {"averages": "in"}}, r"There is no averages in bos; leave it out\."),
+        (
+            {"path": {"kind": "straight", "lenghts": [1]}},
+            r"There is no lenghts in path.straight \(did you mean lengths\?\)",
+        ),
+        ({"lengths": (1, 2)}, "There is no lengths; leave it out"),
+    ],
+)
+def test_fields_that_there_are_not(wrong, sentence):
+    with pytest.raises(TiltmeterError, match=sentence):
+        Sweep(**SMALL | wrong)
 
 
 def test_a_sweep_cannot_be_changed():

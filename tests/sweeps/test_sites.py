@@ -56,6 +56,10 @@ def test_each_site_has_the_curves_that_it_has_alone(loaded, tmp_path):
     assert again.identical(found)
 
 
+def test_sites_may_be_listed():
+    assert sweep(["resid_pre:0", "mlp_out:1"]).site == "resid_pre:0,mlp_out:1"
+
+
 def test_tables_and_figures_have_the_sites(loaded):
     found = tm.run_sweep(sweep("resid_pre:*,mlp_out:0"), loaded, TOKENS)
     table = tm.summary(found)

@@ -160,7 +160,7 @@ def refuse_early(
     check_base_name(config["base"], config["saes"])
     facts = model_facts(model.model)
     (check_sites if kind == "sweep" else check_site)(config["site"], facts)
-    check_readouts(config["readouts"], facts)
+    check_readouts(config["readouts"], config["site"], facts)
     check_directions(config["directions"], config["site"], config["saes"], facts)
     there = token_facts(tokens.tokens, model.model, tokens.sequence_length)
     check_number(measurement.sequences, there, tokens.tokens)

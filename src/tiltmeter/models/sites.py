@@ -112,6 +112,21 @@ class Site(NamedTuple):
         return _ORDER[self.kind] > _ORDER[changed.kind]
 
 
+def check_visible(read: Site, site: Site) -> None:
+    """Refuse to read where a perturbation at `site` does not show.
+
+    Raises:
+        TiltmeterError: `read` comes before it, or is not known to come after.
+    """
+    if read.is_visible_from(site):
+        return
+    if read == site:
+        why = "is computed from its z, and does not show a perturbation at"
+    else:
+        why = "comes before" if site.is_visible_from(read) else "is not known to come after"
+    raise TiltmeterError(f"{read.name} {why} {site.name}; read a later site.")
+
+
 def parse_site(name: str, n_layers: int) -> Site:
     """Parse the name of a site, other than of a module, in a model of `n_layers` layers.
 

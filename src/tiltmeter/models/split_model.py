@@ -45,7 +45,7 @@ from tiltmeter.models.hooks import Place, captured, replaced, skipped
 from tiltmeter.models.module_sites import module_site
 from tiltmeter.models.positions import Span
 from tiltmeter.models.probe import probe_tokens
-from tiltmeter.models.sites import MODULE, OF_WIDTH_D_MODEL, STREAM, Site, parse_site
+from tiltmeter.models.sites import MODULE, OF_WIDTH_D_MODEL, STREAM, Site, check_visible, parse_site
 from tiltmeter.models.trunk import Trunk, agree
 
 Stream = Literal["centred", "raw"]
@@ -440,15 +440,7 @@ class SplitModel:
         for one in (site, *reads):
             self.tap(one)  # the parts of a block are found by a pass of their own, before hooks for this one are set
         for read in reads:
-            if not read.is_visible_from(site):
-                raise TiltmeterError(f"{read.name} {_why_blind(read, site)} {site.name}; read a later site.")
-
-
-def _why_blind(read: Site, site: Site) -> str:
-    """Why a perturbation at a site does not show at another."""
-    if read == site:
-        return "is computed from its z, and does not show a perturbation at"
-    return "comes before" if site.is_visible_from(read) else "is not known to come after"
+            check_visible(read, site)
 
 
 def _entry(site: Site) -> Site:

@@ -259,7 +259,8 @@ def mean_pair_distance(real: Real, seed: int, pairs: int = 100_000) -> float:
     """
     if real.sequences[0] == real.sequences[-1]:
         raise TiltmeterError(
-            f"The pool of {len(real.pool)} real activations holds only one sequence's; make the pool larger."
+            f"All {len(real.pool)} real activations of the pool are of one sequence, and distances are taken between "
+            "sequences; give more sequences, or a larger pool."
         )
     total, count = 0.0, 0
     for entries in torch.arange(pairs).split(4096):

@@ -13,7 +13,7 @@ import xarray as xr
 from tiltmeter.analysis import curves
 from tiltmeter.analysis.standing import MINUS, draws_among, stem, with_opposites
 from tiltmeter.errors import TiltmeterError
-from tiltmeter.reports.charts.chart import Axis, Chart, Line, Panel, Points
+from tiltmeter.reports.charts.chart import Axis, Bars, Chart, Line, Panel
 from tiltmeter.reports.charts.styles import Style, shade, styles
 from tiltmeter.reports.figure import ReportFigure
 from tiltmeter.reports.page import write_report
@@ -134,14 +134,14 @@ def _pair_distances(data: xr.Dataset) -> np.ndarray:
 def _lengths(budgets: pd.DataFrame, vectors: Sequence[str]) -> ReportFigure:
     names = list(dict.fromkeys(budgets.direction))
     looks = styles([name for name in names if not name.startswith(MINUS) or name.removeprefix(MINUS) not in vectors])
-    marks = []
-    for number, name in enumerate(names):
-        look = looks.get(name) or looks[name.removeprefix(MINUS)]._replace(face="white", marker="v")
-        rows = budgets[budgets.direction == name].replace(np.inf, np.nan)
-        x = rows.budget.to_numpy() * 1.06 ** (number - (len(names) - 1) / 2)
-        y, low, high = (rows[column].to_numpy(float) for column in ("median", "median_low", "median_high"))
-        marks.append(Points(name, x, y, look, low, high))
-    panel = Panel("", Axis("KL, nats", log=True), Axis(f"median {LENGTH}", log=True), tuple(marks))
+    rows = []
+    for budget in sorted(set(budgets.budget)):
+        table, marks = budgets[budgets.budget == budget].set_index("direction").replace(np.inf, np.nan), []
+        for name in names:
+            look = looks.get(name) or looks[name.removeprefix(MINUS)]
+            y, low, high = (table[column][[name]].to_numpy(float) for column in ("median", "median_low", "median_high"))
+            marks.append(Bars(name, (name,), y, look, low, high))
+        rows.append((Panel(f"KL {budget:g} nats", Axis(""), Axis(f"median {LENGTH}"), tuple(marks)),))
     return ReportFigure(
         "budgets",
         "Length at which KL reaches a budget",
@@ -149,7 +149,7 @@ def _lengths(budgets: pd.DataFrame, vectors: Sequence[str]) -> ReportFigure:
         "sequences do not reach the budget within two pair distances, there is no median.",
         "",
         _reached(budgets, vectors),
-        Chart(((panel,),), share=()),
+        Chart(tuple(rows), share=("y",)),
     )
 
 

@@ -51,7 +51,8 @@ def heading(manifest: Mapping[str, Any]) -> list[str]:
         lines.append(f"tokens:  {record['tokens']['name']}, sequences of {shape[1]}")
     if "sweep" in identity:
         named = identity.get("compare", {}).get("vectors") or identity["order"]["directions"]
-        lines += _of_sweep(identity["sweep"], named, shape)
+        stream = record.get("policies", {}).get("stream", identity["sweep"]["stream"])  # of an RMSNorm model, raw
+        lines += _of_sweep(identity["sweep"], named, shape, stream.partition(":")[0])
     if "crossings" in identity:
         lines.append(f"goal:    {identity['sweep']['readouts'][0]} crosses {_said(identity['crossings'])}")
     if "training" in identity:
@@ -74,14 +75,16 @@ def _said(settings: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in settings.items() if value not in (None, [], ()))
 
 
-def _of_sweep(sweep: Mapping[str, Any], directions: Sequence[str], shape: Sequence[int] | None) -> list[str]:
+def _of_sweep(
+    sweep: Mapping[str, Any], directions: Sequence[str], shape: Sequence[int] | None, stream: str
+) -> list[str]:
     path = sweep["path"]
     steps = path.get("lengths") or path.get("degrees") or []
     unit = path.get("unit", "degrees" if "degrees" in path else "")
     some = f"{len(steps)} from {min(steps):g} to {max(steps):g} ({unit})" if steps else "one, the substitute"
     statistics = min(sweep["statistics_sequences"], shape[0]) if shape else sweep["statistics_sequences"]
     return [
-        f"site:    {sweep['site']} ({sweep['stream']}), positions {sweep['positions']}, base {sweep['base']}",
+        f"site:    {sweep['site']} ({stream}), positions {sweep['positions']}, base {sweep['base']}",
         f"along:   {', '.join(directions)}",
         f"steps:   {some}",
         f"counted: {sweep['sequences']} sequences, {statistics} for the statistics; seed {sweep['seed']}",

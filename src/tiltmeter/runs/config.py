@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from tiltmeter.errors import TiltmeterError
+from tiltmeter.errors import TiltmeterError, did_you_mean
 
 if TYPE_CHECKING:
     from pydantic._internal._model_construction import ModelMetaclass
@@ -21,7 +22,7 @@ class _Sentences(ModelMetaclass):
         try:
             return super().__call__(*places, **given)
         except ValidationError as error:
-            raise TiltmeterError(_sentence(error)) from None
+            raise TiltmeterError(_sentence(error, list(vars(self)["__pydantic_fields__"]))) from None
 
 
 class Configuration(BaseModel, metaclass=_Sentences):
@@ -34,8 +35,17 @@ class Configuration(BaseModel, metaclass=_Sentences):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-def _sentence(error: ValidationError) -> str:
-    first = error.errors()[0]
+def _sentence(error: ValidationError, fields: Sequence[str]) -> str:
+    """The error in a sentence: a name that does not exist first, since what is missing may only be misspelt."""
+    every = error.errors()
+    unknown = [one for one in every if one["type"] == "extra_forbidden"]
+    if unknown:
+        *outer, name = map(str, unknown[0]["loc"])
+        beside = [str(one["loc"][-1]) for one in every if one["type"] == "missing"]
+        where = f" in {'.'.join(outer)}" if outer else ""
+        hint = did_you_mean(name, beside if outer else [*fields, *beside])
+        return f"There is no {name}{where}{hint}; leave it out."
+    first = every[0]
     place = ".".join(str(part) for part in first["loc"])
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "missing":

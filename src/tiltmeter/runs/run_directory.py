@@ -359,4 +359,6 @@ def _disk(path: str | Path) -> Iterator[None]:
     except (OSError, RuntimeError) as error:  # RuntimeError: no such home, or no locks on this file system
         reason = getattr(error, "strerror", None) or error
         advice = "free space or fix its permissions, or choose another directory"
+        if isinstance(error, NotADirectoryError | FileExistsError):
+            advice = "a file is in the way: choose another directory"
         raise TiltmeterError(f"{path} cannot be used: {reason}; {advice}.") from error

@@ -91,7 +91,7 @@ def _of_file(label: str, file: str | Path, site: str) -> Tensor:
     vectors = load_vectors(DirectionName(ALONG, str(file).removeprefix(f"{ALONG}:")), site)
     if len(vectors) > 1:
         first = next(iter(vectors)).argument
-        raise TiltmeterError(f"{file} has {len(vectors)} vectors, and {label} is one; name it, as {first}.")
+        raise TiltmeterError(f"{file} has {len(vectors)} vectors, and one is compared as {label!r}; name it: {first}.")
     return next(iter(vectors.values()))
 
 

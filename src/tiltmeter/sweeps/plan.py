@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import Field, PlainSerializer, PlainValidator
+from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator
 from transformers import PreTrainedTokenizerBase
 
 from tiltmeter.analysis.confidence_sequences import FIRST_LOOK
@@ -15,7 +15,7 @@ from tiltmeter.data.token_set import TokenSet
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.positions import BosPolicy, MassivePolicy, Positions, parse_positions
 from tiltmeter.models.readouts import Readout
-from tiltmeter.models.sites import Site
+from tiltmeter.models.sites import Site, check_visible
 from tiltmeter.models.split_model import SplitModel, Stream
 from tiltmeter.perturb.bases import SAE_BASES, check_base_name
 from tiltmeter.perturb.names import ALONG, BaseName, DirectionName
@@ -63,12 +63,24 @@ def _shown(saes: SAEs) -> Any:
     return {label: one if isinstance(one, str) else one.sha256 for label, one in saes.items()}
 
 
+def _one_text(site: Any) -> Any:
+    """Names of several sites as one text."""
+    return ",".join(site) if isinstance(site, list | tuple) and all(isinstance(one, str) for one in site) else site
+
+
+def _a_path(path: Any) -> Any:
+    """Refuse what is no path, in words that say which there are."""
+    if isinstance(path, Configuration | Mapping):
+        return path
+    raise ValueError("give a path: tm.Straight(lengths=(0, 1, 2)), tm.Sphere(degrees=(0, 90)) or tm.Substitute()")
+
+
 class Sweep(Configuration):
     """Configuration of a sweep. Together with model, tokens and code, it fully determines the numbers."""
 
-    site: str
+    site: Annotated[str, BeforeValidator(_one_text)]
     """Where activations are perturbed, e.g. `blocks.6.hook_resid_pre` or `resid_pre:6`. Or several sites, one after the
-    other: `resid_pre:*`, `resid_pre:3,mlp_out:3`."""
+    other: `resid_pre:*`, `resid_pre:3,mlp_out:3`, or a list of names."""
     directions: Annotated[Directions, PlainValidator(read_directions), PlainSerializer(shown)] = DEFAULT_DIRECTIONS
     """Names of directions; `along:FILE` for your own vectors. An SAE direction without an SAE's name (`sae-error`) is
     expanded to one for every SAE of the sweep (`sae-error:NAME`). Or a mapping of labels to vectors, functions and
@@ -82,7 +94,8 @@ class Sweep(Configuration):
     """Parameters for synthesising activations from latents (Giglemiani et al. 2024)."""
     stream: Stream = "centred"
     """Whether a LayerNorm model's residual stream is centred before measuring."""
-    path: PerturbationPath
+    path: Annotated[PerturbationPath, BeforeValidator(_a_path)]
+    """How far along: `Straight(lengths=...)`, `Sphere(degrees=...)` or `Substitute()`."""
     readouts: Annotated[Readouts, PlainValidator(read_readouts), PlainSerializer(shown_readouts)] = ("kl",)
     """Names of readouts; or a mapping of labels to functions, and of names to `...`
     (`tiltmeter.sweeps.given_readouts`): `{"mine": f, "kl": ...}`."""
@@ -196,6 +209,9 @@ def make_plan(
         )
     site = model.site(sweep.site)
     readouts = look_up_readouts(sweep.readouts, model, tokenizer)
+    for readout in readouts:
+        if readout.site is not None:
+            check_visible(readout.site, site)
     positions = parse_positions(sweep.positions, tokens.ids.shape[1])
     given = labelled(sweep.saes, site)
     directions, own, base = look_up(sweep, tuple(given))

@@ -11,7 +11,7 @@ from tiltmeter.cli.catalogue import catalogue, choices
 from tiltmeter.cli.early.headers import stored_arrays, stored_names
 from tiltmeter.cli.early.model_facts import ModelFacts
 from tiltmeter.errors import TiltmeterError, did_you_mean
-from tiltmeter.models.sites import HOOKS, MODULE, OF_HEADS, OUTSIDE, long_name, parse_site
+from tiltmeter.models.sites import HOOKS, MODULE, OF_HEADS, OUTSIDE, check_visible, long_name, parse_site
 from tiltmeter.perturb.names import ALONG, BaseName, DirectionName, Kinds, check_base, check_direction
 from tiltmeter.runs import plugins
 from tiltmeter.runs.user_paths import user_path
@@ -80,11 +80,11 @@ def _layer_in(name: str) -> str:
     return parts[-1] if parts else "L"
 
 
-def check_readouts(names: Sequence[str], model: ModelFacts) -> None:
-    """Refuse readouts that there are not.
+def check_readouts(names: Sequence[str], site: str, model: ModelFacts) -> None:
+    """Refuse readouts that there are not, or where a perturbation at the site does not show.
 
     Raises:
-        TiltmeterError: the message names the nearest.
+        TiltmeterError: the message names the nearest, or says which comes before.
     """
     forms = [_readout(name) for name in (*catalogue()["readouts"], *plugins.find("tiltmeter.readouts"))]
     for name in names:
@@ -95,6 +95,15 @@ def check_readouts(names: Sequence[str], model: ModelFacts) -> None:
             raise TiltmeterError(f"{name!r} is not a readout{hint}; tiltmeter list readouts shows all.")
         if sign == "@":
             check_site(rest, model)
+            _check_order(rest, site, model)
+
+
+def _check_order(read: str, sites: str, model: ModelFacts) -> None:
+    """Refuse to read before a site, of those that are named without patterns."""
+    for site in map(str.strip, sites.split(",")):
+        if "*" not in site and not read.startswith(MODULE) and not site.startswith(MODULE):
+            layers = model.layers or MOST_LAYERS
+            check_visible(parse_site(read, layers), parse_site(site, layers))
 
 
 def _readout(name: str) -> tuple[str, str, str]:
@@ -196,10 +205,16 @@ def _check_vectors(argument: str, site: str, model: ModelFacts) -> None:
             f"{path} is a {path.suffix or 'nameless'} file; vectors are read from {', '.join(suffixes)} files, and no "
             "code in them is run."
         )
+    stored = stored_arrays(path)
+    if not stored and path.suffix in (".npy", ".npz", ".safetensors"):
+        raise TiltmeterError(
+            f"{path} is not a {path.suffix} file that can be read: it is damaged, something else, or holds Python "
+            "objects, which are never loaded; save the vectors again."
+        )
     kinds = {_kind_of_site(one.replace("*", "0")) for one in site.split(",")}
     if model.width is None or not kinds <= AS_WIDE_AS_THE_STREAM:
         return
-    widths = {one.shape[-1] for one in stored_arrays(path).values() if len(one.shape) in (1, 2)}
+    widths = {one.shape[-1] for one in stored.values() if len(one.shape) in (1, 2)}
     if widths and model.width not in widths:
         raise TiltmeterError(
             f"{path} has vectors of width {min(widths)}, but those at {long_name(site)} have width {model.width}; give "

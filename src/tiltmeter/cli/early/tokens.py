@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from tiltmeter.cli.catalogue import choices
-from tiltmeter.cli.early.headers import stored_arrays
+from tiltmeter.cli.early.headers import Stored, stored_arrays
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.position_text import read_positions
 from tiltmeter.runs.user_paths import user_path
@@ -50,6 +51,7 @@ def token_facts(name: str | None, model: str, length: int | None) -> TokenFacts:
     path = user_path(name)
     _refuse_file(name, path)
     stored = stored_arrays(path) if path.is_file() else {}
+    _refuse_content(name, path, stored)
     if len(stored) != 1 or len(shape := next(iter(stored.values())).shape) != 2:
         return TokenFacts(None, length)
     if length is not None and length > shape[1]:
@@ -76,6 +78,27 @@ def _refuse_file(name: str, path: Path) -> None:
     if not path.exists() and not HUB_NAME.fullmatch(name):
         raise TiltmeterError(
             f"There are no tokens {name!r}: give 'nano', the path of a file, or a data set as 'owner/dataset:split'."
+        )
+
+
+def _refuse_content(name: str, path: Path, stored: Mapping[str, Stored]) -> None:
+    """Refuse a file that is empty, or whose one array is no matrix of integers, by its header."""
+    if path.is_file() and not path.stat().st_size:
+        raise TiltmeterError(f"{name!r} is an empty file: give one with at least one sequence.")
+    if path.suffix.lower() != ".npy" or not path.is_file():
+        return
+    if not stored:
+        raise TiltmeterError(
+            f"{name!r} is not a plain NumPy array, and pickled objects are never loaded: save an integer array "
+            "[sequence, position] with numpy.save."
+        )
+    ids = stored[""]
+    if ids.kind != "int":
+        what = "floating-point numbers" if ids.kind == "float" else "no numbers"
+        raise TiltmeterError(f"{name!r} holds {what}; expected integer token ids: store it as integers.")
+    if len(ids.shape) != 2 or 0 in ids.shape:
+        raise TiltmeterError(
+            f"{name!r} holds an array of shape {ids.shape}; expected [sequence, position], with at least one of each."
         )
 
 
