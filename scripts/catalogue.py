@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 from tiltmeter.cli.catalogue import FILE
 from tiltmeter.data.files import PICKLES, READERS
-from tiltmeter.data.token_set import NANO
+from tiltmeter.data.nano_text import NANO
 from tiltmeter.models.loading import PRECISIONS
 from tiltmeter.models.model_files import EMBEDDED
 from tiltmeter.models.readouts import readout_meanings

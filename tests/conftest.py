@@ -49,7 +49,7 @@ def pytest_runtest_setup():
 @pytest.fixture(autouse=True, scope="session")
 def tokenised_once():
     """The ids of nano's held-out text, which takes seconds, are kept; another tokenizer's are not."""
-    data, nano = import_module("tiltmeter.data.token_set"), import_module("tiltmeter.models.nano")
+    data, nano = import_module("tiltmeter.data.nano_text"), import_module("tiltmeter.models.nano")
     encode, kept = data.encode, {}
 
     def encode_once(texts, tokenizer):

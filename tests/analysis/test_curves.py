@@ -169,7 +169,7 @@ def test_tables_read_back_exactly_and_repeat_to_the_byte():
 def test_frame_has_a_row_for_every_measurement():
     ds = make(positions=[3, 4])
     frame = curves.to_frame(ds)
-    assert list(frame.columns) == ["direction", "step", "sequence", "position", *READOUTS, "tokens"]
+    assert list(frame.columns) == ["direction", "step", "sequence", "position", "document", *READOUTS, "tokens"]
     assert len(frame) == ds.kl.size
     row = frame.sample(1, random_state=0).iloc[0]
     assert row.kl == ds.kl.sel(direction=row.direction, step=row.step, sequence=row.sequence, position=row.position)

@@ -49,7 +49,7 @@ def test_a_stream_is_read_no_further_than_needed(hub, column):
     def rows():
         for index in range(500):
             assert index < 200, "read too far"
-            yield {"tokens": [index, 1, 2], "text": "abcdefgh"}
+            yield {"tokens": [index, 1, 2], "text": f"abcdef{index}"}
 
     hub.dataset = datasets.IterableDataset.from_generator(rows)
     tokens = load("owner/data", make_tokenizer(), at_most=5, length=3, column=column)
@@ -69,7 +69,7 @@ def test_a_data_set_of_parquet_files_is_read_by_the_real_library(hub, monkeypatc
         datasets, "load_dataset", lambda name, split, **_: real(str(tmp_path / "data"), split=split, streaming=True)
     )
     tokens = load("owner/data", make_tokenizer(), length=3)
-    assert tokens.ids.tolist() == [ascii_ids("abc"), ascii_ids("def")]
+    assert sorted(tokens.ids.tolist()) == [ascii_ids("abc"), ascii_ids("def")]
     with pytest.raises(TiltmeterError, match="split"):
         load("owner/data:nosuch", make_tokenizer(), length=3)
 

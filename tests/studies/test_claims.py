@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import xarray as xr
 
 from tiltmeter.analysis.estimates import ABOVE_ZERO, Region
 from tiltmeter.studies.claim_rows import claim_rows, remark_on_control
@@ -52,6 +53,30 @@ def test_more_claims_ask_more_of_each():
     near = claim("near", 0.45)  # 2.8 standard errors
     assert words(near) == ["supported"]
     assert words(near, *(claim(f"other {n}", 3.0) for n in range(60)))[0] == "inconclusive"
+
+
+def of_documents(count):
+    """Results of 60 sequences, of so many documents."""
+    documents = np.arange(60) % count
+    return Results({"some": xr.Dataset(coords={"document": ("sequence", documents)})}, {})
+
+
+def test_verdicts_count_documents():
+    near = claim("near", 0.4)  # 2.5 standard errors of 40 independent values, 1.8 of 20
+    values = NOISE[np.argsort(NOISE)].reshape(20, 2).T.ravel()  # sequence n and n + 20 are nearly equal
+
+    def estimands(_):
+        return [mean("", values + 0.4, ABOVE_ZERO)]
+
+    alike = near._replace(estimands=estimands)
+    assert [one.word for one in judge([alike], NOTHING)] == ["supported"]
+    assert [one.word for one in judge([alike], of_documents(20))] == ["inconclusive"]
+    (few,) = judge([claim("a", 3.0)], of_documents(8))
+    assert few.word == "not tested" and few.reason == "8 documents are too few; take tokens of at least 10."
+    (clear,) = judge([claim("a", 3.0)], of_documents(20))
+    assert clear.word == "supported" and "40 sequences of 20 documents" in str(
+        claim_rows("lee2024", [clear], None, published=False)
+    )
 
 
 def test_what_was_not_measured_is_not_tested():

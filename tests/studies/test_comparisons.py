@@ -52,6 +52,16 @@ def test_the_comparison_is_within_sequences():
     assert verdict({"real-difference": luck[::-1] + 0.1, "real-mixture": luck}) == "indistinguishable from"
 
 
+def test_documents_count():
+    noise = np.repeat(standard(20), 2)
+    given = synthetic({"real-difference": 4.95 + noise / 2, "real-mixture": 4.0 + 0 * noise})
+    few, many = (given.assign_coords(document=("sequence", np.arange(40) // each)) for each in (8, 1))
+    assert compared_at_nearest(few, "kl", PAIRS, [5]).startswith("5 documents are too few to compare directions")
+    assert "real-difference above real-mixture" in compared_at_nearest(many, "kl", PAIRS, [5])
+    pairs = given.assign_coords(document=("sequence", np.arange(40) // 2))
+    assert "real-difference indistinguishable from real-mixture" in compared_at_nearest(pairs, "kl", PAIRS, [5])
+
+
 @pytest.mark.parametrize(("errors", "said"), [(2.1, "indistinguishable from"), (2.6, "above")])
 def test_all_comparisons_must_hold_together(errors, said):
     """A gap of 2.1 standard errors would do for one comparison, not for the luckier of two."""

@@ -18,14 +18,18 @@ sequences for Gaussian means with unknown variance"). With growing n it becomes,
 which holds in the limit for any values with finite variance, as the central limit theorem does (Waudby-Smith, Arbour,
 Sinha, Kennedy & Ramdas 2024, "Time-uniform central limit theory and asymptotic confidence sequences").
 Unlike the limit, the formula used here accounts for the uncertainty of s itself.
+
+Where several sequences are from one document, n is the number of documents and s/√n the cluster-robust standard error
+of the mean over sequences (`tiltmeter.analysis.clusters`), which holds in the limit of many documents.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float, Float64, Int
+from jaxtyping import Bool, Float, Float64, Int
 from scipy.special import lambertw
 
+from tiltmeter.analysis.clusters import Documents, grouped, sums_by
 from tiltmeter.analysis.intervals import MeanInterval
 from tiltmeter.errors import TiltmeterError
 
@@ -65,7 +69,9 @@ def _effect(alpha: float) -> float:
     return float(-lambertw(-(alpha**2) / np.e, -1).real - 1)
 
 
-def sequential_mean(values: Float[np.ndarray, "*batch sequence"], confidence: float = 0.95) -> MeanInterval:
+def sequential_mean(
+    values: Float[np.ndarray, "*batch sequence"], confidence: float = 0.95, documents: Documents | None = None
+) -> MeanInterval:
     """Average each curve over sequences, with its time-uniform interval.
 
     A NaN is a sequence that was not measured: it is left out of its curve. A curve of fewer than `FIRST_LOOK` sequences
@@ -75,6 +81,7 @@ def sequential_mean(values: Float[np.ndarray, "*batch sequence"], confidence: fl
         values: one number per sequence, in any unit; any number of curves. Their order must be
             independent of the values.
         confidence: probability that all intervals of a curve, from `FIRST_LOOK` sequences on, cover its true mean.
+        documents: which document each sequence is from; None where each is one of its own.
 
     Raises:
         TiltmeterError: `confidence` is not between 0 and 1.
@@ -85,7 +92,19 @@ def sequential_mean(values: Float[np.ndarray, "*batch sequence"], confidence: fl
     mean = np.where(measured, values, 0.0).sum(axis=-1) / some
     with np.errstate(invalid="ignore"):  # infinite values have no deviation; their curve gets no interval
         rest = np.where(measured, values - mean[..., None], 0.0)
-        deviation = np.asarray(np.sqrt((rest**2).sum(axis=-1) / np.maximum(n - 1, 1)))
-        half = np.where(n < FIRST_LOOK, np.nan, half_width(n, deviation, confidence))
+        independent, deviation = n, np.asarray(np.sqrt((rest**2).sum(axis=-1) / np.maximum(n - 1, 1)))
+        if (numbers := grouped(documents)) is not None:
+            independent, deviation = _of_documents(rest, measured, numbers)
+        half = np.where(n < FIRST_LOOK, np.nan, half_width(independent, deviation, confidence))
         mean = np.where(n > 0, mean, np.nan)
         return MeanInterval(mean, np.asarray(mean - half), np.asarray(mean + half), n)
+
+
+def _of_documents(
+    rest: Float64[np.ndarray, "*batch sequence"], measured: Bool[np.ndarray, "*batch sequence"], numbers: Documents
+) -> tuple[Int[np.ndarray, "*batch"], Float64[np.ndarray, "*batch"]]:
+    """How many documents each curve has, and the standard error of its mean times the root of that number."""
+    sizes = sums_by(measured.astype(np.float64), numbers)
+    count, n = np.asarray((sizes > 0).sum(axis=-1)), np.maximum(sizes.sum(axis=-1, keepdims=True), 1)
+    weighted = sums_by(rest, numbers) ** 2 / np.maximum(1 - sizes / n, 1e-300)
+    return count, np.asarray(np.sqrt(count * weighted.sum(axis=-1)) / n[..., 0])

@@ -9,6 +9,7 @@ A dataset of curves has
   that of `length` counts those among them that are perturbed, or all perturbed ones if no averaged one is. NaN is
   "not measured". Each has `long_name` and `units`;
 - `tokens` (direction, sequence): how many tokens were averaged;
+- the coordinate `document` of `sequence`: which document of the token set each sequence is from;
 - of a sweep at several sites, `site` as the first dimension, with the coordinates `pair_distance` and `mean_norm`;
 - attributes, text or a number: where it came from, `pair_distance` and `mean_norm` in L2, and the run's manifest as
   JSON under `manifest`.
@@ -56,7 +57,7 @@ class Axes(NamedTuple):
     """The coordinates of a block of curves.
 
     `units` are those of `steps`: "L2", "‖x‖", "of the way to the target" or "degrees". `positions` is None
-    unless positions are kept separate.
+    unless positions are kept separate, `documents` where each sequence is a document of its own.
     """
 
     directions: Sequence[str]
@@ -64,6 +65,7 @@ class Axes(NamedTuple):
     units: str
     sequences: Sequence[int]
     positions: Sequence[int] | None = None
+    documents: Sequence[int] | None = None
 
 
 def build(
@@ -93,7 +95,7 @@ def build(
     coords = _coords(axes)
     variables = {}
     for name, values in {**readouts, "tokens": tokens}.items():
-        dims = ("direction", "sequence") if name == "tokens" else tuple(coords)
+        dims = ("direction", "sequence") if name == "tokens" else tuple(dim for dim in _DIMS if dim in coords)
         wanted = tuple(coords[dim].size for dim in dims)
         if np.shape(values) != wanted:
             raise TiltmeterError(
@@ -114,7 +116,8 @@ def _coords(axes: Axes) -> dict[str, xr.Variable]:
     for name, values in coords.items():
         if len(np.unique(values)) != values.size:
             raise TiltmeterError(f"the axis {name} of the curves names something twice; name each {name} once.")
-    return coords
+    of_each = axes.sequences if axes.documents is None else axes.documents
+    return coords | {"document": xr.Variable("sequence", np.asarray(of_each, np.int64))}
 
 
 def kind_of(readout: str) -> str:
@@ -198,15 +201,19 @@ def _canonical(curves: xr.Dataset) -> xr.Dataset:
     dims = [name for name in _DIMS if name in curves.dims]
     kinds = {"direction": np.str_, "step": np.float64, "sequence": np.int64, "position": np.int64}
     coords = {name: curves[name].variable.astype(kinds[name]) for name in dims}
+    if "document" in curves.coords:
+        coords["document"] = curves["document"].variable.astype(np.int64)
     variables = {name: curves[name].variable.astype(np.float64).transpose(*dims) for name in readout_names(curves)}
     variables["tokens"] = curves["tokens"].variable.astype(np.int64).transpose("direction", "sequence")
     return xr.Dataset(variables, coords, curves.attrs).sortby("sequence").drop_encoding()
 
 
 def to_frame(curves: xr.Dataset) -> pd.DataFrame:
-    """A table with a row per direction, step, sequence (and position), a column per readout, and `tokens`."""
+    """A table with a row per direction, step, sequence (and position), `document`, a column per readout, `tokens`."""
     dims = [name for name in _DIMS if name in curves.dims]
-    return curves.to_dataframe(dim_order=dims).reset_index()
+    frame = curves.to_dataframe(dim_order=dims).reset_index()
+    beside = [name for name in ("document",) if name in frame]
+    return frame[[*dims, *beside, *(name for name in frame if name not in (*dims, *beside))]]
 
 
 def checked(given: Any) -> xr.Dataset:
@@ -221,6 +228,8 @@ def checked(given: Any) -> xr.Dataset:
         )
     single = [name for name in _AXES if name in given.coords and name not in given.dims]
     found = given.expand_dims(single)
+    if "sequence" in single and "document" in given.coords:
+        found = found.assign_coords(document=("sequence", np.atleast_1d(given["document"].values)))
     if "step" in single and "tokens" in given:
         found["tokens"] = given["tokens"].expand_dims([name for name in single if name != "step"])
     if lost := [name for name in _AXES if name not in found.dims]:
@@ -237,18 +246,24 @@ def sequence_means(curves: xr.Dataset) -> Float64[np.ndarray, "direction step re
     return np.stack([per_sequence[name].transpose(*_AXES).values for name in names], axis=2)
 
 
+def documents_of(curves: xr.Dataset | xr.DataArray) -> Int[np.ndarray, " sequence"] | None:
+    """Which document each sequence is from; None where curves do not say, as those of earlier versions."""
+    return curves["document"].values.astype(np.int64) if "document" in curves.coords else None
+
+
 def summary(curves: xr.Dataset, confidence: float = 0.95) -> pd.DataFrame:
     """Average every readout over sequences, with its interval, one row each.
 
     Every sequence has equal weight, whatever its number of tokens; separate positions are averaged within their
-    sequence first. The interval is a t interval corrected for skewness (`tiltmeter.analysis.intervals`).
+    sequence first. The interval is a t interval corrected for skewness (`tiltmeter.analysis.intervals`), over documents
+    where several sequences are from one.
     If the sweep stopped at a target precision (the attribute `stopping`), that would be invalid, and it is time-uniform
     (`tiltmeter.analysis.confidence_sequences`).
 
     Returns:
         Columns `direction`, `step`, `readout`, `mean`, `low`, `high` (units of the readout) and `n` (sequences), in the
-        order of the dataset's own axes and readouts; before them `site`, if there are several. A curve that was not
-        measured has NaN and n = 0.
+        order of the dataset's own axes and readouts; before them `site`, if there are several; after them `documents`,
+        where there are fewer of these than sequences. A curve that was not measured has NaN and n = 0.
 
     Raises:
         TiltmeterError: these are no curves; a confidence outside (0, 1).
@@ -258,11 +273,17 @@ def summary(curves: xr.Dataset, confidence: float = 0.95) -> pd.DataFrame:
         tables = {str(site): summary(curves.sel(site=site), confidence) for site in curves.site.values}
         return pd.concat(tables, names=["site"]).reset_index(level="site").reset_index(drop=True)
     names, values = readout_names(curves), sequence_means(curves)
-    interval = sequential_mean(values, confidence) if "stopping" in curves.attrs else mean_interval(values, confidence)
+    documents = documents_of(curves)
+    average = sequential_mean if "stopping" in curves.attrs else mean_interval
+    interval = average(values, confidence, documents)
     rows = pd.MultiIndex.from_product(
         [curves.direction.values, curves.step.values, names], names=["direction", "step", "readout"]
     ).to_frame(index=False)
-    return rows.assign(**{name: column.ravel() for name, column in interval._asdict().items()})
+    table = rows.assign(**{name: column.ravel() for name, column in interval._asdict().items()})
+    if documents is None or len(np.unique(documents)) == len(documents):
+        return table
+    counts = [len(np.unique(documents[known])) for known in ~np.isnan(values.reshape(len(table), -1))]
+    return table.assign(documents=counts)
 
 
 def write_table(run: Run, name: str, table: pd.DataFrame) -> None:

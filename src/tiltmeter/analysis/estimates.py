@@ -14,7 +14,8 @@ Two intervals are taken. The one that is shown has 95 %. The one that decides ho
 `scripts/decision_coverage.py` measures how often it is wrong: as designed where tails are light, too often where they
 are heavy.
 
-Sequences count as independent. Where several are cut from one document, intervals are too narrow.
+Where several sequences are from one document, documents are drawn again and left out, with all their sequences, and
+the degrees of freedom are theirs (`tiltmeter.analysis.clusters`).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
+from tiltmeter.analysis.clusters import Documents, freedom, grouped, number_of, spread
 from tiltmeter.analysis.resampling import Rows, Statistic, bootstrap, jackknife, values
 from tiltmeter.analysis.t_intervals import skewed_t, skewness, student_t
 
@@ -36,7 +38,7 @@ CONFIDENCE = 0.95
 RESAMPLES = 999
 
 MIN_SEQUENCES = 10
-"""With fewer sequences nothing is decided."""
+"""With fewer sequences, or documents where several are from one, nothing is decided."""
 
 Decision = Literal["inside", "outside", "undecided"]
 Scale = Literal["difference", "ratio", "fraction", "order", "correlation"]
@@ -94,6 +96,8 @@ class Estimand(NamedTuple):
     scale: Scale = "difference"
     picked_from: int = 1
     """How many numbers this one was picked from, as the largest of several layers: all of them count as comparisons."""
+    documents: Documents | None = None
+    """Which document each row is from; None where each is one of its own."""
     place: Place | None = None
     """Which step of a grid it belongs to, if every step is measured."""
 
@@ -119,8 +123,15 @@ class Estimate(NamedTuple):
     n: int
     """Sequences."""
     unit: str = ""
+    documents: int | None = None
+    """Documents that the sequences are from; None where each counts for itself."""
     scale: Scale = "difference"
     place: Place | None = None
+
+    @property
+    def independent(self) -> int:
+        """How many values count as independent: documents, or sequences."""
+        return self.n if self.documents is None else self.documents
 
     @property
     def decides(self) -> bool:
@@ -137,8 +148,8 @@ class Estimate(NamedTuple):
 
     @property
     def decision(self) -> Decision | None:
-        """Whether the number lies in its region; None where it is not defined or there are too few sequences."""
-        if self.n < MIN_SEQUENCES or math.isnan(self.value):
+        """Whether the number lies in its region; None if it is not defined, or of too few sequences or documents."""
+        if self.independent < MIN_SEQUENCES or math.isnan(self.value):
             return None
         if self._is_no_difference:
             return "undecided"
@@ -175,39 +186,64 @@ def estimate(quantity: Estimand, comparisons: int, seed: int = 0) -> Estimate:
         comparisons: number of quantities whose deciding intervals hold simultaneously (Bonferroni).
         seed: of the draws.
     """
-    rows = quantity.rows[~np.isnan(quantity.rows).reshape(len(quantity.rows), -1).all(axis=1)]
-    n = len(rows)
+    measured = ~np.isnan(quantity.rows).reshape(len(quantity.rows), -1).all(axis=1)
+    rows, documents = quantity.rows[measured], quantity.documents
+    numbers = None if documents is None else grouped(documents[measured])
+    n, independent = len(rows), number_of(numbers, len(rows))
     shown = joint = (math.nan, math.nan)
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # of a mean of nothing, in a draw: it is NaN
         value = float(values(quantity.statistic, [rows])[0]) if n else math.nan
         if n > 1 and not math.isnan(value):
-            shown, joint = _intervals(quantity, rows, value, comparisons, seed)
+            shown, joint = _intervals(quantity, rows, numbers, value, comparisons, seed)
+    found = None if numbers is None else independent
     return Estimate(
-        quantity.label, value, *shown, *joint, quantity.region, n, quantity.unit, quantity.scale, quantity.place
+        quantity.label, value, *shown, *joint, quantity.region, n, quantity.unit, found, quantity.scale, quantity.place
     )
 
 
 def _intervals(
-    quantity: Estimand, rows: Rows, value: float, comparisons: int, seed: int
+    quantity: Estimand, rows: Rows, documents: Documents | None, value: float, comparisons: int, seed: int
 ) -> tuple[tuple[float, float], tuple[float, float]]:
     """The interval that is shown, and the one that decides."""
-    n = len(rows)
+    n = number_of(documents, len(rows))
+    free = float(n - 1) if documents is None else freedom(np.bincount(documents))
     level = 1 - (1 - CONFIDENCE) / (comparisons * quantity.picked_from)
     if quantity.scale == "fraction" and 0 <= value <= 1:
-        shown, joint = (float(stats.t.ppf((1 + one) / 2, n - 1)) for one in (CONFIDENCE, level))
-        return _wilson(value, n, shown), _wilson(value, n, joint)
+        shown, joint = (float(stats.t.ppf((1 + one) / 2, free)) for one in (CONFIDENCE, level))
+        size = float(len(rows)) if documents is None else _effective(rows, documents)
+        return _wilson(value, size, shown), _wilson(value, size, joint)
     if quantity.scale == "order":
-        return _of_order(rows, CONFIDENCE), _of_order(rows, level)
-    drawn, without = bootstrap(quantity.statistic, rows, RESAMPLES, seed), jackknife(quantity.statistic, rows)
+        return _of_order(rows, documents, CONFIDENCE), _of_order(rows, documents, level)
+    members = _members(documents)
+    drawn = bootstrap(quantity.statistic, rows, members, RESAMPLES, seed)
+    without = jackknife(quantity.statistic, rows, members)
     to, back = _scale(quantity.scale, value, drawn, without)
     # the bootstrap's draws are of a sample, whose spread is that much smaller
     deviation = np.asarray(np.nanstd(to(drawn), ddof=1) * n / math.sqrt(n - 1))
-    low, high = skewed_t(np.asarray(to(value)), deviation, _skewness_of(-to(without)), n, CONFIDENCE)
-    joint_low, joint_high = student_t(np.asarray(to(value)), deviation, n, level)
+    low, high = skewed_t(np.asarray(to(value)), deviation, _skewness_of(-to(without)), n, CONFIDENCE, free)
+    joint_low, joint_high = student_t(np.asarray(to(value)), deviation, n, level, free)
     if max(np.isnan(drawn).mean(), np.isnan(without).mean()) > MAX_UNDEFINED_DRAWS:
         return (float(back(low)), float(back(high))), (-math.inf, math.inf)
     return (float(back(low)), float(back(high))), (float(back(joint_low)), float(back(joint_high)))
+
+
+def _members(documents: Documents | None) -> list[np.ndarray] | None:
+    """The sequences of each document; None where each sequence counts for itself."""
+    if documents is None:
+        return None
+    order = np.argsort(documents, kind="stable")
+    return np.split(order, np.cumsum(np.bincount(documents))[:-1])
+
+
+def _effective(rows: Rows, documents: Documents) -> float:
+    """How many independent sequences would know a fraction as well; the documents where all rows are equal."""
+    values = np.nanmean(rows.reshape(len(rows), -1), axis=1)
+    of_documents, alone = spread(values, documents), spread(values, None)
+    if not of_documents.deviation > 0:
+        return float(of_documents.n)
+    ratio = float((alone.deviation**2 / alone.n) / (of_documents.deviation**2 / of_documents.n))
+    return len(rows) * min(1.0, ratio)
 
 
 def _skewness_of(influence: Float[np.ndarray, " sequence"]) -> Float[np.ndarray, ""]:
@@ -230,18 +266,19 @@ def _scale(
     return np.asarray, np.asarray
 
 
-def _of_order(rows: Rows, level: float) -> tuple[float, float]:
+def _of_order(rows: Rows, documents: Documents | None, level: float) -> tuple[float, float]:
     """Student's interval of the mean of parts, with one more sequence that is in no order.
 
     So equal parts are never certain: a perfect order in all of ten sequences does not exclude another one in the next.
     Agresti & Coull (1998) do the same for one part.
     """
     parts = np.append(rows.ravel(), NO_EFFECT["order"])
-    low, high = student_t(np.asarray(parts.mean()), np.asarray(parts.std(ddof=1)), len(parts), level)
+    found = spread(parts, None if documents is None else np.append(documents, documents.max() + 1))
+    low, high = student_t(np.asarray(parts.mean()), found.deviation, found.n, level, found.freedom)
     return max(float(low), 0.0), min(float(high), 1.0)
 
 
-def _wilson(part: float, n: int, z: float) -> tuple[float, float]:
+def _wilson(part: float, n: float, z: float) -> tuple[float, float]:
     """Wilson's interval (1927) of a part of a whole."""
     centre, scale = part + z * z / (2 * n), 1 + z * z / n
     half = z * math.sqrt(part * (1 - part) / n + z * z / (4 * n * n))

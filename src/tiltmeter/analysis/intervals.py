@@ -1,10 +1,13 @@
 """Means with intervals over sequences.
 
 The tokens of one sequence are not independent (they share a text, and each perturbed token is read by the later ones),
-so a sequence counts as one value, its mean over tokens. The interval is Student's, widened on the side of the
-longer tail (`tiltmeter.analysis.t_intervals`). It takes the place of a bootstrap (BCa), which covers less
-than it says below some hundred sequences, and of a bootstrapped t, which covers as often but becomes arbitrarily wide
-where one sequence stands out, since draws without that sequence have almost no spread.
+so a sequence counts as one value, its mean over tokens. Where several sequences are from one document, documents count
+(`tiltmeter.analysis.clusters`); the mean is over sequences all the same.
+
+The interval is Student's, widened on the side of the longer tail (`tiltmeter.analysis.t_intervals`). It takes the
+place of a bootstrap (BCa), which covers less than it says below some hundred sequences, and of a bootstrapped t, which
+covers as often but becomes arbitrarily wide where one sequence stands out, since draws without that sequence have
+almost no spread.
 
 A curve's interval does not depend on which other curves are computed with it.
 """
@@ -16,7 +19,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Float64, Int
 from scipy import stats
 
-from tiltmeter.analysis.t_intervals import skewed_t, skewness, student_t
+from tiltmeter.analysis.clusters import Documents, grouped, spread
+from tiltmeter.analysis.t_intervals import skewed_t, student_t
 from tiltmeter.errors import TiltmeterError
 
 
@@ -29,7 +33,9 @@ class MeanInterval(NamedTuple):
     n: Int[np.ndarray, "*batch"]
 
 
-def mean_interval(values: Float[np.ndarray, "*batch sequence"], confidence: float = 0.95) -> MeanInterval:
+def mean_interval(
+    values: Float[np.ndarray, "*batch sequence"], confidence: float = 0.95, documents: Documents | None = None
+) -> MeanInterval:
     """Average each curve over sequences, with its interval, a t interval corrected for skewness.
 
     A NaN is a sequence that was not measured: it is left out of its curve. A curve of one sequence has a mean and no
@@ -40,6 +46,7 @@ def mean_interval(values: Float[np.ndarray, "*batch sequence"], confidence: floa
     Args:
         values: one number per sequence, in any unit; any number of curves.
         confidence: coverage probability of the interval, between 0 and 1.
+        documents: which document each sequence is from; None where each is one of its own.
 
     Raises:
         TiltmeterError: `confidence` is not between 0 and 1.
@@ -54,7 +61,7 @@ def mean_interval(values: Float[np.ndarray, "*batch sequence"], confidence: floa
     for pattern, members in _by_pattern(measured):
         held = curves[np.ix_(members, pattern)]
         mean[members] = held.mean(axis=-1) if held.shape[-1] else np.nan
-        low[members], high[members] = _intervals(held, confidence)
+        low[members], high[members] = _intervals(held, confidence, None if documents is None else documents[pattern])
     return MeanInterval(mean.reshape(shape), low.reshape(shape), high.reshape(shape), n.reshape(shape))
 
 
@@ -66,7 +73,9 @@ def _by_pattern(
     return [(pattern, np.flatnonzero(group.ravel() == index)) for index, pattern in enumerate(patterns)]
 
 
-def _intervals(values: Float[np.ndarray, "curve sequence"], confidence: float) -> Float[np.ndarray, "2 curve"]:
+def _intervals(
+    values: Float[np.ndarray, "curve sequence"], confidence: float, documents: Documents | None
+) -> Float[np.ndarray, "2 curve"]:
     bounds = np.full((2, len(values)), np.nan)
     n = values.shape[-1]
     if n < 2:
@@ -75,32 +84,45 @@ def _intervals(values: Float[np.ndarray, "curve sequence"], confidence: float) -
     bounds[:, constant] = values[constant, 0]
     varied = ~constant & np.isfinite(values).all(axis=-1)
     held = values[varied]
-    mean = held.mean(axis=-1)
-    bounds[:, varied] = skewed_t(mean, held.std(axis=-1, ddof=1), skewness(held - mean[:, None]), n, confidence)
+    found = spread(held, documents)
+    bounds[:, varied] = skewed_t(held.mean(axis=-1), found.deviation, found.skew, found.n, confidence, found.freedom)
     return bounds
 
 
-def median_interval(values: Float[np.ndarray, " sequence"], confidence: float = 0.95) -> tuple[float, float]:
+def median_interval(
+    values: Float[np.ndarray, " sequence"], confidence: float = 0.95, documents: Documents | None = None
+) -> tuple[float, float]:
     """Confidence interval of a median between two order statistics, from the binomial distribution (Thompson 1936).
 
-    It assumes only that sequences are independent, and covers the median at least as often as asked. Censored values
-    count as infinite: an end that falls among them is infinite. NaN values are left out; the interval is NaN if even
-    the extremes do not cover the median that often (fewer than 6 values, at 0.95).
+    It assumes only that sequences are independent, and covers the median at least as often as asked. Where several are
+    from one document, the order statistics are those at which the interval of the fraction of values below the median
+    ends (Woodruff 1952), with the documents' standard error; they are never nearer to the median than without.
+    Censored values count as infinite: an end that falls among them is infinite. NaN values are left out; the interval
+    is NaN if even the extremes do not cover the median that often (fewer than 6 values, at 0.95).
     """
-    known = np.sort(values[~np.isnan(values)])
+    measured = ~np.isnan(values)
+    known = np.sort(values[measured])
     rank = int(stats.binom.ppf((1 - confidence) / 2, len(known), 0.5)) if len(known) else 0
+    if documents is not None and grouped(documents[measured]) is not None:
+        below = (values[measured] < np.median(known)) + 0.5 * (values[measured] == np.median(known))
+        low, _ = paired_interval(below - below.mean(), confidence, documents[measured])
+        rank = min(rank, math.floor(len(known) * (0.5 + low))) if low > -0.5 else 0
     if rank < 1:
         return np.nan, np.nan
     return float(known[rank - 1]), float(known[-rank])
 
 
-def paired_interval(differences: Float64[np.ndarray, " sequence"], confidence: float) -> tuple[float, float]:
+def paired_interval(
+    differences: Float64[np.ndarray, " sequence"], confidence: float, documents: Documents | None = None
+) -> tuple[float, float]:
     """Student's t interval of the mean of paired differences; NaN values are left out, and fewer than two give NaN.
 
     For differences whose distribution is nearly symmetric, as those of pairs often are.
     """
-    known = differences[~np.isnan(differences)]
+    measured = ~np.isnan(differences)
+    known = differences[measured]
     if len(known) < 2:
         return np.nan, np.nan
-    low, high = student_t(np.asarray(known.mean()), np.asarray(known.std(ddof=1)), len(known), confidence)
+    found = spread(known, None if documents is None else documents[measured])
+    low, high = student_t(np.asarray(known.mean()), found.deviation, found.n, confidence, found.freedom)
     return float(low), float(high)

@@ -12,6 +12,8 @@ from jaxtyping import Float
 
 Rows = Float[np.ndarray, "sequence ..."]
 Statistic = Callable[[Rows], float]
+Members = list[np.ndarray] | None
+"""The rows of each document; None where each row counts for itself."""
 Means = Float[np.ndarray, "*sample column"]
 
 
@@ -39,22 +41,36 @@ def values(statistic: Statistic, samples: Iterable[Rows]) -> Float[np.ndarray, "
     return _finite(np.array(found))
 
 
-def bootstrap(statistic: Statistic, rows: Rows, resamples: int, seed: int) -> Float[np.ndarray, " draw"]:
-    """The number in each draw of as many rows as there are."""
-    n = len(rows)
+def bootstrap(
+    statistic: Statistic, rows: Rows, members: Members, resamples: int, seed: int
+) -> Float[np.ndarray, " draw"]:
+    """The number in each draw of as many rows, or whole documents, as there are."""
+    n = len(rows) if members is None else len(members)
     draws = np.random.default_rng(seed).integers(0, n, (resamples, n))
     if _by_means(statistic, rows):
         offsets = n * np.arange(resamples)[:, None]
         counts = np.bincount((draws + offsets).ravel(), minlength=n * resamples).reshape(resamples, n)
-        return _finite(statistic.function(counts @ rows / n))
-    return values(statistic, (rows[draw] for draw in draws))
+        sums, sizes = _sums(rows, members)
+        return _finite(statistic.function(counts @ sums / (counts @ sizes)[:, None]))
+    if members is None:
+        return values(statistic, (rows[draw] for draw in draws))
+    return values(statistic, (rows[np.concatenate([members[one] for one in draw])] for draw in draws))
 
 
-def jackknife(statistic: Statistic, rows: Rows) -> Float[np.ndarray, " sequence"]:
-    """The number without each row."""
+def jackknife(statistic: Statistic, rows: Rows, members: Members) -> Float[np.ndarray, " left_out"]:
+    """The number without each row, or without each document."""
     if _by_means(statistic, rows):
-        return _finite(statistic.function((rows.sum(axis=0) - rows) / (len(rows) - 1)))
-    return values(statistic, (np.delete(rows, index, axis=0) for index in range(len(rows))))
+        sums, sizes = _sums(rows, members)
+        return _finite(statistic.function((rows.sum(axis=0) - sums) / (len(rows) - sizes)[:, None]))
+    left_out = range(len(rows)) if members is None else members
+    return values(statistic, (np.delete(rows, one, axis=0) for one in left_out))
+
+
+def _sums(rows: Rows, members: Members) -> tuple[np.ndarray, np.ndarray]:
+    """The sums of the rows of each document, and how many these are."""
+    if members is None:
+        return rows, np.ones(len(rows))
+    return np.stack([rows[one].sum(axis=0) for one in members]), np.array([len(one) for one in members], float)
 
 
 def _by_means(statistic: Statistic, rows: Rows) -> TypeGuard[OfMeans]:

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 
 from tiltmeter.analysis.confidence_sequences import FIRST_LOOK, sequential_mean
 from tiltmeter.analysis.curves import readout_names, sequence_means
@@ -147,12 +147,14 @@ class Watch:
     stopped: Stopped | None = None
     """The result of the last look."""
     _seen: list[Float64[np.ndarray, "direction step readout sequence"]] = field(default_factory=list)
+    _documents: list[Int64[np.ndarray, " sequence"]] = field(default_factory=list)
 
     def look(self, shard: xr.Dataset) -> bool:
         """Add a shard; return whether every mean has reached the target."""
         self._seen.append(sequence_means(shard))
-        values = np.concatenate(self._seen, axis=-1)
-        precision, name = least_known(sequential_mean(values), shard)
+        self._documents.append(shard["document"].values)
+        values, documents = np.concatenate(self._seen, axis=-1), np.concatenate(self._documents)
+        precision, name = least_known(sequential_mean(values, documents=documents), shard)
         widest = precision if np.isfinite(precision) else None
         self.stopped = Stopped(self.until_ci, self.at_most, values.shape[-1], self.length, widest, name)
         return self.stopped.reached

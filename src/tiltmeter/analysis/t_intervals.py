@@ -32,17 +32,22 @@ def skewness(centred: Float64[np.ndarray, "*batch sequence"]) -> Float64[np.ndar
 
 
 def student_t(
-    mean: Float[np.ndarray, "*batch"], deviation: Float[np.ndarray, "*batch"], n: int, confidence: float
+    mean: Float[np.ndarray, "*batch"],
+    deviation: Float[np.ndarray, "*batch"],
+    n: int,
+    confidence: float,
+    freedom: float | None = None,
 ) -> tuple[Float64[np.ndarray, "*batch"], Float64[np.ndarray, "*batch"]]:
     """Bounds of Student's interval of a mean.
 
     Args:
         mean: of the sample.
-        deviation: its standard deviation, with n - 1 degrees of freedom.
+        deviation: its standard deviation.
         n: number of values, at least 2.
         confidence: coverage probability, between 0 and 1.
+        freedom: degrees of freedom of the deviation; n - 1 where it is not given.
     """
-    reach = stats.t.ppf((1 + confidence) / 2, n - 1) * deviation / np.sqrt(n)
+    reach = stats.t.ppf((1 + confidence) / 2, n - 1 if freedom is None else freedom) * deviation / np.sqrt(n)
     return np.asarray(mean - reach), np.asarray(mean + reach)
 
 
@@ -52,17 +57,19 @@ def skewed_t(
     skew: Float[np.ndarray, "*batch"],
     n: int,
     confidence: float,
+    freedom: float | None = None,
 ) -> tuple[Float64[np.ndarray, "*batch"], Float64[np.ndarray, "*batch"]]:
     """Bounds of the interval of a mean.
 
     Args:
         mean: of the sample.
-        deviation: its standard deviation, with n - 1 degrees of freedom.
+        deviation: its standard deviation.
         skew: its skewness.
         n: number of values, at least 2.
         confidence: coverage probability, between 0 and 1.
+        freedom: degrees of freedom of the deviation; n - 1 where it is not given.
     """
-    reach = stats.t.ppf((1 + confidence) / 2, n - 1)
+    reach = stats.t.ppf((1 + confidence) / 2, n - 1 if freedom is None else freedom)
     skew = np.where(np.abs(skew) < _SYMMETRIC, _SYMMETRIC, skew)
 
     def inverted(z: float) -> Float64[np.ndarray, "*batch"]:

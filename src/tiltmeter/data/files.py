@@ -7,7 +7,8 @@
 | `.parquet`, `.jsonl` | a column of lists of token ids, or else a column of text |
 | `.txt`, `.md`, `.rst`, `.py`, `.tex` | one document of text |
 
-A column or tensor `attention_mask` beside token ids says which of them are padding.
+A column or tensor `attention_mask` beside token ids says which of them are padding, and `document_id` which document
+each row is from.
 Pickles are refused: loading one can run arbitrary code.
 """
 
@@ -16,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +25,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from tiltmeter.data.packing import MASKED, Documents, TokenRows, TokenSource, matrix_rows, table_source
+from tiltmeter.data.documents import DOCUMENT, labelled
+from tiltmeter.data.packing import MASKED, Documents, TokenRows, TokenSource, matrix_rows
 from tiltmeter.data.padding import MASK, check_mask_shape, masked_rows
+from tiltmeter.data.tables import table_source
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.runs.extras import require
 
@@ -79,7 +83,7 @@ def _safetensors(name: str, path: Path, column: str | None, facts: dict[str, str
     with safe_open(path, framework="pt") as file:
         tensors = list(file.keys())
         if column is None and len(tensors) > 1:
-            slices = {key: file.get_slice(key) for key in tensors if key != MASK}
+            slices = {key: file.get_slice(key) for key in tensors if key not in (MASK, DOCUMENT)}
             tensors = [k for k, s in slices.items() if len(s.get_shape()) == 2 and s.get_dtype()[0] in "IU"]
         chosen = [key for key in tensors if column in (None, key)]
         if len(chosen) != 1:
@@ -89,11 +93,13 @@ def _safetensors(name: str, path: Path, column: str | None, facts: dict[str, str
                 f"name one of its tensors as the column ({', '.join(map(repr, file.keys())) or 'it has none'})."
             )
         tensor = file.get_tensor(chosen[0])
-        mask = file.get_tensor(MASK) if MASK in set(file.keys()) and chosen[0] != MASK else None
+        beside = {key: file.get_tensor(key) for key in (MASK, DOCUMENT) if key in set(file.keys()) - set(chosen)}
     if tensor.is_floating_point():
         tensor = tensor.float()  # NumPy has no bfloat16
     rows = matrix_rows(name, tensor.numpy(), {**facts, "column": chosen[0]})
-    return rows if mask is None else _masked(rows, tensor.shape, mask)
+    if MASK in beside:
+        rows = _masked(rows, tensor.shape, beside[MASK])
+    return replace(rows, rows=labelled(rows.rows, beside[DOCUMENT].numpy(), name)) if DOCUMENT in beside else rows
 
 
 def _masked(rows: TokenRows, shape: torch.Size, mask: Tensor) -> TokenRows:

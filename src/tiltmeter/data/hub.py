@@ -14,7 +14,8 @@ from typing import Any
 
 import huggingface_hub
 
-from tiltmeter.data.packing import TokenSource, table_source
+from tiltmeter.data.packing import TokenSource
+from tiltmeter.data.tables import table_source
 from tiltmeter.errors import TiltmeterError
 
 DEFAULT_SPLIT = "train"

@@ -20,8 +20,9 @@ import numpy as np
 from torch import Tensor
 
 from tiltmeter.data.hub import dataset_source
-from tiltmeter.data.packing import MASKED, Documents, TokenRows, TokenSource, matrix_rows, table_source
+from tiltmeter.data.packing import MASKED, Documents, TokenRows, TokenSource, matrix_rows
 from tiltmeter.data.padding import MASK, check_mask_shape, masked_rows
+from tiltmeter.data.tables import table_source
 from tiltmeter.errors import TiltmeterError
 
 KINDS = (

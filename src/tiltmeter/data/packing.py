@@ -5,12 +5,14 @@
    document or before each sequence. The rest of a document is dropped, so that no sequence spans two documents.
 3. `cut_rows` takes the first tokens of every stored row and drops rows that are too short.
 
-Both stop reading once they have enough sequences.
+Both take one sequence of each document first (`tiltmeter.data.documents`), and stop reading once they have as many
+documents as sequences are asked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import hashlib
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import NamedTuple, TypeVar
@@ -20,14 +22,9 @@ from jaxtyping import Int64, Integer
 from transformers import PreTrainedTokenizerBase
 
 from tiltmeter.data.boundary import Boundary
+from tiltmeter.data.documents import Labelled, Shelves, scattered
 from tiltmeter.data.padding import MASK, MaskedRow, unpadded
 from tiltmeter.errors import TiltmeterError
-
-TOKEN_COLUMNS = ("tokens", "input_ids")
-"""Columns of token ids, in order of preference: TransformerLens's name, then that of `datasets`."""
-
-TEXT_COLUMNS = ("text", "content")
-"""Columns of text, used if there are no token ids."""
 
 BATCH = 64
 """Documents tokenised at once."""
@@ -48,6 +45,7 @@ class Documents:
     name: str
     """As given by the user."""
     texts: Iterable[object]
+    """Of texts, or of `Labelled` ones: parts of documents."""
     facts: dict[str, str]
 
 
@@ -58,17 +56,26 @@ class TokenRows:
     name: str
     """As given by the user."""
     rows: Iterable[object]
-    """Of ids, or of `MaskedRow`."""
+    """Of ids or `MaskedRow`, each perhaps `Labelled`."""
     facts: dict[str, str]
 
 
 TokenSource = Documents | TokenRows
 
 
+class Row(NamedTuple):
+    """A stored row's tokens and its document; None where the row is one of its own."""
+
+    ids: Integer[np.ndarray, " position"]
+    document: Hashable | None
+
+
 class Sequences(NamedTuple):
     """Sequences of one length, each `Int64[ndarray, "position"]`, and counts of what was left out."""
 
     pieces: list[np.ndarray]
+    documents: Int64[np.ndarray, " sequence"]
+    """The number of each one's document."""
     facts: dict[str, str]
 
 
@@ -124,7 +131,9 @@ def encode(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> Iterator
 def pack_documents(
     source: Documents, tokenizer: PreTrainedTokenizerBase | None, cut: Cut, limit: int | None
 ) -> Sequences:
-    """Tokenise documents into the first `limit` sequences (None: all), in the documents' order.
+    """Tokenise documents into `limit` sequences (None: all), one of each document first, in the documents' order.
+
+    Texts that are equal are one document.
 
     Raises `TiltmeterError` if there is no tokenizer, or where something among the documents is not text.
     """
@@ -133,53 +142,85 @@ def pack_documents(
             f"{source.name!r} is text and there is no tokenizer to read it with: "
             "give a model that has one, or tokens that are stored as ids."
         )
-    pieces: list[np.ndarray] = []
+    shelves = Shelves()
     read = short = 0
-    for ids in encode(_only_text(source), tokenizer):
+    for document, ids in _encoded(_only_text(source), tokenizer):
         found = cut.document_pieces(ids)
-        pieces += found
+        shelves.add(document, scattered(f"{document}", found))
         read += 1
         short += not found
-        if limit is not None and len(pieces) >= limit:
+        if limit is not None and len(shelves) >= limit:
             break
-    return Sequences(pieces[:limit], {"documents_read": str(read), "documents_too_short": str(short)})
+    facts = {"documents_read": str(read), "documents_too_short": str(short)}
+    return Sequences(*shelves.taken(limit), facts)
 
 
-def _only_text(source: Documents) -> Iterator[str]:
-    for index, text in enumerate(source.texts):
+def _encoded(
+    texts: Iterator[tuple[Hashable, str]], tokenizer: PreTrainedTokenizerBase
+) -> Iterator[tuple[Hashable, Int64[np.ndarray, " position"]]]:
+    """The token ids of each text, with its document."""
+    while batch := list(islice(texts, BATCH)):
+        ids = encode((text for _, text in batch), tokenizer)
+        yield from zip((document for document, _ in batch), ids, strict=True)
+
+
+def _only_text(source: Documents) -> Iterator[tuple[Hashable, str]]:
+    """Every text, with its document: the label that it has, or a hash of the text."""
+    for index, one in enumerate(source.texts):
+        document, text = (one.document, one.content) if isinstance(one, Labelled) else (None, one)
         if not isinstance(text, str):
             raise TiltmeterError(
                 f"Document {index} of {source.name!r} is of type {type(text).__name__}, expected text: "
                 "remove that row or name another column."
             )
         try:
-            text.encode()
+            content = text.encode()
         except UnicodeEncodeError as error:
             raise TiltmeterError(
                 f"Document {index} of {source.name!r} has half a character at {error.start} (a surrogate without its "
                 "other half): mend or remove that row."
             ) from None
-        yield text
+        yield hashlib.sha256(content).hexdigest() if document is None else document, text
 
 
 def cut_rows(source: TokenRows, cut: Cut, limit: int | None) -> Sequences:
-    """Take the first tokens of the first `limit` rows (None: all) that are long enough.
+    """Take the first tokens of `limit` rows (None: all) that are long enough, one of each document first.
 
     Raises `TiltmeterError` if a row is not a list of integers.
     """
-    pieces: list[np.ndarray] = []
+    shelves = Shelves()
     read = shorter = longer = 0
-    for ids in checked_rows(source):
-        row = cut.row(ids)
-        read += 1
-        shorter += len(row) < cut.length
-        longer += len(ids) > cut.length
-        if len(row) == cut.length:
-            pieces.append(row)
-        if len(pieces) == limit:
+    for document, rows in _runs(checked_rows(source)):
+        pieces = []
+        for ids in rows:
+            row = cut.row(ids)
+            read += 1
+            shorter += len(row) < cut.length
+            longer += len(ids) > cut.length
+            if len(row) == cut.length:
+                pieces.append(row)
+        shelves.add(document, scattered(f"{document}", pieces))
+        if limit is not None and len(shelves) >= limit:
             break
     counts = {"rows_read": read, "rows_dropped_as_shorter": shorter, "rows_cut_as_longer": longer}
-    return Sequences(pieces, {what: str(count) for what, count in counts.items()})
+    return Sequences(*shelves.taken(limit), {what: str(count) for what, count in counts.items()})
+
+
+def _runs(rows: Iterable[Row]) -> Iterator[tuple[Hashable, list[np.ndarray]]]:
+    """Rows that follow each other and are from one document, which is read to its end; other rows one by one."""
+    held: list[np.ndarray] = []
+    last: Hashable = None
+    for number, (ids, document) in enumerate(rows):
+        if held and document != last:
+            yield last, held
+            held = []
+        if document is None:
+            yield ("row", number), [ids]
+        else:
+            held.append(ids)
+            last = document
+    if held:
+        yield last, held
 
 
 def rows_of_stored_length(source: TokenRows, context: int) -> tuple[TokenRows, int]:
@@ -188,7 +229,7 @@ def rows_of_stored_length(source: TokenRows, context: int) -> tuple[TokenRows, i
     Only the first row is read now; another length further on raises `TiltmeterError` when it is reached.
     """
     first, rows = peek(checked_rows(source), source.name)
-    length = len(first)
+    length = len(first.ids)
     if length > context:
         raise TiltmeterError(
             f"The sequences of {source.name!r} have {length} tokens but the model's context is {context}: "
@@ -197,23 +238,24 @@ def rows_of_stored_length(source: TokenRows, context: int) -> tuple[TokenRows, i
     return TokenRows(source.name, _of_length(rows, length, source.name), source.facts), length
 
 
-def _of_length(rows: Iterable[np.ndarray], length: int, name: str) -> Iterator[np.ndarray]:
-    for index, ids in enumerate(rows):
-        if len(ids) != length or length == 0:
-            wrong = f"differ in length (sequence 0 has {length} tokens, sequence {index} has {len(ids)})"
+def _of_length(rows: Iterable[Row], length: int, name: str) -> Iterator[Labelled]:
+    for index, row in enumerate(rows):
+        if len(row.ids) != length or length == 0:
+            wrong = f"differ in length (sequence 0 has {length} tokens, sequence {index} has {len(row.ids)})"
             raise TiltmeterError(
                 f"The sequences of {name!r} {wrong if length else 'begin with an empty one'}: give a length, and "
                 "longer ones are cut and shorter ones dropped."
             )
-        yield ids
+        yield Labelled(*row)
 
 
-def checked_rows(source: TokenRows) -> Iterator[Integer[np.ndarray, " position"]]:
-    """Yield every row's tokens, one-dimensional integers without padding that a mask marks.
+def checked_rows(source: TokenRows) -> Iterator[Row]:
+    """Yield every row's tokens, one-dimensional integers without padding that a mask marks, and its document.
 
     Raises a `TiltmeterError` that names the row if it is anything else.
     """
-    for index, row in enumerate(source.rows):
+    for index, one in enumerate(source.rows):
+        row, document = one if isinstance(one, Labelled) else (one, None)
         where = f"Sequence {index} of {source.name!r}"
         try:
             ids = np.asarray(row.ids if isinstance(row, MaskedRow) else row)
@@ -228,7 +270,7 @@ def checked_rows(source: TokenRows) -> Iterator[Integer[np.ndarray, " position"]
             raise TiltmeterError(
                 f"{where} has {ids.ndim} dimensions, expected one list of token ids: store one sequence a row."
             )
-        yield unpadded(ids, row.mask, where) if isinstance(row, MaskedRow) else ids
+        yield Row(unpadded(ids, row.mask, where) if isinstance(row, MaskedRow) else ids, document)
 
 
 def check_integers(ids: np.ndarray, where: str) -> None:
@@ -266,42 +308,6 @@ def check_vocabulary(ids: Integer[np.ndarray, "sequence position"], vocabulary: 
             f"The token ids of {name!r} go up to {largest} but the model's vocabulary has {vocabulary} tokens: "
             "use tokens made by this model's tokenizer."
         )
-
-
-def table_source(
-    name: str,
-    columns: Sequence[str],
-    column: str | None,
-    read: Callable[[Sequence[str]], Iterable[Sequence[object]]],
-    facts: dict[str, str],
-) -> TokenSource:
-    """Open a table's column as documents or rows, by what its first value is; `read` returns each row's values.
-
-    A column `attention_mask` beside token ids is their mask.
-
-    Raises `TiltmeterError` if neither the column asked for nor a default one exists, or it is empty.
-    """
-    chosen = choose_column(name, columns, column)
-    masked = MASK in columns and chosen != MASK
-    first, rows = peek(read([chosen, MASK] if masked else [chosen]), name)
-    facts = {**facts, "column": chosen}
-    if isinstance(first[0], str):
-        return Documents(name, (row[0] for row in rows), facts)
-    if masked:
-        return TokenRows(name, (MaskedRow(*row) for row in rows), {**facts, **MASKED})
-    return TokenRows(name, (row[0] for row in rows), facts)
-
-
-def choose_column(name: str, columns: Sequence[str], column: str | None) -> str:
-    """Return the column asked for, else the first of `TOKEN_COLUMNS` and `TEXT_COLUMNS` that the table has."""
-    wanted = (*TOKEN_COLUMNS, *TEXT_COLUMNS) if column is None else (column,)
-    for candidate in wanted:
-        if candidate in columns:
-            return candidate
-    raise TiltmeterError(
-        f"{name!r} has no column {' or '.join(map(repr, wanted))}: "
-        f"name one of those it has ({', '.join(map(repr, columns)) or 'none'})."
-    )
 
 
 def peek(items: Iterable[T], name: str) -> tuple[T, Iterator[T]]:

@@ -4,6 +4,8 @@
    (`tiltmeter.data.hub`). An object is opened (`tiltmeter.data.memory`).
 2. Its content is packed or cut into sequences of one length (`tiltmeter.data.packing`).
 3. The sequences are checked against the model: vocabulary and context.
+
+Every sequence has a document (`tiltmeter.data.documents`).
 """
 
 from __future__ import annotations
@@ -11,12 +13,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import platform
-from collections.abc import Mapping
-from dataclasses import dataclass
-from operator import itemgetter
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,11 +23,12 @@ from jaxtyping import Int64, Integer
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from tiltmeter.data import stdlib
 from tiltmeter.data.boundary import Boundary, boundary_of
+from tiltmeter.data.documents import DOCUMENT, labelled, numbered
 from tiltmeter.data.files import file_source, is_token_file
 from tiltmeter.data.hub import HUB_NAME, hub_source, saved_source
 from tiltmeter.data.memory import memory_source
+from tiltmeter.data.nano_text import NANO, nano_sequences
 from tiltmeter.data.packing import (
     BOS_BEFORE,
     Documents,
@@ -38,15 +38,11 @@ from tiltmeter.data.packing import (
     check_vocabulary,
     cut_of,
     cut_rows,
-    encode,
     pack_documents,
     rows_of_stored_length,
 )
 from tiltmeter.data.padding import warn_of_padding
 from tiltmeter.errors import TiltmeterError
-
-NANO: Mapping[str, Literal["train", "held-out"]] = {"nano": "held-out", "nano-train": "train"}
-"""The two sides of the standard library: modules that nano was not trained on, and those it was trained on."""
 
 MIN_UNIQUE_FRACTION = 0.9
 """Warn if the fraction of unique sequences is below this."""
@@ -69,12 +65,16 @@ class TokenSet:
     """Id of the token that begins a document (`boundary_of`); None if there is none."""
     facts: dict[str, str]
     """Provenance for the manifest, e.g. the interpreter's version, the data set's commit, the hash of a file."""
+    documents: Int64[np.ndarray, " sequence"] | None = None
+    """Which document each sequence is from: numbers, in the order in which documents are met. None where every
+    sequence is a document of its own, also where that is what was given."""
 
     def __post_init__(self) -> None:
-        """Refuse ids of another kind, which a caller may have at hand.
+        """Refuse ids of another kind, which a caller may have at hand, and number the documents.
 
         Raises:
-            TiltmeterError: they are no int64 tensor of two axes on the CPU, with at least one token.
+            TiltmeterError: the ids are no int64 tensor of two axes on the CPU, with at least one token, or there is
+                not one document for each sequence.
         """
         ids: object = self.ids
         if not isinstance(ids, Tensor):
@@ -89,11 +89,34 @@ class TokenSet:
                 f"{self.name} has ids of {ids.dtype} on {ids.device}; expected torch.int64 on cpu: give "
                 "ids.long().cpu()."
             )
+        if self.documents is not None:
+            object.__setattr__(self, "documents", self._numbered(np.asarray(self.documents)))
+
+    def _numbered(self, documents: np.ndarray) -> Int64[np.ndarray, " sequence"] | None:
+        if documents.shape != (len(self.ids),):
+            raise TiltmeterError(
+                f"{self.name} has {len(self.ids)} sequences and documents of shape {documents.shape}; give one "
+                "document for each sequence."
+            )
+        numbers = numbered(documents.tolist())
+        return numbers if numbers.max() + 1 < len(numbers) else None
+
+    @property
+    def document(self) -> Int64[np.ndarray, " sequence"]:
+        """The number of each sequence's document."""
+        return np.arange(len(self.ids)) if self.documents is None else self.documents
+
+    def first(self, count: int) -> TokenSet:
+        """The first sequences, at most so many."""
+        documents = None if self.documents is None else self.documents[:count]
+        return replace(self, ids=self.ids[:count], documents=documents)
 
     def sha256(self) -> str:
-        """Hash of the shape and the ids, as hexadecimal digits."""
+        """Hash of the shape and the ids, and of the documents where they have several sequences; hexadecimal digits."""
         digest = hashlib.sha256(repr(tuple(self.ids.shape)).encode())
         digest.update(self.ids.numpy().astype("<i8").tobytes())
+        if self.documents is not None:
+            digest.update(self.documents.astype("<i8").tobytes())
         return digest.hexdigest()
 
 
@@ -116,10 +139,15 @@ def load_tokens(
     revision: str | None = None,
     bos_before: str = "document",
     mask: Any = None,
+    documents: Any = None,
     name: str | None = None,
     model_bos: int | None = None,
 ) -> TokenSet:
-    """Load token sequences, at most the first `at_most` of them (None: all), by name or from memory.
+    """Load token sequences, at most `at_most` of them (None: all), by name or from memory.
+
+    One sequence of each document comes first, then a second one of each, and so on; fewer sequences are the first of
+    more. A text is a document, and a stored row is one of its own unless a column `document_id`, or `documents`, says
+    otherwise.
 
     A name is `nano` (the held-out side of the running interpreter's standard library; `nano-train` is the side that
     nano was trained on, for training SAEs), a local file (`.npy`,
@@ -136,6 +164,8 @@ def load_tokens(
     incomplete last piece of a document is dropped. `tokenizer` may be None if the ids are stored. Padding of stored
     sequences is left out where `attention_mask` is 0, which makes them shorter, and warned of where there is no mask.
     `mask` is the mask of ids in memory, shaped as they are: 1 or True at tokens, 0 at padding on either side.
+    `documents` says of tokens in memory which document each row or text is from (an integer or text for each), or each
+    token (integers [row, position]); rows that share a document are of one, directly or over others.
 
     `bos_before="sequence"` puts the boundary token before every sequence of that length instead, as SAELens does where
     `prepend_bos` is set: those of text, and stored ones that do not have it.
@@ -152,10 +182,14 @@ def load_tokens(
     _check_numbers(at_most, length, context, bos_before)
     boundary = boundary_of(tokenizer, model_bos)
     name, source = _source(given, name, mask, column, revision)
+    if documents is not None:
+        source = _with_documents(source, given, documents, name)
     if source is None:
-        pieces, facts = _nano(given, tokenizer, boundary, length or min(context, TEXT_LENGTH), bos_before)
+        pieces, of_each, facts = nano_sequences(
+            given, tokenizer, boundary, length or min(context, TEXT_LENGTH), bos_before
+        )
     else:
-        pieces, facts = _sequences(source, tokenizer, boundary, length, context, at_most, bos_before)
+        pieces, of_each, facts = _sequences(source, tokenizer, boundary, length, context, at_most, bos_before)
         facts = {**source.facts, **facts}
     if not pieces:
         asked = f" of {length} tokens" if length else ""
@@ -168,7 +202,20 @@ def load_tokens(
     if isinstance(source, TokenRows):
         warn_of_padding(ids, tokenizer, name)
     facts = {**facts, "boundary": boundary.why}
-    return TokenSet(torch.from_numpy(ids.astype(np.int64)), name, boundary.token, facts)
+    return TokenSet(torch.from_numpy(ids.astype(np.int64)), name, boundary.token, facts, of_each[:at_most])
+
+
+def _with_documents(source: TokenSource | None, given: TokensGiven, documents: Any, name: str) -> TokenSource:
+    if source is None or isinstance(given, str | os.PathLike):
+        raise TiltmeterError(
+            f"Documents were given with {name!r}, which is a name: store a column {DOCUMENT} beside the tokens, or "
+            "give the tokens themselves."
+        )
+    if isinstance(documents, Tensor):
+        documents = documents.detach().cpu().numpy()
+    if isinstance(source, Documents):
+        return replace(source, texts=labelled(source.texts, documents, name))
+    return replace(source, rows=labelled(source.rows, documents, name))
 
 
 def _source(
@@ -262,33 +309,3 @@ def _sequences(
     if length is None:
         source, length = rows_of_stored_length(source, context)
     return cut_rows(source, cut_of(boundary, length, bos_before, source.name), limit)
-
-
-def _nano(
-    name: str, tokenizer: PreTrainedTokenizerBase | None, boundary: Boundary, length: int, bos_before: str
-) -> Sequences:
-    """Make all sequences of one side's modules, ordered by a hash of (module, index of the sequence in it).
-
-    The first few then come from many modules, and a module missing from an interpreter removes only its own sequences.
-    """
-    if tokenizer is None:
-        raise TiltmeterError(f"{name!r} is text and there is no tokenizer to read it with: give a model that has one.")
-    modules = list(stdlib.texts(NANO[name]))
-    if not modules:
-        raise TiltmeterError(
-            f"{name!r} is the source of Python's standard library, and this interpreter has none in "
-            f"{str(stdlib.library_root())!r}: use another interpreter or other tokens."
-        )
-    cut = cut_of(boundary, length, bos_before, name)
-    keyed: list[tuple[bytes, np.ndarray]] = []
-    texts_hash = hashlib.sha256()
-    for (module, text), ids in zip(modules, encode((text for _, text in modules), tokenizer), strict=True):
-        texts_hash.update(f"{module}\0{text}\0".encode())
-        for index, piece in enumerate(cut.document_pieces(ids)):
-            keyed.append((hashlib.sha256(f"{module}/{index}".encode()).digest(), piece))
-    facts = {
-        "python": platform.python_version(),
-        "modules": str(len(modules)),
-        "text_sha256": texts_hash.hexdigest(),
-    }
-    return Sequences([piece for _, piece in sorted(keyed, key=itemgetter(0))], facts)

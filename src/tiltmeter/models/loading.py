@@ -81,6 +81,7 @@ class LoadedModel:
         revision: str | None = None,
         bos_before: str = "document",
         mask: Any = None,
+        documents: Any = None,
         name: str | None = None,
     ) -> TokenSet:
         """Load token sequences that fit this model: `load_tokens` with its tokenizer, vocabulary and context."""
@@ -95,6 +96,7 @@ class LoadedModel:
             revision=revision,
             bos_before=bos_before,
             mask=mask,
+            documents=documents,
             name=name,
             model_bos=self.model.hf.config.get_text_config().bos_token_id,
         )

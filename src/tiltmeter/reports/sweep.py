@@ -11,6 +11,7 @@ import pandas as pd
 import xarray as xr
 
 from tiltmeter.analysis import curves
+from tiltmeter.analysis.clusters import number_of
 from tiltmeter.analysis.massive import MassiveCount
 from tiltmeter.analysis.moments import Spectrum
 from tiltmeter.analysis.stopping import Stopped
@@ -108,13 +109,19 @@ def _steps(data: xr.Dataset) -> str:
 
 
 def _note(data: xr.Dataset) -> str:
+    sequences = data.sizes["sequence"]
+    independent = number_of(curves.documents_of(data), sequences)
+    by = f", by their {independent:,} documents" if independent < sequences else ""
     if Stopped.of_curves(data):
         return (
             "Brackets in tables, bands and whiskers in figures are time-uniform 95 % intervals of the mean over "
-            "sequences, which were taken in random order; they remain valid under the adaptive stopping."
+            f"sequences{by}, which were taken in random order; they remain valid under the adaptive stopping."
         )
-    narrow = "; with so few sequences they are too narrow for skewed values" if data.sizes["sequence"] < FEW else ""
-    return f"Brackets in tables, bands and whiskers in figures are 95 % intervals of the mean over sequences{narrow}."
+    few = f"; with so few {'documents' if by else 'sequences'} they are too narrow for skewed values"
+    return (
+        "Brackets in tables, bands and whiskers in figures are 95 % intervals of the mean over "
+        f"sequences{by}{few if independent < FEW else ''}."
+    )
 
 
 def _figure(data: xr.Dataset, table: pd.DataFrame) -> ReportFigure:

@@ -79,8 +79,12 @@ def _parts(verdict: Verdict, before: str) -> list[str]:
 
 def _part(one: Estimate) -> str:
     if one.decision is None:
-        return f"{one.label}: not defined here ({one.n} sequences)"
+        return f"{one.label}: not defined here ({_sequences(one)})"
     return (
         f"{one.label}: {one}, claimed {one.region}: {DECISIONS[one.decision]} "
-        f"(joint interval {one.joint_low:.3g} to {one.joint_high:.3g}; {one.n} sequences)"
+        f"(joint interval {one.joint_low:.3g} to {one.joint_high:.3g}; {_sequences(one)})"
     )
+
+
+def _sequences(one: Estimate) -> str:
+    return f"{one.n} sequences" + ("" if one.documents is None else f" of {one.documents} documents")

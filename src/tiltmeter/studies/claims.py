@@ -87,7 +87,7 @@ def judge(claims: Sequence[Claim], results: Results) -> list[Verdict]:
             reasons[claim.name] = error.reason
     comparisons = max(1, sum(quantity.decides for found in wanted.values() for quantity in found))
     return [
-        _verdict(claim, _estimates(wanted[claim.name], comparisons))
+        _verdict(claim, _estimates([results.with_documents(one) for one in wanted[claim.name]], comparisons))
         if claim.name in wanted
         else Verdict(claim, "not tested", reason=reasons[claim.name])
         for claim in claims
@@ -117,4 +117,6 @@ def _verdict(claim: Claim, estimates: Sequence[Estimate]) -> Verdict:
 def _why(undefined: Estimate) -> str:
     if undefined.n < MIN_SEQUENCES:
         return f"{undefined.n} sequences are too few; measure at least {MIN_SEQUENCES}."
+    if undefined.independent < MIN_SEQUENCES:
+        return f"{undefined.independent} documents are too few; take tokens of at least {MIN_SEQUENCES}."
     return f"Not defined here: {undefined.label}."

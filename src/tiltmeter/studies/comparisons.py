@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
+from tiltmeter.analysis.clusters import number_of
+from tiltmeter.analysis.curves import documents_of
 from tiltmeter.analysis.estimates import MIN_SEQUENCES
 from tiltmeter.analysis.intervals import paired_interval
 from tiltmeter.reports.tables.format import three_digits
@@ -22,9 +24,11 @@ Pair = tuple[str, str]
 
 def too_few(curves: xr.Dataset) -> str:
     """Why nothing is compared; empty where the sequences suffice."""
-    if (n := curves.sizes["sequence"]) >= MIN_SEQUENCES:
+    sequences = curves.sizes["sequence"]
+    if (n := number_of(documents_of(curves), sequences)) >= MIN_SEQUENCES:
         return ""
-    return f"{n} sequences are too few to compare directions; measure at least {MIN_SEQUENCES}."
+    what = "sequences" if n == sequences else "documents"
+    return f"{n} {what} are too few to compare directions; measure at least {MIN_SEQUENCES}."
 
 
 def compared_at_nearest(curves: xr.Dataset, readout: str, pairs: Sequence[Pair], lengths: Sequence[float]) -> str:
@@ -61,7 +65,7 @@ def verb(low: float, high: float) -> str:
 def difference(values: xr.DataArray, pair: Pair, level: float) -> tuple[float, float]:
     """The interval of the mean over sequences of the difference of two directions."""
     one, other = (values.sel(direction=name) for name in pair)
-    return paired_interval((one - other).to_numpy().astype(np.float64), level)
+    return paired_interval((one - other).to_numpy().astype(np.float64), level, documents_of(values))
 
 
 def _pair(values: xr.DataArray, pair: Pair, level: float) -> str:

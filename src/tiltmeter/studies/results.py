@@ -10,7 +10,9 @@ from typing import Any, TypeVar
 import pandas as pd
 import xarray as xr
 
-from tiltmeter.analysis.curves import summary
+from tiltmeter.analysis.clusters import Documents
+from tiltmeter.analysis.curves import documents_of, summary
+from tiltmeter.analysis.estimates import Estimand
 from tiltmeter.saes.sae import LOCAL_KINDS
 
 Value = TypeVar("Value")
@@ -77,6 +79,24 @@ class Results(Mapping[str, xr.Dataset]):
         if key not in self._computed:
             self._computed[key] = compute()
         return self._computed[key]
+
+    def with_documents(self, quantity: Estimand) -> Estimand:
+        """The number, with the document that each of its rows is from: row n is of the n-th sequence of the tokens.
+
+        The experiments of a study measure the first sequences of the same tokens.
+        """
+        if quantity.documents is not None:
+            return quantity
+        return quantity._replace(documents=self.documents(len(quantity.rows)))
+
+    def documents(self, sequences: int) -> Documents | None:
+        """Which document each of the first sequences is from; None where no experiment measured as many."""
+        longest = self.once("documents", self._longest)
+        return None if longest is None or len(longest) < sequences else longest[:sequences]
+
+    def _longest(self) -> Documents | None:
+        known = [found for curves in self.found.values() if (found := documents_of(curves)) is not None]
+        return max(known, key=len, default=None)
 
     def by_layer(self, experiment: str) -> dict[int, xr.Dataset]:
         """What was measured at each layer: the experiments `NAME-0`, `NAME-1`, ..., by layer.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
+from jaxtyping import Int64
+
 from tiltmeter.perturb.bases import CLEAN
 from tiltmeter.perturb.paths import Straight
 from tiltmeter.perturb.sae_directions import SAE_DIRECTIONS
@@ -12,9 +15,23 @@ from tiltmeter.sweeps.plan import Plan
 
 def cautions(plan: Plan, statistics: SiteStatistics) -> list[str]:
     """The cautions that apply to a sweep, each a few sentences."""
-    found = (concentrated(statistics, plan.sweep.massive), massive_perturbed(plan, statistics))
+    found = (
+        concentrated(statistics, plan.sweep.massive),
+        massive_perturbed(plan, statistics),
+        one_document(plan.tokens.document[: plan.sweep.sequences]),
+    )
     drawn = (any_row(label, at) for label, at in plan.dictionaries.items() if _draws_rows(plan, label))
     return [caution for caution in (*found, *drawn) if caution]
+
+
+def one_document(documents: Int64[np.ndarray, " sequence"]) -> str | None:
+    """A caution if all of several sequences are from one document."""
+    if len(documents) < 2 or len(np.unique(documents)) > 1:
+        return None
+    return (
+        f"All {len(documents):,} sequences are from one document. Intervals and verdicts are about this text: they say "
+        "how much other sequences of it would differ, and nothing of other documents."
+    )
 
 
 def _draws_rows(plan: Plan, label: str) -> bool:

@@ -214,9 +214,8 @@ def _budget(wanted: Comparison, ready: Prepared, run: run_directory.Run, which: 
     """The lengths at which KL reaches a budget along the vectors, and along baselines drawn for each token."""
     distance, search = ready.statistics.pair_distance, budget_search(wanted, ready, which)
     found = search_shards(ready, run, search)
-    summary = crossing_summary(
-        crossing_table(found, tuple(map(str, search.directions))), span(ready.plan), len(search.path.steps)
-    )
+    crossings = crossing_table(found, tuple(map(str, search.directions)), ready.plan.tokens.document)
+    summary = crossing_summary(crossings, span(ready.plan), len(search.path.steps))
     table = summary[["direction", "median", "median_low", "median_high", "n", "censored", "missing"]]
     lengths = {column: table[column] / distance for column in ("median", "median_low", "median_high")}
     return table.assign(**lengths, budget=wanted.budgets[which])

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Int
 from pydantic import model_validator
 
 from tiltmeter.analysis import curves
@@ -124,7 +125,8 @@ def run_crossings(
     plan = make_plan(wanted.sweep, loaded.model, token_set, loaded.tokenizer)
     with opened(plan, out, crossings_identity(wanted, plan, loaded), partial(_record, plan, loaded, purpose)) as run:
         ready = prepare(plan, run)
-        table = crossing_table(search_shards(ready, run, search_of(wanted, ready)), tuple(map(str, plan.directions)))
+        found = search_shards(ready, run, search_of(wanted, ready))
+        table = crossing_table(found, tuple(map(str, plan.directions)), plan.tokens.document)
         check_measured(int(table.tokens.sum()))
         write_crossings(plan, run, table)
     return table
@@ -142,17 +144,20 @@ def span(plan: Plan) -> int:
     return plan.positions.span.stop - plan.positions.span.first
 
 
-def crossing_table(arrays: Arrays, directions: tuple[str, ...]) -> pd.DataFrame:
+def crossing_table(
+    arrays: Arrays, directions: tuple[str, ...], documents: Int[np.ndarray, " sequence"]
+) -> pd.DataFrame:
     """Label the measured crossings as a table.
 
     Args:
         arrays: as `measure_crossings` returns them, [direction, sequence].
         directions: names of the directions.
+        documents: which document each sequence of the token set is from.
 
     Returns:
-        Columns `direction`, `sequence`; `crossing_at` and `crossing_censored`, as in a `shape_table`; the bracket
-        `below_at`, `above_at` (units of the path) with the readout there, `value_below`, `value_above`; `points`, the
-        number of measured points of the curve; `tokens`, the number of tokens averaged at each.
+        Columns `direction`, `sequence`, `document`; `crossing_at` and `crossing_censored`, as in a `shape_table`; the
+        bracket `below_at`, `above_at` (units of the path) with the readout there, `value_below`, `value_above`;
+        `points`, the number of measured points of the curve; `tokens`, the number of tokens averaged at each.
     """
     rows = pd.MultiIndex.from_product(
         [list(directions), range(arrays["at"].shape[1])], names=["direction", "sequence"]
@@ -167,6 +172,7 @@ def crossing_table(arrays: Arrays, directions: tuple[str, ...]) -> pd.DataFrame:
         "points": "points",
         "tokens": "tokens",
     }
+    rows["document"] = documents[rows.sequence]
     return rows.assign(**{column: arrays[name].ravel() for column, name in columns.items()})
 
 
@@ -180,11 +186,15 @@ def crossing_summary(table: pd.DataFrame, span: int, steps: int) -> pd.DataFrame
 
     Returns:
         The columns of `shape_summary`; `median_low` and `median_high`, the 95 % interval of the median over sequences
-        (infinite if a bound falls among censored ones); `points`, the mean number of points per curve; `passes` and
-        `scan_passes`, the perturbed-token passes that were run, and those a scan of all steps would run.
+        (infinite if a bound falls among censored ones), by documents where several sequences are from one; `points`,
+        the mean number of points per curve; `passes` and `scan_passes`, the perturbed-token passes that were run, and
+        those a scan of all steps would run.
     """
     parts = [(direction, part) for direction, part in table.groupby("direction", sort=False)]
-    ends = [median_interval(shape_column(part, "crossing_at").value_or_inf) for _, part in parts]
+    ends = [
+        median_interval(shape_column(part, "crossing_at").value_or_inf, documents=part.document.to_numpy())
+        for _, part in parts
+    ]
     return shape_summary(table).assign(
         median_low=[low for low, _ in ends],
         median_high=[high for _, high in ends],

@@ -92,4 +92,4 @@ def _write_tables(ready: Prepared, run: WeighedRun, part: Part, arrays: Arrays, 
         found = as_curves(ready, arrays, range(arrays["tokens"].shape[1]), plan.directions)
         write_curves(run, found.assign_attrs(attributes(plan, ready.statistics, ready.saes, manifest)))
     elif part.stored == CROSSINGS:
-        write_crossings(plan, run, crossing_table(arrays, tuple(map(str, plan.directions))))
+        write_crossings(plan, run, crossing_table(arrays, tuple(map(str, plan.directions)), plan.tokens.document))

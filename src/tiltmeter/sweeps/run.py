@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import xarray as xr
 
 from tiltmeter.analysis import curves
@@ -227,7 +228,7 @@ def passes_over_saes(labels: Sequence[str]) -> list[Sequence[str]]:
 
 def for_statistics(plan: Plan) -> TokenSet:
     """The sequences that serve the statistics."""
-    return replace(plan.tokens, ids=plan.tokens.ids[: plan.sweep.statistics_sequences])
+    return plan.tokens.first(plan.sweep.statistics_sequences)
 
 
 def _watch(plan: Plan) -> Watch | None:
@@ -292,7 +293,9 @@ def as_curves(
     """Label what `measure_shard` returned."""
     plan = ready.plan
     positions = plan.positions.read if plan.sweep.keep_positions else None
-    axes = curves.Axes(tuple(map(str, directions)), ready.path.steps, ready.path.units, sequences, positions)
+    documents = plan.tokens.document[np.asarray(sequences)]
+    names = tuple(map(str, directions))
+    axes = curves.Axes(names, ready.path.steps, ready.path.units, sequences, positions, documents.tolist())
     readouts = {key: arrays[key] for key in (*(readout.name for readout in plan.readouts), "length")}
     labels = {readout.name: readout.label for readout in plan.readouts if readout.label is not None}
     return curves.build(readouts, arrays["tokens"], axes, {}, labels)

@@ -244,7 +244,7 @@ def more_isotropic(one: str, other: str) -> Estimands:
         pair = [matched(results["features"], kind) for kind in (one, other)]
         columns = [nearest.sel(sae=sae).to_numpy() for sae in pair]
         label = f"mean cosine of a feature with the nearest other one: {pair[0]} ÷ {pair[1]}"
-        return [ratio(label, columns[0], columns[1], LESS)]
+        return [ratio(label, columns[0], columns[1], LESS)._replace(documents=np.arange(nearest.sizes["sequence"]))]
 
     return estimands
 

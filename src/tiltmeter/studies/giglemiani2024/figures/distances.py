@@ -22,7 +22,7 @@ def _chart(results: Results) -> Chart:
     for name, statistic in STATISTICS.items():
         for kind in samples(results, name):
             if kind != "real":
-                one = estimate(distance(results, name, kind, ANYWHERE), 1)
+                one = estimate(results.with_documents(distance(results, name, kind, ANYWHERE)), 1)
                 found.setdefault(kind, {})[statistic.label] = (one.value, max(one.joint_low, 0.0), one.joint_high)
     bars = []
     for kind, by_label in found.items():

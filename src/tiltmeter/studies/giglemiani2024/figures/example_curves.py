@@ -71,10 +71,11 @@ def _finding(results: Results) -> str:
     for name in SHOWN_STATISTICS:
         readout = readout_name(curves, STATISTICS[name].readout)
         ends = [
-            f"{kind} {estimate(mean(kind, read(curves, readout, direction)[:, -1], ANYWHERE), 1)}"
+            f"{kind} {estimate(results.with_documents(last), 1)}"
             for kind, direction in DIRECTIONS.items()
+            for last in (mean(kind, read(curves, readout, direction)[:, -1], ANYWHERE),)
         ]
-        steepest = [f"{kind} {mean_step(sample(results, name, kind))}" for kind in DIRECTIONS]
+        steepest = [f"{kind} {mean_step(results, sample(results, name, kind))}" for kind in DIRECTIONS]
         found.append(
             f"Mean {curves[readout].attrs['long_name']} ({curves[readout].attrs['units']}) at the last step: "
             f"{', '.join(ends)}; mean MS step: {', '.join(steepest)}."

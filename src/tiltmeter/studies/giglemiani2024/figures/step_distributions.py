@@ -48,13 +48,13 @@ def _finding(*names: str) -> Callable[[Results], str]:
         experiment = STATISTICS[names[0]].experiment
         if few := too_few(results["plateaus-real" if experiment == "plateaus" else experiment]):
             return few
-        return " ".join(_sentence(STATISTICS[name].label, shapes) for name, shapes in found.items())
+        return " ".join(_sentence(results, STATISTICS[name].label, shapes) for name, shapes in found.items())
 
     return finding
 
 
-def _sentence(label: str, shapes: dict[str, Shape]) -> str:
-    means = ", ".join(f"{kind} {mean_step(shape)}" for kind, shape in shapes.items())
+def _sentence(results: Results, label: str, shapes: dict[str, Shape]) -> str:
+    means = ", ".join(f"{kind} {mean_step(results, shape)}" for kind, shape in shapes.items())
     distance = ks_from_real(shapes)
     nearest_first = ", ".join(f"{kind} {distance[kind]:.2f}" for kind in sorted(distance, key=distance.__getitem__))
     return f"{label}, mean: {means}. KS distance from real: {nearest_first}.{_censored(shapes)}"

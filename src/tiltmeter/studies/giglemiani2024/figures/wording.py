@@ -9,6 +9,7 @@ from tiltmeter.analysis.shapes import Shape
 from tiltmeter.reports.tables.format import with_interval
 from tiltmeter.studies.estimands import mean
 from tiltmeter.studies.giglemiani2024.estimands import ANYWHERE
+from tiltmeter.studies.results import Results
 
 TITLE = "Giglemiani et al. 2024"
 SETUP = (
@@ -20,9 +21,9 @@ PLATEAUS = tuple(f"plateaus-{base}" for base in ("real", "cov-random", "syntheti
 """The experiments with paths that start at each type of activation."""
 
 
-def mean_step(shape: Shape) -> str:
+def mean_step(results: Results, shape: Shape) -> str:
     """The mean step of all curves that are not censored, with its interval; `none` where all are."""
     if np.isnan(shape.value).all():
         return "none"
-    found = estimate(mean("", shape.value, ANYWHERE), 1)
+    found = estimate(results.with_documents(mean("", shape.value, ANYWHERE)), 1)
     return with_interval(found.value, found.low, found.high)

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from tiltmeter.analysis.clusters import Documents
+from tiltmeter.analysis.curves import documents_of
 from tiltmeter.analysis.intervals import mean_interval
 from tiltmeter.reports.charts.chart import Axis, Bars, Chart, Panel
 from tiltmeter.reports.charts.styles import style
@@ -32,16 +34,17 @@ def _chart(experiment: str) -> Callable[[Results], Chart]:
             layer: {kind: mean_kl(curves, kind) for kind in INTERVENTIONS}
             for layer, curves in results.by_layer(experiment).items()
         }
-        return Chart(((bars("", values),),))
+        documents = documents_of(next(iter(results.by_layer(experiment).values())))
+        return Chart(((bars("", values, documents),),))
 
     return chart
 
 
-def bars(title: str, values: Mapping[int, Mapping[str, PerSequence]]) -> Panel:
+def bars(title: str, values: Mapping[int, Mapping[str, PerSequence]], documents: Documents | None) -> Panel:
     """A group of bars for each layer: means over sequences of every intervention's KL, with their intervals."""
     marks = []
     for kind in INTERVENTIONS:
-        found = [mean_interval(one[kind]) for one in values.values()]
+        found = [mean_interval(one[kind], documents=documents) for one in values.values()]
         y, low, high = (np.array([float(part[at]) for part in found]) for at in range(3))
         marks.append(Bars(kind, tuple(map(str, values)), y, style(kind), low, high))
     return Panel(title, Axis("layer"), Axis(KL), tuple(marks))
@@ -57,7 +60,7 @@ def _finding(experiment: str) -> Callable[[Results], str]:
 
     def finding(results: Results) -> str:
         parts = [
-            range_over_layers(what, in_each_layer(kind, "epsilon-random", experiment=experiment)(results))
+            range_over_layers(what, results, in_each_layer(kind, "epsilon-random", experiment=experiment)(results))
             for what, kind in kinds.items()
         ]
         return " ".join([*parts, INTERVALS])

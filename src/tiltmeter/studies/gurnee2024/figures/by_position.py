@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from tiltmeter.analysis.clusters import Documents
+from tiltmeter.analysis.curves import documents_of
 from tiltmeter.analysis.estimates import ABOVE_ONE
 from tiltmeter.reports.charts.chart import Axis, Chart, Line, Panel, in_rows
 from tiltmeter.reports.charts.styles import style
@@ -25,16 +27,16 @@ ENOUGH, WINDOW = 1000, 8
 def _chart(results: Results) -> Chart:
     panels = []
     for layer, curves in results.by_layer("layers").items():
-        marks = tuple(_line(kind, per_token(curves, kind)) for kind in PAIR_OF_KINDS)
+        marks = tuple(_line(kind, per_token(curves, kind), documents_of(curves)) for kind in PAIR_OF_KINDS)
         panels.append(Panel(f"layer {layer}", Axis("position"), Axis(KL), marks))
     return Chart(in_rows(panels, COLUMNS), share=("x",))
 
 
-def _line(kind: str, values: PerToken) -> Line:
+def _line(kind: str, values: PerToken, documents: Documents | None) -> Line:
     width = 1 if len(values) >= ENOUGH else WINDOW
     starts = range(0, values.shape[1], width)
     means = np.stack([mean_of(values[:, start : start + width]) for start in starts], -1)
-    line = mean_line(kind, means, style(kind))
+    line = mean_line(kind, means, style(kind), documents)
     last = values.shape[1] - 1
     return replace(line, x=np.array([(start + min(start + width - 1, last)) / 2 for start in starts]))
 
@@ -42,7 +44,7 @@ def _line(kind: str, values: PerToken) -> Line:
 def _finding(results: Results) -> str:
     position = PREDICTORS["position"]
     found = {
-        layer: alone(correlation("", values, position(layer_of(results, layer)), ABOVE_ONE))
+        layer: alone(results, correlation("", values, position(layer_of(results, layer)), ABOVE_ONE))
         for layer, values in gap_by_layer(results).items()
     }
     words = ", ".join(f"{layer} {one}" for layer, one in found.items())

@@ -62,14 +62,16 @@ def _histograms(values: dict[str, PerToken], low: float, high: float) -> tuple[H
 
 def _kl_finding(results: Results) -> str:
     parts = [
-        range_over_layers(f"{q:.0%} quantile of KL, SAE(x) ÷ random point", quantile_ratios(results, q))
+        range_over_layers(f"{q:.0%} quantile of KL, SAE(x) ÷ random point", results, quantile_ratios(results, q))
         for q in QUANTILES
     ]
     return " ".join([*parts, INTERVALS])
 
 
 def _loss_finding(results: Results) -> str:
-    return " ".join([range_over_layers("Loss increase of SAE(x) ÷ random point", loss_ratios(results)), INTERVALS])
+    return " ".join(
+        [range_over_layers("Loss increase of SAE(x) ÷ random point", results, loss_ratios(results)), INTERVALS]
+    )
 
 
 FIGURE_3 = PaperFigure(

@@ -7,7 +7,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from tiltmeter.analysis.clusters import Documents
 from tiltmeter.analysis.correlations import matrix, sums_of
+from tiltmeter.analysis.curves import documents_of
 from tiltmeter.analysis.estimates import ABOVE_ONE
 from tiltmeter.analysis.intervals import mean_interval
 from tiltmeter.reports.charts.chart import Axis, Chart, HeatMap, Line, Panel, in_rows
@@ -32,7 +34,7 @@ class Trend(NamedTuple):
     high: Float[np.ndarray, " group"]
 
 
-def trend(by: PerToken, values: PerToken) -> Trend:
+def trend(by: PerToken, values: PerToken, documents: Documents | None = None) -> Trend:
     """Means of `values` in groups by `by`, with intervals over the sequences that have a token in the group."""
     edges = np.unique(np.nanquantile(by, np.linspace(0, 1, GROUPS + 1)))
     group = np.clip(np.searchsorted(edges, by, side="right") - 1, 0, max(len(edges) - 2, 0))
@@ -41,7 +43,7 @@ def trend(by: PerToken, values: PerToken) -> Trend:
         inside = (group == one) & ~np.isnan(by)
         if not inside.any():
             continue
-        found = mean_interval(mean_of(np.where(inside, values, np.nan)))
+        found = mean_interval(mean_of(np.where(inside, values, np.nan)), documents=documents)
         rows.append([float(np.mean(by[inside])), *map(float, found[:3])])
     return Trend(*np.array(rows).T)
 
@@ -54,7 +56,7 @@ def _predictor_chart(results: Results) -> Chart:
     for name, of in PREDICTORS.items():
         by = of(one)
         r = float(matrix(sums_of([values, by]))[0, 1])
-        found = trend(by, values)
+        found = trend(by, values, documents_of(one.curves))
         line = Line("gap", found.x, found.mean, style("sae-error"), found.low, found.high)
         correlated = "does not vary" if np.isnan(r) else f"r = {r:+.2f}"
         panels.append(Panel(f"{name} ({correlated})", Axis(name), Axis(f"KL gap, nats, layer {layer}"), (line,)))
@@ -62,7 +64,7 @@ def _predictor_chart(results: Results) -> Chart:
 
 
 def _predictor_finding(results: Results) -> str:
-    found = {name: alone(gap_with(name, ABOVE_ONE)(results)[0]) for name in PREDICTORS}
+    found = {name: alone(results, gap_with(name, ABOVE_ONE)(results)[0]) for name in PREDICTORS}
     parts = [f"{name} {one if one.value == one.value else '(which does not vary)'}" for name, one in found.items()]
     return f"Correlation of the KL gap at layer {study_layer(results)} with {', '.join(parts)}. {INTERVALS}"
 
@@ -83,7 +85,9 @@ def _layer_finding(results: Results) -> str:
     if layer not in found or len(found) < 2:
         raise NotMeasured("The gap was not measured at the study's layer and at another.")
     others = {
-        at: alone(correlation("", found[layer], values, ABOVE_ONE)) for at, values in found.items() if at != layer
+        at: alone(results, correlation("", found[layer], values, ABOVE_ONE))
+        for at, values in found.items()
+        if at != layer
     }
     words = ", ".join(f"{at} {one}" for at, one in others.items())
     return f"Correlation of the KL gap at layer {layer} with that at layer {words}. {INTERVALS}"

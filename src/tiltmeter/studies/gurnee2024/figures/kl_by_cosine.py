@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from tiltmeter.analysis.curves import documents_of
 from tiltmeter.analysis.estimates import BELOW_ONE
 from tiltmeter.analysis.intervals import mean_interval
 from tiltmeter.reports.charts.chart import Axis, Chart, Line, Panel, Points
@@ -16,7 +17,9 @@ from tiltmeter.studies.study import PaperFigure
 
 def _chart(results: Results) -> Chart:
     sphere = results["cosine"]
-    found = mean_interval(sphere.kl.sel(direction="isotropic").transpose("step", "sequence").to_numpy())
+    found = mean_interval(
+        sphere.kl.sel(direction="isotropic").transpose("step", "sequence").to_numpy(), documents=documents_of(sphere)
+    )
     x = np.cos(np.deg2rad(sphere.step.to_numpy()))
     marks: list[Line | Points] = [
         Line("random, norm of x", x, found.mean, style("theta-random-true-norm"), found.low, found.high)
@@ -35,7 +38,7 @@ def _saes(results: Results) -> list[Points]:
     for kind, saes in saes_by_kind(curves).items():
         names = [f"sae-norm-corrected:{sae}" for sae in saes]
         x = np.array([mean_cosine(curves, name) for name in names])
-        kl = mean_interval(np.stack([kl_of(curves, name) for name in names]))
+        kl = mean_interval(np.stack([kl_of(curves, name) for name in names]), documents=documents_of(curves))
         look, label = looks[f"sae-error:{saes[-1]}"], f"{kind} SAEs, norm-corrected"
         marks.append(Points(label, x, kl.mean, look, kl.low, kl.high, tuple(saes)))
     return marks
@@ -43,7 +46,7 @@ def _saes(results: Results) -> list[Points]:
 
 def _finding(results: Results) -> str:
     """The SAEs with the lowest and the highest cosine, relative to random points of equal norm and angle."""
-    low, high = (alone(beside_random_at(which, BELOW_ONE)(results)[0]) for which in (0, -1))
+    low, high = (alone(results, beside_random_at(which, BELOW_ONE)(results)[0]) for which in (0, -1))
     return f"{low.label}: {low}. {high.label}: {high}. {INTERVALS}"
 
 

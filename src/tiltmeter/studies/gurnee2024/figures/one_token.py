@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from tiltmeter.analysis.curves import documents_of
 from tiltmeter.analysis.estimates import ABOVE_ONE
 from tiltmeter.reports.charts.chart import Axis, Chart, Panel, in_rows
 from tiltmeter.reports.charts.styles import style
@@ -31,7 +32,8 @@ def _decay_chart(results: Results) -> Chart:
     """Mean KL of SAE(x) and the random point by distance from the replaced token, in each layer."""
     panels = []
     for layer, curves in results.by_layer("single").items():
-        marks = tuple(mean_line(kind, per_token(curves, kind), style(kind)) for kind in PAIR_OF_KINDS)
+        documents = documents_of(curves)
+        marks = tuple(mean_line(kind, per_token(curves, kind), style(kind), documents) for kind in PAIR_OF_KINDS)
         lowest = min(float(np.nanmin(mark.y)) for mark in marks)
         highest = max(float(np.nanmax(mark.y)) for mark in marks)
         axis = Axis(KL, log=True, limits=(lowest / 2, highest * 2)) if lowest > 0 else Axis(KL)
@@ -48,7 +50,7 @@ def _intervention_chart(results: Results) -> Chart:
         values = {
             layer: {kind: per_token(one, kind)[:, offset] for kind in INTERVENTIONS} for layer, one in single.items()
         }
-        panels.append(bars(f"token {int(positions[offset])}", values))
+        panels.append(bars(f"token {int(positions[offset])}", values, documents_of(next(iter(single.values())))))
     return Chart((tuple(panels),), share=())
 
 
@@ -60,7 +62,7 @@ def _finding(results: Results) -> str:
         f"at the {AFTER // 2 + 1}th to {AFTER}th after": slice(AFTER // 2 + 1, AFTER + 1),
     }
     parts = [
-        range_over_layers(f"KL of SAE(x) ÷ random point {what}", at_offsets(what, place, ABOVE_ONE)(results))
+        range_over_layers(f"KL of SAE(x) ÷ random point {what}", results, at_offsets(what, place, ABOVE_ONE)(results))
         for what, place in places.items()
     ]
     return " ".join([*parts, INTERVALS])

@@ -48,7 +48,7 @@ def _one_token(random: Float[np.ndarray, " draw"], sae: float, deviation: float,
 
 def _finding(results: Results) -> str:
     found = drawn(results)
-    near, far = map(alone, typical_and_far(results))
+    near, far = (alone(results, one) for one in typical_and_far(results))
     return (
         f"{len(found.sae)} tokens with {found.random.shape[1]} random points each. Fraction of tokens whose SAE(x) is "
         f"within {TYPICAL:g} standard deviations of the mean of its random points: {near}; more than {FAR:g} above it: "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tiltmeter.analysis.estimates import MIN_SEQUENCES, Estimand, Estimate, estimate
+from tiltmeter.studies.results import Results
 
 TITLE = "Gurnee 2024"
 ALL_TOKENS = "Every token of a sequence is replaced, one layer at a time; the last position is excluded."
@@ -26,17 +27,19 @@ COLUMNS = 3
 """Panels per row."""
 
 
-def alone(estimand: Estimand) -> Estimate:
+def alone(results: Results, estimand: Estimand) -> Estimate:
     """An estimate with the interval of a single number, not corrected for others."""
-    return estimate(estimand, 1)
+    return estimate(results.with_documents(estimand), 1)
 
 
-def range_over_layers(what: str, estimands: Sequence[Estimand]) -> str:
+def range_over_layers(what: str, results: Results, estimands: Sequence[Estimand]) -> str:
     """`What: 1.2 [1.1, 1.3] (layer 3) to 2.0 [1.9, 2.1] (layer 0)`, and how many intervals lie above and below 1."""
-    found = [one for one in map(alone, estimands) if one.value == one.value]
+    found = [one for one in (alone(results, each) for each in estimands) if one.value == one.value]
     if not found:
         return f"{what} is not defined here."
-    few = f"; {found[0].n} sequences are too few to say more" if found[0].n < MIN_SEQUENCES else ""
+    what_counts = "sequences" if found[0].documents is None else "documents"
+    few = f"; {found[0].independent} {what_counts} are too few to say more"
+    few = few if found[0].independent < MIN_SEQUENCES else ""
     if len(found) == 1:
         return f"{what}: {found[0]} ({_layer(found[0])}){few}."
     low, high = (pick(found, key=lambda one: one.value) for pick in (min, max))

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tiltmeter.analysis.curves import documents_of
 from tiltmeter.analysis.intervals import mean_interval
 from tiltmeter.reports.charts.chart import Axis, Chart, Line, Panel, Rule
 from tiltmeter.reports.charts.curves import axis_label
@@ -125,7 +126,9 @@ def _distancewise(results: Results, series: Sequence[Series], readout: str) -> P
     for one, (along, values) in curves.items():
         pairs = list(zip(along, values, strict=True))
         thin += [Line(one.name, x, y, one.style, thin=True) for x, y in pairs[: one.singles]]
-        mean, low, high, _ = mean_interval(np.stack([np.interp(grid, x, y) for x, y in pairs], -1))
+        mean, low, high, _ = mean_interval(
+            np.stack([np.interp(grid, x, y) for x, y in pairs], -1), documents=documents_of(results[one.experiment])
+        )
         means.append(Line(one.name, grid, mean, one.style, low, high))
     rule = Rule(pair_distance(first), text="pair distance")
     return Panel("", Axis("distance from the base (L2)"), Axis(axis_label(first[name])), (*thin, *means, rule))

@@ -25,7 +25,8 @@ def estimates_of(estimands: Estimands) -> Callable[[Results], str]:
 
     def finding(results: Results) -> str:
         try:
-            found = [estimate(one, comparisons=1) for one in estimands(results) if one.decides]
+            deciding = [one for one in estimands(results) if one.decides]
+            found = [estimate(results.with_documents(one), comparisons=1) for one in deciding]
         except NotMeasured as error:
             return error.reason
         least, most = (extreme(one.n for one in found) for extreme in (min, max))
