@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from tiltmeter.analysis.estimates import RESAMPLES
-from tiltmeter.analysis.t_intervals import student_t
+from tiltmeter.analysis.t_intervals import careful_t, skewness
 
 Values = Float64[np.ndarray, "run n"]
 Sampler = Callable[[np.random.Generator, tuple[int, int]], Values]
@@ -45,23 +45,25 @@ WORLDS: dict[str, tuple[Sampler, Sampler]] = {
 CLEAR = {"0.3, ratio 2": (lognormal(0.3, 2), lognormal(0.3)), "0.5, ratio 2": (lognormal(0.5, 2), lognormal(0.5))}
 
 
-def logs(one: Values, other: Values, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """The logarithm of each run's ratio, and its bootstrapped standard error times √n."""
+def logs(one: Values, other: Values, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Each run's log ratio, its bootstrapped standard error times √n, and its skewness by the jackknife."""
     runs, n = one.shape
     drawn = np.random.default_rng(seed).integers(0, n, (RESAMPLES, n))
     counts = np.stack([np.bincount(row, minlength=n) for row in drawn]).T.astype(float)
     parts = np.array_split(np.arange(runs), max(1, runs // 1000))
     error = np.concatenate([np.log((one[part] @ counts) / (other[part] @ counts)).std(-1, ddof=1) for part in parts])
-    return np.log(one.sum(-1) / other.sum(-1)), error * n / np.sqrt(n - 1)
+    without = np.log((one.sum(-1, keepdims=True) - one) / (other.sum(-1, keepdims=True) - other))
+    skew = skewness(without.mean(-1, keepdims=True) - without)
+    return np.log(one.sum(-1) / other.sum(-1)), error * n / np.sqrt(n - 1), skew
 
 
 def decided(world: tuple[Sampler, Sampler], n: int, runs: int, comparisons: tuple[int, ...]) -> list[dict[str, float]]:
     """Frequencies of "above 1" and "below 1"."""
     rng = np.random.default_rng(n)
-    value, deviation = logs(world[0](rng, (runs, n)), world[1](rng, (runs, n)), n)
+    value, deviation, skew = logs(world[0](rng, (runs, n)), world[1](rng, (runs, n)), n)
     rows = []
     for number in comparisons:
-        low, high = student_t(value, deviation, n, 1 - 0.05 / number)
+        low, high = careful_t(value, deviation, skew, n, 1 - 0.05 / number)
         rows.append({"above": float((low > 0).mean()), "below": float((high < 0).mean())})
     return rows
 
@@ -70,14 +72,14 @@ def main(runs: int = 40_000, comparisons: tuple[int, ...] = (1, 20, 40)) -> None
     """Print the tables."""
     heads = [f"{number}: above, below" for number in comparisons]
     print(f"| sequences | deviations of logs | {' | '.join(heads)} |\n|{'---|' * (len(heads) + 2)}")
-    for n in (12, 32, 192):
+    for n in (12, 24, 48, 192):
         for name, world in WORLDS.items():
             cells = []
             for number, row in zip(comparisons, decided(world, n, runs, comparisons), strict=True):
                 times = {key: f"{value / (0.025 / number):.1f}" for key, value in row.items()}
                 cells.append(f"{times['above']}, {times['below']}")
             print(f"| {n} | {name} | {' | '.join(cells)} |", flush=True)
-    for n in (12, 32, 192):
+    for n in (12, 24, 48, 192):
         for name, world in CLEAR.items():
             rows = decided(world, n, 4000, comparisons)
             cells = [f"{row['above']:.2f}" for row in rows]

@@ -17,7 +17,7 @@ from jaxtyping import Float64, Int
 from decision_coverage import logs
 from tiltmeter.analysis.confidence_sequences import sequential_mean
 from tiltmeter.analysis.intervals import mean_interval
-from tiltmeter.analysis.t_intervals import student_t
+from tiltmeter.analysis.t_intervals import careful_t
 
 TRUTHS = {"normal": 0.0, "lognormal": float(np.exp(0.5))}
 
@@ -65,8 +65,8 @@ def decided(n: int, each: int, rho: float, comparisons: int, runs: int = 40_000)
     for size in (each, 1):
         count = n // size
         above, below = (part.reshape(runs, count, size).sum(-1) for part in (one, other))
-        value, deviation = logs(above, below, n)
-        low, high = student_t(value, deviation, count, 1 - 0.05 / comparisons)
+        value, deviation, skew = logs(above, below, n)
+        low, high = careful_t(value, deviation, skew, count, 1 - 0.05 / comparisons)
         found.append(float(((low > 0) | (high < 0)).mean()))
     return found[0], found[1]
 
@@ -102,10 +102,10 @@ def main() -> None:
     heads = ["sequences", "of a document", "ρ", "comparisons", "nominal", "by documents", "by sequences"]
     print(f"\n| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
     for comparisons in (1, 40):
-        for n in (192, 48):
-            found = decided(n, 4, 0.3, comparisons)
+        for n, each, rho in ((192, 4, 0.3), (48, 4, 0.3), (192, 8, 0.5)):
+            found = decided(n, each, rho, comparisons)
             cells = [f"{0.05 / comparisons:g}", *(f"{one:.4f}" for one in found)]
-            print(f"| {n} | 4 | 0.3 | {comparisons} | {' | '.join(cells)} |", flush=True)
+            print(f"| {n} | {each} | {rho} | {comparisons} | {' | '.join(cells)} |", flush=True)
     heads = ["documents", "sequences of each", "ρ", "lognormal: by documents", "by sequences"]
     print(f"\n| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
     for documents, each, rho in ((128, 8, 0.0), (128, 8, 0.3), (512, 2, 0.3), (32, 32, 0.3)):

@@ -304,9 +304,9 @@ def test_wrong_input_to_a_sweep(sweep, options, sentence):
         (np.full((3, 8), VOCABULARY), f"go up to {VOCABULARY} but the model's vocabulary has {VOCABULARY} tokens"),
         (np.full((3, 8), -1), "go down to -1"),
         (np.ones((3, 17), int), "have 17 tokens but the model's context is 16"),
-        (np.ones((0, 8), int), "holds no sequences"),
+        (np.ones((0, 8), int), "an array of shape (0, 8); expected [sequence, position]"),
         (np.ones((5, 1), int), "sequences"),
-        (np.full((3, 8), np.nan), "NaN"),
+        (np.full((3, 8), np.nan), "holds floating-point numbers"),
         (np.array([[1, None]], object), "pickle"),
     ],
 )
@@ -323,7 +323,7 @@ def test_wrong_tokens(sweep, tmp_path, rows, sentence):
         ),
         (np.full(WIDTH, np.nan), "contains NaN or an infinity"),
         (np.zeros(WIDTH), "is zero"),
-        (np.array([1, None], object), "without unpickling it"),
+        (np.array([1, None], object), "holds Python objects, which are never loaded"),
     ],
 )
 def test_wrong_vectors(sweep, tmp_path, vector, sentence):

@@ -62,12 +62,12 @@ def tokens(nano):
 
 @pytest.fixture(scope="module")
 def held_out(tokens):
-    return replace(tokens, ids=tokens.ids[:8])
+    return tokens.first(8)
 
 
 @pytest.fixture(scope="module")
 def texts(tokens):
-    return replace(tokens, ids=tokens.ids[32:])
+    return replace(tokens, ids=tokens.ids[32:], documents=tokens.document[32:])
 
 
 @pytest.mark.parametrize(("family", "attention"), ATTENTIONS)

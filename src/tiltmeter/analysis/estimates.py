@@ -10,9 +10,8 @@ over sequences (rows are drawn again with replacement, and the number is compute
 the jackknife (the number without one sequence). Parts of a whole have Wilson's interval: they are never certain.
 
 Two intervals are taken. The one that is shown has 95 %. The one that decides holds for many quantities together at 95 %
-(Bonferroni), and is Student's on the same scale: at such levels, a sample's skewness is noise.
-`scripts/decision_coverage.py` measures how often it is wrong: as designed where tails are light, too often where they
-are heavy.
+(Bonferroni), and is wider than that level asks for (`careful_t`): a sample of a few sequences does not show its tail.
+`scripts/decision_coverage.py` measures how often it is wrong, with light tails and with heavy ones.
 
 Where several sequences are from one document, documents are drawn again and left out, with all their sequences, and
 the degrees of freedom are theirs (`tiltmeter.analysis.clusters`).
@@ -31,7 +30,7 @@ from scipy import stats
 
 from tiltmeter.analysis.clusters import Documents, freedom, grouped, number_of, spread
 from tiltmeter.analysis.resampling import Rows, Statistic, bootstrap, jackknife, values
-from tiltmeter.analysis.t_intervals import skewed_t, skewness, student_t
+from tiltmeter.analysis.t_intervals import careful_t, skewed_t, skewness, student_t
 
 CONFIDENCE = 0.95
 
@@ -221,8 +220,8 @@ def _intervals(
     to, back = _scale(quantity.scale, value, drawn, without)
     # the bootstrap's draws are of a sample, whose spread is that much smaller
     deviation = np.asarray(np.nanstd(to(drawn), ddof=1) * n / math.sqrt(n - 1))
-    low, high = skewed_t(np.asarray(to(value)), deviation, _skewness_of(-to(without)), n, CONFIDENCE, free)
-    joint_low, joint_high = student_t(np.asarray(to(value)), deviation, n, level, free)
+    about = np.asarray(to(value)), deviation, _skewness_of(-to(without)), n
+    (low, high), (joint_low, joint_high) = skewed_t(*about, CONFIDENCE, free), careful_t(*about, level, free)
     if max(np.isnan(drawn).mean(), np.isnan(without).mean()) > MAX_UNDEFINED_DRAWS:
         return (float(back(low)), float(back(high))), (-math.inf, math.inf)
     return (float(back(low)), float(back(high))), (float(back(joint_low)), float(back(joint_high)))

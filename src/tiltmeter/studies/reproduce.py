@@ -31,6 +31,9 @@ TRAINING_LENGTH = 128
 TRAINING_SEQUENCES = 16_384
 """The most sequences that control SAEs are trained on."""
 
+QUICK_LENGTH = 64
+"""Tokens of a quick run's sequences: intervals count sequences."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -150,7 +153,7 @@ def _request(
     size: Size = wanted.size  # type: ignore[assignment]  # checked above
     if preset and wanted.tokens is None:
         wanted = replace(wanted, tokens=preset.tokens, bos_before=wanted.bos_before or preset.bos_before)
-    length = min(study.length, loaded[name].model.context) if wanted.length is None else wanted.length
+    length = _length(study, loaded[name], size) if wanted.length is None else wanted.length
     tokens = _tokens(loaded[name], wanted, length, needed_sequences(study, subject, size))
     training = None if wanted.control == "none" else lambda: _training_tokens(loaded[name], wanted, texts)
     return StudyRun(study, size, subject, tokens, training, wanted.figures)
@@ -161,6 +164,11 @@ def _load(given: Any, wanted: ReproduceOptions) -> LoadedModel:
         return load_model(given)
     _log.warning("model: %s", given)
     return load_model(given, revision=wanted.revision, device=wanted.device, precision=wanted.precision)
+
+
+def _length(study: Study, loaded: LoadedModel, size: Size) -> int:
+    """Tokens of a sequence: the paper's, or fewer for a quick run, which then has more sequences in the same time."""
+    return min(study.length, loaded.model.context, QUICK_LENGTH if size == "quick" else study.length)
 
 
 def _layer(wanted: ReproduceOptions, preset: Preset | None) -> int | None:

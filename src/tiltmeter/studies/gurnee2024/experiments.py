@@ -60,8 +60,8 @@ class Scale(NamedTuple):
 
 
 SCALES: dict[Size, Scale] = {
-    "quick": Scale(layers=12, single=32, tokens=48, draws=12, saes=10, statistics=48),
-    "default": Scale(layers=64, single=256, tokens=256, draws=48, saes=16, statistics=256),
+    "quick": Scale(layers=24, single=32, tokens=48, draws=12, saes=24, statistics=96),
+    "default": Scale(layers=64, single=256, tokens=256, draws=48, saes=24, statistics=256),
     "paper": Scale(layers=16_000, single=16_000, tokens=512, draws=500, saes=2_000, statistics=16_000),
 }
 

@@ -57,8 +57,8 @@ class Scale(NamedTuple):
 
 
 SCALES: dict[Size, Scale] = {
-    "quick": Scale(baselines=12, saes=10, layers=10, larger=20, shapes=10, statistics=128),
-    "default": Scale(baselines=96, saes=40, layers=64, larger=192, shapes=16, statistics=512),
+    "quick": Scale(baselines=24, saes=24, layers=24, larger=48, shapes=24, statistics=256),
+    "default": Scale(baselines=96, saes=40, layers=64, larger=192, shapes=24, statistics=512),
     "paper": Scale(baselines=16_000, saes=16_000, layers=16_000, larger=117_188, shapes=256, statistics=16_000),
 }
 
