@@ -10,7 +10,7 @@ from sweep_cases import save_model, token_set
 from tiltmeter.models.exact_model import ExactModel
 from tiltmeter.models.fingerprint import fingerprint, model_sha256
 from tiltmeter.models.split_model import SplitModel
-from tiltmeter.studies.control import random_weights
+from tiltmeter.studies.control import initialised
 from tiny_models import FAMILIES, LAYERS, full_pass, random_tokens, tiny
 
 accelerate = pytest.importorskip("accelerate")
@@ -71,8 +71,8 @@ def test_what_cannot_run_is_refused(tmp_path):
         empty = type(tiny("llama"))(tiny("llama").config)
     with pytest.raises(tm.TiltmeterError, match="outside memory"):
         SplitModel(empty, "mine")
-    with pytest.raises(tm.TiltmeterError, match="random weights are not drawn"):
-        random_weights(tm.LoadedModel(SplitModel(spread("llama", tmp_path / "b")), None, {}))
+    with pytest.raises(tm.TiltmeterError, match="no control can be made of it"):
+        initialised(tm.LoadedModel(SplitModel(spread("llama", tmp_path / "b")), None, {}))
 
 
 def test_the_device_auto(tmp_path):

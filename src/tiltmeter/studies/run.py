@@ -30,7 +30,8 @@ from tiltmeter.models.loading import LoadedModel
 from tiltmeter.reports.stored_claims import CLAIMS, SEVERAL, STUDY
 from tiltmeter.runs import run_directory
 from tiltmeter.saes.names import short_names
-from tiltmeter.studies.control import control_saes, random_weights
+from tiltmeter.studies.control import initialised
+from tiltmeter.studies.control_saes import control_saes
 from tiltmeter.studies.results import NotMeasured
 from tiltmeter.studies.study import Experiment, KnownSAE, Size, Study, Subject
 
@@ -150,7 +151,7 @@ def needed_sequences(study: Study, subject: Subject, size: Size) -> int:
 
 def _control(request: StudyRun, tokens: Callable[[], TokenSet], folder: Path) -> Subject:
     """The subject on random weights, with its SAEs trained."""
-    control = random_weights(request.subject.loaded, request.subject.seed)
+    control = initialised(request.subject.loaded, request.subject.seed)
     return replace(request.subject, loaded=control, saes=_control_saes(request, tokens, control, folder))
 
 
