@@ -26,7 +26,7 @@ from tiltmeter.saes.formats.names import SCHEMES
 from tiltmeter.saes.loading import OF_FOLDERS, list_embedded
 from tiltmeter.saes.training.config import SAEKind
 from tiltmeter.studies import STUDIES
-from tiltmeter.studies.reproduce import CONTROLS
+from tiltmeter.studies.columns import CHOICES
 from tiltmeter.studies.study import Size
 
 
@@ -56,7 +56,7 @@ def catalogue() -> dict[str, Any]:
             "unit": list(get_args(Unit)),
             "kind": list(get_args(SAEKind)),
             "size": list(get_args(Size)),
-            "control": list(CONTROLS),
+            "control": list(CHOICES),
             "tokens": list(NANO),
             "token files": sorted(READERS),
             "pickles": sorted(PICKLES),

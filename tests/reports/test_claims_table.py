@@ -19,14 +19,17 @@ FIRST = ClaimRow(
     effect="2.04",
     interval="[1.97, 2.11]",
     published="1.8",
-    control="contradicted",
-    control_qualification="KL: not as claimed at lengths 1 to 101 (0.98 [0.9, 1.1] at 11).",
-    control_effect="0.99 [0.97, 1.10]",
-    note="On random weights contradicted: it comes with training.",
+    initialised="supported",
+    shuffled="contradicted",
+    shuffled_qualification="KL: not as claimed at lengths 1 to 101 (0.98 [0.9, 1.1] at 11).",
+    shuffled_effect="0.99 [0.97, 1.10]",
+    note="Also holds on: initialised. Does not hold on: shuffled.",
     parts=("real: 2.04 [1.97, 2.11]", "cov-random: 3"),
 )
-SECOND = FIRST._replace(name=EVIL, claim=EVIL, verdict="not tested", effect="", interval="", control="", published="")
-SECOND = SECOND._replace(qualification="", control_qualification="")
+SECOND = FIRST._replace(
+    name=EVIL, claim=EVIL, verdict="not tested", effect="", interval="", initialised="", shuffled="", published=""
+)
+SECOND = SECOND._replace(qualification="", shuffled_qualification="")
 
 
 def test_the_frame_has_a_row_per_claim_and_a_column_per_field():
@@ -48,9 +51,9 @@ def test_latex_has_all_columns_and_escapes():
     rows = [line for line in text.splitlines() if line.endswith(r"\\")]
     assert rows[1] == (
         r"Differences of real activations move the output more than mixtures do. (Figure 1a) KL: as claimed at "
-        r"lengths 21 to 101, reversed at 1 (0.67 {[}0.6, 0.75{]} at 1). On random weights: KL: not as claimed at lengths "
+        r"lengths 21 to 101, reversed at 1 (0.67 {[}0.6, 0.75{]} at 1). On shuffled: KL: not as claimed at lengths "
         r"1 to 101 (0.98 {[}0.9, 1.1{]} at 11). & supported in part & "
-        r"2.04 {[}1.97, 2.11{]} & 1.8 & contradicted \\"
+        r"2.04 {[}1.97, 2.11{]} & 1.8 & supported & contradicted \\"
     )
     assert r"\textless{}/script\textgreater{}" in rows[2]
 
@@ -70,5 +73,5 @@ def test_text_fits_the_terminal_and_loses_nothing(width):
 
 def test_text_leaves_out_columns_that_say_nothing():
     text = claim_text.to_text([SECOND], 120)
-    assert "random weights" not in text
+    assert "initialised" not in text and "shuffled" not in text
     assert "published" not in text

@@ -104,17 +104,15 @@ def claims():
         effect="2.04",
         interval="[1.97, 2.11]",
         published="1.8",
-        control="",
-        control_qualification="",
-        control_effect="",
-        note="",
     )
     return [
         row._replace(
-            control="contradicted",
-            control_qualification=QUALIFIED_CONTROL,
-            control_effect="0.99 [0.9, 1.1]",
-            note="It comes with training.",
+            initialised="holds in 1 of 3 seeds",
+            initialised_effect="0.9 to 1.4 (3 seeds)",
+            shuffled="contradicted",
+            shuffled_qualification=QUALIFIED_CONTROL,
+            shuffled_effect="0.99 [0.9, 1.1]",
+            note="Does not hold on: shuffled.",
         ),
         row._replace(verdict="not tested", effect="", interval="", note="No SAE.", parts=(f"part {EVIL}", "another")),
         row._replace(study=EVIL, name=EVIL, claim=f"Claim {EVIL}", source=EVIL, published=EVIL, note=f"Note {EVIL}"),
@@ -235,7 +233,7 @@ def test_claims_come_first_with_words_symbols_and_the_control_beside_them(page):
     assert page.index("Twenty sequences.") < order[0]
     words = [word for word in Page(page).words if word]
     at = words.index("Real is special.")
-    assert words[at : at + 12] == [
+    assert words[at : at + 14] == [
         "Real is special.",
         "lee2024: Figure 1 ·",
         "a",
@@ -244,19 +242,21 @@ def test_claims_come_first_with_words_symbols_and_the_control_beside_them(page):
         "2.04",
         "[1.97, 2.11]",
         "1.8",
+        "holds in 1 of 3 seeds",
+        "0.9 to 1.4 (3 seeds)",
         f"{SYMBOLS['contradicted']} contradicted",
         QUALIFIED_CONTROL,
         "0.99 [0.9, 1.1]",
-        "It comes with training.",
+        "Does not hold on: shuffled.",
     ]
     assert 'class="verdict not-tested"' in page
     assert len(set(SYMBOLS.values())) == 5
 
 
 def test_what_no_claim_has_is_no_column(tmp_path, claims):
-    rows = [row._replace(control="") for row in claims]
+    rows = [row._replace(initialised="", shuffled="") for row in claims]
     page = write_report(tmp_path, "t", [], [], MANIFEST, claims=rows).read_text("utf-8")
-    assert "On random weights" not in page
+    assert "On initialised" not in page and "On shuffled" not in page
     rows = [row._replace(study="lee2024", note="", published="") for row in rows]
     words = Page(write_report(tmp_path, "t", [], [], MANIFEST, claims=rows).read_text("utf-8")).words
     assert {"Note", "Published", "lee2024: Figure 1 ·"}.isdisjoint(words)

@@ -1,12 +1,13 @@
-"""Verdicts: what is supported, contradicted, open or not tested, and what random weights mean for it."""
+"""Verdicts: what is supported, contradicted, open or not tested, and what controls say beside it."""
 
 import numpy as np
 import pytest
 import xarray as xr
 
 from tiltmeter.analysis.estimates import ABOVE_ZERO, Region
-from tiltmeter.studies.claim_rows import claim_rows, remark_on_control
+from tiltmeter.studies.claim_rows import claim_rows
 from tiltmeter.studies.claims import Claim, Published, Verdict, judge
+from tiltmeter.studies.control_words import control_words, remark_on_controls
 from tiltmeter.studies.estimands import mean
 from tiltmeter.studies.results import NotMeasured, Results
 
@@ -75,7 +76,7 @@ def test_verdicts_count_documents():
     assert few.word == "not tested" and few.reason == "8 documents are too few; take tokens of at least 10."
     (clear,) = judge([claim("a", 3.0)], of_documents(20))
     assert clear.word == "supported" and "40 sequences of 20 documents" in str(
-        claim_rows("lee2024", [clear], None, published=False)
+        claim_rows("lee2024", [clear], {}, published=False)
     )
 
 
@@ -100,43 +101,85 @@ def verdict(word):
 
 
 @pytest.mark.parametrize(
-    ("own", "control", "said"),
+    ("own", "initialised", "shuffled", "said"),
     [
-        ("supported", "supported", "says nothing about what the model has learned"),
-        ("supported", "contradicted", "it comes with training"),
-        ("supported", "inconclusive", "Inconclusive on random weights"),
-        ("supported in part", "supported", "Also holds in part on random weights"),
-        ("supported", "supported in part", "Also holds in part on random weights"),
-        ("supported in part", "contradicted", "it comes with training"),
-        ("contradicted", "supported in part", "Holds on random weights, not here"),
-        ("contradicted", "supported", "Holds on random weights, not here"),
-        ("inconclusive", "supported", "Holds on random weights."),
-        ("supported", "not tested", "There is no SAE."),
-        ("contradicted", "contradicted", ""),
-        ("not tested", "supported", ""),
+        ("supported", "supported", "supported", "Also holds on: initialised, shuffled."),
+        ("supported", "supported", "contradicted", "Also holds on: initialised. Does not hold on: shuffled."),
+        (
+            "supported",
+            "contradicted",
+            "supported in part",
+            "Also holds on: shuffled (in part). Does not hold on: initial",
+        ),
+        (
+            "supported in part",
+            "inconclusive",
+            "contradicted",
+            "Does not hold on: shuffled. Inconclusive on: initialised.",
+        ),
+        (
+            "supported",
+            "not tested",
+            "supported",
+            "Also holds on: shuffled. Not tested on initialised: There is no SAE.",
+        ),
+        ("contradicted", "supported in part", "contradicted", "Holds on: initialised (in part), not here."),
+        ("inconclusive", "contradicted", "supported", "Holds on: shuffled."),
+        ("contradicted", "contradicted", "inconclusive", ""),
+        ("not tested", "supported", "supported", ""),
     ],
 )
-def test_what_random_weights_mean(own, control, said):
-    remark = remark_on_control(verdict(own), verdict(control))
-    assert said in remark
-    assert bool(remark) == bool(said)
-    assert remark_on_control(verdict(own), None) == ""
+def test_on_which_controls_a_claim_holds(own, initialised, shuffled, said):
+    controls = {"initialised": {0: verdict(initialised)}, "shuffled": {0: verdict(shuffled)}}
+    remark = remark_on_controls(verdict(own), controls)
+    assert remark.startswith(said) and bool(remark) == bool(said)
+    assert remark_on_controls(verdict(own), {}) == ""
+
+
+@pytest.mark.parametrize(
+    ("seeds", "word", "said"),
+    [
+        (["supported"] * 3, "supported", "Also holds on: shuffled (3 of 3 seeds)."),
+        (["contradicted"] * 3, "contradicted", "Does not hold on: shuffled."),
+        (
+            ["supported", "contradicted", "inconclusive"],
+            "holds in 1 of 3 seeds",
+            "Also holds on: shuffled (1 of 3 seeds).",
+        ),
+        (["contradicted", "inconclusive"], "holds in 0 of 2 seeds", "Inconclusive on: shuffled."),
+    ],
+)
+def test_several_seeds_of_a_control_are_counted(seeds, word, said):
+    verdicts = {seed: verdict(one) for seed, one in enumerate(seeds)}
+    assert control_words("shuffled", verdicts)["shuffled"] == word
+    assert remark_on_controls(verdict("supported"), {"shuffled": verdicts}) == said
+
+
+def test_the_number_of_a_control_is_given_with_its_range_over_seeds():
+    def of_seed(value):
+        return judge([Claim("a", "A.", "here", lambda _: [mean("a", NOISE + value, ABOVE_ZERO)])], NOTHING)[0]
+
+    seeds = {4: of_seed(3.0), 5: of_seed(-1.0), 6: of_seed(2.0)}
+    assert control_words("shuffled", seeds)["shuffled_effect"] == "-1 to 3 (3 seeds)"
+    one = control_words("shuffled", {4: seeds[4]})["shuffled_effect"]
+    assert one.startswith("3 [") and one.endswith("]")
 
 
 def test_rows_say_it_in_words():
     claims = [claim("a", 3.0, published=Published("2.5", "Table 1"), remark="Chosen."), claim("b", -3.0)]
     own, control = judge(claims, NOTHING), judge(claims[:1], NOTHING)
-    first, second = claim_rows("paper", own, control, published=True)
-    assert (first.verdict, first.effect, first.published, first.control) == (
+    first, second = claim_rows("paper", own, {"shuffled": {7: control}}, published=True)
+    assert (first.verdict, first.effect, first.published, first.shuffled, first.initialised) == (
         "supported",
         "3",
         "2.5 (Table 1)",
         "supported",
+        "",
     )
-    assert "says nothing about what the model has learned" in first.note
-    assert len(first.parts) == 3 and first.parts[0] == "Chosen." and first.parts[2].startswith("random weights: ")
-    assert (second.verdict, second.control) == ("contradicted", "")
-    assert claim_rows("paper", own, None, published=False)[0].published == ""
+    assert first.note == "Also holds on: shuffled."
+    assert len(first.parts) == 3 and first.parts[0] == "Chosen." and first.parts[2].startswith("shuffled, seed 7: ")
+    assert (second.verdict, second.shuffled) == ("contradicted", "")
+    assert claim_rows("paper", own, {}, published=False)[0].published == ""
 
 
 def test_results_say_why_something_is_missing():

@@ -114,7 +114,7 @@ def test_the_other_steps_cost_the_verdict_no_power():
 @pytest.fixture
 def rows():
     own, control = judge(CLAIMS, world(ratio_at)), judge(CLAIMS, world(lambda length: 3.3 - ratio_at(length)))
-    return [row for row in claim_rows("lee2024", own, control, published=False) if row.name == ABOVE]
+    return [row for row in claim_rows("lee2024", own, {"shuffled": {0: control}}, published=False) if row.name == ABOVE]
 
 
 def test_no_table_shows_the_verdict_alone(rows, tmp_path):

@@ -1,4 +1,4 @@
-"""Studies: the same inside for every paper; measured, judged and published, on a model and on random weights."""
+"""Studies: the same inside for every paper; measured, judged and published, on a model and on its controls."""
 
 import json
 import re
@@ -92,15 +92,19 @@ def test_a_study_leaves_a_run_for_each_experiment_and_column(run):
     assert manifest["record"]["purpose"] == "study"
     assert manifest["identity"]["layer"] == 2
     experiments = json.loads((folder / "experiments.json").read_text())
-    assert experiments["model"]["directions"] == experiments["control"]["directions"] == ""
+    assert experiments["model"]["directions"] == experiments["control/initialised-0"]["directions"] == ""
     assert "omit --figure" in experiments["model"]["directions-early"]
     assert "No SAE" in experiments["model"]["errors"]
-    for column in ("model", "control"):
+    for column in ("model", "control/initialised-0"):
         assert (folder / column / "directions" / "curves.nc").is_file()
     names = [
-        read_manifest(folder / column / "directions")["record"]["model"]["name"] for column in ("model", "control")
+        read_manifest(folder / column / "directions")["record"]["model"]["name"]
+        for column in ("model", "control/initialised-0")
     ]
-    assert names[1] == f"{names[0]} with random weights"
+    assert read_manifest(folder / "control" / "initialised-0" / "directions")["record"]["model"]["revision"] == (
+        "initialised, seed 0"
+    )
+    assert names[1] == f"{names[0]}, initialised"
     assert not (folder / "model" / "directions-early").exists()
 
 
@@ -110,7 +114,7 @@ def test_claims_are_judged_on_both(run):
     assert len(rows) == len(STUDIES["lee2024"].claims)
     tested = rows["real-difference-above-mixture"]
     assert tested["verdict"] in ("supported", "contradicted", "inconclusive")
-    assert tested["control"] in ("supported", "contradicted", "inconclusive")
+    assert tested["initialised"] in ("supported", "contradicted", "inconclusive")
     assert tested["published"] == ""  # the paper's numbers are of another model
     assert rows["errors-plateau"]["verdict"] == "not tested"
     assert "No SAE at blocks.2.hook_resid_pre was given" in rows["errors-plateau"]["note"]
@@ -157,7 +161,7 @@ def test_more_figures_go_into_the_same_folder(run, inputs, tmp_path):
     given = ["--quick", "--control", "none", "--figure", "S1", *inputs, "--out", more]
     assert command("reproduce", "lee2024", *given).status == 0
     assert (more / "model" / "directions-early" / "curves.nc").is_file()
-    assert not (more / "control" / "directions-early").exists()
+    assert not (more / "control" / "initialised-0" / "directions-early").exists()
     assert (more / "figures" / "figure-1.svg").exists() and (more / "figures" / "figure-S1.svg").exists()
 
 
@@ -178,8 +182,8 @@ def test_a_control_can_be_added_later(run, inputs, tmp_path):
     assert measured and "no control" in (folder / "report.html").read_text()
     assert command("reproduce", *out).status == 0
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("model/**/shards/*")} == measured
-    assert (folder / "control" / "directions" / "curves.nc").is_file()
-    assert "the same experiments on random weights as a control" in (folder / "report.html").read_text()
+    assert (folder / "control" / "initialised-0" / "directions" / "curves.nc").is_file()
+    assert "the same experiments on controls: initialised (1 seed)." in (folder / "report.html").read_text()
 
 
 @pytest.mark.parametrize(
@@ -300,7 +304,11 @@ def test_the_folder_of_all_is_of_all(run, inputs, tmp_path):
         (["lee2024", "--layer", "3"], "Layer 3 was asked for"),
         (["lee2024", "--layer", "-1"], "Layer -1 was asked for"),
         (["lee2024", "--size", "huge"], "--size was 'huge'; choose from quick, default, paper"),
-        (["lee2024", "--control", "shuffled"], "--control was 'shuffled'; choose from random-weights, none"),
+        (
+            ["lee2024", "--control", "shuffle"],
+            "--control was 'shuffle' (did you mean shuffled?); choose from initialised, ",
+        ),
+        (["lee2024", "--control-seeds", "0"], "--control-seeds"),
         (["lee2024", "--preset", "gpt2"], "Give --preset or --model, not both"),
         (["lee2024", "--size", "paper", "--quick"], "Both --quick and --size paper were given"),
         (["lee2024", "--bos-before", "line"], "--bos-before was 'line'; choose from document, sequence"),

@@ -13,7 +13,7 @@ from tiltmeter.cli.early.model_facts import model_facts
 from tiltmeter.cli.early.names import check_saes
 from tiltmeter.cli.early.out import check_out
 from tiltmeter.cli.early.tokens import token_facts
-from tiltmeter.cli.early.values import one_of
+from tiltmeter.cli.early.values import at_least_one, one_of
 from tiltmeter.cli.grouping import takes_groups
 from tiltmeter.cli.options import Device, Precision, Revision, RunOptions, SaeOptions, Saes, TokenSourceOptions
 from tiltmeter.cli.output import OutputOptions
@@ -32,11 +32,14 @@ class ExperimentOptions:
     size: Annotated[str, typer.Option(help="Amount of data: quick (a minute), default (minutes), paper.")] = "default"
     quick: Annotated[bool, typer.Option("--quick", help="The same as --size quick.")] = False
     control: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="random-weights: repeat everything on a model of the same shape with random weights; none: no control."
+            help="Repeat everything on a model that has learned nothing. initialised: with the weights that training "
+            "begins with; shuffled: with the trained weights in random order; both; none. "
+            "(default: initialised with --quick, else both)"
         ),
-    ] = "random-weights"
+    ] = None
+    control_seeds: Annotated[int, typer.Option(help="How many models to make of each control.")] = 1
 
     def chosen_size(self) -> str:
         """`--size`, or quick.
@@ -110,6 +113,7 @@ def reproduce(
     _check_study(study, experiments.figure or (), subject.preset)
     one_of("--size", size, choices("size"))
     one_of("--control", experiments.control, choices("control"))
+    at_least_one(control_seeds=experiments.control_seeds)
     _check_subject(subject, tokens, saes)
     check_out(run.out, study)
     from tiltmeter.studies.reproduce import ReproduceOptions
@@ -129,6 +133,7 @@ def reproduce(
         bos_before=tokens.bos_before,
         saes=tuple(saes),
         control=experiments.control,
+        control_seeds=experiments.control_seeds,
         device=subject.device,
         precision=subject.precision,
         seed=run.seed or 0,

@@ -38,6 +38,9 @@ from tiltmeter.reports.tables.wide import WideTable, wide_tables
 SYMBOLS = {"supported": "✓", "supported in part": "(✓)", "contradicted": "✗", "inconclusive": "?", "not tested": "–"}
 """Symbols of verdicts, so that they do not depend on colour."""
 
+OPTIONAL = ("published", "initialised", "shuffled", "note")
+"""Columns of the claims table that are left out if no claim has anything there."""
+
 
 class SweepNumbers(NamedTuple):
     """Curves and summary of a sweep, for the tables of its report."""
@@ -163,7 +166,7 @@ def _page(
             summary=summary,
             notes=notes,
             claims=claims,
-            told={name for row in claims for name in ("published", "control", "note") if getattr(row, name)},
+            told={name for row in claims for name in OPTIONAL if getattr(row, name)},
             several=len({row.study for row in claims}) > 1,
             symbols=SYMBOLS,
             figures=figures,

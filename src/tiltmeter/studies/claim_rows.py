@@ -1,55 +1,49 @@
-"""Verdicts in words: a row of the claims table for each claim, with the verdict on random weights beside it."""
+"""Verdicts in words: a row of the claims table for each claim, with the verdicts on the controls beside it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tiltmeter.analysis.estimates import Decision, Estimate
 from tiltmeter.reports.tables.claim_text import ClaimRow
 from tiltmeter.studies.claims import Verdict
+from tiltmeter.studies.control_words import control_words, remark_on_controls
 
 DECISIONS: dict[Decision, str] = {"inside": "as claimed", "outside": "not as claimed", "undecided": "undecided"}
 
 
 def claim_rows(
-    study: str, own: Sequence[Verdict], control: Sequence[Verdict] | None, published: bool
+    study: str, own: Sequence[Verdict], controls: Mapping[str, Mapping[int, Sequence[Verdict]]], published: bool
 ) -> list[ClaimRow]:
     """Put verdicts into words.
 
     Args:
         study: the name of the study.
         own: verdicts on the model.
-        control: verdicts on random weights, on the same claims; None if there is no control.
+        controls: for each control and seed, verdicts on the same claims.
         published: whether to show the published numbers, which are for GPT-2 small.
     """
-    beside = {verdict.claim.name: verdict for verdict in control or []}
-    return [_row(study, verdict, beside.get(verdict.claim.name), published) for verdict in own]
+    return [_row(study, verdict, _of_claim(verdict.claim.name, controls), published) for verdict in own]
 
 
-def remark_on_control(own: Verdict, control: Verdict | None) -> str:
-    """What the verdict on random weights implies for the verdict on the model."""
-    if control is None or own.word == "not tested":
-        return ""
-    if control.word == "not tested":
-        return f"Not tested on random weights: {control.reason}"
-    if own.holds and control.holds:
-        where = " in part" if "supported in part" in (own.word, control.word) else ""
-        return f"Also holds{where} on random weights, so it says nothing about what the model has learned."
-    if own.holds and control.word == "contradicted":
-        return "Does not hold on random weights (one draw of them): it comes with training."
-    if own.holds:
-        return "Inconclusive on random weights."
-    if not control.holds:
-        return ""
-    return "Holds on random weights, not here." if own.word == "contradicted" else "Holds on random weights."
+def _of_claim(name: str, controls: Mapping[str, Mapping[int, Sequence[Verdict]]]) -> dict[str, dict[int, Verdict]]:
+    """The verdicts on one claim, for each control and seed on which it was judged."""
+    found = {
+        control: {seed: one for seed, verdicts in seeds.items() for one in verdicts if one.claim.name == name}
+        for control, seeds in controls.items()
+    }
+    return {control: seeds for control, seeds in found.items() if seeds}
 
 
-def _row(study: str, own: Verdict, control: Verdict | None, published: bool) -> ClaimRow:
+def _row(study: str, own: Verdict, controls: Mapping[str, Mapping[int, Verdict]], published: bool) -> ClaimRow:
     claim = own.claim
-    effect, interval = _effect(own)
+    found = own.deciding
     number = claim.published if published else None
-    notes = (own.reason, remark_on_control(own, control))
+    notes = (own.reason, remark_on_controls(own, controls))
     remark = (claim.remark,) if claim.remark else ()
+    words: dict[str, str] = {}
+    for control, seeds in controls.items():
+        words |= control_words(control, seeds)
     return ClaimRow(
         study=study,
         name=claim.name,
@@ -57,24 +51,22 @@ def _row(study: str, own: Verdict, control: Verdict | None, published: bool) -> 
         source=claim.source,
         verdict=own.word,
         qualification=own.qualification,
-        effect=effect,
-        interval=interval,
+        effect=f"{found.value:.3g}{found.unit}" if found else "",
+        interval=f"[{found.low:.3g}, {found.high:.3g}]" if found else "",
         published=f"{number.value} ({number.source})" if number else "",
-        control=control.word if control else "",
-        control_qualification=control.qualification if control else "",
-        control_effect=" ".join(_effect(control)) if control else "",
         note=" ".join(filter(None, notes)),
-        parts=(*remark, *_parts(own, ""), *(_parts(control, "random weights: ") if control else ())),
+        parts=(*remark, *map(_part, own.estimates), *_control_parts(controls)),
+        **words,
     )
 
 
-def _effect(verdict: Verdict) -> tuple[str, str]:
-    found = verdict.deciding
-    return (f"{found.value:.3g}{found.unit}", f"[{found.low:.3g}, {found.high:.3g}]") if found else ("", "")
-
-
-def _parts(verdict: Verdict, before: str) -> list[str]:
-    return [f"{before}{_part(one)}" for one in verdict.estimates]
+def _control_parts(controls: Mapping[str, Mapping[int, Verdict]]) -> list[str]:
+    return [
+        f"{control}, seed {seed}: {_part(one)}"
+        for control, seeds in controls.items()
+        for seed, verdict in seeds.items()
+        for one in verdict.estimates
+    ]
 
 
 def _part(one: Estimate) -> str:

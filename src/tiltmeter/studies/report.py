@@ -24,8 +24,9 @@ from tiltmeter.runs.user_paths import user_path
 from tiltmeter.studies import STUDIES, find_study
 from tiltmeter.studies.claim_rows import claim_rows
 from tiltmeter.studies.claims import judge
+from tiltmeter.studies.columns import MODEL, stored_columns
 from tiltmeter.studies.results import NotMeasured, Results, saes_of
-from tiltmeter.studies.run import CONTROL, EXPERIMENTS, MODEL
+from tiltmeter.studies.run import EXPERIMENTS
 from tiltmeter.studies.study import PaperFigure, Study
 from tiltmeter.studies.token_facts import FILE as FACTS
 
@@ -44,7 +45,8 @@ class StoredStudy(NamedTuple):
     study: Study
     manifest: dict[str, Any]
     results: Results
-    control: Results | None
+    controls: dict[str, dict[int, Results]]
+    """Results on each control, by seed."""
 
 
 def read_study(folder: Path) -> StoredStudy:
@@ -59,17 +61,23 @@ def read_study(folder: Path) -> StoredStudy:
     if lacking := [key for part, keys in NEEDED.items() for key in keys if key not in manifest[part]]:
         raise TiltmeterError(f"{folder / MANIFEST} is damaged: it lacks {lacking[0]}; choose another directory.")
     reasons = _reasons(folder)
-    control = _results(folder, CONTROL, reasons[CONTROL]) if CONTROL in reasons else None
+    controls = {
+        control: {column.seed: _results(folder, column.name, reasons[column.name]) for column in columns}
+        for control, columns in stored_columns(reasons).items()
+    }
     study = find_study(str(manifest["identity"]["study"]))
-    return StoredStudy(study, manifest, _results(folder, MODEL, reasons.get(MODEL, {})), control)
+    return StoredStudy(study, manifest, _results(folder, MODEL, reasons.get(MODEL, {})), controls)
 
 
 def claims_of(stored: StoredStudy) -> list[ClaimRow]:
     """The verdict of a run on each claim of its paper."""
     own = judge(stored.study.claims, stored.results)
-    control = None if stored.control is None else judge(stored.study.claims, stored.control)
+    controls = {
+        control: {seed: judge(stored.study.claims, results) for seed, results in seeds.items()}
+        for control, seeds in stored.controls.items()
+    }
     published = stored.manifest["record"].get("shape") == GPT2_SMALL
-    return claim_rows(stored.study.name, own, control, published)
+    return claim_rows(stored.study.name, own, controls, published)
 
 
 def publish_study(folder: Path) -> Path:
@@ -215,13 +223,17 @@ def _summary(stored: StoredStudy) -> list[str]:
     """Model, tokens, layer, size, control and SAEs of the run."""
     identity, record = stored.manifest["identity"], stored.manifest["record"]
     tokens, shape = record["tokens"], record["shape"]
-    control = "no control" if stored.control is None else "the same experiments on random weights as a control"
     saes = ", ".join(_used_saes(stored.results)) or "none"
     return [
         f"{_model(stored.manifest)} ({shape['layers']} layers of width {shape['width']}); the paper's layer is "
         f"{identity['layer']} here; tokens: {tokens['name']}, sequences of {tokens['shape'][1]}.",
-        f"Size: {identity['size']}; {control}. {len(stored.results)} experiments. SAEs: {saes}.",
+        f"Size: {identity['size']}; {_controls(stored)}. {len(stored.results)} experiments. SAEs: {saes}.",
     ]
+
+
+def _controls(stored: StoredStudy) -> str:
+    counts = [f"{control} ({len(seeds)} seed{'s' * (len(seeds) > 1)})" for control, seeds in stored.controls.items()]
+    return f"the same experiments on controls: {', '.join(counts)}" if counts else "no control"
 
 
 def _used_saes(results: Results) -> list[str]:
@@ -245,6 +257,8 @@ def _notes(rows: Sequence[ClaimRow], manifests: Sequence[Mapping[str, Any]]) -> 
         f"claims of a paper ({', '.join(names)}), so the interval beside an inconclusive verdict can be narrow.",
         stored_claims.MEASURED,
         *stored_claims.about_size(manifests),
-        "Random weights: the same claims on a randomly initialised model of the same shape. A claim that holds there, "
-        "too, says nothing about what the model has learned.",
+        "Controls: the same claims on models that have learned nothing, initialised anew or with the trained weights "
+        "shuffled within each tensor. What holds on an initialised model needs no training; what holds on a shuffled "
+        "one needs no more of it than the sizes of the weights. A claim that holds on either is no evidence about what the "
+        "model has learned.",
     ]

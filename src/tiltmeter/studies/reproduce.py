@@ -17,13 +17,13 @@ from tiltmeter.runs.user_paths import user_path
 from tiltmeter.saes.dictionary import only_saes
 from tiltmeter.saes.loading import read_early, refuse_unknown
 from tiltmeter.studies import STUDIES, check_figures, find_study
+from tiltmeter.studies.columns import BY_SIZE, CHOICES, control_columns
 from tiltmeter.studies.report import claims_text, publish_all, publish_study
 from tiltmeter.studies.run import StudyRun, held, measure, needed_sequences
 from tiltmeter.studies.study import Preset, Size, Study
 from tiltmeter.studies.subject import make_subject
 
 ALL = "all"
-CONTROLS = ("random-weights", "none")
 
 TRAINING_LENGTH = 128
 """Tokens per sequence for training control SAEs, if the model's context is at least as long."""
@@ -56,7 +56,9 @@ class ReproduceOptions:
     length: int | None = None
     bos_before: str | None = None
     saes: tuple[str, ...] = ()
-    control: str = "random-weights"
+    control: str | None = None
+    """A key of `CHOICES`; by default that of the size (`BY_SIZE`)."""
+    control_seeds: int = 1
     device: str = "cpu"
     precision: str = "auto"
     seed: int = 0
@@ -111,8 +113,10 @@ def _check(studies: list[Study], name: str, wanted: ReproduceOptions) -> None:
     """Refuse wrong options before a model is loaded."""
     if wanted.size not in get_args(Size):
         raise TiltmeterError(f"{wanted.size!r} is not a size; choose from {', '.join(get_args(Size))}.")
-    if wanted.control not in CONTROLS:
-        raise TiltmeterError(f"{wanted.control!r} is not a control; choose from {', '.join(CONTROLS)}.")
+    if wanted.control is not None and wanted.control not in CHOICES:
+        raise TiltmeterError(f"{wanted.control!r} is not a control; choose from {', '.join(CHOICES)}.")
+    if wanted.control_seeds < 1:
+        raise TiltmeterError(f"The number of seeds of each control is {wanted.control_seeds}; give at least 1.")
     if wanted.model is not None and wanted.preset:
         raise TiltmeterError("Give --preset or --model, not both: a preset is a model, its data and its SAEs.")
     if wanted.model is not None and wanted.tokens is None:
@@ -155,8 +159,10 @@ def _request(
         wanted = replace(wanted, tokens=preset.tokens, bos_before=wanted.bos_before or preset.bos_before)
     length = _length(study, loaded[name], size) if wanted.length is None else wanted.length
     tokens = _tokens(loaded[name], wanted, length, needed_sequences(study, subject, size))
-    training = None if wanted.control == "none" else lambda: _training_tokens(loaded[name], wanted, texts)
-    return StudyRun(study, size, subject, tokens, training, wanted.figures)
+    controls = control_columns(CHOICES[wanted.control or BY_SIZE[size]], wanted.seed, wanted.control_seeds)
+    return StudyRun(
+        study, size, subject, tokens, lambda: _training_tokens(loaded[name], wanted, texts), controls, wanted.figures
+    )
 
 
 def _load(given: Any, wanted: ReproduceOptions) -> LoadedModel:

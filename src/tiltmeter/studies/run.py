@@ -1,10 +1,10 @@
-"""Running a study: its experiments on a model and on random weights, each in its own run directory.
+"""Running a study: its experiments on a model and on its controls, each in its own run directory.
 
     manifest.json              the study, the model, the tokens, the SAEs
     experiments.json           every experiment, with the reason if it was not run
     model/<experiment>/        runs on the model
-    control/<experiment>/      the same on random weights
-    control-saes/              SAEs trained on random weights
+    control/initialised-0/<experiment>/   the same on a control
+    control-saes/initialised-0/           SAEs trained on it
     claims.csv .json .tex      verdicts
     figures/, tables/          figures, and their numbers
     report.html
@@ -30,7 +30,8 @@ from tiltmeter.models.loading import LoadedModel
 from tiltmeter.reports.stored_claims import CLAIMS, SEVERAL, STUDY
 from tiltmeter.runs import run_directory
 from tiltmeter.saes.names import short_names
-from tiltmeter.studies.control import initialised
+from tiltmeter.studies.columns import MODEL, ControlColumn
+from tiltmeter.studies.control import CONTROLS
 from tiltmeter.studies.control_saes import control_saes
 from tiltmeter.studies.results import NotMeasured
 from tiltmeter.studies.study import Experiment, KnownSAE, Size, Study, Subject
@@ -38,13 +39,10 @@ from tiltmeter.studies.study import Experiment, KnownSAE, Size, Study, Subject
 EXPERIMENTS = "experiments.json"
 """Every experiment with the reason if it was not run."""
 
-MODEL, CONTROL = "model", "control"
-"""The two columns of a study (the model, random weights), and their folders."""
-
 CONTROL_TOKENS: dict[Size, int] = {"quick": 0, "default": 80_000, "paper": 2_000_000}
-"""Training tokens of each control SAE; at 0 the control has no SAEs."""
+"""Training tokens of each control SAE; at 0 controls have no SAEs."""
 
-NO_CONTROL_SAES = "A quick run trains no SAEs on random weights."
+NO_CONTROL_SAES = "A quick run trains no SAEs on controls."
 LOCAL_ALONE = "Control SAEs are trained only for SAEs that were trained to reconstruct; this needs one."
 
 Table = dict[str, dict[str, str]]
@@ -61,8 +59,9 @@ class StudyRun:
     size: Size
     subject: Subject
     tokens: TokenSet
-    training_tokens: Callable[[], TokenSet] | None
-    """Loads the tokens that control SAEs are trained on; None for no control."""
+    training_tokens: Callable[[], TokenSet]
+    """Loads the tokens that control SAEs are trained on."""
+    controls: tuple[ControlColumn, ...] = ()
     figures: tuple[str, ...] = ()
     """Only experiments that these figures need are run; empty for all."""
 
@@ -87,13 +86,13 @@ def measure(request: StudyRun, out: Path, control_folder: Path | None = None) ->
         run.remove(CLAIMS)
         table: Table = {}
         failures = _measure_column(request, request.subject, MODEL, run, table)
-        if request.training_tokens is not None:
-            folder = control_folder or out / "control-saes"
+        for column in request.controls:
+            folder = (control_folder or out / "control-saes") / Path(column.name).name
             try:
-                control = _control(request, request.training_tokens, folder)
-                failures += _measure_column(request, control, CONTROL, run, table)
+                control = _control(request, column, folder)
+                failures += _measure_column(request, control, column.name, run, table)
             except TiltmeterError as error:
-                failures.append(f"{CONTROL}: {error}")
+                failures.append(f"{column.name}: {error}")
     return failures
 
 
@@ -149,29 +148,27 @@ def needed_sequences(study: Study, subject: Subject, size: Size) -> int:
     return max((one.sequences for one in experiments if not isinstance(one, NotMeasured)), default=1)
 
 
-def _control(request: StudyRun, tokens: Callable[[], TokenSet], folder: Path) -> Subject:
-    """The subject on random weights, with its SAEs trained."""
-    control = initialised(request.subject.loaded, request.subject.seed)
-    return replace(request.subject, loaded=control, saes=_control_saes(request, tokens, control, folder))
+def _control(request: StudyRun, column: ControlColumn, folder: Path) -> Subject:
+    """The subject on a control, with its SAEs trained."""
+    control = CONTROLS[column.control](request.subject.loaded, column.seed)
+    return replace(request.subject, loaded=control, saes=_control_saes(request, column, control, folder))
 
 
-def _control_saes(
-    request: StudyRun, tokens: Callable[[], TokenSet], control: LoadedModel, folder: Path
-) -> tuple[KnownSAE, ...]:
+def _control_saes(request: StudyRun, column: ControlColumn, control: LoadedModel, folder: Path) -> tuple[KnownSAE, ...]:
     """Train the SAEs of the control, or find them trained."""
-    used = _used_saes(request)
+    used = _used_saes(request, column)
     if not used or not (budget := CONTROL_TOKENS[request.size]):
         return ()
     known = {sae.name: sae for sae in request.subject.saes if sae.name in used}
     l0 = {name: sae.l0 for name, sae in known.items() if sae.l0 is not None}
-    trained = control_saes(used, control, tokens(), folder, budget, l0)
+    trained = control_saes(used, control, request.training_tokens(), folder, budget, l0)
     return tuple(known[name]._replace(name=own) for name, own in trained.items())
 
 
-def _used_saes(request: StudyRun) -> list[str]:
+def _used_saes(request: StudyRun, column: ControlColumn) -> list[str]:
     """SAEs that the wanted experiments use; only these need control SAEs."""
     experiments = request.study.experiments(request.subject, request.size)
-    wanted = [experiments[name] for name, reason in _reasons(request, experiments, CONTROL).items() if not reason]
+    wanted = [experiments[name] for name, reason in _reasons(request, experiments, column.name).items() if not reason]
     names = {name for one in wanted if not isinstance(one, NotMeasured) for name in one.saes}
     return [sae.name for sae in request.subject.saes if sae.name in names]
 
@@ -181,7 +178,7 @@ def _reasons(request: StudyRun, experiments: dict[str, Experiment | NotMeasured]
     figures = [request.study.figures[number] for number in request.figures]
     needs = {need for figure in figures for need in figure.needs}
     reasons = {name: _reason(name, one, needs) for name, one in experiments.items()}
-    if column == CONTROL:
+    if column != MODEL:
         why = LOCAL_ALONE if CONTROL_TOKENS[request.size] else NO_CONTROL_SAES
         own = request.study.experiments(request.subject, request.size)
         lost = (name for name, one in experiments.items() if isinstance(one, NotMeasured) and name in own)

@@ -10,6 +10,15 @@ NARROW = 24
 """Minimum width, in characters, of a column of sentences."""
 
 
+class OnControl(NamedTuple):
+    """The verdict on one control, as text."""
+
+    name: str
+    verdict: str
+    qualification: str
+    effect: str
+
+
 class ClaimRow(NamedTuple):
     """One claim and its verdicts, as text."""
 
@@ -29,12 +38,17 @@ class ClaimRow(NamedTuple):
     """Its 95 % interval."""
     published: str
     """The paper's number. Empty if it reports none."""
-    control: str
-    """The verdict on random weights. Empty if there is no control."""
-    control_qualification: str
-    control_effect: str
-    note: str
-    """Why the claim was not tested, or what the control implies for it."""
+    initialised: str = ""
+    """The verdict on an initialised model, or in how many seeds the claim holds. Empty if there is none."""
+    initialised_qualification: str = ""
+    initialised_effect: str = ""
+    """The number on which it rests, with its interval, or its range over seeds."""
+    shuffled: str = ""
+    """The same for the trained model with shuffled weights."""
+    shuffled_qualification: str = ""
+    shuffled_effect: str = ""
+    note: str = ""
+    """Why the claim was not tested, or on which controls it holds."""
     parts: tuple[str, ...] = ()
     """One line per part of the test."""
 
@@ -45,12 +59,19 @@ class ClaimRow(NamedTuple):
 
     @property
     def qualifications(self) -> list[str]:
-        """What must be said beside the two verdicts, in sentences."""
-        control = self.control_qualification and f"On random weights: {self.control_qualification}"
-        return [text for text in (self.qualification, control) if text]
+        """What must be said beside the verdicts, in sentences."""
+        said = [f"On {one.name}: {one.qualification}" for one in self.controls if one.qualification]
+        return [self.qualification, *said] if self.qualification else said
+
+    @property
+    def controls(self) -> list[OnControl]:
+        """The verdicts on the controls on which the claim was judged."""
+        first = OnControl("initialised", self.initialised, self.initialised_qualification, self.initialised_effect)
+        second = OnControl("shuffled", self.shuffled, self.shuffled_qualification, self.shuffled_effect)
+        return [one for one in (first, second) if one.verdict]
 
 
-HEADS = {"verdict": "verdict", "measured": "measured", "published": "published", "control": "random weights"}
+HEADS = {name: name for name in ("verdict", "measured", "published", "initialised", "shuffled")}
 """The columns of the table: fields of a row, and their heads."""
 
 
@@ -75,8 +96,7 @@ def to_text(rows: Sequence[ClaimRow], width: int) -> str:
 
 def _paragraph(row: ClaimRow, width: int) -> str:
     numbers = [row.verdict, row.measured, row.published and f"published {row.published}"]
-    control = row.control and f"on random weights {row.control}"
-    facts = "; ".join(filter(None, (*numbers, control)))
+    facts = "; ".join(filter(None, (*numbers, *(f"{one.name}: {one.verdict}" for one in row.controls))))
     below = [line for text in (facts, *row.qualifications) for line in _indented(text, width)]
     return "\n".join([*textwrap.wrap(row.claim, width), *below])
 

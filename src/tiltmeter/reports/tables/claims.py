@@ -1,4 +1,4 @@
-"""The claims table: each claim of a paper, the run's verdict, and the verdict on random weights."""
+"""The claims table: each claim of a paper, the run's verdict, and the verdicts on its controls."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ def to_latex(rows: Sequence[ClaimRow], title: str) -> bytes:
     """Write a booktabs table of claims with their sources, verdicts and numbers."""
     cells = {head: [getattr(row, name) for row in rows] for name, head in HEADS.items()}
     index = pd.Index([" ".join([_sourced(row), *row.qualifications]) for row in rows], name="claim")
-    return latex.document([latex.table(title, pd.DataFrame(cells, index), r"p{0.4\textwidth}lp{0.16\textwidth}ll")])
+    columns = r"p{0.4\textwidth}lp{0.16\textwidth}lll"
+    return latex.document([latex.table(title, pd.DataFrame(cells, index), columns)])
 
 
 def _sourced(row: ClaimRow) -> str:
