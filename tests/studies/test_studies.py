@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from safetensors.torch import save_file
 
 from small_saes import save_sae
@@ -180,10 +181,13 @@ def test_a_control_can_be_added_later(run, inputs, tmp_path):
     assert command("reproduce", *out, "--control", "none").status == 0
     measured = {path: path.stat().st_mtime_ns for path in folder.rglob("model/**/shards/*")}
     assert measured and "no control" in (folder / "report.html").read_text()
-    assert command("reproduce", *out).status == 0
+    assert command("reproduce", *out, "--control", "shuffled", "--control-seeds", 2).status == 0
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("model/**/shards/*")} == measured
-    assert (folder / "control" / "initialised-0" / "directions" / "curves.nc").is_file()
-    assert "the same experiments on controls: initialised (1 seed)." in (folder / "report.html").read_text()
+    seeds = [
+        xr.load_dataset(folder / f"control/shuffled-{seed}/directions/curves.nc", engine="scipy") for seed in (0, 1)
+    ]
+    assert not seeds[0].equals(seeds[1])
+    assert "the same experiments on controls: shuffled (2 seeds)." in (folder / "report.html").read_text()
 
 
 @pytest.mark.parametrize(

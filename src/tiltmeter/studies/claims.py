@@ -10,7 +10,7 @@ Where the other steps are not as claimed, the verdict is *supported in part*, an
 and where it turns (`tiltmeter.studies.scans`). The intervals of the other steps of one claim hold together with 95 %:
 they are a family of their own, so that looking at the whole grid does not cost the verdicts power.
 
-The same claims are judged on random weights. A claim that also holds there says nothing about what was learned.
+The same claims are judged on controls. A claim that also holds there says nothing about what was learned.
 """
 
 from __future__ import annotations

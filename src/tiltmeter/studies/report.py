@@ -259,6 +259,6 @@ def _notes(rows: Sequence[ClaimRow], manifests: Sequence[Mapping[str, Any]]) -> 
         *stored_claims.about_size(manifests),
         "Controls: the same claims on models that have learned nothing, initialised anew or with the trained weights "
         "shuffled within each tensor. What holds on an initialised model needs no training; what holds on a shuffled "
-        "one needs no more of it than the sizes of the weights. A claim that holds on either is no evidence about what the "
-        "model has learned.",
+        "one needs no more of it than the sizes of the weights. A claim that holds on either is no evidence about what "
+        "the model has learned.",
     ]

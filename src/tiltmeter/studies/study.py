@@ -153,4 +153,4 @@ class Study(NamedTuple):
     presets: Mapping[str, Preset]
     """By name; every study has `nano` and `gpt2`."""
     uncontrolled: frozenset[str] = frozenset()
-    """Experiments that no claim uses; they are not repeated on random weights."""
+    """Experiments that no claim uses; they are not repeated on controls."""
