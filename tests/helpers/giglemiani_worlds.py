@@ -13,7 +13,7 @@ from tiltmeter.studies.giglemiani2024.curve_statistics import PLATEAU, TYPES
 from tiltmeter.studies.giglemiani2024.experiments import TARGET
 from tiltmeter.studies.results import Results
 
-L2, N, STEP, END = "l2@blocks.5.hook_resid_post", 200, 0.25, 60.0
+L2, N, STEP, END = "l2@blocks.5.hook_resid_post", 600, 0.25, 60.0
 GRID = np.arange(101)
 PUBLISHED = {"real": 45.0, "synthetic-structured": 46.0, "synthetic-baseline": 55.0, "cov-random": 64.0}
 NEARER = PUBLISHED | {"synthetic-baseline": 50.0}

@@ -10,7 +10,7 @@ from tiltmeter.analysis import curves
 from tiltmeter.studies.gurnee2024.experiments import ABLATIONS, AFTER, INTERVENTIONS, TOKEN
 from tiltmeter.studies.results import Results
 
-SEQUENCES, POSITIONS, LAYERS, STUDY_LAYER = 120, 40, (0, 1), 1
+SEQUENCES, POSITIONS, LAYERS, STUDY_LAYER = 300, 40, (0, 1), 1
 NOISE = 0.2
 
 

@@ -19,7 +19,7 @@ SAES = {
 }
 L2 = "l2@blocks.5.hook_resid_post"
 PAIR = 33.0
-SEQUENCES = 24
+SEQUENCES = 48
 
 
 def dataset(heights, steps, units, saes=(), noise=0.03):

@@ -6,7 +6,7 @@ import pytest
 import torch
 import transformers
 
-from gurnee_worlds import LAYERS, STUDY_LAYER, results
+from gurnee_worlds import LAYERS, SEQUENCES, STUDY_LAYER, results
 from small_saes import save_sae
 from sweep_cases import token_set
 from tiltmeter.models.loading import LoadedModel
@@ -216,7 +216,7 @@ def test_figure_2_shows_the_means():
 def test_histograms_lose_no_token(number, edge):
     found = results()
     for histogram in marks(STUDY.figures[number].chart(found), Histogram):
-        assert histogram.counts.sum() == 120 * 39
+        assert histogram.counts.sum() == SEQUENCES * 39
         assert histogram.edges[-1] == edge
     kl = found["layers-0"].kl.sel(direction="sae-error:A").isel(step=0, position=slice(0, -1)).to_numpy()
     first = marks(STUDY.figures["3"].chart(found), Histogram)[0]

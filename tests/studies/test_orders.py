@@ -44,7 +44,7 @@ def test_the_opposite_order_is_outside_and_chance_is_neither():
 def test_extremes_do_not_make_an_order():
     """The sparsest is above the densest, but in between it goes the other way."""
     sizes = [3.0, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0]
-    given = columns(sizes)
+    given = columns(sizes, sequences=100)
     assert estimate(ratio("a", given[0], given[-1]), MANY).decision == "inside"
     assert estimate(in_order("a", given), MANY).decision == "outside"
 

@@ -23,6 +23,7 @@ from tiltmeter.saes import loading as sae_loading
 from tiltmeter.saes.load_check import check_on_load
 from tiltmeter.saes.releases import list_file, listed
 from tiltmeter.studies import STUDIES, gpt2_presets
+from tiltmeter.studies.reproduce import QUICK_LENGTH
 from tiltmeter.sweeps import records
 from token_cases import VOCABULARY, ascii_tokenizer
 
@@ -131,8 +132,8 @@ def test_every_sae_of_the_papers_is_where_saelens_lists_it(name, offline):
 
 RUNS = {
     "heimersheim2024": (("2-straight",), 1, 10, False, 0),
-    "gurnee2024": (("6",), 6, LENGTH, True, 24),
-    "lee2024": (("5",), 6, LENGTH, True, 18),
+    "gurnee2024": (("6",), 6, QUICK_LENGTH, True, 24),
+    "lee2024": (("5",), 6, QUICK_LENGTH, True, 18),
     "giglemiani2024": (("2",), 1, 10, False, 1),
 }
 """Figures, the paper's layer, tokens of a sequence, whether each begins with the boundary token, and how many SAEs."""

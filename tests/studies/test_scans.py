@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tiltmeter.analysis import curves
-from tiltmeter.analysis.estimates import ABOVE_ONE, Region
+from tiltmeter.analysis.estimates import ABOVE_ONE, Region, estimate
 from tiltmeter.reports.stored_claims import table_of_claims
 from tiltmeter.reports.tables.claims import to_csv, to_latex
 from tiltmeter.runs.run_directory import MANIFEST
@@ -16,7 +16,7 @@ from tiltmeter.studies.estimands import ratio
 from tiltmeter.studies.lee2024.claims import CLAIMS
 from tiltmeter.studies.lee2024.experiments import LENGTHS, PAIR_DISTANCE
 from tiltmeter.studies.results import Results
-from tiltmeter.studies.scans import scan
+from tiltmeter.studies.scans import qualification, scan
 
 PAIR, SEQUENCES = 33.0, 24
 STEPS = tuple(length / PAIR_DISTANCE * PAIR for length in LENGTHS)
@@ -130,3 +130,19 @@ def test_no_table_shows_the_verdict_alone(rows, tmp_path):
         words = " ".join(text.split())
         assert "supported in part" in words, name
         assert "reversed at lengths 1 to 11" in words, name
+
+
+@pytest.mark.parametrize(("number", "names"), [(2, "s0 and s1"), (3, "s0, s1 and s2"), (5, "s0 and 4 others")])
+def test_series_with_the_same_outcome_share_a_sentence(number, names):
+    alike = [one for at in range(number) for one in series_at(f"s{at}", 1.0 + 0.01 * at)]
+    measured = [estimate(one, 5) for one in alike]
+    found = qualification([*measured, *(estimate(one, 5) for one in series_at("as claimed", 2.0))])
+    farthest = min(measured, key=lambda one: one.distance)
+    assert found == f"{names}: not as claimed at lengths 1 to 3 ({farthest} at {farthest.place.at:g})."
+
+
+def series_at(name, level):
+    rng = np.random.default_rng(0)
+    values = {step: level * np.exp(0.01 * rng.standard_normal(40)) for step in (1.0, 2.0, 3.0)}
+    more = Region(1.25, np.inf)
+    return scan(name, lambda label, step: ratio(label, values[step], np.ones(40), more), (1.0,), values)

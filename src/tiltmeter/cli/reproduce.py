@@ -29,7 +29,7 @@ class ExperimentOptions:
         list[str] | None,
         typer.Option(help="Only what this figure needs (tiltmeter list figures). Repeat for several."),
     ] = None
-    size: Annotated[str, typer.Option(help="Amount of data: quick (a minute), default (minutes), paper.")] = "default"
+    size: Annotated[str, typer.Option(help="Amount of data: quick (for a first look), default, paper.")] = "default"
     quick: Annotated[bool, typer.Option("--quick", help="The same as --size quick.")] = False
     control: Annotated[
         str | None,

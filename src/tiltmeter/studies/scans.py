@@ -13,6 +13,9 @@ from tiltmeter.analysis.estimates import Estimand, Estimate, Place
 
 AS_CLAIMED, REVERSED = "as claimed", "reversed"
 
+MOST_NAMED = 3
+"""The most series that are named in one sentence."""
+
 OUTCOMES = {"inside": AS_CLAIMED, "outside": "not as claimed", "undecided": "undecided", None: "not defined"}
 """What a decision says of one step, unless it is reversed."""
 
@@ -43,17 +46,25 @@ def scan(
 def qualification(estimates: Iterable[Estimate]) -> str:
     """Where each series holds and where it does not, a sentence for each; empty where all of it is as claimed.
 
-    Series of which the same is to be said share a sentence. If that is all of them, they need no names.
+    Series with the same outcome at every step share a sentence, with the farthest number among them. If that is all of
+    them, they need no names.
     """
-    said: dict[str, list[str]] = {}
+    said: dict[tuple[tuple[float, str], ...], list[str]] = {}
     found = _by_series(estimates)
     for series, steps in found.items():
         if any(_outcome(one) != AS_CLAIMED for one in steps):
-            said.setdefault(_where(steps), []).append(series)
+            said.setdefault(tuple((_place(one).at, _outcome(one)) for one in steps), []).append(series)
+    where = [_where(found[alike[0]], [one for series in alike for one in found[series]]) for alike in said.values()]
     if [list(found)] == list(said.values()):
-        (where,) = said
-        return f"{where[0].upper()}{where[1:]}."
-    return " ".join(f"{' and '.join(series)}: {where}." for where, series in said.items())
+        return f"{where[0][0].upper()}{where[0][1:]}."
+    return " ".join(f"{_names(alike)}: {text}." for alike, text in zip(said.values(), where, strict=True))
+
+
+def _names(series: Sequence[str]) -> str:
+    """`a, b and c`; of many, the first and how many others."""
+    if len(series) > MOST_NAMED:
+        return f"{series[0]} and {len(series) - 1} others"
+    return " and ".join([", ".join(series[:-1]), series[-1]] if len(series) > 1 else series)
 
 
 def _by_series(estimates: Iterable[Estimate]) -> dict[str, list[Estimate]]:
@@ -69,15 +80,18 @@ def _outcome(one: Estimate) -> str:
     return REVERSED if outcome == OUTCOMES["outside"] and one.is_reversed else outcome
 
 
-def _where(steps: Sequence[Estimate]) -> str:
-    """`as claimed at lengths 21 to 101, reversed at 1 to 11 (0.668× [0.6, 0.74] at 1)`."""
+def _where(steps: Sequence[Estimate], alike: Sequence[Estimate]) -> str:
+    """`as claimed at lengths 21 to 101, reversed at 1 to 11 (0.668× [0.6, 0.74] at 1)`.
+
+    The number is the farthest from the claim of all series that are alike.
+    """
     axis = _place(steps[0]).axis
     runs: dict[str, list[str]] = {}
     for outcome, run in groupby(steps, _outcome):
         runs.setdefault(outcome, []).append(_run(list(run)))
     order = sorted(runs, key=lambda outcome: outcome != AS_CLAIMED)
     return ", ".join(
-        f"{outcome} at {axis}{'s' * _several(runs[outcome])} {', '.join(runs[outcome])}{_worst(steps, outcome)}"
+        f"{outcome} at {axis}{'s' * _several(runs[outcome])} {', '.join(runs[outcome])}{_worst(alike, outcome)}"
         for outcome in order
     )
 
