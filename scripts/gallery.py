@@ -22,7 +22,8 @@ HEAD = """# Gallery
 
 Every figure that `tiltmeter reproduce STUDY --quick` draws of nano, with the command that draws it alone. First looks:
 a dozen sequences, no control. What each claims, and what a run of the default size finds, is in a run's report
-([studies](studies.md)). Figures have the numbers of the LessWrong versions of the papers.
+([studies](studies.md)). Figures of Lee & Heimersheim have the numbers of
+LessWrong ([those of arXiv](studies.md)).
 
 `python scripts/gallery.py RUNS` wrote this page from finished runs.
 """

@@ -137,7 +137,10 @@ def test_figures_tables_and_report_are_there(run):
         assert (folder / file).stat().st_size > 0
     page = (folder / "report.html").read_text()
     assert f"report:  {folder}/report.html" in done.out
-    claims, figures = page.index("cov-random-difference-above-mixture"), page.index("Figure 1: difference and mixture")
+    claims, figures = (
+        page.index("cov-random-difference-above-mixture"),
+        page.index("Figure 1 on LessWrong, 1a on arXiv: difference and mixture"),
+    )
     assert claims < figures
     assert "Not drawn: errors: No SAE" in page
 

@@ -1,7 +1,7 @@
 """Lee & Heimersheim 2024.
 
 "Investigating Sensitive Directions in GPT-2: An Improved Baseline and Comparative Analysis of SAEs", arXiv 2410.12555,
-and the longer version on LessWrong, whose numbers of figures are used here.
+and the longer version on LessWrong. `numbering.py` says which figure is which in the two.
 """
 
 from __future__ import annotations

@@ -16,7 +16,8 @@ ORDER = (
 )
 BARS = Lengths((21.0, 41.0, 61.0))
 """The lengths of the paper's bars."""
-PAPER, FORUM = "Lee & Heimersheim 2024, arXiv 2410.12555", "Lee & Heimersheim 2024, LessWrong"
+WORK = "Lee & Heimersheim 2024"
+PAPER, FORUM = f"{WORK}, arXiv 2410.12555", f"{WORK}, LessWrong"
 CODE = "mean KL printed by the authors' code (error_extrapolation.ipynb), layer 6"
 
 ANALOGOUS = "The post shows the plot for L2 without saying more of it; its words about KL are tested."

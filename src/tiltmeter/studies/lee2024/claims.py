@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tiltmeter.studies.claims import Claim
-from tiltmeter.studies.lee2024.claim_words import FORUM, LENGTHS_CHOSEN, MARGIN, PAPER
+from tiltmeter.studies.lee2024.claim_words import FORUM, LENGTHS_CHOSEN, MARGIN, PAPER, WORK
 from tiltmeter.studies.lee2024.claims_saes import OF_ERRORS, OF_FEATURES
 from tiltmeter.studies.lee2024.claims_substitution import OF_SUBSTITUTION
 from tiltmeter.studies.lee2024.estimands import (
@@ -14,41 +14,42 @@ from tiltmeter.studies.lee2024.estimands import (
     ratio_of,
     single_curves_above,
 )
+from tiltmeter.studies.lee2024.numbering import figure
 from tiltmeter.studies.margins import MORE, MUCH_MORE, SIMILAR, SLIGHTLY_MORE
 
 OF_DIRECTIONS: tuple[Claim, ...] = (
     Claim(
         "cov-random-difference-above-mixture",
         "At equal length, cov-random differences change the output more than cov-random mixtures.",
-        f"{PAPER}, section 3.1, Figure 1a",
+        f"{PAPER}, section 3.1; {figure('1')}",
         ratio_of("directions", "cov-random-difference", "cov-random-mixture"),
         remark=LENGTHS_CHOSEN,
     ),
     Claim(
         "real-difference-above-mixture",
         "At equal length, real differences change the output more than real mixtures.",
-        f"{PAPER}, section 3.1, Figure 1a",
+        f"{PAPER}, section 3.1; {figure('1')}",
         ratio_of("directions", "real-difference", "real-mixture"),
         remark=LENGTHS_CHOSEN,
     ),
     Claim(
         "early-cov-random-difference-above-mixture",
         "In an early layer, cov-random differences also change the output more than cov-random mixtures.",
-        f"{FORUM}, Supplementary Figure 1",
+        f"{WORK}, {figure('S1')}",
         ratio_of("directions-early", "cov-random-difference", "cov-random-mixture"),
         remark=LENGTHS_CHOSEN,
     ),
     Claim(
         "early-real-difference-above-mixture",
         "In an early layer, real differences also change the output more than real mixtures.",
-        f"{FORUM}, Supplementary Figure 1",
+        f"{WORK}, {figure('S1')}",
         ratio_of("directions-early", "real-difference", "real-mixture"),
         remark=LENGTHS_CHOSEN,
     ),
     Claim(
         "difference-above-mixture-in-l2",
         "Differences also change L2 after the last block more than mixtures, for cov-random and for real directions.",
-        f"{FORUM}, L2 Figure 1",
+        f"{WORK}, {figure('L2-1')}",
         both_kinds_in_l2("directions", MORE),
         remark=LENGTHS_CHOSEN,
     ),
@@ -56,63 +57,63 @@ OF_DIRECTIONS: tuple[Claim, ...] = (
         "early-late-distance-gap-smaller",
         "In an early layer, the gap between difference and mixture in L2 after the last block is smaller than at the "
         "paper's layer.",
-        f"{FORUM}, Supplementary Figure 1",
+        f"{WORK}, {figure('S1')}",
         early_gap_smaller,
         remark=LENGTHS_CHOSEN,
     ),
     Claim(
         "early-late-distance-gap-minimal",
         "In an early layer, the gap between difference and mixture in L2 after the last block is minimal.",
-        f"{FORUM}, Supplementary Figure 1",
+        f"{WORK}, {figure('S1')}",
         both_kinds_in_l2("directions-early", SIMILAR),
         remark=f"Equivalence: ratios within {SIMILAR}. {MARGIN}",
     ),
     Claim(
         "cov-random-mixture-above-isotropic",
         "Cov-random mixtures change the output significantly more than isotropic directions.",
-        f"{PAPER}, section 3.1, Figure 1b",
+        f"{PAPER}, section 3.1; {figure('2')}",
         ratio_of("directions", "cov-random-mixture", "isotropic", MUCH_MORE),
         remark=f"Significantly: {MUCH_MORE.low:g} times. {LENGTHS_CHOSEN}",
     ),
     Claim(
         "cov-random-mixture-above-isotropic-in-l2",
         "Cov-random mixtures also change L2 after the last block more than isotropic directions.",
-        f"{FORUM}, L2 Figure 2",
+        f"{WORK}, {figure('L2-2')}",
         ratio_of("directions", "cov-random-mixture", "isotropic", readout="l2"),
         remark=f"The post says significantly; L2 grows more slowly than KL, so it is tested as more. {LENGTHS_CHOSEN}",
     ),
     Claim(
         "early-cov-random-mixture-above-isotropic",
         "In an early layer, cov-random mixtures also change the output more than isotropic directions.",
-        f"{FORUM}, Supplementary Figure 2",
+        f"{WORK}, {figure('S2')}",
         ratio_of("directions-early", "cov-random-mixture", "isotropic"),
         remark=LENGTHS_CHOSEN,
     ),
     Claim(
         "early-real-mixture-near-cov-random-mixture",
         "In an early layer, real mixtures also hardly differ from cov-random mixtures.",
-        f"{FORUM}, Supplementary Figure 2",
+        f"{WORK}, {figure('S2')}",
         ratio_of("directions-early", "real-mixture", "cov-random-mixture", region=SIMILAR),
         remark=f"Equivalence: ratios within {SIMILAR}. {MARGIN}",
     ),
     Claim(
         "real-difference-above-cov-random-difference",
         "Real differences have a stronger effect than cov-random differences.",
-        f"{PAPER}, section 3.1, Figure 1b",
+        f"{PAPER}, section 3.1; {figure('2')}",
         ratio_of("directions", "real-difference", "cov-random-difference"),
         remark=LENGTHS_CHOSEN,
     ),
     Claim(
         "real-mixture-above-cov-random-mixture",
         "The model is slightly more sensitive to real mixtures than to cov-random mixtures.",
-        f"{FORUM}, Figure 2",
+        f"{WORK}, {figure('2')}",
         ratio_of("directions", "real-mixture", "cov-random-mixture", SLIGHTLY_MORE),
         remark=f"The post says that it is more sensitive, and that the difference is minimal. {LENGTHS_CHOSEN}",
     ),
     Claim(
         "real-mixture-near-cov-random-mixture",
         "The difference between real mixtures and cov-random mixtures is minimal.",
-        f"{PAPER}, section 3.1, Figure 1b",
+        f"{PAPER}, section 3.1; {figure('2')}",
         ratio_of("directions", "real-mixture", "cov-random-mixture", region=SIMILAR),
         remark=f"Equivalence: ratios within {SIMILAR}. {MARGIN}",
     ),
@@ -126,14 +127,14 @@ OF_DIRECTIONS: tuple[Claim, ...] = (
     Claim(
         "real-difference-above-cov-random-difference-in-l2",
         "Real differences also change L2 after the last block more than cov-random differences.",
-        f"{FORUM}, L2 Figure 2",
+        f"{WORK}, {figure('L2-2')}",
         ratio_of("directions", "real-difference", "cov-random-difference", readout="l2"),
         remark=LENGTHS_CHOSEN,
     ),
     Claim(
         "real-mixture-near-cov-random-mixture-in-l2",
         "In L2 after the last block, too, there is minimal difference between real mixtures and cov-random mixtures.",
-        f"{FORUM}, L2 Figure 2",
+        f"{WORK}, {figure('L2-2')}",
         ratio_of("directions", "real-mixture", "cov-random-mixture", SIMILAR, "l2"),
         remark=f"Equivalence: ratios within {SIMILAR}. {MARGIN}",
     ),
@@ -141,7 +142,7 @@ OF_DIRECTIONS: tuple[Claim, ...] = (
         "early-real-mixture-near-cov-random-mixture-in-l2",
         "In an early layer, there is minimal difference between real mixtures and cov-random mixtures, especially in "
         "L2 after the last block.",
-        f"{FORUM}, Supplementary Figure 2",
+        f"{WORK}, {figure('S2')}",
         ratio_of("directions-early", "real-mixture", "cov-random-mixture", SIMILAR, "l2"),
         remark=f"Equivalence: ratios within {SIMILAR}. {MARGIN}",
     ),

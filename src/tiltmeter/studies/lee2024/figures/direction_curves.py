@@ -13,6 +13,7 @@ from tiltmeter.studies.comparisons import Pair, compared_at_nearest
 from tiltmeter.studies.estimands import late_l2, readout_name
 from tiltmeter.studies.lee2024.experiments import BASELINES
 from tiltmeter.studies.lee2024.figures.wording import KL, L2, LENGTHS, SCALED, TITLE, scaled
+from tiltmeter.studies.lee2024.numbering import LARGER, figure
 from tiltmeter.studies.results import Results
 from tiltmeter.studies.study import PaperFigure
 
@@ -78,7 +79,7 @@ def _panel(title: str, curves: xr.Dataset, table: pd.DataFrame, readout: str, na
 
 def _difference_and_mixture(number: str, end: str, readout: str, quantity: str, said: str) -> PaperFigure:
     return PaperFigure(
-        title=f"{TITLE}, Figure {number}: difference and mixture{end}",
+        title=f"{TITLE}, {figure(number)}: difference and mixture{end}",
         caption=f"{quantity}, for directions from x toward another activation (difference) and between two other "
         "activations (mixture). The activations are real, or samples with their mean and covariance (cov-random). "
         f"{SCALED}",
@@ -92,8 +93,9 @@ def _difference_and_mixture(number: str, end: str, readout: str, quantity: str, 
 
 def _by_sample(number: str, same: str, end: str, readout: str, quantity: str, said: str) -> PaperFigure:
     return PaperFigure(
-        title=f"{TITLE}, Figure {number}: isotropic, cov-random and real{end}",
-        caption=f"{quantity}: the curves of Figure {same} grouped by kind of direction, with isotropic ones. {SCALED}",
+        title=f"{TITLE}, {figure(number)}: isotropic, cov-random and real{end}",
+        caption=f"{quantity}: the curves of {figure(same)}, grouped by kind of direction, with isotropic ones. "
+        f"{SCALED}",
         claimed=f"{said}Cov-random mixtures are far above isotropic directions; real differences are above cov-random "
         "differences; real and cov-random mixtures hardly differ.",
         needs=("directions",),
@@ -109,16 +111,17 @@ FIGURE_1_L2 = _difference_and_mixture("L2-1", ", L2", "l2", L2, _L2_SAID)
 FIGURE_2_L2 = _by_sample("L2-2", "L2-1", ", L2", "l2", L2, _L2_SAID)
 
 FIGURE_S1 = PaperFigure(
-    title=f"{TITLE}, Supplementary Figure 1: an early layer, difference and mixture",
+    title=f"{TITLE}, {figure('S1')}: an early layer, difference and mixture",
     caption=f"L2 distance after the last block and KL, perturbed in an early layer (2 of 12 in the paper). {SCALED}",
-    claimed="The trend of Figure 1 holds, but in L2 the difference is minimal, much smaller than in the later layer.",
+    claimed=f"The trend of {figure('1')}, holds, but in L2 the difference is minimal, much smaller than in the later "
+    "layer.",
     needs=("directions-early",),
     chart=_early,
     finding=_finding("directions-early", "kl", _DIFFERENCE_PAIRS),
 )
 
 FIGURE_S2 = PaperFigure(
-    title=f"{TITLE}, Supplementary Figure 2: an early layer, mixtures",
+    title=f"{TITLE}, {figure('S2')}: an early layer, mixtures",
     caption="L2 distance after the last block and KL, for mixtures and isotropic directions in an early layer. "
     f"{SCALED}",
     claimed="Cov-random mixtures induce a significantly greater change than isotropic directions. Real mixtures "
@@ -129,10 +132,10 @@ FIGURE_S2 = PaperFigure(
 )
 
 LARGER = PaperFigure(
-    title=f"{TITLE}, arXiv Figure 7: Figure 1 with more tokens",
-    caption=f"{KL}: Figures 1 and 2 on more tokens (twice as many at the default size, seven times as many at size "
+    title=f"{TITLE}, {LARGER}: differences and mixtures on more tokens",
+    caption=f"{KL}: {figure('1', '2')}, on more tokens (twice as many at the default size, seven times as many at size "
     f"paper), at every other length. {SCALED}",
-    claimed="Figure 1 does not change with 15 million tokens.",
+    claimed=f"{figure('1')}, does not change with 15 million tokens.",
     needs=("directions-larger",),
     chart=_chart("directions-larger", "kl", {**DIFFERENCE_OR_MIXTURE, **COV_RANDOM_OR_REAL}),
     finding=_finding("directions-larger", "kl", (*_DIFFERENCE_PAIRS, *_KIND_PAIRS)),

@@ -16,6 +16,7 @@ from tiltmeter.studies.estimands import readout_name, step_index
 from tiltmeter.studies.lee2024.estimands_saes import matched
 from tiltmeter.studies.lee2024.experiments import BASELINES
 from tiltmeter.studies.lee2024.figures.wording import LENGTHS, TITLE, scaled
+from tiltmeter.studies.lee2024.numbering import figure
 from tiltmeter.studies.results import Results, saes_by_kind
 from tiltmeter.studies.study import PaperFigure
 
@@ -68,7 +69,7 @@ def _finding(readout: str) -> Callable[[Results], str]:
 
 def _figure(number: str, end: str, readout: str, claimed: str) -> PaperFigure:
     return PaperFigure(
-        title=f"{TITLE}, Figure {number}: features of three kinds of SAE{end}",
+        title=f"{TITLE}, {figure(number)}: features of three kinds of SAE{end}",
         caption="Features of the SAEs with the L0 nearest to 30, and the baselines, at the paper's lengths 21, 41 "
         "and 61, scaled. Whiskers: 95 % intervals over sequences.",
         claimed=claimed,

@@ -7,6 +7,7 @@ from tiltmeter.reports.charts.chart import Axis, Chart, Panel, Points
 from tiltmeter.reports.charts.styles import Style, styles
 from tiltmeter.reports.tables.format import three_digits
 from tiltmeter.studies.lee2024.figures.wording import TITLE
+from tiltmeter.studies.lee2024.numbering import figure
 from tiltmeter.studies.results import Results, saes_by_kind
 from tiltmeter.studies.study import PaperFigure
 
@@ -55,7 +56,7 @@ def _finding(results: Results) -> str:
 
 
 FIGURE_S3 = PaperFigure(
-    title=f"{TITLE}, Supplementary Figure 3: distance and KL of reconstructions",
+    title=f"{TITLE}, {figure('S3')}: distance and KL of reconstructions",
     caption="Every SAE of the layer: mean KL(clean ‖ perturbed) with SAE(x) in the place of x, against the mean "
     "distance of SAE(x) from x. Whiskers: 95 % intervals of the KL over sequences.",
     claimed="End-to-end SAEs have a high reconstruction error with a low KL.",

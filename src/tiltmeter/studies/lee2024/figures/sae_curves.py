@@ -15,6 +15,7 @@ from tiltmeter.studies.comparisons import TOGETHER, at_nearest, difference, mean
 from tiltmeter.studies.estimands import readout_name
 from tiltmeter.studies.lee2024.experiments import BASELINES
 from tiltmeter.studies.lee2024.figures.wording import KL, L2, LENGTHS, SCALED, TITLE, scaled
+from tiltmeter.studies.lee2024.numbering import figure
 from tiltmeter.studies.results import Results, saes_by_kind
 from tiltmeter.studies.study import PaperFigure
 
@@ -96,7 +97,7 @@ def _by_kind_at_nearest(
 
 def _errors(number: str, end: str, readout: str, quantity: str, claimed: str) -> PaperFigure:
     return PaperFigure(
-        title=f"{TITLE}, Figure {number}: errors of SAEs{end}",
+        title=f"{TITLE}, {figure(number)}: errors of SAEs{end}",
         caption=f"{quantity} along SAE errors, SAE(x) - x: a column for each kind of SAE, a curve for each sparsity "
         f"(darker: higher L0), with the paper's baselines. {SCALED}",
         claimed=claimed,
@@ -108,8 +109,8 @@ def _errors(number: str, end: str, readout: str, quantity: str, claimed: str) ->
 
 def _errors_close_up(number: str, whole: str, end: str, readout: str, claimed: str) -> PaperFigure:
     return PaperFigure(
-        title=f"{TITLE}, Figure {number}: errors of SAEs, close up{end}",
-        caption=f"The beginning of Figure {whole}, each column with its own axis. {SCALED}",
+        title=f"{TITLE}, {figure(number)}: errors of SAEs, close up{end}",
+        caption=f"The beginning of {figure(whole)}, each column with its own axis. {SCALED}",
         claimed=claimed,
         needs=("errors",),
         chart=_close_up(readout),
@@ -119,7 +120,7 @@ def _errors_close_up(number: str, whole: str, end: str, readout: str, claimed: s
 
 def _features(number: str, end: str, readout: str, quantity: str, claimed: str) -> PaperFigure:
     return PaperFigure(
-        title=f"{TITLE}, Figure {number}: features of SAEs{end}",
+        title=f"{TITLE}, {figure(number)}: features of SAEs{end}",
         caption=f"{quantity} along decoder rows of latents that are alive but not active in the sequence: a column "
         f"for each kind of SAE, a curve for each sparsity (darker: higher L0), with the paper's baselines. {SCALED}",
         claimed=claimed,

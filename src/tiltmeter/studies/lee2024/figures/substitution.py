@@ -11,6 +11,7 @@ from tiltmeter.reports.charts.styles import styles
 from tiltmeter.studies.comparisons import TOGETHER, compared_at_nearest, difference, too_few, verb
 from tiltmeter.studies.lee2024.experiments import SUBSTITUTIONS
 from tiltmeter.studies.lee2024.figures.wording import TITLE
+from tiltmeter.studies.lee2024.numbering import figure
 from tiltmeter.studies.results import Results, saes_by_kind, saes_of
 from tiltmeter.studies.study import PaperFigure
 
@@ -80,7 +81,7 @@ def _finding_by_sae(results: Results) -> str:
 
 
 FIGURE_3 = PaperFigure(
-    title=f"{TITLE}, Figure 3: substitution by layer",
+    title=f"{TITLE}, {figure('3')}: substitution by layer",
     caption="Mean KL(clean ‖ perturbed) with every activation of a layer replaced: by SAE(x), of an SAE that was "
     "trained to reconstruct, or by a point at the same distance from x along an isotropic direction, a cov-random "
     "mixture or a real mixture. Whiskers: 95 % intervals over sequences.",
@@ -92,7 +93,7 @@ FIGURE_3 = PaperFigure(
 )
 
 FIGURE_4 = PaperFigure(
-    title=f"{TITLE}, Figure 4: substitution by SAE",
+    title=f"{TITLE}, {figure('4')}: substitution by SAE",
     caption="The same at one layer, for SAEs of several sparsities that were trained to reconstruct.",
     claimed="Isotropic substitutions have a much smaller KL; the three others are generally similar.",
     needs=("reconstructions",),
