@@ -47,7 +47,7 @@ class World(NamedTuple):
     between: float = 1.0
     """How much of the gap all layers have in common."""
     heads: float = 1.3
-    heads_cos: float = 0.4
+    heads_norm: float = 1.05
     high: float = 1.5
     low: float = 0.6
 
@@ -95,7 +95,7 @@ def _levels(world):
 
 
 def _heads(world):
-    return _levels(world) | {"sae-error": world.heads, "sae-cos-corrected": world.heads_cos}
+    return _levels(world) | {"sae-error": world.heads, "sae-norm-corrected": world.heads_norm}
 
 
 def _layer(world, draw, layer, difficulty):

@@ -51,7 +51,7 @@ AGAINST = {
     "gap-most-with-other-layers": {"between": 0.0},
     "attention-ratio-as-published": {"heads": 2.5},
     "attention-gap-smaller": {"heads": 5.0},
-    "attention-norm-matters-more": {"heads_cos": 0.005},
+    "attention-norm-matters-more": {"heads_norm": 1.6},
     "sae-worse-at-high-cosine": {"high": 0.7},
     "sae-better-at-low-cosine": {"low": 1.5},
 }
@@ -81,7 +81,7 @@ BETWEEN = {
     "gap-not-with-frequency": {"with_frequency": 0.1},
     "attention-ratio-as-published": {"heads": 1.7},
     "attention-gap-smaller": {"heads": 2.4},
-    "attention-norm-matters-more": {"heads_cos": 0.0271},
+    "attention-norm-matters-more": {"heads_norm": 1.3},
     "sae-worse-at-high-cosine": {"high": 1.25},
     "sae-better-at-low-cosine": {"low": 0.8},
 }
@@ -380,7 +380,8 @@ def test_the_whole_study_on_a_small_model(measured):
     found, _, _ = measured
     assert found.missing == {"attention-0": "No SAE at blocks.0.attn.hook_z was given that was trained to reconstruct."}
     words = {verdict.claim.name: verdict.word for verdict in judge(CLAIMS, found)}
-    assert set(words.values()) <= {"supported", "contradicted", "inconclusive"}, words
+    undefined = {name for name, word in words.items() if word == "not tested"}
+    assert undefined <= {"attention-norm-matters-more"}, "a share of no gap"
     for figure in STUDY.figures.values():
         draw(figure.chart(found))
         assert figure.finding(found).endswith(".")

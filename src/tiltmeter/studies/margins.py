@@ -74,6 +74,7 @@ EXCEPTIONS: dict[str, str] = {
     "gurnee2024/kl-ratio-as-published": "the post's numbers",
     "gurnee2024/loss-above-epsilon-random": "a difference that holds the margin: loss increase - margin × the other",
     "gurnee2024/loss-ratio-as-published": "the post's numbers",
+    "gurnee2024/attention-norm-matters-more": "a difference that holds the margin: a share - margin × the other",
     "gurnee2024/gap-most-with-other-layers": "a superlative",
     "gurnee2024/attention-ratio-as-published": "the post's numbers",
     "giglemiani2024/step-like": "below and above a straight line",

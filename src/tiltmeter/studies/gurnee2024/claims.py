@@ -264,11 +264,13 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "attention-norm-matters-more",
-        "More of the KL of SAE(x) is due to the norm change at the heads' outputs than in the residual stream.",
+        "A larger fraction of the difference between SAE(x) and a random point at the same distance is due to the norm "
+        "change at the heads' outputs than in the residual stream.",
         f"{_POST}, Replication with Attention SAEs",
         attention_norm_matters_more,
-        remark="Tested: KL of the norm change alone ÷ KL of SAE(x), mean of layers; the post says that it depends on "
-        "the layer.",
+        remark="Tested: (KL of SAE(x) - KL of its norm-corrected version) ÷ (KL of SAE(x) - KL of the random point), "
+        f"each KL summed over the layers, is {MORE} times that in the stream; the post says that it depends on the "
+        "layer. Not defined where SAE(x) is not above the random point.",
     ),
     Claim(
         "sae-worse-at-high-cosine",

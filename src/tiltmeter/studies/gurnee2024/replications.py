@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
-from tiltmeter.analysis.estimates import Estimand, Region
+from tiltmeter.analysis.estimates import ABOVE_ZERO, Estimand, Region
 from tiltmeter.analysis.resampling import OfMeans
 from tiltmeter.studies.estimands import Estimands, PerSequence, double_ratio, of_columns, ratio, read
 from tiltmeter.studies.gurnee2024.estimands import PAIR_OF_KINDS
 from tiltmeter.studies.gurnee2024.per_token import mean_kl
-from tiltmeter.studies.margins import LESS, MORE
+from tiltmeter.studies.margins import LESS, MARGIN
 from tiltmeter.studies.results import NotMeasured, Results, saes_by_kind
 
 
@@ -39,28 +39,48 @@ def attention_gap_smaller(results: Results) -> list[Estimand]:
 
 
 def attention_norm_matters_more(results: Results) -> list[Estimand]:
-    """KL of the norm change alone ÷ KL of SAE(x), mean of layers that have both: at the heads ÷ in the stream."""
-    kinds = ("sae-cos-corrected", "sae-error")
+    """The share of the gap that is due to the norm change, over all layers that have both: at the heads, and more.
+
+    The gap is that of the post: KL of SAE(x) - KL of the random point at the same distance. What is due to the norm
+    change is what goes if SAE(x) is scaled to the norm of x. Undefined where there is no gap. The share may be
+    negative, so the margin of "more" is held by a difference (`_more_than`).
+    """
     both = _attention(results)
-    columns = [mean_kl(curves, kind) for _, heads, stream in both for curves in (heads, stream) for kind in kinds]
-    label = "KL of sae-cos-corrected ÷ SAE(x), at the heads ÷ in the stream, mean of layers "
-    label += ", ".join(str(layer) for layer, *_ in both)
-    return [of_columns(label, _same(columns), _RATIO_OF_MEAN_RATIOS, MORE, "ratio")]
+    columns = [mean_kl(curves, kind) for _, heads, stream in both for curves in (heads, stream) for kind in _OF_SHARE]
+    label = "(KL of SAE(x) - sae-norm-corrected) ÷ (KL of SAE(x) - epsilon-random), at the heads - least that counts "
+    label += f"as more than in the stream, layers {', '.join(str(layer) for layer, *_ in both)}"
+    return [of_columns(label, _same(columns), _MORE_OF_THE_GAP, ABOVE_ZERO)]
+
+
+_OF_SHARE = ("sae-error", "sae-norm-corrected", "epsilon-random")
+
+
+def _share_due_to_norm(means: np.ndarray) -> np.ndarray:
+    """Of KL of SAE(x), of its norm-corrected version and of the random point, on the last axis: NaN without a gap."""
+    own, corrected, random = (means[..., at] for at in range(3))
+    gap = own - random
+    return np.divide(own - corrected, gap, out=np.full_like(gap, np.nan), where=gap > 0)
+
+
+def _more_than(share: np.ndarray) -> np.ndarray:
+    """The least share that counts as more than this one: by the margin, whichever sign it has."""
+    return np.maximum(share * MARGIN, share / MARGIN)
+
+
+def _more_of_the_gap(means: np.ndarray) -> np.ndarray:
+    """Of six columns a layer, three at the heads and three in the stream: sums over layers, then shares."""
+    sums = means.reshape(*means.shape[:-1], -1, 2, 3).sum(-3)
+    heads, stream = (_share_due_to_norm(sums[..., at, :]) for at in range(2))
+    return np.asarray(heads - _more_than(stream))
+
+
+_MORE_OF_THE_GAP = OfMeans(_more_of_the_gap)
 
 
 def _same(columns: Sequence[np.ndarray]) -> list[np.ndarray]:
     """The columns, cut to the sequences that all have."""
     n = min(map(len, columns))
     return [column[:n] for column in columns]
-
-
-def _ratio_of_mean_ratios(means: np.ndarray) -> np.ndarray:
-    """Of four columns a layer, a ÷ b and c ÷ d: the mean of the first over layers ÷ that of the second."""
-    a, b, c, d = (means[..., at::4] for at in range(4))
-    return np.asarray((a / b).mean(-1) / (c / d).mean(-1))
-
-
-_RATIO_OF_MEAN_RATIOS = OfMeans(_ratio_of_mean_ratios)
 
 
 def by_cosine(curves: xr.Dataset) -> list[str]:
