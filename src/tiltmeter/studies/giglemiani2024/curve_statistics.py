@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from tiltmeter.analysis.shapes import Shape, auc_step, ks_distance, max_slope_step, nonlinearity_step, plateau_step
 from tiltmeter.perturb.names import DirectionName
 from tiltmeter.studies.estimands import read, readout_name
-from tiltmeter.studies.giglemiani2024.experiments import BASES, TARGET
+from tiltmeter.studies.giglemiani2024.experiments import BASES, STEPS, TARGET
 from tiltmeter.studies.results import NotMeasured, Results
 
 TYPES = ("real", "cov-random", "synthetic-baseline", "synthetic-structured", "sae-reconstruction")
@@ -34,6 +34,9 @@ FLAT_KL = 0.02 / END_KL
 
 PLATEAU = 20.0 / END_L2[TARGET]
 """In the published code, a plateau ends at an L2 of 20: this, as a fraction of the end."""
+
+MOST_CENSORED = 0.5
+"""If a larger part of the curves is censored, most of the distribution lies beyond the path, and no mean is taken."""
 
 Curves = Float[np.ndarray, "sequence step"]
 Stops = Int[np.ndarray, " sequence"] | None
@@ -125,6 +128,26 @@ def sample(results: Results, name: str, kind: str) -> Shape:
         return found[kind]
     reason = results.missing.get(f"plateaus-{kind}")
     raise NotMeasured(reason or f"No activations of the type {kind} were measured: they need an SAE at the site.")
+
+
+def within_path(shape: Shape) -> Float[np.ndarray, " sequence"]:
+    """The steps of curves, the last step of the path where censored: their mean is the mean restricted to the path.
+
+    (Restricted mean survival time, Irwin 1949.) A mean without the censored curves would leave out the latest ones, and
+    be the earlier the more of them there are. The published code does the same, with 99 or 100.
+
+    Raises:
+        NotMeasured: more than half are censored.
+    """
+    if (part := censored_part(shape)) > MOST_CENSORED:
+        raise NotMeasured(f"{part:.0%} of the curves are censored, so the path does not show their mean step.")
+    return np.where(shape.censored, float(STEPS), shape.value)
+
+
+def censored_part(shape: Shape) -> float:
+    """The part of the measured curves that is censored; 0 of none."""
+    measured = int(np.sum(~np.isnan(shape.value) | shape.censored))
+    return float(shape.censored.sum()) / measured if measured else 0.0
 
 
 def ks_from_real(found: Samples) -> dict[str, float]:

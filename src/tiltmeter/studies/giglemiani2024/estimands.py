@@ -1,7 +1,8 @@
 """The estimands of the claims of Giglemiani et al. 2024.
 
 Rows are sequences. A row holds the steps of all types that are compared, so that a bootstrap draw takes them from the
-same sequences. A censored curve is later than every step when distributions are compared, and is excluded from means.
+same sequences. A censored curve is later than every step when distributions are compared, and counts as the last step
+of the path in means (`within_path`).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from tiltmeter.studies.estimands import (
     ratio,
     read,
 )
-from tiltmeter.studies.giglemiani2024.curve_statistics import STATISTICS, sample
+from tiltmeter.studies.giglemiani2024.curve_statistics import STATISTICS, censored_part, sample, within_path
 from tiltmeter.studies.giglemiani2024.experiments import TARGET
 from tiltmeter.studies.margins import FIRST, IN_ORDER, LESS, MORE, SIMILAR
 from tiltmeter.studies.results import Results
@@ -119,16 +120,25 @@ def above(name: str, high: str, *others: str) -> Estimands:
 
 def _ratios(results: Results, name: str, pairs: list[tuple[str, str]], region: Region) -> Iterator[Estimand]:
     for low, high in pairs:
-        one, other = (sample(results, name, kind).value for kind in (high, low))
-        yield ratio(f"{STATISTICS[name].label}: mean of {high} ÷ {low}", one, other, region)
+        yield _ratio_of_means(results, name, high, low, region)
+
+
+def _ratio_of_means(results: Results, name: str, one: str, other: str, region: Region) -> Estimand:
+    """The mean step of one type ÷ that of another; the label says what part of either is censored."""
+    shapes = [sample(results, name, kind) for kind in (one, other)]
+    parts = [censored_part(shape) for shape in shapes]
+    label = f"{STATISTICS[name].label}: mean of {one} ÷ {other}"
+    if any(parts):
+        label += f" (censored, counted as the last step: {' and '.join(f'{part:.1%}' for part in parts)})"
+    first, second = (within_path(shape) for shape in shapes)
+    return ratio(label, first, second, region)
 
 
 def alike(name: str, one: str, other: str) -> Estimands:
     """The mean step of one type ÷ that of another, to be near 1."""
 
     def estimands(results: Results) -> list[Estimand]:
-        first, second = (sample(results, name, kind).value for kind in (one, other))
-        return [ratio(f"{STATISTICS[name].label}: mean of {one} ÷ {other}", first, second, SIMILAR)]
+        return [_ratio_of_means(results, name, one, other, SIMILAR)]
 
     return estimands
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-import numpy as np
-
 from tiltmeter.analysis.shapes import Shape
 from tiltmeter.reports.charts.chart import Chart, Panel
 from tiltmeter.reports.charts.shapes import panels
 from tiltmeter.studies.comparisons import too_few
-from tiltmeter.studies.giglemiani2024.curve_statistics import STATISTICS, ks_from_real, samples
+from tiltmeter.studies.giglemiani2024.curve_statistics import STATISTICS, censored_part, ks_from_real, samples
 from tiltmeter.studies.giglemiani2024.experiments import STEPS
 from tiltmeter.studies.giglemiani2024.figures.wording import ABSOLUTE_STEP, PLATEAUS, SETUP, TITLE, mean_step
 from tiltmeter.studies.results import Results
@@ -61,13 +59,12 @@ def _sentence(results: Results, label: str, shapes: dict[str, Shape]) -> str:
 
 
 def _censored(shapes: dict[str, Shape]) -> str:
-    counts = {kind: int(shape.censored.sum()) for kind, shape in shapes.items()}
-    if not any(counts.values()):
+    parts = {kind: censored_part(shape) for kind, shape in shapes.items()}
+    if not any(parts.values()):
         return ""
-    curves = max(int(np.sum(~np.isnan(shape.value) | shape.censored)) for shape in shapes.values())
     return (
-        f" Censored curves, excluded from these means ({curves} curves per type): "
-        f"{', '.join(f'{kind} {count}' for kind, count in counts.items() if count)}."
+        " Censored curves, which count as the last step in these means (none: more than half are): "
+        f"{', '.join(f'{kind} {part:.1%}' for kind, part in parts.items() if part)}."
     )
 
 

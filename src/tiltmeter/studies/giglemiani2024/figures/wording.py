@@ -8,8 +8,9 @@ from tiltmeter.analysis.estimates import estimate
 from tiltmeter.analysis.shapes import Shape
 from tiltmeter.reports.tables.format import with_interval
 from tiltmeter.studies.estimands import mean
+from tiltmeter.studies.giglemiani2024.curve_statistics import within_path
 from tiltmeter.studies.giglemiani2024.estimands import ANYWHERE
-from tiltmeter.studies.results import Results
+from tiltmeter.studies.results import NotMeasured, Results
 
 TITLE = "Giglemiani et al. 2024"
 SETUP = (
@@ -22,8 +23,12 @@ PLATEAUS = tuple(f"plateaus-{base}" for base in ("real", "cov-random", "syntheti
 
 
 def mean_step(results: Results, shape: Shape) -> str:
-    """The mean step of all curves that are not censored, with its interval; `none` where all are."""
+    """The mean step within the path, with its interval; `none` where more than half of the curves are censored."""
     if np.isnan(shape.value).all():
         return "none"
-    found = estimate(results.with_documents(mean("", shape.value, ANYWHERE)), 1)
+    try:
+        steps = within_path(shape)
+    except NotMeasured:
+        return "none"
+    found = estimate(results.with_documents(mean("", steps, ANYWHERE)), 1)
     return with_interval(found.value, found.low, found.high)

@@ -20,10 +20,13 @@ def _finding(results: Results) -> str:
     table = shape_summary(shape_table(results["shapes"], "kl", fraction=0.5, statistics=("max_slope",)))
     rows = table[table.statistic == "relative_crossing_at"]
     parts = [
-        f"{row.direction} {three_digits(row.median)} (mean {three_digits(row.mean)}, std {three_digits(row.std)})"
+        f"{row.direction} {three_digits(row.median)} ({row.censored / max(row.n + row.censored, 1):.1%})"
         for row in rows.itertuples()
     ]
-    return f"Median length at which single tokens' curves reach half of their final value: {'; '.join(parts)}."
+    return (
+        "Median length at which single tokens' curves reach half of their final value (censored curves, which count as "
+        f"later than all others): {'; '.join(parts)}."
+    )
 
 
 SHAPES = PaperFigure(
