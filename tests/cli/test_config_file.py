@@ -7,7 +7,7 @@ import typer
 
 from sweep_cases import command, refusal
 from tiltmeter.cli.config_file import read_config
-from tiltmeter.cli.from_manifest import IN_PYTHON, options_of_manifest
+from tiltmeter.cli.from_manifest import IN_PYTHON, _without_python, options_of_manifest
 from tiltmeter.cli.main import app
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.perturb.paths import Straight
@@ -110,6 +110,22 @@ def test_what_only_python_sets_is_as_it_is_in_python():
         return str(value).lower()
 
     assert {name: texts({**sweep, **training}[name]) for name in IN_PYTHON} == IN_PYTHON
+
+
+OLDER = {"structured": {key: value for key, value in IN_PYTHON["synthesis"]["structured"].items() if key != "rows"}}
+"""The synthesis of a manifest from before a parameter was added."""
+
+
+@pytest.mark.parametrize("given", [{"directions": ["isotropic", "synthetic-structured-difference:A"]},
+                                   {"base": "synthetic-structured:A"}])  # fmt: skip
+def test_older_synthetic_activations_are_refused(given, tmp_path):
+    with pytest.raises(TiltmeterError, match=r"synthesis = .*, which only Python sets"):
+        _without_python({"directions": ["isotropic"], "base": "clean", "synthesis": OLDER} | given, tmp_path)
+
+
+def test_how_activations_would_be_made_up_does_not_matter_where_none_are(tmp_path):
+    settings = {"directions": ["isotropic"], "base": "clean", "synthesis": OLDER}
+    assert _without_python(settings, tmp_path) == {"directions": ["isotropic"], "base": "clean"}
 
 
 def test_another_pool_is_refused(tmp_path):

@@ -316,14 +316,59 @@ def test_synthetic_baselines_of_x(options):
     assert not torch.equal(found[0], found[1])
 
 
-@pytest.mark.parametrize("options", [StructuredOptions(), StructuredOptions(pool=2, similarity=0.0)])
+@pytest.mark.parametrize("options", [StructuredOptions(), StructuredOptions(pool=2, similarity=0.0)], ids=str)
 def test_structured_syntheses_of_x(options):
     found = SyntheticStructured(replace(CASE.sae, synthesis=Synthesis(structured=options))).sample(
         context_at(ADDRESS, X), 1
     )
     f, frequency = encoded(X), CASE.sae.latents.frequency
-    expected = torch.stack([structured(f[b], frequency, centre(SAE.W_dec), options) for b in range(2)])
+    expected = torch.stack([structured(f[b], frequency, SAE.W_dec, options) for b in range(2)])
     torch.testing.assert_close(found[0], decoded(expected))
+
+
+def naive_structured(f, frequency, rows, similarity=0.42):
+    """The synthesis of one token, all latents being in the pool, by the rows whose cosines count."""
+    unit = rows / rows.norm(dim=-1, keepdim=True)
+    cosine = (unit @ unit.T).tolist()
+    active, made = f.nonzero()[:, 0].tolist(), torch.zeros_like(f)
+    top = int(f.argmax())
+    nearest = sorted((j for j in range(len(f)) if j != top), key=lambda j: abs(float(frequency[j] - frequency[top])))
+    head = min(nearest, key=lambda j: abs(cosine[top][j] - similarity))
+    taken = {head}
+    made[head] = f[top]
+    for old in (i for i in active if i != top):
+        new = min(set(range(len(f))) - taken, key=lambda j: abs(cosine[head][j] - cosine[top][old]))
+        taken.add(new)
+        made[new] = f[old]
+    return made
+
+
+@pytest.mark.parametrize("rows", ["raw", "measured"])
+def test_cosines_are_of_raw_rows_as_published_or_of_rows_as_measured(rows):
+    leaning = replace(SAE, W_dec=SAE.W_dec + 0.5 * torch.randn(LATENTS, 1, generator=torch.Generator().manual_seed(1)))
+    case = replace(CASE.sae, at=replace(CASE.sae.at, sae=leaning), synthesis=of_rows(rows))
+    found = SyntheticStructured(case).sample(context_at(ADDRESS, X), 1)[0]
+    own, other = leaning.W_dec, centre(leaning.W_dec)
+    if rows == "measured":
+        own, other = other, own
+    f, frequency = encoded(X).flatten(0, 1), CASE.sae.latents.frequency
+
+    def naive(rows):
+        return centre(
+            torch.stack([naive_structured(one, frequency, rows) for one in f]) @ leaning.W_dec + leaning.b_dec
+        )
+
+    torch.testing.assert_close(found.flatten(0, 1), naive(own))
+    differ = ((found.flatten(0, 1) - naive(other)).abs() > 1e-6).any(-1)
+    assert differ.double().mean() > 0.8, "else the test tells nothing apart"
+
+
+def of_rows(rows):
+    return Synthesis(structured=StructuredOptions(rows=rows))
+
+
+def test_raw_rows_are_the_default_as_published():
+    assert StructuredOptions().rows == "raw"
 
 
 @pytest.mark.parametrize("source", [CleanActivation(), SyntheticStructured(CASE.sae)])

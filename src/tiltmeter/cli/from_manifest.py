@@ -16,7 +16,13 @@ if TYPE_CHECKING:
 IN_PYTHON: Mapping[str, Any] = {
     "synthesis": {
         "baseline": {"sparsity_scale": "linear", "exclude_dead": "false", "top_k": "10"},
-        "structured": {"sparsity_scale": "linear", "exclude_dead": "false", "pool": "100", "similarity": "0.42"},
+        "structured": {
+            "sparsity_scale": "linear",
+            "exclude_dead": "false",
+            "pool": "100",
+            "similarity": "0.42",
+            "rows": "raw",
+        },
     },
     "statistics_positions": "all",
     "pool": "32768",
@@ -129,12 +135,20 @@ def _refuse_repeated(node: Any, path: Path) -> None:
 def _without_python(settings: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """The settings that have an option; the others have to be as on the command line."""
     for name, value in settings.items():
-        if name in IN_PYTHON and value != IN_PYTHON[name]:
+        if name in IN_PYTHON and value != IN_PYTHON[name] and _matters(name, settings):
             raise TiltmeterError(
                 f"{path} has {name} = {value}, which only Python sets; expected {IN_PYTHON[name]}: repeat that run in "
                 "Python."
             )
     return {name: value for name, value in settings.items() if name not in IN_PYTHON}
+
+
+def _matters(name: str, settings: Mapping[str, Any]) -> bool:
+    """Whether a setting decides what is measured.
+
+    The synthesis does so for synthetic activations alone; older manifests have fewer parameters of it.
+    """
+    return name != "synthesis" or "synthetic" in f"{settings.get('directions')} {settings.get('base')}"
 
 
 def _command(identity: Mapping[str, Any]) -> str:

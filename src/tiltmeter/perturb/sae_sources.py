@@ -72,7 +72,7 @@ class SyntheticBaseline:
 class SyntheticStructured:
     """Decoded latents of x, replaced by others with the same cosines to the strongest (Giglemiani et al. 2024).
 
-    Cosines are between decoder rows in the measured stream.
+    Cosines are between decoder rows as the SAE has them, as published, or in the measured stream (`options.rows`).
     """
 
     sae: SAEWithStatistics
@@ -86,8 +86,8 @@ class SyntheticStructured:
         """
         _check_one(count, "The structured synthesis of an activation")
         at, x = self.sae.at, context.x.flatten(0, 1)
-        rows = at.rows(torch.arange(at.size))
         frequency, options = self.sae.latents.frequency, self.sae.synthesis.structured
+        rows = at.sae.decoder.detach() if options.rows == "raw" else at.rows(torch.arange(at.size))
         made = [at.decode(structured(latents, frequency, rows, options), x[part]) for part, latents in at.pieces(x)]
         return torch.cat(made).reshape(context.x.shape)[None]
 

@@ -47,6 +47,9 @@ class StructuredOptions(RankingOptions):
     """The new strongest latent is chosen from this many nearest ones."""
     similarity: float = Field(default=0.42, ge=-1, le=1)
     """Target cosine between its decoder row and the old one's."""
+    rows: Literal["raw", "measured"] = "raw"
+    """The decoder rows of all cosines. `raw`: as the SAE has them, as published. `measured`: as the site is measured,
+    that is, centred where the stream is (what the model sees of them)."""
 
 
 class Synthesis(Configuration):
