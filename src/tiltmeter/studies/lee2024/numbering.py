@@ -8,7 +8,7 @@ from __future__ import annotations
 ON_ARXIV = {"1": "1a", "2": "1b", "3": "2", "4": "6", "5": "3a", "6": "3b", "7": "4", "8": "5"}
 """By its number on LessWrong, the number of a figure in arXiv 2410.12555."""
 
-LARGER = "Figure 7 on arXiv"
+ON_ARXIV_ALONE = "Figure 7 on arXiv"
 """The one figure that LessWrong has not."""
 
 _SERIES = {"L2-": "L2 ", "S": "Supplementary "}

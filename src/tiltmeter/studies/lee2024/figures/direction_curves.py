@@ -13,7 +13,7 @@ from tiltmeter.studies.comparisons import Pair, compared_at_nearest
 from tiltmeter.studies.estimands import late_l2, readout_name
 from tiltmeter.studies.lee2024.experiments import BASELINES
 from tiltmeter.studies.lee2024.figures.wording import KL, L2, LENGTHS, SCALED, TITLE, scaled
-from tiltmeter.studies.lee2024.numbering import LARGER, figure
+from tiltmeter.studies.lee2024.numbering import ON_ARXIV_ALONE, figure
 from tiltmeter.studies.results import Results
 from tiltmeter.studies.study import PaperFigure
 
@@ -132,7 +132,7 @@ FIGURE_S2 = PaperFigure(
 )
 
 LARGER = PaperFigure(
-    title=f"{TITLE}, {LARGER}: differences and mixtures on more tokens",
+    title=f"{TITLE}, {ON_ARXIV_ALONE}: differences and mixtures on more tokens",
     caption=f"{KL}: {figure('1', '2')}, on more tokens (twice as many at the default size, seven times as many at size "
     f"paper), at every other length. {SCALED}",
     claimed=f"{figure('1')}, does not change with 15 million tokens.",
