@@ -187,7 +187,9 @@ def _tokens(loaded: LoadedModel, wanted: ReproduceOptions, length: int, at_most:
     given, bos_before = wanted.tokens, wanted.bos_before or "document"
     assert given is not None
     if isinstance(given, TokenSet):
-        cut = loaded.load_tokens(given.ids, at_most, length, bos_before=bos_before, name=given.name)
+        cut = loaded.load_tokens(
+            given.ids, at_most, length, bos_before=bos_before, documents=given.documents, name=given.name
+        )
         return replace(cut, facts=given.facts | cut.facts)
     return loaded.load_tokens(
         given, at_most, length, column=wanted.column, revision=wanted.tokens_revision, bos_before=bos_before
