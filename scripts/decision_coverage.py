@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from tiltmeter.analysis.estimates import RESAMPLES
-from tiltmeter.analysis.t_intervals import careful_t, skewness
+from tiltmeter.analysis.t_intervals import Spread, careful_t, skewness
 
 Values = Float64[np.ndarray, "run n"]
 Sampler = Callable[[np.random.Generator, tuple[int, int]], Values]
@@ -45,7 +45,7 @@ WORLDS: dict[str, tuple[Sampler, Sampler]] = {
 CLEAR = {"0.3, ratio 2": (lognormal(0.3, 2), lognormal(0.3)), "0.5, ratio 2": (lognormal(0.5, 2), lognormal(0.5))}
 
 
-def logs(one: Values, other: Values, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def logs(one: Values, other: Values, seed: int) -> tuple[np.ndarray, Spread]:
     """Each run's log ratio, its bootstrapped standard error times √n, and its skewness by the jackknife."""
     runs, n = one.shape
     drawn = np.random.default_rng(seed).integers(0, n, (RESAMPLES, n))
@@ -54,16 +54,16 @@ def logs(one: Values, other: Values, seed: int) -> tuple[np.ndarray, np.ndarray,
     error = np.concatenate([np.log((one[part] @ counts) / (other[part] @ counts)).std(-1, ddof=1) for part in parts])
     without = np.log((one.sum(-1, keepdims=True) - one) / (other.sum(-1, keepdims=True) - other))
     skew = skewness(without.mean(-1, keepdims=True) - without)
-    return np.log(one.sum(-1) / other.sum(-1)), error * n / np.sqrt(n - 1), skew
+    return np.log(one.sum(-1) / other.sum(-1)), Spread(error * n / np.sqrt(n - 1), skew, n, float(n - 1))
 
 
 def decided(world: tuple[Sampler, Sampler], n: int, runs: int, comparisons: tuple[int, ...]) -> list[dict[str, float]]:
     """Frequencies of "above 1" and "below 1"."""
     rng = np.random.default_rng(n)
-    value, deviation, skew = logs(world[0](rng, (runs, n)), world[1](rng, (runs, n)), n)
+    value, found = logs(world[0](rng, (runs, n)), world[1](rng, (runs, n)), n)
     rows = []
     for number in comparisons:
-        low, high = careful_t(value, deviation, skew, n, 1 - 0.05 / number)
+        low, high = careful_t(value, found, 1 - 0.05 / number)
         rows.append({"above": float((low > 0).mean()), "below": float((high < 0).mean())})
     return rows
 

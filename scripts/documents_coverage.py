@@ -65,8 +65,8 @@ def decided(n: int, each: int, rho: float, comparisons: int, runs: int = 40_000)
     for size in (each, 1):
         count = n // size
         above, below = (part.reshape(runs, count, size).sum(-1) for part in (one, other))
-        value, deviation, skew = logs(above, below, n)
-        low, high = careful_t(value, deviation, skew, count, 1 - 0.05 / comparisons)
+        value, spread_of_logs = logs(above, below, n)
+        low, high = careful_t(value, spread_of_logs, 1 - 0.05 / comparisons)
         found.append(float(((low > 0) | (high < 0)).mean()))
     return found[0], found[1]
 

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float64
 from scipy.optimize import brentq
 
+from tiltmeter.analysis.clusters import spread
 from tiltmeter.analysis.estimates import NO_EFFECT, estimate
 from tiltmeter.analysis.t_intervals import student_t
 from tiltmeter.studies.margins import MORE_OFTEN
@@ -44,7 +45,7 @@ def at_border(things: int) -> float:
 def joint(rows: Float64[np.ndarray, "run n"], level: float) -> tuple[np.ndarray, np.ndarray]:
     """The deciding interval of each run: Student's, with one more sequence in no order."""
     more = np.concatenate([rows, np.full((len(rows), 1), NO_EFFECT["order"])], 1)
-    return student_t(more.mean(1), more.std(1, ddof=1), more.shape[1], level)
+    return student_t(more.mean(1), spread(more, None), level)
 
 
 def check() -> None:

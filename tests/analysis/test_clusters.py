@@ -9,7 +9,7 @@ from documents_coverage import covered, decided, sample
 from tiltmeter.analysis.clusters import freedom, grouped, spread
 from tiltmeter.analysis.confidence_sequences import half_width, sequential_mean
 from tiltmeter.analysis.estimates import ABOVE_ZERO, Estimand, estimate
-from tiltmeter.analysis.intervals import mean_interval, median_interval, paired_interval
+from tiltmeter.analysis.intervals import mean_interval, median_interval, student_interval
 from tiltmeter.analysis.t_intervals import careful_t, skewness
 from tiltmeter.studies.estimands import fraction, mean, ratio
 
@@ -56,7 +56,7 @@ def test_the_degrees_of_freedom_are_satterthwaites(sizes):
 def test_intervals_are_of_these():
     error = np.sqrt(((VALUES @ matrices(DOCUMENTS)) ** 2).sum())
     reach = stats.t.ppf(0.975, freedom(np.bincount(DOCUMENTS))) * error
-    assert paired_interval(VALUES, 0.95, DOCUMENTS) == pytest.approx((VALUES.mean() - reach, VALUES.mean() + reach))
+    assert student_interval(VALUES, 0.95, DOCUMENTS) == pytest.approx((VALUES.mean() - reach, VALUES.mean() + reach))
     found = mean_interval(VALUES, documents=DOCUMENTS)
     assert found.mean == VALUES.mean() and found.n == 40
     assert found.low <= VALUES.mean() - reach + 1e-9 and found.high >= VALUES.mean() + reach - 1e-9
@@ -78,7 +78,7 @@ def test_one_sequence_a_document_changes_no_bit():
     for function in (mean_interval, sequential_mean):
         for one, other in zip(function(values, documents=alone), function(values, documents=named), strict=True):
             assert np.array_equal(one, other, equal_nan=True)
-    assert paired_interval(values[0], 0.9) == paired_interval(values[0], 0.9, named)
+    assert student_interval(values[0], 0.9) == student_interval(values[0], 0.9, named)
     assert median_interval(values[0]) == median_interval(values[0], documents=named)
     for quantity in (
         mean("", values[0], ABOVE_ZERO),
@@ -162,6 +162,6 @@ def test_the_deciding_interval_by_documents_is_the_one_that_is_simulated():
     values, documents, _ = sample("normal", 48, 4, 0.3, np.random.default_rng(0), 2)
     one, other = np.exp(values)
     found = estimate(ratio("", one, other)._replace(documents=documents), 20, seed=5)
-    value, deviation, skew = logs(*(part.reshape(1, 12, 4).sum(-1) for part in (one, other)), seed=5)
-    low, high = careful_t(value, deviation, skew, 12, 1 - 0.05 / 20)
+    value, of_logs = logs(*(part.reshape(1, 12, 4).sum(-1) for part in (one, other)), seed=5)
+    low, high = careful_t(value, of_logs, 1 - 0.05 / 20)
     assert (found.joint_low, found.joint_high) == pytest.approx((np.exp(low[0]), np.exp(high[0])))

@@ -183,8 +183,8 @@ def test_the_deciding_interval_is_the_one_that_is_simulated():
     rng = np.random.default_rng(8)
     one, other = rng.lognormal(0.0, 1.0, (2, 32))
     found = estimate(ratio("ratio", one, other), 20)
-    value, deviation, skew = logs(one[None], other[None], seed=0)
-    low, high = careful_t(value, deviation, skew, 32, 1 - 0.05 / 20)
+    value, spread = logs(one[None], other[None], seed=0)
+    low, high = careful_t(value, spread, 1 - 0.05 / 20)
     assert np.log([found.joint_low, found.joint_high]) == pytest.approx([low[0], high[0]], rel=0.02)
 
 

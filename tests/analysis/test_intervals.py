@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from interval_coverage import bca, coverage
-from tiltmeter.analysis.intervals import mean_interval, paired_interval
+from tiltmeter.analysis.intervals import mean_interval, student_interval
 from tiltmeter.errors import TiltmeterError
 
 
@@ -109,9 +109,9 @@ def test_refused(confidence):
         mean_interval(skewed(5), confidence)
 
 
-def test_the_paired_interval_is_scipys():
+def test_the_student_interval_is_scipys():
     values = np.random.default_rng(0).normal(1, 2, size=17)
     expected = stats.ttest_1samp(values, 0).confidence_interval(0.99)
     with_gaps = np.concatenate([values[:5], [np.nan], values[5:], [np.nan]])
-    assert paired_interval(with_gaps, 0.99) == pytest.approx((expected.low, expected.high))
-    assert np.isnan(paired_interval(np.array([1.0, np.nan]), 0.95)).all()
+    assert student_interval(with_gaps, 0.99) == pytest.approx((expected.low, expected.high))
+    assert np.isnan(student_interval(np.array([1.0, np.nan]), 0.95)).all()

@@ -291,7 +291,7 @@ def test_a_run_checks_itself_before_it_measures(loaded, tmp_path, monkeypatch):
 
 def test_a_run_directory_that_is_no_path_is_refused(loaded):
     with pytest.raises(TiltmeterError, match="A path was expected, and this is of type int"):
-        run_sweep(changed(), loaded, token_set(), 3)  # type: ignore[arg-type]
+        run_sweep(changed(), loaded, token_set(), 3)
 
 
 def test_vectors_of_another_width_are_refused(loaded, tmp_path):

@@ -15,26 +15,12 @@ samples", section II, estimate how alike they are): G - 1 where all documents ha
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from jaxtyping import Float, Float64, Int
 
-from tiltmeter.analysis.t_intervals import skewness
+from tiltmeter.analysis.t_intervals import Spread, skewness
 
 Documents = Int[np.ndarray, " sequence"]
-
-
-class Spread(NamedTuple):
-    """What an interval of means needs to know of the values averaged."""
-
-    deviation: Float64[np.ndarray, "*batch"]
-    """The standard error times √n."""
-    skew: Float64[np.ndarray, "*batch"]
-    n: int
-    """Documents, or sequences where each is independent."""
-    freedom: float
-    """Degrees of freedom of the deviation."""
 
 
 def grouped(documents: Documents | None) -> Documents | None:

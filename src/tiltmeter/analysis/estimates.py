@@ -28,9 +28,10 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
-from tiltmeter.analysis.clusters import Documents, freedom, grouped, number_of, spread
+from tiltmeter.analysis.clusters import Documents, freedom, grouped, spread
+from tiltmeter.analysis.intervals import student_interval
 from tiltmeter.analysis.resampling import Rows, Statistic, bootstrap, jackknife, values
-from tiltmeter.analysis.t_intervals import careful_t, skewed_t, skewness, student_t
+from tiltmeter.analysis.t_intervals import Spread, careful_t, skewed_t, skewness
 
 CONFIDENCE = 0.95
 
@@ -188,14 +189,14 @@ def estimate(quantity: Estimand, comparisons: int, seed: int = 0) -> Estimate:
     measured = ~np.isnan(quantity.rows).reshape(len(quantity.rows), -1).all(axis=1)
     rows, documents = quantity.rows[measured], quantity.documents
     numbers = None if documents is None else grouped(documents[measured])
-    n, independent = len(rows), number_of(numbers, len(rows))
+    n = len(rows)
     shown = joint = (math.nan, math.nan)
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # of a mean of nothing, in a draw: it is NaN
         value = float(values(quantity.statistic, [rows])[0]) if n else math.nan
         if n > 1 and not math.isnan(value):
             shown, joint = _intervals(quantity, rows, numbers, value, comparisons, seed)
-    found = None if numbers is None else independent
+    found = None if numbers is None else int(numbers.max()) + 1
     return Estimate(
         quantity.label, value, *shown, *joint, quantity.region, n, quantity.unit, found, quantity.scale, quantity.place
     )
@@ -205,8 +206,9 @@ def _intervals(
     quantity: Estimand, rows: Rows, documents: Documents | None, value: float, comparisons: int, seed: int
 ) -> tuple[tuple[float, float], tuple[float, float]]:
     """The interval that is shown, and the one that decides."""
-    n = number_of(documents, len(rows))
-    free = float(n - 1) if documents is None else freedom(np.bincount(documents))
+    sizes = None if documents is None else np.bincount(documents)
+    n = len(rows) if sizes is None else len(sizes)
+    free = float(n - 1) if sizes is None else freedom(sizes)
     level = 1 - (1 - CONFIDENCE) / (comparisons * quantity.picked_from)
     if quantity.scale == "fraction" and 0 <= value <= 1:
         shown, joint = (float(stats.t.ppf((1 + one) / 2, free)) for one in (CONFIDENCE, level))
@@ -220,8 +222,8 @@ def _intervals(
     to, back = _scale(quantity.scale, value, drawn, without)
     # the bootstrap's draws are of a sample, whose spread is that much smaller
     deviation = np.asarray(np.nanstd(to(drawn), ddof=1) * n / math.sqrt(n - 1))
-    about = np.asarray(to(value)), deviation, _skewness_of(-to(without)), n
-    (low, high), (joint_low, joint_high) = skewed_t(*about, CONFIDENCE, free), careful_t(*about, level, free)
+    found, centre = Spread(deviation, _skewness_of(-to(without)), n, free), np.asarray(to(value))
+    (low, high), (joint_low, joint_high) = skewed_t(centre, found, CONFIDENCE), careful_t(centre, found, level)
     if max(np.isnan(drawn).mean(), np.isnan(without).mean()) > MAX_UNDEFINED_DRAWS:
         return (float(back(low)), float(back(high))), (-math.inf, math.inf)
     return (float(back(low)), float(back(high))), (float(back(joint_low)), float(back(joint_high)))
@@ -272,9 +274,8 @@ def _of_order(rows: Rows, documents: Documents | None, level: float) -> tuple[fl
     Agresti & Coull (1998) do the same for one part.
     """
     parts = np.append(rows.ravel(), NO_EFFECT["order"])
-    found = spread(parts, None if documents is None else np.append(documents, documents.max() + 1))
-    low, high = student_t(np.asarray(parts.mean()), found.deviation, found.n, level, found.freedom)
-    return max(float(low), 0.0), min(float(high), 1.0)
+    low, high = student_interval(parts, level, None if documents is None else np.append(documents, documents.max() + 1))
+    return max(low, 0.0), min(high, 1.0)
 
 
 def _wilson(part: float, n: float, z: float) -> tuple[float, float]:

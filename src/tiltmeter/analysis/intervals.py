@@ -84,8 +84,7 @@ def _intervals(
     bounds[:, constant] = values[constant, 0]
     varied = ~constant & np.isfinite(values).all(axis=-1)
     held = values[varied]
-    found = spread(held, documents)
-    bounds[:, varied] = skewed_t(held.mean(axis=-1), found.deviation, found.skew, found.n, confidence, found.freedom)
+    bounds[:, varied] = skewed_t(held.mean(axis=-1), spread(held, documents), confidence)
     return bounds
 
 
@@ -105,24 +104,24 @@ def median_interval(
     rank = int(stats.binom.ppf((1 - confidence) / 2, len(known), 0.5)) if len(known) else 0
     if documents is not None and grouped(documents[measured]) is not None:
         below = (values[measured] < np.median(known)) + 0.5 * (values[measured] == np.median(known))
-        low, _ = paired_interval(below - below.mean(), confidence, documents[measured])
+        low, _ = student_interval(below - below.mean(), confidence, documents[measured])
         rank = min(rank, math.floor(len(known) * (0.5 + low))) if low > -0.5 else 0
     if rank < 1:
         return np.nan, np.nan
     return float(known[rank - 1]), float(known[-rank])
 
 
-def paired_interval(
-    differences: Float64[np.ndarray, " sequence"], confidence: float, documents: Documents | None = None
+def student_interval(
+    values: Float64[np.ndarray, " sequence"], confidence: float, documents: Documents | None = None
 ) -> tuple[float, float]:
-    """Student's t interval of the mean of paired differences; NaN values are left out, and fewer than two give NaN.
+    """Student's t interval of the mean; NaN values are left out, and fewer than two give NaN.
 
-    For differences whose distribution is nearly symmetric, as those of pairs often are.
+    For values whose distribution is nearly symmetric, as the differences of pairs often are.
     """
-    measured = ~np.isnan(differences)
-    known = differences[measured]
+    measured = ~np.isnan(values)
+    known = values[measured]
     if len(known) < 2:
         return np.nan, np.nan
     found = spread(known, None if documents is None else documents[measured])
-    low, high = student_t(np.asarray(known.mean()), found.deviation, found.n, confidence, found.freedom)
+    low, high = student_t(np.asarray(known.mean()), found, confidence)
     return float(low), float(high)

@@ -13,6 +13,8 @@ second symmetric ones with heavy tails, where a sample's skewness is noise. `scr
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from jaxtyping import Float, Float64
 from scipy import stats
@@ -22,6 +24,21 @@ MOST_FREEDOM = 8.0
 
 _SYMMETRIC = 1e-6
 """At a smaller skewness the transformation is the identity, to more digits than the inversion has."""
+
+
+Bounds = tuple[Float64[np.ndarray, "*batch"], Float64[np.ndarray, "*batch"]]
+
+
+class Spread(NamedTuple):
+    """What an interval of means needs to know of the values averaged."""
+
+    deviation: Float[np.ndarray, "*batch"]
+    """The standard error times √n."""
+    skew: Float[np.ndarray, "*batch"]
+    n: int
+    """How many values count as independent, at least 2."""
+    freedom: float
+    """Degrees of freedom of the deviation."""
 
 
 def skewness(centred: Float64[np.ndarray, "*batch sequence"]) -> Float64[np.ndarray, "*batch"]:
@@ -34,45 +51,16 @@ def skewness(centred: Float64[np.ndarray, "*batch sequence"]) -> Float64[np.ndar
     return np.asarray(plain * np.sqrt(n * (n - 1)) / max(n - 2, 1))
 
 
-def student_t(
-    mean: Float[np.ndarray, "*batch"],
-    deviation: Float[np.ndarray, "*batch"],
-    n: int,
-    confidence: float,
-    freedom: float | None = None,
-) -> tuple[Float64[np.ndarray, "*batch"], Float64[np.ndarray, "*batch"]]:
-    """Bounds of Student's interval of a mean.
-
-    Args:
-        mean: of the sample.
-        deviation: its standard deviation.
-        n: number of values, at least 2.
-        confidence: coverage probability, between 0 and 1.
-        freedom: degrees of freedom of the deviation; n - 1 where it is not given.
-    """
-    reach = stats.t.ppf((1 + confidence) / 2, n - 1 if freedom is None else freedom) * deviation / np.sqrt(n)
+def student_t(mean: Float[np.ndarray, "*batch"], spread: Spread, confidence: float) -> Bounds:
+    """Student's interval of a mean: its bounds, at a coverage probability between 0 and 1."""
+    reach = stats.t.ppf((1 + confidence) / 2, spread.freedom) * spread.deviation / np.sqrt(spread.n)
     return np.asarray(mean - reach), np.asarray(mean + reach)
 
 
-def skewed_t(
-    mean: Float[np.ndarray, "*batch"],
-    deviation: Float[np.ndarray, "*batch"],
-    skew: Float[np.ndarray, "*batch"],
-    n: int,
-    confidence: float,
-    freedom: float | None = None,
-) -> tuple[Float64[np.ndarray, "*batch"], Float64[np.ndarray, "*batch"]]:
-    """Bounds of the interval of a mean.
-
-    Args:
-        mean: of the sample.
-        deviation: its standard deviation.
-        skew: its skewness.
-        n: number of values, at least 2.
-        confidence: coverage probability, between 0 and 1.
-        freedom: degrees of freedom of the deviation; n - 1 where it is not given.
-    """
-    reach = stats.t.ppf((1 + confidence) / 2, n - 1 if freedom is None else freedom)
+def skewed_t(mean: Float[np.ndarray, "*batch"], spread: Spread, confidence: float) -> Bounds:
+    """The interval of a mean that is corrected for skewness: its bounds, at a coverage probability between 0 and 1."""
+    deviation, skew, n, freedom = spread
+    reach = stats.t.ppf((1 + confidence) / 2, freedom)
     skew = np.where(np.abs(skew) < _SYMMETRIC, _SYMMETRIC, skew)
 
     def inverted(z: float) -> Float64[np.ndarray, "*batch"]:
@@ -83,28 +71,13 @@ def skewed_t(
     return np.asarray(mean - deviation * below), np.asarray(mean - deviation * above)
 
 
-def careful_t(
-    mean: Float[np.ndarray, "*batch"],
-    deviation: Float[np.ndarray, "*batch"],
-    skew: Float[np.ndarray, "*batch"],
-    n: int,
-    confidence: float,
-    freedom: float | None = None,
-) -> tuple[Float64[np.ndarray, "*batch"], Float64[np.ndarray, "*batch"]]:
-    """Bounds of an interval of a mean that is seldom wrong where tails are heavy, at the small levels of many tests.
+def careful_t(mean: Float[np.ndarray, "*batch"], spread: Spread, confidence: float) -> Bounds:
+    """An interval of a mean that is seldom wrong where tails are heavy, at the small levels of many tests: its bounds.
 
     As `skewed_t`, with twice the skewness, which a sample without its tail shows too little of, and with a quarter of
     the degrees of freedom, at most `MOST_FREEDOM`. Both numbers were chosen by `scripts/decision_coverage.py`: a mean
     at the border is then decided wrongly about as often as designed, or less, and clear effects need more than a dozen
     values.
-
-    Args:
-        mean: of the sample.
-        deviation: its standard deviation.
-        skew: its skewness.
-        n: number of values, at least 2.
-        confidence: coverage probability, between 0 and 1.
-        freedom: degrees of freedom of the deviation; n - 1 where it is not given.
     """
-    fewer = min((n - 1 if freedom is None else freedom) / 4, MOST_FREEDOM)
-    return skewed_t(mean, deviation, np.asarray(2 * skew), n, confidence, fewer)
+    fewer = min(spread.freedom / 4, MOST_FREEDOM)
+    return skewed_t(mean, spread._replace(skew=np.asarray(2 * spread.skew), freedom=fewer), confidence)

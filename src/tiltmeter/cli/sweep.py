@@ -117,7 +117,7 @@ def _run(sweep: Sweep, loaded: LoadedModel, tokens: TokenSet, out: Path, output:
     files = publish_if_possible(out)
     stopped = Stopped.of_curves(curves)
     lines = [stopped.sentence] if stopped and stopped.reached else []
-    lines.append(f"pair distance: {float(curves.attrs['pair_distance']):.2f}")
+    lines.append(f"pair distance: {curves.attrs['pair_distance']:.2f}")
     output.give(out, lambda: "\n".join([*lines, short_table(out), files]))
 
 

@@ -73,7 +73,7 @@ def _summary(data: xr.Dataset, verdicts: pd.DataFrame) -> list[str]:
     place = (
         f"Perturbed and read at {data.attrs['site']} (positions: {data.attrs['positions']}) of {data.attrs['model']}"
     )
-    return [*verdicts.sentence, f"{place}, on {number}.", f"Pair distance: {float(data.attrs['pair_distance']):.4g}."]
+    return [*verdicts.sentence, f"{place}, on {number}.", f"Pair distance: {data.attrs['pair_distance']:.4g}."]
 
 
 def _fans(data: xr.Dataset, manifest: Mapping[str, Any], verdicts: pd.DataFrame) -> ReportFigure:
@@ -128,7 +128,7 @@ def _means(data: xr.Dataset, vector: str, look: Style) -> list[Line]:
 
 
 def _pair_distances(data: xr.Dataset) -> np.ndarray:
-    return data.step.values / float(data.attrs["pair_distance"])
+    return data.step.values / data.attrs["pair_distance"]
 
 
 def _lengths(budgets: pd.DataFrame, vectors: Sequence[str]) -> ReportFigure:

@@ -14,7 +14,7 @@ import xarray as xr
 from tiltmeter.analysis.clusters import number_of
 from tiltmeter.analysis.curves import documents_of
 from tiltmeter.analysis.estimates import MIN_SEQUENCES
-from tiltmeter.analysis.intervals import paired_interval
+from tiltmeter.analysis.intervals import student_interval
 from tiltmeter.reports.tables.format import three_digits
 
 TOGETHER = "Paired by sequence; t intervals at the level of Bonferroni, so that all hold together with 95 %."
@@ -65,7 +65,7 @@ def verb(low: float, high: float) -> str:
 def difference(values: xr.DataArray, pair: Pair, level: float) -> tuple[float, float]:
     """The interval of the mean over sequences of the difference of two directions."""
     one, other = (values.sel(direction=name) for name in pair)
-    return paired_interval((one - other).to_numpy().astype(np.float64), level, documents_of(values))
+    return student_interval((one - other).to_numpy().astype(np.float64), level, documents_of(values))
 
 
 def _pair(values: xr.DataArray, pair: Pair, level: float) -> str:

@@ -97,5 +97,5 @@ def sweep_sites(
 
 def _with_site(curves: xr.Dataset, site: Site, sweep: Sweep) -> xr.Dataset:
     step = xr.Variable("step", np.asarray(sweep.path.steps, float), curves.step.attrs | {"units": sweep.path.units})
-    own = {name: ("site", [float(curves.attrs[name])]) for name in OF_SITES}
+    own = {name: ("site", [curves.attrs[name]]) for name in OF_SITES}
     return curves.assign_coords(step=step).expand_dims(site=[site.name]).assign_coords(own)

@@ -19,15 +19,20 @@ def in_each_layer(one: str, other: str, region: Region) -> Estimands:
 
     def estimands(results: Results) -> list[Estimand]:
         return [
-            ratio(f"layer {layer}: KL of {one} ÷ {other}", *_substituted(curves, one, other), region)
+            ratio(f"layer {layer}: KL of {one} ÷ {other}", *_in_layer(curves, one, other), region)
             for layer, curves in results.by_layer("layers").items()
         ]
 
     return estimands
 
 
-def _substituted(curves: xr.Dataset, one: str, other: str) -> tuple[PerSequence, PerSequence]:
+def _in_layer(curves: xr.Dataset, one: str, other: str) -> tuple[PerSequence, PerSequence]:
     (sae,) = saes_of(curves)
+    return _substituted(curves, sae, one, other)
+
+
+def _substituted(curves: xr.Dataset, sae: str, one: str, other: str) -> tuple[PerSequence, PerSequence]:
+    """KL of two substitutions by an SAE."""
     return read(curves, "kl", f"{one}:{sae}", 1.0), read(curves, "kl", f"{other}:{sae}", 1.0)
 
 
@@ -57,7 +62,7 @@ def some_above_some_below(results: Results) -> list[Estimand]:
     if len(layers) < 2:
         raise NotMeasured("Only one layer has an SAE that was trained to reconstruct.")
     pairs = {
-        f"layer {layer}": _substituted(curves, "sae-error", "epsilon-cov-random-mixture")
+        f"layer {layer}": _in_layer(curves, "sae-error", "epsilon-cov-random-mixture")
         for layer, curves in layers.items()
     }
     return extremes("KL of SAE(x) ÷ cov-random mixture", pairs)
@@ -75,8 +80,7 @@ def at_study_layer(results: Results) -> list[Estimand]:
     return [
         ratio(
             f"{sae}: KL of SAE(x) ÷ cov-random mixture",
-            read(curves, "kl", f"sae-error:{sae}", 1.0),
-            read(curves, "kl", f"epsilon-cov-random-mixture:{sae}", 1.0),
+            *_substituted(curves, sae, "sae-error", "epsilon-cov-random-mixture"),
             SIMILAR,
         )
         for sae in of_kind(curves, "local")
@@ -89,12 +93,7 @@ def across_saes(pairs: tuple[tuple[str, str], ...], region: Region) -> Estimands
     def estimands(results: Results) -> list[Estimand]:
         curves = results["reconstructions"]
         return [
-            ratio(
-                f"{sae}: KL of {one} ÷ {other}",
-                read(curves, "kl", f"{one}:{sae}", 1.0),
-                read(curves, "kl", f"{other}:{sae}", 1.0),
-                region,
-            )
+            ratio(f"{sae}: KL of {one} ÷ {other}", *_substituted(curves, sae, one, other), region)
             for sae in of_kind(curves, "local", 2)
             for one, other in pairs
         ]
