@@ -6,6 +6,7 @@ are more than twice as quick as one of two.
 
 import gc
 import os
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 
@@ -62,6 +63,31 @@ def tokenised_once():
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(data, "encode", encode_once)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def nano_loaded_once():
+    """nano is loaded once for each precision, device and so on: its first passes, which check it, take most of a test."""
+    loading = import_module("tiltmeter.models.loading")
+    load, kept = loading._by_name, {}
+
+    def load_once(given, tokenizer, *how):
+        if given != "nano" or tokenizer is not None:
+            return load(given, tokenizer, *how)
+        return kept.get(how) or kept.setdefault(how, load(given, tokenizer, *how))
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(loading, "_by_name", load_once)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def commands_read_once():
+    """The options of all commands are read from their signatures once, as in a process of a user."""
+    typer = import_module("typer.main")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(typer, "get_command", cache(typer.get_command))
         yield
 
 
