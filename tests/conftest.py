@@ -92,6 +92,14 @@ def commands_read_once():
 
 
 @pytest.fixture(autouse=True, scope="session")
+def few_pairs():
+    """The mean distance of real activations is that of fewer pairs than users get: it is taken in every run."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("tiltmeter.perturb.site_statistics.PAIRS", 4096)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
 def uncompiled():
     """Kernels run as they are written: every process would compile them anew, each for seconds.
 
