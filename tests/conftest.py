@@ -30,10 +30,15 @@ LIBRARIES = (
     "typer",
     "xarray",
 )
-for name in LIBRARIES:  # first, because the hook has all that a checked module imports compiled from its source
-    import_module(name)
 
-check_types(with_shapes("tiltmeter", "benchmarks"))
+
+def pytest_configure(config):
+    """Check the types of what is imported from now on; not in the process of xdist that hands out the tests."""
+    if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+        return
+    for name in LIBRARIES:  # first, because the hook has all that a checked module imports compiled from its source
+        import_module(name)
+    check_types(with_shapes("tiltmeter", "benchmarks"))
 
 
 def pytest_collection_finish():
@@ -68,7 +73,7 @@ def tokenised_once():
 
 @pytest.fixture(autouse=True, scope="session")
 def nano_loaded_once():
-    """nano is loaded once for each precision, device and so on: its first passes, which check it, take most of a test."""
+    """Nano is loaded once for each precision, device and so on: its first passes, which check it, take most of a test."""
     loading = import_module("tiltmeter.models.loading")
     load, kept = loading._by_name, {}
 
