@@ -7,7 +7,7 @@ import pytest
 
 from chart_cases import EVIL
 from tiltmeter.reports.tables import claim_text, claims
-from tiltmeter.reports.tables.claim_text import ClaimRow
+from tiltmeter.reports.tables.claim_text import ClaimRow, Part
 
 FIRST = ClaimRow(
     study="lee2024",
@@ -24,7 +24,13 @@ FIRST = ClaimRow(
     shuffled_qualification="KL: not as claimed at lengths 1 to 101 (0.98 [0.9, 1.1] at 11).",
     shuffled_effect="0.99 [0.97, 1.10]",
     note="Also holds on: initialised. Does not hold on: shuffled.",
-    parts=("real: 2.04 [1.97, 2.11]", "cov-random: 3"),
+    deciding="[1.8, 2.3]",
+    topic="Differences and mixtures",
+    figures=("figure-1", "figure-L2-1"),
+    parts=(
+        Part("", "KL: real", "2.04 [1.97, 2.11]", "above 1.25", "as claimed", "[1.8, 2.3]", "24 sequences"),
+        Part("shuffled, seed 1", "KL: real", ""),
+    ),
 )
 SECOND = FIRST._replace(
     name=EVIL, claim=EVIL, verdict="not tested", effect="", interval="", initialised="", shuffled="", published=""
@@ -35,7 +41,7 @@ SECOND = SECOND._replace(qualification="", shuffled_qualification="")
 def test_the_frame_has_a_row_per_claim_and_a_column_per_field():
     frame = claims.to_frame([FIRST, SECOND])
     assert list(frame.columns) == list(ClaimRow._fields)
-    assert frame.iloc[0].tolist() == [*FIRST[:-1], "\n".join(FIRST.parts)]
+    assert frame.iloc[0].tolist() == [*FIRST[:-2], "\n".join(FIRST.figures), "\n".join(map(str, FIRST.parts))]
     assert claims.to_frame([]).shape == (0, len(ClaimRow._fields))
 
 

@@ -17,7 +17,7 @@ from tiltmeter import studies
 from tiltmeter.analysis import estimates
 from tiltmeter.models.loading import LoadedModel
 from tiltmeter.models.split_model import SplitModel
-from tiltmeter.reports.tables.claim_text import ClaimRow
+from tiltmeter.reports.stored_claims import stored_rows
 from tiltmeter.runs.run_directory import read_manifest
 from tiltmeter.studies import STUDIES, report
 from tiltmeter.studies.claims import judge
@@ -27,6 +27,14 @@ from tiltmeter.studies.subject import corresponding_layer
 from tiny_models import tiny
 
 SEQUENCES = 32
+
+
+@pytest.mark.parametrize("study", STUDIES.values(), ids=STUDIES)
+def test_every_claim_has_one_topic_and_every_topic_figures(study):
+    placed = [name for topic in study.topics for name in topic.claims]
+    assert sorted(placed) == sorted(claim.name for claim in study.claims)
+    assert all(set(topic.figures) <= study.figures.keys() and topic.figures for topic in study.topics)
+    assert set(study.headlines) <= set(placed) and len(study.headlines) == 5
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -212,7 +220,7 @@ DAMAGE = [b"", b"null", b"[]", b"{}", b"3", b'"x"', b'{"model": 3}', b'[{"claim"
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_damaged_claims_are_judged_again(run, damage, monkeypatch):
     folder, done = run
-    rows = [ClaimRow(**row | {"claim": "Judged again."}) for row in json.loads((folder / "claims.json").read_text())]
+    rows = [row._replace(claim="Judged again.") for row in stored_rows(folder)]
     monkeypatch.setattr(report, "claims_of", lambda _: rows)
     assert command("claims", folder).out.strip() in done.out, "undamaged, they are not"
     whole = (folder / "claims.json").read_bytes()
