@@ -279,7 +279,7 @@ def test_what_no_claim_has_is_no_column(tmp_path, claims):
     assert {"Note", "Published", "lee2024: Real and random"}.isdisjoint(words) and "Real and random" in words
 
 
-def test_the_summary_counts_and_says_what_was_found(page, claims):
+def test_the_summary_counts_and_says_what_was_found(page, claims, tmp_path):
     words = [word for word in Page(page).words if word]
     at = words.index("Summary", words.index("Summary") + 1)  # first in the contents
     assert words[at + 1] == "3 claims:"
@@ -291,6 +291,8 @@ def test_the_summary_counts_and_says_what_was_found(page, claims):
     assert untested.outcome == "It was not tested: No SAE."
     long = claims[0]._replace(qualification="At length 1, not as claimed. " * 20)
     assert "not as claimed" not in answer("", [long], ("a",), ()).findings[0].outcome
+    page = write_report(tmp_path, "t", [], [], MANIFEST, claims=[long]).read_text("utf-8")
+    assert page.index("How it was tested") < page.index(long.qualification), "not in the cell of the verdict"
 
 
 def test_a_note_of_several_claims_is_said_once(tmp_path, claims):
@@ -301,10 +303,10 @@ def test_a_note_of_several_claims_is_said_once(tmp_path, claims):
 
 
 def test_titles_in_the_contents_lack_what_all_begin_with(tmp_path):
-    titles = ["A & B 2024, Figure 1: x", "A & B 2024, Figure 2, left: y"]
+    titles = ["A & B 2024, Figure 1: x", "A & B 2024, Figure 2, left: y", "A & B 2024: shapes"]
     exhibits = [ReportFigure(str(at), title, "", "", "Found.", None) for at, title in enumerate(titles)]
     words = Page(write_report(tmp_path, "t", [], exhibits, MANIFEST).read_text("utf-8")).words
-    assert {"Figure 1: x", "Figure 2, left: y", *titles} <= set(words)
+    assert {"Figure 1: x", "Figure 2, left: y", "shapes", *titles} <= set(words)
 
 
 def test_the_paper_s_words_stand_before_the_run_s(page, tmp_path):

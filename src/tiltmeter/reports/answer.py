@@ -21,7 +21,7 @@ OUTCOMES = {
 
 
 LONGEST = 200
-"""Characters of a qualification that is repeated in the summary; longer ones are at the claim."""
+"""Characters of a qualification that is said in the summary and beside a verdict; a longer one is with the test."""
 
 
 class Finding(NamedTuple):

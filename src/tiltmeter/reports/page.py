@@ -26,7 +26,7 @@ from markupsafe import Markup, escape
 
 from tiltmeter.analysis.curves import readout_names
 from tiltmeter.errors import TiltmeterError
-from tiltmeter.reports.answer import VERDICTS, Answer
+from tiltmeter.reports.answer import LONGEST, VERDICTS, Answer
 from tiltmeter.reports.charts.curves import axis_label
 from tiltmeter.reports.charts.plotly import to_plotly
 from tiltmeter.reports.charts.plotly_grid import least_width
@@ -139,13 +139,14 @@ def headline(table: pd.DataFrame, readout: str, columns: int = 4) -> pd.DataFram
 
 
 def _beginning(titles: Sequence[str]) -> int:
-    """How many characters all titles begin with, up to a comma: the work that all figures are of."""
-    head = titles[0] if len(titles) > 1 else ""
-    while ", " in head:
-        head = head.rpartition(", ")[0]
-        if all(title.startswith(f"{head}, ") for title in titles):
-            return len(head) + 2
-    return 0
+    """How many characters all titles begin with, up to a comma or colon: the work that all figures are of."""
+    ends = [found.start() for found in re.finditer("[,:] ", titles[0])] if len(titles) > 1 else []
+    common = (
+        end
+        for end in reversed(ends)
+        if all(re.match("[,:] ", title[end:]) and title[:end] == titles[0][:end] for title in titles)
+    )
+    return next((end + 2 for end in common), 0)
 
 
 def _page_figure(figure: ReportFigure, short: str, svg: bytes) -> _PageFigure:
@@ -186,6 +187,7 @@ def _page(
             notes=notes,
             claims=claims_section(claims),
             answers=answers,
+            longest=LONGEST,
             places={figure.name: figure for figure in figures},
             verdicts=[word for word in VERDICTS if any(row.verdict == word for row in claims)],
             pictures={figure.name: figure for figure in figures if figure.image},
