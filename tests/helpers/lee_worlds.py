@@ -22,7 +22,7 @@ PAIR = 33.0
 SEQUENCES = 48
 
 
-def dataset(heights, steps, units, saes=(), noise=0.03):
+def dataset(heights, steps, units, saes=(), noise=0.03, path_unit="pair-distance"):
     """Curves whose KL at each step is what `heights` gives for a direction, times a sequence's own luck."""
     rng = np.random.default_rng(0)
     luck = np.exp(rng.normal(0, noise, (len(heights), 1, SEQUENCES)))
@@ -30,7 +30,12 @@ def dataset(heights, steps, units, saes=(), noise=0.03):
     length = np.broadcast_to(np.asarray(steps)[None, :, None], kl.shape)
     readouts = {"kl": kl, L2: np.sqrt(kl + 1e-12) * 10, "length": length}
     facts = {name: {"kind": SAES[name][0], "l0": SAES[name][1]} for name in saes}
-    attrs = {"pair_distance": float(PAIR), "saes": json.dumps(facts), "site": "blocks.3.hook_resid_pre"}
+    attrs = {
+        "path_unit": path_unit,
+        "pair_distance": float(PAIR),
+        "saes": json.dumps(facts),
+        "site": "blocks.3.hook_resid_pre",
+    }
     axes = curves.Axes(list(heights), steps, units, range(SEQUENCES))
     return curves.build(readouts, np.full((len(heights), SEQUENCES), 128), axes, attrs)
 
@@ -104,7 +109,12 @@ def shapes(mixture):
     sizes = np.array([1.0, mixture, mixture])[:, None, None, None]
     squares = (np.array(lengths) / 10)[None, :, None, None] ** 2
     kl = sizes * squares * np.exp(rng.normal(0, 0.5, (3, 1, SEQUENCES, 8)))
-    attrs = {"pair_distance": float(PAIR), "saes": "{}", "site": "blocks.3.hook_resid_pre"}
+    attrs = {
+        "path_unit": "pair-distance",
+        "pair_distance": float(PAIR),
+        "saes": "{}",
+        "site": "blocks.3.hook_resid_pre",
+    }
     steps = tuple(length / PAIR_DISTANCE * PAIR for length in lengths)
     axes = curves.Axes(list(BASELINES), steps, "L2", range(SEQUENCES), range(8))
     return curves.build({"kl": kl}, np.ones((3, SEQUENCES), int), axes, attrs)

@@ -28,6 +28,7 @@ STUDY = Study(
             6,
             (*gpt2_presets.RESIDUAL_SAES, *gpt2_presets.END_TO_END_SAES),
             "sequence",
+            "published",
         ),
     },
     uncontrolled=frozenset({"directions-larger"}),

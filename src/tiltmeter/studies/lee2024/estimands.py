@@ -1,6 +1,6 @@
 """The estimands of the claims of Lee & Heimersheim 2024 about directions that need no SAE.
 
-Lengths are the paper's; on another model they are scaled by the pair distance.
+Lengths are the paper's; `here` says what they are in the run.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from tiltmeter.studies.estimands import (
     fraction,
     late_l2,
     of_columns,
-    pair_distance,
     ratio,
     read,
     readout_name,
 )
 from tiltmeter.studies.lee2024.experiments import PAIR_DISTANCE
+from tiltmeter.studies.lengths import l2_of_one
 from tiltmeter.studies.margins import LESS, MORE, MORE_OFTEN, SIMILAR
 from tiltmeter.studies.results import Results
 from tiltmeter.studies.scans import scan
@@ -40,14 +40,19 @@ OF_SINGLE_CURVES = (20.0, 52.0, 80.0)
 MOVED = {"kl": "KL", "l2": "L2 after the last block"}
 
 
+def here(curves: xr.Dataset, length: float) -> float:
+    """One of the paper's lengths as it is in a run, L2: the same, or scaled by the pair distance."""
+    return length * l2_of_one(curves, PAIR_DISTANCE)
+
+
 def at(curves: xr.Dataset, direction: str, length: float, readout: str = "kl") -> PerSequence:
-    """A readout along a direction at one of the paper's lengths, scaled."""
-    return read(curves, readout, direction, length / PAIR_DISTANCE * pair_distance(curves))
+    """A readout along a direction at one of the paper's lengths."""
+    return read(curves, readout, direction, here(curves, length))
 
 
 def grid(curves: xr.Dataset, low: float = 0.0, high: float = np.inf) -> tuple[float, ...]:
     """The measured lengths in the paper's units, without 0 where nothing has changed, from `low` to `high`."""
-    lengths = np.round(curves.step.to_numpy() / pair_distance(curves) * PAIR_DISTANCE, 6)
+    lengths = np.round(curves.step.to_numpy() / l2_of_one(curves, PAIR_DISTANCE), 6)
     return tuple(float(length) for length in lengths if length > 0 and low <= length <= high)
 
 

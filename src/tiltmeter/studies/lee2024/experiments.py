@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 from tiltmeter.models.positions import BosPolicy
 from tiltmeter.models.sites import Site
-from tiltmeter.perturb.paths import Straight, Substitute
+from tiltmeter.perturb.paths import Substitute
 from tiltmeter.studies.decoder_facts import DecoderFacts
+from tiltmeter.studies.lengths import straight
 from tiltmeter.studies.results import NotMeasured
 from tiltmeter.studies.study import Experiment, KnownSAE, Size, Subject, SweepExperiment
 from tiltmeter.sweeps.plan import Sweep
@@ -91,11 +92,6 @@ def _early(subject: Subject, scale: Scale) -> SweepExperiment | NotMeasured:
     return _along(subject, Site(layer, "resid_pre"), differences, scale.baselines, scale)
 
 
-def scaled(lengths: tuple[float, ...]) -> tuple[float, ...]:
-    """The paper's lengths in pair distances."""
-    return tuple(length / PAIR_DISTANCE for length in lengths)
-
-
 def _along(
     subject: Subject,
     site: Site,
@@ -109,7 +105,7 @@ def _along(
         Sweep(
             site=site.name,
             directions=directions,
-            path=Straight(lengths=scaled(lengths), unit="pair-distance"),
+            path=straight(lengths, PAIR_DISTANCE, subject.lengths),
             readouts=("kl", f"l2@{subject.last.name}"),
             bos=BOS,
             sequences=sequences,

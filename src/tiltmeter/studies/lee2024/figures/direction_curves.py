@@ -11,8 +11,9 @@ from tiltmeter.reports.charts.chart import Axis, Chart, Panel
 from tiltmeter.reports.charts.curves import facets, lines, quantity
 from tiltmeter.studies.comparisons import Pair, compared_at_nearest
 from tiltmeter.studies.estimands import late_l2, readout_name
+from tiltmeter.studies.lee2024.estimands import here
 from tiltmeter.studies.lee2024.experiments import BASELINES
-from tiltmeter.studies.lee2024.figures.wording import KL, L2, LENGTHS, SCALED, TITLE, scaled
+from tiltmeter.studies.lee2024.figures.wording import KL, L2, LENGTHS, SCALED, TITLE
 from tiltmeter.studies.lee2024.numbering import ON_ARXIV_ALONE, figure
 from tiltmeter.studies.results import Results
 from tiltmeter.studies.study import PaperFigure
@@ -49,7 +50,7 @@ def _finding(experiment: str, readout: str, pairs: Sequence[Pair]) -> Callable[[
     def finding(results: Results) -> str:
         curves = results[experiment]
         return compared_at_nearest(
-            curves, readout_name(curves, readout), pairs, [scaled(curves, length) for length in LENGTHS]
+            curves, readout_name(curves, readout), pairs, [here(curves, length) for length in LENGTHS]
         )
 
     return finding
