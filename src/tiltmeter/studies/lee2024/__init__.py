@@ -27,7 +27,7 @@ STUDY = Study(
             gpt2_presets.DOCUMENTS,
             6,
             (*gpt2_presets.RESIDUAL_SAES, *gpt2_presets.END_TO_END_SAES),
-            "sequence",
+            "both",
             "published",
         ),
     },
