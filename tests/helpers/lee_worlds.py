@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from tiltmeter.analysis import curves
-from tiltmeter.studies.lee2024.experiments import BASELINES, LENGTHS, PAIR_DISTANCE, SUBSTITUTIONS
+from tiltmeter.studies.lee2024.experiments import BASELINES, DEGREES, LENGTHS, PAIR_DISTANCE, SUBSTITUTIONS
 from tiltmeter.studies.results import Results
 
 SAES = {
@@ -51,6 +51,14 @@ def square(factor):
 def directions(**factors):
     given = {name.replace("_", "-"): square(factor) for name, factor in factors.items()}
     return dataset(given, STEPS, "L2")
+
+
+def at_constant_norm(difference):
+    """Curves by angle: differences so many times as strong as mixtures."""
+    names = ("cov-random-difference", "cov-random-mixture", "real-difference", "real-mixture")
+    factors = (difference, 1.0, difference, 1.0)
+    heights = {name: square(factor) for name, factor in zip(names, factors, strict=True)}
+    return dataset(heights, DEGREES, "degrees", path_unit="degrees")
 
 
 FACTORS = {
@@ -131,6 +139,7 @@ def decoders(**nearest):
 WORLD = Results(
     {
         "directions": directions(**FACTORS),
+        "directions-sphere": at_constant_norm(1.0),
         "directions-early": directions(**FACTORS),
         "directions-larger": directions(**FACTORS),
         "errors": errors(lambda rank: plateau(0.02, 0.3)),

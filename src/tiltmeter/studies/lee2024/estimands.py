@@ -23,9 +23,9 @@ from tiltmeter.studies.estimands import (
     read,
     readout_name,
 )
-from tiltmeter.studies.lee2024.experiments import PAIR_DISTANCE
+from tiltmeter.studies.lee2024.experiments import DEGREES, PAIR_DISTANCE
 from tiltmeter.studies.lengths import l2_of_one
-from tiltmeter.studies.margins import LESS, MORE, MORE_OFTEN, SIMILAR
+from tiltmeter.studies.margins import LESS, MORE, MORE_OFTEN, NOT_MORE, SIMILAR
 from tiltmeter.studies.results import Results
 from tiltmeter.studies.scans import scan
 
@@ -33,6 +33,9 @@ SHORT, MIDDLE, LONG = 21.0, 51.0, 81.0
 """Lengths of the paper at which claims about all lengths are decided."""
 
 DECIDING = (SHORT, MIDDLE, LONG)
+
+DECIDING_ANGLES = (15.0, 40.0, 60.0)
+"""The measured angles nearest to chords of those lengths, where x has the norm of the pair distance."""
 
 OF_SINGLE_CURVES = (20.0, 52.0, 80.0)
 """Measured lengths of single curves nearest to those."""
@@ -105,6 +108,23 @@ def _later_over_early(results: Results, kind: str) -> list[Estimand]:
 
     series = f"{kind}, L2 after the last block: difference ÷ mixture, later ÷ early layer"
     return scan(series, at_length, DECIDING, set.intersection(*(set(grid(curves)) for curves in layers)))
+
+
+def at_constant_norm(kind: str) -> Estimands:
+    """KL, difference ÷ mixture of `cov-random` or `real`, at equal angles from x and with its norm."""
+
+    def estimands(results: Results) -> list[Estimand]:
+        curves = results["directions-sphere"]
+        pair = (f"{kind}-difference", f"{kind}-mixture")
+
+        def at_angle(label: str, angle: float) -> Estimand:
+            one, other = (read(curves, "kl", name, angle) for name in pair)
+            return ratio(label, one, other, NOT_MORE)
+
+        series = f"KL at the norm of x: {pair[0]} ÷ {pair[1]}"
+        return scan(series, at_angle, DECIDING_ANGLES, DEGREES[1:], "angle", "°")
+
+    return estimands
 
 
 def single_curves_above(directions: tuple[str, ...], other: str) -> Estimands:
