@@ -14,8 +14,8 @@ CONSTANT_NORM = (
     "The paper says that differences may primarily reflect the subtraction of the original activation. On a straight "
     "line a difference shortens x and a mixture lengthens it; on the sphere, x(θ) = ‖x‖ (cos θ x̂ + sin θ û), both "
     "leave cos θ of x, and only û differs. Decided at "
-    f"{', '.join(f'{angle:g}' for angle in DECIDING_ANGLES)} degrees, near chords of the paper's lengths where x has the "
-    "norm of the pair distance; measured up to 90."
+    f"{', '.join(f'{angle:g}' for angle in DECIDING_ANGLES)} degrees, near chords of the paper's lengths where x has "
+    "the norm of the pair distance; measured up to 90."
 )
 ORDER = (
     "Tested: the fraction of pairs of SAEs, within one family, of which the sparser has the stronger effect in a "
