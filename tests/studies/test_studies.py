@@ -326,7 +326,7 @@ def test_the_folder_of_all_is_of_all(run, inputs, tmp_path):
         (["lee2024", "--control-seeds", "0"], "--control-seeds"),
         (["lee2024", "--preset", "gpt2"], "Give --preset or --model, not both"),
         (["lee2024", "--size", "paper", "--quick"], "Both --quick and --size paper were given"),
-        (["lee2024", "--bos-before", "line"], "--bos-before was 'line'; choose from document, sequence"),
+        (["lee2024", "--bos-before", "line"], "--bos-before was 'line'; choose from document, sequence, both"),
         (["lee2024", "--sequence-length", "0"], "expected at least 1"),
         (["lee2024", "--model", "/no/where"], "There is no model '/no/where': expected nano, an existing directory"),
         (["lee2024", "--sequence-length", "128"], "no whole sequence of 128 tokens, but sequences of 8"),

@@ -16,6 +16,7 @@ from tiltmeter.reports.charts.chart import Chart
 from tiltmeter.saes.names import loaded_by_name
 from tiltmeter.saes.sae import LOCAL_KINDS
 from tiltmeter.studies.claims import Claim
+from tiltmeter.studies.lengths import Lengths
 from tiltmeter.studies.results import NotMeasured, Results
 from tiltmeter.sweeps.plan import Sweep
 from tiltmeter.sweeps.run import run_sweep
@@ -89,6 +90,8 @@ class Subject:
     """The layer that corresponds to the paper's layer."""
     saes: tuple[KnownSAE, ...]
     seed: int = 0
+    lengths: Lengths = "scaled"
+    """Whether the paper's lengths are taken as they are."""
 
     @property
     def n_layers(self) -> int:
@@ -145,6 +148,8 @@ class Preset(NamedTuple):
     layer: int
     saes: tuple[str, ...]
     bos_before: str = "document"
+    lengths: Lengths = "scaled"
+    """Of the paths, at the preset's layer."""
 
 
 class Study(NamedTuple):

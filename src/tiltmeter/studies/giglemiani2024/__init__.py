@@ -25,6 +25,8 @@ STUDY = Study(
     headlines=HEADLINES,
     presets={
         "nano": Preset("nano", "nano", 1, ("nano:*",)),
-        "gpt2": Preset(gpt2_presets.MODEL, gpt2_presets.PROMPTS, 1, (gpt2_presets.RESIDUAL_SAES[1],)),
+        "gpt2": Preset(
+            gpt2_presets.MODEL, gpt2_presets.PROMPTS, 1, (gpt2_presets.RESIDUAL_SAES[1],), lengths="published"
+        ),
     },
 )

@@ -30,7 +30,7 @@ STUDY = Study(
             gpt2_presets.DOCUMENTS,
             6,
             (*gpt2_presets.RESIDUAL_SAES, *gpt2_presets.ATTENTION_SAES),
-            "sequence",
+            "both",
         ),
     },
     uncontrolled=frozenset({"predictions", "cosine"}),

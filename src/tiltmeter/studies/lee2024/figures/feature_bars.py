@@ -13,9 +13,10 @@ from tiltmeter.reports.charts.curves import quantity
 from tiltmeter.reports.charts.styles import styles
 from tiltmeter.studies.comparisons import compared_at_nearest
 from tiltmeter.studies.estimands import readout_name, step_index
+from tiltmeter.studies.lee2024.estimands import here
 from tiltmeter.studies.lee2024.estimands_saes import matched
 from tiltmeter.studies.lee2024.experiments import BASELINES
-from tiltmeter.studies.lee2024.figures.wording import LENGTHS, TITLE, scaled
+from tiltmeter.studies.lee2024.figures.wording import LENGTHS, TITLE
 from tiltmeter.studies.lee2024.numbering import figure
 from tiltmeter.studies.results import Results, saes_by_kind
 from tiltmeter.studies.study import PaperFigure
@@ -35,7 +36,7 @@ def _chart(readout: str) -> Callable[[Results], Chart]:
     def chart(results: Results) -> Chart:
         curves, table = results["features"], results.table("features")
         name, directions = readout_name(curves, readout), [*BASELINES, *_matched_features(curves)]
-        panels = (_bars_at(curves, table, name, directions, scaled(curves, length)) for length in BAR_LENGTHS)
+        panels = (_bars_at(curves, table, name, directions, here(curves, length)) for length in BAR_LENGTHS)
         return Chart((tuple(panels),), share=("x",))
 
     return chart
@@ -61,7 +62,7 @@ def _finding(readout: str) -> Callable[[Results], str]:
         pairs = [(one, other) for at, one in enumerate(names) for other in names[at + 1 :]]
         pairs += [(one, "cov-random-mixture") for one in names]
         return compared_at_nearest(
-            curves, readout_name(curves, readout), pairs, [scaled(curves, length) for length in LENGTHS]
+            curves, readout_name(curves, readout), pairs, [here(curves, length) for length in LENGTHS]
         )
 
     return finding
@@ -71,7 +72,7 @@ def _figure(number: str, end: str, readout: str, claimed: str) -> PaperFigure:
     return PaperFigure(
         title=f"{TITLE}, {figure(number)}: features of three kinds of SAE{end}",
         caption="Features of the SAEs with the L0 nearest to 30, and the baselines, at the paper's lengths 21, 41 "
-        "and 61, scaled. Whiskers: 95 % intervals over sequences.",
+        "and 61. Whiskers: 95 % intervals over sequences.",
         claimed=claimed,
         needs=("features",),
         chart=_chart(readout),

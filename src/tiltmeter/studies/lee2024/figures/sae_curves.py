@@ -13,8 +13,9 @@ from tiltmeter.reports.charts.curves import facets
 from tiltmeter.reports.tables.format import three_digits
 from tiltmeter.studies.comparisons import TOGETHER, at_nearest, difference, means_at_nearest, too_few, verb
 from tiltmeter.studies.estimands import readout_name
+from tiltmeter.studies.lee2024.estimands import here
 from tiltmeter.studies.lee2024.experiments import BASELINES
-from tiltmeter.studies.lee2024.figures.wording import KL, L2, LENGTHS, SCALED, TITLE, scaled
+from tiltmeter.studies.lee2024.figures.wording import KL, L2, LENGTHS, SCALED, TITLE
 from tiltmeter.studies.lee2024.numbering import figure
 from tiltmeter.studies.results import Results, saes_by_kind
 from tiltmeter.studies.study import PaperFigure
@@ -68,7 +69,7 @@ def _finding(
         if few := too_few(curves):
             return few
         wanted = (curves, readout_name(curves, readout), direction, other, len(lengths))
-        return " ".join([*(_by_kind_at_nearest(*wanted, scaled(curves, length)) for length in lengths), TOGETHER])
+        return " ".join([*(_by_kind_at_nearest(*wanted, here(curves, length)) for length in lengths), TOGETHER])
 
     return finding
 
