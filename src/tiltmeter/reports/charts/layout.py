@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -115,6 +116,14 @@ def legend(chart: Chart) -> dict[str, Named]:
     named = [mark for mark in marks if not (isinstance(mark, Bars) and set(mark.categories) <= {mark.name})]
     standing = {mark.name: mark for mark in reversed(sorted(named, key=is_thin))}
     return {name: standing[name] for name in dict.fromkeys(mark.name for mark in named)}
+
+
+def legend_groups(named: Mapping[str, Named]) -> dict[str, list[int]]:
+    """Return the places in the legend of the entries of each group of lines."""
+    groups: dict[str, list[int]] = {}
+    for at, mark in enumerate(named.values()):
+        groups.setdefault(mark.group if isinstance(mark, Line) else "", []).append(at)
+    return groups
 
 
 def is_thin(mark: Mark) -> bool:

@@ -14,6 +14,7 @@ from matplotlib.tri import Triangulation
 
 from tiltmeter.reports.charts.chart import (
     Bars,
+    Dots,
     HeatMap,
     Histogram,
     Line,
@@ -74,7 +75,9 @@ def draw_bars(axes: Axes, panel: Panel) -> None:
             continue
         (centre, width), color, reach = bar_positions(panel, mark), mark.style.color, _reach(mark)
         look: Any = {"facecolor": (color, PALE), "edgecolor": color, "label": mark.name, "error_kw": _WHISKER}
-        if horizontal:
+        if isinstance(mark, Dots):
+            _dots(axes, mark, centre, horizontal)
+        elif horizontal:
             axes.barh(centre, mark.y, height=width, xerr=reach, **look)
         else:
             axes.bar(centre, mark.y, width=width, yerr=reach, **look)
@@ -85,6 +88,13 @@ def draw_bars(axes: Axes, panel: Panel) -> None:
         axes.set_ylim(len(names) - 0.5, -0.5)
     elif names:
         axes.set_xlim(-0.5, len(names) - 0.5)
+
+
+def _dots(axes: Axes, mark: Dots, centre: np.ndarray, horizontal: bool) -> None:
+    x, y, across = (mark.y, centre, "xerr") if horizontal else (centre, mark.y, "yerr")
+    color, _, marker, face = mark.style
+    look: Any = {"color": color, "marker": marker, "markerfacecolor": face, "elinewidth": 1.2, "capsize": 2.0}
+    axes.errorbar(x, y, **{across: _reach(mark)}, linestyle="none", label=mark.name, **look)
 
 
 def _line(axes: Axes, mark: Line, panel: Panel) -> None:
@@ -112,6 +122,10 @@ def _points(axes: Axes, mark: Points, panel: Panel) -> None:
     bars = axes.errorbar(
         x, y, yerr=_reach(mark), ecolor=whisker, linestyle="none", elinewidth=0.9, label=mark.name, **look
     )
+    for name, *place in zip(mark.labels, x, y, strict=False):
+        axes.annotate(
+            name, place, xytext=(5, 3), textcoords="offset points", fontsize=8, color=mark.style.color, zorder=11
+        )
     for artist in bars.get_children():
         artist.set_rasterized(len(x) > 20 * MANY)
 
