@@ -160,9 +160,8 @@ def _report_figure(number: str, figure: PaperFigure, results: Results) -> Report
         chart, finding = figure.chart(results), figure.finding(results)
     except NotMeasured as error:
         return ReportFigure(name, figure.title, figure.caption, figure.claimed, f"Not drawn: {error}", chart=None)
-    used = results.of_experiments(figure.needs)
-    rename = renaming(sae_labels(used.values()))
-    caption = " ".join(filter(None, [figure.caption, measured_on(used)]))
+    rename = renaming(sae_labels(results, figure.needs))
+    caption = " ".join(filter(None, [figure.caption, measured_on(results.of_experiments(figure.needs))]))
     return ReportFigure(name, figure.title, caption, figure.claimed, rename(finding), renamed(chart, rename))
 
 

@@ -3,42 +3,62 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import xarray as xr
-
-from tiltmeter.studies.results import saes_of
+from tiltmeter.studies.results import Results, saes_of
 
 Facts = Mapping[str, Any]
 
 
-def sae_labels(used: Iterable[xr.Dataset]) -> dict[str, str]:
-    """The label of each SAE of these datasets, by its name: its kind, and its mean number of active latents, rounded.
+def sae_labels(results: Results, experiments: Sequence[str]) -> dict[str, str]:
+    """The label of each SAE of these experiments, by its name: its kind, and its L0, rounded.
 
     Where several would have the same label, it has what tells them apart, too: the layer, the number of latents, or if
-    these do not, the name.
+    these do not, the name. An SAE has the same L0 in all figures: that of the experiment that counted on most tokens.
 
     Args:
-        used: datasets of a study, with SAEs or without. Of an SAE in several, the facts of the first count.
+        results: of the study.
+        experiments: their names, as in `PaperFigure.needs`.
     """
-    facts: dict[str, Facts] = {}
-    for curves in used:
-        for name, known in saes_of(curves).items() if "saes" in curves.attrs else ():
-            facts.setdefault(name, known | {"name": name, "site": curves.attrs.get("site", "")})
+    known = sae_facts(results)
+    used = results.of_experiments(experiments).values()
+    names = dict.fromkeys(name for curves in used if "saes" in curves.attrs for name in saes_of(curves))
     alike: dict[str, list[Facts]] = {}
-    for one in facts.values():
-        alike.setdefault(_label(one), []).append(one)
+    for name in names:
+        alike.setdefault(_label(known[name]), []).append(known[name])
     found = {
         str(one["name"]): f"{label}{more}"
         for label, members in alike.items()
         for one, more in zip(members, _apart(members), strict=True)
     }
-    return {name: found[name] for name in facts}
+    return {name: found[name] for name in names}
+
+
+def l0_text(facts: Facts) -> str:
+    """`L0 12`; empty where it is not known."""
+    l0 = facts["l0"]
+    if l0 is None or l0 != l0:
+        return ""
+    return f"L0 {l0:.0f}" if l0 >= 1 else f"L0 {l0:.2g}"
+
+
+def sae_facts(results: Results) -> dict[str, Facts]:
+    """What is known of each SAE (`saes_of`, and `name` and `site`), from the dataset whose L0 is of most tokens."""
+    return results.once("facts of SAEs", lambda: _facts(results))
+
+
+def _facts(results: Results) -> dict[str, Facts]:
+    found: dict[str, Facts] = {}
+    for curves in results.values():
+        for name, known in saes_of(curves).items() if "saes" in curves.attrs else ():
+            if name not in found or known.get("tokens", 0) > found[name].get("tokens", 0):
+                found[name] = known | {"name": name, "site": str(curves.attrs.get("site", ""))}
+    return found
 
 
 def renaming(labels: Mapping[str, str]) -> Callable[[str], str]:
-    """A function that writes labels in the place of names: of a whole text, and where it has `KIND:NAME`.
+    """A function that writes labels in the place of names: of a whole text, and `KIND (LABEL)` for `KIND:NAME`.
 
     Elsewhere in a text a name may be a word.
     """
@@ -46,15 +66,12 @@ def renaming(labels: Mapping[str, str]) -> Callable[[str], str]:
         return lambda text: text
     names = "|".join(re.escape(name) for name in sorted(labels, key=len, reverse=True))
     # another SAE's name may begin with this one; a full stop may end the sentence
-    pattern = re.compile(rf"(?<=[a-z]:)({names})(?![\w+-]|\.\w)")
-    return lambda text: labels.get(text) or pattern.sub(lambda found: f" {labels[found[1]]}", text)
+    pattern = re.compile(rf"(?<=[a-z]):({names})(?![\w+-]|\.\w)")
+    return lambda text: labels.get(text) or pattern.sub(lambda found: f" ({labels[found[1]]})", text)
 
 
 def _label(facts: Facts) -> str:
-    l0 = facts["l0"]
-    if l0 is None or l0 != l0:
-        return f"{facts['kind']} SAE"
-    return f"{facts['kind']} SAE, L0 {l0:.0f}" if l0 >= 1 else f"{facts['kind']} SAE, L0 {l0:.2g}"
+    return ", ".join(filter(None, [f"{facts['kind']} SAE", l0_text(facts)]))
 
 
 def _apart(members: list[Facts]) -> list[str]:
@@ -65,7 +82,7 @@ def _apart(members: list[Facts]) -> list[str]:
         found = [more(one) for one in members]
         if len(set(found)) == len(members):
             return found
-    return [f" ({one['name']})" for one in members]
+    return [f", {one['name']}" for one in members]
 
 
 def _layer(facts: Facts) -> str:

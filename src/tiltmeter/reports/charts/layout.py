@@ -31,6 +31,7 @@ Named = Line | Points | Bars | Histogram
 Range = tuple[float, float]
 
 AXIS_NAMES: tuple[AxisName, AxisName] = ("x", "y")
+_FEW_BANDS = 4
 _ROOM = 44
 """Characters of a category name that fit below vertical bars."""
 
@@ -129,6 +130,12 @@ def legend_groups(named: Mapping[str, Named]) -> dict[str, list[int]]:
 def is_thin(mark: Mark) -> bool:
     """Return whether a mark is one of many individual curves."""
     return isinstance(mark, Line) and mark.thin
+
+
+def band_opacity(panel: Panel) -> float:
+    """Return the opacity of bands: lower where many overlap, so that lines stay in front."""
+    bands = sum(isinstance(mark, Line) and mark.low is not None for mark in panel.marks)
+    return 0.18 if bands <= _FEW_BANDS else 0.1
 
 
 def is_right_half(panel: Panel, rule: Rule) -> bool:

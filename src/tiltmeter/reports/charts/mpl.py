@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from tiltmeter.reports.charts.chart import Bars, Chart, HeatMap, Histogram, Line, Panel, Surface, Triangle
 from tiltmeter.reports.charts.layout import (
@@ -42,6 +42,8 @@ MOST_ENTRIES = 24
 """Maximum number of legend entries."""
 WIDEST = 9.0
 """Width of a figure of three or more columns, in inches."""
+_FEW_TICKS = 8.0
+"""Ratio of the ends of a logarithmic axis below which it has round numbers as ticks."""
 _BESIDE = 0.9
 """Width beside all panels in inches."""
 _LETTER = 0.067
@@ -217,7 +219,10 @@ def _log_ticks(axes: Axes) -> None:
     for axis in (axes.xaxis, axes.yaxis):
         if axis.get_scale() == "log":
             low, high = axis.get_view_interval()
-            axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
+            few = high < _FEW_TICKS * low  # of 1, 2 and 5 times a power of ten; round numbers then
+            several = LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,))
+            axis.set_major_locator(MaxNLocator(6) if few else several)
+            axis.set_minor_locator(NullLocator() if few else LogLocator(subs="all"))
             axis.set_major_formatter("{x:g}")
             axis.set_minor_formatter(NullFormatter())
 
@@ -290,7 +295,6 @@ def _wrapped(text: str, inches: float) -> str:
     """Wrap into the fewest lines that fit, of about equal length: no unit stands alone on the last."""
     most = max(12, int(0.85 * inches / _LETTER))
     lines = len(textwrap.wrap(text, most))
-    return next(
-        (fill for width in range(12, most) if (fill := textwrap.fill(text, width)).count("\n") < lines),
-        textwrap.fill(text, most),
-    )
+    least = max(map(len, text.split()), default=most)  # no word is broken that need not be
+    fills = (textwrap.fill(text, width) for width in (*range(least, most), most))
+    return next(fill for fill in fills if fill.count("\n") < lines or not lines)

@@ -25,7 +25,15 @@ from tiltmeter.reports.charts.chart import (
     Surface,
     Triangle,
 )
-from tiltmeter.reports.charts.layout import Range, bar_positions, categories, is_horizontal, is_right_half, shortened
+from tiltmeter.reports.charts.layout import (
+    Range,
+    band_opacity,
+    bar_positions,
+    categories,
+    is_horizontal,
+    is_right_half,
+    shortened,
+)
 
 COLORS = "cividis"
 """Perceptually uniform, and nearly the same for colour-blind readers."""
@@ -107,7 +115,7 @@ def _line(axes: Axes, mark: Line, panel: Panel) -> None:
         low, high = mark.low, _positive(mark.high, panel.y.log)
         if panel.y.log:  # on a logarithmic axis, a band that reaches zero extends to the bottom of the axis
             low = np.maximum(low, floor(panel))
-        axes.fill_between(x, low, high, color=style.color, alpha=0.18, linewidth=0)
+        axes.fill_between(x, low, high, color=style.color, alpha=band_opacity(panel), linewidth=0)
     every = max(1, round(np.isfinite(y).sum() / 16))
     look: Any = {"color": style.color, "linestyle": style.linestyle, "marker": style.marker}
     axes.plot(x, y, markerfacecolor=style.face, markevery=every, label=mark.name, **look)

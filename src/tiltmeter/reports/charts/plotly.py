@@ -153,7 +153,8 @@ def _bar_ticks(chart: Chart, cell: Cell, axis_name: AxisName) -> Json:
     marks = [mark for one in sharing or [panel] for mark in one.marks if isinstance(mark, Bars)]
     values = np.concatenate([part for mark in marks for part in _values(mark, "y")])
     if marks and all(isinstance(mark, Dots) for mark in marks):
-        return _ticks(replace(panel.y, limits=_around(values)))
+        marked = [mark.at for one in sharing or [panel] for mark in one.marks if isinstance(mark, Rule)]
+        return _ticks(replace(panel.y, limits=_around(np.append(values, marked))))
     values = np.append(values, 0.0)
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
     margin = 0.05 * (high - low)

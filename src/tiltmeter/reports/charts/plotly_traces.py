@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tiltmeter.reports.charts.chart import Bars, Dots, HeatMap, Histogram, Line, Panel, Points, Rule, Surface, Triangle
-from tiltmeter.reports.charts.layout import Named, bar_positions, is_horizontal, is_right_half, shortened
+from tiltmeter.reports.charts.layout import Named, band_opacity, bar_positions, is_horizontal, is_right_half, shortened
 from tiltmeter.reports.charts.styles import Dash, Style
 
 LONGEST = 60
@@ -123,7 +123,12 @@ def _line(mark: Line, panel: Panel, legend: Mapping[str, Named]) -> Iterator[Tra
     named, style = _named(mark, panel, legend), mark.style
     if mark.low is not None and mark.high is not None:
         for band in _band(mark, panel):
-            look = {"mode": "lines", "line": {"width": 0}, "fill": "toself", "fillcolor": pale(style.color, 0.18)}
+            look = {
+                "mode": "lines",
+                "line": {"width": 0},
+                "fill": "toself",
+                "fillcolor": pale(style.color, band_opacity(panel)),
+            }
             yield {"type": "scatter", **band, **named, **look, "showlegend": False, "hoverinfo": "skip"}
     markers: Trace = {"mode": "lines"}
     if style.marker:

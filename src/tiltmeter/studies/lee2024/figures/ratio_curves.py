@@ -8,14 +8,15 @@ import numpy as np
 
 from tiltmeter.analysis.estimates import Estimate, estimate
 from tiltmeter.reports.charts.chart import Axis, Line, Panel, Rule
+from tiltmeter.reports.charts.styles import style
 from tiltmeter.studies.estimands import ratio, read
 from tiltmeter.studies.results import Results
 
 ISOTROPIC = "isotropic"
 """What curves are divided by."""
 
-SHORT_NAMES = {"kl": "KL", "l2": "L2 after the last block"}
-"""Of readouts, for axes."""
+AT_ONE = Rule(1.0, "y", style=style(ISOTROPIC)._replace(linestyle=(0.0, (3.0, 2.0))))
+"""Where a direction is as isotropic ones."""
 
 
 def relative_panel(results: Results, experiment: str, readout: str, panel: Panel, directions: dict[str, str]) -> Panel:
@@ -33,9 +34,13 @@ def relative_panel(results: Results, experiment: str, readout: str, panel: Panel
         for mark in panel.marks
         if isinstance(mark, Line) and directions[mark.name] != ISOTROPIC
     ]
-    what = SHORT_NAMES["kl" if readout == "kl" else "l2"]
-    axis = Axis(f"{what} ÷ {what} along isotropic directions", log=True)
-    return replace(panel, y=axis, marks=(*marks, Rule(1.0, "y", ISOTROPIC)))
+    return replace(panel, y=ratio_axis(readout), marks=(*marks, AT_ONE))
+
+
+def ratio_axis(readout: str) -> Axis:
+    """The axis of ratios of a readout."""
+    what = "KL" if readout == "kl" else "L2 after the last block"
+    return Axis(f"{what} ÷ that of isotropic directions", log=True)
 
 
 def ratio_to_isotropic(results: Results, experiment: str, readout: str, direction: str, step: float) -> Estimate:

@@ -7,14 +7,15 @@ from tiltmeter.reports.charts.styles import SAE_COLORS, Style, styles
 from tiltmeter.reports.tables.format import three_digits
 from tiltmeter.studies.lee2024.figures.wording import TITLE
 from tiltmeter.studies.lee2024.numbering import figure
-from tiltmeter.studies.results import Results, saes_by_kind, saes_of
+from tiltmeter.studies.results import Results, saes_by_kind
+from tiltmeter.studies.sae_labels import l0_text, sae_facts
 from tiltmeter.studies.study import PaperFigure
 
 
 def _chart(results: Results) -> Chart:
     """KL of SAE(x) against its distance from x, a dot for each SAE, with its L0."""
     curves, table = results["reconstructions"], results.table("reconstructions")
-    facts = saes_of(curves)
+    facts = sae_facts(results)
     marks = []
     style_of = styles([str(name) for name in curves.direction.values])
     for kind, saes in saes_by_kind(curves).items():
@@ -29,7 +30,7 @@ def _chart(results: Results) -> Chart:
                 rows["kl"].low.to_numpy(),
                 rows["kl"].high.to_numpy(),
                 tuple(saes),
-                tuple(f"L0 {facts[sae]['l0']:.3g}" for sae in saes),
+                tuple(l0_text(facts[sae]) for sae in saes),
             )
         )
     panel = Panel("", Axis("mean ‖SAE(x) - x‖, L2"), Axis("KL(clean ‖ perturbed), nats"), tuple(marks))

@@ -28,7 +28,7 @@ CLOSE_UP = 51.0
 def _columns(results: Results, experiment: str, readout: str, direction: str, baselines: Sequence[str]) -> list[Panel]:
     """A panel for each kind of SAE: the baselines, and a curve for each sparsity."""
     curves, table = results[experiment], results.table(experiment)
-    labels, name = sae_labels([curves]), readout_name(curves, readout)
+    labels, name = sae_labels(results, [experiment]), readout_name(curves, readout)
     panels = []
     for kind, saes in saes_by_kind(curves).items():
         of_saes = lines(curves, table, name, [f"{direction}:{sae}" for sae in saes])
@@ -41,7 +41,7 @@ def _columns(results: Results, experiment: str, readout: str, direction: str, ba
 def _relative(results: Results, experiment: str, readout: str, direction: str, panels: Sequence[Panel]) -> list[Panel]:
     """The same panels, of ratios to isotropic directions."""
     curves = results[experiment]
-    directions = {label: f"{direction}:{sae}" for sae, label in sae_labels([curves]).items()}
+    directions = {label: f"{direction}:{sae}" for sae, label in sae_labels(results, [experiment]).items()}
     directions |= {name: name for name in BASELINES}
     name = readout_name(curves, readout)
     return [relative_panel(results, experiment, name, panel, directions) for panel in panels]

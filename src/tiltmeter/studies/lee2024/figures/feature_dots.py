@@ -7,13 +7,13 @@ from collections.abc import Callable
 import numpy as np
 import xarray as xr
 
-from tiltmeter.reports.charts.chart import Axis, Chart, Dots, Panel, Rule
+from tiltmeter.reports.charts.chart import Axis, Chart, Dots, Panel
 from tiltmeter.reports.charts.styles import styles
 from tiltmeter.studies.comparisons import compared_at_nearest
 from tiltmeter.studies.estimands import readout_name, step_index
 from tiltmeter.studies.lee2024.estimands_saes import matched
 from tiltmeter.studies.lee2024.experiments import BASELINES
-from tiltmeter.studies.lee2024.figures.ratio_curves import ISOTROPIC, SHORT_NAMES, ratio_to_isotropic
+from tiltmeter.studies.lee2024.figures.ratio_curves import AT_ONE, ISOTROPIC, ratio_axis, ratio_to_isotropic
 from tiltmeter.studies.lee2024.figures.wording import LENGTHS, TITLE, scaled
 from tiltmeter.studies.lee2024.numbering import figure
 from tiltmeter.studies.results import Results, saes_by_kind
@@ -49,9 +49,7 @@ def _panel_at(results: Results, readout: str, length: float) -> Panel:
         one = ratio_to_isotropic(results, "features", readout, name, step)
         y, low, high = (np.array([number]) for number in (one.value, one.low, one.high))
         marks.append(Dots(name, (name,), y, style_of[name], low, high))
-    what = SHORT_NAMES["kl" if readout == "kl" else "l2"]
-    axis = Axis(f"{what} ÷ {what} along isotropic directions")
-    return Panel(f"length {step:.1f}", Axis(""), axis, (*marks, Rule(1.0, "y", ISOTROPIC)))
+    return Panel(f"length {step:.1f}", Axis(""), ratio_axis(readout), (*marks, AT_ONE))
 
 
 def _finding(readout: str) -> Callable[[Results], str]:
