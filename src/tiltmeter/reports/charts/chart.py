@@ -72,7 +72,7 @@ class Dots(Bars):
 
 @dataclass(frozen=True)
 class Histogram:
-    """Counts per bin, drawn as a filled outline."""
+    """Counts per bin, drawn as an outline, filled where few overlap."""
 
     name: str
     edges: Float[np.ndarray, " edge"]

@@ -138,6 +138,11 @@ def band_opacity(panel: Panel) -> float:
     return 0.18 if bands <= _FEW_BANDS else 0.1
 
 
+def fill_opacity(panel: Panel) -> float:
+    """Return the opacity of histograms' fill: none where more than two would overlap."""
+    return 0.2 if sum(isinstance(mark, Histogram) for mark in panel.marks) <= 2 else 0.0
+
+
 def is_right_half(panel: Panel, rule: Rule) -> bool:
     """Return whether a vertical rule lies in the right half of the panel, so its label fits on its left."""
     axis = panel.x if rule.across == "x" else panel.y

@@ -221,7 +221,7 @@ def _log_ticks(axes: Axes) -> None:
             low, high = axis.get_view_interval()
             few = high < _FEW_TICKS * low  # of 1, 2 and 5 times a power of ten; round numbers then
             several = LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,))
-            axis.set_major_locator(MaxNLocator(6) if few else several)
+            axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]) if few else several)
             axis.set_minor_locator(NullLocator() if few else LogLocator(subs="all"))
             axis.set_major_formatter("{x:g}")
             axis.set_minor_formatter(NullFormatter())

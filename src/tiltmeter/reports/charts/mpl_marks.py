@@ -53,7 +53,7 @@ def draw_mark(axes: Any, mark: Mark, panel: Panel, ranges: dict[str, Range]) -> 
         case Points():
             _points(axes, mark, panel)
         case Histogram():
-            axes.stairs(mark.counts, mark.edges, fill=True, color=mark.style.color, alpha=0.2)
+            axes.stairs(mark.counts, mark.edges, fill=True, color=mark.style.color, alpha=fill_opacity(panel))
             line = {"linestyle": mark.style.linestyle, "linewidth": 1.3, "label": mark.name}
             axes.stairs(mark.counts, mark.edges, color=mark.style.color, **line)
         case HeatMap():

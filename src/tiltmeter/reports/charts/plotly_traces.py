@@ -9,7 +9,15 @@ from typing import Any
 import numpy as np
 
 from tiltmeter.reports.charts.chart import Bars, Dots, HeatMap, Histogram, Line, Panel, Points, Rule, Surface, Triangle
-from tiltmeter.reports.charts.layout import Named, band_opacity, bar_positions, is_horizontal, is_right_half, shortened
+from tiltmeter.reports.charts.layout import (
+    Named,
+    band_opacity,
+    bar_positions,
+    fill_opacity,
+    is_horizontal,
+    is_right_half,
+    shortened,
+)
 from tiltmeter.reports.charts.styles import Dash, Style
 
 LONGEST = 60
@@ -191,10 +199,11 @@ def _points(mark: Points, panel: Panel, legend: Mapping[str, Named]) -> Trace:
     if mark.labels:
         trace |= {"mode": "markers+text", "text": [text(one) for one in mark.labels], "textposition": "top right"}
         trace["textfont"] = {"size": 11, "color": mark.style.color}
-    more = _intervals(mark)
     if mark.texts:
-        more = [f"{interval}<br>{text(one)}" for interval, one in zip(more, mark.texts, strict=True)]
-    return {**trace, **named, "customdata": more, "hovertemplate": f"{_AT}%{{customdata}}<extra></extra>"}
+        trace["hovertext"] = [text(one) for one in mark.texts]
+    words = "<br>%{hovertext}" if mark.texts else ""
+    hover = f"{_AT}%{{customdata}}{words}<extra></extra>"
+    return {**trace, **named, "customdata": _intervals(mark), "hovertemplate": hover}
 
 
 def _bars(mark: Bars, panel: Panel, legend: Mapping[str, Named]) -> Trace:
@@ -240,7 +249,7 @@ def _histogram(mark: Histogram, panel: Panel, legend: Mapping[str, Named]) -> Tr
         **_named(mark, panel, legend),
         "line": {"color": mark.style.color, "width": 1.6, "shape": "hv", "dash": dash(mark.style.linestyle)},
         "fill": "tozeroy",
-        "fillcolor": pale(mark.style.color, 0.2),
+        "fillcolor": pale(mark.style.color, fill_opacity(panel)),
         "customdata": ["", *words, ""],
         "hovertemplate": "<b>%{meta[2]}</b><br>%{customdata}<extra></extra>",
     }
