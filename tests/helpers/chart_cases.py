@@ -125,7 +125,7 @@ CHARTS = {
     "lying bars": one(
         *bars(tuple(f"a kind of SAE called {name} {EVIL}" for name in "abc")), Rule(2.0, "y", "two"), x=""
     ),
-    "dots": one(*(as_dots(mark) for mark in bars()), Rule(1.0, "y")),
+    "dots": one(*(as_dots(mark) for mark in bars()), Rule(1.0, "y", "one")),
     "histograms": one(*histograms(), y="curves"),
     "heat map": Chart(((panel(grid(HeatMap)), panel(grid(HeatMap))),)),
     "surface": one(grid(Surface, marked=((EVIL, 0.0, 5.0, 5.0), ("B", 1.0, 5.0, 6.0)))),

@@ -26,7 +26,6 @@ from chart_cases import (
     measured,
     on_log_y,
     one,
-    panel,
     points,
     triangle,
 )
@@ -203,13 +202,13 @@ def test_shared_axes_are_labelled_once_and_one_legend_stands_below(paper):
 
 
 def test_many_columns_are_no_wider_than_three():
-    widths = [draw(Chart(((panel(line()),) * columns,))).get_figwidth() for columns in range(1, 6)]
+    widths = [draw(Chart((one(line()).panels * columns,))).get_figwidth() for columns in range(1, 6)]
     assert widths[2:] == pytest.approx([WIDEST] * 3) and widths == sorted(widths)
 
 
 def test_no_word_is_alone_on_the_last_line_of_a_label_and_none_is_broken():
     label = "distance at blocks.5.hook_resid_post, L2"
-    figure = draw(Chart(((panel(*bars(), y=label),) * 3,)))
+    figure = draw(Chart((one(*bars(), y=label).panels * 3,)))
     (found,) = {axes.get_ylabel() for axes in figure.axes} - {""}
     assert found.split() == label.split() and len(found.splitlines()) == 2
     assert "L2" not in found.splitlines()
@@ -218,7 +217,7 @@ def test_no_word_is_alone_on_the_last_line_of_a_label_and_none_is_broken():
 def test_groups_of_lines_have_a_column_each_in_the_legend():
     groups = {"": ["isotropic"], "b": ["real", "mean"], "a": ["zero", "clean", "cov-random"]}
     lines = [replace(line(name), group=group) for group, names in groups.items() for name in names]
-    legend = draw(Chart(((panel(*lines),) * 2,))).legends[0]
+    legend = draw(Chart((one(*lines).panels * 2,))).legends[0]
     FigureCanvasAgg(legend.figure).draw()
     places = {text.get_text(): round(text.get_window_extent().x0) for text in legend.get_texts()}
     columns = [{places[name] for name in names} for names in groups.values()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -38,7 +39,7 @@ def sae_labels(results: Results, experiments: Sequence[str]) -> dict[str, str]:
 def l0_text(facts: Facts) -> str:
     """`L0 12`; empty where it is not known."""
     l0 = facts["l0"]
-    if l0 is None or l0 != l0:
+    if math.isnan(l0):
         return ""
     return f"L0 {l0:.0f}" if l0 >= 1 else f"L0 {l0:.2g}"
 

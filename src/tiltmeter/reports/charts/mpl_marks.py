@@ -30,6 +30,7 @@ from tiltmeter.reports.charts.layout import (
     band_opacity,
     bar_positions,
     categories,
+    fill_opacity,
     is_horizontal,
     is_right_half,
     shortened,
