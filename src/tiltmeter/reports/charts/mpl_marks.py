@@ -100,10 +100,11 @@ def draw_bars(axes: Axes, panel: Panel) -> None:
 
 
 def _dots(axes: Axes, mark: Dots, centre: np.ndarray, horizontal: bool) -> None:
-    x, y, across = (mark.y, centre, "xerr") if horizontal else (centre, mark.y, "yerr")
+    x, y = (mark.y, centre) if horizontal else (centre, mark.y)
     color, _, marker, face = mark.style
     look: Any = {"color": color, "marker": marker, "markerfacecolor": face, "elinewidth": 1.2, "capsize": 2.0}
-    axes.errorbar(x, y, **{across: _reach(mark)}, linestyle="none", label=mark.name, **look)
+    look["xerr" if horizontal else "yerr"] = _reach(mark)
+    axes.errorbar(x, y, linestyle="none", label=mark.name, **look)
 
 
 def _line(axes: Axes, mark: Line, panel: Panel) -> None:
@@ -131,9 +132,9 @@ def _points(axes: Axes, mark: Points, panel: Panel) -> None:
     bars = axes.errorbar(
         x, y, yerr=_reach(mark), ecolor=whisker, linestyle="none", elinewidth=0.9, label=mark.name, **look
     )
-    for name, *place in zip(mark.labels, x, y, strict=False):
+    for name, at, height in zip(mark.labels, x, y, strict=False):
         axes.annotate(
-            name, place, xytext=(5, 3), textcoords="offset points", fontsize=8, color=mark.style.color, zorder=11
+            name, (at, height), xytext=(5, 3), textcoords="offset points", fontsize=8, color=mark.style.color, zorder=11
         )
     for artist in bars.get_children():
         artist.set_rasterized(len(x) > 20 * MANY)

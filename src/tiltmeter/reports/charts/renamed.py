@@ -32,7 +32,7 @@ def _mark(mark: Mark, rename: Callable[[str], str]) -> Mark:
             top, left, right = map(rename, mark.corners)
             return replace(mark, name=rename(mark.name), corners=(top, left, right))
         case Surface():
-            marked = tuple((rename(name), *place) for name, *place in mark.marked)
+            marked = tuple((rename(name), x, y, z) for name, x, y, z in mark.marked)
             return replace(mark, name=rename(mark.name), marked=marked)
         case _:
             return replace(mark, name=rename(mark.name))

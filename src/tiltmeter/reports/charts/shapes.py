@@ -81,7 +81,8 @@ def distributions(curves: xr.Dataset, readout: str) -> Chart:
         samples = {str(name): shape_column(rows, column) for name, rows in parts}
         panel = _cumulative_panel(samples, f"{label} at {where}", reach)
         end = Rule(reach[1], text="end of the path")
-        found.append(replace(panel, title=censored_title(samples), marks=(*panel.marks, end)))
+        above = replace(panel.y, limits=(0.0, 1.12))  # room for the label of the rule
+        found.append(replace(panel, title=censored_title(samples), y=above, marks=(*panel.marks, end)))
     return Chart((tuple(found),), share=("y",))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-import numpy as np
 import xarray as xr
 
 from tiltmeter.reports.charts.chart import Axis, Chart, Line, Panel
@@ -87,8 +86,8 @@ def _cut(panel: Panel, reach: float) -> Panel:
 
 def _beginning(line: Line, reach: float) -> Line:
     near = line.x <= reach
-    parts: dict[str, np.ndarray] = {name: getattr(line, name)[near] for name in ("x", "y", "low", "high")}
-    return replace(line, **parts)
+    assert line.low is not None and line.high is not None
+    return replace(line, x=line.x[near], y=line.y[near], low=line.low[near], high=line.high[near])
 
 
 def _finding(

@@ -36,9 +36,9 @@ SHAPES = PaperFigure(
     title=f"{TITLE}: shapes of single curves",
     caption="No figure of the paper, which names this as a limitation: every token has its own curve, and means hide "
     "its shape. Cumulative fraction of curves by the length at which a curve reaches half of its own final value "
-    "(left), and at which it is steepest (right). Those in the jump at the end of the path are steepest in its last step, and "
-    "may be steeper beyond. Curves without such a length (censored) count in the denominator; their numbers, if there "
-    "are any, stand above the panel, in the order of the legend.",
+    "(left), and at which it is steepest (right). Those in the jump at the end of the path are steepest in its last "
+    "step, and may be steeper beyond. Curves without such a length (censored) count in the denominator; their numbers, "
+    "if there are any, stand above the panel, in the order of the legend.",
     claimed="Relying on the mean alone might oversimplify; the shape of each curve could be an important feature.",
     needs=("shapes",),
     chart=_chart,
