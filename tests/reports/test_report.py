@@ -16,7 +16,7 @@ from tiltmeter.analysis import curves
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.reports.answer import answer
 from tiltmeter.reports.charts.curves import facets
-from tiltmeter.reports.charts.mpl import draw, to_png, to_svg
+from tiltmeter.reports.charts.mpl import draw, to_pdf, to_png, to_svg
 from tiltmeter.reports.charts.plotly import to_plotly
 from tiltmeter.reports.figure import ReportFigure
 from tiltmeter.reports.page import SYMBOLS, SweepNumbers, headline, write_report
@@ -206,13 +206,20 @@ def test_files_are_the_chart_drawn_and_tabled(page, exhibits, claims, folder):
         wanted = (
             to_png(draw(exhibit.chart)),
             to_svg(draw(exhibit.chart)),
+            to_pdf(draw(exhibit.chart)),
             chart.to_csv(exhibit.chart),
             chart.to_latex(exhibit.chart, exhibit.title),
         )
         for name, data in zip(exhibit.files, wanted, strict=True):
             assert (folder / name).read_bytes() == data
             assert name in Page(page).words
-    assert exhibits[0].files == ("figures/one.png", "figures/one.svg", "tables/one.csv", "tables/one.tex")
+    assert exhibits[0].files == (
+        "figures/one.png",
+        "figures/one.svg",
+        "figures/one.pdf",
+        "tables/one.csv",
+        "tables/one.tex",
+    )
     assert (folder / "claims.csv").read_bytes() == claims_table.to_csv(claims)
     assert (folder / "claims.tex").read_bytes() == claims_table.to_latex(claims, f"Title {EVIL}")
 

@@ -15,6 +15,7 @@ from tiltmeter.analysis.curves import load as load_curves
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.reports import stored_claims
 from tiltmeter.reports.answer import Answer, answer
+from tiltmeter.reports.charts.renamed import renamed
 from tiltmeter.reports.figure import ReportFigure
 from tiltmeter.reports.page import write_report
 from tiltmeter.reports.stored_claims import CLAIMS, STUDY
@@ -28,6 +29,8 @@ from tiltmeter.studies.claims import judge
 from tiltmeter.studies.columns import MODEL, stored_columns
 from tiltmeter.studies.results import NotMeasured, Results, saes_of
 from tiltmeter.studies.run import EXPERIMENTS
+from tiltmeter.studies.sae_labels import renaming, sae_labels
+from tiltmeter.studies.sizes import measured_on
 from tiltmeter.studies.study import PaperFigure, Study
 from tiltmeter.studies.token_facts import FILE as FACTS
 
@@ -182,11 +185,15 @@ def report_figures(stored: StoredStudy) -> list[ReportFigure]:
 
 
 def _report_figure(number: str, figure: PaperFigure, results: Results) -> ReportFigure:
-    words = (f"figure-{number}", figure.title, figure.caption, figure.claimed)
+    """The figure, with the labels of SAEs in the place of their names, and how much it was measured on."""
+    name = f"figure-{number}"
     try:
-        return ReportFigure(*words, finding=figure.finding(results), chart=figure.chart(results))
+        chart, finding = figure.chart(results), figure.finding(results)
     except NotMeasured as error:
-        return ReportFigure(*words, finding=f"Not drawn: {error}", chart=None)
+        return ReportFigure(name, figure.title, figure.caption, figure.claimed, f"Not drawn: {error}", chart=None)
+    rename = renaming(sae_labels(results, figure.needs))
+    caption = " ".join(filter(None, [figure.caption, measured_on(results.of_experiments(figure.needs))]))
+    return ReportFigure(name, figure.title, caption, figure.claimed, rename(finding), renamed(chart, rename))
 
 
 def _reasons(folder: Path) -> dict[str, dict[str, str]]:
