@@ -87,6 +87,18 @@ def test_a_dry_run_prints_what_a_run_would_take_and_writes_nothing(command_line,
     assert [path.name for path in tmp_path.iterdir()] == ["v.npy"]
 
 
+def test_a_dry_run_of_a_study_prints_what_it_would_take_and_writes_nothing(model, tokens, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tiltmeter.studies.dry_run._forecasts", lambda *_: ())  # nothing is tried
+    given = ("--model", model, "--tokens", tokens, "--sequence-length", "8", "--quick")
+    done = command("reproduce", "lee2024", "--figure", "1", *given, "--dry-run", "--json")
+    assert done.status == 0, done
+    found = json.loads(done.out)
+    assert found["study"] == "lee2024" and found["figures"] == ["1"] and found["sweeps"] == 2
+    assert found["columns"] == ["model", "control/initialised-0"] and found["out"].startswith("runs/lee2024-")
+    assert [*tmp_path.iterdir()] == []
+
+
 def test_a_sweep_prints_where_everything_is(sweep, tmp_path):
     done = command(*sweep({"--readout": "l2@resid_post:2"}, "--readout", "kl", "--direction", "real-mixture"))
     assert done.status == 0, done

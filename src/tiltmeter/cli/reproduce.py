@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from tiltmeter.cli.catalogue import catalogue, choices
+from tiltmeter.cli.dry_run import DryRun, print_study_forecasts
 from tiltmeter.cli.early.model_facts import model_facts
 from tiltmeter.cli.early.names import check_saes
 from tiltmeter.cli.early.out import check_out
@@ -95,11 +96,13 @@ class StudyTokenOptions(TokenSourceOptions):
 
 @takes_groups
 def reproduce(
+    *,
     study: Annotated[str, typer.Argument(help=f"{', '.join(catalogue()['studies'])}, or all.")],
     experiments: ExperimentOptions,
     subject: SubjectOptions,
     tokens: StudyTokenOptions,
     run: RunOptions,
+    dry_run: DryRun = False,
     output: OutputOptions,
 ) -> None:
     """Run a paper's experiments and test its claims.
@@ -138,6 +141,9 @@ def reproduce(
         precision=subject.precision,
         seed=run.seed or 0,
     )
+    if dry_run:
+        print_study_forecasts(study, wanted, run.out, output)
+        return
     page, claims = run_study(study, wanted, run.out)
     output.give(page.parent, lambda: f"{claims}\nreport:  {page}")
 

@@ -158,6 +158,11 @@ def stored_names(path: str | Path, identity: Mapping[str, Any]) -> set[str]:
     folder = Path(path).expanduser()
     if not (folder / MANIFEST).exists() or _changed(folder, _plain("identity", identity)):
         return set()
+    return shard_names(folder)
+
+
+def shard_names(folder: Path) -> set[str]:
+    """The names of the arrays that are stored in a folder, whatever run it is of."""
     return {file.name.partition(".")[0] for file in (folder / SHARDS).glob("*.safetensors")}
 
 
