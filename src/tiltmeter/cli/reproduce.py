@@ -10,6 +10,7 @@ import typer
 
 from tiltmeter.cli.catalogue import catalogue, choices
 from tiltmeter.cli.dry_run import DryRun, print_study_forecasts
+from tiltmeter.cli.early.device import check_device_early
 from tiltmeter.cli.early.model_facts import model_facts
 from tiltmeter.cli.early.names import check_saes
 from tiltmeter.cli.early.out import check_out
@@ -119,6 +120,7 @@ def reproduce(
     at_least_one(control_seeds=experiments.control_seeds)
     _check_subject(subject, tokens, saes)
     check_out(run.out, study)
+    check_device_early(subject.device)
     from tiltmeter.studies.reproduce import ReproduceOptions
     from tiltmeter.studies.reproduce import reproduce as run_study
 

@@ -148,6 +148,30 @@ def open_run(path: str | Path, identity: Mapping[str, Any], record: Callable[[],
         lock.release()
 
 
+def refuse_other(path: str | Path, known: Mapping[str, Any]) -> None:
+    """Check a directory against that part of an identity which is known before the rest is computed.
+
+    Args:
+        path: the directory; it need not exist.
+        known: entries of an identity; of an entry that is a mapping, some keys.
+
+    Raises:
+        TiltmeterError: it holds results of a run in which one of these is different, or `refuse_foreign` raises.
+    """
+    refuse_foreign(path)
+    folder = Path(path).expanduser()
+    if (folder / MANIFEST).exists():
+        there = read_manifest(folder)["identity"]
+        merged = {
+            key: {**there[key], **one} if _both_mappings(there.get(key), one) else one for key, one in known.items()
+        }
+        _changed(folder, _plain("identity", {**there, **merged}))
+
+
+def _both_mappings(one: Any, other: Any) -> bool:
+    return isinstance(one, Mapping) and isinstance(other, Mapping)
+
+
 def stored_names(path: str | Path, identity: Mapping[str, Any]) -> set[str]:
     """The names of the arrays that are stored in a run that this identity would resume; nothing is changed or locked.
 

@@ -40,8 +40,8 @@ def dry_run_study(name: str, wanted: ReproduceOptions, out: Path | None) -> tupl
     """Say what a study, or each of all, would measure and what that would take, without storing anything.
 
     Sweeps that differ in their layer, their SAE or their column alone are of one kind: one of each kind is tried, at
-    the layer in the middle, and the others are taken to need as much. On controls nothing is tried: their shape is that of
-    the model, and the SAEs of the model stand for those that would be trained.
+    the layer in the middle, and the others are taken to need as much. On controls nothing is tried: their shape is that
+    of the model, and the SAEs of the model stand for those that would be trained.
 
     Args:
         name: the study, or `all`.

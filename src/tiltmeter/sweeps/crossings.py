@@ -30,6 +30,7 @@ from tiltmeter.runs.config import Configuration
 from tiltmeter.runs.progress import progress
 from tiltmeter.sweeps.crossing_measure import Arrays, measure_crossings
 from tiltmeter.sweeps.given_readouts import Readouts
+from tiltmeter.sweeps.known import refuse_other_run
 from tiltmeter.sweeps.plan import Plan, Sweep, make_plan
 from tiltmeter.sweeps.records import identity, record
 from tiltmeter.sweeps.run import Prepared, check_measured, opened, prepare
@@ -120,6 +121,7 @@ def run_crossings(
         TiltmeterError: invalid input; `out` is in use or belongs to another run; the model cannot be split; nothing
             could be measured.
     """
+    refuse_other_run(out, wanted.sweep, crossings=wanted.goal.model_dump(mode="json"))
     loaded = load_model(model)
     token_set = tokens_for(loaded, tokens, wanted.sweep.sequences_to_load)
     plan = make_plan(wanted.sweep, loaded.model, token_set, loaded.tokenizer)

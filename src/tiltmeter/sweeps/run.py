@@ -41,6 +41,7 @@ from tiltmeter.runs.temporary import kept_or_temporary
 from tiltmeter.runs.user_paths import user_path
 from tiltmeter.saes.latent_statistics import LatentStatistics, SAEWithStatistics, fit_latents
 from tiltmeter.sweeps.cautions import cautions
+from tiltmeter.sweeps.known import refuse_other_run
 from tiltmeter.sweeps.measure import Arrays, check_functions_alone, in_batches, measure_shard
 from tiltmeter.sweeps.plan import Plan, Sweep, make_plan
 from tiltmeter.sweeps.records import attributes, identity, record
@@ -75,6 +76,7 @@ def run_sweep(
     Raises:
         TiltmeterError: invalid input; `out` is in use or belongs to another run; the model cannot be split.
     """
+    refuse_other_run(out, sweep)
     loaded = load_model(model)
     token_set = tokens_for(loaded, tokens, sweep.sequences_to_load)
     if names_several(sweep.site):
