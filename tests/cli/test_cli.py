@@ -379,6 +379,8 @@ def test_weights_that_are_not_finite(sweep, model, tmp_path, part, sentence):
     assert command(*sweep({"--model": damaged(model, tmp_path / "sound", lambda weights: None)})).status == 0
     found = refusal(*sweep({"--model": damaged(model, tmp_path / "model", edit), "--out": tmp_path / "other"}))
     assert sentence in found
+    left = part == "transformer.ln_f.bias"  # the statistics of the site are sound, and stored
+    assert (tmp_path / "other").exists() == left
 
 
 def test_the_directory_of_another_run_is_refused(sweep, tmp_path, monkeypatch):

@@ -122,6 +122,9 @@ class Run:
 def open_run(path: str | Path, identity: Mapping[str, Any], record: Callable[[], Mapping[str, Any]]) -> Iterator[Run]:
     """Create or resume the run directory `path`, and lock it until the `with` block ends.
 
+    If the block, or `record`, raises a `TiltmeterError` before anything is stored, the folders that were created are
+    removed.
+
     Args:
         path: the directory; `~` is expanded, and missing folders are created.
         identity: everything that determines the numbers (configuration, hashes of model, tokens and code, versions),
@@ -137,6 +140,7 @@ def open_run(path: str | Path, identity: Mapping[str, Any], record: Callable[[],
         path = Path(path).expanduser().absolute()
     refuse_foreign(path)
     with _disk(path):
+        new = [folder for folder in (path, *path.parents) if not folder.exists()]
         path.mkdir(parents=True, exist_ok=True)
     lock = _locked(path)
     try:
@@ -144,8 +148,22 @@ def open_run(path: str | Path, identity: Mapping[str, Any], record: Callable[[],
         if not (path / MANIFEST).exists() or _changed(path, identity):
             _write(path / MANIFEST, manifest_bytes(identity, record()))
         yield Run(path)
+    except TiltmeterError:
+        _remove_if_unused(new)
+        raise
     finally:
         lock.release()
+
+
+def _remove_if_unused(new: Sequence[Path]) -> None:
+    """Remove the folders that a refused run made, the innermost first, as far as nothing else is in them."""
+    if not new or {entry.name for entry in new[0].iterdir()} - {MANIFEST, LOCK}:
+        return
+    with suppress(OSError):  # some systems keep a locked file, or another process has begun to write
+        for name in (MANIFEST, LOCK):
+            (new[0] / name).unlink(missing_ok=True)
+        for folder in new:
+            folder.rmdir()
 
 
 def refuse_other(path: str | Path, known: Mapping[str, Any]) -> None:

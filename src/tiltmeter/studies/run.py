@@ -129,6 +129,8 @@ def _measure_column(
             reasons[name] = f"It could not be measured: {error}"
             run.write_text(EXPERIMENTS, json.dumps(table, indent=2) + "\n")
             if len(failures) == len(wanted):
+                if not (run.path / MODEL).exists():
+                    run.remove(EXPERIMENTS)  # nothing was ever measured here, so nothing is left
                 raise
     return failures
 
