@@ -278,9 +278,9 @@ def test_a_study_of_which_nothing_was_measured_leaves_nothing(inputs, tmp_path, 
         raise TiltmeterError("nothing can be measured")
 
     monkeypatch.setattr("tiltmeter.studies.study.run_sweep", refuse)
-    assert "nothing can be measured" in refusal(
-        "reproduce", "lee2024", "--quick", "--figure", 1, *inputs, "--out", tmp_path / "runs" / "run"
-    )
+    out = ("--out", tmp_path / "runs" / "run")
+    done = command("reproduce", "lee2024", "--quick", "--figure", 1, *inputs, *out)
+    assert done.status == 2 and "nothing can be measured" in done.err
     assert [*tmp_path.iterdir()] == []
 
 
