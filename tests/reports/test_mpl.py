@@ -78,7 +78,7 @@ def test_a_band_is_in_the_legend_behind_its_line():
     band = Line("a", *[np.array([1.0, 2.0])] * 2, style("isotropic"), np.zeros(2), np.full(2, 3.0))
     for mark, patches in ((band, 1), (replace(band, low=None, high=None), 0), (replace(band, low=band.y * np.nan), 0)):
         (legend,) = draw(one(mark)).legends
-        assert len(legend.findobj(Rectangle)) - 1 == patches  # the legend's frame is one
+        assert len(legend.findobj(Rectangle)) == patches
         assert len(legend.findobj(Line2D)) == 1
 
 
