@@ -15,6 +15,7 @@ from small_saes import save_sae
 from sweep_cases import command, refusal, save_model, save_tokens
 from tiltmeter import studies
 from tiltmeter.analysis import estimates
+from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.loading import LoadedModel
 from tiltmeter.models.split_model import SplitModel
 from tiltmeter.reports.stored_claims import stored_rows
@@ -278,6 +279,17 @@ def test_what_cannot_be_measured_does_not_keep_the_rest_from_it(inputs, tmp_path
     told = command("claims", run)
     assert told.status == 0 and "It could not be measured: " in told.out
     assert (run / "figures" / "figure-5.svg").is_file() and not (run / "figures" / "figure-7.svg").exists()
+
+
+def test_a_study_of_which_nothing_was_measured_leaves_nothing(inputs, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise TiltmeterError("nothing can be measured")
+
+    monkeypatch.setattr("tiltmeter.studies.study.run_sweep", refuse)
+    out = ("--out", tmp_path / "runs" / "run")
+    done = command("reproduce", "lee2024", "--quick", "--figure", 1, *inputs, *out)
+    assert done.status == 2 and "nothing can be measured" in done.err
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_a_figure_of_which_nothing_can_be_measured_is_refused(inputs, tmp_path):

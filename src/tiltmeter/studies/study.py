@@ -61,9 +61,12 @@ class SweepExperiment:
         return loaded_by_name(self.sweep.saes)
 
     def run(self, loaded: LoadedModel, tokens: TokenSet, out: Path, purpose: str) -> xr.Dataset:
-        """Run the sweep, on at most as many sequences as the token set has."""
-        fitting = self.sweep.model_copy(update={"sequences": min(self.sweep.sequences, len(tokens.ids))})
-        return run_sweep(fitting, loaded, tokens, out, purpose)
+        """Run the sweep."""
+        return run_sweep(self.fitting(tokens), loaded, tokens, out, purpose)
+
+    def fitting(self, tokens: TokenSet) -> Sweep:
+        """The sweep on at most as many sequences as the token set has."""
+        return self.sweep.model_copy(update={"sequences": min(self.sweep.sequences, len(tokens.ids))})
 
 
 class KnownSAE(NamedTuple):

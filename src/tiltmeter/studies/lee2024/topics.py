@@ -16,6 +16,8 @@ TOPICS: tuple[Topic, ...] = (
             "cov-random-difference-above-mixture",
             "real-difference-above-mixture",
             "difference-above-mixture-in-l2",
+            "cov-random-difference-not-above-mixture-at-constant-norm",
+            "real-difference-not-above-mixture-at-constant-norm",
             "late-distance-linear-at-first",
         ),
     ),
