@@ -35,8 +35,8 @@ OF_DIRECTIONS: tuple[Claim, ...] = (
     ),
     Claim(
         "cov-random-difference-not-above-mixture-at-constant-norm",
-        "It is the subtraction of x that makes cov-random differences stronger: at equal angles and constant norm, where "
-        "a mixture takes as much of x away, they do not change the output more than cov-random mixtures.",
+        "It is the subtraction of x that makes cov-random differences stronger: at equal angles and constant norm, "
+        "where a mixture takes as much of x away, they do not change the output more than cov-random mixtures.",
         f"{PAPER}, section 3.1 (the explanation of {figure('1')}; the comparison is ours)",
         at_constant_norm("cov-random"),
         remark=CONSTANT_NORM,

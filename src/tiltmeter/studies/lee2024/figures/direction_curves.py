@@ -109,11 +109,11 @@ def _by_angle(results: Results) -> str:
 
 CONSTANT_NORM = PaperFigure(
     title=f"{TITLE}: difference and mixture at constant norm",
-    caption="No figure of the paper. Mean KL(clean ‖ perturbed) of the next-token prediction by the angle from x, with "
-    "the norm of x kept: whatever the direction, cos θ of x is left. All positions are perturbed. Bands: 95 % intervals "
-    "over sequences.",
-    claimed="Difference directions may primarily reflect the subtraction of the original activation (section 3.1). Then "
-    "they are no stronger here, where mixtures take as much of it away.",
+    caption="No figure of the paper. Mean KL(clean ‖ perturbed) of the next-token prediction by the angle from x, "
+    "with the norm of x kept: whatever the direction, cos θ of x is left. All positions are perturbed. Bands: 95 % "
+    "intervals over sequences.",
+    claimed="Difference directions may primarily reflect the subtraction of the original activation (section 3.1). "
+    "Then they are no stronger here, where mixtures take as much of it away.",
     needs=("directions-sphere",),
     chart=_chart("directions-sphere", "kl", DIFFERENCE_OR_MIXTURE),
     finding=_by_angle,
