@@ -30,10 +30,15 @@ LIBRARIES = (
     "typer",
     "xarray",
 )
-for name in LIBRARIES:  # first, because the hook has all that a checked module imports compiled from its source
-    import_module(name)
 
-check_types(with_shapes("tiltmeter", "benchmarks"))
+
+def pytest_configure(config):
+    """Check the types of what is imported from now on; not in the process of xdist that hands out the tests."""
+    if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+        return
+    for name in LIBRARIES:  # first, because the hook has all that a checked module imports compiled from its source
+        import_module(name)
+    check_types(with_shapes("tiltmeter", "benchmarks"))
 
 
 def pytest_collection_finish():
@@ -68,7 +73,7 @@ def tokenised_once():
 
 @pytest.fixture(autouse=True, scope="session")
 def nano_loaded_once():
-    """nano is loaded once for each precision, device and so on: its first passes, which check it, take most of a test."""
+    """Nano is loaded once for each precision, device and so on: its first passes, which check it, take most of a test."""
     loading = import_module("tiltmeter.models.loading")
     load, kept = loading._by_name, {}
 
@@ -88,6 +93,14 @@ def commands_read_once():
     typer = import_module("typer.main")
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(typer, "get_command", cache(typer.get_command))
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def few_pairs():
+    """The mean distance of real activations is that of fewer pairs than users get: it is taken in every run."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("tiltmeter.perturb.site_statistics.PAIRS", 4096)
         yield
 
 

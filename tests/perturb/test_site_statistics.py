@@ -131,6 +131,13 @@ def pairs_of_different_sequences(real):
     return distances[real.sequences[:, None] != real.sequences]
 
 
+@pytest.fixture
+def all_pairs(monkeypatch):
+    """As many as users get."""
+    monkeypatch.setattr("tiltmeter.perturb.site_statistics.PAIRS", 100_000)
+
+
+@pytest.mark.usefixtures("all_pairs")
 @pytest.mark.parametrize("sizes", [[3, 3, 3, 3], [40, 5, 1], [1, 1]])
 def test_mean_pair_distance_is_that_of_all_pairs_of_different_sequences(sizes):
     """Entries of one sequence lie together, so that pairs of one sequence would be seen at once."""
@@ -144,6 +151,7 @@ def test_mean_pair_distance_is_that_of_all_pairs_of_different_sequences(sizes):
     assert abs(float(torch.cdist(real.pool, real.pool).mean()) - float(pairs.mean())) > tolerance
 
 
+@pytest.mark.usefixtures("all_pairs")
 def test_mean_pair_distance_of_gaussians():
     """Two standard normal vectors in d dimensions are √2 times the mean of a chi distribution apart."""
     real = Real(torch.randn(4000, 64, generator=torch.Generator().manual_seed(0)), torch.arange(4000))

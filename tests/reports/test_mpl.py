@@ -32,9 +32,9 @@ from chart_cases import (
     triangle,
 )
 from forked import Forked, forget_imports
-from tiltmeter.reports.charts.chart import Bars, Chart, HeatMap, Histogram, Line, Points, Surface
+from tiltmeter.reports.charts.chart import Bars, Chart, Dots, HeatMap, Histogram, Line, Points, Rule, Surface
 from tiltmeter.reports.charts.curves import facets
-from tiltmeter.reports.charts.mpl import MOST_ENTRIES, draw, to_png, to_svg
+from tiltmeter.reports.charts.mpl import MOST_ENTRIES, WIDEST, draw, to_pdf, to_png, to_svg
 from tiltmeter.reports.charts.plotly import to_plotly
 from tiltmeter.reports.charts.styles import style
 
@@ -219,6 +219,57 @@ def test_shared_axes_are_labelled_once_and_one_legend_stands_below(paper):
     assert len({axes.get_ylim() for axes in alone.axes}) == 4
 
 
+def test_many_columns_are_no_wider_than_three():
+    widths = [draw(Chart((one(line()).panels * columns,))).get_figwidth() for columns in range(1, 6)]
+    assert widths[2:] == pytest.approx([WIDEST] * 3) and widths == sorted(widths)
+
+
+def test_no_word_is_alone_on_the_last_line_of_a_label_and_none_is_broken():
+    label = "distance at blocks.5.hook_resid_post, L2"
+    figure = draw(Chart((one(*bars(), y=label).panels * 3,)))
+    (found,) = {axes.get_ylabel() for axes in figure.axes} - {""}
+    assert found.split() == label.split() and len(found.splitlines()) == 2
+    assert "L2" not in found.splitlines()
+
+
+def test_groups_of_lines_have_a_column_each_in_the_legend():
+    groups = {"": ["isotropic"], "b": ["real", "mean"], "a": ["zero", "clean", "cov-random"]}
+    lines = [replace(line(name), group=group) for group, names in groups.items() for name in names]
+    legend = draw(Chart((one(*lines).panels * 2,))).legends[0]
+    FigureCanvasAgg(legend.figure).draw()
+    places = {text.get_text(): round(text.get_window_extent().x0) for text in legend.get_texts()}
+    columns = [{places[name] for name in names} for names in groups.values()]
+    assert all(len(one) == 1 for one in columns) and len(set.union(*columns)) == 3
+
+
+def test_dots_are_the_numbers_on_an_axis_that_does_not_begin_at_zero():
+    marks = [Dots(name, (name,), np.array([y]), style(name), np.array([y - 1]), np.array([y + 2])) for name, y in DOTS]
+    axes = drawn(*marks, Rule(95.0, "y"))
+    for mark, place in zip(marks, range(len(marks)), strict=True):
+        (found,) = labelled(axes, mark.name) or [axes.containers[place].lines[0]]
+        assert found.get_xydata().tolist() == [[place, mark.y[0]]]
+        ((ends,),) = [line.get_segments() for line in axes.containers[place].lines[2]]
+        assert ends[:, 1].tolist() == [mark.low[0], mark.high[0]]
+    assert axes.get_ylim()[0] > 90
+    layout = to_plotly(one(*marks, Rule(95.0, "y")))["layout"]
+    assert 90 < layout["yaxis"]["range"][0] < 95 and layout["yaxis"]["range"][1] > 105
+
+
+def test_labels_stand_beside_their_points():
+    mark = replace(points()[1], labels=tuple(f"L0 {at}" for at in range(20)))
+    assert [text.get_text() for text in drawn(mark).texts] == list(mark.labels)
+    assert [text.xy for text in drawn(mark).texts] == list(zip(mark.x, mark.y, strict=True))
+
+
+def test_a_short_logarithmic_axis_has_round_ticks():
+    mark = Line("a", np.arange(3.0), np.array([0.9, 1.1, 1.5]), style("zero"))
+    axes = drawn(mark, y_axis={"log": True})
+    axes.figure.draw_without_rendering()
+    low, high = axes.get_ylim()
+    shown = [label.get_text() for label in axes.get_yticklabels() if low <= label.get_position()[1] <= high]
+    assert len(shown) > 2 and "1" in shown
+
+
 def test_a_legend_has_room_for_so_many_names():
     many = [line(f"along:{number}.npy") for number in range(40)]
     words = [text.get_text() for text in draw(one(*many)).legends[0].get_texts()]
@@ -251,6 +302,8 @@ def test_files_repeat_to_the_byte():
     first, again = (draw(CHARTS["curves"]) for _ in range(2))
     assert to_svg(first) == to_svg(again)
     assert to_png(first) == to_png(again)
+    assert to_pdf(first) == to_pdf(again)
+    assert to_pdf(first).startswith(b"%PDF") and b"CreationDate" not in to_pdf(first)
 
 
 @pytest.mark.parametrize("name", CHARTS)
@@ -271,6 +324,7 @@ def test_a_name_in_any_script_and_with_any_byte_is_drawn():
     assert "along:日本語?.npy" in texts
 
 
+DOTS = (("isotropic", 100.0), ("zero", 102.0), ("mean", 103.0))
 NOTHING = np.full(5, np.nan)
 
 

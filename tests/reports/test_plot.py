@@ -38,7 +38,7 @@ def test_curves_are_drawn_with_title_labels_and_size(tmp_path):
 
 def test_one_step_is_drawn_as_bars_and_shapes_need_several():
     assert plot.curves(results(steps=(1.0,)), "kl").axes[0].patches
-    assert len(plot.shapes(results()).axes) == 4
+    assert len(plot.shapes(results()).axes) == 2
     with pytest.raises(TiltmeterError, match="a single step, and so no shape"):
         plot.shapes(results(steps=(1.0,)))
 

@@ -213,6 +213,7 @@ def test_pair_distance_as_unit(reference, loaded, tmp_path):
     found = run_sweep(changed(path=path), loaded, token_set(), tmp_path / "run")
     distance = whole.attrs["pair_distance"]
     assert found.step.attrs["units"] == "L2"
+    assert (whole.attrs["path_unit"], found.attrs["path_unit"]) == ("absolute", "pair-distance")
     for k, length in enumerate(path.lengths):
         np.testing.assert_allclose(found.length[:, k], length * distance, rtol=1e-5, atol=1e-13)
     np.testing.assert_allclose(found.step, found.length[0, :, 0], rtol=1e-12)

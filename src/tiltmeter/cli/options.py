@@ -108,7 +108,8 @@ class TokenOptions(TokenSourceOptions):
     bos_before: Annotated[
         str,
         typer.Option(
-            help="document: each document begins with the tokenizer's boundary token; sequence: each sequence does."
+            help="document: each document begins with the tokenizer's boundary token; sequence: each sequence does; "
+            "both: either, and sequences run on over the ends of documents."
         ),
     ] = "document"
 

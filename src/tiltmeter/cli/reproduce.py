@@ -89,8 +89,9 @@ class StudyTokenOptions(TokenSourceOptions):
     bos_before: Annotated[
         str | None,
         typer.Option(
-            help="document: each document begins with the tokenizer's boundary token; sequence: each sequence does. "
-            "(default: as in the paper's preset, else document)"
+            help="document: each document begins with the tokenizer's boundary token; sequence: each sequence does; "
+            "both: either, and sequences run on over the ends of documents. (default: as in the paper's preset, else "
+            "document)"
         ),
     ] = None
 
@@ -188,4 +189,4 @@ def _check_subject(subject: SubjectOptions, tokens: StudyTokenOptions, saes: Seq
             f"No tokens were named for {subject.model}; give --tokens a file or a data set of token sequences."
         )
     token_facts(tokens.tokens, subject.model or "nano", tokens.sequence_length)
-    one_of("--bos-before", tokens.bos_before, ("document", "sequence"))
+    one_of("--bos-before", tokens.bos_before, ("document", "sequence", "both"))

@@ -30,6 +30,9 @@ DEFAULT_POLICY = MassivePolicy()
 BATCH = 32
 """Sequences in a pass."""
 
+PAIRS = 100_000
+"""Pairs of real activations whose mean distance is taken."""
+
 TRIMMED = 0.01
 """Fraction of the pool that `trimmed` leaves out."""
 
@@ -249,8 +252,8 @@ def _remedy(statistics: SiteStatistics, policy: MassivePolicy) -> str:
     )
 
 
-def mean_pair_distance(real: Real, seed: int, pairs: int = 100_000) -> float:
-    """Estimate the mean L2 distance between real activations of different sequences from at most `pairs` pairs.
+def mean_pair_distance(real: Real, seed: int) -> float:
+    """Estimate the mean L2 distance between real activations of different sequences from at most `PAIRS` pairs.
 
     Lee & Heimersheim 2024 report 81.59 for GPT-2 small at `blocks.6.hook_resid_pre`.
 
@@ -263,7 +266,7 @@ def mean_pair_distance(real: Real, seed: int, pairs: int = 100_000) -> float:
             "sequences; give more sequences, or a larger pool."
         )
     total, count = 0.0, 0
-    for entries in torch.arange(pairs).split(4096):
+    for entries in torch.arange(PAIRS).split(4096):
         # Pairs use the address of a position. Pairs within one sequence are dropped; all others stay equally likely.
         address = Address(seed, "mean pair distance", torch.zeros(1, dtype=torch.int64), entries)
         one, other = (uniform(address, "pair", 2)[0] * len(real.pool)).long().unbind(-1)

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from importlib import metadata, resources
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -278,8 +279,19 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
 
 
 def code_sha256(root: Path | None = None) -> str:
-    """Hex SHA-256 of the names and bytes of all `*.py` files below `root` (default: the whole package tiltmeter)."""
-    root = root or Path(str(resources.files("tiltmeter")))
+    """Hex SHA-256 of the names and bytes of all `*.py` files below `root`.
+
+    Default: the whole package tiltmeter, read once in a process, as it is imported once.
+    """
+    return _sources_sha256(root) if root else _package_sha256()
+
+
+@cache
+def _package_sha256() -> str:
+    return _sources_sha256(Path(str(resources.files("tiltmeter"))))
+
+
+def _sources_sha256(root: Path) -> str:
     total = hashlib.sha256()
     for name, file in sorted((file.relative_to(root).as_posix(), file) for file in root.rglob("*.py")):
         # Hashing each part first keeps the boundary between name and content unambiguous.
@@ -289,11 +301,15 @@ def code_sha256(root: Path | None = None) -> str:
 
 def versions(packages: Sequence[str] = CHANGES_NUMBERS) -> dict[str, str]:
     """Versions of Python and of packages, by default those that may change a number. Imports none of them."""
-    found = {"python": platform.python_version(), **dict.fromkeys(packages, "not installed")}
-    for package in packages:
-        with suppress(metadata.PackageNotFoundError):
-            found[package] = metadata.version(package)
-    return found
+    return {"python": platform.python_version(), **{package: _version(package) for package in packages}}
+
+
+@cache
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def machine() -> dict[str, str]:

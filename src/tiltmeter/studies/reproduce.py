@@ -18,6 +18,7 @@ from tiltmeter.saes.dictionary import only_saes
 from tiltmeter.saes.loading import read_early, refuse_unknown
 from tiltmeter.studies import STUDIES, check_figures, find_study
 from tiltmeter.studies.columns import BY_SIZE, CHOICES, control_columns
+from tiltmeter.studies.lengths import Lengths
 from tiltmeter.studies.report import claims_text, publish_all, publish_study
 from tiltmeter.studies.run import StudyRun, held, measure, needed_sequences
 from tiltmeter.studies.study import Preset, Size, Study
@@ -167,7 +168,8 @@ def _request(
     if name not in loaded:
         loaded[name] = _load(given, wanted)
     saes = wanted.saes or (preset.saes if preset else ())
-    subject = make_subject(study, loaded[name], _layer(wanted, preset), saes, wanted.seed)
+    layer = _layer(wanted, preset)
+    subject = make_subject(study, loaded[name], layer, saes, wanted.seed, _lengths(layer, preset))
     size: Size = wanted.size  # type: ignore[assignment]  # checked above
     if preset and wanted.tokens is None:
         wanted = replace(wanted, tokens=preset.tokens, bos_before=wanted.bos_before or preset.bos_before)
@@ -195,6 +197,11 @@ def _layer(wanted: ReproduceOptions, preset: Preset | None) -> int | None:
     if wanted.layer is not None or preset is None:
         return wanted.layer
     return preset.layer
+
+
+def _lengths(layer: int | None, preset: Preset | None) -> Lengths:
+    """Those of the preset at its own layer; activations of another layer have other sizes."""
+    return preset.lengths if preset is not None and layer == preset.layer else "scaled"
 
 
 def _tokens(loaded: LoadedModel, wanted: ReproduceOptions, length: int, at_most: int) -> TokenSet:
@@ -237,5 +244,6 @@ def _deciding(request: StudyRun) -> tuple[object, ...]:
         subject.layer,
         saes,
         subject.seed,
+        subject.lengths,
         request.tokens.sha256(),
     )

@@ -161,9 +161,10 @@ def wanted_experiments(request: StudyRun, subject: Subject, column: str) -> dict
 
 
 def _control(request: StudyRun, column: ControlColumn, folder: Path) -> Subject:
-    """The subject on a control, with its SAEs trained."""
+    """The subject on a control, with its SAEs trained; its activations have other sizes, so lengths are scaled."""
     control = CONTROLS[column.control](request.subject.loaded, column.seed)
-    return replace(request.subject, loaded=control, saes=_control_saes(request, column, control, folder))
+    saes = _control_saes(request, column, control, folder)
+    return replace(request.subject, loaded=control, saes=saes, lengths="scaled")
 
 
 def _control_saes(request: StudyRun, column: ControlColumn, control: LoadedModel, folder: Path) -> tuple[KnownSAE, ...]:
@@ -220,6 +221,7 @@ def study_identity(request: StudyRun) -> dict[str, Any]:
         "size": request.size,
         "layer": subject.layer,
         "seed": subject.seed,
+        "lengths": subject.lengths,
         "saes": names,
     }
 

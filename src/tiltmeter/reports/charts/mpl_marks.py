@@ -14,6 +14,7 @@ from matplotlib.tri import Triangulation
 
 from tiltmeter.reports.charts.chart import (
     Bars,
+    Dots,
     HeatMap,
     Histogram,
     Line,
@@ -24,7 +25,16 @@ from tiltmeter.reports.charts.chart import (
     Surface,
     Triangle,
 )
-from tiltmeter.reports.charts.layout import Range, bar_positions, categories, is_horizontal, is_right_half, shortened
+from tiltmeter.reports.charts.layout import (
+    Range,
+    band_opacity,
+    bar_positions,
+    categories,
+    fill_opacity,
+    is_horizontal,
+    is_right_half,
+    shortened,
+)
 
 COLORS = "cividis"
 """Perceptually uniform, and nearly the same for colour-blind readers."""
@@ -46,7 +56,7 @@ def draw_mark(axes: Any, mark: Mark, panel: Panel, ranges: dict[str, Range]) -> 
         case Points():
             _points(axes, mark, panel)
         case Histogram():
-            axes.stairs(mark.counts, mark.edges, fill=True, color=mark.style.color, alpha=0.2)
+            axes.stairs(mark.counts, mark.edges, fill=True, color=mark.style.color, alpha=fill_opacity(panel))
             line = {"linestyle": mark.style.linestyle, "linewidth": 1.3, "label": mark.name}
             axes.stairs(mark.counts, mark.edges, color=mark.style.color, **line)
         case HeatMap():
@@ -76,7 +86,9 @@ def draw_bars(axes: Axes, panel: Panel) -> None:
             continue
         (centre, width), color, reach = bar_positions(panel, mark), mark.style.color, _reach(mark)
         look: Any = {"facecolor": (color, PALE), "edgecolor": color, "label": mark.name, "error_kw": _WHISKER}
-        if horizontal:
+        if isinstance(mark, Dots):
+            _dots(axes, mark, centre, horizontal)
+        elif horizontal:
             axes.barh(centre, mark.y, height=width, xerr=reach, **look)
         else:
             axes.bar(centre, mark.y, width=width, yerr=reach, **look)
@@ -89,6 +101,14 @@ def draw_bars(axes: Axes, panel: Panel) -> None:
         axes.set_xlim(-0.5, len(names) - 0.5)
 
 
+def _dots(axes: Axes, mark: Dots, centre: np.ndarray, horizontal: bool) -> None:
+    x, y = (mark.y, centre) if horizontal else (centre, mark.y)
+    color, _, marker, face = mark.style
+    look: Any = {"color": color, "marker": marker, "markerfacecolor": face, "elinewidth": 1.2, "capsize": 2.0}
+    look["xerr" if horizontal else "yerr"] = _reach(mark)
+    axes.errorbar(x, y, linestyle="none", label=mark.name, **look)
+
+
 def _line(axes: Axes, mark: Line, panel: Panel) -> None:
     x, y = _positive(mark.x, panel.x.log), _positive(mark.y, panel.y.log)
     style = mark.style
@@ -99,7 +119,7 @@ def _line(axes: Axes, mark: Line, panel: Panel) -> None:
         low, high = mark.low, _positive(mark.high, panel.y.log)
         if panel.y.log:  # on a logarithmic axis, a band that reaches zero extends to the bottom of the axis
             low = np.where(low > 0, low, floor(panel))
-        axes.fill_between(x, low, high, color=style.color, alpha=BAND, linewidth=0)
+        axes.fill_between(x, low, high, color=style.color, alpha=band_opacity(panel), linewidth=0)
     every = max(1, round(np.isfinite(y).sum() / 16))
     look: Any = {"color": style.color, "linestyle": style.linestyle, "marker": style.marker}
     axes.plot(x, y, markerfacecolor=style.face, markevery=every, label=mark.name, **look)
@@ -114,6 +134,10 @@ def _points(axes: Axes, mark: Points, panel: Panel) -> None:
     bars = axes.errorbar(
         x, y, yerr=_reach(mark), ecolor=whisker, linestyle="none", elinewidth=0.9, label=mark.name, **look
     )
+    for name, at, height in zip(mark.labels, x, y, strict=False):
+        axes.annotate(
+            name, (at, height), xytext=(5, 3), textcoords="offset points", fontsize=8, color=mark.style.color, zorder=11
+        )
     for artist in bars.get_children():
         artist.set_rasterized(len(x) > 20 * MANY)
 
