@@ -17,13 +17,16 @@ from tiltmeter.studies.results import NotMeasured
 from tiltmeter.studies.study import Experiment, Size, Subject, SweepExperiment
 from tiltmeter.sweeps.plan import Sweep
 
-LENGTHS = tuple(step / 20 for step in range(21))
+SMALL_LENGTHS, SMALL_DEGREES = (0.001, 0.002), (0.05, 0.1)
+"""Steps so small that the response is quadratic (`tiltmeter.analysis.small_steps`)."""
+
+LENGTHS = (0.0, *SMALL_LENGTHS, *(step / 20 for step in range(1, 21)))
 """Straight mode: from 0 to the norm of the base, in such norms."""
 
-DEGREES = tuple(float(angle) for angle in range(0, 181, 5))
+DEGREES = (0.0, *SMALL_DEGREES, *(float(angle) for angle in range(5, 181, 5)))
 """Sphere mode: from the base to its antipode."""
 
-COARSE_DEGREES = (0.0, 10.0, *DEGREES[3:13], 70.0, 80.0, 90.0, 120.0, 150.0, 180.0)
+COARSE_DEGREES = (0.0, 10.0, *(float(angle) for angle in range(15, 61, 5)), 70.0, 80.0, 90.0, 120.0, 150.0, 180.0)
 """On the triangles, where only the angle of a crossing is wanted: fine up to 60."""
 
 RANDOM, REAL, NAIVE = "cov-random-difference", "real-difference", "isotropic-difference"
