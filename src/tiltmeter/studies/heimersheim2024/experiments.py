@@ -13,6 +13,7 @@ from tiltmeter.models.sites import Site
 from tiltmeter.perturb.bases import CLEAN
 from tiltmeter.perturb.names import BLEND, DirectionName, draws
 from tiltmeter.perturb.paths import Path, Sphere, Straight, Substitute
+from tiltmeter.studies.latent_counts import LatentCounts
 from tiltmeter.studies.results import NotMeasured
 from tiltmeter.studies.study import Experiment, Size, Subject, SweepExperiment
 from tiltmeter.sweeps.plan import Sweep
@@ -94,6 +95,12 @@ def experiments(subject: Subject, size: Size) -> dict[str, Experiment | NotMeasu
         found[name] = _sweep(subject, few, site, Sphere(degrees=COARSE_DEGREES), directions)
     fewer = scale._replace(prompts=scale.planes)
     found["plane"] = _sweep(subject, fewer, site, Substitute(), plane(scale.plane))
+    sae = subject.local_at(site)
+    found["latents"] = (
+        LatentCounts(site.name, (sae.name,), scale.prompts, scale.statistics, subject.seed)
+        if sae
+        else NotMeasured(f"No SAE at {site.name} was given that was trained to reconstruct.")
+    )
     return found
 
 
