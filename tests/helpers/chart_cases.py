@@ -9,6 +9,7 @@ from tiltmeter.reports.charts.chart import (
     Axis,
     Bars,
     Chart,
+    Dots,
     HeatMap,
     Histogram,
     Line,
@@ -77,6 +78,11 @@ def bars(kinds=("local", "e2e", "e2e+ds")):
     )
 
 
+def as_dots(mark):
+    """The same numbers, as dots."""
+    return Dots(mark.name, mark.categories, mark.y, mark.style, mark.low, mark.high)
+
+
 def histograms():
     return (
         Histogram("real", np.array([0.0, 1.0, 2.0, 4.0]), np.array([3.0, 5.0, 1.0]), style("real")),
@@ -119,6 +125,7 @@ CHARTS = {
     "lying bars": one(
         *bars(tuple(f"a kind of SAE called {name} {EVIL}" for name in "abc")), Rule(2.0, "y", "two"), x=""
     ),
+    "dots": one(*(as_dots(mark) for mark in bars()), Rule(1.0, "y", "one")),
     "histograms": one(*histograms(), y="curves"),
     "heat map": Chart(((panel(grid(HeatMap)), panel(grid(HeatMap))),)),
     "surface": one(grid(Surface, marked=((EVIL, 0.0, 5.0, 5.0), ("B", 1.0, 5.0, 6.0)))),

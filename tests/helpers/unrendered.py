@@ -7,9 +7,10 @@ from tiltmeter.reports.charts import mpl
 
 @pytest.fixture(autouse=True, scope="module")
 def unrendered():
-    """Write a stub for each PNG."""
+    """Write a stub for each PNG and PDF."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(mpl, "to_png", lambda _: b"not rendered")
+        for name in ("to_png", "to_pdf"):
+            patched.setattr(mpl, name, lambda _: b"not rendered")
         yield
 
 

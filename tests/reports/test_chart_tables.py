@@ -22,6 +22,7 @@ KIND = {
     "Line": "line",
     "Points": "point",
     "Bars": "bar",
+    "Dots": "dot",
     "Histogram": "bin",
     "HeatMap": "cell",
     "Surface": "cell",
@@ -48,14 +49,14 @@ def test_every_number_of_every_mark_comes_back(name, read):
             kind = "curve" if isinstance(mark, Line) and mark.thin else KIND[type(mark).__name__]
             rows = frame[(frame.panel == title) & (frame["mark"] == number) & (frame.kind == kind)]
             assert set(rows.series) == {mark.text if kind == "rule" else mark.name}
-            if kind in ("line", "curve", "point", "bar"):
+            if kind in ("line", "curve", "point", "bar", "dot"):
                 same(rows.y, mark.y)
                 for bound in ("low", "high"):
                     if getattr(mark, bound) is not None:
                         same(rows[bound], getattr(mark, bound))
             if kind in ("line", "curve", "point"):
                 same(rows.x, mark.x)
-            elif kind == "bar":
+            elif kind in ("bar", "dot"):
                 assert rows.category.tolist() == list(mark.categories)
             elif kind == "bin":
                 same(rows.y, mark.counts)

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 
 from chart_cases import (
     CHARTS,
@@ -30,9 +32,9 @@ from chart_cases import (
     triangle,
 )
 from forked import Forked, forget_imports
-from tiltmeter.reports.charts.chart import Bars, Chart, HeatMap, Histogram, Line, Points, Surface
+from tiltmeter.reports.charts.chart import Bars, Chart, Dots, HeatMap, Histogram, Line, Points, Rule, Surface
 from tiltmeter.reports.charts.curves import facets
-from tiltmeter.reports.charts.mpl import MOST_ENTRIES, draw, to_png, to_svg
+from tiltmeter.reports.charts.mpl import MOST_ENTRIES, WIDEST, draw, to_pdf, to_png, to_svg
 from tiltmeter.reports.charts.plotly import to_plotly
 from tiltmeter.reports.charts.styles import style
 
@@ -64,6 +66,22 @@ def test_lines_and_bands_are_the_charts(paper):
             assert {*mark.low[known], *mark.high[known]} <= {*vertices}
 
 
+def test_a_band_below_all_values_is_drawn_to_its_end_on_a_logarithmic_axis():
+    x, y, low = np.array([1.0, 2.0, 3.0]), np.array([1.0, 2.0, 4.0]), np.array([0.25, 0.5, -1.0])
+    axes = drawn(Line("a", x, y, style("isotropic"), low, 2 * y), y_axis={"log": True})
+    vertices = axes.collections[0].get_paths()[0].vertices
+    at = {place: vertices[vertices[:, 0] == place][:, 1].min() for place in x}
+    assert at == {1.0: 0.25, 2.0: 0.5, 3.0: 0.25}  # where it reaches zero, to the least of all
+
+
+def test_a_band_is_in_the_legend_behind_its_line():
+    band = Line("a", *[np.array([1.0, 2.0])] * 2, style("isotropic"), np.zeros(2), np.full(2, 3.0))
+    for mark, patches in ((band, 1), (replace(band, low=None, high=None), 0), (replace(band, low=band.y * np.nan), 0)):
+        (legend,) = draw(one(mark)).legends
+        assert len(legend.findobj(Rectangle)) == patches
+        assert len(legend.findobj(Line2D)) == 1
+
+
 def test_single_curves_are_thin_and_share_their_mean_s_entry():
     chart = CHARTS["curves"]
     figure = draw(chart)
@@ -71,9 +89,9 @@ def test_single_curves_are_thin_and_share_their_mean_s_entry():
     assert sorted(line.get_linewidth() for line in found) == [0.6] * 5 + [1.5]
     np.testing.assert_array_equal(found[0].get_ydata(), chart.panels[0].marks[0].y)
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["real-mixture"]
-    assert figure.legends[0].get_lines()[0].get_marker() == style("real-mixture").marker
+    assert figure.legends[0].findobj(Line2D)[0].get_marker() == style("real-mixture").marker
     turned = draw(one(*reversed(chart.panels[0].marks)))
-    assert turned.legends[0].get_lines()[0].get_marker() == style("real-mixture").marker
+    assert turned.legends[0].findobj(Line2D)[0].get_marker() == style("real-mixture").marker
 
 
 def test_points_and_their_whiskers():
@@ -201,6 +219,57 @@ def test_shared_axes_are_labelled_once_and_one_legend_stands_below(paper):
     assert len({axes.get_ylim() for axes in alone.axes}) == 4
 
 
+def test_many_columns_are_no_wider_than_three():
+    widths = [draw(Chart((one(line()).panels * columns,))).get_figwidth() for columns in range(1, 6)]
+    assert widths[2:] == pytest.approx([WIDEST] * 3) and widths == sorted(widths)
+
+
+def test_no_word_is_alone_on_the_last_line_of_a_label_and_none_is_broken():
+    label = "distance at blocks.5.hook_resid_post, L2"
+    figure = draw(Chart((one(*bars(), y=label).panels * 3,)))
+    (found,) = {axes.get_ylabel() for axes in figure.axes} - {""}
+    assert found.split() == label.split() and len(found.splitlines()) == 2
+    assert "L2" not in found.splitlines()
+
+
+def test_groups_of_lines_have_a_column_each_in_the_legend():
+    groups = {"": ["isotropic"], "b": ["real", "mean"], "a": ["zero", "clean", "cov-random"]}
+    lines = [replace(line(name), group=group) for group, names in groups.items() for name in names]
+    legend = draw(Chart((one(*lines).panels * 2,))).legends[0]
+    FigureCanvasAgg(legend.figure).draw()
+    places = {text.get_text(): round(text.get_window_extent().x0) for text in legend.get_texts()}
+    columns = [{places[name] for name in names} for names in groups.values()]
+    assert all(len(one) == 1 for one in columns) and len(set.union(*columns)) == 3
+
+
+def test_dots_are_the_numbers_on_an_axis_that_does_not_begin_at_zero():
+    marks = [Dots(name, (name,), np.array([y]), style(name), np.array([y - 1]), np.array([y + 2])) for name, y in DOTS]
+    axes = drawn(*marks, Rule(95.0, "y"))
+    for mark, place in zip(marks, range(len(marks)), strict=True):
+        (found,) = labelled(axes, mark.name) or [axes.containers[place].lines[0]]
+        assert found.get_xydata().tolist() == [[place, mark.y[0]]]
+        ((ends,),) = [line.get_segments() for line in axes.containers[place].lines[2]]
+        assert ends[:, 1].tolist() == [mark.low[0], mark.high[0]]
+    assert axes.get_ylim()[0] > 90
+    layout = to_plotly(one(*marks, Rule(95.0, "y")))["layout"]
+    assert 90 < layout["yaxis"]["range"][0] < 95 and layout["yaxis"]["range"][1] > 105
+
+
+def test_labels_stand_beside_their_points():
+    mark = replace(points()[1], labels=tuple(f"L0 {at}" for at in range(20)))
+    assert [text.get_text() for text in drawn(mark).texts] == list(mark.labels)
+    assert [text.xy for text in drawn(mark).texts] == list(zip(mark.x, mark.y, strict=True))
+
+
+def test_a_short_logarithmic_axis_has_round_ticks():
+    mark = Line("a", np.arange(3.0), np.array([0.9, 1.1, 1.5]), style("zero"))
+    axes = drawn(mark, y_axis={"log": True})
+    axes.figure.draw_without_rendering()
+    low, high = axes.get_ylim()
+    shown = [label.get_text() for label in axes.get_yticklabels() if low <= label.get_position()[1] <= high]
+    assert len(shown) > 2 and "1" in shown
+
+
 def test_a_legend_has_room_for_so_many_names():
     many = [line(f"along:{number}.npy") for number in range(40)]
     words = [text.get_text() for text in draw(one(*many)).legends[0].get_texts()]
@@ -233,6 +302,8 @@ def test_files_repeat_to_the_byte():
     first, again = (draw(CHARTS["curves"]) for _ in range(2))
     assert to_svg(first) == to_svg(again)
     assert to_png(first) == to_png(again)
+    assert to_pdf(first) == to_pdf(again)
+    assert to_pdf(first).startswith(b"%PDF") and b"CreationDate" not in to_pdf(first)
 
 
 @pytest.mark.parametrize("name", CHARTS)
@@ -253,6 +324,7 @@ def test_a_name_in_any_script_and_with_any_byte_is_drawn():
     assert "along:日本語?.npy" in texts
 
 
+DOTS = (("isotropic", 100.0), ("zero", 102.0), ("mean", 103.0))
 NOTHING = np.full(5, np.nan)
 
 

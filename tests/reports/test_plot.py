@@ -38,7 +38,7 @@ def test_curves_are_drawn_with_title_labels_and_size(tmp_path):
 
 def test_one_step_is_drawn_as_bars_and_shapes_need_several():
     assert plot.curves(results(steps=(1.0,)), "kl").axes[0].patches
-    assert len(plot.shapes(results()).axes) == 4
+    assert len(plot.shapes(results()).axes) == 2
     with pytest.raises(TiltmeterError, match="a single step, and so no shape"):
         plot.shapes(results(steps=(1.0,)))
 
@@ -77,6 +77,8 @@ def test_a_comparison_is_a_panel_for_each_baseline():
     assert [axes.get_title() for axes in figure.axes] == ["isotropic", "permutation"]
     assert len(figure.axes[0].lines) == 3 + 2
     np.testing.assert_allclose(figure.axes[0].lines[0].get_xdata(), [0, 0.5, 1])  # in pair distances
+    two = plot.compare(results((*names, "other", "minus-other")), ("mine", "other"))
+    assert [axes.get_title() for axes in two.axes] == ["isotropic", "permutation", "", ""]
     with pytest.raises(TiltmeterError, match="not the curves of a comparison"):
         plot.compare(results())
     with pytest.raises(TiltmeterError, match="no vector 'other'; the curves have mine"):

@@ -145,8 +145,8 @@ def test_points_have_their_texts_and_whiskers():
     np.testing.assert_allclose(values(trace["x"]), mark.x, rtol=1e-5)
     np.testing.assert_allclose(values(trace["y"]) + values(trace["error_y"]["array"]), mark.high, rtol=1e-5)
     np.testing.assert_allclose(values(trace["y"]) - values(trace["error_y"]["arrayminus"]), mark.low, rtol=1e-5)
-    assert [html.unescape(text) for text in trace["text"]] == list(mark.texts)
-    assert "%{text}" in trace["hovertemplate"]
+    assert [html.unescape(text) for text in trace["hovertext"]] == list(mark.texts)
+    assert "%{hovertext}" in trace["hovertemplate"]
 
 
 @pytest.mark.parametrize(("name", "way", "across"), [("bars", "y", "x"), ("lying bars", "x", "y")])

@@ -10,7 +10,7 @@ from chart_cases import PAPER
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.perturb.bases import BASES, SAE_BASES
 from tiltmeter.perturb.registry import DIRECTIONS
-from tiltmeter.reports.charts.styles import shade, style, styles
+from tiltmeter.reports.charts.styles import SAE_COLORS, shade, style, styles
 
 NAMED = [*DIRECTIONS]
 SAES = [f"{kind}-3-l0-{l0}" for kind in ("local", "e2e", "e2e+ds") for l0 in (4, 12, 40, 80)]
@@ -23,6 +23,10 @@ def look(style):
 
 def lightness(color):
     return colorsys.rgb_to_hls(*(int(color[at : at + 2], 16) / 255 for at in (1, 3, 5)))[1]
+
+
+def hue(color):
+    return colorsys.rgb_to_hls(*(int(color[at : at + 2], 16) / 255 for at in (1, 3, 5)))[0]
 
 
 def test_everything_that_has_a_name_has_a_style_and_no_two_look_alike():
@@ -91,6 +95,15 @@ def test_saes_differ_in_shade_or_marker_and_kinds_of_direction_in_hue_and_dash()
     assert found["sae-error:e2e-3-l0-4"].color == found["sae-error:local-3-l0-4"].color
 
 
+def test_kinds_of_sae_have_hues_where_there_is_one_kind_of_direction():
+    found = styles([*PAPER, *(f"sae-feature:{sae}" for sae in SAES)])
+    for kind, color in SAE_COLORS.items():
+        shades = [found[f"sae-feature:{kind}-3-l0-{l0}"].color for l0 in (4, 12, 40, 80)]
+        assert [lightness(one) for one in shades] == sorted(map(lightness, shades), reverse=True)
+        assert [hue(one) for one in shades] == pytest.approx([hue(color)] * 4, abs=0.02)
+    assert len({found[f"sae-feature:{sae}"].color for sae in SAES}) == len(SAES)
+
+
 def test_one_sae_of_a_kind_has_the_kind_s_look():
     assert styles(["sae-error:local-3-l0-4", "isotropic"])["sae-error:local-3-l0-4"] == style("sae-error")
 
@@ -105,9 +118,6 @@ def test_saes_of_other_names_get_markers_of_their_own():
 
 
 def test_shades_keep_their_hue():
-    hue = colorsys.rgb_to_hls(0x88 / 255, 0x22 / 255, 0x55 / 255)[0]
     for part in (0.0, 0.5, 1.0):
-        color = shade("#882255", part)
-        found = colorsys.rgb_to_hls(*(int(color[at : at + 2], 16) / 255 for at in (1, 3, 5)))[0]
-        assert found == pytest.approx(hue, abs=0.02)
+        assert hue(shade("#882255", part)) == pytest.approx(hue("#882255"), abs=0.02)
     assert lightness(shade("#000000", 0.0)) > lightness(shade("#000000", 1.0))

@@ -80,7 +80,8 @@ def test_a_finished_run_is_drawn_from_what_it_stored(run, nothing_measures):
     page = publish(run)
     assert page == run / "report.html"
     made = {name: data for name, data in drawn(run).items() if name not in stored}
-    pictures, tables = {"figures/sweep.png", "figures/sweep.svg"}, {"tables/sweep.csv", "tables/sweep.tex"}
+    pictures = {f"figures/sweep.{kind}" for kind in ("png", "svg", "pdf")}
+    tables = {"tables/sweep.csv", "tables/sweep.tex"}
     assert made.keys() == {"report.html", *pictures, *tables}
     assert {name: drawn(run)[name] for name in stored} == stored
     assert made["figures/sweep.png"].startswith(b"\x89PNG")

@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 
 from tiltmeter.cli.catalogue import catalogue, choices
+from tiltmeter.cli.dry_run import DryRun, print_study_forecasts
+from tiltmeter.cli.early.device import check_device_early
 from tiltmeter.cli.early.model_facts import model_facts
 from tiltmeter.cli.early.names import check_saes
 from tiltmeter.cli.early.out import check_out
@@ -96,11 +98,13 @@ class StudyTokenOptions(TokenSourceOptions):
 
 @takes_groups
 def reproduce(
+    *,
     study: Annotated[str, typer.Argument(help=f"{', '.join(catalogue()['studies'])}, or all.")],
     experiments: ExperimentOptions,
     subject: SubjectOptions,
     tokens: StudyTokenOptions,
     run: RunOptions,
+    dry_run: DryRun = False,
     output: OutputOptions,
 ) -> None:
     """Run a paper's experiments and test its claims.
@@ -117,6 +121,7 @@ def reproduce(
     at_least_one(control_seeds=experiments.control_seeds)
     _check_subject(subject, tokens, saes)
     check_out(run.out, study)
+    check_device_early(subject.device)
     from tiltmeter.studies.reproduce import ReproduceOptions
     from tiltmeter.studies.reproduce import reproduce as run_study
 
@@ -139,6 +144,9 @@ def reproduce(
         precision=subject.precision,
         seed=run.seed or 0,
     )
+    if dry_run:
+        print_study_forecasts(study, wanted, run.out, output)
+        return
     page, claims = run_study(study, wanted, run.out)
     output.give(page.parent, lambda: f"{claims}\nreport:  {page}")
 

@@ -30,12 +30,12 @@ class ReportFigure(NamedTuple):
     @property
     def files(self) -> tuple[str, ...]:
         """Paths of its files in the run's folder."""
-        pictures = tuple(f"{FIGURES}/{self.name}.{kind}" for kind in ("png", "svg"))
+        pictures = tuple(f"{FIGURES}/{self.name}.{kind}" for kind in ("png", "svg", "pdf"))
         return (*pictures, *(f"{TABLES}/{self.name}.{kind}" for kind in ("csv", "tex"))) if self.chart else ()
 
 
 def save_figure(folder: Path, figure: ReportFigure) -> bytes:
-    """Write a figure's picture (PNG, SVG) and numbers (CSV, LaTeX) into a run's folder.
+    """Write a figure's picture (PNG, SVG, PDF) and numbers (CSV, LaTeX) into a run's folder.
 
     Returns:
         The SVG; empty if there is no chart.
@@ -51,7 +51,7 @@ def save_figure(folder: Path, figure: ReportFigure) -> bytes:
     drawing = mpl.draw(figure.chart)
     svg = mpl.to_svg(drawing)
     tables = chart.to_csv(figure.chart), chart.to_latex(figure.chart, figure.title)
-    for name, data in zip(figure.files, (mpl.to_png(drawing), svg, *tables), strict=True):
+    for name, data in zip(figure.files, (mpl.to_png(drawing), svg, mpl.to_pdf(drawing), *tables), strict=True):
         try:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(data)

@@ -74,18 +74,32 @@ def reproduce(name: str, wanted: ReproduceOptions, out: Path | None) -> tuple[Pa
     Raises:
         TiltmeterError: wrong input; matplotlib is not installed.
     """
-    require("matplotlib", "report", "A study, which ends in figures,")
-    studies = list(STUDIES.values()) if name == ALL else [find_study(name)]
-    _check(studies, name, wanted)
-    loaded: dict[object, LoadedModel] = {}
-    texts: dict[str, TokenSet] = {}
-    requests = [_request(study, wanted, loaded, texts) for study in studies]
-    folder = user_path(out) if out else _folder(name, requests)
+    requests = requested(name, wanted)
+    folder = folder_of(name, requests, out)
     page, failures = _one(requests[0], folder) if name != ALL else _all(requests, folder)
     if failures:
         more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
         raise TiltmeterError(f"{failures[0]}{more} The report, {page}, has what could be measured.")
     return page, claims_text(folder)
+
+
+def requested(name: str, wanted: ReproduceOptions) -> list[StudyRun]:
+    """Load what one study, or all, run on.
+
+    Raises:
+        TiltmeterError: as `reproduce`, before anything is measured.
+    """
+    require("matplotlib", "report", "A study, which ends in figures,")
+    studies = list(STUDIES.values()) if name == ALL else [find_study(name)]
+    _check(studies, name, wanted)
+    loaded: dict[object, LoadedModel] = {}
+    texts: dict[str, TokenSet] = {}
+    return [_request(study, wanted, loaded, texts) for study in studies]
+
+
+def folder_of(name: str, requests: list[StudyRun], out: Path | None) -> Path:
+    """The run directory: the one that was asked for, or one whose name depends on what is measured."""
+    return user_path(out) if out else _folder(name, requests)
 
 
 def _one(request: StudyRun, folder: Path) -> tuple[Path, list[str]]:

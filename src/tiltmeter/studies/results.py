@@ -98,6 +98,15 @@ class Results(Mapping[str, xr.Dataset]):
         known = [found for curves in self.found.values() if (found := documents_of(curves)) is not None]
         return max(known, key=len, default=None)
 
+    def of_experiments(self, names: Sequence[str]) -> dict[str, xr.Dataset]:
+        """What was measured of these experiments: NAME, and NAME-0, NAME-1, ... of an experiment in several layers."""
+        return {
+            found: data
+            for name in names
+            for found, data in self.found.items()
+            if found == name or re.fullmatch(rf"{re.escape(name)}-\d+", found)
+        }
+
     def by_layer(self, experiment: str) -> dict[int, xr.Dataset]:
         """What was measured at each layer: the experiments `NAME-0`, `NAME-1`, ..., by layer.
 

@@ -61,9 +61,12 @@ class SweepExperiment:
         return loaded_by_name(self.sweep.saes)
 
     def run(self, loaded: LoadedModel, tokens: TokenSet, out: Path, purpose: str) -> xr.Dataset:
-        """Run the sweep, on at most as many sequences as the token set has."""
-        fitting = self.sweep.model_copy(update={"sequences": min(self.sweep.sequences, len(tokens.ids))})
-        return run_sweep(fitting, loaded, tokens, out, purpose)
+        """Run the sweep."""
+        return run_sweep(self.fitting(tokens), loaded, tokens, out, purpose)
+
+    def fitting(self, tokens: TokenSet) -> Sweep:
+        """The sweep on at most as many sequences as the token set has."""
+        return self.sweep.model_copy(update={"sequences": min(self.sweep.sequences, len(tokens.ids))})
 
 
 class KnownSAE(NamedTuple):
@@ -130,6 +133,16 @@ class PaperFigure(NamedTuple):
     """What this run found, in a sentence or two."""
 
 
+class Topic(NamedTuple):
+    """Claims that the report has under one heading, with the figures that show them."""
+
+    title: str
+    figures: tuple[str, ...]
+    """Numbers of figures, the first of which is the one to look at."""
+    claims: tuple[str, ...]
+    """Names of claims."""
+
+
 class Preset(NamedTuple):
     """Model, tokens, layer and SAEs under one name: the embedded ones, or the paper's."""
 
@@ -157,5 +170,9 @@ class Study(NamedTuple):
     claims: tuple[Claim, ...]
     presets: Mapping[str, Preset]
     """By name; every study has `nano` and `gpt2`."""
+    topics: tuple[Topic, ...] = ()
+    """The claims in the order of the report; those without a topic come last."""
+    headlines: tuple[str, ...] = ()
+    """Names of the claims that matter most: about five, which the report says first."""
     uncontrolled: frozenset[str] = frozenset()
     """Experiments that no claim uses; they are not repeated on controls."""

@@ -33,11 +33,13 @@ class Line:
     high: Numbers | None = None
     thin: bool = False
     """Whether this is one of many individual curves, which are drawn thin and pale behind means."""
+    group: str = ""
+    """Lines of a group are listed together in the legend, in a column of their own if there is room."""
 
 
 @dataclass(frozen=True)
 class Points:
-    """Dots, with hover texts, and whiskers if they have intervals."""
+    """Dots, with texts, and whiskers if they have intervals."""
 
     name: str
     x: Numbers
@@ -46,6 +48,9 @@ class Points:
     low: Numbers | None = None
     high: Numbers | None = None
     texts: tuple[str, ...] = ()
+    """Of each point, shown on hover."""
+    labels: tuple[str, ...] = ()
+    """Of each point, drawn beside it."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +66,13 @@ class Bars:
 
 
 @dataclass(frozen=True)
+class Dots(Bars):
+    """One dot per category, with its interval as a whisker: bars for an axis that need not begin at zero."""
+
+
+@dataclass(frozen=True)
 class Histogram:
-    """Counts per bin, drawn as a filled outline."""
+    """Counts per bin, drawn as an outline, filled where few overlap."""
 
     name: str
     edges: Float[np.ndarray, " edge"]

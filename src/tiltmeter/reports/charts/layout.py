@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -30,6 +31,7 @@ Named = Line | Points | Bars | Histogram
 Range = tuple[float, float]
 
 AXIS_NAMES: tuple[AxisName, AxisName] = ("x", "y")
+_FEW_BANDS = 4
 _ROOM = 44
 """Characters of a category name that fit below vertical bars."""
 
@@ -117,9 +119,28 @@ def legend(chart: Chart) -> dict[str, Named]:
     return {name: standing[name] for name in dict.fromkeys(mark.name for mark in named)}
 
 
+def legend_groups(named: Mapping[str, Named]) -> dict[str, list[int]]:
+    """Return the places in the legend of the entries of each group of lines."""
+    groups: dict[str, list[int]] = {}
+    for at, mark in enumerate(named.values()):
+        groups.setdefault(mark.group if isinstance(mark, Line) else "", []).append(at)
+    return groups
+
+
 def is_thin(mark: Mark) -> bool:
     """Return whether a mark is one of many individual curves."""
     return isinstance(mark, Line) and mark.thin
+
+
+def band_opacity(panel: Panel) -> float:
+    """Return the opacity of bands: lower where many overlap, so that lines stay in front."""
+    bands = sum(isinstance(mark, Line) and mark.low is not None for mark in panel.marks)
+    return 0.18 if bands <= _FEW_BANDS else 0.1
+
+
+def fill_opacity(panel: Panel) -> float:
+    """Return the opacity of histograms' fill: none where more than two would overlap."""
+    return 0.2 if sum(isinstance(mark, Histogram) for mark in panel.marks) <= 2 else 0.0
 
 
 def is_right_half(panel: Panel, rule: Rule) -> bool:

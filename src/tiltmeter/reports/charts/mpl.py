@@ -1,4 +1,4 @@
-"""Matplotlib rendering, for papers and browsers without scripts: PNG and SVG, reproducible to the byte."""
+"""Matplotlib rendering, for papers and browsers without scripts: PNG, SVG and PDF, reproducible to the byte."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from tiltmeter.reports.charts.chart import Bars, Chart, HeatMap, Histogram, Line, Panel, Surface, Triangle
 from tiltmeter.reports.charts.layout import (
@@ -31,14 +32,21 @@ from tiltmeter.reports.charts.layout import (
     is_horizontal,
     is_thin,
     legend,
+    legend_groups,
     shared_axis,
     shares_axis_label,
     shortened,
 )
-from tiltmeter.reports.charts.mpl_marks import PALE, draw_bars, draw_mark, mappable
+from tiltmeter.reports.charts.mpl_marks import BAND, PALE, draw_bars, draw_mark, mappable
 
 MOST_ENTRIES = 24
 """Maximum number of legend entries."""
+WIDEST = 9.0
+"""Width of a figure of three or more columns, in inches."""
+_FEW_TICKS = 8.0
+"""Ratio of the ends of a logarithmic axis below which it has round numbers as ticks."""
+_BESIDE = 0.9
+"""Width beside all panels in inches."""
 _LETTER = 0.067
 """Width of a character in inches."""
 
@@ -68,6 +76,7 @@ _LOOK: Any = {
     "legend.frameon": False,
     "text.parse_math": False,  # a dollar sign in a file name must not start a formula
     "svg.fonttype": "none",
+    "pdf.fonttype": 42,  # fonts that journals and editors of pictures accept
     "svg.hashsalt": "tiltmeter",
 }
 
@@ -92,7 +101,7 @@ def draw(chart: Chart, size: tuple[float, float] | None = None) -> Figure:
         size: width and height in inches; as the panels need if not given.
     """
     columns = chart.columns
-    width = 0.9 + columns * _width(columns)
+    width = _BESIDE + columns * _width(columns)
     heights = [max(_height(panel, columns) for panel in row) for row in chart.rows]
     with mpl.rc_context(_LOOK):
         figure = NotebookFigure(figsize=size or (width, 0.5 + sum(heights)), layout=ConstrainedLayoutEngine(w_pad=0.07))
@@ -114,6 +123,11 @@ def draw(chart: Chart, size: tuple[float, float] | None = None) -> Figure:
 def to_png(figure: Figure) -> bytes:
     """Draw the figure as PNG at 200 dpi. Equal figures yield equal bytes."""
     return _bytes(figure, format="png", dpi=200, metadata={"Software": None})
+
+
+def to_pdf(figure: Figure) -> bytes:
+    """Draw the figure as PDF with text kept as text. Equal figures yield equal bytes."""
+    return _bytes(figure, format="pdf", dpi=200, metadata={"CreationDate": None, "Creator": None, "Producer": None})
 
 
 def to_svg(figure: Figure) -> bytes:
@@ -142,7 +156,8 @@ def _bytes(figure: Figure, **settings: Any) -> bytes:
 
 
 def _width(columns: int) -> float:
-    return {1: 5.0, 2: 3.6}.get(columns, 3.0)
+    """Width of a panel in inches; of three or more, so that the figure has 9 inches (1,800 pixels)."""
+    return {1: 5.0, 2: 3.6}.get(columns, (WIDEST - _BESIDE) / columns)
 
 
 def _height(panel: Panel, columns: int) -> float:
@@ -205,7 +220,10 @@ def _log_ticks(axes: Axes) -> None:
     for axis in (axes.xaxis, axes.yaxis):
         if axis.get_scale() == "log":
             low, high = axis.get_view_interval()
-            axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
+            few = high < _FEW_TICKS * low  # of 1, 2 and 5 times a power of ten; round numbers then
+            several = LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,))
+            axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]) if few else several)
+            axis.set_minor_locator(NullLocator() if few else LogLocator(subs="all"))
             axis.set_major_formatter("{x:g}")
             axis.set_minor_formatter(NullFormatter())
 
@@ -224,7 +242,8 @@ def _color_bars(figure: Figure, chart: Chart, drawn: Mapping[Cell, Axes]) -> Non
         bar.outline.set_visible(False)
 
 
-def _handle(mark: Named) -> Artist:
+def _handle(mark: Named) -> Artist | tuple[Artist, ...]:
+    """What stands for a mark in the legend; of a line with a band, both, one above the other."""
     color, linestyle, marker, face = mark.style
     if isinstance(mark, Bars):
         return Patch(facecolor=(color, PALE), edgecolor=color)
@@ -232,7 +251,7 @@ def _handle(mark: Named) -> Artist:
         return Patch(facecolor=(color, 0.2), edgecolor=color, linestyle=linestyle)
     if is_thin(mark):
         return Line2D([], [], color=color, linewidth=0.6, alpha=0.6)
-    return Line2D(
+    line = Line2D(
         [],
         [],
         color=color,
@@ -240,6 +259,8 @@ def _handle(mark: Named) -> Artist:
         marker=marker,
         markerfacecolor=face,
     )
+    has_band = isinstance(mark, Line) and mark.low is not None and bool(np.isfinite(mark.low).any())
+    return (Patch(facecolor=(color, BAND), linewidth=0), line) if has_band else line
 
 
 def _legend(figure: Figure, named: Mapping[str, Named]) -> None:
@@ -247,15 +268,37 @@ def _legend(figure: Figure, named: Mapping[str, Named]) -> None:
         return
     # A legend handle with its gaps is 0.7 inch wide, and a row 0.19 inch high.
     shown = dict(list(named.items())[:MOST_ENTRIES])
-    labels = [shortened(name, int((figure.get_figwidth() - 0.9) / (_LETTER + 0.01))) for name in shown]
+    labels = [shortened(name, int((figure.get_figwidth() - _BESIDE) / (_LETTER + 0.01))) for name in shown]
     rest = len(named) - len(shown)
-    entries = [*map(_handle, shown.values()), *([Line2D([], [], linestyle="none")] if rest else [])]
+    entries: list[Any] = [*map(_handle, shown.values()), *([_blank()] if rest else [])]
     labels += [f"and {rest} more"] if rest else []
     columns = int(figure.get_figwidth() / (_LETTER * max(map(len, labels)) + 0.7))
     columns = max(1, min(len(labels), columns))
+    groups = legend_groups(shown)
+    if 1 < len(groups) <= columns and not rest:
+        entries, labels = _in_columns(entries, labels, groups)
+        columns = len(groups)
     figure.set_figheight(figure.get_figheight() + 0.05 + 0.19 * -(-len(labels) // columns))
     figure.legend(entries, labels, loc="outside lower center", ncols=columns, handlelength=2.8)
 
 
+def _blank() -> Artist:
+    return Line2D([], [], linestyle="none")
+
+
+def _in_columns(
+    entries: list[Artist], labels: list[str], groups: Mapping[str, list[int]]
+) -> tuple[list[Artist], list[str]]:
+    """Fill up each group to the length of the longest with blank entries: matplotlib lists them column by column."""
+    longest = max(map(len, groups.values()))
+    places = [at for group in groups.values() for at in [*group, *[-1] * (longest - len(group))]]
+    return [_blank() if at < 0 else entries[at] for at in places], ["" if at < 0 else labels[at] for at in places]
+
+
 def _wrapped(text: str, inches: float) -> str:
-    return textwrap.fill(text, max(12, int(0.85 * inches / _LETTER)))
+    """Wrap into the fewest lines that fit, of about equal length: no unit stands alone on the last."""
+    most = max(12, int(0.85 * inches / _LETTER))
+    lines = len(textwrap.wrap(text, most))
+    least = max(map(len, text.split()), default=most)  # no word is broken that need not be
+    fills = (textwrap.fill(text, width) for width in (*range(least, most), most))
+    return next(fill for fill in fills if fill.count("\n") < lines or not lines)

@@ -14,6 +14,7 @@ from matplotlib.tri import Triangulation
 
 from tiltmeter.reports.charts.chart import (
     Bars,
+    Dots,
     HeatMap,
     Histogram,
     Line,
@@ -24,7 +25,16 @@ from tiltmeter.reports.charts.chart import (
     Surface,
     Triangle,
 )
-from tiltmeter.reports.charts.layout import Range, bar_positions, categories, is_horizontal, is_right_half, shortened
+from tiltmeter.reports.charts.layout import (
+    Range,
+    band_opacity,
+    bar_positions,
+    categories,
+    fill_opacity,
+    is_horizontal,
+    is_right_half,
+    shortened,
+)
 
 COLORS = "cividis"
 """Perceptually uniform, and nearly the same for colour-blind readers."""
@@ -32,6 +42,8 @@ MANY = 300
 """Above this number, points are smaller and paler. Above twenty times as many, points and cells are rasterised."""
 PALE = 0.6
 """Opacity of bars, low enough that whiskers stay visible."""
+BAND = 0.18
+"""Opacity of bands, low enough that they are told apart where they overlap."""
 _WHISKER: Any = {"ecolor": "#222222", "elinewidth": 1.0, "capsize": 2.0}
 _HEIGHT = 3**0.5 / 2
 
@@ -44,7 +56,7 @@ def draw_mark(axes: Any, mark: Mark, panel: Panel, ranges: dict[str, Range]) -> 
         case Points():
             _points(axes, mark, panel)
         case Histogram():
-            axes.stairs(mark.counts, mark.edges, fill=True, color=mark.style.color, alpha=0.2)
+            axes.stairs(mark.counts, mark.edges, fill=True, color=mark.style.color, alpha=fill_opacity(panel))
             line = {"linestyle": mark.style.linestyle, "linewidth": 1.3, "label": mark.name}
             axes.stairs(mark.counts, mark.edges, color=mark.style.color, **line)
         case HeatMap():
@@ -74,7 +86,9 @@ def draw_bars(axes: Axes, panel: Panel) -> None:
             continue
         (centre, width), color, reach = bar_positions(panel, mark), mark.style.color, _reach(mark)
         look: Any = {"facecolor": (color, PALE), "edgecolor": color, "label": mark.name, "error_kw": _WHISKER}
-        if horizontal:
+        if isinstance(mark, Dots):
+            _dots(axes, mark, centre, horizontal)
+        elif horizontal:
             axes.barh(centre, mark.y, height=width, xerr=reach, **look)
         else:
             axes.bar(centre, mark.y, width=width, yerr=reach, **look)
@@ -87,6 +101,14 @@ def draw_bars(axes: Axes, panel: Panel) -> None:
         axes.set_xlim(-0.5, len(names) - 0.5)
 
 
+def _dots(axes: Axes, mark: Dots, centre: np.ndarray, horizontal: bool) -> None:
+    x, y = (mark.y, centre) if horizontal else (centre, mark.y)
+    color, _, marker, face = mark.style
+    look: Any = {"color": color, "marker": marker, "markerfacecolor": face, "elinewidth": 1.2, "capsize": 2.0}
+    look["xerr" if horizontal else "yerr"] = _reach(mark)
+    axes.errorbar(x, y, linestyle="none", label=mark.name, **look)
+
+
 def _line(axes: Axes, mark: Line, panel: Panel) -> None:
     x, y = _positive(mark.x, panel.x.log), _positive(mark.y, panel.y.log)
     style = mark.style
@@ -96,8 +118,8 @@ def _line(axes: Axes, mark: Line, panel: Panel) -> None:
     if mark.low is not None and mark.high is not None:
         low, high = mark.low, _positive(mark.high, panel.y.log)
         if panel.y.log:  # on a logarithmic axis, a band that reaches zero extends to the bottom of the axis
-            low = np.maximum(low, floor(panel))
-        axes.fill_between(x, low, high, color=style.color, alpha=0.18, linewidth=0)
+            low = np.where(low > 0, low, floor(panel))
+        axes.fill_between(x, low, high, color=style.color, alpha=band_opacity(panel), linewidth=0)
     every = max(1, round(np.isfinite(y).sum() / 16))
     look: Any = {"color": style.color, "linestyle": style.linestyle, "marker": style.marker}
     axes.plot(x, y, markerfacecolor=style.face, markevery=every, label=mark.name, **look)
@@ -112,6 +134,10 @@ def _points(axes: Axes, mark: Points, panel: Panel) -> None:
     bars = axes.errorbar(
         x, y, yerr=_reach(mark), ecolor=whisker, linestyle="none", elinewidth=0.9, label=mark.name, **look
     )
+    for name, at, height in zip(mark.labels, x, y, strict=False):
+        axes.annotate(
+            name, (at, height), xytext=(5, 3), textcoords="offset points", fontsize=8, color=mark.style.color, zorder=11
+        )
     for artist in bars.get_children():
         artist.set_rasterized(len(x) > 20 * MANY)
 
@@ -164,10 +190,11 @@ def _rule(axes: Axes, mark: Rule, panel: Panel) -> None:
 
 
 def floor(panel: Panel) -> float:
-    """Return the smallest positive value of a panel's lines and points, or the start of its axis if that is set."""
+    """The smallest positive value of a panel's lines, bands and points, or the start of its axis if that is set."""
     if panel.y.limits:
         return panel.y.limits[0]
-    values = [mark.y[mark.y > 0] for mark in panel.marks if isinstance(mark, Line | Points)]
+    marks = [mark for mark in panel.marks if isinstance(mark, Line | Points)]
+    values = [of[of > 0] for mark in marks for of in (mark.y, mark.low) if of is not None]
     return float(np.concatenate(values or [np.empty(0)]).min(initial=1.0))
 
 

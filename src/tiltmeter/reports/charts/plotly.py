@@ -12,7 +12,19 @@ from typing import Any
 
 import numpy as np
 
-from tiltmeter.reports.charts.chart import Axis, Bars, Chart, HeatMap, Line, Panel, Points, Rule, Surface, Triangle
+from tiltmeter.reports.charts.chart import (
+    Axis,
+    Bars,
+    Chart,
+    Dots,
+    HeatMap,
+    Line,
+    Panel,
+    Points,
+    Rule,
+    Surface,
+    Triangle,
+)
 from tiltmeter.reports.charts.layout import (
     AXIS_NAMES,
     AxisName,
@@ -139,10 +151,23 @@ def _bar_ticks(chart: Chart, cell: Cell, axis_name: AxisName) -> Json:
         return _ticks(panel.y)
     sharing = [one for other, one in cells(chart).items() if own and shared_axis(chart, other, axis_name) == own]
     marks = [mark for one in sharing or [panel] for mark in one.marks if isinstance(mark, Bars)]
-    values = np.concatenate([[0.0], *(part for mark in marks for part in _values(mark, "y"))])
+    values = np.concatenate([part for mark in marks for part in _values(mark, "y")])
+    if marks and all(isinstance(mark, Dots) for mark in marks):
+        marked = [mark.at for one in sharing or [panel] for mark in one.marks if isinstance(mark, Rule)]
+        return _ticks(replace(panel.y, limits=_around(np.append(values, marked))))
+    values = np.append(values, 0.0)
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
     margin = 0.05 * (high - low)
     return _ticks(replace(panel.y, limits=(low - margin * (low < 0), high + margin * (high > 0) or 1.0)))
+
+
+def _around(values: np.ndarray) -> tuple[float, float]:
+    """A range with a margin on both sides."""
+    known = values[np.isfinite(values)]
+    low, high = float(known.min(initial=np.inf)), float(known.max(initial=-np.inf))
+    if not low < high:
+        return (low - 1.0, high + 1.0) if low == high else (0.0, 1.0)
+    return low - 0.08 * (high - low), high + 0.08 * (high - low)
 
 
 def _scene(panel: Panel, place: PanelPlace, chart: Chart) -> Json:

@@ -8,8 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from tiltmeter.reports.charts.chart import Bars, HeatMap, Histogram, Line, Panel, Points, Rule, Surface, Triangle
-from tiltmeter.reports.charts.layout import Named, bar_positions, is_horizontal, is_right_half, shortened
+from tiltmeter.reports.charts.chart import Bars, Dots, HeatMap, Histogram, Line, Panel, Points, Rule, Surface, Triangle
+from tiltmeter.reports.charts.layout import (
+    Named,
+    band_opacity,
+    bar_positions,
+    fill_opacity,
+    is_horizontal,
+    is_right_half,
+    shortened,
+)
 from tiltmeter.reports.charts.styles import Dash, Style
 
 LONGEST = 60
@@ -123,7 +131,12 @@ def _line(mark: Line, panel: Panel, legend: Mapping[str, Named]) -> Iterator[Tra
     named, style = _named(mark, panel, legend), mark.style
     if mark.low is not None and mark.high is not None:
         for band in _band(mark, panel):
-            look = {"mode": "lines", "line": {"width": 0}, "fill": "toself", "fillcolor": pale(style.color, 0.18)}
+            look = {
+                "mode": "lines",
+                "line": {"width": 0},
+                "fill": "toself",
+                "fillcolor": pale(style.color, band_opacity(panel)),
+            }
             yield {"type": "scatter", **band, **named, **look, "showlegend": False, "hoverinfo": "skip"}
     markers: Trace = {"mode": "lines"}
     if style.marker:
@@ -183,9 +196,12 @@ def _points(mark: Points, panel: Panel, legend: Mapping[str, Named]) -> Trace:
     trace: Trace = {"type": "scatter", "mode": "markers", "x": numbers(mark.x), "y": numbers(mark.y), "marker": marker}
     if reach := _reach(mark):
         trace["error_y"] = {**reach, "color": pale(mark.style.color, 0.45), "thickness": 1.2, "width": 0}
+    if mark.labels:
+        trace |= {"mode": "markers+text", "text": [text(one) for one in mark.labels], "textposition": "top right"}
+        trace["textfont"] = {"size": 11, "color": mark.style.color}
     if mark.texts:
-        trace["text"] = [text(one) for one in mark.texts]
-    words = "<br>%{text}" if mark.texts else ""
+        trace["hovertext"] = [text(one) for one in mark.texts]
+    words = "<br>%{hovertext}" if mark.texts else ""
     hover = f"{_AT}%{{customdata}}{words}<extra></extra>"
     return {**trace, **named, "customdata": _intervals(mark), "hovertemplate": hover}
 
@@ -198,18 +214,23 @@ def _bars(mark: Bars, panel: Panel, legend: Mapping[str, Named]) -> Trace:
         f"{text(name)}: {value:.4g}{more}"
         for name, value, more in zip(mark.categories, mark.y, _intervals(mark), strict=True)
     ]
-    trace: Trace = _named(mark, panel, legend) | {
+    bar = {
         "type": "bar",
         "orientation": "h" if is_horizontal(panel) else "v",
-        ways[0]: numbers(centre),
-        ways[1]: numbers(mark.y),
         "width": numbers(width),
         "marker": {"color": pale(color, 0.6), "line": {"color": color, "width": 1.4}},
+    }
+    dot = {"type": "scatter", "mode": "markers", "marker": _marker(mark.style)}
+    trace: Trace = _named(mark, panel, legend) | {
+        **(dot if isinstance(mark, Dots) else bar),
+        ways[0]: numbers(centre),
+        ways[1]: numbers(mark.y),
         "customdata": words,
         "hovertemplate": "<b>%{meta[2]}</b><br>%{meta[1]}<br>%{customdata}<extra></extra>",
     }
     if reach := _reach(mark):
-        trace[f"error_{ways[1]}"] = {**reach, "color": "#222222", "thickness": 1.2, "width": 3}
+        ink = color if isinstance(mark, Dots) else "#222222"
+        trace[f"error_{ways[1]}"] = {**reach, "color": ink, "thickness": 1.2, "width": 3}
     return trace
 
 
@@ -228,7 +249,7 @@ def _histogram(mark: Histogram, panel: Panel, legend: Mapping[str, Named]) -> Tr
         **_named(mark, panel, legend),
         "line": {"color": mark.style.color, "width": 1.6, "shape": "hv", "dash": dash(mark.style.linestyle)},
         "fill": "tozeroy",
-        "fillcolor": pale(mark.style.color, 0.2),
+        "fillcolor": pale(mark.style.color, fill_opacity(panel)),
         "customdata": ["", *words, ""],
         "hovertemplate": "<b>%{meta[2]}</b><br>%{customdata}<extra></extra>",
     }

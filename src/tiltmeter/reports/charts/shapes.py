@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import xarray as xr
@@ -10,7 +11,7 @@ from jaxtyping import Float
 
 from tiltmeter.analysis.shape_tables import shape_column, shape_table
 from tiltmeter.analysis.shapes import Shape
-from tiltmeter.reports.charts.chart import Axis, Chart, Histogram, Line, Panel
+from tiltmeter.reports.charts.chart import Axis, Chart, Histogram, Line, Panel, Rule
 from tiltmeter.reports.charts.curves import axis_label
 from tiltmeter.reports.charts.styles import styles
 
@@ -37,8 +38,13 @@ def _edges(values: Float[np.ndarray, " value"]) -> Float[np.ndarray, " edge"]:
     return np.linspace(low, high, BINS + 1)
 
 
-def cumulative(samples: Mapping[str, Shape]) -> tuple[Line, ...]:
-    """Build cumulative fractions of curves. Censored curves count in the denominator, so lines may end below one."""
+def cumulative(samples: Mapping[str, Shape], reach: tuple[float, float] | None = None) -> tuple[Line, ...]:
+    """Build cumulative fractions of curves. Censored curves count in the denominator, so lines may end below one.
+
+    Args:
+        samples: a statistic of each curve, by name.
+        reach: where paths begin and end, and all lines with them; without it, a line spans its values.
+    """
     style_of = styles(list(samples))
     found = []
     for name, sample in samples.items():
@@ -46,27 +52,45 @@ def cumulative(samples: Mapping[str, Shape]) -> tuple[Line, ...]:
         part = np.append(0, np.cumsum(counts)) / max(counts.sum() + sample.censored.sum(), 1)
         # two points per value draw a step function
         x, y = np.repeat(values, 2), np.repeat(part, 2)[1:-1]
+        if reach:
+            x, y = np.concatenate([reach[:1], x, reach[1:]]), np.concatenate([[0.0], y, part[-1:]])
         found.append(Line(name, x, y, style_of[name]))
     return tuple(found)
 
 
-def panels(samples: Mapping[str, Shape], label: str) -> tuple[Panel, Panel]:
+def panels(samples: Mapping[str, Shape], label: str, reach: tuple[float, float] | None = None) -> tuple[Panel, Panel]:
     """Build a histogram and a cumulative distribution side by side."""
     return (
         Panel("", Axis(label), Axis("curves"), histograms(samples)),
-        Panel("", Axis(label), Axis("fraction of curves", limits=(0.0, 1.02)), cumulative(samples)),
+        _cumulative_panel(samples, label, reach),
     )
 
 
 def distributions(curves: xr.Dataset, readout: str) -> Chart:
-    """Plot where curves reach half their last value and where they are steepest, by direction.
+    """Plot where curves reach half their last value and where they are steepest: cumulative fractions of curves.
 
-    Rows: the two statistics. Columns: histogram and cumulative fraction of curves.
+    A column for each of the two statistics, a line for each direction. A rule marks the last step: a curve that is
+    steepest there may be steeper beyond. Numbers of curves that do not have a statistic (censored) are in the title.
     """
     table = shape_table(curves, readout, fraction=0.5, statistics=("max_slope",))
-    where = axis_label(curves.step)
-    found = {}
+    where, steps = axis_label(curves.step), curves.step.to_numpy()
+    reach = float(steps.min()), float(steps.max())
+    found = []
     for column, label in (("relative_crossing_at", "halfway"), ("max_slope_at", "steepest")):
         parts = table.groupby("direction", sort=False)
-        found[f"{label} at {where}"] = {str(name): shape_column(rows, column) for name, rows in parts}
-    return Chart(tuple(panels(samples, label) for label, samples in found.items()), share=())
+        samples = {str(name): shape_column(rows, column) for name, rows in parts}
+        panel = _cumulative_panel(samples, f"{label} at {where}", reach)
+        end = Rule(reach[1], text="end of the path")
+        above = replace(panel.y, limits=(0.0, 1.12))  # room for the label of the rule
+        found.append(replace(panel, title=censored_title(samples), y=above, marks=(*panel.marks, end)))
+    return Chart((tuple(found),), share=("y",))
+
+
+def censored_title(samples: Mapping[str, Shape]) -> str:
+    """Count the censored curves of each sample, in the order of the legend; empty if there are none."""
+    counts = [int(sample.censored.sum()) for sample in samples.values()]
+    return f"censored: {', '.join(map(str, counts))}" if any(counts) else ""
+
+
+def _cumulative_panel(samples: Mapping[str, Shape], label: str, reach: tuple[float, float] | None) -> Panel:
+    return Panel("", Axis(label), Axis("fraction of curves", limits=(0.0, 1.02)), cumulative(samples, reach))

@@ -3,8 +3,8 @@
 Families share a hue from the Okabe-Ito and Tol palettes, which colour-blind readers can distinguish: black isotropic,
 blue cov-random, vermilion real, wine an SAE's error, green and purple the syntheses. Differences are dashed with open
 markers, mixtures solid with filled ones, substitutes of an SAE's length dash-dotted, opposites dotted, so that they
-stay distinct in greyscale. SAEs of one kind that differ only in sparsity (`...-l0-4`, `...-l0-12`) go from light to
-dark.
+stay distinct in greyscale. SAEs of one kind that differ only in sparsity (`...-l0-4`, `...-l0-12`) go from light
+(sparsest) to dark. If a run has one kind of direction for SAEs of several kinds, the hue tells the kinds of SAE apart.
 """
 
 from __future__ import annotations
@@ -84,6 +84,8 @@ _OF_SAES: Mapping[str, Style] = {
 _OPPOSITE_OF = {"latent-ablation": "latent-doubling"}
 
 _SAE_MARKERS: Mapping[str, str] = {"local": "D", "e2e": "v", "e2e+ds": "P"}
+SAE_COLORS: Mapping[str, str] = {"local": "#882255", "e2e": "#332288", "e2e+ds": "#117733"}
+"""The hue of each kind of SAE, where it is not needed for the kind of direction."""
 _SPARSITY = re.compile(r"(?P<sae>.+)-l0-(?P<l0>\d+(\.\d+)?)")
 _LIGHT, _DARK = 0.76, 0.2
 # Five colours, three dashes and four markers are pairwise coprime, so sixty other names get distinct styles.
@@ -142,17 +144,18 @@ def _fixed(name: str) -> Style | None:
 
 
 def _of_several_saes(names: Collection[str]) -> dict[str, Style]:
-    """Use shades for sparsities, and markers for kinds of SAE, if the run has several."""
+    """Use shades for sparsities, and markers (and hues, if they are free) for kinds of SAE, if there are several."""
     groups: dict[tuple[str, str], list[tuple[float, str]]] = {}
     for name in names:
         kind, _, sae = name.partition(":")
         found = _SPARSITY.fullmatch(sae)
         family, l0 = (found["sae"], float(found["l0"])) if found else (sae, 0.0)
         groups.setdefault((kind, family), []).append((l0, name))
-    markers = _markers({family for _, family in groups})
+    markers, hues = _markers({family for _, family in groups}), _hues(groups.keys())
     looks = {}
     for (kind, family), members in groups.items():
         look = _fixed(kind) or _OTHERS[0]
+        look = look._replace(color=hues.get(family, look.color))
         for rank, (_, name) in enumerate(sorted(members)):
             color = look.color if len(members) == 1 else shade(look.color, rank / (len(members) - 1))
             face = "white" if look.face == "white" else color
@@ -160,11 +163,24 @@ def _of_several_saes(names: Collection[str]) -> dict[str, Style]:
     return looks
 
 
+def _hues(groups: Collection[tuple[str, str]]) -> dict[str, str]:
+    """Return a hue per kind of SAE that has one, unless there is a single kind, or hues show the kind of direction."""
+    families = {family for _, family in groups}
+    if len(families) < 2 or len({kind for kind, _ in groups}) > 1:
+        return {}
+    return {family: SAE_COLORS[kind] for family in families if (kind := _kind_of_sae(family)) in SAE_COLORS}
+
+
+def _kind_of_sae(family: str) -> str:
+    """Return `e2e` of `e2e-3`: the name without the layer."""
+    return re.sub(r"(-\d+)+$", "", family)
+
+
 def _markers(families: set[str]) -> dict[str, str]:
     """Return a marker per kind of SAE, or none if there is a single kind, so that directions keep their markers."""
     if len(families) < 2:
         return {}
-    known = {family: _SAE_MARKERS.get(re.sub(r"(-\d+)+$", "", family)) for family in families}
+    known = {family: _SAE_MARKERS.get(_kind_of_sae(family)) for family in families}
     taken = Counter(marker for marker in known.values() if marker)
     markers = {family: marker for family, marker in known.items() if marker}
     for family in sorted(families - markers.keys()):

@@ -11,6 +11,7 @@ import pandas as pd
 from tiltmeter.reports.charts.chart import (
     Bars,
     Chart,
+    Dots,
     HeatMap,
     Histogram,
     Line,
@@ -90,7 +91,10 @@ def _columns(mark: Mark) -> Iterator[tuple[str, _Columns]]:
         case Points():
             yield "point", {"x": mark.x, "y": mark.y, **_bounds(mark), **_texts(mark.texts)}
         case Bars():
-            yield "bar", {"category": list(mark.categories), "y": mark.y, **_bounds(mark)}
+            yield (
+                "dot" if isinstance(mark, Dots) else "bar",
+                {"category": list(mark.categories), "y": mark.y, **_bounds(mark)},
+            )
         case Histogram():
             yield "bin", {"x": mark.edges[:-1], "x_end": mark.edges[1:], "y": mark.counts}
         case HeatMap() | Surface():

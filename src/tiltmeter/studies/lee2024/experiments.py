@@ -38,8 +38,8 @@ SUBSTITUTIONS = ("sae-error", "epsilon-random", "epsilon-cov-random-mixture", "e
 DIFFERENCES_AND_MIXTURES = ("cov-random-difference", "cov-random-mixture", "real-difference", "real-mixture")
 
 DEGREES = (0.0, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 75.0, 90.0)
-"""Angles at constant norm. Where x has the norm of the pair distance, chords of the paper's lengths 21, 51 and 81 are at
-15, 36 and 60 degrees."""
+"""Angles at constant norm. Where x has the norm of the pair distance, chords of the paper's lengths 21, 51 and 81 are
+at 15, 36 and 60 degrees."""
 
 EARLY = 2 / 12
 """The layer of the supplement, as a fraction of the depth."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from tiltmeter.analysis.shapes import Shape
 from tiltmeter.reports.charts.chart import Chart, Panel
-from tiltmeter.reports.charts.shapes import panels
+from tiltmeter.reports.charts.shapes import censored_title, panels
 from tiltmeter.studies.comparisons import too_few
 from tiltmeter.studies.giglemiani2024.curve_statistics import STATISTICS, censored_part, ks_from_real, samples
 from tiltmeter.studies.giglemiani2024.experiments import STEPS
@@ -30,12 +30,11 @@ def _chart(*names: str, fraction: float = 1.0) -> Callable[[Results], Chart]:
 
 def _row(results: Results, name: str, fraction: float) -> tuple[Panel, ...]:
     statistic, found = STATISTICS[name], samples(results, name)
-    censored = [int(shape.censored.sum()) for shape in found.values()]
-    title = f"censored: {', '.join(map(str, censored))}" if any(censored) else ""
     counts, cumulative = (
-        replace(panel, x=replace(panel.x, limits=(0.0, fraction * STEPS))) for panel in panels(found, statistic.label)
+        replace(panel, x=replace(panel.x, limits=(0.0, fraction * STEPS)))
+        for panel in panels(found, statistic.label, (0.0, float(STEPS)))
     )
-    return counts, replace(cumulative, title=title)
+    return counts, replace(cumulative, title=censored_title(found))
 
 
 def _finding(*names: str) -> Callable[[Results], str]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import pandas as pd
 import xarray as xr
 
-from tiltmeter.reports.charts.chart import Axis, Chart, Panel
+from tiltmeter.reports.charts.chart import Axis, Chart, Panel, in_rows
 from tiltmeter.reports.charts.curves import facets, lines, quantity
 from tiltmeter.studies.comparisons import Pair, compared_at_nearest
 from tiltmeter.studies.estimands import late_l2, readout_name
@@ -57,13 +58,9 @@ def _finding(experiment: str, readout: str, pairs: Sequence[Pair]) -> Callable[[
 
 
 def _early(results: Results) -> Chart:
-    """Rows: cov-random, real. Columns: L2 after the last block, KL."""
+    """Rows: L2 after the last block, KL. Columns: cov-random, real."""
     curves, table = results["directions-early"], results.table("directions-early")
-    rows = tuple(
-        tuple(_panel(kind, curves, table, readout, names) for readout in (late_l2(curves), "kl"))
-        for kind, names in DIFFERENCE_OR_MIXTURE.items()
-    )
-    return Chart(rows, share=("x",))
+    return facets(curves, table, [late_l2(curves), "kl"], DIFFERENCE_OR_MIXTURE)
 
 
 def _early_mixtures(results: Results) -> Chart:
@@ -112,11 +109,11 @@ def _by_angle(results: Results) -> str:
 
 CONSTANT_NORM = PaperFigure(
     title=f"{TITLE}: difference and mixture at constant norm",
-    caption="No figure of the paper. Mean KL(clean ‖ perturbed) of the next-token prediction by the angle from x, with "
-    "the norm of x kept: whatever the direction, cos θ of x is left. All positions are perturbed. Bands: 95 % intervals "
-    "over sequences.",
-    claimed="Difference directions may primarily reflect the subtraction of the original activation (section 3.1). Then "
-    "they are no stronger here, where mixtures take as much of it away.",
+    caption="No figure of the paper. Mean KL(clean ‖ perturbed) of the next-token prediction by the angle from x, "
+    "with the norm of x kept: whatever the direction, cos θ of x is left. All positions are perturbed. Bands: 95 % "
+    "intervals over sequences.",
+    claimed="Difference directions may primarily reflect the subtraction of the original activation (section 3.1). "
+    "Then they are no stronger here, where mixtures take as much of it away.",
     needs=("directions-sphere",),
     chart=_chart("directions-sphere", "kl", DIFFERENCE_OR_MIXTURE),
     finding=_by_angle,
@@ -149,12 +146,19 @@ FIGURE_S2 = PaperFigure(
     finding=_finding("directions-early", "kl", _KIND_PAIRS[1:]),
 )
 
+
+def _larger(results: Results) -> Chart:
+    """Rows: the groups of Figure 1, those of Figure 2."""
+    chart = _chart("directions-larger", "kl", {**DIFFERENCE_OR_MIXTURE, **COV_RANDOM_OR_REAL})(results)
+    return replace(chart, rows=in_rows(chart.panels, 2), share=("x", "y"))
+
+
 LARGER = PaperFigure(
     title=f"{TITLE}, {ON_ARXIV_ALONE}: differences and mixtures on more tokens",
     caption=f"{KL}: {figure('1', '2')}, on more tokens (twice as many at the default size, seven times as many at size "
     f"paper), at every other length. {SCALED}",
     claimed=f"{figure('1')}, does not change with 15 million tokens.",
     needs=("directions-larger",),
-    chart=_chart("directions-larger", "kl", {**DIFFERENCE_OR_MIXTURE, **COV_RANDOM_OR_REAL}),
+    chart=_larger,
     finding=_finding("directions-larger", "kl", (*_DIFFERENCE_PAIRS, *_KIND_PAIRS)),
 )

@@ -2,37 +2,35 @@
 
 from __future__ import annotations
 
-from tiltmeter.perturb.names import DirectionName
 from tiltmeter.reports.charts.chart import Axis, Chart, Panel, Points
-from tiltmeter.reports.charts.styles import Style, styles
+from tiltmeter.reports.charts.styles import SAE_COLORS, Style, styles
 from tiltmeter.reports.tables.format import three_digits
 from tiltmeter.studies.lee2024.figures.wording import TITLE
 from tiltmeter.studies.lee2024.numbering import figure
 from tiltmeter.studies.results import Results, saes_by_kind
+from tiltmeter.studies.sae_labels import l0_text, sae_facts
 from tiltmeter.studies.study import PaperFigure
-
-COLORS = {"local": "#882255", "e2e": "#332288", "e2e+ds": "#117733"}
-"""Of the kinds of SAE, whose curves elsewhere have shades of one colour."""
 
 
 def _chart(results: Results) -> Chart:
-    """KL of SAE(x) against its distance from x, a dot for each SAE."""
+    """KL of SAE(x) against its distance from x, a dot for each SAE, with its L0."""
     curves, table = results["reconstructions"], results.table("reconstructions")
+    facts = sae_facts(results)
     marks = []
     style_of = styles([str(name) for name in curves.direction.values])
     for kind, saes in saes_by_kind(curves).items():
-        rows = table[table.direction.isin([f"sae-error:{sae}" for sae in saes])]
-        kl, far = (rows[rows.readout == name].set_index("direction") for name in ("kl", "length"))
-        far = far.loc[kl.index]
+        names = [f"sae-error:{sae}" for sae in saes]
+        rows = {name: table[table.readout == name].set_index("direction").loc[names] for name in ("kl", "length")}
         marks.append(
             Points(
-                kind,
-                far["mean"].to_numpy(),
-                kl["mean"].to_numpy(),
-                _style(kind, style_of[f"sae-error:{saes[-1]}"]),
-                kl.low.to_numpy(),
-                kl.high.to_numpy(),
-                tuple(DirectionName.parse(name).argument or "" for name in kl.index),
+                f"{kind} SAEs",
+                rows["length"]["mean"].to_numpy(),
+                rows["kl"]["mean"].to_numpy(),
+                _style(kind, style_of[names[-1]]),
+                rows["kl"].low.to_numpy(),
+                rows["kl"].high.to_numpy(),
+                tuple(saes),
+                tuple(l0_text(facts[sae]) for sae in saes),
             )
         )
     panel = Panel("", Axis("mean ‖SAE(x) - x‖, L2"), Axis("KL(clean ‖ perturbed), nats"), tuple(marks))
@@ -40,7 +38,7 @@ def _chart(results: Results) -> Chart:
 
 
 def _style(kind: str, style: Style) -> Style:
-    color = COLORS.get(kind, style.color)
+    color = SAE_COLORS.get(kind, style.color)
     return style._replace(color=color, face=color)
 
 
@@ -58,7 +56,7 @@ def _finding(results: Results) -> str:
 FIGURE_S3 = PaperFigure(
     title=f"{TITLE}, {figure('S3')}: distance and KL of reconstructions",
     caption="Every SAE of the layer: mean KL(clean ‖ perturbed) with SAE(x) in the place of x, against the mean "
-    "distance of SAE(x) from x. Whiskers: 95 % intervals of the KL over sequences.",
+    "distance of SAE(x) from x; beside each, its L0. Whiskers: 95 % intervals of the KL over sequences.",
     claimed="End-to-end SAEs have a high reconstruction error with a low KL.",
     needs=("reconstructions",),
     chart=_chart,
