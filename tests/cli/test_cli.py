@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from tiltmeter.cli import parsing
 from tiltmeter.cli.output import OutputOptions
 from tiltmeter.perturb.registry import DIRECTIONS
 from tiltmeter.runs import extras
-from tiltmeter.runs.run_directory import read_manifest
+from tiltmeter.runs.run_directory import open_run, read_manifest
 from tiny_models import VOCABULARY, WIDTH
 
 GIVEN = {"--site": "resid_pre:1", "--direction": "isotropic", "--lengths": "0,1"}
@@ -85,6 +86,18 @@ def test_a_dry_run_prints_what_a_run_would_take_and_writes_nothing(command_line,
     if command_line[0] == "sweep":
         assert "statistics of 6 sequences" in command(*command_line, *given).out
     assert [path.name for path in tmp_path.iterdir()] == ["v.npy"]
+
+
+def test_a_dry_run_of_a_study_prints_what_it_would_take_and_writes_nothing(model, tokens, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tiltmeter.studies.dry_run._forecasts", lambda *_: ())  # nothing is tried
+    given = ("--model", model, "--tokens", tokens, "--sequence-length", "8", "--quick")
+    done = command("reproduce", "lee2024", "--figure", "1", *given, "--dry-run", "--json")
+    assert done.status == 0, done
+    found = json.loads(done.out)
+    assert found["study"] == "lee2024" and found["figures"] == ["1"] and found["sweeps"] == 2
+    assert found["columns"] == ["model", "control/initialised-0"] and found["out"].startswith("runs/lee2024-")
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_a_sweep_prints_where_everything_is(sweep, tmp_path):
@@ -366,15 +379,45 @@ def test_weights_that_are_not_finite(sweep, model, tmp_path, part, sentence):
     assert command(*sweep({"--model": damaged(model, tmp_path / "sound", lambda weights: None)})).status == 0
     found = refusal(*sweep({"--model": damaged(model, tmp_path / "model", edit), "--out": tmp_path / "other"}))
     assert sentence in found
+    left = part == "transformer.ln_f.bias"  # the statistics of the site are sound, and stored
+    assert (tmp_path / "other").exists() == left
 
 
-def test_the_directory_of_another_run_is_refused(sweep, tmp_path):
+def test_the_directory_of_another_run_is_refused(sweep, tmp_path, monkeypatch):
     assert command(*sweep()).status == 0
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    monkeypatch.setattr("tiltmeter.models.loading.load_model", None)  # it is not loaded
     sentence = refusal(*sweep({"--lengths": "0,2"}))
+    monkeypatch.undo()
     assert "is a run of another configuration (sweep.path.lengths.1 is 1.0 there, 2.0 here" in sentence
     assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
     assert command(*sweep()).status == 0
+
+
+@pytest.fixture
+def not_loaded(monkeypatch):
+    """No model is loaded."""
+    monkeypatch.setattr("tiltmeter.models.loading.load_model", lambda *_, **__: pytest.fail("the model was loaded"))
+
+
+def test_the_directory_of_another_run_is_refused_before_the_model_is_loaded(model, tokens, tmp_path, not_loaded):
+    np.save(tmp_path / "v.npy", np.arange(WIDTH, dtype=np.float32))
+    given = ("--site", "resid_pre:1", "--model", model, "--tokens", tokens, "--out", tmp_path / "run")
+    search = ("crossings", *given, "--direction", "isotropic", "--lengths", "0:5:1", "--threshold", "0.001")
+    for kind, arguments in (("crossings", search), ("compare", ("compare", tmp_path / "v.npy", *given))):
+        with open_run(tmp_path / "run", {kind: {}}, dict) as run:
+            run.save("shard-00000", {"kl": np.zeros(1)})
+        assert "is a run of another configuration" in refusal(*arguments)
+        shutil.rmtree(tmp_path / "run")
+
+
+@pytest.mark.parametrize("options", [{"--site": "module:transformer.h.1.mpl"}, {"--readout": "l2@module:lm_haed"}])
+def test_a_misspelt_module_is_refused_before_the_model_is_loaded(sweep, not_loaded, options):
+    assert "(did you mean" in refusal(*sweep(options))
+
+
+def test_a_device_that_is_not_there_is_refused_before_the_model_is_loaded(sweep, not_loaded):
+    assert "The device 'cuda:99' cannot be used here" in refusal(*sweep({"--device": "cuda:99"}))
 
 
 def test_a_directory_that_is_no_run_is_left_alone(sweep, tmp_path):

@@ -90,7 +90,7 @@ def test_no_boundary_to_begin_with(tmp_path, tokenizer):
     asked = {"length": 4, "bos_before": "sequence"}
     assert_sentence("has neither bos nor eos", file, make_tokenizer(), **asked)
     assert_sentence("there is no tokenizer", stored(tmp_path, "npy"), None, **asked)
-    assert_sentence("choose document or sequence", file, tokenizer, bos_before="line")
+    assert_sentence("choose document, sequence, both", file, tokenizer, bos_before="line")
     assert_sentence("no whole sequence of 1 tokens", file, tokenizer, length=1, bos_before="sequence")
 
 

@@ -31,7 +31,7 @@ def dataset(curves: Mapping[str, np.ndarray], lengths: np.ndarray) -> xr.Dataset
     readouts = {L2: values, "kl": values / 10, "length": lengths}
     axes = Axes(list(curves), [float(one) for one in GRID * STEP], "L2", range(values.shape[2]))
     tokens = np.ones((len(curves), values.shape[2]), dtype=np.int64)
-    return build(readouts, tokens, axes, {"saes": SAE, "pair_distance": 25.0})
+    return build(readouts, tokens, axes, {"saes": SAE, "path_unit": "pair-distance", "pair_distance": 25.0})
 
 
 def sigmoids(centres: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from tiltmeter.analysis import curves
-from tiltmeter.studies.lee2024.experiments import BASELINES, LENGTHS, PAIR_DISTANCE, SUBSTITUTIONS
+from tiltmeter.studies.lee2024.experiments import BASELINES, DEGREES, LENGTHS, PAIR_DISTANCE, SUBSTITUTIONS
 from tiltmeter.studies.results import Results
 
 SAES = {
@@ -22,7 +22,7 @@ PAIR = 33.0
 SEQUENCES = 48
 
 
-def dataset(heights, steps, units, saes=(), noise=0.03):
+def dataset(heights, steps, units, saes=(), noise=0.03, path_unit="pair-distance"):
     """Curves whose KL at each step is what `heights` gives for a direction, times a sequence's own luck."""
     rng = np.random.default_rng(0)
     luck = np.exp(rng.normal(0, noise, (len(heights), 1, SEQUENCES)))
@@ -30,7 +30,12 @@ def dataset(heights, steps, units, saes=(), noise=0.03):
     length = np.broadcast_to(np.asarray(steps)[None, :, None], kl.shape)
     readouts = {"kl": kl, L2: np.sqrt(kl + 1e-12) * 10, "length": length}
     facts = {name: {"kind": SAES[name][0], "l0": SAES[name][1]} for name in saes}
-    attrs = {"pair_distance": float(PAIR), "saes": json.dumps(facts), "site": "blocks.3.hook_resid_pre"}
+    attrs = {
+        "path_unit": path_unit,
+        "pair_distance": float(PAIR),
+        "saes": json.dumps(facts),
+        "site": "blocks.3.hook_resid_pre",
+    }
     axes = curves.Axes(list(heights), steps, units, range(SEQUENCES))
     return curves.build(readouts, np.full((len(heights), SEQUENCES), 128), axes, attrs)
 
@@ -46,6 +51,14 @@ def square(factor):
 def directions(**factors):
     given = {name.replace("_", "-"): square(factor) for name, factor in factors.items()}
     return dataset(given, STEPS, "L2")
+
+
+def at_constant_norm(difference):
+    """Curves by angle: differences so many times as strong as mixtures."""
+    names = ("cov-random-difference", "cov-random-mixture", "real-difference", "real-mixture")
+    factors = (difference, 1.0, difference, 1.0)
+    heights = {name: square(factor) for name, factor in zip(names, factors, strict=True)}
+    return dataset(heights, DEGREES, "degrees", path_unit="degrees")
 
 
 FACTORS = {
@@ -104,7 +117,12 @@ def shapes(mixture):
     sizes = np.array([1.0, mixture, mixture])[:, None, None, None]
     squares = (np.array(lengths) / 10)[None, :, None, None] ** 2
     kl = sizes * squares * np.exp(rng.normal(0, 0.5, (3, 1, SEQUENCES, 8)))
-    attrs = {"pair_distance": float(PAIR), "saes": "{}", "site": "blocks.3.hook_resid_pre"}
+    attrs = {
+        "path_unit": "pair-distance",
+        "pair_distance": float(PAIR),
+        "saes": "{}",
+        "site": "blocks.3.hook_resid_pre",
+    }
     steps = tuple(length / PAIR_DISTANCE * PAIR for length in lengths)
     axes = curves.Axes(list(BASELINES), steps, "L2", range(SEQUENCES), range(8))
     return curves.build({"kl": kl}, np.ones((3, SEQUENCES), int), axes, attrs)
@@ -121,6 +139,7 @@ def decoders(**nearest):
 WORLD = Results(
     {
         "directions": directions(**FACTORS),
+        "directions-sphere": at_constant_norm(1.0),
         "directions-early": directions(**FACTORS),
         "directions-larger": directions(**FACTORS),
         "errors": errors(lambda rank: plateau(0.02, 0.3)),

@@ -30,6 +30,8 @@ from tiny_models import tiny
         ("sae-error:folder@3", "sae-error", "folder@3", 0, "sae-error:folder@3"),
         ("minus-sae-feature@2:a", "minus-sae-feature", "a", 2, "sae-feature:a"),
         ("latent-ablation:a", "latent-ablation", "a", 0, "latent-doubling:a"),
+        ("epsilon-real-mixture@2:a", "epsilon-real-mixture", "a", 2, "real-mixture"),
+        ("epsilon-random:a", "epsilon-random", "a", 0, "epsilon-random:a"),
         ("along:vectors@2.npy#1", "along", "vectors@2.npy#1", 0, "along:vectors@2.npy#1"),
         ("blend:.5*real+-2*isotropic", "blend", ".5*real+-2*isotropic", 0, "blend:real+isotropic"),
         ("isotropic@0", "isotropic@0", None, 0, "isotropic@0"),

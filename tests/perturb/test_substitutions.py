@@ -14,7 +14,7 @@ from tiltmeter.models.split_model import SplitModel
 from tiltmeter.perturb.directions import normalise
 from tiltmeter.perturb.names import DirectionName
 from tiltmeter.perturb.paths import Straight, Substitute
-from tiltmeter.perturb.registry import build_directions
+from tiltmeter.perturb.registry import build_directions, rng_key
 from tiltmeter.perturb.site_statistics import fit_statistics
 from tiltmeter.runs.rng import Address
 from tiltmeter.saes.latent_statistics import SAEWithStatistics, fit_latents
@@ -119,6 +119,23 @@ def test_norms_and_angles(case, dtype, digits):
     same(ends["mean"], case.statistics.mean.expand_as(x))
     if case.family == "gpt2":
         assert all(end.mean(-1).abs().max() < 1e-6 for end in ends.values())
+
+
+@pytest.mark.parametrize("kind", ["cov-random-mixture", "real-mixture"])
+def test_a_mixture_of_length_epsilon_is_a_point_on_the_mixtures_own_line(case, kind):
+    """Lee & Heimersheim 2024 substitute x + ε d̂ along the directions of their curves, so a token has one d̂ in both."""
+    x, rows, columns = case.x(), torch.arange(24), torch.arange(LENGTH)
+    found = {}
+    for name in (kind, f"epsilon-{kind}:A", f"{kind}@1"):
+        parsed_name = DirectionName.parse(name)
+        direction = case.directions(name)[parsed_name]
+        address = Address(0, rng_key(parsed_name), rows, columns, parsed_name.draw)
+        found[name] = normalise(direction, context_at(address, x), case.centre)
+    epsilon = (case.s(x) - x).norm(dim=-1)
+    ends = Straight(lengths=(1.0,)).at(x, found[kind], epsilon[None])[0]
+    torch.testing.assert_close(found[f"epsilon-{kind}:A"].vector, ends)
+    another = Straight(lengths=(1.0,)).at(x, found[f"{kind}@1"], epsilon[None])[0]
+    assert (another - ends).norm(dim=-1).min() > 0.1
 
 
 @pytest.mark.parametrize("name", THETAS)

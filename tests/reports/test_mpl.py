@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 
 from chart_cases import (
     CHARTS,
@@ -64,6 +66,22 @@ def test_lines_and_bands_are_the_charts(paper):
             assert {*mark.low[known], *mark.high[known]} <= {*vertices}
 
 
+def test_a_band_below_all_values_is_drawn_to_its_end_on_a_logarithmic_axis():
+    x, y, low = np.array([1.0, 2.0, 3.0]), np.array([1.0, 2.0, 4.0]), np.array([0.25, 0.5, -1.0])
+    axes = drawn(Line("a", x, y, style("isotropic"), low, 2 * y), y_axis={"log": True})
+    vertices = axes.collections[0].get_paths()[0].vertices
+    at = {place: vertices[vertices[:, 0] == place][:, 1].min() for place in x}
+    assert at == {1.0: 0.25, 2.0: 0.5, 3.0: 0.25}  # where it reaches zero, to the least of all
+
+
+def test_a_band_is_in_the_legend_behind_its_line():
+    band = Line("a", *[np.array([1.0, 2.0])] * 2, style("isotropic"), np.zeros(2), np.full(2, 3.0))
+    for mark, patches in ((band, 1), (replace(band, low=None, high=None), 0), (replace(band, low=band.y * np.nan), 0)):
+        (legend,) = draw(one(mark)).legends
+        assert len(legend.findobj(Rectangle)) == patches
+        assert len(legend.findobj(Line2D)) == 1
+
+
 def test_single_curves_are_thin_and_share_their_mean_s_entry():
     chart = CHARTS["curves"]
     figure = draw(chart)
@@ -71,9 +89,9 @@ def test_single_curves_are_thin_and_share_their_mean_s_entry():
     assert sorted(line.get_linewidth() for line in found) == [0.6] * 5 + [1.5]
     np.testing.assert_array_equal(found[0].get_ydata(), chart.panels[0].marks[0].y)
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["real-mixture"]
-    assert figure.legends[0].get_lines()[0].get_marker() == style("real-mixture").marker
+    assert figure.legends[0].findobj(Line2D)[0].get_marker() == style("real-mixture").marker
     turned = draw(one(*reversed(chart.panels[0].marks)))
-    assert turned.legends[0].get_lines()[0].get_marker() == style("real-mixture").marker
+    assert turned.legends[0].findobj(Line2D)[0].get_marker() == style("real-mixture").marker
 
 
 def test_points_and_their_whiskers():

@@ -77,6 +77,8 @@ def test_a_comparison_is_a_panel_for_each_baseline():
     assert [axes.get_title() for axes in figure.axes] == ["isotropic", "permutation"]
     assert len(figure.axes[0].lines) == 3 + 2
     np.testing.assert_allclose(figure.axes[0].lines[0].get_xdata(), [0, 0.5, 1])  # in pair distances
+    two = plot.compare(results((*names, "other", "minus-other")), ("mine", "other"))
+    assert [axes.get_title() for axes in two.axes] == ["isotropic", "permutation", "", ""]
     with pytest.raises(TiltmeterError, match="not the curves of a comparison"):
         plot.compare(results())
     with pytest.raises(TiltmeterError, match="no vector 'other'; the curves have mine"):

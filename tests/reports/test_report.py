@@ -14,6 +14,7 @@ import pytest
 from chart_cases import CHARTS, line, one
 from tiltmeter.analysis import curves
 from tiltmeter.errors import TiltmeterError
+from tiltmeter.reports.answer import answer
 from tiltmeter.reports.charts.curves import facets
 from tiltmeter.reports.charts.mpl import draw, to_pdf, to_png, to_svg
 from tiltmeter.reports.charts.plotly import to_plotly
@@ -21,7 +22,7 @@ from tiltmeter.reports.figure import ReportFigure
 from tiltmeter.reports.page import SYMBOLS, SweepNumbers, headline, write_report
 from tiltmeter.reports.tables import chart
 from tiltmeter.reports.tables import claims as claims_table
-from tiltmeter.reports.tables.claim_text import ClaimRow
+from tiltmeter.reports.tables.claim_text import ClaimRow, Part
 
 EVIL = "<script>alert('1')</script>\"&"
 VOID = {"meta", "link", "img", "br", "hr", "input"}
@@ -104,6 +105,10 @@ def claims():
         effect="2.04",
         interval="[1.97, 2.11]",
         published="1.8",
+        deciding="[1.8, 2.3]",
+        topic="Real and random",
+        figures=("one",),
+        parts=(Part("", "KL: real ÷ random", "2.04 [1.97, 2.11]", "above 1.25", "as claimed", "[1.8, 2.3]", "24"),),
     )
     return [
         row._replace(
@@ -114,7 +119,14 @@ def claims():
             shuffled_effect="0.99 [0.9, 1.1]",
             note="Does not hold on: shuffled.",
         ),
-        row._replace(verdict="not tested", effect="", interval="", note="No SAE.", parts=(f"part {EVIL}", "another")),
+        row._replace(
+            name="b",
+            verdict="not tested",
+            effect="",
+            interval="",
+            note="No SAE.",
+            parts=(Part(EVIL, f"part {EVIL}", EVIL, EVIL, EVIL, EVIL, EVIL), Part("", "another", "")),
+        ),
         row._replace(study=EVIL, name=EVIL, claim=f"Claim {EVIL}", source=EVIL, published=EVIL, note=f"Note {EVIL}"),
     ]
 
@@ -128,6 +140,7 @@ def page(measured, exhibits, claims, folder):
         exhibits,
         MANIFEST,
         claims=claims,
+        answers=[answer("", claims, ("a", EVIL), {"one"})],
         notes=[f"Note {EVIL}"],
         numbers=SweepNumbers(*measured),
     )
@@ -156,8 +169,9 @@ def test_well_formed_and_self_contained(page, folder):
     style = re.search(r"<style>(.*?)</style>", page, re.DOTALL)[1]
     assert "url(" not in style
     assert "@import" not in style
-    assert parsed.values("href", "srcset", "action", "data") == []
-    for source, name in zip(parsed.values("src"), ("one", "two"), strict=True):
+    assert parsed.values("srcset", "action", "data") == []
+    assert {link.removeprefix("#") for link in parsed.values("href")} <= {*ids} and parsed.values("href")
+    for source, name in zip(parsed.values("src"), ("one", "one", "two"), strict=True):
         head, data = source.split(",", 1)
         assert head == "data:image/svg+xml;base64"
         assert base64.b64decode(data) == (folder / "figures" / f"{name}.svg").read_bytes()
@@ -169,7 +183,7 @@ def test_the_policy_names_the_page_s_own_scripts_and_no_place(page):
     rules = dict(rule.split(" ", 1) for rule in policy.split("; "))
     hashes = [base64.b64encode(hashlib.sha256(code.encode()).digest()).decode() for code in blocks(page, "")]
     assert rules.pop("script-src").split() == [f"'sha256-{one}'" for one in hashes]
-    assert len(hashes) == 2
+    assert len(hashes) == 3
     assert rules == {
         "default-src": "'none'",
         "img-src": "data: blob:",
@@ -216,7 +230,7 @@ def test_a_phone_a_dark_screen_and_paper_are_thought_of(page):
 
 
 def test_everything_a_user_names_is_escaped(page):
-    assert len(re.findall("<script", page)) == 4
+    assert len(re.findall("<script", page)) == 5
     assert "alert('1')</script" not in page
     words = Page(page).words
     for whole in (
@@ -227,7 +241,7 @@ def test_everything_a_user_names_is_escaped(page):
         f"Claimed {EVIL}",
         f"Finding {EVIL}",
         f"Claim {EVIL}",
-        f"part {EVIL}",
+        f"{EVIL}: part {EVIL}",
         EVIL,
         f"distance at {EVIL}, L2",
     ):
@@ -235,19 +249,21 @@ def test_everything_a_user_names_is_escaped(page):
 
 
 def test_claims_come_first_with_words_symbols_and_the_control_beside_them(page):
-    order = [page.index(f'<section id="{name}"') for name in ("claims", "figures", "numbers", "run", "files")]
+    names = ("answer", "claims", "figures", "numbers", "reading", "run", "files")
+    order = [page.index(f'<section id="{name}"') for name in names]
     assert order == sorted(order)
     assert page.index("Twenty sequences.") < order[0]
     words = [word for word in Page(page).words if word]
-    at = words.index("Real is special.")
-    assert words[at : at + 14] == [
+    at = words.index("Figure 1 ·") - 1
+    assert words[at : at + 16] == [
         "Real is special.",
-        "lee2024: Figure 1 ·",
+        "Figure 1 ·",
         "a",
         f"{SYMBOLS['supported in part']} supported in part",
         QUALIFIED,
         "2.04",
-        "[1.97, 2.11]",
+        "95 %: [1.97, 2.11]",
+        "decides: [1.8, 2.3]",
         "1.8",
         "holds in 1 of 3 seeds",
         "0.9 to 1.4 (3 seeds)",
@@ -255,6 +271,7 @@ def test_claims_come_first_with_words_symbols_and_the_control_beside_them(page):
         QUALIFIED_CONTROL,
         "0.99 [0.9, 1.1]",
         "Does not hold on: shuffled.",
+        "How it was tested",
     ]
     assert 'class="verdict not-tested"' in page
     assert len(set(SYMBOLS.values())) == 5
@@ -266,8 +283,37 @@ def test_what_no_claim_has_is_no_column(tmp_path, claims):
     assert "On initialised" not in page and "On shuffled" not in page
     rows = [row._replace(study="lee2024", note="", published="") for row in rows]
     words = Page(write_report(tmp_path, "t", [], [], MANIFEST, claims=rows).read_text("utf-8")).words
-    assert {"Note", "Published", "lee2024: Figure 1 ·"}.isdisjoint(words)
-    assert "Figure 1 ·" in words
+    assert {"Note", "Published", "lee2024: Real and random"}.isdisjoint(words) and "Real and random" in words
+
+
+def test_the_summary_counts_and_says_what_was_found(page, claims, tmp_path):
+    words = [word for word in Page(page).words if word]
+    at = words.index("Summary", words.index("Summary") + 1)  # first in the contents
+    assert words[at + 1] == "3 claims:"
+    summary = " ".join(words[at : words.index("Claims", at)])
+    assert f"2 {SYMBOLS['supported in part']} supported in part" in summary and "– not tested" in summary
+    assert f"It holds here in part: KL: real ÷ random is 2.04 [1.97, 2.11]. {QUALIFIED}" in summary
+    assert answer("", claims, ("a",), {"one"}).picture == "one" and answer("", claims, ("a",), ()).picture == ""
+    untested = answer("", claims, ("b",), ()).findings[0]
+    assert untested.outcome == "It was not tested: No SAE."
+    long = claims[0]._replace(qualification="At length 1, not as claimed. " * 20)
+    assert "not as claimed" not in answer("", [long], ("a",), ()).findings[0].outcome
+    page = write_report(tmp_path, "t", [], [], MANIFEST, claims=[long]).read_text("utf-8")
+    assert page.index("How it was tested") < page.index(long.qualification), "not in the cell of the verdict"
+
+
+def test_a_note_of_several_claims_is_said_once(tmp_path, claims):
+    rows = [row._replace(name=str(at), note="On all.") for at, row in enumerate(claims)]
+    rows.append(rows[0]._replace(name="alone", note="On one."))
+    page = write_report(tmp_path, "t", [], [], MANIFEST, claims=rows).read_text("utf-8")
+    assert page.count("On all.") == 1 and page.count('href="#note-1"') == 3 and page.count("On one.") == 1
+
+
+def test_titles_in_the_contents_lack_what_all_begin_with(tmp_path):
+    titles = ["A & B 2024, Figure 1: x", "A & B 2024, Figure 2, left: y", "A & B 2024: shapes"]
+    exhibits = [ReportFigure(str(at), title, "", "", "Found.", None) for at, title in enumerate(titles)]
+    words = Page(write_report(tmp_path, "t", [], exhibits, MANIFEST).read_text("utf-8")).words
+    assert {"Figure 1: x", "Figure 2, left: y", "shapes", *titles} <= set(words)
 
 
 def test_the_paper_s_words_stand_before_the_run_s(page, tmp_path):

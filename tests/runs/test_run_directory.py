@@ -441,3 +441,43 @@ def test_facts_are_json_and_versions_are_those_imported():
     assert versions(["no-such-package-here"])["no-such-package-here"] == "not installed"
     assert machine()["cores"] == str(os.cpu_count())
     assert json.loads(json.dumps({**versions(), **machine()})) == {**versions(), **machine()}
+
+
+def leave(path, *, after=lambda run: None, error=TiltmeterError, record=dict):
+    """End a run with an error."""
+    with pytest.raises(error), open_run(path, {}, record) as run:
+        after(run)
+        raise error("no")
+
+
+def test_a_refused_run_leaves_no_new_directories(tmp_path):
+    leave(tmp_path / "a" / "b" / "run")
+    assert [*tmp_path.iterdir()] == []
+
+    def refused():
+        raise TiltmeterError("the record cannot be made")
+
+    with pytest.raises(TiltmeterError, match="record"), open_run(tmp_path / "a" / "run", {}, refused):
+        pass
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_a_refused_run_leaves_what_was_there_and_what_was_stored(tmp_path):
+    (tmp_path / "mine").mkdir()
+    leave(tmp_path / "mine")
+    leave(tmp_path / "mine" / "run")
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+    assert {path.name for path in (tmp_path / "mine").iterdir()} == {"manifest.json", ".lock"}
+    leave(tmp_path / "a" / "run", after=lambda run: run.save("shard-0", {"kl": np.zeros(1)}))
+    leave(tmp_path / "b" / "run", after=lambda run: run.write_text("facts.csv", "1"))
+    leave(tmp_path / "c" / "run", after=lambda run: (run.path.parent / "notes").touch())
+    leave(tmp_path / "d" / "run", error=KeyboardInterrupt)  # it was not refused
+    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.glob("[a-d]/*")}
+    assert left == {"a/run", "b/run", "c/notes", "d/run"}
+
+
+def test_a_run_that_was_created_earlier_stays(path):
+    with open_run(path, {}, dict):
+        pass
+    leave(path)
+    assert (path / "manifest.json").exists()

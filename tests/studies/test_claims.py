@@ -177,7 +177,8 @@ def test_rows_say_it_in_words():
         "",
     )
     assert first.note == "Also holds on: shuffled."
-    assert len(first.parts) == 3 and first.parts[0] == "Chosen." and first.parts[2].startswith("shuffled, seed 7: ")
+    assert first.remark == "Chosen." and [part.on for part in first.parts] == ["", "shuffled, seed 7"]
+    assert first.measured == first.parts[0].measured and first.deciding == first.parts[0].deciding
     assert (second.verdict, second.shuffled) == ("contradicted", "")
     assert claim_rows("paper", own, {}, published=False)[0].published == ""
 

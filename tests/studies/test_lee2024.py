@@ -9,6 +9,7 @@ from lee_worlds import (
     SAES,
     STEPS,
     WORLD,
+    at_constant_norm,
     dataset,
     decoders,
     directions,
@@ -67,6 +68,20 @@ def test_claims_about_directions_fail_in_the_opposite_world():
         "real-difference-above-cov-random-difference-in-l2",
         "real-mixture-near-cov-random-mixture-in-l2",
     }
+
+
+@pytest.mark.parametrize(("times", "word"), [(1.0, "supported"), (0.5, "supported"), (1.6, "contradicted")])
+def test_at_constant_norm_differences_are_not_above_mixtures_or_they_are(times, word):
+    found = words(Results({"directions-sphere": at_constant_norm(times)}, {}))
+    for kind in ("cov-random", "real"):
+        assert found[f"{kind}-difference-not-above-mixture-at-constant-norm"] == word
+
+
+def test_the_claims_at_constant_norm_are_those_of_the_sphere_and_nothing_else():
+    """Differences stronger on straight lines alone: the claims of both kinds hold."""
+    found = words(Results({"directions": directions(**FACTORS), "directions-sphere": at_constant_norm(1.0)}, {}))
+    assert found["real-difference-above-mixture"] == "supported"
+    assert found["real-difference-not-above-mixture-at-constant-norm"] == "supported"
 
 
 def test_luck_alone_decides_nothing():

@@ -5,6 +5,7 @@ What is tested is that everything named is where it should be and fits together;
 
 import importlib
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ from token_cases import VOCABULARY, ascii_tokenizer
 
 pytestmark = pytest.mark.skipif(list_file() is None, reason="the list of releases is in the package sae_lens")
 
+ROOT = Path(__file__).parents[2]
 WIDTH, LATENTS, LENGTH = 16, 40, 128
 NAMES = (*gpt2_presets.RESIDUAL_SAES, *gpt2_presets.ATTENTION_SAES, *gpt2_presets.END_TO_END_SAES)
 
@@ -139,6 +141,16 @@ RUNS = {
 """Figures, the paper's layer, tokens of a sequence, whether each begins with the boundary token, and how many SAEs."""
 
 
+def test_the_training_runs_of_brauns_saes_are_listed():
+    runs = gpt2_presets.BRAUN_RUNS
+    assert {kind: len(of) for kind, of in runs.items()} == {"local": 9, "e2e": 6, "e2e+ds": 7}
+    assert len({name for of in runs.values() for name in of}) == 22
+    documented = (ROOT / "docs" / "studies.md").read_text()
+    for of in runs.values():
+        assert list(of.values()) == sorted(of.values())
+        assert ", ".join(f"`{name}` {l0:g}" for name, l0 in of.items()) in documented.replace("\n", " ")
+
+
 def test_every_study_has_its_settings_tested():
     assert RUNS.keys() == STUDIES.keys()
 
@@ -155,11 +167,11 @@ def test_the_papers_own_settings(study, offline, tmp_path):
     assert len(manifest["identity"]["saes"]) == saes
     assert manifest["record"]["tokens"]["shape"][1] == length
     preset = STUDIES[study].presets["gpt2"]
-    assert (preset.bos_before == "sequence") == begins
+    assert (preset.bos_before == "both") == begins
     number = manifest["record"]["tokens"]["shape"][0]
     asked = {"at_most": number, "length": length, "bos_before": preset.bos_before}
     loaded = loading.load_model("gpt2").load_tokens(preset.tokens, **asked)
     assert manifest["identity"]["tokens"]["sha256"] == loaded.sha256()
-    assert bool((loaded.ids[:, 0] == 0).all()) == begins and not (loaded.ids[:, 1:] == 0).any()
+    assert bool((loaded.ids[:, 0] == 0).all()) == begins
     for number in figures:
         assert (tmp_path / "run" / "figures" / f"figure-{number}.svg").is_file()

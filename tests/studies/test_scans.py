@@ -35,7 +35,7 @@ def world(of_length):
     difference = mixture * [of_length(length) for length in LENGTHS]
     kl = np.stack([difference, mixture])[..., None] * np.exp(rng.normal(0, 0.03, (2, 1, SEQUENCES)))
     axes = curves.Axes(["real-difference", "real-mixture"], STEPS, "L2", range(SEQUENCES))
-    attrs = {"pair_distance": PAIR, "saes": "{}", "site": "blocks.3.hook_resid_pre"}
+    attrs = {"path_unit": "pair-distance", "pair_distance": PAIR, "saes": "{}", "site": "blocks.3.hook_resid_pre"}
     readouts = {"kl": kl, "l2@blocks.5.hook_resid_post": np.sqrt(kl)}
     return Results({"directions": curves.build(readouts, np.full((2, SEQUENCES), 128), axes, attrs)}, {})
 

@@ -15,9 +15,10 @@ from small_saes import save_sae
 from sweep_cases import command, refusal, save_model, save_tokens
 from tiltmeter import studies
 from tiltmeter.analysis import estimates
+from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.loading import LoadedModel
 from tiltmeter.models.split_model import SplitModel
-from tiltmeter.reports.tables.claim_text import ClaimRow
+from tiltmeter.reports.stored_claims import stored_rows
 from tiltmeter.runs.run_directory import read_manifest
 from tiltmeter.studies import STUDIES, report
 from tiltmeter.studies.claims import judge
@@ -27,6 +28,14 @@ from tiltmeter.studies.subject import corresponding_layer
 from tiny_models import tiny
 
 SEQUENCES = 32
+
+
+@pytest.mark.parametrize("study", STUDIES.values(), ids=STUDIES)
+def test_every_claim_has_one_topic_and_every_topic_figures(study):
+    placed = [name for topic in study.topics for name in topic.claims]
+    assert sorted(placed) == sorted(claim.name for claim in study.claims)
+    assert all(set(topic.figures) <= study.figures.keys() and topic.figures for topic in study.topics)
+    assert set(study.headlines) <= set(placed) and len(study.headlines) == 5
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -212,7 +221,7 @@ DAMAGE = [b"", b"null", b"[]", b"{}", b"3", b'"x"', b'{"model": 3}', b'[{"claim"
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_damaged_claims_are_judged_again(run, damage, monkeypatch):
     folder, done = run
-    rows = [ClaimRow(**row | {"claim": "Judged again."}) for row in json.loads((folder / "claims.json").read_text())]
+    rows = [row._replace(claim="Judged again.") for row in stored_rows(folder)]
     monkeypatch.setattr(report, "claims_of", lambda _: rows)
     assert command("claims", folder).out.strip() in done.out, "undamaged, they are not"
     whole = (folder / "claims.json").read_bytes()
@@ -274,6 +283,17 @@ def test_what_cannot_be_measured_does_not_keep_the_rest_from_it(inputs, tmp_path
     assert (run / "figures" / "figure-5.svg").is_file() and not (run / "figures" / "figure-7.svg").exists()
 
 
+def test_a_study_of_which_nothing_was_measured_leaves_nothing(inputs, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise TiltmeterError("nothing can be measured")
+
+    monkeypatch.setattr("tiltmeter.studies.study.run_sweep", refuse)
+    out = ("--out", tmp_path / "runs" / "run")
+    done = command("reproduce", "lee2024", "--quick", "--figure", 1, *inputs, *out)
+    assert done.status == 2 and "nothing can be measured" in done.err
+    assert [*tmp_path.iterdir()] == []
+
+
 def test_a_figure_of_which_nothing_can_be_measured_is_refused(inputs, tmp_path):
     sentence = "Figure 5 cannot be drawn. No SAE at blocks.2.hook_resid_pre was given."
     given = ["lee2024", "--figure", 1, "--figure", 5, *inputs, "--out", tmp_path / "run"]
@@ -320,7 +340,7 @@ def test_the_folder_of_all_is_of_all(run, inputs, tmp_path):
         (["lee2024", "--control-seeds", "0"], "--control-seeds"),
         (["lee2024", "--preset", "gpt2"], "Give --preset or --model, not both"),
         (["lee2024", "--size", "paper", "--quick"], "Both --quick and --size paper were given"),
-        (["lee2024", "--bos-before", "line"], "--bos-before was 'line'; choose from document, sequence"),
+        (["lee2024", "--bos-before", "line"], "--bos-before was 'line'; choose from document, sequence, both"),
         (["lee2024", "--sequence-length", "0"], "expected at least 1"),
         (["lee2024", "--model", "/no/where"], "There is no model '/no/where': expected nano, an existing directory"),
         (["lee2024", "--sequence-length", "128"], "no whole sequence of 128 tokens, but sequences of 8"),

@@ -2,7 +2,9 @@
 
 import json
 import math
+from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -153,6 +155,19 @@ def test_a_tolerance_is_in_the_units_that_were_asked_for(loaded, tmp_path):
     widths = (tables[0].above_at - tables[0].below_at).to_numpy()
     np.testing.assert_allclose(widths, pair_distance / 8)
     assert json.loads((tmp_path / "low" / "manifest.json").read_text())["record"]["units"] == "L2"
+
+
+def test_progress_moves_within_a_shard(loaded, monkeypatch):
+    told, one = [], SMALL.model_copy(update={"batch_tokens": 8 * len(SMALL.directions)})  # a sequence at once
+
+    @contextmanager
+    def counted(total, what):
+        told.append(total)
+        yield SimpleNamespace(take=told.append)
+
+    monkeypatch.setattr(crossings, "counted_steps", counted)
+    run_crossings(Crossings(sweep=one, goal=CrossingTarget(threshold=1e-3)), loaded, token_set())
+    assert told == [10 * len(SMALL.directions), *[len(SMALL.directions)] * 10]
 
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(loaded, tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
 
@@ -157,11 +158,11 @@ def test_a_damaged_shard_is_computed_again(reference, loaded, tmp_path, damage):
 def test_an_interrupted_sweep_goes_on(reference, loaded, tmp_path, monkeypatch):
     measured = []
 
-    def interrupted(plan, directions, path, sequences, base):
+    def interrupted(plan, directions, path, sequences, *others):
         if sequences.start == 8 and len(measured) == 2:
             raise KeyboardInterrupt
         measured.append(sequences)
-        return measure(plan, directions, path, sequences, base)
+        return measure(plan, directions, path, sequences, *others)
 
     measure = run.measure_shard
     monkeypatch.setattr(run, "measure_shard", interrupted)
@@ -174,12 +175,45 @@ def test_an_interrupted_sweep_goes_on(reference, loaded, tmp_path, monkeypatch):
     assert contents(tmp_path / "run") == contents(reference[0])
 
 
+class Counted(list):
+    """What is told of the progress of a run: the total, and every number of steps that were taken or skipped."""
+
+    @contextmanager
+    def __call__(self, total, what):
+        self.append((what, total))
+        yield self
+
+    def take(self, number):
+        self.append(("take", number))
+
+    def skip(self, number):
+        self.append(("skip", number))
+
+
+def test_progress_moves_within_a_shard(loaded, tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "counted_steps", counted := Counted())
+    wanted = changed(batch_tokens=32)  # one direction of one sequence at once
+    run_sweep(wanted, loaded, token_set(), tmp_path / "run")
+    assert counted == [("points", 10 * 3 * 3)] + 10 * 3 * [("take", 3)]
+    counted.clear()
+    run_sweep(wanted, loaded, token_set(), tmp_path / "run")
+    assert counted[1:] == [("skip", 36), ("skip", 36), ("skip", 18)]
+
+
+def test_progress_of_a_sweep_of_many_directions_at_once(loaded, monkeypatch):
+    monkeypatch.setattr(run, "counted_steps", counted := Counted())
+    run_sweep(SMALL, loaded, token_set())
+    (_, total), *told = counted
+    assert sum(number for _, number in told) == total
+
+
 def test_pair_distance_as_unit(reference, loaded, tmp_path):
     _, whole = reference
     path = Straight(lengths=(0.0, 0.25, 2.0), unit="pair-distance")
     found = run_sweep(changed(path=path), loaded, token_set(), tmp_path / "run")
     distance = whole.attrs["pair_distance"]
     assert found.step.attrs["units"] == "L2"
+    assert (whole.attrs["path_unit"], found.attrs["path_unit"]) == ("absolute", "pair-distance")
     for k, length in enumerate(path.lengths):
         np.testing.assert_allclose(found.length[:, k], length * distance, rtol=1e-5, atol=1e-13)
     np.testing.assert_allclose(found.step, found.length[0, :, 0], rtol=1e-12)

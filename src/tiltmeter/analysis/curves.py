@@ -11,8 +11,9 @@ A dataset of curves has
 - `tokens` (direction, sequence): how many tokens were averaged;
 - the coordinate `document` of `sequence`: which document of the token set each sequence is from;
 - of a sweep at several sites, `site` as the first dimension, with the coordinates `pair_distance` and `mean_norm`;
-- attributes, text or a number: where it came from, `pair_distance` and `mean_norm` in L2, and the run's manifest as
-  JSON under `manifest`.
+- attributes, text or a number: where it came from, `pair_distance` and `mean_norm` in L2, `path_unit` (the unit in
+  which the lengths were given: `absolute`, `norm`, `target`, `pair-distance`; `degrees`, `substitution`), and the
+  run's manifest as JSON under `manifest`.
 """
 
 import io

@@ -34,7 +34,7 @@ def judged(run: Path) -> tuple[str, list[dict[str, object]]]:
     rows = [stored_rows(folder / name) for name in names or [""]]
     if all(rows):
         found = [row for own in rows for row in own]
-        return table_of_claims(folder, names, found), [row._asdict() for row in found]
+        return table_of_claims(folder, names, found), [row.plain() for row in found]
     from tiltmeter.studies.report import claims_rows, claims_text
 
-    return claims_text(run), [row._asdict() for row in claims_rows(run)]
+    return claims_text(run), [row.plain() for row in claims_rows(run)]

@@ -104,9 +104,12 @@ def compare(
         sequences=measurement.sequences,
         positions=positions.positions,
     )
-    from tiltmeter.sweeps.compare import SEQUENCES, make_comparison
+    from tiltmeter.sweeps.compare import SEQUENCES, make_comparison, refuse_other_comparison
     from tiltmeter.sweeps.plan import STATISTICS_SEQUENCES
 
+    decided = {name: one for name, one in asked.items() if name not in ("sae", "baselines", "draws")}
+    refuse_other_comparison(run.out, comparison.site, labelled(vectors), **decided, **settings)
+    model.refuse_missing_modules(comparison.site)
     loaded = model.load(measurement.precision, output)
     most = max(measurement.sequences or SEQUENCES, measurement.statistics_sequences or STATISTICS_SEQUENCES)
     token_set = tokens.load(loaded, most, "nano")

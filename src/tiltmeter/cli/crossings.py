@@ -86,6 +86,7 @@ def crossings(
     refuse_early("crossings", config, model, tokens, measurement, run)
     from tiltmeter.analysis.bisection import CrossingTarget
     from tiltmeter.sweeps.crossings import Crossings
+    from tiltmeter.sweeps.known import refuse_other_run
 
     sweep = make_sweep(
         config,
@@ -94,6 +95,7 @@ def crossings(
         seed=run.seed,
     )
     wanted = Crossings(sweep=sweep, goal=CrossingTarget(**given(**asdict(target))))
+    refuse_other_run(run.out, sweep, crossings=wanted.goal.model_dump(mode="json"))
     sweep, loaded, token_set = load_for(sweep, model, tokens, measurement, output)
     wanted = wanted.model_copy(update={"sweep": sweep})
     site = loaded.model.site(sweep.site).name

@@ -14,6 +14,7 @@ from tiltmeter.runs import extras
 if TYPE_CHECKING:
     from tiltmeter.data.token_set import TokenSet
     from tiltmeter.models.loading import LoadedModel
+    from tiltmeter.studies.reproduce import ReproduceOptions
     from tiltmeter.sweeps.tried import Wanted
 
 DryRun = Annotated[
@@ -48,6 +49,24 @@ def print_forecast(wanted: Wanted, loaded: LoadedModel, tokens: TokenSet, out: P
         if report
         else f"Loading took {duration(loading)}."
     )
+
+
+def print_study_forecasts(name: str, wanted: ReproduceOptions, out: Path | None, output: OutputOptions) -> None:
+    """Print what a study, or each of all, would take: as tables, or as JSON objects, one a line."""
+    from tiltmeter.cli.json_lines import json_line
+    from tiltmeter.studies.dry_run import dry_run_study
+    from tiltmeter.sweeps.forecast import duration
+
+    output.say("dry run: a few batches of one sweep of each kind are tried; nothing is written")
+    folder, found = dry_run_study(name, wanted, out)
+    if output.as_json:
+        for one in found:
+            typer.echo(json_line(one.to_json() | {"out": str(folder)}))
+        return
+    typer.echo("\n\n".join(map(str, found)))
+    if len(found) > 1:
+        typer.echo(f"\nTogether about {duration(sum(one.seconds_left for one in found))}.")
+    typer.echo(f"The run directory is {folder}.")
 
 
 def report_size() -> int:

@@ -13,6 +13,7 @@ from tiltmeter.cli.config_file import Config
 from tiltmeter.cli.from_manifest import warn_of_other_tokens
 from tiltmeter.cli.output import OutputOptions
 from tiltmeter.errors import TiltmeterError
+from tiltmeter.models.sites import MODULE
 
 if TYPE_CHECKING:
     from tiltmeter.data.token_set import TokenSet
@@ -58,6 +59,17 @@ class ModelOptions:
     revision: Revision = None
     device: Device = "cpu"
 
+    def refuse_missing_modules(self, *sites: str) -> None:
+        """Refuse sites `module:PATH` that the model does not have, before its weights are read.
+
+        Raises:
+            TiltmeterError: the message names the nearest.
+        """
+        if any(MODULE in one for one in sites):
+            from tiltmeter.models.skeleton import refuse_missing_modules
+
+            refuse_missing_modules([one for names in sites for one in names.split(",")], self.model, self.revision)
+
     def load(self, precision: str, output: OutputOptions) -> LoadedModel:
         """Load the model, and say its name."""
         from tiltmeter.models.loading import load_model
@@ -96,7 +108,8 @@ class TokenOptions(TokenSourceOptions):
     bos_before: Annotated[
         str,
         typer.Option(
-            help="document: each document begins with the tokenizer's boundary token; sequence: each sequence does."
+            help="document: each document begins with the tokenizer's boundary token; sequence: each sequence does; "
+            "both: either, and sequences run on over the ends of documents."
         ),
     ] = "document"
 

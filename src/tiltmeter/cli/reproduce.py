@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 
 from tiltmeter.cli.catalogue import catalogue, choices
+from tiltmeter.cli.dry_run import DryRun, print_study_forecasts
+from tiltmeter.cli.early.device import check_device_early
 from tiltmeter.cli.early.model_facts import model_facts
 from tiltmeter.cli.early.names import check_saes
 from tiltmeter.cli.early.out import check_out
@@ -87,19 +89,22 @@ class StudyTokenOptions(TokenSourceOptions):
     bos_before: Annotated[
         str | None,
         typer.Option(
-            help="document: each document begins with the tokenizer's boundary token; sequence: each sequence does. "
-            "(default: as in the paper's preset, else document)"
+            help="document: each document begins with the tokenizer's boundary token; sequence: each sequence does; "
+            "both: either, and sequences run on over the ends of documents. (default: as in the paper's preset, else "
+            "document)"
         ),
     ] = None
 
 
 @takes_groups
 def reproduce(
+    *,
     study: Annotated[str, typer.Argument(help=f"{', '.join(catalogue()['studies'])}, or all.")],
     experiments: ExperimentOptions,
     subject: SubjectOptions,
     tokens: StudyTokenOptions,
     run: RunOptions,
+    dry_run: DryRun = False,
     output: OutputOptions,
 ) -> None:
     """Run a paper's experiments and test its claims.
@@ -116,6 +121,7 @@ def reproduce(
     at_least_one(control_seeds=experiments.control_seeds)
     _check_subject(subject, tokens, saes)
     check_out(run.out, study)
+    check_device_early(subject.device)
     from tiltmeter.studies.reproduce import ReproduceOptions
     from tiltmeter.studies.reproduce import reproduce as run_study
 
@@ -138,6 +144,9 @@ def reproduce(
         precision=subject.precision,
         seed=run.seed or 0,
     )
+    if dry_run:
+        print_study_forecasts(study, wanted, run.out, output)
+        return
     page, claims = run_study(study, wanted, run.out)
     output.give(page.parent, lambda: f"{claims}\nreport:  {page}")
 
@@ -180,4 +189,4 @@ def _check_subject(subject: SubjectOptions, tokens: StudyTokenOptions, saes: Seq
             f"No tokens were named for {subject.model}; give --tokens a file or a data set of token sequences."
         )
     token_facts(tokens.tokens, subject.model or "nano", tokens.sequence_length)
-    one_of("--bos-before", tokens.bos_before, ("document", "sequence"))
+    one_of("--bos-before", tokens.bos_before, ("document", "sequence", "both"))

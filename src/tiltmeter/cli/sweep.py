@@ -89,10 +89,12 @@ def sweep(
         until_ci=precision,
         seed=run.seed,
     )
-    wanted, loaded, token_set = load_for(wanted, model, tokens, measurement, output)
     from tiltmeter.models.sites import names_several
+    from tiltmeter.sweeps.known import refuse_other_run
     from tiltmeter.sweeps.sites import matching_sites
 
+    refuse_other_run(run.out, wanted)
+    wanted, loaded, token_set = load_for(wanted, model, tokens, measurement, output)
     sites = [site.name for site in matching_sites(wanted.site, loaded.model)]
     several = names_several(wanted.site)
     place = f"{len(sites)}-sites" if several else sites[0]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tiltmeter.cli.catalogue import choices
+from tiltmeter.cli.early.device import check_device_early
 from tiltmeter.cli.early.model_facts import model_facts
 from tiltmeter.cli.early.names import (
     check_base_name,
@@ -143,7 +144,9 @@ def refuse_early(
     measurement: MeasurementOptions,
     run: RunOptions,
 ) -> None:
-    """Refuse wrong options as far as that is possible without torch and without the model, in less than a second.
+    """Refuse wrong options as far as that is possible without the model, in less than a second.
+
+    torch is imported only for a device other than the CPU.
 
     Raises:
         TiltmeterError: a name does not exist, a file is not there or of another shape, a number is out of range, or the
@@ -165,9 +168,10 @@ def refuse_early(
     there = token_facts(tokens.tokens, model.model, tokens.sequence_length)
     check_number(measurement.sequences, there, tokens.tokens)
     check_positions(config["positions"], there.length)
-    one_of("--bos-before", tokens.bos_before, ("document", "sequence"))
+    one_of("--bos-before", tokens.bos_before, ("document", "sequence", "both"))
     if not names_several(config["site"]):  # several sites have each a run of their own in the directory
         check_out(run.out, kind)
+    check_device_early(model.device)
 
 
 def make_sweep(config: dict[str, Any], **options: Any) -> Sweep:
@@ -202,6 +206,7 @@ def load_for(
 
     Without `--sequences` the returned sweep measures no more sequences than there are.
     """
+    model.refuse_missing_modules(sweep.site, *(name.partition("@")[2] for name in sweep.readouts))
     loaded = model.load(measurement.precision, output)
     token_set = tokens.load(loaded, sweep.sequences_to_load, "nano")
     if not measurement.sequences:

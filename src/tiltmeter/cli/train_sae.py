@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tiltmeter.cli.catalogue import choices
+from tiltmeter.cli.early.device import check_device_early
 from tiltmeter.cli.early.model_facts import model_facts
 from tiltmeter.cli.early.names import check_site
 from tiltmeter.cli.early.out import check_out
@@ -84,6 +85,7 @@ def train_sae(
     from tiltmeter.saes.training.run import train_sae as train
 
     config = training.config(run.seed)
+    model.refuse_missing_modules(training.site, *(training.downstream or ()))
     loaded = model.load("float32", output)
     token_set = tokens.load(loaded, config.sequences_to_load(tokens.sequence_length), "nano-train")
     site = loaded.model.site(training.site).name
@@ -111,8 +113,9 @@ def _refuse_early(training: TrainingOptions, model: ModelOptions, tokens: TokenO
     for site in (training.site, *(training.downstream or ())):
         check_site(site, facts)
     token_facts(tokens.tokens, model.model, tokens.sequence_length)
-    one_of("--bos-before", tokens.bos_before, ("document", "sequence"))
+    one_of("--bos-before", tokens.bos_before, ("document", "sequence", "both"))
     check_out(run.out, "train-sae")
+    check_device_early(model.device)
 
 
 def _end_of_log(out: Path) -> str:

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Hashable, Iterable, Iterator, Sequence, Sized
+from itertools import pairwise
 from operator import itemgetter
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Int64, Integer
@@ -34,22 +35,25 @@ class Labelled(NamedTuple):
     """None where it is a document of its own."""
 
 
-class Shelves:
+T = TypeVar("T")
+
+
+class Shelves(Generic[T]):
     """Sequences by document, in the order in which documents were first met."""
 
     def __init__(self) -> None:
-        self._of: dict[Hashable, list[np.ndarray]] = {}
+        self._of: dict[Hashable, list[T]] = {}
 
     def __len__(self) -> int:
         """How many documents there are."""
         return len(self._of)
 
-    def add(self, document: Hashable, pieces: Sequence[np.ndarray]) -> None:
+    def add(self, document: Hashable, pieces: Sequence[T]) -> None:
         """Add sequences of a document, in the order in which they should be taken."""
         if len(pieces):
             self._of.setdefault(document, []).extend(pieces)
 
-    def taken(self, limit: int | None) -> tuple[list[np.ndarray], Int64[np.ndarray, " sequence"]]:
+    def taken(self, limit: int | None) -> tuple[list[T], Int64[np.ndarray, " sequence"]]:
         """The first sequences (None: all) and the number of each one's document: one of each, then the second ones."""
         rounds = (
             (turn, number, piece)
@@ -60,7 +64,7 @@ class Shelves:
         return [piece for _, _, piece in chosen], np.array([number for _, number, _ in chosen], np.int64)
 
 
-def scattered(address: str, pieces: Sequence[np.ndarray]) -> list[np.ndarray]:
+def scattered(address: str, pieces: Sequence[T]) -> list[T]:
     """The sequences of a document in an order that is random but depends on nothing else than its address."""
     if len(pieces) < 2:
         return list(pieces)
@@ -135,6 +139,14 @@ def _of_rows(documents: object, name: str) -> list[Hashable]:
             "documents=[0, 0, 1, ...]."
         )
     return [checked_document(one, name) for one in found.tolist()]
+
+
+def joined_by(documents: Sequence[Sequence[Hashable]]) -> Int64[np.ndarray, " row"]:
+    """Number the groups of rows that share documents, in the order in which they are met; each row has at least one."""
+    names = numbered(one for row in documents for one in row)
+    widest, starts = max(map(len, documents), default=0), np.cumsum([0, *map(len, documents)])
+    filled = [np.resize(names[start:end], widest) for start, end in pairwise(starts)]
+    return numbered(connected(np.array(filled)).tolist()) if filled else np.zeros(0, np.int64)
 
 
 def connected(documents: Integer[np.ndarray, "row position"]) -> Integer[np.ndarray, " row"]:

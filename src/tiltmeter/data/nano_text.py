@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from operator import itemgetter
 from typing import Literal
 
-import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from tiltmeter.data import stdlib
 from tiltmeter.data.boundary import Boundary
+from tiltmeter.data.cut import Piece, cut_of
 from tiltmeter.data.documents import Shelves
-from tiltmeter.data.packing import Sequences, cut_of, encode
+from tiltmeter.data.packing import Sequences, encode, unlabelled
 from tiltmeter.errors import TiltmeterError
 
 NANO: Mapping[str, Literal["train", "held-out"]] = {"nano": "held-out", "nano-train": "train"}
@@ -34,7 +34,7 @@ def nano_sequences(
         tokenizer: of the model; None is refused.
         boundary: the token that begins a document.
         length: tokens per sequence.
-        bos_before: `document` or `sequence`.
+        bos_before: one of `BOS_BEFORE`.
 
     Raises:
         TiltmeterError: there is no tokenizer, or the interpreter has no source files.
@@ -48,18 +48,20 @@ def nano_sequences(
             f"{str(stdlib.library_root())!r}: use another interpreter or other tokens."
         )
     cut = cut_of(boundary, length, bos_before, name)
-    keyed: list[tuple[bytes, str, np.ndarray]] = []
+    keyed: list[tuple[bytes, str, Piece]] = []
     texts_hash = hashlib.sha256()
-    for (module, text), ids in zip(modules, encode((text for _, text in modules), tokenizer), strict=True):
+    for module, text in modules:
         texts_hash.update(f"{module}\0{text}\0".encode())
-        for index, piece in enumerate(cut.document_pieces(ids)):
-            keyed.append((hashlib.sha256(f"{module}/{index}".encode()).digest(), module, piece))
+    encoded = zip((module for module, _ in modules), encode((text for _, text in modules), tokenizer), strict=True)
+    for origin, pieces in cut.pieces(encoded):
+        for index, piece in enumerate(pieces):
+            keyed.append((hashlib.sha256(f"{origin}/{index}".encode()).digest(), str(origin), piece))
     facts = {
         "python": platform.python_version(),
         "modules": str(len(modules)),
         "text_sha256": texts_hash.hexdigest(),
     }
-    shelves = Shelves()
+    shelves: Shelves[Piece] = Shelves()
     for _, module, piece in sorted(keyed, key=itemgetter(0)):
         shelves.add(module, [piece])
-    return Sequences(*shelves.taken(None), facts)
+    return Sequences(*unlabelled(shelves, None), facts)

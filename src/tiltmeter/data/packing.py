@@ -1,8 +1,8 @@
 """Make sequences of one length from documents or from stored token ids.
 
 1. A `TokenSource` is what a name resolves to: documents to be tokenised, or rows of stored token ids.
-2. `pack_documents` tokenises documents and cuts them into complete sequences, with the boundary token before each
-   document or before each sequence. The rest of a document is dropped, so that no sequence spans two documents.
+2. `pack_documents` tokenises documents and cuts them into complete sequences (`tiltmeter.data.cut`). Unless sequences
+   are asked to run on, the rest of a document is dropped, so that no sequence spans two.
 3. `cut_rows` takes the first tokens of every stored row and drops rows that are too short.
 
 Both take one sequence of each document first (`tiltmeter.data.documents`), and stop reading once they have as many
@@ -14,23 +14,20 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain, count, islice
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Int64, Integer
 from transformers import PreTrainedTokenizerBase
 
-from tiltmeter.data.boundary import Boundary
-from tiltmeter.data.documents import Labelled, Shelves, scattered
+from tiltmeter.data.cut import Cut, Piece
+from tiltmeter.data.documents import Labelled, Shelves, joined_by, scattered
 from tiltmeter.data.padding import MASK, MaskedRow, unpadded
 from tiltmeter.errors import TiltmeterError
 
 BATCH = 64
 """Documents tokenised at once."""
-
-BOS_BEFORE = ("document", "sequence")
-"""Where the boundary token goes: before each document of text, or before each sequence."""
 
 MASKED = {"mask": f"{MASK}: positions where it is 0 were left out"}
 """The fact that rows were read by their mask."""
@@ -79,45 +76,6 @@ class Sequences(NamedTuple):
     facts: dict[str, str]
 
 
-class Cut(NamedTuple):
-    """How text and rows become sequences."""
-
-    length: int
-    """Tokens per sequence, including its boundary token."""
-    document: list[int]
-    """Tokens put before each document: the boundary token, or none."""
-    sequence: list[int]
-    """Tokens put before each sequence."""
-
-    def document_pieces(self, ids: Int64[np.ndarray, " position"]) -> list[np.ndarray]:
-        """Cut a document's tokens into consecutive sequences; the incomplete last one is dropped."""
-        ids, own = _joined(self.document, ids), self.length - len(self.sequence)
-        starts = range(0, len(ids) - own + 1, own) if own else ()
-        return [_joined(self.sequence, ids[start : start + own]) for start in starts]
-
-    def row(self, ids: Integer[np.ndarray, " position"]) -> Integer[np.ndarray, " cut"]:
-        """The first tokens of a stored row, which may have its boundary token already."""
-        begins = ids[: len(self.sequence)].tolist() == self.sequence
-        return ids[: self.length] if begins else _joined(self.sequence, ids)[: self.length]
-
-
-def _joined(begin: list[int], ids: Integer[np.ndarray, " position"]) -> Int64[np.ndarray, " joined"]:
-    return np.concatenate([np.array(begin, dtype=np.int64), ids.astype(np.int64)])
-
-
-def cut_of(boundary: Boundary, length: int, bos_before: str, name: str) -> Cut:
-    """How to cut sequences of this length.
-
-    Raises `TiltmeterError` if each should begin with a boundary token and none is known.
-    """
-    if bos_before == "document":
-        return Cut(length, boundary.before, [])
-    if not boundary.before:
-        why = boundary.why.removeprefix("none: ")
-        raise TiltmeterError(f"Each sequence of {name!r} was to begin with a boundary token, but {why}: leave it out.")
-    return Cut(length, [], boundary.before)
-
-
 def encode(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> Iterator[Int64[np.ndarray, " position"]]:
     """Yield the token ids of each text, without a boundary token."""
     texts = iter(texts)
@@ -133,7 +91,8 @@ def pack_documents(
 ) -> Sequences:
     """Tokenise documents into `limit` sequences (None: all), one of each document first, in the documents' order.
 
-    Texts that are equal are one document.
+    Texts that are equal are one document. A sequence that runs on is one of the document in which it begins, and
+    sequences that share a document, directly or over others, are of one for intervals.
 
     Raises `TiltmeterError` if there is no tokenizer, or where something among the documents is not text.
     """
@@ -142,17 +101,30 @@ def pack_documents(
             f"{source.name!r} is text and there is no tokenizer to read it with: "
             "give a model that has one, or tokens that are stored as ids."
         )
-    shelves = Shelves()
-    read = short = 0
-    for document, ids in _encoded(_only_text(source), tokenizer):
-        found = cut.document_pieces(ids)
+    shelves: Shelves[Piece] = Shelves()
+    read = count()
+    used = 0
+    for document, found in cut.pieces(_counted(_encoded(_only_text(source), tokenizer), read)):
         shelves.add(document, scattered(f"{document}", found))
-        read += 1
-        short += not found
+        used += bool(found)
         if limit is not None and len(shelves) >= limit:
             break
-    facts = {"documents_read": str(read), "documents_too_short": str(short)}
-    return Sequences(*shelves.taken(limit), facts)
+    seen = next(read)
+    facts = {"documents_read": str(seen), "documents_too_short": str(seen - used)}
+    return Sequences(*unlabelled(shelves, limit), facts)
+
+
+def unlabelled(shelves: Shelves[Piece], limit: int | None) -> tuple[list[np.ndarray], Int64[np.ndarray, " sequence"]]:
+    """The first sequences (None: all), and the number of each one's document, shared ones joined."""
+    pieces, _ = shelves.taken(limit)
+    return [piece.ids for piece in pieces], joined_by([piece.documents for piece in pieces])
+
+
+def _counted(items: Iterable[T], counter: Iterator[int]) -> Iterator[T]:
+    """The items, each of which advances the counter."""
+    for item in items:
+        next(counter)
+        yield item
 
 
 def _encoded(
@@ -188,7 +160,7 @@ def cut_rows(source: TokenRows, cut: Cut, limit: int | None) -> Sequences:
 
     Raises `TiltmeterError` if a row is not a list of integers.
     """
-    shelves = Shelves()
+    shelves: Shelves[np.ndarray] = Shelves()
     read = shorter = longer = 0
     for document, rows in _runs(checked_rows(source)):
         pieces = []

@@ -24,19 +24,18 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from tiltmeter.data.boundary import Boundary, boundary_of
+from tiltmeter.data.cut import BOS_BEFORE, cut_of
 from tiltmeter.data.documents import DOCUMENT, labelled, numbered
 from tiltmeter.data.files import file_source, is_token_file
 from tiltmeter.data.hub import HUB_NAME, hub_source, saved_source
 from tiltmeter.data.memory import memory_source
 from tiltmeter.data.nano_text import NANO, nano_sequences
 from tiltmeter.data.packing import (
-    BOS_BEFORE,
     Documents,
     Sequences,
     TokenRows,
     TokenSource,
     check_vocabulary,
-    cut_of,
     cut_rows,
     pack_documents,
     rows_of_stored_length,
@@ -168,7 +167,8 @@ def load_tokens(
     token (integers [row, position]); rows that share a document are of one, directly or over others.
 
     `bos_before="sequence"` puts the boundary token before every sequence of that length instead, as SAELens does where
-    `prepend_bos` is set: those of text, and stored ones that do not have it.
+    `prepend_bos` is set: those of text, and stored ones that do not have it. With `"both"` it also stands where a
+    document begins inside a sequence: sequences of text then run on over the ends of documents, as in Gurnee 2024.
 
     `model_bos` is the model's own `bos_token_id`; where the tokenizer has no bos, it helps to find the boundary token.
 
@@ -253,7 +253,7 @@ def _warn_of_repeats(ids: Integer[np.ndarray, "sequence position"], name: str) -
 def _check_numbers(at_most: int | None, length: int | None, context: int, bos_before: str) -> None:
     if bos_before not in BOS_BEFORE:
         raise TiltmeterError(
-            f"The boundary token was to stand before each {bos_before!r}; choose {' or '.join(BOS_BEFORE)}."
+            f"The boundary token was to stand before each {bos_before!r}; choose {', '.join(BOS_BEFORE)}."
         )
     if at_most is not None and at_most < 1:
         raise TiltmeterError(f"The number of sequences is {at_most}, expected at least 1.")

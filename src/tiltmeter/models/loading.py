@@ -27,6 +27,7 @@ from transformers.utils.peft_utils import find_adapter_config_file
 from tiltmeter.data.token_set import TokenSet, TokensGiven, load_tokens
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.accepted import refuse_unmeasurable
+from tiltmeter.models.devices import AUTO_DEVICE, check_device
 from tiltmeter.models.exact_model import ExactModel, RoundedModel
 from tiltmeter.models.failures import first_line
 from tiltmeter.models.fingerprint import model_sha256
@@ -53,8 +54,6 @@ PRECISIONS: Mapping[str, tuple[torch.dtype, type[SplitModel]]] = {
 
 AUTO = ("float32-difference", "float32")
 """The precisions that `auto` tries, in this order. Both run in float32, equally fast; the first keeps more digits."""
-
-AUTO_DEVICE = "auto"
 
 ModelGiven = Any
 """A model as `load_model` takes it: a name or path, or one of many kinds of objects."""
@@ -172,15 +171,14 @@ def _by_name(
     name: str | None,
 ) -> LoadedModel:
     wanted = _precisions(precision)
-    if device != AUTO_DEVICE:
-        _check_device(device)
+    check_device(device)
     where, gguf = directory_and_file(locate(given))
     refuse_revision(given, where, revision)
     if find_adapter_config_file(where, revision=revision):
         raise adapter_beside(given, "adapter_config.json")
     try:
         config = AutoConfig.from_pretrained(where, revision=revision, trust_remote_code=False, **gguf)
-        hf, loading = _model_class(config).from_pretrained(
+        hf, loading = model_class(config).from_pretrained(
             where,
             config=config,
             revision=revision,
@@ -251,7 +249,7 @@ def _facts(model: SplitModel, precision: str, device: str, revision: str) -> dic
     }
 
 
-def _model_class(config: PretrainedConfig) -> Any:
+def model_class(config: PretrainedConfig) -> Any:
     """The class that loads the model: the one its configuration names, if transformers has it and it has a head.
 
     Multimodal models are named there; `AutoModelForCausalLM` knows some of them only by their text half.
@@ -290,10 +288,3 @@ def _tokenizer(where: str, revision: str | None, gguf: Mapping[str, str]) -> Pre
     except Exception:
         return None
     return tokenizer if found else None  # without tokenizer files, transformers returns one with an empty vocabulary
-
-
-def _check_device(device: str) -> None:
-    try:
-        torch.zeros(1, device=device, dtype=torch.float64).item()  # KL is taken in float64; "meta" holds no numbers
-    except (RuntimeError, AssertionError, TypeError) as error:
-        raise TiltmeterError(f"The device {device!r} cannot be used here: {first_line(error)}") from None

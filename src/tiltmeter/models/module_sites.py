@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from torch import nn
+
 from tiltmeter.errors import TiltmeterError, did_you_mean
 from tiltmeter.models.failures import explained
 from tiltmeter.models.hooks import Call, traced
@@ -18,13 +20,7 @@ def module_site(trunk: Trunk, path: str) -> Site:
             its output is not one activation a token.
     """
     hf, blocks = trunk.hf, {index: trunk.parts.blocks[index] for index in trunk.parts.running}
-    modules = dict(hf.named_modules())
-    if not path or path not in modules:
-        raise TiltmeterError(
-            f"{type(hf).__name__} has no module {path!r}{did_you_mean(path, [*modules])}; give a path of "
-            "model.named_modules()."
-        )
-    tokens, own = probe_tokens(hf), modules[path]
+    tokens, own = probe_tokens(hf), check_module(hf, path)
     with (
         explained(hf, "running it on a few tokens"),
         traced({"": own} | {str(i): one for i, one in blocks.items()}) as calls,
@@ -45,6 +41,21 @@ def module_site(trunk: Trunk, path: str) -> Site:
         f"{MODULE}{path} cannot be measured in {type(hf).__name__}: {obstacle or 'it holds or joins blocks'}; "
         "choose a module that gives one activation a token, once in a pass."
     )
+
+
+def check_module(hf: nn.Module, path: str) -> nn.Module:
+    """The module at a path.
+
+    Raises:
+        TiltmeterError: there is none; the message names the nearest.
+    """
+    modules = dict(hf.named_modules())
+    if not path or path not in modules:
+        raise TiltmeterError(
+            f"{type(hf).__name__} has no module {path!r}{did_you_mean(path, [*modules])}; give a path of "
+            "model.named_modules()."
+        )
+    return modules[path]
 
 
 def _obstacle(calls: list[Call], shape: tuple[int, ...]) -> str | None:

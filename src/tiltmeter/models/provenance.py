@@ -23,13 +23,19 @@ def identity(loaded: LoadedModel, tokens: TokenSet) -> dict[str, Any]:
     Raises:
         TiltmeterError: the model's weights cannot be hashed.
     """
-    versions = run_directory.versions()
-    added = plugins.versions()
     return {
         "model": {key: value for key, value in loaded.facts.items() if key not in _NAMES} | fingerprint(loaded.model),
         "tokens": {"sha256": tokens.sha256(), "boundary": tokens.boundary},
+        **software(),
+    }
+
+
+def software() -> dict[str, Any]:
+    """The part of the identity that is known before a model is loaded: code and package versions."""
+    versions = run_directory.versions()
+    return {
         "code": run_directory.code_sha256(),
-        "versions": {name: versions[name] for name in run_directory.CHANGES_NUMBERS} | added,
+        "versions": {name: versions[name] for name in run_directory.CHANGES_NUMBERS} | plugins.versions(),
     }
 
 

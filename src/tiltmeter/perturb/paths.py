@@ -113,6 +113,11 @@ class Sphere(Configuration):
         return self.degrees
 
     @property
+    def unit(self) -> str:
+        """The unit in which the steps are given."""
+        return "degrees"
+
+    @property
     def units(self) -> str:
         """Unit of the steps."""
         return "degrees"
@@ -164,6 +169,11 @@ class Substitute(Configuration):
     def steps(self) -> tuple[float, ...]:
         """One."""
         return (1.0,)
+
+    @property
+    def unit(self) -> str:
+        """The unit in which the step is given: none."""
+        return "substitution"
 
     @property
     def units(self) -> str:

@@ -91,11 +91,14 @@ def rng_key(name: DirectionName) -> str:
     """Return the string that enters the address of a direction's random numbers, and so determines its draws.
 
     It is the name without the draw, which the address holds as a number. The two signs of a direction share a key, and
-    so do blends of the same sources: they see the same draws and can be compared token by token.
+    so do blends of the same sources, and a mixture and the points at distance ε along it: they see the same draws and
+    can be compared token by token.
     """
     if name.kind == BLEND and name.argument is not None:
         return f"{BLEND}:" + "+".join(source for _, source in name.terms)
     entry = DIRECTIONS.get(name.kind)
+    if isinstance(entry, SAEDirection) and entry.of_length_epsilon:
+        return entry.of_length_epsilon
     kind = entry.opposite_of if isinstance(entry, SAEDirection) and entry.opposite_of else name.kind
     return str(DirectionName(kind, name.argument))
 

@@ -206,6 +206,9 @@ class SAEDirection:
     """How to build it from decoder rows alone; None if it needs latents or a reconstruction."""
     opposite_of: str | None = None
     """The kind of which it is the negative. Both use the same random numbers, so one is exactly minus the other."""
+    of_length_epsilon: str | None = None
+    """The kind without an SAE along which it goes, to the length ε. Both use the same random numbers, whatever the SAE,
+    so that ε is one more length on the same line."""
 
 
 _SIGNED: Mapping[str, SAEDirection] = {
@@ -243,6 +246,8 @@ _SIGNED: Mapping[str, SAEDirection] = {
     ),
 }
 
+# Unlike the mixtures, `epsilon-random` has draws of its own, by SAE: the KL gaps of Gurnee 2024 are correlated between
+# layers, and one vector in all of them would correlate the gaps by itself.
 _SUBSTITUTES: Mapping[str, SAEDirection] = {
     "sae-norm-corrected": SAEDirection(
         lambda _, sae: Substitution(sae.at, substitutions.norm_corrected), "SAE(x)·‖x‖/‖SAE(x)‖ - x", is_random=False
@@ -262,10 +267,14 @@ _SUBSTITUTES: Mapping[str, SAEDirection] = {
         "random vector at SAE(x)'s angle to x, with norm ‖x‖, - x",
     ),
     "epsilon-cov-random-mixture": SAEDirection(
-        lambda s, sae: AtDistance(sae.at, Mixture(s.gaussian)), "cov-random-mixture, with length ε"
+        lambda s, sae: AtDistance(sae.at, Mixture(s.gaussian)),
+        "cov-random-mixture, with length ε",
+        of_length_epsilon="cov-random-mixture",
     ),
     "epsilon-real-mixture": SAEDirection(
-        lambda s, sae: AtDistance(sae.at, Mixture(s.real)), "real-mixture, with length ε"
+        lambda s, sae: AtDistance(sae.at, Mixture(s.real)),
+        "real-mixture, with length ε",
+        of_length_epsilon="real-mixture",
     ),
 }
 

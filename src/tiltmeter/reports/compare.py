@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from tiltmeter.analysis import curves
 from tiltmeter.analysis.standing import MINUS, draws_among, stem, with_opposites
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.reports.charts.chart import Axis, Bars, Chart, Line, Panel
-from tiltmeter.reports.charts.styles import Style, shade, styles
+from tiltmeter.reports.charts.styles import Style, styles
 from tiltmeter.reports.figure import ReportFigure
 from tiltmeter.reports.page import write_report
 
@@ -97,16 +98,18 @@ def fans(data: xr.Dataset, vectors: Sequence[str], baselines: Sequence[str]) -> 
         vectors: labels of vectors.
         baselines: names of baselines.
     """
-    looks, rows = styles(vectors), []
+    looks, rows = styles(vectors), list[tuple[Panel, ...]]()
     for vector in vectors:
         means = _means(data, vector, looks[vector])
-        rows.append(tuple(_fan(data, vector, one, vectors, means) for one in baselines))
+        titles = baselines if not rows else [""] * len(baselines)  # a column's title stands above it, once
+        panels = [_fan(data, vector, one, vectors, means) for one in baselines]
+        rows.append(tuple(replace(panel, title=title) for panel, title in zip(panels, titles, strict=True)))
     return Chart(tuple(rows), share=("x", "y"))
 
 
 def _fan(data: xr.Dataset, vector: str, baseline: str, vectors: Sequence[str], means: Sequence[Line]) -> Panel:
     names, x = [str(name) for name in data.direction.values], _pair_distances(data)
-    kl, grey = data.kl.transpose("direction", "step", "sequence"), Style(shade("#777777", 0.3), marker="")
+    kl, grey = data.kl.transpose("direction", "step", "sequence"), Style("#444444", marker="")
     stems = dict.fromkeys(stem(baseline, name, vectors) for name in (vector, MINUS + vector))
     draws = [
         Line("draws of the baseline", x, kl.values[at].mean(-1), grey, thin=True)
@@ -119,8 +122,8 @@ def _fan(data: xr.Dataset, vector: str, baseline: str, vectors: Sequence[str], m
 def _means(data: xr.Dataset, vector: str, look: Style) -> list[Line]:
     """The means of a vector and its opposite, with their intervals."""
     table = curves.summary(data[["kl", "tokens"]].sel(direction=list(with_opposites([vector]))))
-    found, opposite = [], look._replace(linestyle=(0.0, (1.2, 1.2)))
-    for name, style in ((vector, look), (MINUS + vector, opposite)):
+    found, solid, dotted = [], look._replace(linestyle="solid"), look._replace(linestyle=(0.0, (1.2, 1.2)))
+    for name, style in ((vector, solid), (MINUS + vector, dotted)):
         of_one = table[(table.direction == name) & (table.readout == "kl")]
         y, low, high = (of_one[column].to_numpy() for column in ("mean", "low", "high"))
         found.append(Line(name, _pair_distances(data), y, style, low, high))

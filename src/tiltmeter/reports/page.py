@@ -26,9 +26,11 @@ from markupsafe import Markup, escape
 
 from tiltmeter.analysis.curves import readout_names
 from tiltmeter.errors import TiltmeterError
+from tiltmeter.reports.answer import LONGEST, VERDICTS, Answer
 from tiltmeter.reports.charts.curves import axis_label
 from tiltmeter.reports.charts.plotly import to_plotly
 from tiltmeter.reports.charts.plotly_grid import least_width
+from tiltmeter.reports.claims_section import claims_section
 from tiltmeter.reports.figure import ReportFigure, save_figure
 from tiltmeter.reports.tables import claims as claims_table
 from tiltmeter.reports.tables.claim_text import ClaimRow
@@ -39,7 +41,7 @@ SYMBOLS = {"supported": "✓", "supported in part": "(✓)", "contradicted": "�
 """Symbols of verdicts, so that they do not depend on colour."""
 
 OPTIONAL = ("published", "initialised", "shuffled", "note")
-"""Columns of the claims table that are left out if no claim has anything there."""
+"""Columns of the tables of claims that are left out if no claim has anything there."""
 
 
 class SweepNumbers(NamedTuple):
@@ -61,6 +63,8 @@ class _PageFigure(NamedTuple):
     id: str
     name: str
     title: str
+    short: str
+    """The title without what all titles of the page begin with."""
     caption: str
     claimed: str
     finding: str
@@ -79,6 +83,7 @@ def write_report(
     manifest: Mapping[str, Any],
     *,
     claims: Sequence[ClaimRow] = (),
+    answers: Sequence[Answer] = (),
     notes: Sequence[str] = (),
     numbers: SweepNumbers | None = None,
 ) -> Path:
@@ -90,15 +95,17 @@ def write_report(
         summary: what was run and on what, in three or four sentences.
         figures: the figures, in order.
         manifest: plain JSON; its `identity`, `record` and `created` are shown as tables, and all of it at the end.
-        claims: rows of the table at the top.
+        claims: rows of the tables of claims.
+        answers: what came of them, which is said first.
         notes: what a reader must know to interpret the page.
         numbers: the curves of a sweep, for its tables.
 
     Raises:
         TiltmeterError: the folder cannot be written.
     """
-    shown = [_page_figure(figure, save_figure(folder, figure)) for figure in figures]
-    page = _page(title, summary, shown, manifest, claims, notes, numbers)
+    begun = _beginning([figure.title for figure in figures])
+    shown = [_page_figure(figure, figure.title[begun:], save_figure(folder, figure)) for figure in figures]
+    page = _page(title, summary, shown, manifest, claims, answers, notes, numbers)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if claims:
@@ -131,9 +138,20 @@ def headline(table: pd.DataFrame, readout: str, columns: int = 4) -> pd.DataFram
     return cells.rename(columns="{:.4g}".format)
 
 
-def _page_figure(figure: ReportFigure, svg: bytes) -> _PageFigure:
-    words = (figure.name, figure.title, figure.caption, figure.claimed, figure.finding, figure.files)
-    place = f"figure-{figure.name}"
+def _beginning(titles: Sequence[str]) -> int:
+    """How many characters all titles begin with, up to a comma or colon: the work that all figures are of."""
+    ends = [found.start() for found in re.finditer("[,:] ", titles[0])] if len(titles) > 1 else []
+    common = (
+        end
+        for end in reversed(ends)
+        if all(re.match("[,:] ", title[end:]) and title[:end] == titles[0][:end] for title in titles)
+    )
+    return next((end + 2 for end in common), 0)
+
+
+def _page_figure(figure: ReportFigure, short: str, svg: bytes) -> _PageFigure:
+    words = (figure.name, figure.title, short, figure.caption, figure.claimed, figure.finding, figure.files)
+    place = figure.name if figure.name.startswith("figure-") else f"figure-{figure.name}"
     if figure.chart is None:
         return _PageFigure(place, *words, "", "", 0, [])
     image = "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
@@ -153,11 +171,13 @@ def _page(
     figures: Sequence[_PageFigure],
     manifest: Mapping[str, Any],
     claims: Sequence[ClaimRow],
+    answers: Sequence[Answer],
     notes: Sequence[str],
     numbers: SweepNumbers | None,
 ) -> str:
     drawn = any(figure.json for figure in figures)
-    plotly, script = (_script(_plotly()), _script(_own("report.js"))) if drawn else (Markup(), Markup())
+    scripts = [_script(_own("claims.js"))] if claims else []
+    scripts += [_script(_plotly()), _script(_own("report.js"))] if drawn else []
     return (
         _environment()
         .get_template("report.html.j2")
@@ -165,16 +185,20 @@ def _page(
             title=title,
             summary=summary,
             notes=notes,
-            claims=claims,
+            claims=claims_section(claims),
+            answers=answers,
+            longest=LONGEST,
+            places={figure.name: figure for figure in figures},
+            verdicts=[word for word in VERDICTS if any(row.verdict == word for row in claims)],
+            pictures={figure.name: figure for figure in figures if figure.image},
             told={name for row in claims for name in OPTIONAL if getattr(row, name)},
             several=len({row.study for row in claims}) > 1,
             symbols=SYMBOLS,
             figures=figures,
             sections=_sections(dict(numbers.curves.attrs) if numbers else {}, manifest),
             manifest=json.dumps(manifest, indent=2, ensure_ascii=False),
-            plotly=plotly,
-            script=script,
-            policy=_policy([plotly, script]),
+            scripts=scripts,
+            policy=_policy(scripts),
             **_sweep_variables(numbers),
         )
     )

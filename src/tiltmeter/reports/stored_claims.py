@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tiltmeter.reports.tables.claim_text import ClaimRow, to_text
+from tiltmeter.reports.tables.claim_text import ClaimRow, Part, to_text
 from tiltmeter.runs.run_directory import MANIFEST, read_manifest
 
 CLAIMS = "claims.json"
@@ -34,10 +34,23 @@ def stored_rows(folder: Path) -> list[ClaimRow]:
     """The claims of one study's run as last judged; none if they were not judged, or the file is damaged."""
     try:
         rows = json.loads((folder / CLAIMS).read_text(encoding="utf-8"))
-        stored = [ClaimRow(**row | {"parts": tuple(row["parts"])}) for row in rows]
+        stored = [_row(row) for row in rows]
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return []
-    return stored if all(isinstance(text, str) for row in stored for text in (*row[:-1], *row.parts)) else []
+    texts = (
+        text for row in stored for text in (*row[:-2], *row.figures, *(word for part in row.parts for word in part))
+    )
+    return stored if all(isinstance(text, str) for text in texts) else []
+
+
+def written_rows(rows: Sequence[ClaimRow]) -> str:
+    """The text of the file that `stored_rows` reads."""
+    return json.dumps([row.plain() for row in rows], indent=2, ensure_ascii=False) + "\n"
+
+
+def _row(row: Mapping[str, Any]) -> ClaimRow:
+    parts = tuple(Part(**part) for part in row["parts"])
+    return ClaimRow(**{**row, "parts": parts, "figures": tuple(row["figures"])})
 
 
 def table_of_claims(folder: Path, names: Sequence[str], rows: Sequence[ClaimRow]) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 from tqdm.auto import tqdm
@@ -23,6 +24,38 @@ def progress(items: Sequence[T], what: str) -> Iterable[T]:
 def progress_bar(total: int, done: int, what: str) -> tqdm:
     """A progress bar to be updated by hand, at `done` of `total` steps."""
     return tqdm(total=total, initial=done, desc=what, leave=False, mininterval=_interval(), disable=_hidden())
+
+
+class Steps:
+    """Counts the steps of a measurement on a progress bar, with the time left by the mean speed of those taken here."""
+
+    def __init__(self, bar: tqdm) -> None:
+        self._bar = bar
+
+    def take(self, number: int) -> None:
+        """So many steps were taken."""
+        self._bar.update(number)
+
+    def skip(self, number: int) -> None:
+        """So many were taken earlier, which took no time now."""
+        self._bar.initial += number
+        self._bar.update(number)
+
+
+@contextmanager
+def counted_steps(total: int, what: str) -> Iterator[Steps]:
+    """Show a progress bar of so many steps, which appears after half a second, until the block ends."""
+    with tqdm(
+        total=total,
+        desc=what,
+        leave=False,
+        delay=0.5,
+        mininterval=_interval(),
+        disable=_hidden(),
+        smoothing=0,  # steps differ in cost: their mean says more of the time left than the last ones
+        unit_scale=True,
+    ) as bar:
+        yield Steps(bar)
 
 
 def _hidden() -> bool:

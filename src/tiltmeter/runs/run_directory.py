@@ -123,6 +123,9 @@ class Run:
 def open_run(path: str | Path, identity: Mapping[str, Any], record: Callable[[], Mapping[str, Any]]) -> Iterator[Run]:
     """Create or resume the run directory `path`, and lock it until the `with` block ends.
 
+    If the block, or `record`, raises a `TiltmeterError` before anything is stored, the folders that were created are
+    removed.
+
     Args:
         path: the directory; `~` is expanded, and missing folders are created.
         identity: everything that determines the numbers (configuration, hashes of model, tokens and code, versions),
@@ -138,6 +141,7 @@ def open_run(path: str | Path, identity: Mapping[str, Any], record: Callable[[],
         path = Path(path).expanduser().absolute()
     refuse_foreign(path)
     with _disk(path):
+        new = [folder for folder in (path, *path.parents) if not folder.exists()]
         path.mkdir(parents=True, exist_ok=True)
     lock = _locked(path)
     try:
@@ -145,8 +149,46 @@ def open_run(path: str | Path, identity: Mapping[str, Any], record: Callable[[],
         if not (path / MANIFEST).exists() or _changed(path, identity):
             _write(path / MANIFEST, manifest_bytes(identity, record()))
         yield Run(path)
+    except TiltmeterError:
+        _remove_if_unused(new)
+        raise
     finally:
         lock.release()
+
+
+def _remove_if_unused(new: Sequence[Path]) -> None:
+    """Remove the folders that a refused run made, the innermost first, as far as nothing else is in them."""
+    if not new or {entry.name for entry in new[0].iterdir()} - {MANIFEST, LOCK}:
+        return
+    with suppress(OSError):  # some systems keep a locked file, or another process has begun to write
+        for name in (MANIFEST, LOCK):
+            (new[0] / name).unlink(missing_ok=True)
+        for folder in new:
+            folder.rmdir()
+
+
+def refuse_other(path: str | Path, known: Mapping[str, Any]) -> None:
+    """Check a directory against that part of an identity which is known before the rest is computed.
+
+    Args:
+        path: the directory; it need not exist.
+        known: entries of an identity; of an entry that is a mapping, some keys.
+
+    Raises:
+        TiltmeterError: it holds results of a run in which one of these is different, or `refuse_foreign` raises.
+    """
+    refuse_foreign(path)
+    folder = Path(path).expanduser()
+    if (folder / MANIFEST).exists():
+        there = read_manifest(folder)["identity"]
+        merged = {
+            key: {**there[key], **one} if _both_mappings(there.get(key), one) else one for key, one in known.items()
+        }
+        _changed(folder, _plain("identity", {**there, **merged}))
+
+
+def _both_mappings(one: Any, other: Any) -> bool:
+    return isinstance(one, Mapping) and isinstance(other, Mapping)
 
 
 def stored_names(path: str | Path, identity: Mapping[str, Any]) -> set[str]:
@@ -159,6 +201,11 @@ def stored_names(path: str | Path, identity: Mapping[str, Any]) -> set[str]:
     folder = Path(path).expanduser()
     if not (folder / MANIFEST).exists() or _changed(folder, _plain("identity", identity)):
         return set()
+    return shard_names(folder)
+
+
+def shard_names(folder: Path) -> set[str]:
+    """The names of the arrays that are stored in a folder, whatever run it is of."""
     return {file.name.partition(".")[0] for file in (folder / SHARDS).glob("*.safetensors")}
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from tiltmeter.analysis.estimates import Decision, Estimate
-from tiltmeter.reports.tables.claim_text import ClaimRow
+from tiltmeter.reports.tables.claim_text import ClaimRow, Part
 from tiltmeter.studies.claims import Verdict
 from tiltmeter.studies.control_words import control_words, remark_on_controls
 
@@ -40,8 +41,7 @@ def _row(study: str, own: Verdict, controls: Mapping[str, Mapping[int, Verdict]]
     found = own.deciding
     number = claim.published if published else None
     notes = (own.reason, remark_on_controls(own, controls))
-    remark = (claim.remark,) if claim.remark else ()
-    words: dict[str, str] = {}
+    words: dict[str, Any] = {}
     for control, seeds in controls.items():
         words |= control_words(control, seeds)
     return ClaimRow(
@@ -53,29 +53,32 @@ def _row(study: str, own: Verdict, controls: Mapping[str, Mapping[int, Verdict]]
         qualification=own.qualification,
         effect=f"{found.value:.3g}{found.unit}" if found else "",
         interval=f"[{found.low:.3g}, {found.high:.3g}]" if found else "",
+        deciding=_joint(found) if found else "",
         published=f"{number.value} ({number.source})" if number else "",
         note=" ".join(filter(None, notes)),
-        parts=(*remark, *map(_part, own.estimates), *_control_parts(controls)),
+        remark=claim.remark,
+        parts=(*(_part("", one) for one in own.estimates), *_control_parts(controls)),
         **words,
     )
 
 
-def _control_parts(controls: Mapping[str, Mapping[int, Verdict]]) -> list[str]:
+def _control_parts(controls: Mapping[str, Mapping[int, Verdict]]) -> list[Part]:
     return [
-        f"{control}, seed {seed}: {_part(one)}"
+        _part(f"{control}, seed {seed}", one)
         for control, seeds in controls.items()
         for seed, verdict in seeds.items()
         for one in verdict.estimates
     ]
 
 
-def _part(one: Estimate) -> str:
+def _part(on: str, one: Estimate) -> Part:
     if one.decision is None:
-        return f"{one.label}: not defined here ({_sequences(one)})"
-    return (
-        f"{one.label}: {one}, claimed {one.region}: {DECISIONS[one.decision]} "
-        f"(joint interval {one.joint_low:.3g} to {one.joint_high:.3g}; {_sequences(one)})"
-    )
+        return Part(on, one.label, "", sample=_sequences(one))
+    return Part(on, one.label, str(one), str(one.region), DECISIONS[one.decision], _joint(one), _sequences(one))
+
+
+def _joint(one: Estimate) -> str:
+    return f"[{one.joint_low:.3g}, {one.joint_high:.3g}]"
 
 
 def _sequences(one: Estimate) -> str:

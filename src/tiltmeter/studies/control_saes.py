@@ -8,10 +8,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from tiltmeter.data.token_set import TokenSet
 from tiltmeter.models.loading import LoadedModel
 from tiltmeter.models.sites import Site
+from tiltmeter.models.split_model import SplitModel
 from tiltmeter.saes.compatibility import own_site
 from tiltmeter.saes.loading import load_sae
 from tiltmeter.saes.names import short_names
@@ -62,17 +64,46 @@ def control_saes(
         TiltmeterError: an SAE does not exist, is named twice or belongs to no site of the model; too few tokens.
     """
     found: dict[str, str] = {}
+    for name, training in control_trainings(names, control.model, tokens, budget, l0, site).items():
+        out = folder / training.folder
+        train_sae(training.config, _measured_for(training.sae, control), tokens, out)
+        found[name] = str(out)
+    return found
+
+
+class ControlTraining(NamedTuple):
+    """How a control SAE is trained."""
+
+    sae: SAE
+    """The SAE in whose place it stands."""
+    folder: str
+    """Its run directory, below that of all."""
+    config: Training
+
+
+def control_trainings(
+    names: Sequence[str],
+    model: SplitModel,
+    tokens: TokenSet,
+    budget: int,
+    l0: Mapping[str, float] | None = None,
+    site: Site | None = None,
+) -> dict[str, ControlTraining]:
+    """The trainings of `control_saes`, by name of the SAE. If an SAE has no control SAE, a warning says why.
+
+    Raises:
+        TiltmeterError: an SAE does not exist, is named twice or belongs to no site of the model.
+    """
+    found: dict[str, ControlTraining] = {}
     for label, name in short_names(names).items():
         sae = load_sae(name)
-        known, own = (l0 or {}).get(name, sae.about.l0), own_site(sae, control.model) or site
+        known, own = (l0 or {}).get(name, sae.about.l0), own_site(sae, model) or site
         if reason := why_no_control_sae(sae, known, own):
             _log.warning("%s", reason)
             continue
         assert known is not None and own is not None
-        out = folder / re.sub(r"[/:]", "_", label)
-        training = _training(label, len(sae.decoder), known, own, tokens, budget)
-        train_sae(training, _measured_for(sae, control), tokens, out)
-        found[name] = str(out)
+        config = _training(label, len(sae.decoder), known, own, tokens, budget)
+        found[name] = ControlTraining(sae, re.sub(r"[/:]", "_", label), config)
     return found
 
 

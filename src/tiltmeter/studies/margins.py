@@ -23,6 +23,9 @@ MORE, LESS = Region(MARGIN, math.inf), Region(-math.inf, 1 / MARGIN)
 SIMILAR = Region(1 / MARGIN, MARGIN)
 """Ratios: "more", "stronger", "larger"; "less", "weaker"; "similar", "minimal", "close", "nearly the same"."""
 
+NOT_MORE = Region(-math.inf, MARGIN)
+"""Ratios: similar or less."""
+
 SLIGHTLY_MORE, SLIGHTLY_LESS = Region(1.0, MARGIN), Region(1 / MARGIN, 1.0)
 
 MUCH_MORE, MUCH_LESS = Region(2.0, math.inf), Region(-math.inf, 0.5)
@@ -48,6 +51,7 @@ OF_CLAIMS = (
     MORE,
     LESS,
     SIMILAR,
+    NOT_MORE,
     SLIGHTLY_MORE,
     SLIGHTLY_LESS,
     MUCH_MORE,

@@ -14,6 +14,7 @@ import xarray as xr
 from tiltmeter.analysis.curves import load as load_curves
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.reports import stored_claims
+from tiltmeter.reports.answer import Answer, answer
 from tiltmeter.reports.charts.renamed import renamed
 from tiltmeter.reports.figure import ReportFigure
 from tiltmeter.reports.page import write_report
@@ -80,7 +81,7 @@ def claims_of(stored: StoredStudy) -> list[ClaimRow]:
         for control, seeds in stored.controls.items()
     }
     published = stored.manifest["record"].get("shape") == GPT2_SMALL
-    return claim_rows(stored.study.name, own, controls, published)
+    return in_topics(stored.study, claim_rows(stored.study.name, own, controls, published))
 
 
 def publish_study(folder: Path) -> Path:
@@ -98,7 +99,14 @@ def publish_study(folder: Path) -> Path:
     figures = report_figures(stored)
     title = f"{stored.study.citation}, on {_model(stored.manifest)}"
     return write_report(
-        folder, title, _summary(stored), figures, stored.manifest, claims=rows, notes=_notes(rows, [stored.manifest])
+        folder,
+        title,
+        _summary(stored),
+        figures,
+        stored.manifest,
+        claims=rows,
+        answers=[_answer("", stored.study, rows, figures)],
+        notes=_notes(rows, [stored.manifest]),
     )
 
 
@@ -109,20 +117,43 @@ def publish_all(folder: Path) -> Path:
         The report.
     """
     stored = [read_study(folder / name) for name in studies_in(folder)]
-    rows = [row for one in stored for row in _stored_claims(folder / one.study.name)]
-    figures = [
-        figure._replace(name=f"{one.study.name}-{figure.name}") for one in stored for figure in report_figures(one)
-    ]
-    manifest = {"identity": {one.study.name: one.manifest["identity"] for one in stored}}
-    manifest |= {"record": {one.study.name: one.manifest["record"] for one in stored}}
+    figures, rows, answers = [], [], []
+    for one in stored:
+        own, claimed = _of_one(one, _stored_claims(folder / one.study.name))
+        figures += own
+        rows += claimed
+        answers.append(_answer(one.study.citation, one.study, claimed, own))
+    manifest = {part: {one.study.name: one.manifest[part] for one in stored} for part in ("identity", "record")}
     summary = [line for one in stored for line in (f"{one.study.citation}.", *_summary(one))] + stored_claims.lacking(
         folder, studies_in(folder)
     )
     title = f"Works on sensitive directions, on {_model(stored[0].manifest)}"
     _write_claims(folder, rows)
-    return write_report(
-        folder, title, summary, figures, manifest, claims=rows, notes=_notes(rows, [one.manifest for one in stored])
-    )
+    notes = _notes(rows, [one.manifest for one in stored])
+    return write_report(folder, title, summary, figures, manifest, claims=rows, answers=answers, notes=notes)
+
+
+def _of_one(stored: StoredStudy, rows: Sequence[ClaimRow]) -> tuple[list[ReportFigure], list[ClaimRow]]:
+    """Figures and claims of one study of several, whose figures may have the same numbers."""
+    name = stored.study.name
+    figures = [figure._replace(name=f"{name}-{figure.name}") for figure in report_figures(stored)]
+    return figures, [row._replace(figures=tuple(f"{name}-{figure}" for figure in row.figures)) for row in rows]
+
+
+def in_topics(study: Study, rows: Sequence[ClaimRow]) -> list[ClaimRow]:
+    """The claims of a study in the order of its topics, each with its topic and figures; those of none come last."""
+    by_name = {row.name: row for row in rows}
+    found = [
+        by_name.pop(name)._replace(topic=topic.title, figures=tuple(f"figure-{number}" for number in topic.figures))
+        for topic in study.topics
+        for name in topic.claims
+        if name in by_name
+    ]
+    return [*found, *by_name.values()]
+
+
+def _answer(heading: str, study: Study, rows: Sequence[ClaimRow], figures: Sequence[ReportFigure]) -> Answer:
+    return answer(heading, rows, study.headlines, {figure.name for figure in figures if figure.chart})
 
 
 def claims_text(run: str | Path) -> str:
@@ -210,9 +241,8 @@ def studies_in(folder: Path) -> list[str]:
 
 
 def _write_claims(folder: Path, rows: Sequence[ClaimRow]) -> None:
-    text = json.dumps([row._asdict() for row in rows], indent=2, ensure_ascii=False) + "\n"
     try:
-        (folder / CLAIMS).write_text(text, encoding="utf-8")
+        (folder / CLAIMS).write_text(stored_claims.written_rows(rows), encoding="utf-8")
     except OSError as error:
         raise TiltmeterError(f"cannot write {folder / CLAIMS} ({error.strerror}); make room.") from error
 
@@ -227,15 +257,21 @@ def _model(manifest: Mapping[str, Any]) -> str:
 
 
 def _summary(stored: StoredStudy) -> list[str]:
-    """Model, tokens, layer, size, control and SAEs of the run."""
+    """Model, layer, tokens, size, control and SAEs of the run."""
     identity, record = stored.manifest["identity"], stored.manifest["record"]
     tokens, shape = record["tokens"], record["shape"]
-    saes = ", ".join(_used_saes(stored.results)) or "none"
     return [
-        f"{_model(stored.manifest)} ({shape['layers']} layers of width {shape['width']}); the paper's layer is "
-        f"{identity['layer']} here; tokens: {tokens['name']}, sequences of {tokens['shape'][1]}.",
-        f"Size: {identity['size']}; {_controls(stored)}. {len(stored.results)} experiments. SAEs: {saes}.",
+        f"{_model(stored.manifest)}: {shape['layers']} layers of width {shape['width']}. The paper's layer is "
+        f"{identity['layer']} here.",
+        f"{_measured(stored.results)} of {tokens['shape'][1]} tokens, of {tokens['name']}.",
+        f"Size: {identity['size']}; {_controls(stored)}. {len(stored.results)} experiments, {_saes(stored.results)}.",
     ]
+
+
+def _measured(results: Results) -> str:
+    """How many sequences the experiments measure."""
+    sizes = sorted({data.sizes["sequence"] for data in results.values() if "sequence" in data.sizes}) or [0]
+    return f"{sizes[0]} sequences" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]} sequences, by experiment,"
 
 
 def _controls(stored: StoredStudy) -> str:
@@ -243,15 +279,19 @@ def _controls(stored: StoredStudy) -> str:
     return f"the same experiments on controls: {', '.join(counts)}" if counts else "no control"
 
 
-def _used_saes(results: Results) -> list[str]:
-    """Labels of the SAEs that were used, the sparsest first."""
+def _saes(results: Results) -> str:
+    """How many SAEs were used, and their L0."""
     found = {
         label: facts["l0"]
         for data in results.values()
         if "saes" in data.attrs
         for label, facts in saes_of(data).items()
     }
-    return sorted(found, key=lambda label: found[label])
+    if not found:
+        return "no SAEs"
+    measured = [value for value in found.values() if value is not None]
+    between = f" of L0 {min(measured):.0f} to {max(measured):.0f}" if measured else ""
+    return f"{len(found)} SAE{'s' * (len(found) > 1)}{between}"
 
 
 def _notes(rows: Sequence[ClaimRow], manifests: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -18,6 +18,7 @@ from tiltmeter.saes.dictionary import only_saes
 from tiltmeter.saes.loading import read_early, refuse_unknown
 from tiltmeter.studies import STUDIES, check_figures, find_study
 from tiltmeter.studies.columns import BY_SIZE, CHOICES, control_columns
+from tiltmeter.studies.lengths import Lengths
 from tiltmeter.studies.report import claims_text, publish_all, publish_study
 from tiltmeter.studies.run import StudyRun, held, measure, needed_sequences
 from tiltmeter.studies.study import Preset, Size, Study
@@ -73,18 +74,32 @@ def reproduce(name: str, wanted: ReproduceOptions, out: Path | None) -> tuple[Pa
     Raises:
         TiltmeterError: wrong input; matplotlib is not installed.
     """
-    require("matplotlib", "report", "A study, which ends in figures,")
-    studies = list(STUDIES.values()) if name == ALL else [find_study(name)]
-    _check(studies, name, wanted)
-    loaded: dict[object, LoadedModel] = {}
-    texts: dict[str, TokenSet] = {}
-    requests = [_request(study, wanted, loaded, texts) for study in studies]
-    folder = user_path(out) if out else _folder(name, requests)
+    requests = requested(name, wanted)
+    folder = folder_of(name, requests, out)
     page, failures = _one(requests[0], folder) if name != ALL else _all(requests, folder)
     if failures:
         more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
         raise TiltmeterError(f"{failures[0]}{more} The report, {page}, has what could be measured.")
     return page, claims_text(folder)
+
+
+def requested(name: str, wanted: ReproduceOptions) -> list[StudyRun]:
+    """Load what one study, or all, run on.
+
+    Raises:
+        TiltmeterError: as `reproduce`, before anything is measured.
+    """
+    require("matplotlib", "report", "A study, which ends in figures,")
+    studies = list(STUDIES.values()) if name == ALL else [find_study(name)]
+    _check(studies, name, wanted)
+    loaded: dict[object, LoadedModel] = {}
+    texts: dict[str, TokenSet] = {}
+    return [_request(study, wanted, loaded, texts) for study in studies]
+
+
+def folder_of(name: str, requests: list[StudyRun], out: Path | None) -> Path:
+    """The run directory: the one that was asked for, or one whose name depends on what is measured."""
+    return user_path(out) if out else _folder(name, requests)
 
 
 def _one(request: StudyRun, folder: Path) -> tuple[Path, list[str]]:
@@ -153,7 +168,8 @@ def _request(
     if name not in loaded:
         loaded[name] = _load(given, wanted)
     saes = wanted.saes or (preset.saes if preset else ())
-    subject = make_subject(study, loaded[name], _layer(wanted, preset), saes, wanted.seed)
+    layer = _layer(wanted, preset)
+    subject = make_subject(study, loaded[name], layer, saes, wanted.seed, _lengths(layer, preset))
     size: Size = wanted.size  # type: ignore[assignment]  # checked above
     if preset and wanted.tokens is None:
         wanted = replace(wanted, tokens=preset.tokens, bos_before=wanted.bos_before or preset.bos_before)
@@ -181,6 +197,11 @@ def _layer(wanted: ReproduceOptions, preset: Preset | None) -> int | None:
     if wanted.layer is not None or preset is None:
         return wanted.layer
     return preset.layer
+
+
+def _lengths(layer: int | None, preset: Preset | None) -> Lengths:
+    """Those of the preset at its own layer; activations of another layer have other sizes."""
+    return preset.lengths if preset is not None and layer == preset.layer else "scaled"
 
 
 def _tokens(loaded: LoadedModel, wanted: ReproduceOptions, length: int, at_most: int) -> TokenSet:
@@ -223,5 +244,6 @@ def _deciding(request: StudyRun) -> tuple[object, ...]:
         subject.layer,
         saes,
         subject.seed,
+        subject.lengths,
         request.tokens.sha256(),
     )

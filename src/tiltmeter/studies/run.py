@@ -81,8 +81,8 @@ def measure(request: StudyRun, out: Path, control_folder: Path | None = None) ->
         TiltmeterError: a figure that cannot be drawn was asked for; nothing of the model could be measured; `out` is
             in use or belongs to another run.
     """
-    _refuse_figures(request)
-    with run_directory.open_run(out, _identity(request), lambda: _record(request)) as run:
+    refuse_figures(request)
+    with run_directory.open_run(out, study_identity(request), lambda: _record(request)) as run:
         run.remove(CLAIMS)
         table: Table = {}
         failures = _measure_column(request, request.subject, MODEL, run, table)
@@ -96,8 +96,12 @@ def measure(request: StudyRun, out: Path, control_folder: Path | None = None) ->
     return failures
 
 
-def _refuse_figures(request: StudyRun) -> None:
-    """Refuse a figure that was asked for if none of its experiments can be measured."""
+def refuse_figures(request: StudyRun) -> None:
+    """Refuse a figure that was asked for if none of its experiments can be measured.
+
+    Raises:
+        TiltmeterError: the message says why they cannot.
+    """
     experiments = request.study.experiments(request.subject, request.size)
     for number in request.figures:
         needs = request.study.figures[number].needs
@@ -114,10 +118,9 @@ def _measure_column(
     experiments = request.study.experiments(subject, request.size)
     reasons = table[column] = _reasons(request, experiments, column)
     run.write_text(EXPERIMENTS, json.dumps(table, indent=2) + "\n")
-    wanted = {name: experiments[name] for name, reason in reasons.items() if not reason}
+    wanted = wanted_experiments(request, subject, column)
     failures = []
     for number, (name, experiment) in enumerate(wanted.items(), 1):
-        assert not isinstance(experiment, NotMeasured)
         _log.warning("%s, %s: %s (%d of %d)", request.study.name, column, name, number, len(wanted))
         try:
             experiment.run(subject.loaded, request.tokens, run.path / column / name, f"{request.study.name}/{name}")
@@ -126,6 +129,8 @@ def _measure_column(
             reasons[name] = f"It could not be measured: {error}"
             run.write_text(EXPERIMENTS, json.dumps(table, indent=2) + "\n")
             if len(failures) == len(wanted):
+                if not (run.path / MODEL).exists():
+                    run.remove(EXPERIMENTS)  # nothing was ever measured here, so nothing is left
                 raise
     return failures
 
@@ -137,7 +142,7 @@ def held(requests: Sequence[StudyRun], out: Path) -> Iterator[None]:
     Raises:
         TiltmeterError: it is in use, or belongs to another run.
     """
-    identity = {request.study.name: _identity(request) for request in requests}
+    identity = {request.study.name: study_identity(request) for request in requests}
     with run_directory.open_run(out, identity, lambda: {"purpose": SEVERAL}):
         yield
 
@@ -148,29 +153,35 @@ def needed_sequences(study: Study, subject: Subject, size: Size) -> int:
     return max((one.sequences for one in experiments if not isinstance(one, NotMeasured)), default=1)
 
 
+def wanted_experiments(request: StudyRun, subject: Subject, column: str) -> dict[str, Experiment]:
+    """The experiments that are run in a column."""
+    experiments = request.study.experiments(subject, request.size)
+    found = {name: experiments[name] for name, reason in _reasons(request, experiments, column).items() if not reason}
+    return {name: one for name, one in found.items() if not isinstance(one, NotMeasured)}
+
+
 def _control(request: StudyRun, column: ControlColumn, folder: Path) -> Subject:
-    """The subject on a control, with its SAEs trained."""
+    """The subject on a control, with its SAEs trained; its activations have other sizes, so lengths are scaled."""
     control = CONTROLS[column.control](request.subject.loaded, column.seed)
-    return replace(request.subject, loaded=control, saes=_control_saes(request, column, control, folder))
+    saes = _control_saes(request, column, control, folder)
+    return replace(request.subject, loaded=control, saes=saes, lengths="scaled")
 
 
 def _control_saes(request: StudyRun, column: ControlColumn, control: LoadedModel, folder: Path) -> tuple[KnownSAE, ...]:
     """Train the SAEs of the control, or find them trained."""
-    used = _used_saes(request, column)
-    if not used or not (budget := CONTROL_TOKENS[request.size]):
+    known = {sae.name: sae for sae in used_saes(request, column)}
+    if not known or not (budget := CONTROL_TOKENS[request.size]):
         return ()
-    known = {sae.name: sae for sae in request.subject.saes if sae.name in used}
     l0 = {name: sae.l0 for name, sae in known.items() if sae.l0 is not None}
-    trained = control_saes(used, control, request.training_tokens(), folder, budget, l0)
+    trained = control_saes(list(known), control, request.training_tokens(), folder, budget, l0)
     return tuple(known[name]._replace(name=own) for name, own in trained.items())
 
 
-def _used_saes(request: StudyRun, column: ControlColumn) -> list[str]:
-    """SAEs that the wanted experiments use; only these need control SAEs."""
-    experiments = request.study.experiments(request.subject, request.size)
-    wanted = [experiments[name] for name, reason in _reasons(request, experiments, column.name).items() if not reason]
-    names = {name for one in wanted if not isinstance(one, NotMeasured) for name in one.saes}
-    return [sae.name for sae in request.subject.saes if sae.name in names]
+def used_saes(request: StudyRun, column: ControlColumn) -> list[KnownSAE]:
+    """SAEs that the experiments of a control use; only these need control SAEs."""
+    wanted = wanted_experiments(request, request.subject, column.name)
+    names = {name for one in wanted.values() for name in one.saes}
+    return [sae for sae in request.subject.saes if sae.name in names]
 
 
 def _reasons(request: StudyRun, experiments: dict[str, Experiment | NotMeasured], column: str) -> dict[str, str]:
@@ -201,7 +212,8 @@ def _matches(name: str, wanted: Collection[str]) -> bool:
     return name in wanted or (layer.isdigit() and family in wanted)
 
 
-def _identity(request: StudyRun) -> dict[str, Any]:
+def study_identity(request: StudyRun) -> dict[str, Any]:
+    """Everything that determines the numbers of a study, whatever figures and controls of it are asked for."""
     subject = request.subject
     names = short_names([sae.name for sae in subject.saes])
     return provenance.identity(subject.loaded, request.tokens) | {
@@ -209,6 +221,7 @@ def _identity(request: StudyRun) -> dict[str, Any]:
         "size": request.size,
         "layer": subject.layer,
         "seed": subject.seed,
+        "lengths": subject.lengths,
         "saes": names,
     }
 

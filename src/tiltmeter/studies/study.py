@@ -16,6 +16,7 @@ from tiltmeter.reports.charts.chart import Chart
 from tiltmeter.saes.names import loaded_by_name
 from tiltmeter.saes.sae import LOCAL_KINDS
 from tiltmeter.studies.claims import Claim
+from tiltmeter.studies.lengths import Lengths
 from tiltmeter.studies.results import NotMeasured, Results
 from tiltmeter.sweeps.plan import Sweep
 from tiltmeter.sweeps.run import run_sweep
@@ -60,9 +61,12 @@ class SweepExperiment:
         return loaded_by_name(self.sweep.saes)
 
     def run(self, loaded: LoadedModel, tokens: TokenSet, out: Path, purpose: str) -> xr.Dataset:
-        """Run the sweep, on at most as many sequences as the token set has."""
-        fitting = self.sweep.model_copy(update={"sequences": min(self.sweep.sequences, len(tokens.ids))})
-        return run_sweep(fitting, loaded, tokens, out, purpose)
+        """Run the sweep."""
+        return run_sweep(self.fitting(tokens), loaded, tokens, out, purpose)
+
+    def fitting(self, tokens: TokenSet) -> Sweep:
+        """The sweep on at most as many sequences as the token set has."""
+        return self.sweep.model_copy(update={"sequences": min(self.sweep.sequences, len(tokens.ids))})
 
 
 class KnownSAE(NamedTuple):
@@ -89,6 +93,8 @@ class Subject:
     """The layer that corresponds to the paper's layer."""
     saes: tuple[KnownSAE, ...]
     seed: int = 0
+    lengths: Lengths = "scaled"
+    """Whether the paper's lengths are taken as they are."""
 
     @property
     def n_layers(self) -> int:
@@ -127,6 +133,16 @@ class PaperFigure(NamedTuple):
     """What this run found, in a sentence or two."""
 
 
+class Topic(NamedTuple):
+    """Claims that the report has under one heading, with the figures that show them."""
+
+    title: str
+    figures: tuple[str, ...]
+    """Numbers of figures, the first of which is the one to look at."""
+    claims: tuple[str, ...]
+    """Names of claims."""
+
+
 class Preset(NamedTuple):
     """Model, tokens, layer and SAEs under one name: the embedded ones, or the paper's."""
 
@@ -135,6 +151,8 @@ class Preset(NamedTuple):
     layer: int
     saes: tuple[str, ...]
     bos_before: str = "document"
+    lengths: Lengths = "scaled"
+    """Of the paths, at the preset's layer."""
 
 
 class Study(NamedTuple):
@@ -152,5 +170,9 @@ class Study(NamedTuple):
     claims: tuple[Claim, ...]
     presets: Mapping[str, Preset]
     """By name; every study has `nano` and `gpt2`."""
+    topics: tuple[Topic, ...] = ()
+    """The claims in the order of the report; those without a topic come last."""
+    headlines: tuple[str, ...] = ()
+    """Names of the claims that matter most: about five, which the report says first."""
     uncontrolled: frozenset[str] = frozenset()
     """Experiments that no claim uses; they are not repeated on controls."""

@@ -12,10 +12,13 @@ from tiltmeter.runs.progress import progress
 from tiltmeter.saes.compatibility import check_compatible, own_site
 from tiltmeter.saes.loading import load_sae
 from tiltmeter.saes.names import matching, short_names
+from tiltmeter.studies.lengths import Lengths
 from tiltmeter.studies.study import KnownSAE, Study, Subject
 
 
-def make_subject(study: Study, loaded: LoadedModel, layer: int | None, saes: Sequence[str], seed: int) -> Subject:
+def make_subject(
+    study: Study, loaded: LoadedModel, layer: int | None, saes: Sequence[str], seed: int, lengths: Lengths = "scaled"
+) -> Subject:
     """Choose the layer and look up the SAEs that a study runs on.
 
     Args:
@@ -24,6 +27,7 @@ def make_subject(study: Study, loaded: LoadedModel, layer: int | None, saes: Seq
         layer: the layer to study in place of the paper's; None for the one at the same fraction of the depth.
         saes: names, as `load_sae` takes them; `nano:*` means all of nano's, at any site.
         seed: of every random vector.
+        lengths: `published` where model and layer are the paper's own.
 
     Raises:
         TiltmeterError: a layer that the model does not have; an SAE that does not exist, is of another model, or is
@@ -35,7 +39,7 @@ def make_subject(study: Study, loaded: LoadedModel, layer: int | None, saes: Seq
             f"Layer {layer} was asked for, but {model.name} has layers 0 to {model.n_layers - 1}; choose one of those."
         )
     here = corresponding_layer(study.depth, model.n_layers) if layer is None else layer
-    return Subject(loaded, here, known_saes(saes, model, Site(here, "resid_pre")), seed)
+    return Subject(loaded, here, known_saes(saes, model, Site(here, "resid_pre")), seed, lengths)
 
 
 def corresponding_layer(depth: float, n_layers: int) -> int:

@@ -40,6 +40,7 @@ from tiltmeter.sweeps.comparison import (
     refuse_settings,
 )
 from tiltmeter.sweeps.crossings import Search, crossing_summary, crossing_table, search_shards, span
+from tiltmeter.sweeps.known import refuse_other_run
 from tiltmeter.sweeps.plan import Plan, Sweep, make_plan
 from tiltmeter.sweeps.records import identity, record
 from tiltmeter.sweeps.run import Prepared, measure_curves, opened, prepare, write_curves
@@ -108,6 +109,9 @@ def compare(
     Raises:
         TiltmeterError: invalid input; `out` belongs to another run; the model cannot be split.
     """
+    refuse_other_comparison(
+        out, site, vectors, lengths=lengths, budgets=budgets, sequences=sequences, positions=positions, **settings
+    )
     wanted, loaded, token_set = make_comparison(
         model,
         tokens,
@@ -123,6 +127,29 @@ def compare(
         **settings,
     )
     return run_comparison(wanted, loaded, token_set, out)
+
+
+def refuse_other_comparison(
+    out: str | Path | None,
+    site: str,
+    vectors: Any,
+    *,
+    lengths: Sequence[float] = LENGTHS,
+    budgets: Sequence[float] = BUDGETS,
+    sequences: int | None = None,
+    positions: str = "last",
+    **settings: Any,
+) -> None:
+    """Refuse a run directory with results of another comparison, before a model is loaded: arguments as of `compare`.
+
+    Raises:
+        TiltmeterError: the message says what differs; a setting does not exist or has a wrong value.
+    """
+    refuse_settings(settings)
+    counted = {} if sequences is None else {"sequences": sequences}
+    path = Straight(lengths=lengths, unit="pair-distance")
+    sweep = Sweep(site=site, path=path, positions=positions, **counted, **settings)
+    refuse_other_run(out, sweep, compare={"vectors": [*vectors], "budgets": [*budgets]})
 
 
 def make_comparison(

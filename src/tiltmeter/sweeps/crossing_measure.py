@@ -18,6 +18,7 @@ from tiltmeter.perturb.directions import Direction, Perturbation
 from tiltmeter.perturb.names import DirectionName
 from tiltmeter.perturb.paths import Sphere, Straight
 from tiltmeter.sweeps.measure import (
+    Advance,
     Batch,
     PerturbedBatch,
     in_batches,
@@ -25,6 +26,7 @@ from tiltmeter.sweeps.measure import (
     perturb_batch,
     sequences_at_once,
     start_batch,
+    unseen,
 )
 from tiltmeter.sweeps.plan import Plan
 
@@ -38,11 +40,12 @@ def measure_crossings(
     path: Straight | Sphere,
     sequences: range,
     base: Base | None = None,
+    advance: Advance = unseen,
 ) -> Arrays:
     """Find where the readout of each sequence crosses the goal's threshold along each direction.
 
     The bisected curve is the one that a sweep returns: the mean over a sequence's averaged tokens, all perturbed by the
-    same step of the path.
+    same step of the path. `advance` is called after every batch with its number of curves.
 
     Returns:
         The fields of `CrossingResult`, and `tokens`, the number of averaged tokens; each [direction, sequence].
@@ -56,6 +59,7 @@ def measure_crossings(
         batch = start_batch(plan, some, base)
         starts = [perturb_batch(batch, name, direction) for name, direction in directions.items()]
         parts.append(_find(batch, starts, path, goal, list(directions)))
+        advance(len(some) * len(directions))
     return {name: np.concatenate([part[name] for part in parts], 1) for name in parts[0]}
 
 

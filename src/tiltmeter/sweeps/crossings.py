@@ -27,9 +27,10 @@ from tiltmeter.perturb.names import DirectionName
 from tiltmeter.perturb.paths import Sphere, Straight, Substitute
 from tiltmeter.runs import run_directory
 from tiltmeter.runs.config import Configuration
-from tiltmeter.runs.progress import progress
+from tiltmeter.runs.progress import counted_steps
 from tiltmeter.sweeps.crossing_measure import Arrays, measure_crossings
 from tiltmeter.sweeps.given_readouts import Readouts
+from tiltmeter.sweeps.known import refuse_other_run
 from tiltmeter.sweeps.plan import Plan, Sweep, make_plan
 from tiltmeter.sweeps.records import identity, record
 from tiltmeter.sweeps.run import Prepared, check_measured, opened, prepare
@@ -120,6 +121,7 @@ def run_crossings(
         TiltmeterError: invalid input; `out` is in use or belongs to another run; the model cannot be split; nothing
             could be measured.
     """
+    refuse_other_run(out, wanted.sweep, crossings=wanted.goal.model_dump(mode="json"))
     loaded = load_model(model)
     token_set = tokens_for(loaded, tokens, wanted.sweep.sequences_to_load)
     plan = make_plan(wanted.sweep, loaded.model, token_set, loaded.tokenizer)
@@ -219,7 +221,7 @@ class Search(NamedTuple):
 def search_of(wanted: Crossings, ready: Prepared) -> Search:
     """The search for the crossings of a run."""
     assert not isinstance(ready.path, Substitute)  # ruled out by `Crossings`
-    return Search(_resolved(wanted, ready), ready.directions, ready.path, CROSSINGS, "shards")
+    return Search(_resolved(wanted, ready), ready.directions, ready.path, CROSSINGS, "curves")
 
 
 def search_shards(ready: Prepared, run: run_directory.Run, search: Search) -> Arrays:
@@ -229,13 +231,17 @@ def search_shards(ready: Prepared, run: run_directory.Run, search: Search) -> Ar
         TiltmeterError: as `measure_crossings`.
     """
     sweep, parts = ready.plan.sweep, []
-    for begin in progress(range(0, sweep.sequences, sweep.shard), search.shown):
-        name = f"{search.stored}-{begin // sweep.shard:05d}"
-        if (arrays := run.load(name)) is None:
+    given = (ready.plan, search.goal, search.directions, search.path)
+    with counted_steps(sweep.sequences * len(search.directions), search.shown) as steps:
+        for begin in range(0, sweep.sequences, sweep.shard):
+            name = f"{search.stored}-{begin // sweep.shard:05d}"
             sequences = range(begin, min(begin + sweep.shard, sweep.sequences))
-            arrays = measure_crossings(ready.plan, search.goal, search.directions, search.path, sequences, ready.base)
-            run.save(name, arrays)
-        parts.append(arrays)
+            if (arrays := run.load(name)) is None:
+                arrays = measure_crossings(*given, sequences, ready.base, steps.take)
+                run.save(name, arrays)
+            else:
+                steps.skip(len(sequences) * len(search.directions))
+            parts.append(arrays)
     return {name: np.concatenate([part[name] for part in parts], 1) for name in parts[0]}
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import fmean
-
-import numpy as np
+from typing import TypeVar
 
 from tiltmeter.data.token_set import TokensGiven
 from tiltmeter.errors import TiltmeterError
@@ -20,6 +19,8 @@ from tiltmeter.sweeps.plan import Plan, Sweep, make_plan
 from tiltmeter.sweeps.run import for_statistics
 from tiltmeter.sweeps.sites import matching_sites
 from tiltmeter.sweeps.tried import Tried, Wanted, identity_of, try_run
+
+T = TypeVar("T")
 
 TRIED_SITES = 3
 """At most at so many of several sites, evenly spaced, batches are tried; the others take their mean."""
@@ -53,9 +54,7 @@ def dry_run(wanted: Wanted, model: ModelGiven, tokens: TokensGiven, out: str | P
     ]
     folders = [None if out is None else user_path(out) / (plan.site.name if several else "") for plan in plans]
     stored = [_stored(wanted, plan, loaded, folder) for plan, folder in zip(plans, folders, strict=True)]
-    chosen = sorted({round(place) for place in np.linspace(0, len(plans) - 1, min(TRIED_SITES, len(plans)))})
-    tried = [try_run(wanted, plans[index], loaded) for index in chosen]
-    return _forecast(plans, stored, tried)
+    return forecast_of(plans, stored, [try_run(wanted, one, loaded) for one in evenly(plans, TRIED_SITES)])
 
 
 def _stored(wanted: Wanted, plan: Plan, loaded: LoadedModel, folder: Path | None) -> set[str]:
@@ -66,8 +65,20 @@ def _stored(wanted: Wanted, plan: Plan, loaded: LoadedModel, folder: Path | None
     return stored_names(folder, identity_of(wanted, plan, loaded))
 
 
-def _forecast(plans: Sequence[Plan], stored: Sequence[set[str]], tried: Sequence[Tried]) -> Forecast:
-    """The sums over sites; those that were not tried take the mean of the others."""
+def evenly(items: Sequence[T], most: int) -> Sequence[T]:
+    """At most so many of these, evenly spaced; the one in the middle, if it is one."""
+    number = min(most, len(items))
+    return [items[(2 * index + 1) * len(items) // (2 * number)] for index in range(number)]
+
+
+def forecast_of(plans: Sequence[Plan], stored: Sequence[set[str]], tried: Sequence[Tried]) -> Forecast:
+    """The sums over runs of one kind, at several sites; those that were not tried take the mean of the others.
+
+    Args:
+        plans: of all runs; they have equally many sequences and directions.
+        stored: the names of the shards that each has already.
+        tried: what was found by trying some of them.
+    """
     plan, parts, sites = plans[0], tried[0].parts, len(plans)
     measuring = {name: fmean(one.measuring[name] for one in tried) for name in tried[0].measuring}
     statistics = fmean(one.statistics for one in tried)
@@ -96,8 +107,8 @@ def _forecast(plans: Sequence[Plan], stored: Sequence[set[str]], tried: Sequence
         measuring_seconds=sites * sum(measuring.values()),
         other_seconds=other,
         seconds_left=to_fit * statistics + sum(to_measure.values()) + other,
-        memory=_largest([one.memory for one in tried]),
-        device_memory=_largest([one.device_memory for one in tried]),
+        memory=largest([one.memory for one in tried]),
+        device_memory=largest([one.device_memory for one in tried]),
         disk=round(sites * fmean(one.disk for one in tried)),
         shards=sites * len(parts) * shards,
         shards_done=sum(done.values()),
@@ -108,6 +119,7 @@ def _forecast(plans: Sequence[Plan], stored: Sequence[set[str]], tried: Sequence
     )
 
 
-def _largest(sizes: Sequence[int | None]) -> int | None:
+def largest(sizes: Iterable[int | None]) -> int | None:
+    """The largest of the sizes that are known."""
     known = [one for one in sizes if one is not None]
     return max(known) if known else None

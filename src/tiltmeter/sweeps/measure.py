@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple, TypeVar
@@ -31,6 +31,14 @@ T = TypeVar("T")
 
 Arrays = dict[str, np.ndarray]
 
+Advance = Callable[[int], None]
+"""Called with the number of points, or curves, that were measured since the last call: progress within a shard."""
+
+
+def unseen(number: int) -> None:
+    """Show no progress."""
+
+
 CLEAN_TOKENS = 1024
 """Clean tokens per batch. In GPT-2 small, perturbed runs need up to a megabyte per clean token."""
 
@@ -48,6 +56,7 @@ class Batch:
     """Mask of tokens that enter a sequence's mean."""
     not_boundary: Bool[Tensor, "batch position"]
     """Mask of tokens that the boundary policy of the statistics counts."""
+    advance: Advance = unseen
 
     @cached_property
     def counted(self) -> Bool[Tensor, "batch position"]:
@@ -77,6 +86,7 @@ def measure_shard(
     path: Path,
     sequences: Sequence[int],
     base: Base | None = None,
+    advance: Advance = unseen,
 ) -> Arrays:
     """Measure all directions on some sequences.
 
@@ -87,6 +97,7 @@ def measure_shard(
         sequences: their indices in the token set.
         base: the start of the path at the perturbed tokens; None for the clean activation. Readouts compare with the
             run that has the base in place.
+        advance: called after every perturbed pass with its number of points: steps × sequences, of all directions.
 
     Returns:
         One array per readout, and `length`, the realised L2 length of the perturbation, all float64 [direction, step,
@@ -99,7 +110,7 @@ def measure_shard(
     size = sequences_at_once(plan, len(path.steps))
     parts = []
     for some in in_batches(sequences, size):
-        batch = start_batch(plan, some, base)
+        batch = replace(start_batch(plan, some, base), advance=advance)
         parts.append(stacked(measure_directions(batch, directions, path), len(directions)))
     return {name: np.concatenate([part[name] for part in parts], 1 if name == "tokens" else 2) for name in parts[0]}
 
@@ -235,6 +246,7 @@ def _readouts(batch: Batch, change: Tensor) -> dict[str, Float64[Tensor, "point 
     """The readouts of perturbed runs, and the lengths of their perturbations."""
     plan, clean = batch.plan, batch.clean
     values = compute_readouts(plan.model, clean, plan.model.changes(clean, change), plan.readouts, plan.positions.read)
+    batch.advance(len(change) * len(batch.sequences))
     return {**values, "length": change.double().norm(dim=-1).cpu()}
 
 

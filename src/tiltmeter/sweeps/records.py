@@ -97,6 +97,7 @@ def attributes(
         "site": plan.site.name,
         "tokens": plan.tokens.name,
         "positions": plan.sweep.positions,
+        "path_unit": plan.sweep.path.unit,
         "pair_distance": float(statistics.pair_distance),
         "mean_norm": float(statistics.norm),
         "massive": json.dumps(statistics.massive._asdict()),

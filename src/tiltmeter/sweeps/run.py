@@ -36,12 +36,13 @@ from tiltmeter.perturb.paths import Path as PerturbationPath
 from tiltmeter.perturb.registry import build_directions
 from tiltmeter.perturb.site_statistics import SiteStatistics, fit_statistics
 from tiltmeter.runs import run_directory
-from tiltmeter.runs.progress import progress
+from tiltmeter.runs.progress import Steps, counted_steps
 from tiltmeter.runs.temporary import kept_or_temporary
 from tiltmeter.runs.user_paths import user_path
 from tiltmeter.saes.latent_statistics import LatentStatistics, SAEWithStatistics, fit_latents
 from tiltmeter.sweeps.cautions import cautions
-from tiltmeter.sweeps.measure import Arrays, check_functions_alone, in_batches, measure_shard
+from tiltmeter.sweeps.known import refuse_other_run
+from tiltmeter.sweeps.measure import Arrays, check_functions_alone, in_batches, measure_shard, unseen
 from tiltmeter.sweeps.plan import Plan, Sweep, make_plan
 from tiltmeter.sweeps.records import attributes, identity, record
 from tiltmeter.sweeps.sites import matching_sites, sweep_sites
@@ -75,6 +76,7 @@ def run_sweep(
     Raises:
         TiltmeterError: invalid input; `out` is in use or belongs to another run; the model cannot be split.
     """
+    refuse_other_run(out, sweep)
     loaded = load_model(model)
     token_set = tokens_for(loaded, tokens, sweep.sequences_to_load)
     if names_several(sweep.site):
@@ -265,25 +267,30 @@ def _measure(ready: Prepared, run: run_directory.Run, watch: Watch | None) -> li
     """Measure the shards that are not stored yet, until the watch says stop, and label all as curves."""
     plan, measured = ready.plan, []
     shards = range(0, len(plan.order), plan.sweep.shard)
-    for begin in progress(shards, "shards, at most" if watch else "shards"):
-        measured.append(begin)
-        shard = _shard(ready, run, begin)
-        # Ask here even if later shards are stored: where a run stops must not depend on where it was killed.
-        if watch is not None and watch.look(shard):
-            break
+    points = len(plan.order) * len(ready.directions) * len(ready.path.steps)
+    with counted_steps(points, "points, at most" if watch else "points") as steps:
+        for begin in shards:
+            measured.append(begin)
+            shard = _shard(ready, run, begin, steps)
+            # Ask here even if later shards are stored: where a run stops must not depend on where it was killed.
+            if watch is not None and watch.look(shard):
+                break
     # Read again from disk: small arrays kept in memory between shards would fragment the heap, so that the memory which
     # each shard frees could not be reused by the next.
     return [_shard(ready, run, begin) for begin in measured]
 
 
-def _shard(ready: Prepared, run: run_directory.Run, begin: int) -> xr.Dataset:
-    """Load the curves of a shard from the run, or measure them."""
+def _shard(ready: Prepared, run: run_directory.Run, begin: int, steps: Steps | None = None) -> xr.Dataset:
+    """Load the curves of a shard from the run, or measure them; `steps` counts their points."""
     plan = ready.plan
     sequences = plan.order[begin : begin + plan.sweep.shard]
     name = f"shard-{begin // plan.sweep.shard:05d}"
     if (arrays := run.load(name)) is None:
-        arrays = measure_shard(plan, ready.directions, ready.path, sequences, ready.base)
+        take = unseen if steps is None else steps.take
+        arrays = measure_shard(plan, ready.directions, ready.path, sequences, ready.base, take)
         run.save(name, arrays)
+    elif steps is not None:
+        steps.skip(len(sequences) * len(ready.directions) * len(ready.path.steps))
     return as_curves(ready, arrays, sequences, plan.directions)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -36,7 +37,7 @@ from tiltmeter.reports.charts.layout import (
     shares_axis_label,
     shortened,
 )
-from tiltmeter.reports.charts.mpl_marks import PALE, draw_bars, draw_mark, mappable
+from tiltmeter.reports.charts.mpl_marks import BAND, PALE, draw_bars, draw_mark, mappable
 
 MOST_ENTRIES = 24
 """Maximum number of legend entries."""
@@ -241,7 +242,8 @@ def _color_bars(figure: Figure, chart: Chart, drawn: Mapping[Cell, Axes]) -> Non
         bar.outline.set_visible(False)
 
 
-def _handle(mark: Named) -> Artist:
+def _handle(mark: Named) -> Artist | tuple[Artist, ...]:
+    """What stands for a mark in the legend; of a line with a band, both, one above the other."""
     color, linestyle, marker, face = mark.style
     if isinstance(mark, Bars):
         return Patch(facecolor=(color, PALE), edgecolor=color)
@@ -249,7 +251,7 @@ def _handle(mark: Named) -> Artist:
         return Patch(facecolor=(color, 0.2), edgecolor=color, linestyle=linestyle)
     if is_thin(mark):
         return Line2D([], [], color=color, linewidth=0.6, alpha=0.6)
-    return Line2D(
+    line = Line2D(
         [],
         [],
         color=color,
@@ -257,6 +259,8 @@ def _handle(mark: Named) -> Artist:
         marker=marker,
         markerfacecolor=face,
     )
+    has_band = isinstance(mark, Line) and mark.low is not None and bool(np.isfinite(mark.low).any())
+    return (Patch(facecolor=(color, BAND), linewidth=0), line) if has_band else line
 
 
 def _legend(figure: Figure, named: Mapping[str, Named]) -> None:
@@ -266,7 +270,7 @@ def _legend(figure: Figure, named: Mapping[str, Named]) -> None:
     shown = dict(list(named.items())[:MOST_ENTRIES])
     labels = [shortened(name, int((figure.get_figwidth() - _BESIDE) / (_LETTER + 0.01))) for name in shown]
     rest = len(named) - len(shown)
-    entries = [*map(_handle, shown.values()), *([_blank()] if rest else [])]
+    entries: list[Any] = [*map(_handle, shown.values()), *([_blank()] if rest else [])]
     labels += [f"and {rest} more"] if rest else []
     columns = int(figure.get_figwidth() / (_LETTER * max(map(len, labels)) + 0.7))
     columns = max(1, min(len(labels), columns))

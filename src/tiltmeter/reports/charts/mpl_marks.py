@@ -42,6 +42,8 @@ MANY = 300
 """Above this number, points are smaller and paler. Above twenty times as many, points and cells are rasterised."""
 PALE = 0.6
 """Opacity of bars, low enough that whiskers stay visible."""
+BAND = 0.18
+"""Opacity of bands, low enough that they are told apart where they overlap."""
 _WHISKER: Any = {"ecolor": "#222222", "elinewidth": 1.0, "capsize": 2.0}
 _HEIGHT = 3**0.5 / 2
 
@@ -116,7 +118,7 @@ def _line(axes: Axes, mark: Line, panel: Panel) -> None:
     if mark.low is not None and mark.high is not None:
         low, high = mark.low, _positive(mark.high, panel.y.log)
         if panel.y.log:  # on a logarithmic axis, a band that reaches zero extends to the bottom of the axis
-            low = np.maximum(low, floor(panel))
+            low = np.where(low > 0, low, floor(panel))
         axes.fill_between(x, low, high, color=style.color, alpha=band_opacity(panel), linewidth=0)
     every = max(1, round(np.isfinite(y).sum() / 16))
     look: Any = {"color": style.color, "linestyle": style.linestyle, "marker": style.marker}
@@ -188,10 +190,11 @@ def _rule(axes: Axes, mark: Rule, panel: Panel) -> None:
 
 
 def floor(panel: Panel) -> float:
-    """Return the smallest positive value of a panel's lines and points, or the start of its axis if that is set."""
+    """The smallest positive value of a panel's lines, bands and points, or the start of its axis if that is set."""
     if panel.y.limits:
         return panel.y.limits[0]
-    values = [mark.y[mark.y > 0] for mark in panel.marks if isinstance(mark, Line | Points)]
+    marks = [mark for mark in panel.marks if isinstance(mark, Line | Points)]
+    values = [of[of > 0] for mark in marks for of in (mark.y, mark.low) if of is not None]
     return float(np.concatenate(values or [np.empty(0)]).min(initial=1.0))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 NARROW = 24
 """Minimum width, in characters, of a column of sentences."""
@@ -17,6 +17,33 @@ class OnControl(NamedTuple):
     verdict: str
     qualification: str
     effect: str
+
+
+class Part(NamedTuple):
+    """One number that a claim is about, as text."""
+
+    on: str
+    """The control and seed; empty for the model itself."""
+    label: str
+    """What it is: `KL: real-difference ÷ real-mixture at length 21`."""
+    measured: str
+    """The number with its 95 % interval. Empty if it is not defined."""
+    claimed: str = ""
+    """Where the claim has it: `above 1.25`."""
+    decision: str = ""
+    """`as claimed`, `not as claimed` or `undecided`."""
+    deciding: str = ""
+    """The interval that decides, which holds together with those of the other numbers."""
+    sample: str = ""
+    """How many sequences, and documents."""
+
+    def __str__(self) -> str:
+        """Return a line of text."""
+        label = f"{self.on}: {self.label}" if self.on else self.label
+        if not self.measured:
+            return f"{label}: not defined here ({self.sample})"
+        decided = f"(deciding interval {self.deciding}; {self.sample})"
+        return f"{label}: {self.measured}, claimed {self.claimed}: {self.decision} {decided}"
 
 
 class ClaimRow(NamedTuple):
@@ -38,6 +65,8 @@ class ClaimRow(NamedTuple):
     """Its 95 % interval."""
     published: str
     """The paper's number. Empty if it reports none."""
+    deciding: str = ""
+    """The interval that decides, which holds together with those of all claims of the study."""
     initialised: str = ""
     """The verdict on an initialised model, or in how many seeds the claim holds. Empty if there is none."""
     initialised_qualification: str = ""
@@ -49,8 +78,18 @@ class ClaimRow(NamedTuple):
     shuffled_effect: str = ""
     note: str = ""
     """Why the claim was not tested, or on which controls it holds."""
-    parts: tuple[str, ...] = ()
-    """One line per part of the test."""
+    remark: str = ""
+    """Definitions, lengths and margins that the paper leaves open."""
+    topic: str = ""
+    """The heading under which the report has it."""
+    figures: tuple[str, ...] = ()
+    """Names of the figures that show it, which are the stems of their files."""
+    parts: tuple[Part, ...] = ()
+    """The numbers that the claim is about."""
+
+    def plain(self) -> dict[str, Any]:
+        """Return the row as JSON has it."""
+        return self._asdict() | {"parts": [part._asdict() for part in self.parts]}
 
     @property
     def measured(self) -> str:

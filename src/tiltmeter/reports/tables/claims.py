@@ -11,10 +11,11 @@ from tiltmeter.reports.tables.claim_text import HEADS, ClaimRow
 
 
 def to_frame(rows: Sequence[ClaimRow]) -> pd.DataFrame:
-    """Return one row per claim and one column per field. The parts of a test share a cell, one per line."""
-    cells = [row._replace(parts=()) for row in rows]
+    """Return one row per claim and one column per field. Figures and parts of a test share a cell, one per line."""
+    cells = [row._replace(parts=(), figures=()) for row in rows]
     frame = pd.DataFrame(cells, columns=list(ClaimRow._fields), dtype=object)
-    return frame.assign(parts=["\n".join(row.parts) for row in rows])
+    listed = {name: ["\n".join(map(str, getattr(row, name))) for row in rows] for name in ("figures", "parts")}
+    return frame.assign(**listed)
 
 
 def to_csv(rows: Sequence[ClaimRow]) -> bytes:
@@ -23,11 +24,11 @@ def to_csv(rows: Sequence[ClaimRow]) -> bytes:
 
 
 def to_latex(rows: Sequence[ClaimRow], title: str) -> bytes:
-    """Write a booktabs table of claims with their sources, verdicts and numbers."""
+    """Write a table of claims with their sources, verdicts and numbers, which may be longer than a page."""
     cells = {head: [getattr(row, name) for row in rows] for name, head in HEADS.items()}
     index = pd.Index([" ".join([_sourced(row), *row.qualifications]) for row in rows], name="claim")
     columns = r"p{0.4\textwidth}lp{0.16\textwidth}lll"
-    return latex.document([latex.table(title, pd.DataFrame(cells, index), columns)])
+    return latex.document([latex.long_table(title, pd.DataFrame(cells, index), columns)], "booktabs,longtable")
 
 
 def _sourced(row: ClaimRow) -> str:

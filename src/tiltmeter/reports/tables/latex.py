@@ -60,15 +60,30 @@ def table(caption: str, cells: pd.DataFrame, columns: str = "") -> str:
         columns: LaTeX column types. By default the first is left-aligned and the others right-aligned.
     """
     columns = columns or "l" + "r" * cells.shape[1]
-    lines = [_row([str(cells.index.name or ""), *map(str, cells.columns)]), r"\midrule"]
-    lines += [_row([str(name), *map(str, row)]) for name, row in zip(cells.index, cells.to_numpy(), strict=True)]
+    lines = [_head(cells), r"\midrule", *_body(cells)]
     head = [r"\begin{table}", r"\centering", rf"\caption{{{escape(caption)}}}", rf"\begin{{tabular}}{{{columns}}}"]
     return "\n".join([*head, r"\toprule", *lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
 
 
-def document(tables: Sequence[str]) -> bytes:
-    r"""Join tables into a file to include with `\input`."""
-    return "\n".join(["% needs \\usepackage{booktabs}", *tables]).encode()
+def long_table(caption: str, cells: pd.DataFrame, columns: str) -> str:
+    r"""Write a `longtable` environment, which goes on over pages and repeats its head. The rest is as in `table`."""
+    head = [r"\toprule", _head(cells), r"\midrule"]
+    begin = [rf"\begin{{longtable}}{{{columns}}}", rf"\caption{{{escape(caption)}}} \\"]
+    lines = [*begin, *head, r"\endfirsthead", *head, r"\endhead", r"\bottomrule", r"\endfoot", *_body(cells)]
+    return "\n".join([*lines, r"\end{longtable}", ""])
+
+
+def document(tables: Sequence[str], packages: str = "booktabs") -> bytes:
+    r"""Join tables into a file to include with `\input`; its first line says what packages it needs."""
+    return "\n".join([f"% needs \\usepackage{{{packages}}}", *tables]).encode()
+
+
+def _head(cells: pd.DataFrame) -> str:
+    return _row([str(cells.index.name or ""), *map(str, cells.columns)])
+
+
+def _body(cells: pd.DataFrame) -> list[str]:
+    return [_row([str(name), *map(str, row)]) for name, row in zip(cells.index, cells.to_numpy(), strict=True)]
 
 
 def _row(cells: Sequence[str]) -> str:

@@ -44,6 +44,9 @@ MEDIAN_SEQUENCES = 64
 
 CHECKPOINT = "checkpoint"
 
+TRIED_STEPS = 3
+"""Steps by which the time of a training is estimated."""
+
 
 def train_sae(config: Training, model: ModelGiven, tokens: TokensGiven, out: str | Path) -> LinearSAE:
     """Train an SAE into the directory `out`, resuming from its last checkpoint if there is one.
@@ -74,6 +77,24 @@ def train_sae(config: Training, model: ModelGiven, tokens: TokensGiven, out: str
         for name, data in saelens_files(sae, metadata).items():
             run.write_bytes(f"sae/{name}", data)
     return sae
+
+
+def try_training(config: Training, loaded: LoadedModel, tokens: TokenSet) -> float:
+    """The seconds that a training takes, from a few of its steps and one evaluation. Nothing is stored.
+
+    Raises:
+        TiltmeterError: as `train_sae`, as far as that is seen before it trains.
+    """
+    task = make_task(config, loaded, tokens)
+    state = trainer.begin(task, loaded.model.activation(task.ids[:1], task.site).shape[-1])
+    trainer.advance(task, state)  # the first step is slower than the others
+    began = time.monotonic()
+    for _ in range(TRIED_STEPS):
+        trainer.advance(task, state)
+    step = (time.monotonic() - began) / TRIED_STEPS
+    began = time.monotonic()
+    _measure(task, tokens, state)
+    return task.steps * step + -(-task.steps // config.every) * (time.monotonic() - began)
 
 
 def make_task(config: Training, loaded: LoadedModel, tokens: TokenSet) -> trainer.Task:

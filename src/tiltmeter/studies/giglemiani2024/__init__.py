@@ -10,6 +10,7 @@ from tiltmeter.studies import gpt2_presets
 from tiltmeter.studies.giglemiani2024.claims import CLAIMS
 from tiltmeter.studies.giglemiani2024.experiments import experiments
 from tiltmeter.studies.giglemiani2024.figures import FIGURES
+from tiltmeter.studies.giglemiani2024.topics import HEADLINES, TOPICS
 from tiltmeter.studies.study import Preset, Study
 
 STUDY = Study(
@@ -20,8 +21,12 @@ STUDY = Study(
     experiments=experiments,
     figures=FIGURES,
     claims=CLAIMS,
+    topics=TOPICS,
+    headlines=HEADLINES,
     presets={
         "nano": Preset("nano", "nano", 1, ("nano:*",)),
-        "gpt2": Preset(gpt2_presets.MODEL, gpt2_presets.PROMPTS, 1, (gpt2_presets.RESIDUAL_SAES[1],)),
+        "gpt2": Preset(
+            gpt2_presets.MODEL, gpt2_presets.PROMPTS, 1, (gpt2_presets.RESIDUAL_SAES[1],), lengths="published"
+        ),
     },
 )

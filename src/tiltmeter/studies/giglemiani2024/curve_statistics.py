@@ -1,7 +1,8 @@
 """The curve statistics of Giglemiani et al. 2024: one step per curve, by type of activation.
 
-The thresholds of the published code are absolute numbers for GPT-2 small. Here they are scaled by the change of the
-output at the end of the curves, since that differs between models, and between trained and random weights.
+The thresholds of the published code are absolute numbers for GPT-2 small. Where lengths are published, so are they.
+Elsewhere they are scaled by the change of the output at the end of the curves, since that differs between models, and
+between trained and random weights.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from tiltmeter.analysis.shapes import Shape, auc_step, ks_distance, max_slope_st
 from tiltmeter.perturb.names import DirectionName
 from tiltmeter.studies.estimands import read, readout_name
 from tiltmeter.studies.giglemiani2024.experiments import BASES, STEPS, TARGET
+from tiltmeter.studies.lengths import are_published
 from tiltmeter.studies.results import NotMeasured, Results
 
 TYPES = ("real", "cov-random", "synthetic-baseline", "synthetic-structured", "sae-reconstruction")
@@ -176,5 +178,10 @@ def type_of(direction: str) -> str:
 
 
 def _end(curves: xr.Dataset, direction: str, readout: Readout) -> float:
-    """Median over sequences of a readout at the end of the path."""
+    """A readout at the end of the path: the published one, or the median over sequences here.
+
+    Thresholds are fractions of it, so that with the published one they are the published numbers.
+    """
+    if are_published(curves):
+        return END_L2[direction] if readout == "l2" else END_KL
     return float(np.nanmedian(read(curves, readout_name(curves, readout), direction)[:, -1]))

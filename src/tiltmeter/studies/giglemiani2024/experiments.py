@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from tiltmeter.models.sites import Site
 from tiltmeter.perturb.paths import Path, Straight
 from tiltmeter.saes.names import short_names
+from tiltmeter.studies.lengths import straight
 from tiltmeter.studies.results import NotMeasured
 from tiltmeter.studies.study import Experiment, KnownSAE, Size, Subject, SweepExperiment
 from tiltmeter.sweeps.plan import Sweep
@@ -19,9 +20,11 @@ STEP = 0.5
 
 PAIR_DISTANCE = 50.0
 """Mean L2 distance of two activations of GPT-2 small at `blocks.1.hook_resid_pre`, about (Heimersheim & Mendel 2024):
-a step of 0.5 is a hundredth of it, here as there."""
+a step of 0.5 is a hundredth of it, and where lengths are scaled it is so there."""
 
-ABSOLUTE = Straight(lengths=tuple(n * STEP / PAIR_DISTANCE for n in range(STEPS + 1)), unit="pair-distance")
+ABSOLUTE = tuple(n * STEP for n in range(STEPS + 1))
+"""The paper's lengths."""
+
 RELATIVE = Straight(lengths=tuple(n / STEPS for n in range(STEPS + 1)), unit="target")
 
 BASES = ("real", "cov-random", "synthetic-baseline", "synthetic-structured")
@@ -63,10 +66,14 @@ def experiments(subject: Subject, size: Size) -> dict[str, Experiment | NotMeasu
     sae = subject.local_at(site)
     targets = PLAIN_TARGETS + (SAE_TARGETS if sae else ())
     return {
-        "absolute": _sweep(subject, site, ABSOLUTE, scale, targets, sae),
+        "absolute": _sweep(subject, site, _absolute(subject), scale, targets, sae),
         "relative": _sweep(subject, site, RELATIVE, scale, targets, sae),
         **{f"plateaus-{base}": _plateaus(subject, site, base, scale, sae) for base in BASES},
     }
+
+
+def _absolute(subject: Subject) -> Straight:
+    return straight(ABSOLUTE, PAIR_DISTANCE, subject.lengths)
 
 
 def _plateaus(
@@ -74,11 +81,11 @@ def _plateaus(
 ) -> SweepExperiment | NotMeasured:
     """Paths from a base, transplanted into the sequence, to a random activation."""
     if not base.startswith("synthetic"):
-        return _sweep(subject, site, ABSOLUTE, scale, (TARGET,), None, base=base)
+        return _sweep(subject, site, _absolute(subject), scale, (TARGET,), None, base=base)
     if sae is None:
         return NotMeasured(f"No SAE at {site.name} was given that was trained to reconstruct.")
     (label,) = short_names([sae.name])
-    return _sweep(subject, site, ABSOLUTE, scale, (TARGET,), sae, base=f"{base}:{label}")
+    return _sweep(subject, site, _absolute(subject), scale, (TARGET,), sae, base=f"{base}:{label}")
 
 
 def _sweep(

@@ -9,6 +9,7 @@ from tiltmeter.studies import gpt2_presets
 from tiltmeter.studies.heimersheim2024.claims import CLAIMS
 from tiltmeter.studies.heimersheim2024.experiments import experiments
 from tiltmeter.studies.heimersheim2024.figures import FIGURES
+from tiltmeter.studies.heimersheim2024.topics import HEADLINES, TOPICS
 from tiltmeter.studies.study import Preset, Study
 
 STUDY = Study(
@@ -19,6 +20,8 @@ STUDY = Study(
     experiments=experiments,
     figures=FIGURES,
     claims=CLAIMS,
+    topics=TOPICS,
+    headlines=HEADLINES,
     presets={
         "nano": Preset("nano", "nano", 1, ()),
         "gpt2": Preset(gpt2_presets.MODEL, gpt2_presets.PROMPTS, 1, ()),

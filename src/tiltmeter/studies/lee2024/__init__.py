@@ -10,6 +10,7 @@ from tiltmeter.studies import gpt2_presets
 from tiltmeter.studies.lee2024.claims import CLAIMS
 from tiltmeter.studies.lee2024.experiments import experiments
 from tiltmeter.studies.lee2024.figures import FIGURES
+from tiltmeter.studies.lee2024.topics import HEADLINES, TOPICS
 from tiltmeter.studies.study import Preset, Study
 
 STUDY = Study(
@@ -20,6 +21,8 @@ STUDY = Study(
     experiments=experiments,
     figures=FIGURES,
     claims=CLAIMS,
+    topics=TOPICS,
+    headlines=HEADLINES,
     presets={
         "nano": Preset("nano", "nano", 3, ("nano:*",)),
         "gpt2": Preset(
@@ -27,7 +30,8 @@ STUDY = Study(
             gpt2_presets.DOCUMENTS,
             6,
             (*gpt2_presets.RESIDUAL_SAES, *gpt2_presets.END_TO_END_SAES),
-            "sequence",
+            "both",
+            "published",
         ),
     },
     uncontrolled=frozenset({"directions-larger"}),

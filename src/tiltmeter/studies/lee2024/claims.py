@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from tiltmeter.studies.claims import Claim
-from tiltmeter.studies.lee2024.claim_words import FORUM, LENGTHS_CHOSEN, MARGIN, PAPER, WORK
+from tiltmeter.studies.lee2024.claim_words import CONSTANT_NORM, FORUM, LENGTHS_CHOSEN, MARGIN, PAPER, WORK
 from tiltmeter.studies.lee2024.claims_saes import OF_ERRORS, OF_FEATURES
 from tiltmeter.studies.lee2024.claims_substitution import OF_SUBSTITUTION
 from tiltmeter.studies.lee2024.estimands import (
     OF_SINGLE_CURVES,
+    at_constant_norm,
     both_kinds_in_l2,
     early_gap_smaller,
     linear_start,
@@ -31,6 +32,22 @@ OF_DIRECTIONS: tuple[Claim, ...] = (
         f"{PAPER}, section 3.1; {figure('1')}",
         ratio_of("directions", "real-difference", "real-mixture"),
         remark=LENGTHS_CHOSEN,
+    ),
+    Claim(
+        "cov-random-difference-not-above-mixture-at-constant-norm",
+        "It is the subtraction of x that makes cov-random differences stronger: at equal angles and constant norm, "
+        "where a mixture takes as much of x away, they do not change the output more than cov-random mixtures.",
+        f"{PAPER}, section 3.1 (the explanation of {figure('1')}; the comparison is ours)",
+        at_constant_norm("cov-random"),
+        remark=CONSTANT_NORM,
+    ),
+    Claim(
+        "real-difference-not-above-mixture-at-constant-norm",
+        "It is the subtraction of x that makes real differences stronger: at equal angles and constant norm, where a "
+        "mixture takes as much of x away, they do not change the output more than real mixtures.",
+        f"{PAPER}, section 3.1 (the explanation of {figure('1')}; the comparison is ours)",
+        at_constant_norm("real"),
+        remark=CONSTANT_NORM,
     ),
     Claim(
         "early-cov-random-difference-above-mixture",

@@ -1,6 +1,6 @@
 """The estimands of the claims of Lee & Heimersheim 2024 about directions that need no SAE.
 
-Lengths are the paper's; on another model they are scaled by the pair distance.
+Lengths are the paper's; `here` says what they are in the run.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from tiltmeter.studies.estimands import (
     fraction,
     late_l2,
     of_columns,
-    pair_distance,
     ratio,
     read,
     readout_name,
 )
-from tiltmeter.studies.lee2024.experiments import PAIR_DISTANCE
-from tiltmeter.studies.margins import LESS, MORE, MORE_OFTEN, SIMILAR
+from tiltmeter.studies.lee2024.experiments import DEGREES, PAIR_DISTANCE
+from tiltmeter.studies.lengths import l2_of_one
+from tiltmeter.studies.margins import LESS, MORE, MORE_OFTEN, NOT_MORE, SIMILAR
 from tiltmeter.studies.results import Results
 from tiltmeter.studies.scans import scan
 
@@ -34,20 +34,28 @@ SHORT, MIDDLE, LONG = 21.0, 51.0, 81.0
 
 DECIDING = (SHORT, MIDDLE, LONG)
 
+DECIDING_ANGLES = (15.0, 40.0, 60.0)
+"""The measured angles nearest to chords of those lengths, where x has the norm of the pair distance."""
+
 OF_SINGLE_CURVES = (20.0, 52.0, 80.0)
 """Measured lengths of single curves nearest to those."""
 
 MOVED = {"kl": "KL", "l2": "L2 after the last block"}
 
 
+def here(curves: xr.Dataset, length: float) -> float:
+    """One of the paper's lengths as it is in a run, L2: the same, or scaled by the pair distance."""
+    return length * l2_of_one(curves, PAIR_DISTANCE)
+
+
 def at(curves: xr.Dataset, direction: str, length: float, readout: str = "kl") -> PerSequence:
-    """A readout along a direction at one of the paper's lengths, scaled."""
-    return read(curves, readout, direction, length / PAIR_DISTANCE * pair_distance(curves))
+    """A readout along a direction at one of the paper's lengths."""
+    return read(curves, readout, direction, here(curves, length))
 
 
 def grid(curves: xr.Dataset, low: float = 0.0, high: float = np.inf) -> tuple[float, ...]:
     """The measured lengths in the paper's units, without 0 where nothing has changed, from `low` to `high`."""
-    lengths = np.round(curves.step.to_numpy() / pair_distance(curves) * PAIR_DISTANCE, 6)
+    lengths = np.round(curves.step.to_numpy() / l2_of_one(curves, PAIR_DISTANCE), 6)
     return tuple(float(length) for length in lengths if length > 0 and low <= length <= high)
 
 
@@ -100,6 +108,23 @@ def _later_over_early(results: Results, kind: str) -> list[Estimand]:
 
     series = f"{kind}, L2 after the last block: difference ÷ mixture, later ÷ early layer"
     return scan(series, at_length, DECIDING, set.intersection(*(set(grid(curves)) for curves in layers)))
+
+
+def at_constant_norm(kind: str) -> Estimands:
+    """KL, difference ÷ mixture of `cov-random` or `real`, at equal angles from x and with its norm."""
+
+    def estimands(results: Results) -> list[Estimand]:
+        curves = results["directions-sphere"]
+        pair = (f"{kind}-difference", f"{kind}-mixture")
+
+        def at_angle(label: str, angle: float) -> Estimand:
+            one, other = (read(curves, "kl", name, angle) for name in pair)
+            return ratio(label, one, other, NOT_MORE)
+
+        series = f"KL at the norm of x: {pair[0]} ÷ {pair[1]}"
+        return scan(series, at_angle, DECIDING_ANGLES, DEGREES[1:], "angle", "°")
+
+    return estimands
 
 
 def single_curves_above(directions: tuple[str, ...], other: str) -> Estimands:

@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 from tiltmeter.models.positions import BosPolicy
 from tiltmeter.models.sites import Site
-from tiltmeter.perturb.paths import Straight, Substitute
+from tiltmeter.perturb.paths import Sphere, Substitute
 from tiltmeter.studies.decoder_facts import DecoderFacts
+from tiltmeter.studies.lengths import straight
 from tiltmeter.studies.results import NotMeasured
 from tiltmeter.studies.study import Experiment, KnownSAE, Size, Subject, SweepExperiment
 from tiltmeter.sweeps.plan import Sweep
@@ -33,6 +34,12 @@ BASELINES = ("isotropic", "cov-random-mixture", "real-mixture")
 
 SUBSTITUTIONS = ("sae-error", "epsilon-random", "epsilon-cov-random-mixture", "epsilon-real-mixture")
 """What is put in the place of an activation: SAE(x), and three points as far away."""
+
+DIFFERENCES_AND_MIXTURES = ("cov-random-difference", "cov-random-mixture", "real-difference", "real-mixture")
+
+DEGREES = (0.0, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 75.0, 90.0)
+"""Angles at constant norm. Where x has the norm of the pair distance, chords of the paper's lengths 21, 51 and 81 are
+at 15, 36 and 60 degrees."""
 
 EARLY = 2 / 12
 """The layer of the supplement, as a fraction of the depth."""
@@ -73,6 +80,7 @@ def experiments(subject: Subject, size: Size) -> dict[str, Experiment | NotMeasu
     return {
         "directions": _along(subject, site, DIRECTIONS, scale.baselines, scale),
         "directions-early": _early(subject, scale),
+        "directions-sphere": _at_constant_norm(subject, site, scale),
         "directions-larger": _along(subject, site, DIRECTIONS, scale.larger, scale, LENGTHS[::2]),
         "errors": _of_saes(subject, site, "sae-error", scale),
         "features": _of_saes(subject, site, "sae-feature", scale),
@@ -87,13 +95,7 @@ def _early(subject: Subject, scale: Scale) -> SweepExperiment | NotMeasured:
     layer = max(1, round(EARLY * subject.n_layers))
     if layer >= subject.layer:
         return NotMeasured(f"The early layer, {layer}, does not come before layer {subject.layer}, which is studied.")
-    differences = ("cov-random-difference", "cov-random-mixture", "real-difference", "real-mixture", "isotropic")
-    return _along(subject, Site(layer, "resid_pre"), differences, scale.baselines, scale)
-
-
-def scaled(lengths: tuple[float, ...]) -> tuple[float, ...]:
-    """The paper's lengths in pair distances."""
-    return tuple(length / PAIR_DISTANCE for length in lengths)
+    return _along(subject, Site(layer, "resid_pre"), (*DIFFERENCES_AND_MIXTURES, "isotropic"), scale.baselines, scale)
 
 
 def _along(
@@ -109,13 +111,29 @@ def _along(
         Sweep(
             site=site.name,
             directions=directions,
-            path=Straight(lengths=scaled(lengths), unit="pair-distance"),
+            path=straight(lengths, PAIR_DISTANCE, subject.lengths),
             readouts=("kl", f"l2@{subject.last.name}"),
             bos=BOS,
             sequences=sequences,
             statistics_sequences=scale.statistics,
             seed=subject.seed,
             **more,
+        )
+    )
+
+
+def _at_constant_norm(subject: Subject, site: Site, scale: Scale) -> SweepExperiment:
+    """Differences and mixtures rescaled to the norm of x: both take as much of x away."""
+    return SweepExperiment(
+        Sweep(
+            site=site.name,
+            directions=DIFFERENCES_AND_MIXTURES,
+            path=Sphere(degrees=DEGREES),
+            readouts=("kl",),
+            bos=BOS,
+            sequences=scale.baselines,
+            statistics_sequences=scale.statistics,
+            seed=subject.seed,
         )
     )
 

@@ -17,7 +17,10 @@ SETUP = (
     "The last of ten tokens is perturbed in an early layer. The readout is the L2 distance from the unperturbed "
     "activation after the last block."
 )
-ABSOLUTE_STEP = "A step is 1/100 of the pair distance, which is about the paper's 0.5 in GPT-2 small."
+ABSOLUTE_STEP = (
+    "In the paper's own setting (--preset gpt2) a step is its 0.5 (L2), otherwise 1/100 of the pair distance, which is "
+    "about as much in GPT-2 small."
+)
 PLATEAUS = tuple(f"plateaus-{base}" for base in ("real", "cov-random", "synthetic-baseline", "synthetic-structured"))
 """The experiments with paths that start at each type of activation."""
 

@@ -1,4 +1,4 @@
-"""The figures of Lee & Heimersheim 2024: the paper's, their versions in L2, the supplement's, and one of our own."""
+"""The figures of Lee & Heimersheim 2024: the paper's, their versions in L2, the supplement's, and two of our own."""
 
 from __future__ import annotations
 
@@ -33,5 +33,6 @@ FIGURES: Mapping[str, PaperFigure] = {
     "S2": direction_curves.FIGURE_S2,
     "S3": reconstruction_error.FIGURE_S3,
     "larger": direction_curves.LARGER,
+    "constant-norm": direction_curves.CONSTANT_NORM,
     "shapes": single_curves.SHAPES,
 }

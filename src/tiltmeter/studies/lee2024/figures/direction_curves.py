@@ -12,8 +12,9 @@ from tiltmeter.reports.charts.chart import Axis, Chart, Panel, in_rows
 from tiltmeter.reports.charts.curves import facets, lines, quantity
 from tiltmeter.studies.comparisons import Pair, compared_at_nearest
 from tiltmeter.studies.estimands import late_l2, readout_name
+from tiltmeter.studies.lee2024.estimands import DECIDING_ANGLES, here
 from tiltmeter.studies.lee2024.experiments import BASELINES
-from tiltmeter.studies.lee2024.figures.wording import KL, L2, LENGTHS, SCALED, TITLE, scaled
+from tiltmeter.studies.lee2024.figures.wording import KL, L2, LENGTHS, SCALED, TITLE
 from tiltmeter.studies.lee2024.numbering import ON_ARXIV_ALONE, figure
 from tiltmeter.studies.results import Results
 from tiltmeter.studies.study import PaperFigure
@@ -50,7 +51,7 @@ def _finding(experiment: str, readout: str, pairs: Sequence[Pair]) -> Callable[[
     def finding(results: Results) -> str:
         curves = results[experiment]
         return compared_at_nearest(
-            curves, readout_name(curves, readout), pairs, [scaled(curves, length) for length in LENGTHS]
+            curves, readout_name(curves, readout), pairs, [here(curves, length) for length in LENGTHS]
         )
 
     return finding
@@ -100,6 +101,23 @@ def _by_sample(number: str, same: str, end: str, readout: str, quantity: str, sa
         finding=_finding("directions", readout, _KIND_PAIRS),
     )
 
+
+def _by_angle(results: Results) -> str:
+    """Compare differences with mixtures at the angles that decide the claims."""
+    return compared_at_nearest(results["directions-sphere"], "kl", _DIFFERENCE_PAIRS, DECIDING_ANGLES)
+
+
+CONSTANT_NORM = PaperFigure(
+    title=f"{TITLE}: difference and mixture at constant norm",
+    caption="No figure of the paper. Mean KL(clean ‖ perturbed) of the next-token prediction by the angle from x, "
+    "with the norm of x kept: whatever the direction, cos θ of x is left. All positions are perturbed. Bands: 95 % "
+    "intervals over sequences.",
+    claimed="Difference directions may primarily reflect the subtraction of the original activation (section 3.1). "
+    "Then they are no stronger here, where mixtures take as much of it away.",
+    needs=("directions-sphere",),
+    chart=_chart("directions-sphere", "kl", DIFFERENCE_OR_MIXTURE),
+    finding=_by_angle,
+)
 
 _L2_SAID = "The paper's L2 version of the same figure: "
 FIGURE_1 = _difference_and_mixture("1", "", "kl", KL, "")

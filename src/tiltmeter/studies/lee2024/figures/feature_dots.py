@@ -11,10 +11,11 @@ from tiltmeter.reports.charts.chart import Axis, Chart, Dots, Panel
 from tiltmeter.reports.charts.styles import styles
 from tiltmeter.studies.comparisons import compared_at_nearest
 from tiltmeter.studies.estimands import readout_name, step_index
+from tiltmeter.studies.lee2024.estimands import here
 from tiltmeter.studies.lee2024.estimands_saes import matched
 from tiltmeter.studies.lee2024.experiments import BASELINES
 from tiltmeter.studies.lee2024.figures.ratio_curves import AT_ONE, ISOTROPIC, ratio_axis, ratio_to_isotropic
-from tiltmeter.studies.lee2024.figures.wording import LENGTHS, TITLE, scaled
+from tiltmeter.studies.lee2024.figures.wording import LENGTHS, TITLE
 from tiltmeter.studies.lee2024.numbering import figure
 from tiltmeter.studies.results import Results, saes_by_kind
 from tiltmeter.studies.study import PaperFigure
@@ -34,7 +35,7 @@ def _chart(readout: str) -> Callable[[Results], Chart]:
     def chart(results: Results) -> Chart:
         curves = results["features"]
         name = readout_name(curves, readout)
-        panels = (_panel_at(results, name, scaled(curves, length)) for length in DRAWN_LENGTHS)
+        panels = (_panel_at(results, name, here(curves, length)) for length in DRAWN_LENGTHS)
         return Chart((tuple(panels),), share=("x", "y"))
 
     return chart
@@ -61,7 +62,7 @@ def _finding(readout: str) -> Callable[[Results], str]:
         pairs = [(one, other) for at, one in enumerate(names) for other in names[at + 1 :]]
         pairs += [(one, "cov-random-mixture") for one in names]
         return compared_at_nearest(
-            curves, readout_name(curves, readout), pairs, [scaled(curves, length) for length in LENGTHS]
+            curves, readout_name(curves, readout), pairs, [here(curves, length) for length in LENGTHS]
         )
 
     return finding

@@ -12,9 +12,10 @@ from tiltmeter.reports.charts.curves import axis_label, lines, quantity
 from tiltmeter.reports.tables.format import three_digits
 from tiltmeter.studies.comparisons import TOGETHER, at_nearest, difference, means_at_nearest, too_few, verb
 from tiltmeter.studies.estimands import STEP_TOLERANCE, readout_name
+from tiltmeter.studies.lee2024.estimands import here
 from tiltmeter.studies.lee2024.experiments import BASELINES
 from tiltmeter.studies.lee2024.figures.ratio_curves import ISOTROPIC, relative_panel
-from tiltmeter.studies.lee2024.figures.wording import KL, L2, LENGTHS, RATIO, SCALED, TITLE, scaled
+from tiltmeter.studies.lee2024.figures.wording import KL, L2, LENGTHS, RATIO, SCALED, TITLE
 from tiltmeter.studies.lee2024.numbering import figure
 from tiltmeter.studies.results import Results, saes_by_kind
 from tiltmeter.studies.sae_labels import sae_labels
@@ -71,7 +72,7 @@ def _close_up(readout: str) -> Callable[[Results], Chart]:
     """The beginning of the curves along errors, and of their ratios to isotropic directions."""
 
     def chart(results: Results) -> Chart:
-        reach = scaled(results["errors"], CLOSE_UP) * (1 + STEP_TOLERANCE)
+        reach = here(results["errors"], CLOSE_UP) * (1 + STEP_TOLERANCE)
         panels = [_cut(one, reach) for one in _columns(results, "errors", readout, "sae-error", (ISOTROPIC,))]
         below = (replace(one, title="") for one in _relative(results, "errors", readout, "sae-error", panels))
         return Chart((tuple(panels), tuple(below)))
@@ -100,7 +101,7 @@ def _finding(
         if few := too_few(curves):
             return few
         wanted = (curves, readout_name(curves, readout), direction, other, len(lengths))
-        return " ".join([*(_by_kind_at_nearest(*wanted, scaled(curves, length)) for length in lengths), TOGETHER])
+        return " ".join([*(_by_kind_at_nearest(*wanted, here(curves, length)) for length in lengths), TOGETHER])
 
     return finding
 
