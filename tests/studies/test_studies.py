@@ -263,6 +263,8 @@ def test_your_own_saes(inputs, tmp_path):
     assert done.status == 0, done.err
     svg = (run / "figures" / "figure-5.svg").read_text(encoding="utf-8")
     assert ">local SAEs<" in svg and ">e2e SAEs<" in svg
+    assert re.findall(">(local|e2e) SAE, L0", svg) == ["local", "local", "e2e"]
+    assert "sae-error:" not in svg
     rows = {row["name"]: row for row in json.loads((run / "claims.json").read_text())}
     assert rows["errors-local-sparser-stronger"]["verdict"] != "not tested"
     assert "A quick run trains no SAEs" in rows["errors-local-sparser-stronger"]["note"]

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from jaxtyping import Float
 
 from tiltmeter.analysis.estimates import Estimate, estimate
 from tiltmeter.reports.charts.chart import Axis, Line, Panel, Rule
 from tiltmeter.reports.charts.styles import style
-from tiltmeter.studies.estimands import ratio, read
+from tiltmeter.studies.estimands import ratio, read, step_index
 from tiltmeter.studies.results import Results
 
 ISOTROPIC = "isotropic"
@@ -47,11 +48,15 @@ def ratio_to_isotropic(results: Results, experiment: str, readout: str, directio
     """Mean of a readout along a direction ÷ along isotropic ones at a measured step, paired by sequence."""
 
     def measured() -> Estimate:
-        curves = results[experiment]
-        one, other = (np.asarray(read(curves, readout, name, step)) for name in (direction, ISOTROPIC))
+        at = step_index(results[experiment], step)
+        one, other = (_all_steps(results, experiment, readout, name)[:, at] for name in (direction, ISOTROPIC))
         return estimate(results.with_documents(ratio("", one, other)), 1)
 
     return results.once(f"{experiment} {readout} {direction} relative at {step!r}", measured)
+
+
+def _all_steps(results: Results, experiment: str, readout: str, direction: str) -> Float[np.ndarray, "sequence step"]:
+    return results.once(f"{experiment} {readout} {direction}", lambda: read(results[experiment], readout, direction))
 
 
 def _relative(results: Results, experiment: str, readout: str, line: Line, direction: str) -> Line:
