@@ -44,8 +44,8 @@ class BlockParts:
 
 
 FLATTENED = (
-    "the MLP is computed on all tokens in one list [batch · position, width], where a token's sequence and position are "
-    "not known"
+    "the MLP is computed on all tokens in one list [batch · position, width], where a token's sequence and position "
+    "are not known"
 )
 
 NO_PARTS = BlockParts(MappingProxyType({}), lambda: None)
