@@ -52,7 +52,17 @@ def experiments(subject, _):
     }
 
 
-STUDY = Study("toy", "nobody", 8, 0.5, experiments, {}, (), {}, frozenset({"alone"}))
+STUDY = Study(
+    name="toy",
+    citation="nobody",
+    length=8,
+    depth=0.5,
+    experiments=experiments,
+    figures={},
+    claims=(),
+    presets={},
+    uncontrolled=frozenset({"alone"}),
+)
 
 
 def request(loaded, saes=(), seeds=1):

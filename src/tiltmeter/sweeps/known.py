@@ -9,6 +9,7 @@ from typing import Any
 from tiltmeter.models import provenance
 from tiltmeter.models.sites import long_name, names_several
 from tiltmeter.runs.run_directory import refuse_other
+from tiltmeter.runs.user_paths import user_path
 from tiltmeter.sweeps.plan import Sweep
 
 NOT_KNOWN = {"site", "saes", "readouts"}
@@ -32,7 +33,7 @@ def refuse_other_run(out: str | Path | None, sweep: Sweep, **more: Any) -> None:
         TiltmeterError: the message says what differs.
     """
     if out is not None and not names_several(sweep.site):  # several sites have each a run of their own in the directory
-        refuse_other(out, {**provenance.software(), "sweep": _known(sweep), **more})
+        refuse_other(user_path(out), {**provenance.software(), "sweep": _known(sweep), **more})
 
 
 def _known(sweep: Sweep) -> dict[str, Any]:
