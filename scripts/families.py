@@ -250,7 +250,8 @@ has several kinds of layers, the four layers hold each kind in turn.
 Other kinds of site are not in the table. `resid_mid` exists where attention comes before the MLP, and the MLP (or the
 norm before it) reads the stream with attention's output added; `mlp_post` and `mlp_pre` where the MLP's output is that
 of a single matrix, so not in mixtures of experts; `q`, `k`, `v` and single heads where columns were found that act as
-such. Other families refuse them.
+such. Other families refuse them. In OPT only `z`, `q`, `k`, `v` and the stream can be measured: its MLP is computed on
+all tokens in one list [batch · position, width], in which a token's sequence and position are not known.
 
 - `right`: within 2 % in both precisions of `auto`, at all positions and at one.
 - `float32`: right with `--precision float32`, which `auto` falls back to; carried differences are refused.

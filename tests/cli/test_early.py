@@ -10,12 +10,11 @@ from sweep_cases import command, refusal, save_model
 from tiltmeter.cli import catalogue
 from tiltmeter.cli.early.headers import Stored, stored_arrays
 from tiltmeter.cli.early.model_facts import ModelFacts, model_facts
-from tiltmeter.cli.early.names import check_directions, check_readouts, check_saes, check_site, check_sites
+from tiltmeter.cli.early.names import check_directions, check_readouts, check_saes
 from tiltmeter.cli.early.out import check_out
 from tiltmeter.cli.early.tokens import TokenFacts, check_positions, token_facts
 from tiltmeter.errors import TiltmeterError
 from tiltmeter.models.loading import load_model
-from tiltmeter.models.sites import all_sites
 from tiltmeter.runs.run_directory import open_run
 
 NANO = ModelFacts(6, 128)
@@ -49,32 +48,6 @@ def test_every_subject_can_be_listed():
 def test_misspelt_directions(name, meant):
     sentence = refused(check_directions, [name], "resid_pre:3", [], NANO)
     assert sentence == (f"{name!r} is not a direction (did you mean {meant}?); tiltmeter list directions shows all.")
-
-
-@pytest.mark.parametrize(
-    ("name", "meant"),
-    [
-        ("resid-pre:3", "resid_pre:3"),
-        ("blocks.3.resid_post", "blocks.3.hook_resid_post"),
-        ("mlp-out:12", "mlp_out:12"),
-    ],
-)
-def test_misspelt_sites(name, meant):
-    assert f"did you mean {meant}?" in refused(check_site, name, NANO)
-
-
-def test_every_site_of_the_model_is_let_pass_and_no_other():
-    for site in all_sites(6):
-        check_site(site.name, NANO)
-    assert "has layers 0 to 5" in refused(check_site, "resid_pre:6", NANO)
-    check_site("resid_pre:6", ModelFacts())
-
-
-def test_several_sites():
-    check_sites("resid_pre:*, mlp_out:1,blocks.2.*", NANO)
-    assert "No site matches 'resid:*'" in refused(check_sites, "resid_pre:1,resid:*", NANO)
-    assert "has layers 0 to 5" in refused(check_sites, "resid_pre:1,resid_pre:6", NANO)
-    assert "'resid_pre:*' is not a site" in refused(check_site, "resid_pre:*", NANO)
 
 
 def test_misspelt_readouts_and_saes():

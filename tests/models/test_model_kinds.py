@@ -281,6 +281,15 @@ def test_the_page_of_models_says_what_the_command_finds(family):
     assert families.row(families.check(family, families.families()[family])) in text.splitlines()
 
 
+@pytest.mark.parametrize("kind", ["attn_out", "resid_mid", "mlp_pre", "mlp_post", "mlp_out"])
+def test_an_mlp_on_a_list_of_tokens_is_refused_with_the_reason(kind):
+    model = SplitModel(build(KINDS["no-final-norm"]))
+    with pytest.raises(
+        TiltmeterError, match=r"computed on all tokens in one list \[batch · position, width\].*so blocks.1"
+    ):
+        model.start(tokens(), Site(1, kind))
+
+
 def test_no_number_on_the_page_is_wrong():
     text = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
     assert "WRONG" not in text and "TRACEBACK" not in text

@@ -17,6 +17,7 @@ from tiltmeter.models.split_model import SplitModel
 from tiltmeter.perturb import site_statistics
 from tiltmeter.perturb.paths import Straight
 from tiltmeter.reports.sweep import publish, short_table
+from tiltmeter.studies import reproduce
 from tiltmeter.sweeps import measure as sweep_measure
 from tiltmeter.sweeps import run as sweep_run
 from tiltmeter.sweeps.plan import Sweep
@@ -62,6 +63,7 @@ def nothing_measures(monkeypatch):
 
     for module, name in [
         (loading, "load_model"),
+        (reproduce, "load_model"),
         (SplitModel, "start"),
         (sweep_measure, "measure_shard"),
         (sweep_run, "measure_shard"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -11,10 +12,12 @@ import torch
 import xarray as xr
 
 from heimersheim_worlds import FAILS, HOLDS, L2, MANY, NULL, PAIR, WEIGHTS, N, dataset, results
+from small_saes import save_sae
 from sweep_cases import token_set
 from tiltmeter.analysis import estimates
 from tiltmeter.analysis.shapes import Shape
 from tiltmeter.models.loading import LoadedModel
+from tiltmeter.models.sites import Site
 from tiltmeter.models.split_model import SplitModel
 from tiltmeter.perturb.paths import Straight
 from tiltmeter.reports.charts.chart import HeatMap, Histogram, Line, Rule, Surface, Triangle
@@ -44,8 +47,9 @@ from tiltmeter.studies.heimersheim2024.experiments import (
     triangle,
 )
 from tiltmeter.studies.heimersheim2024.figures.plane_maps import on_plane
+from tiltmeter.studies.latent_counts import INPUTS
 from tiltmeter.studies.results import NotMeasured, Results
-from tiltmeter.studies.study import Subject, SweepExperiment
+from tiltmeter.studies.study import KnownSAE, Subject, SweepExperiment
 from tiltmeter.sweeps.plan import make_plan
 from tiny_models import tiny
 
@@ -208,7 +212,14 @@ def held():
     """As measured: all directions are drawn from a few prompts only."""
     found = dict(results(HOLDS))
     few = {name: found[name].isel(sequence=slice(DRAWN_PROMPTS)) for name in ("straight-draws", "sphere-draws")}
-    return Results(found | few, {})
+    return Results(found | few | {"latents": latents()}, {})
+
+
+def latents():
+    """Counts of active latents: as many for the prompt's own activation as there are prompts, fewer for others."""
+    active = np.stack([np.arange(1, 41), np.arange(40), np.arange(40) // 2])
+    coords = {"input": list(INPUTS), "sequence": np.arange(40)}
+    return xr.Dataset({"active": (("input", "sequence"), active)}, coords, {"sae": "one", "latents": 50})
 
 
 @pytest.mark.parametrize("name", STUDY.figures)
@@ -329,7 +340,9 @@ def sweep_of(subject, name):
 def test_sweeps_are_as_the_post_has_them(subject):
     for size in SCALES:
         for name, experiment in experiments(subject, size).items():
-            assert not isinstance(experiment, NotMeasured)
+            if name == "latents":
+                assert isinstance(experiment, NotMeasured)
+                continue
             sweep = experiment.sweep
             last = name == "sphere-last-layer"
             assert sweep.site == f"blocks.{2 if last else 1}.hook_resid_pre"
@@ -338,7 +351,7 @@ def test_sweeps_are_as_the_post_has_them(subject):
             assert sweep.base == {"random-base": "cov-random", "other-base": "real"}.get(
                 name.partition("-")[2], "clean"
             )
-    assert sweep_of(subject, "sphere").path.degrees[::36] == (0.0, 180.0)
+    assert sweep_of(subject, "sphere").path.degrees[0] == 0.0 and sweep_of(subject, "sphere").path.degrees[-1] == 180.0
     assert sweep_of(subject, "straight").path.unit == "norm"
     assert STUDY.length == 10
     assert max(1, round(STUDY.depth * 12)) == 1
@@ -346,7 +359,8 @@ def test_sweeps_are_as_the_post_has_them(subject):
 
 def test_directions_can_be_planned(subject):
     tokens = token_set()
-    for experiment in experiments(subject, "paper").values():
+    planned = experiments(subject, "paper")
+    for experiment in (one for name, one in planned.items() if name != "latents"):
         sweep = experiment.sweep.model_copy(update={"sequences": 2})
         plan = make_plan(sweep, subject.loaded.model, tokens)
         assert len(set(plan.directions)) == len(sweep.directions)
@@ -390,7 +404,8 @@ def test_all_bases_have_the_same_targets(subject, tmp_path, monkeypatch):
 def test_the_whole_study_on_a_small_model(subject, tmp_path, monkeypatch):
     monkeypatch.setitem(SCALES, "quick", TINY)
     found: dict[str, xr.Dataset] = {}
-    for name, experiment in experiments(subject, "quick").items():
+    sae = KnownSAE(str(save_sae(tmp_path / "sae")), Site(1, "resid_pre"), "local", 5.0)
+    for name, experiment in experiments(replace(subject, saes=(sae,)), "quick").items():
         found[name] = experiment.run(subject.loaded, token_set(), tmp_path / name, "test")
     measured = Results(found, {})
     for figure in STUDY.figures.values():

@@ -8,6 +8,7 @@ straight line it sees the angle from x, and differences turn faster than mixture
 import importlib
 from functools import cache
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,6 +17,8 @@ from small_saes import save_sae
 from tiltmeter.models.sites import Site
 from tiltmeter.studies import STUDIES
 from tiltmeter.studies.claims import judge
+from tiltmeter.studies.heimersheim2024.curve_statistics import predicted_later
+from tiltmeter.studies.heimersheim2024.experiments import RANDOM
 from tiltmeter.studies.lee2024.estimands_saes import FLATTER
 from tiltmeter.studies.results import Results
 from tiltmeter.studies.study import KnownSAE, Subject
@@ -128,8 +131,8 @@ def sae(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def verdicts(sae, tmp_path_factory):
-    """The verdicts of a study on a model, by claim."""
+def results(sae, tmp_path_factory):
+    """What a study measures on a model."""
 
     @cache
     def measured(study, model):
@@ -145,9 +148,20 @@ def verdicts(sae, tmp_path_factory):
             for name, one in wanted.items()
             if not name.startswith(LEFT_OUT[study] or ("no experiment",))
         }
-        return {verdict.claim.name: verdict for verdict in judge(STUDIES[study].claims, Results(found, {}))}
+        return Results(found, {})
 
     return measured
+
+
+@pytest.fixture(scope="module")
+def verdicts(results):
+    """The verdicts of a study on a model, by claim."""
+
+    @cache
+    def judged(study, model):
+        return {verdict.claim.name: verdict for verdict in judge(STUDIES[study].claims, results(study, model))}
+
+    return judged
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -185,3 +199,12 @@ def test_an_error_against_x_has_a_plateau_that_the_last_norm_makes_alone(tmp_pat
     found = Results({"errors": errors.run(subject.loaded, tokens(128), tmp_path / "errors", "errors")}, {})
     (verdict,) = judge([one for one in STUDIES["lee2024"].claims if one.name == "errors-plateau"], found)
     assert verdict.word == "supported" and "The last norm alone" in verdict.claim.remark
+
+
+def test_small_steps_predict_a_curve_without_plateaus_and_not_one_with(results):
+    def median(model, experiment):
+        return np.nanmedian(predicted_later(results("heimersheim2024", model)[experiment], RANDOM))
+
+    for base in ("sphere", "sphere-random-base"):
+        assert median("without", base) == pytest.approx(1.0, abs=0.1)
+    assert median("with", "sphere") > 10 and median("with", "sphere-random-base") < 5

@@ -133,7 +133,7 @@ def test_every_sae_of_the_papers_is_where_saelens_lists_it(name, offline):
 
 
 RUNS = {
-    "heimersheim2024": (("2-straight",), 1, 10, False, 0),
+    "heimersheim2024": (("2-straight",), 1, 10, False, 1),
     "gurnee2024": (("6",), 6, QUICK_LENGTH, True, 24),
     "lee2024": (("5",), 6, QUICK_LENGTH, True, 18),
     "giglemiani2024": (("2",), 1, 10, False, 1),

@@ -40,6 +40,26 @@ def test_what_is_not_said_is_what_the_definitions_say():
     assert not sweep.keep_positions
 
 
+@pytest.mark.parametrize(
+    ("path", "sentence"),
+    [
+        (
+            {"lenghts": (0, 1)},
+            r"path was {'lenghts': \(0, 1\)}: a path has no lenghts \(did you mean lengths\?\); give tm.Straight",
+        ),
+        ({"kind": "straight", "lenghts": (0, 1)}, r"There is no lenghts in path.straight \(did you mean lengths\?\)"),
+        ({"lengths": (0, 1)}, r"its kind is missing; give tm.Straight\(lengths="),
+        ({}, "its kind is missing"),
+        ({"kind": "straigt", "lengths": (0, 1)}, r"'straigt' is not a kind of path \(did you mean straight\?\)"),
+        ({"kind": "sphere", "lengths": (0, 1)}, "There is no lengths in path.sphere"),
+        ((0, 1), "give a path: tm.Straight"),
+    ],
+)
+def test_what_is_no_path_is_refused_in_a_sentence(path, sentence):
+    with pytest.raises(TiltmeterError, match=sentence):
+        Sweep(site="resid_pre:1", path=path)
+
+
 @pytest.mark.parametrize("path", [PATH, Straight(lengths=(2.5,), unit="norm"), Sphere(degrees=(0, 90))])
 def test_a_sweep_comes_back_from_json(path):
     sweep = Sweep(site="z:0", directions=("isotropic",), path=path, bos=BosPolicy(average="out"), keep_positions=True)
@@ -120,7 +140,7 @@ def test_every_row_of_a_vectors_file_is_a_direction_in_its_place(model, tmp_path
     ("wrong", "message"),
     [
         ({"site": "resid_pre:3"}, "layers 0 to 2"),
-        ({"site": "hook_pos_embed"}, "is not a site of this model"),
+        ({"site": "hook_pos_embed"}, "is not a site"),
         ({"directions": ("sideways",)}, "is not a direction; tiltmeter list directions"),
         ({"directions": ("isotropic", "real-mixture", "isotropic")}, "isotropic is listed twice"),
         ({"directions": ("along:nowhere.npy",)}, "nowhere.npy is not a file"),

@@ -16,8 +16,6 @@ from tiltmeter.cli.early.names import (
     check_directions,
     check_readouts,
     check_saes,
-    check_site,
-    check_sites,
 )
 from tiltmeter.cli.early.out import check_out
 from tiltmeter.cli.early.tokens import check_number, check_positions, token_facts
@@ -25,6 +23,7 @@ from tiltmeter.cli.early.values import at_least_one, check_path, one_of
 from tiltmeter.cli.options import ModelOptions, Precision, RunOptions, SaeOptions, Saes, TokenOptions
 from tiltmeter.cli.output import OutputOptions
 from tiltmeter.cli.parsing import given, with_options
+from tiltmeter.models.site_names import check_site, check_sites
 from tiltmeter.models.sites import names_several
 
 if TYPE_CHECKING:
@@ -162,7 +161,7 @@ def refuse_early(
     check_saes(config["saes"])
     check_base_name(config["base"], config["saes"])
     facts = model_facts(model.model)
-    (check_sites if kind == "sweep" else check_site)(config["site"], facts)
+    (check_sites if kind == "sweep" else check_site)(config["site"], facts.layers)
     check_readouts(config["readouts"], config["site"], facts)
     check_directions(config["directions"], config["site"], config["saes"], facts)
     there = token_facts(tokens.tokens, model.model, tokens.sequence_length)

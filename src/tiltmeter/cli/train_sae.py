@@ -11,7 +11,6 @@ import typer
 from tiltmeter.cli.catalogue import choices
 from tiltmeter.cli.early.device import check_device_early
 from tiltmeter.cli.early.model_facts import model_facts
-from tiltmeter.cli.early.names import check_site
 from tiltmeter.cli.early.out import check_out
 from tiltmeter.cli.early.tokens import token_facts
 from tiltmeter.cli.early.values import at_least_one, one_of
@@ -19,6 +18,7 @@ from tiltmeter.cli.grouping import takes_groups
 from tiltmeter.cli.options import ModelOptions, RunOptions, TokenOptions
 from tiltmeter.cli.output import OutputOptions
 from tiltmeter.cli.parsing import given
+from tiltmeter.models.site_names import check_site
 
 if TYPE_CHECKING:
     from tiltmeter.saes.training.config import Training
@@ -111,7 +111,7 @@ def _refuse_early(training: TrainingOptions, model: ModelOptions, tokens: TokenO
     at_least_one(**{name: getattr(training, name) for name in counts})
     facts = model_facts(model.model)
     for site in (training.site, *(training.downstream or ())):
-        check_site(site, facts)
+        check_site(site, facts.layers)
     token_facts(tokens.tokens, model.model, tokens.sequence_length)
     one_of("--bos-before", tokens.bos_before, ("document", "sequence", "both"))
     check_out(run.out, "train-sae")

@@ -70,6 +70,8 @@ class ModelParts:
         if site.kind in inside.places and site.head is None:
             return inside.places[site.kind]
         reason = NO_HEADS if site.head is not None else NO_PLACE.get(site.kind, NOT_FOUND)
+        if inside.obstacle and site.kind in ("attn_out", "resid_mid", "mlp_pre", "mlp_post", "mlp_out"):
+            reason = inside.obstacle
         if site.layer not in self.running:
             reason = f"block {site.layer} does not run on text"
         elif site.kind in OF_HEADS and inside.heads is not None:

@@ -30,6 +30,8 @@ class BlockParts:
     """By the kind of site; a kind that the block does not have is missing."""
     find: Callable[[], AttentionHeads | None]
     """Finds the heads of its attention, which takes several runs of the block."""
+    obstacle: str | None = None
+    """Why what attention and MLP write was not found, where that is known."""
 
     @cached_property
     def heads(self) -> AttentionHeads | None:
@@ -40,6 +42,11 @@ class BlockParts:
         """Whether the block has this kind of site."""
         return kind in self.places or (kind in OF_HEADS and self.heads is not None)
 
+
+FLATTENED = (
+    "the MLP is computed on all tokens in one list [batch · position, width], where a token's sequence and position are "
+    "not known"
+)
 
 NO_PARTS = BlockParts(MappingProxyType({}), lambda: None)
 """Those of a block that does not run."""
@@ -74,7 +81,9 @@ def find_block_parts(model: nn.Module, block: nn.Module) -> BlockParts:
     def find() -> AttentionHeads | None:
         return None if output is None else find_heads(alone[0], once, output, n_heads)
 
-    return BlockParts({kind: place for kind, place in found.items() if place is not None}, find)
+    places = {kind: place for kind, place in found.items() if place is not None}
+    flat = mlp is None and any(call.shape == (tokens.numel(), whole.shape[-1]) for call in once if whole.shape)
+    return BlockParts(places, find, FLATTENED if flat else None)
 
 
 def _at(call: Call | None, side: Literal["input", "output"]) -> Place | None:

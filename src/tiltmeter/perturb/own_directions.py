@@ -202,7 +202,7 @@ def checked_label(label: Any, one: Any) -> str:
     """
     if not (isinstance(label, str) and label.strip() and label.isprintable()):
         raise TiltmeterError(f"A direction has the label {label!r}; expected a text of one line that is not empty.")
-    if isinstance(one, EllipsisType | OwnDirection):
+    if one is None or isinstance(one, EllipsisType | OwnDirection):  # None and OwnDirection: from another sweep
         return label
     if label in {*DIRECTIONS, ALONG, BLEND} or set(label) & set(":@"):
         raise TiltmeterError(
@@ -215,7 +215,7 @@ def checked_label(label: Any, one: Any) -> str:
 def _read(label: str, one: Any) -> OwnDirection | None:
     if isinstance(one, EllipsisType):
         return None
-    if isinstance(one, OwnDirection):
+    if one is None or isinstance(one, OwnDirection):
         return one
     if isinstance(one, str):
         raise TiltmeterError(

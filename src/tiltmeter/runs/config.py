@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -33,6 +33,18 @@ class Configuration(BaseModel, metaclass=_Sentences):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy, in which some fields have other values; these are validated, as pydantic's own copies are not.
+
+        Raises:
+            TiltmeterError: as for a new configuration of these values.
+        """
+        copy = super().model_copy(deep=deep)
+        if not update:
+            return copy
+        given = {name: getattr(copy, name) for name in self.model_fields_set}
+        return type(self)(**{**given, **update})
 
 
 def _sentence(error: ValidationError, fields: Sequence[str]) -> str:

@@ -68,7 +68,7 @@ def look_up_readouts(
 def _checked_label(label: Any, one: Any) -> str:
     if not (isinstance(label, str) and label.strip()):
         raise TiltmeterError(f"A readout of readouts= has the label {label!r}; expected a text that is not empty.")
-    if isinstance(one, EllipsisType):
+    if one is None or isinstance(one, EllipsisType | OwnReadout):  # None and OwnReadout: from another sweep
         return label
     if label in {*OUTPUT_READOUTS, *SITE_READOUTS} | RESERVED or not _is_word(label):
         raise TiltmeterError(
@@ -87,6 +87,8 @@ def _is_word(label: str) -> bool:
 def _read(label: str, one: Any) -> OwnReadout | None:
     if isinstance(one, EllipsisType):
         return None
+    if one is None or isinstance(one, OwnReadout):
+        return one
     if isinstance(one, str):
         raise TiltmeterError(
             f"The readout {label} was given as the text {one!r}; use the name as the label, {{{one!r}: ...}}."

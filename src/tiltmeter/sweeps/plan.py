@@ -7,14 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PlainValidator
 from transformers import PreTrainedTokenizerBase
 
 from tiltmeter.analysis.confidence_sequences import FIRST_LOOK
 from tiltmeter.data.token_set import TokenSet
-from tiltmeter.errors import TiltmeterError
+from tiltmeter.errors import TiltmeterError, did_you_mean
 from tiltmeter.models.positions import BosPolicy, MassivePolicy, Positions, parse_positions
 from tiltmeter.models.readouts import Readout
+from tiltmeter.models.site_names import check_sites
 from tiltmeter.models.sites import Site, check_visible
 from tiltmeter.models.split_model import SplitModel, Stream
 from tiltmeter.perturb.bases import SAE_BASES, check_base_name
@@ -28,6 +29,7 @@ from tiltmeter.perturb.own_directions import (
     shown,
 )
 from tiltmeter.perturb.paths import Path as PerturbationPath
+from tiltmeter.perturb.paths import Sphere, Straight, Substitute
 from tiltmeter.perturb.registry import check_direction_name, check_suits, counts_latents, needs_rows, needs_sae
 from tiltmeter.perturb.user_vectors import load_vectors
 from tiltmeter.runs.config import Configuration
@@ -68,17 +70,39 @@ def _one_text(site: Any) -> Any:
     return ",".join(site) if isinstance(site, list | tuple) and all(isinstance(one, str) for one in site) else site
 
 
+PATHS = {"straight": Straight, "sphere": Sphere, "substitute": Substitute}
+"""The kinds of path."""
+
+PATHS_SHOWN = "tm.Straight(lengths=(0, 1, 2)), tm.Sphere(degrees=(0, 90)) or tm.Substitute()"
+
+
 def _a_path(path: Any) -> Any:
     """Refuse what is no path, in words that say which there are."""
-    if isinstance(path, Configuration | Mapping):
+    if isinstance(path, Configuration):
         return path
-    raise ValueError("give a path: tm.Straight(lengths=(0, 1, 2)), tm.Sphere(degrees=(0, 90)) or tm.Substitute()")
+    if not isinstance(path, Mapping):
+        raise ValueError(f"give a path: {PATHS_SHOWN}")
+    kind = path.get("kind")
+    if kind in PATHS:
+        return path
+    if kind is not None:
+        raise ValueError(f"{kind!r} is not a kind of path{did_you_mean(str(kind), PATHS)}; give {PATHS_SHOWN}")
+    known = list(dict.fromkeys(name for one in PATHS.values() for name in one.model_fields))
+    if wrong := [str(name) for name in path if name not in known]:
+        raise ValueError(f"a path has no {wrong[0]}{did_you_mean(wrong[0], known)}; give {PATHS_SHOWN}")
+    raise ValueError(f"its kind is missing; give {PATHS_SHOWN}")
+
+
+def _possible(sites: str) -> str:
+    """Refuse names that can be no sites of any model."""
+    check_sites(sites)
+    return sites
 
 
 class Sweep(Configuration):
     """Configuration of a sweep. Together with model, tokens and code, it fully determines the numbers."""
 
-    site: Annotated[str, BeforeValidator(_one_text)]
+    site: Annotated[str, BeforeValidator(_one_text), AfterValidator(_possible)]
     """Where activations are perturbed, e.g. `blocks.6.hook_resid_pre` or `resid_pre:6`. Or several sites, one after the
     other: `resid_pre:*`, `resid_pre:3,mlp_out:3`, or a list of names."""
     directions: Annotated[Directions, PlainValidator(read_directions), PlainSerializer(shown)] = DEFAULT_DIRECTIONS

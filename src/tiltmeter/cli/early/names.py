@@ -1,4 +1,4 @@
-"""Names of sites, directions, bases, readouts and SAEs, checked against the catalogue."""
+"""Names of directions, bases, readouts and SAEs, checked against the catalogue."""
 
 from __future__ import annotations
 
@@ -11,73 +11,14 @@ from tiltmeter.cli.catalogue import catalogue, choices
 from tiltmeter.cli.early.headers import stored_arrays, stored_names
 from tiltmeter.cli.early.model_facts import ModelFacts
 from tiltmeter.errors import TiltmeterError, did_you_mean
-from tiltmeter.models.sites import HOOKS, MODULE, OF_HEADS, OUTSIDE, check_visible, long_name, parse_site
+from tiltmeter.models.site_names import MOST_LAYERS, check_site, kind_of_site
+from tiltmeter.models.sites import MODULE, check_visible, long_name, parse_site
 from tiltmeter.perturb.names import ALONG, BaseName, DirectionName, Kinds, check_base, check_direction
 from tiltmeter.runs import plugins
 from tiltmeter.runs.user_paths import user_path
 
 AS_WIDE_AS_THE_STREAM = frozenset({"resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out"})
 """Kinds of sites with the width of the residual stream; that of others is not known without the model."""
-
-MANY_LAYERS = 1000
-"""Layers of a model that is not known yet, of which a pattern of sites may mean one."""
-
-MOST_LAYERS = 10**9
-"""Stands for the number of layers of a model that is not known yet."""
-
-
-def check_site(name: str, model: ModelFacts) -> None:
-    """Refuse a site that no model has, or not this one.
-
-    Raises:
-        TiltmeterError: so it is; the message names the nearest.
-    """
-    if name.strip().startswith(MODULE):
-        return  # which modules there are is not known without the model
-    if _kind_of_site(name) is None:
-        hint = did_you_mean(name, _sites_of(_layer_in(name)))
-        raise TiltmeterError(f"{name!r} is not a site{hint}; tiltmeter list sites shows all.")
-    parse_site(name, model.layers or MOST_LAYERS)
-
-
-def check_sites(names: str, model: ModelFacts) -> None:
-    """Refuse a list of sites, or of patterns such as `resid_pre:*`, in which one is wrong.
-
-    Raises:
-        TiltmeterError: the message names the nearest.
-    """
-    known = [site for layer in range(model.layers or MANY_LAYERS) for site in _sites_of(str(layer))]
-    for name in map(str.strip, names.split(",")):
-        if "*" not in name:
-            check_site(name, model)
-        elif not name.startswith(MODULE) and not any(_matches(site, name) for site in known):
-            raise TiltmeterError(f"No site matches {name!r}; patterns are like resid_pre:* (tiltmeter list sites).")
-
-
-def _kind_of_site(name: str) -> str | None:
-    """The kind of a site, whatever its layer; None if there is no such site."""
-    try:
-        return parse_site(name, MOST_LAYERS).kind
-    except TiltmeterError:
-        return None
-
-
-def _sites_of(layer: str) -> list[str]:
-    """The names of the sites of a layer, short and long; of single heads, those of the first."""
-    kinds = [(kind, hook, "") for kind, hook in HOOKS.items()] + [(kind, hook, ".0") for kind, hook in OF_HEADS.items()]
-    short = [f"{kind}:{layer}{head}" for kind, _, head in kinds]
-    return [*short, *(f"blocks.{layer}.{hook}{head}" for _, hook, head in kinds), *OUTSIDE, *OUTSIDE.values()]
-
-
-def _matches(site: str, pattern: str) -> bool:
-    """Whether a pattern matches a site, whichever head it names."""
-    return fnmatchcase(site, pattern) or fnmatchcase(site, re.sub(r"\.[\d*]+$", ".0", pattern))
-
-
-def _layer_in(name: str) -> str:
-    """The number of a layer in what is no site's name; L if there is none."""
-    parts = [part for part in re.split(r"[.:]", name) if part.isdigit()]
-    return parts[-1] if parts else "L"
 
 
 def check_readouts(names: Sequence[str], site: str, model: ModelFacts) -> None:
@@ -94,7 +35,7 @@ def check_readouts(names: Sequence[str], site: str, model: ModelFacts) -> None:
             hint = did_you_mean(name, [f"{one}{mark}{(sign == mark and rest) or end}" for one, mark, end in forms])
             raise TiltmeterError(f"{name!r} is not a readout{hint}; tiltmeter list readouts shows all.")
         if sign == "@":
-            check_site(rest, model)
+            check_site(rest, model.layers)
             _check_order(rest, site, model)
 
 
@@ -211,7 +152,7 @@ def _check_vectors(argument: str, site: str, model: ModelFacts) -> None:
             f"{path} is not a {path.suffix} file that can be read: it is damaged, something else, or holds Python "
             "objects, which are never loaded; save the vectors again."
         )
-    kinds = {_kind_of_site(one.replace("*", "0")) for one in site.split(",")}
+    kinds = {kind_of_site(one.replace("*", "0")) for one in site.split(",")}
     if model.width is None or not kinds <= AS_WIDE_AS_THE_STREAM:
         return
     widths = {one.shape[-1] for one in stored.values() if len(one.shape) in (1, 2)}

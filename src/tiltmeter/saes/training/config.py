@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, NamedTuple
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from tiltmeter.analysis.massive import MASSIVE_RATIO
 from tiltmeter.models.positions import InOrOut
+from tiltmeter.models.site_names import check_site
 from tiltmeter.runs.config import Configuration
 
 SAEKind = Literal["local", "topk", "e2e", "e2e+ds"]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
+
+
+def _possible(site: str) -> str:
+    """Refuse a name that can be no site of any model."""
+    check_site(site)
+    return site
+
+
+SiteName = Annotated[str, AfterValidator(_possible)]
 
 
 class Coefficients(NamedTuple):
@@ -35,7 +45,7 @@ class Training(Configuration):
     """Configuration of one SAE's training."""
 
     kind: SAEKind
-    site: str
+    site: SiteName
     sparsity: Positive
     """λ, the coefficient of the sparsity term S. For `topk`, this is k instead."""
     latents: Count = 2048
@@ -48,7 +58,7 @@ class Training(Configuration):
     """Fraction of training over which the learning rate rises linearly. It then falls along a cosine to a tenth."""
     clip: Positive = 10.0
     """Gradients are clipped to this norm."""
-    downstream: tuple[str, ...] = ()
+    downstream: tuple[SiteName, ...] = ()
     """The sites H of `e2e+ds`. If empty, `hook_resid_pre` of every later layer."""
     bos: InOrOut = "in"
     """Whether boundary positions are trained on. `in` follows Braun et al. 2024. With `out`, no loss counts them and

@@ -23,8 +23,8 @@ STUDY = Study(
     topics=TOPICS,
     headlines=HEADLINES,
     presets={
-        "nano": Preset("nano", "nano", 1, ()),
-        "gpt2": Preset(gpt2_presets.MODEL, gpt2_presets.PROMPTS, 1, ()),
+        "nano": Preset("nano", "nano", 1, ("nano:local-1-l0-24",)),
+        "gpt2": Preset(gpt2_presets.MODEL, gpt2_presets.PROMPTS, 1, (gpt2_presets.RESIDUAL_SAES[1],)),
     },
-    uncontrolled=frozenset({"plane", "straight-draws", "sphere-draws"}),
+    uncontrolled=frozenset({"plane", "straight-draws", "sphere-draws", "latents"}),
 )

@@ -19,6 +19,7 @@ from jaxtyping import Float
 from tiltmeter.analysis.estimates import Estimand, Region
 from tiltmeter.analysis.resampling import Rows
 from tiltmeter.analysis.shapes import Shape, crossing
+from tiltmeter.analysis.small_steps import ORDERS, Rate, later_than_measured, rate
 from tiltmeter.perturb.names import BLEND, DirectionName
 from tiltmeter.studies.estimands import PerSequence, late_l2, pair_distance, read, readout_name, step_index
 from tiltmeter.studies.results import NotMeasured
@@ -58,6 +59,18 @@ def at_distance(curves: xr.Dataset, readout: str, direction: str, distance: floa
     lengths, values = read(curves, "length", direction), movement(curves, readout, direction)
     pairs = zip(lengths, values, strict=True)
     return np.array([np.interp(wanted, along, value, right=np.nan) for along, value in pairs])
+
+
+def small_step_rate(curves: xr.Dataset, direction: str, readout: str = "kl") -> Rate:
+    """What each prompt's smallest steps predict: KL or L2 ÷ distance ^ order."""
+    return rate(movement(curves, readout, direction), read(curves, "length", direction), ORDERS[readout])
+
+
+def predicted_later(curves: xr.Dataset, direction: str) -> PerSequence:
+    """Where the small steps predict that KL passes the threshold ÷ where it does, by prompt."""
+    steps, length = curves.step.to_numpy(), read(curves, "length", direction)
+    crossed = crossings(curves, direction)
+    return later_than_measured(small_step_rate(curves, direction), THRESHOLD, crossed, steps, length)
 
 
 def crossings(curves: xr.Dataset, direction: str) -> Shape:

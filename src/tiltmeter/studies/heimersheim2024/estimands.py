@@ -27,7 +27,7 @@ from tiltmeter.studies.heimersheim2024.curve_statistics import (
     relative_crossings,
     triangle_crossings,
 )
-from tiltmeter.studies.heimersheim2024.experiments import RANDOM, REAL
+from tiltmeter.studies.heimersheim2024.experiments import RANDOM, REAL, SMALL_DEGREES, SMALL_LENGTHS
 from tiltmeter.studies.margins import AS_OFTEN, LESS, MARGIN, MORE, MORE_OFTEN, SIMILAR
 from tiltmeter.studies.results import NotMeasured, Results
 from tiltmeter.studies.scans import scan
@@ -157,8 +157,12 @@ def stronger(readout: str, mode: str, one: str, other: str, region: Region = MOR
 
 
 def _apart(curves: xr.Dataset) -> list[float]:
-    """The steps at which directions lead to different points: all but the start and, on a sphere, the antipode."""
-    return [float(step) for step in curves.step.to_numpy() if 0 < step < ANTIPODE]
+    """The steps at which directions lead to different points: all but the start and, on a sphere, the antipode.
+
+    Without the small ones, which serve continuations.
+    """
+    small = (*SMALL_LENGTHS, *SMALL_DEGREES)
+    return [float(step) for step in curves.step.to_numpy() if 0 < step < ANTIPODE and step not in small]
 
 
 def earlier(mode: str, threshold: Threshold, readout: str = "kl", region: Region = MORE_OFTEN) -> Estimands:

@@ -13,17 +13,21 @@ from tiltmeter.models.sites import Site
 from tiltmeter.perturb.bases import CLEAN
 from tiltmeter.perturb.names import BLEND, DirectionName, draws
 from tiltmeter.perturb.paths import Path, Sphere, Straight, Substitute
+from tiltmeter.studies.latent_counts import LatentCounts
 from tiltmeter.studies.results import NotMeasured
 from tiltmeter.studies.study import Experiment, Size, Subject, SweepExperiment
 from tiltmeter.sweeps.plan import Sweep
 
-LENGTHS = tuple(step / 20 for step in range(21))
+SMALL_LENGTHS, SMALL_DEGREES = (0.001, 0.002), (0.05, 0.1)
+"""Steps so small that the response is quadratic (`tiltmeter.analysis.small_steps`)."""
+
+LENGTHS = (0.0, *SMALL_LENGTHS, *(step / 20 for step in range(1, 21)))
 """Straight mode: from 0 to the norm of the base, in such norms."""
 
-DEGREES = tuple(float(angle) for angle in range(0, 181, 5))
+DEGREES = (0.0, *SMALL_DEGREES, *(float(angle) for angle in range(5, 181, 5)))
 """Sphere mode: from the base to its antipode."""
 
-COARSE_DEGREES = (0.0, 10.0, *DEGREES[3:13], 70.0, 80.0, 90.0, 120.0, 150.0, 180.0)
+COARSE_DEGREES = (0.0, 10.0, *(float(angle) for angle in range(15, 61, 5)), 70.0, 80.0, 90.0, 120.0, 150.0, 180.0)
 """On the triangles, where only the angle of a crossing is wanted: fine up to 60."""
 
 RANDOM, REAL, NAIVE = "cov-random-difference", "real-difference", "isotropic-difference"
@@ -91,6 +95,12 @@ def experiments(subject: Subject, size: Size) -> dict[str, Experiment | NotMeasu
         found[name] = _sweep(subject, few, site, Sphere(degrees=COARSE_DEGREES), directions)
     fewer = scale._replace(prompts=scale.planes)
     found["plane"] = _sweep(subject, fewer, site, Substitute(), plane(scale.plane))
+    sae = subject.local_at(site)
+    found["latents"] = (
+        LatentCounts(site.name, (sae.name,), scale.prompts, scale.statistics, subject.seed)
+        if sae
+        else NotMeasured(f"No SAE at {site.name} was given that was trained to reconstruct.")
+    )
     return found
 
 

@@ -35,7 +35,7 @@ OF_DIRECTIONS: tuple[Claim, ...] = (
     ),
     Claim(
         "cov-random-difference-not-above-mixture-at-constant-norm",
-        "It is the subtraction of x that makes cov-random differences stronger: at equal angles and constant norm, "
+        "Cov-random differences owe their strength to the subtraction of x, so that at equal angles and constant norm, "
         "where a mixture takes as much of x away, they do not change the output more than cov-random mixtures.",
         f"{PAPER}, section 3.1 (the explanation of {figure('1')}; the comparison is ours)",
         at_constant_norm("cov-random"),
@@ -43,8 +43,8 @@ OF_DIRECTIONS: tuple[Claim, ...] = (
     ),
     Claim(
         "real-difference-not-above-mixture-at-constant-norm",
-        "It is the subtraction of x that makes real differences stronger: at equal angles and constant norm, where a "
-        "mixture takes as much of x away, they do not change the output more than real mixtures.",
+        "Real differences owe their strength to the subtraction of x, so that at equal angles and constant norm, "
+        "where a mixture takes as much of x away, they do not change the output more than real mixtures.",
         f"{PAPER}, section 3.1 (the explanation of {figure('1')}; the comparison is ours)",
         at_constant_norm("real"),
         remark=CONSTANT_NORM,

@@ -39,8 +39,8 @@ OF_ERRORS: tuple[Claim, ...] = (
         f"{PAPER}, section 4.1; {figure('5', '6')}",
         plateau,
         remark=f"For every SAE: slope of KL up to {SHORT:g} ÷ slope from {MIDDLE:g} to {LONG:g} is {FLATTER}. A KL "
-        f"that grows with the square of the length has {QUADRATIC:.3g}, so this requires a plateau. The last "
-        f"norm alone makes one where an error points against x, with nothing in between. {MARGIN}",
+        f"that grows with the square of the length has {QUADRATIC:.3g}, so this requires a plateau. The last norm "
+        f"alone makes one where an error points against x, with nothing in between. {MARGIN}",
     ),
     Claim(
         "errors-linear-after-plateau",

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from tiltmeter.studies.heimersheim2024.figures import (
     crossing_histograms,
+    latent_counts,
     mean_curves,
     one_prompt,
     plane_maps,
@@ -25,4 +26,5 @@ FIGURES: Mapping[str, PaperFigure] = {
     "2-histogram": crossing_histograms.FIGURE_2_HISTOGRAM,
     "3": triangle_maps.FIGURE_3,
     "late-layer": mean_curves.LATE_LAYER,
+    "latents": latent_counts.LATENTS,
 }

@@ -10,10 +10,11 @@ import numpy as np
 
 from tiltmeter.analysis.curves import documents_of
 from tiltmeter.analysis.intervals import mean_interval
-from tiltmeter.reports.charts.chart import Axis, Chart, Line, Panel, Rule
+from tiltmeter.reports.charts.chart import Axis, Chart, Line, Mark, Panel, Rule
 from tiltmeter.reports.charts.curves import axis_label
 from tiltmeter.reports.charts.styles import Style, style
 from tiltmeter.studies.estimands import combined, pair_distance, read, readout_name
+from tiltmeter.studies.heimersheim2024.curve_statistics import small_step_rate
 from tiltmeter.studies.heimersheim2024.estimands import (
     MEDIUM_STRAIGHT,
     SHORT_SPHERE,
@@ -28,7 +29,14 @@ from tiltmeter.studies.heimersheim2024.estimands import (
     stronger,
 )
 from tiltmeter.studies.heimersheim2024.experiments import NAIVE, OTHER_BASE, RANDOM, RANDOM_BASE, REAL
-from tiltmeter.studies.heimersheim2024.figures.wording import SENSITIVE, TITLE, estimates_of, threshold_rule
+from tiltmeter.studies.heimersheim2024.figures.wording import (
+    SENSITIVE,
+    TITLE,
+    both,
+    continuations,
+    estimates_of,
+    threshold_rule,
+)
 from tiltmeter.studies.results import Results
 from tiltmeter.studies.study import PaperFigure
 
@@ -48,13 +56,15 @@ class Series(NamedTuple):
     style: Style
     singles: int = SINGLE
     """Prompts whose own curves are drawn."""
+    continued: bool = False
+    """Whether what its small steps predict is drawn, too."""
 
 
 def _bases(mode: str) -> tuple[Series, ...]:
     """Random targets, on the post's two kinds of base."""
     return (
-        Series("real base", mode, RANDOM, style("clean")),
-        Series("random base", f"{mode}-random-base", RANDOM, style(RANDOM_BASE)),
+        Series("real base", mode, RANDOM, style("clean"), continued=True),
+        Series("random base", f"{mode}-random-base", RANDOM, style(RANDOM_BASE), continued=True),
     )
 
 
@@ -100,7 +110,7 @@ def _late_layer(results: Results) -> Chart:
 def _stepwise(results: Results, series: Sequence[Series], readout: str) -> Panel:
     first = results[series[0].experiment]
     name = readout_name(first, readout)
-    thin, means = [], []
+    thin, means, continued = [], [], []
     for one in series:
         curves = results[one.experiment]
         x, values = curves.step.values, read(curves, name, one.direction)
@@ -109,8 +119,25 @@ def _stepwise(results: Results, series: Sequence[Series], readout: str) -> Panel
         rows = table[(table.readout == name) & (table.direction == one.direction)].sort_values("step")
         y, low, high = (rows[column].to_numpy(np.float64) for column in ("mean", "low", "high"))
         means.append(Line(one.name, np.sort(x), y, one.style, low, high))
+        along = read(curves, "length", one.direction)
+        continued += _continued(results, one, readout, np.sort(x), along, float(np.nanmax(values)))
     rule = (threshold_rule(),) if readout == "kl" else ()
-    return Panel("", Axis(axis_label(first.step)), Axis(axis_label(first[name])), (*thin, *means, *rule))
+    marks = (*thin, *means, *continued, *rule)
+    return Panel("", Axis(axis_label(first.step)), Axis(axis_label(first[name])), marks)
+
+
+def _continued(
+    results: Results, one: Series, readout: str, x: np.ndarray, distance: np.ndarray, highest: float
+) -> list[Line]:
+    """The mean over prompts of what small steps predict, up to the highest measured value; bases alone have it."""
+    if not one.continued:
+        return []
+    predicted = small_step_rate(results[one.experiment], one.direction, readout).at(distance)
+    if not np.isfinite(predicted).any():
+        return []
+    middle = np.nanmean(predicted, axis=0)
+    look = one.style._replace(marker="", linestyle=(0.0, (4.0, 1.6)))
+    return [Line(f"{one.name}, continued from small steps", x, np.where(middle <= highest, middle, np.nan), look)]
 
 
 def _distancewise(results: Results, series: Sequence[Series], readout: str) -> Panel:
@@ -122,7 +149,7 @@ def _distancewise(results: Results, series: Sequence[Series], readout: str) -> P
     }
     reach = min(float(np.nanmin(along[:, -1])) for along, _ in curves.values())
     grid = np.linspace(0.0, reach, GRID)
-    thin, means = [], []
+    thin, means, continued = [], [], []
     for one, (along, values) in curves.items():
         pairs = list(zip(along, values, strict=True))
         thin += [Line(one.name, x, y, one.style, thin=True) for x, y in pairs[: one.singles]]
@@ -130,8 +157,11 @@ def _distancewise(results: Results, series: Sequence[Series], readout: str) -> P
             np.stack([np.interp(grid, x, y) for x, y in pairs], -1), documents=documents_of(results[one.experiment])
         )
         means.append(Line(one.name, grid, mean, one.style, low, high))
+        same = np.broadcast_to(grid, (len(values), GRID))
+        continued += _continued(results, one, readout, grid, same, float(np.nanmax(values)))
     rule = Rule(pair_distance(first), text="pair distance")
-    return Panel("", Axis("distance from the base (L2)"), Axis(axis_label(first[name])), (*thin, *means, rule))
+    marks: tuple[Mark, ...] = (*thin, *means, *continued, rule)
+    return Panel("", Axis("distance from the base (L2)"), Axis(axis_label(first[name])), marks)
 
 
 _READ = (
@@ -151,17 +181,23 @@ _DISTANCE = (
     "Each prompt's path ends at the norm of its base, and mean curves end where the shortest path ends. Dashed "
     "vertical line: the pair distance."
 )
+_CONTINUED = (
+    "Dashed curves: what the two smallest steps predict, KL as a parabola and L2 as a straight line, the mean over "
+    "prompts. A plateau ends where a curve leaves it upwards."
+)
 _PLATEAU = (
     "Real bases plateau: the perturbation's effect stays minimal for a while. On random bases the curves rise at once."
 )
 
 CORE_1 = PaperFigure(
     title=f"{TITLE}, core result 1: activation plateaus",
-    caption=f"{_READ}, by the distance from the base. {_TARGETS} {_BASES} {_LINES} {_DISTANCE}",
+    caption=f"{_READ}, by the distance from the base. {_TARGETS} {_BASES} {_LINES} {_DISTANCE} {_CONTINUED}",
     claimed=_PLATEAU,
     needs=("straight", "straight-random-base"),
     chart=_by_distance(_bases("straight")),
-    finding=estimates_of(combined(plateau("kl", SHORT_STRAIGHT), plateau("kl", MEDIUM_STRAIGHT))),
+    finding=both(
+        estimates_of(combined(plateau("kl", SHORT_STRAIGHT), plateau("kl", MEDIUM_STRAIGHT))), continuations("straight")
+    ),
 )
 
 CORE_2 = PaperFigure(
@@ -176,21 +212,27 @@ CORE_2 = PaperFigure(
 
 FIGURE_1_STRAIGHT = PaperFigure(
     title=f"{TITLE}, section 1: plateaus in straight mode",
-    caption=f"{_READ}, by the length in norms of the base. {_TARGETS} {_BASES} {_OTHER} {_LINES}",
+    caption=f"{_READ}, by the length in norms of the base. {_TARGETS} {_BASES} {_OTHER} {_LINES} {_CONTINUED}",
     claimed=_PLATEAU,
     needs=("straight", "straight-random-base", "straight-other-base"),
     chart=_by_step(_more_bases("straight")),
-    finding=estimates_of(combined(plateau("l2", SHORT_STRAIGHT), plateau("kl", SHORT_STRAIGHT, "-other-base"))),
+    finding=both(
+        estimates_of(combined(plateau("l2", SHORT_STRAIGHT), plateau("kl", SHORT_STRAIGHT, "-other-base"))),
+        continuations("straight"),
+    ),
 )
 
 FIGURE_1_SPHERE = PaperFigure(
     title=f"{TITLE}, section 1: plateaus in sphere mode",
-    caption=f"{_READ}, by the angle from the base, at constant norm. {_TARGETS} {_BASES} {_OTHER} {_LINES}",
+    caption=f"{_READ}, by the angle from the base, at constant norm. {_TARGETS} {_BASES} {_OTHER} {_LINES} "
+    f"{_CONTINUED}",
     claimed="On a real base KL barely changes until the perturbation reaches 40 degrees; random activations do not "
     "follow this pattern.",
     needs=("sphere", "sphere-random-base", "sphere-other-base"),
     chart=_by_step(_more_bases("sphere")),
-    finding=estimates_of(combined(plateau("kl", SHORT_SPHERE), random_base_rises, real_base_flat)),
+    finding=both(
+        estimates_of(combined(plateau("kl", SHORT_SPHERE), random_base_rises, real_base_flat)), continuations("sphere")
+    ),
 )
 
 FIGURE_2_STRAIGHT = PaperFigure(

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import xarray as xr
 from jaxtyping import Float
 
 from tiltmeter.analysis.estimates import estimate
 from tiltmeter.reports.charts.chart import Rule
 from tiltmeter.studies.estimands import Estimands
-from tiltmeter.studies.heimersheim2024.curve_statistics import THRESHOLD
+from tiltmeter.studies.heimersheim2024.curve_statistics import THRESHOLD, predicted_later
+from tiltmeter.studies.heimersheim2024.experiments import RANDOM
 from tiltmeter.studies.results import NotMeasured, Results
 
 TITLE = "Heimersheim & Mendel 2024"
@@ -35,6 +37,33 @@ def estimates_of(estimands: Estimands) -> Callable[[Results], str]:
         return f"{parts[0].upper()}{parts[1:]} (95 % intervals, {prompts} prompts)."
 
     return finding
+
+
+def both(*parts: Callable[[Results], str]) -> Callable[[Results], str]:
+    """One finding after the other."""
+    return lambda results: " ".join(part(results) for part in parts)
+
+
+def continuations(mode: str) -> Callable[[Results], str]:
+    """Where small steps predict that KL passes the threshold, beside where it does, on real and on random bases."""
+
+    def finding(results: Results) -> str:
+        bases = {"real base": mode, "random base": f"{mode}-random-base"}
+        parts = [f"{base} {_median_later(results[name])}" for base, name in bases.items()]
+        return (
+            f"Distance at which the smallest steps predict KL {THRESHOLD:g} ÷ that at which KL passes it, median over "
+            f"prompts (1 without a plateau, more with one): {', '.join(parts)}."
+        )
+
+    return finding
+
+
+def _median_later(curves: xr.Dataset) -> str:
+    later = predicted_later(curves, RANDOM)
+    known = later[~np.isnan(later)]
+    if not len(known):
+        return "not known (the smallest steps are not quadratic, or no curve passes)"
+    return f"{np.median(known):.2f}× ({len(known)} of {len(later)} prompts)"
 
 
 def threshold_rule() -> Rule:
