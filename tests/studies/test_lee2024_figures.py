@@ -8,8 +8,8 @@ from lee_worlds import L2, SAES, WORLD
 from tiltmeter.analysis import estimates
 from tiltmeter.reports.charts.chart import Dots, Line, Points, Rule
 from tiltmeter.studies.lee2024 import STUDY
+from tiltmeter.studies.lee2024.estimands import here
 from tiltmeter.studies.lee2024.figures.sae_curves import CLOSE_UP
-from tiltmeter.studies.lee2024.figures.wording import scaled
 from tiltmeter.studies.report import StoredStudy, report_figures
 from tiltmeter.studies.results import Results
 
@@ -82,7 +82,7 @@ def test_ratios_are_paired_by_sequence():
 
 
 def test_the_close_up_has_one_axis_and_cuts_nothing():
-    chart, reach = STUDY.figures["6"].chart(HELD), scaled(WORLD["errors"], CLOSE_UP)
+    chart, reach = STUDY.figures["6"].chart(HELD), here(WORLD["errors"], CLOSE_UP)
     assert "y-of-row" in chart.share
     for panel in chart.panels:
         assert panel.x.limits is panel.y.limits is None
