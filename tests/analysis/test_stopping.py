@@ -263,8 +263,9 @@ def test_the_command(tmp_path):
     assert f"at most {MOST} sequences of 8 are measured" in done.err
     assert f"of {MOST} sequences (" in done.out
     assert "because every mean is known to ±10 %" in done.out
-    again = command("report", tmp_path / "run")
-    assert again.status == 0
+    assert command("report", tmp_path / "run").status == 0
+    again = command(*given, "--until-ci", "10 %")
+    assert again.status == 0 and "because every mean is known to ±10 %" in again.out
     assert "another configuration (sweep.until_ci is 0.1 there, 0.2 here)" in refusal(*given, "--until-ci", "20%")
     assert "is not a valid relative precision" in refusal(*given, "--until-ci", "2")
     given[-1] = tmp_path / "out"

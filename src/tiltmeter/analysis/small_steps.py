@@ -1,8 +1,8 @@
 """What the smallest steps of a curve predict of the rest: the curve without a plateau, and without a blow-up.
 
 For small δ, KL(clean ‖ perturbed) = ½ δ² uᵀJᵀGJu + O(δ³), with J the Jacobian from the site to the logits and
-G = diag(p) - ppᵀ the Fisher metric of the softmax (arXiv 2605.17231). So KL ÷ δ² at a small δ is ½ uᵀJᵀGJu, and goes
-on as a parabola; it needs no derivative, because the difference arithmetic keeps all digits of a KL of 10⁻¹². A
+G = diag(p) - ppᵀ the Fisher metric of the softmax (Kullback & Leibler 1951). So KL ÷ δ² at a small δ is ½ uᵀJᵀGJu,
+and goes on as a parabola; it needs no derivative, because the difference arithmetic keeps all digits of a KL of 10⁻¹². A
 distance (`l2`) goes on as a straight line. How a curve departs from its continuation does not depend on the scale of
 the readout or of the activations: on a plateau the continuation passes a threshold far later than the curve, which is
 flat at first and then breaks off; of a curve that saturates it passes it earlier.

@@ -39,6 +39,8 @@ def refuse_other_run(out: str | Path | None, sweep: Sweep, **more: Any) -> None:
 def _known(sweep: Sweep) -> dict[str, Any]:
     """The entries of a sweep in its identity, as far as they are known."""
     left_out = NOT_KNOWN | (CHOSEN_LATER - sweep.model_fields_set)
+    if sweep.until_ci is not None:
+        left_out |= {"sequences"}  # a maximum, of which the tokens may be fewer
     found = sweep.model_dump(mode="json", exclude=left_out) | {"site": long_name(sweep.site)}
     readouts = [_long(name) for name in sweep.readouts]
     return found if isinstance(sweep.readouts, Mapping) or None in readouts else found | {"readouts": readouts}
