@@ -2,8 +2,8 @@
 
 For small δ, KL(clean ‖ perturbed) = ½ δ² uᵀJᵀGJu + O(δ³), with J the Jacobian from the site to the logits and
 G = diag(p) - ppᵀ the Fisher metric of the softmax (Kullback & Leibler 1951). So KL ÷ δ² at a small δ is ½ uᵀJᵀGJu,
-and goes on as a parabola; it needs no derivative, because the difference arithmetic keeps all digits of a KL of 10⁻¹². A
-distance (`l2`) goes on as a straight line. How a curve departs from its continuation does not depend on the scale of
+and goes on as a parabola; it needs no derivative, because the difference arithmetic keeps all digits of a KL of 10⁻¹².
+A distance (`l2`) goes on as a straight line. How a curve departs from its continuation does not depend on the scale of
 the readout or of the activations: on a plateau the continuation passes a threshold far later than the curve, which is
 flat at first and then breaks off; of a curve that saturates it passes it earlier.
 """

@@ -11,6 +11,7 @@ TOPICS: tuple[Topic, ...] = (
             "1",
             "L2-1",
             "larger",
+            "constant-norm",
         ),
         (
             "cov-random-difference-above-mixture",
