@@ -11,6 +11,7 @@ import json
 from typing import Any, get_args
 
 from tiltmeter.cli.catalogue import FILE
+from tiltmeter.data.cut import BOS_BEFORE
 from tiltmeter.data.files import PICKLES, READERS
 from tiltmeter.data.nano_text import NANO
 from tiltmeter.models.loading import PRECISIONS
@@ -57,6 +58,7 @@ def catalogue() -> dict[str, Any]:
             "kind": list(get_args(SAEKind)),
             "size": list(get_args(Size)),
             "control": list(CHOICES),
+            "bos-before": list(BOS_BEFORE),
             "tokens": list(NANO),
             "token files": sorted(READERS),
             "pickles": sorted(PICKLES),

@@ -73,7 +73,7 @@ def tokenised_once():
 
 @pytest.fixture(autouse=True, scope="session")
 def nano_loaded_once():
-    """Nano is loaded once for each precision, device and so on: its first passes, which check it, take most of a test."""
+    """The model nano is loaded once for each precision, device and so on: its first checks take long."""
     loading = import_module("tiltmeter.models.loading")
     load, kept = loading._by_name, {}
 
@@ -88,28 +88,15 @@ def nano_loaded_once():
 
 
 @pytest.fixture(autouse=True, scope="session")
-def commands_read_once():
-    """The options of all commands are read from their signatures once, as in a process of a user."""
+def quicker():
+    """What takes long in every test is done once, or less of it than users get."""
     typer = import_module("typer.main")
     with pytest.MonkeyPatch.context() as patched:
+        # The options of all commands are read from their signatures once, as in a process of a user.
         patched.setattr(typer, "get_command", cache(typer.get_command))
-        yield
-
-
-@pytest.fixture(autouse=True, scope="session")
-def few_pairs():
-    """The mean distance of real activations is that of fewer pairs than users get: it is taken in every run."""
-    with pytest.MonkeyPatch.context() as patched:
+        # The mean distance of real activations is taken in every run.
         patched.setattr("tiltmeter.perturb.site_statistics.PAIRS", 4096)
-        yield
-
-
-@pytest.fixture(autouse=True, scope="session")
-def uncompiled():
-    """Kernels run as they are written: every process would compile them anew, each for seconds.
-
-    `models/test_differences.py` compiles each and compares.
-    """
-    with pytest.MonkeyPatch.context() as patched:
+        # Kernels run as they are written: every process would compile them anew, each for seconds.
+        # `models/test_differences.py` compiles each and compares.
         patched.setattr("tiltmeter.models.differences.compilation.MIN_COMPILED_SIZE", 2**62)
         yield

@@ -189,4 +189,4 @@ def _check_subject(subject: SubjectOptions, tokens: StudyTokenOptions, saes: Seq
             f"No tokens were named for {subject.model}; give --tokens a file or a data set of token sequences."
         )
     token_facts(tokens.tokens, subject.model or "nano", tokens.sequence_length)
-    one_of("--bos-before", tokens.bos_before, ("document", "sequence", "both"))
+    one_of("--bos-before", tokens.bos_before, choices("bos-before"))

@@ -167,7 +167,7 @@ def refuse_early(
     there = token_facts(tokens.tokens, model.model, tokens.sequence_length)
     check_number(measurement.sequences, there, tokens.tokens)
     check_positions(config["positions"], there.length)
-    one_of("--bos-before", tokens.bos_before, ("document", "sequence", "both"))
+    one_of("--bos-before", tokens.bos_before, choices("bos-before"))
     if not names_several(config["site"]):  # several sites have each a run of their own in the directory
         check_out(run.out, kind)
     check_device_early(model.device)

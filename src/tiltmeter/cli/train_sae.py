@@ -113,7 +113,7 @@ def _refuse_early(training: TrainingOptions, model: ModelOptions, tokens: TokenO
     for site in (training.site, *(training.downstream or ())):
         check_site(site, facts.layers)
     token_facts(tokens.tokens, model.model, tokens.sequence_length)
-    one_of("--bos-before", tokens.bos_before, ("document", "sequence", "both"))
+    one_of("--bos-before", tokens.bos_before, choices("bos-before"))
     check_out(run.out, "train-sae")
     check_device_early(model.device)
 

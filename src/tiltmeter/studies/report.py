@@ -81,7 +81,7 @@ def claims_of(stored: StoredStudy) -> list[ClaimRow]:
         for control, seeds in stored.controls.items()
     }
     published = stored.manifest["record"].get("shape") == GPT2_SMALL
-    return in_topics(stored.study, claim_rows(stored.study.name, own, controls, published))
+    return _in_topics(stored.study, claim_rows(stored.study.name, own, controls, published))
 
 
 def publish_study(folder: Path) -> Path:
@@ -140,7 +140,7 @@ def _of_one(stored: StoredStudy, rows: Sequence[ClaimRow]) -> tuple[list[ReportF
     return figures, [row._replace(figures=tuple(f"{name}-{figure}" for figure in row.figures)) for row in rows]
 
 
-def in_topics(study: Study, rows: Sequence[ClaimRow]) -> list[ClaimRow]:
+def _in_topics(study: Study, rows: Sequence[ClaimRow]) -> list[ClaimRow]:
     """The claims of a study in the order of its topics, each with its topic and figures; those of none come last."""
     by_name = {row.name: row for row in rows}
     found = [
